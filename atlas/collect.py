@@ -1,0 +1,341 @@
+"""Pictures and a network → rows of the store.
+
+Each view gives the activation of every layer at the position that holds one *place*, and its attribution to all classes.
+The attribution h · ∂logit/∂h comes from forward-mode differentiation: the layer's output becomes a dual number whose tangent
+is the activation itself, masked to the position, and the tangents of the logits are read off; one pass serves all classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.autograd.forward_ad as forward_ad
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from atlas.config import Config
+from atlas.images import Box, Listing, PictureError, backdrop, cut_view, open_picture, unit_hash, view_box
+from atlas.networks import Layer, Network
+from atlas.store import ShardWriter, schema
+
+# The outer sixth on each side is left out: there the zeros around the picture speak.
+MARGIN = 1 / 6
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+def place(seed: int, key: str, view: int, draw: int) -> tuple[float, float]:
+    """The place (x, y) in the unit square: the same for all layers, whoever works on it."""
+    x, y = unit_hash(seed, key, view, draw)
+    return MARGIN + (1 - 2 * MARGIN) * x, MARGIN + (1 - 2 * MARGIN) * y
+
+
+def position(place: NDArray[np.float64], layer: Layer) -> NDArray[np.int64]:
+    """Places (n, 2) as (x, y) → positions (n, 2) as (y, x) of the layer's map."""
+    x = np.minimum((place[:, 0] * layer.width).astype(np.int64), layer.width - 1)
+    y = np.minimum((place[:, 1] * layer.height).astype(np.int64), layer.height - 1)
+    return np.stack([y, x], axis=1)
+
+
+@dataclass
+class Observation:
+    """What a batch of n views gave: logits (n, classes); for each layer activations (n, draws, channels) and, where asked
+    for, attributions (n, draws, classes); all float32 on the CPU."""
+
+    logits: Tensor
+    activations: dict[str, Tensor]
+    attributions: dict[str, Tensor]
+
+
+class Observer:
+    """Runs a network over views and reads several layers, with attributions, in as few passes as possible.
+
+    The first layer's tangent rides on the plain pass itself. Each further (layer, draw) replays only the tail of the
+    network: modules that had finished before the layer return what they returned in the plain pass.
+    """
+
+    def __init__(self, network: Network, layers: Sequence[str]) -> None:
+        self.network = network
+        self.layers = tuple(layers)
+        self._finished_before = self._trace()
+        self._order = sorted(self.layers, key=lambda layer: len(self._finished_before[layer]))
+
+    def _trace(self) -> dict[str, list[nn.Module]]:
+        """For each layer, the modules called exactly once and finished before it, outermost only."""
+        network = self.network
+        modules = {layer: network.submodule(layer) for layer in self.layers}
+        finished: list[nn.Module] = []
+        handles = [
+            child.register_forward_hook(lambda module, _inputs, _output: finished.append(module))
+            for name, child in network.module.named_modules()
+            if name
+        ]
+        try:
+            with torch.no_grad():
+                network.module(torch.zeros(1, 3, network.size, network.size, device=network.device))
+        finally:
+            for handle in handles:
+                handle.remove()
+        before: dict[str, list[nn.Module]] = {}
+        for layer, module in modules.items():
+            earlier = finished[: finished.index(module)]
+            whole = [child for child in earlier if finished.count(child) == 1]
+            inside = {inner for child in whole for inner in child.modules() if inner is not child}
+            inside |= set(module.modules())
+            before[layer] = [child for child in whole if child not in inside]
+        return before
+
+    def observe(self, inputs: Tensor, positions: dict[str, Tensor], *, attributions: bool) -> Observation:
+        """Ask for ``positions[layer]``, shape (n, draws, 2) as (y, x), of normalised ``inputs`` (n, 3, h, w)."""
+        with torch.no_grad():
+            if not attributions:
+                maps, logits = self._plain(inputs)
+                return Observation(logits.cpu(), {layer: _at(maps[layer], positions[layer]).cpu() for layer in self.layers}, {})
+            return self._dual(inputs, positions)
+
+    def _plain(self, inputs: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        maps: dict[str, Tensor] = {}
+        with ExitStack() as stack:
+            for layer in self.layers:
+                stack.enter_context(_hook(self.network.submodule(layer), lambda output, layer=layer: maps.__setitem__(layer, output.clone())))
+            logits = self.network.module(inputs)
+        return maps, logits
+
+    def _dual(self, inputs: Tensor, positions: dict[str, Tensor]) -> Observation:
+        draws = next(iter(positions.values())).shape[1]
+        first, last = self._order[0], self._order[-1]
+        replays = [(layer, draw) for layer in self._order for draw in range(draws) if (layer, draw) != (first, 0)]
+        maps: dict[str, Tensor] = {}
+        record: dict[nn.Module, Any] = {}
+        tangents: dict[tuple[str, int], Tensor] = {}
+        with forward_ad.dual_level(), ExitStack() as stack:
+            if replays:
+                for module in self._finished_before[last]:
+                    stack.enter_context(_hook(module, lambda output, module=module: record.__setitem__(module, _primal(output))))
+            for layer in self.layers:
+
+                def read(output: Tensor, layer: str = layer) -> Tensor | None:
+                    maps[layer] = _primal(output)
+                    if layer == first:
+                        return forward_ad.make_dual(maps[layer], _masked(maps[layer], positions[layer][:, 0]))
+                    return None
+
+                stack.enter_context(_hook(self.network.submodule(layer), read))
+            logits, tangent = forward_ad.unpack_dual(self.network.module(inputs))
+            tangents[first, 0] = torch.zeros_like(logits) if tangent is None else tangent
+        for layer, draw in replays:
+            with forward_ad.dual_level(), ExitStack() as stack:
+                for module in self._finished_before[layer]:
+                    stack.enter_context(_returning(module, record[module]))
+                dual = forward_ad.make_dual(maps[layer], _masked(maps[layer], positions[layer][:, draw]))
+                stack.enter_context(_returning(self.network.submodule(layer), dual))
+                tangent = forward_ad.unpack_dual(self.network.module(inputs)).tangent
+                tangents[layer, draw] = torch.zeros_like(logits) if tangent is None else tangent
+        return Observation(
+            logits.cpu(),
+            {layer: _at(maps[layer], positions[layer]).cpu() for layer in self.layers},
+            {layer: torch.stack([tangents[layer, draw] for draw in range(draws)], dim=1).cpu() for layer in self.layers},
+        )
+
+
+def _primal(output: Any) -> Any:
+    # A copy: code such as `out += identity` would write into a recorded output.
+    return forward_ad.unpack_dual(output).primal.clone() if isinstance(output, Tensor) else output
+
+
+def _at(maps: Tensor, positions: Tensor) -> Tensor:
+    """maps (n, channels, h, w) at positions (n, draws, 2) → (n, draws, channels)."""
+    rows = torch.arange(len(maps), device=maps.device)[:, None]
+    where = positions.to(maps.device)
+    return maps.permute(0, 2, 3, 1)[rows, where[..., 0], where[..., 1]].float()
+
+
+def _masked(maps: Tensor, positions: Tensor) -> Tensor:
+    """``maps`` with everything but one position (n, 2) a view set to zero."""
+    mask = torch.zeros(len(maps), 1, *maps.shape[2:], dtype=maps.dtype, device=maps.device)
+    where = positions.to(maps.device)
+    mask[torch.arange(len(maps), device=maps.device), 0, where[:, 0], where[:, 1]] = 1
+    return maps * mask
+
+
+@contextmanager
+def _hook(module: nn.Module, see: Callable[[Any], Any]) -> Iterator[None]:
+    handle = module.register_forward_hook(lambda _module, _inputs, output: see(output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _returning(module: nn.Module, value: Any) -> Iterator[None]:
+    """While open, ``module`` returns ``value`` and does no work."""
+    module.forward = lambda *_args, **_kwargs: value  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del module.forward
+
+
+@dataclass(frozen=True)
+class View:
+    """One view ready for the network: where it comes from, and its pixels, uint8 (size, size, 3)."""
+
+    image_id: int
+    view: int
+    box: Box
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A picture (view None) or a view that gave no row, and why."""
+
+    image: str
+    view: int | None
+    error: str
+
+
+def cut_views(listing: Listing, image_id: int, config: Config, size: int, views: Sequence[int]) -> list[View] | Failure:
+    """Decode one picture and cut the given views from it, or say why that cannot be done."""
+    key = listing.keys[image_id]
+    try:
+        picture = open_picture(Path(listing.source) / key)
+        cut = []
+        for view in views:
+            box = view_box(
+                picture.size, crops=config.images.crops, scale=config.images.crop_scale, seed=config.seed, key=key, view=view
+            )
+            cut.append(View(image_id, view, box, cut_view(picture, box, size, backdrop(config.seed, key, view))))
+    except PictureError as error:
+        return Failure(key, None, str(error))
+    return cut
+
+
+def prefetch(function: Callable[[Given], Made], items: Sequence[Given], *, threads: int, ahead: int) -> Iterator[Made]:
+    """``function`` of each item, in order, worked out in threads at most ``ahead`` items before they are wanted."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        remaining = iter(items)
+        waiting: list[Future[Made]] = [pool.submit(function, item) for item in islice(remaining, ahead)]
+        try:
+            while waiting:
+                made = waiting.pop(0).result()
+                waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
+                yield made
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def shard_views(shard: int, images: int, crops: int, views_per_shard: int) -> dict[int, list[int]]:
+    """The views of a shard: image_id → view numbers. Views are counted image by image through the listing."""
+    start, end = shard * views_per_shard, min((shard + 1) * views_per_shard, images * crops)
+    views: dict[int, list[int]] = {}
+    for number in range(start, end):
+        views.setdefault(number // crops, []).append(number % crops)
+    return views
+
+
+def collect_shard(
+    observer: Observer,
+    layers: Sequence[Layer],
+    listing: Listing,
+    config: Config,
+    views: dict[int, list[int]],
+    paths: dict[str, Path],
+    metadata: dict[str, dict[str, Any]],
+) -> tuple[int, list[Failure]]:
+    """Write one shard of every layer to ``paths[layer]``; returns the rows of each and what failed.
+
+    ``metadata[layer]`` goes into the file. Views whose activation is not finite in float16 leave all layers.
+    """
+    failures: list[Failure] = []
+    size = observer.network.size
+
+    def ready() -> Iterator[View]:
+        for cut in prefetch(
+            lambda item: cut_views(listing, item[0], config, size, item[1]), list(views.items()), threads=2, ahead=4
+        ):
+            if isinstance(cut, Failure):
+                failures.append(cut)
+            else:
+                yield from cut
+
+    with ExitStack() as stack:
+        writers = {
+            layer.name: stack.enter_context(
+                ShardWriter(paths[layer.name], schema(config.collect.attributions, metadata[layer.name]))
+            )
+            for layer in layers
+        }
+        stream = ready()
+        while batch := list(islice(stream, config.collect.batch)):
+            rows = observe_views(observer, layers, listing, config, batch, failures)
+            for layer in layers:
+                writers[layer.name].append(rows[layer.name])
+    return next(iter(writers.values())).rows, failures
+
+
+def observe_views(
+    observer: Observer,
+    layers: Sequence[Layer],
+    listing: Listing,
+    config: Config,
+    batch: Sequence[View],
+    failures: list[Failure],
+) -> dict[str, dict[str, Any]]:
+    """The store's columns for a batch of views, layer by layer; views that are not finite go to ``failures``."""
+    draws = config.collect.positions_per_image
+    keys = [listing.keys[view.image_id] for view in batch]
+    places = np.array(
+        [[place(config.seed, key, view.view, draw) for draw in range(draws)] for key, view in zip(keys, batch)]
+    )
+    positions = {layer.name: position(places.reshape(-1, 2), layer).reshape(len(batch), draws, 2) for layer in layers}
+    inputs = observer.network.from_bytes(torch.from_numpy(np.stack([view.pixels for view in batch])))
+    observation = observer.observe(
+        inputs,
+        {name: torch.from_numpy(where) for name, where in positions.items()},
+        attributions=config.collect.attributions,
+    )
+    vectors = {("activation", name): tensor.half().numpy() for name, tensor in observation.activations.items()}
+    vectors |= {("attribution", name): tensor.half().numpy() for name, tensor in observation.attributions.items()}
+    finite = np.logical_and.reduce([np.isfinite(values).all((1, 2)) for values in vectors.values()])
+    for key, view, good in zip(keys, batch, finite):
+        if not good:
+            failures.append(Failure(key, view.view, "an activation or attribution is not finite in float16"))
+    chosen = np.flatnonzero(finite)
+    confidence, predicted = observation.logits.softmax(1).max(1)
+
+    def repeat(values: Any) -> NDArray[Any]:
+        return np.repeat(np.asarray(values)[chosen], draws, axis=0)
+
+    shared: dict[str, Any] = {
+        "image": [keys[index] for index in chosen for _ in range(draws)],
+        "image_id": repeat([view.image_id for view in batch]),
+        "view": repeat([view.view for view in batch]),
+        "draw": np.tile(np.arange(draws), len(chosen)),
+        "box": repeat([view.box for view in batch]),
+        "place_x": places[chosen, :, 0].reshape(-1),
+        "place_y": places[chosen, :, 1].reshape(-1),
+        "label": [listing.labels[batch[index].image_id] for index in chosen for _ in range(draws)],
+        "predicted": repeat(predicted.numpy()),
+        "confidence": repeat(confidence.numpy()),
+    }
+    columns: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        where = positions[layer.name][chosen].reshape(-1, 2)
+        columns[layer.name] = {**shared, "y": where[:, 0], "x": where[:, 1]}
+        for kind in ("activation", "attribution"):
+            if (kind, layer.name) in vectors:
+                values = vectors[kind, layer.name][chosen]
+                columns[layer.name][kind] = values.reshape(-1, values.shape[-1])
+    return columns

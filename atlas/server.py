@@ -1,0 +1,176 @@
+"""The web application behind `python -m atlas.serve`: the sites of one or several runs, as static files.
+
+It imports no torch, so that it answers at once. One run is served at the root; several are served under their names,
+with a page that lists them.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import socket
+from collections.abc import Mapping, Sequence
+from os import stat_result
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import PathLike, StaticFiles
+from starlette.types import Scope
+
+from atlas.errors import ConfigError
+
+MEDIA_TYPES = {
+    ".bin": "application/octet-stream",
+    ".css": "text/css; charset=utf-8",
+    ".dzi": "application/xml",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+    ".webp": "image/webp",
+}
+# The names of the files in assets/ change with their content; all other files are asked for again, by ETag.
+FOREVER = "public, max-age=31536000, immutable"
+REVALIDATE = "no-cache"
+
+
+class SiteFiles(StaticFiles):
+    """A site's files, with the types and cache rules that a browser needs. Nothing outside the folder is served."""
+
+    def __init__(self, site: Path) -> None:
+        super().__init__(directory=site, html=True)
+        self._assets = site.resolve() / "assets"
+
+    def file_response(
+        self, full_path: PathLike, stat_result: stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        path = Path(full_path)
+        response.headers["cache-control"] = FOREVER if path.is_relative_to(self._assets) else REVALIDATE
+        response.headers["x-content-type-options"] = "nosniff"
+        if response.status_code != 304 and path.suffix in MEDIA_TYPES:
+            response.headers["content-type"] = MEDIA_TYPES[path.suffix]
+        return response
+
+
+def create_app(runs: Sequence[Path]) -> Starlette:
+    """The application for one run folder, or for several. Raises ConfigError where a run has no site."""
+    sites = {path.resolve().name: find_site(path) for path in runs}
+    if len(sites) < len(runs):
+        raise ConfigError("Two of the run folders have the same name; rename one, since the name is its address.")
+    if len(sites) == 1:
+        return Starlette(routes=[Mount("/", SiteFiles(next(iter(sites.values()))))])
+    routes: list[BaseRoute] = [Mount(f"/{name}", SiteFiles(site)) for name, site in sites.items()]
+    return Starlette(routes=[Route("/", _index_endpoint(sites)), *routes])
+
+
+def find_site(run: Path) -> Path:
+    """The folder site/ of a run. Raises ConfigError, with what to do, where it is missing or unfinished."""
+    if not run.is_dir():
+        raise ConfigError(
+            f"There is no run folder {run}; give one that python -m atlas.run has made, such as runs/demo."
+        )
+    site = run / "site"
+    if not (site / "index.html").is_file() or not (site / "atlas.json").is_file():
+        raise ConfigError(
+            f"The run {run} has no site yet; python -m atlas.run CONFIG finishes it, with its own YAML file."
+        )
+    return site
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A bound socket; port 0 takes a free one. Raises ConfigError where the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except (OSError, OverflowError) as error:
+        bound.close()
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ConfigError(
+            f"Port {port} of {host} cannot be opened ({reason}); choose another one, such as --port {port + 1}."
+        ) from error
+    return bound
+
+
+def serve(runs: Sequence[Path], *, host: str, port: int) -> None:
+    """Serve the runs until Ctrl-C, and say the address in one line. Raises ConfigError as `create_app` does."""
+    app = create_app(runs)
+    with open_socket(host, port) as bound:
+        print(f"The atlas is at {address(bound)} (Ctrl-C ends)", flush=True)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        server.run(sockets=[bound])
+
+
+def address(bound: socket.socket) -> str:
+    """What to type into a browser on this machine to reach the socket."""
+    host, port = bound.getsockname()[:2]
+    host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def _index_endpoint(sites: Mapping[str, Path]) -> Any:
+    async def index(request: Request) -> Response:
+        headers = {"cache-control": REVALIDATE, "content-security-policy": _INDEX_POLICY}
+        return HTMLResponse(index_page(sites), headers=headers)
+
+    return index
+
+
+def index_page(sites: Mapping[str, Path]) -> str:
+    """The page that lists several runs, each with a small picture of its middle layer."""
+    return _PAGE.format(style=_STYLE, items="\n".join(_index_item(name, site) for name, site in sites.items()))
+
+
+def _index_item(name: str, site: Path) -> str:
+    atlas = json.loads((site / "atlas.json").read_text())
+    layers: list[dict[str, Any]] = atlas["layers"]
+    layer = layers[len(layers) // 2]
+    side = min(grid["grid"] for grid in layer["grids"]) * atlas["icon_size"]
+    level = (side - 1).bit_length() - 1
+    picture = f"{quote(name)}/{quote(layer['path'])}/atlas_files/{level}/0_0.webp"
+    what = f"{atlas['network']['name']}, {len(layers)} layer{'s' if len(layers) != 1 else ''}"
+    return (
+        f'<li><a href="{quote(name)}/"><img src="{picture}" alt="" width="160" height="160">'
+        f"<b>{html.escape(name)}</b> <span>{html.escape(what)}</span></a></li>"
+    )
+
+
+_STYLE = """
+:root { color-scheme: light dark; --ground: #f7f7f5; --ink: #1c1d1f; --soft: #5e6166; }
+@media (prefers-color-scheme: dark) { :root { --ground: #111214; --ink: #eceded; --soft: #a2a6ab; } }
+body { margin: 0; padding: 32px 24px; background: var(--ground); color: var(--ink);
+  font: 15px/1.4 system-ui, sans-serif; }
+h1 { margin: 0 0 24px; font-size: 20px; }
+ul { display: flex; flex-wrap: wrap; gap: 24px; margin: 0; padding: 0; list-style: none; }
+a { display: block; width: 160px; color: inherit; text-decoration: none; }
+a:hover b, a:focus-visible b { text-decoration: underline; }
+img { display: block; margin-bottom: 8px; }
+b { display: block; }
+span { color: var(--soft); font-size: 13px; }
+"""
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_INDEX_POLICY = f"default-src 'none'; img-src 'self'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'"
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Activation atlases</title>
+<style>{style}</style>
+</head>
+<body>
+<h1>Activation atlases</h1>
+<ul>
+{items}
+</ul>
+</body>
+</html>
+"""

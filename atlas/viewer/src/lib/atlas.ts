@@ -1,0 +1,94 @@
+/** What atlas.json and cells.json hold, and how they are fetched. */
+
+export interface Grid {
+  grid: number;
+  cells: number;
+  drawn: number;
+  median_cosine: number | null;
+  flagged: number;
+}
+
+export interface Layer {
+  name: string;
+  path: string;
+  channels: number;
+  map_size: [number, number];
+  rows: number;
+  dropped: number;
+  grids: Grid[];
+}
+
+export interface Atlas {
+  format: number;
+  title: string;
+  network: { name: string; input_size: number; classes: string[] };
+  icon_size: number;
+  tile_size: number;
+  layers: Layer[];
+}
+
+export const FORMAT = 1;
+
+/** An error whose message is meant for the reader: what happened and what to do. */
+export class Sentence extends Error {}
+
+export async function loadAtlas(): Promise<Atlas> {
+  if (location.protocol === 'file:') {
+    throw new Sentence(
+      'A browser does not let a page opened as a file read its map. ' +
+        'Serve the run instead: python -m atlas.serve runs/NAME, then open the address that it prints.',
+    );
+  }
+  const atlas = (await fetchJson('atlas.json')) as Atlas;
+  if (atlas.format !== FORMAT) {
+    throw new Sentence(
+      `This page reads sites of format ${FORMAT}, and this site has format ${atlas.format}. ` +
+        'Finish the run again with the present version: python -m atlas.run CONFIG.',
+    );
+  }
+  if (atlas.layers.length === 0) {
+    throw new Sentence('This atlas holds no layer yet. Finish the run: python -m atlas.run CONFIG.');
+  }
+  return atlas;
+}
+
+export async function fetchJson(address: string): Promise<unknown> {
+  let response: Response;
+  try {
+    response = await fetch(address);
+  } catch {
+    throw new Sentence(
+      `The server does not answer (${address}). Start it again with python -m atlas.serve, then load this page again.`,
+    );
+  }
+  if (!response.ok) {
+    throw new Sentence(
+      `The site has no ${address} (answer ${response.status}). ` +
+        'If the run is still going, wait until it ends and load this page again; if not, give python -m atlas.run CONFIG again.',
+    );
+  }
+  try {
+    return await response.json();
+  } catch {
+    throw new Sentence(`${address} is cut short or damaged. Copy the site again, or give python -m atlas.run CONFIG again.`);
+  }
+}
+
+/** A layer's folder as part of an address. */
+export function layerAddress(layer: Layer): string {
+  return layer.path.split('/').map(encodeURIComponent).join('/');
+}
+
+export function gridAddress(layer: Layer, grid: number): string {
+  return `${layerAddress(layer)}/grid-${String(grid).padStart(3, '0')}`;
+}
+
+/** The grids of a layer, coarsest first. */
+export function gridSizes(layer: Layer): number[] {
+  return layer.grids.map((each) => each.grid).sort((a, b) => a - b);
+}
+
+/** The page opens on the middle layer. */
+export function middleLayer(atlas: Atlas): Layer {
+  return atlas.layers[Math.floor(atlas.layers.length / 2)] as Layer;
+}

@@ -1,0 +1,79 @@
+/** The tiles of a layer as OpenSeadragon wants them: icons, or real patches in their place. */
+
+import { gridAddress, gridSizes, layerAddress, type Atlas, type Layer } from './atlas';
+import { gridOfLevel, thumbnailLevel, topLevel } from './levels';
+
+export type Picture = 'icons' | 'patches';
+
+export interface Source {
+  /** Tells one source from another. */
+  id: string;
+  side: number;
+  tileSize: number;
+  maxLevel: number;
+  /** The level of the coarsest grid; the levels below are that grid made smaller. */
+  coarsestLevel: number;
+  tile(level: number, col: number, row: number): string;
+}
+
+/**
+ * Icons lie in one combined pyramid. Patches lie in one pyramid for each grid; a level has the same number in both,
+ * so each level's tiles are taken from its own grid's pyramid.
+ */
+export function layerSource(atlas: Atlas, layer: Layer, picture: Picture): Source {
+  const grids = gridSizes(layer);
+  const side = Math.max(...grids) * atlas.icon_size;
+  const folder = (level: number) =>
+    picture === 'icons'
+      ? `${layerAddress(layer)}/atlas_files`
+      : `${gridAddress(layer, gridOfLevel(level, grids, atlas.icon_size))}/patches_files`;
+  return {
+    id: `${layer.path} ${picture}`,
+    side,
+    tileSize: atlas.tile_size,
+    maxLevel: topLevel(side),
+    coarsestLevel: topLevel(Math.min(...grids) * atlas.icon_size),
+    tile: (level, col, row) => `${folder(level)}/${level}/${col}_${row}.webp`,
+  };
+}
+
+/** The whole layer as one picture, no wider than `side` pixels. */
+export function thumbnail(atlas: Atlas, layer: Layer, picture: Picture, side: number): string {
+  const level = thumbnailLevel(gridSizes(layer), atlas.icon_size, atlas.tile_size, side);
+  return layerSource(atlas, layer, picture).tile(level, 0, 0);
+}
+
+/** One cell's picture as a part of its tile, in the terms of a CSS background. */
+export interface Piece {
+  address: string;
+  /** The tile's size, in cells. */
+  width: number;
+  height: number;
+  /** Where the cell stands in the tile: 0 at the left or top edge, 1 at the right or bottom edge. */
+  x: number;
+  y: number;
+}
+
+export function cellPicture(
+  atlas: Atlas,
+  layer: Layer,
+  picture: Picture,
+  cell: { grid: number; row: number; col: number },
+): Piece {
+  const perTile = atlas.tile_size / atlas.icon_size;
+  const along = (index: number) => {
+    const tile = Math.floor(index / perTile);
+    const cells = Math.min(perTile, cell.grid - tile * perTile);
+    return { tile, cells, place: cells > 1 ? (index - tile * perTile) / (cells - 1) : 0 };
+  };
+  const x = along(cell.col);
+  const y = along(cell.row);
+  const level = topLevel(cell.grid * atlas.icon_size);
+  return {
+    address: layerSource(atlas, layer, picture).tile(level, x.tile, y.tile),
+    width: x.cells,
+    height: y.cells,
+    x: x.place,
+    y: y.place,
+  };
+}

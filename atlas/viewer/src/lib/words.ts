@@ -1,0 +1,47 @@
+/** Figures and names as people read them. */
+
+/** The first synonym: "Egyptian cat" of "Egyptian cat, Mau". */
+export function className(classes: readonly string[], index: number): string {
+  const name = classes[index];
+  return name === undefined ? `class ${index}` : (name.split(',')[0] as string).trim();
+}
+
+export function count(value: number, one: string, many: string): string {
+  return `${value.toLocaleString('en')} ${value === 1 ? one : many}`;
+}
+
+/** A list of values with their signs, all with as many decimals as the largest deserves. */
+export function signed(values: readonly number[]): string[] {
+  const largest = Math.max(...values.map(Math.abs));
+  const power = largest > 0 ? Math.floor(Math.log10(largest)) : 0;
+  const decimals = Math.max(0, power < 0 ? 1 - power : 2 - power);
+  return values.map((value) => {
+    const size = Math.abs(value);
+    const figure = power < -3 || power > 4 ? size.toExponential(1) : size.toFixed(decimals);
+    return Number(figure) === 0 ? '0' : `${value < 0 ? '−' : '+'}${figure}`;
+  });
+}
+
+/** A cosine as a word for how well the icon shows what the layer sees. */
+export function match(cosine: number): string {
+  if (cosine >= 0.9) return 'very well';
+  if (cosine >= 0.75) return 'well';
+  if (cosine >= 0.6) return 'roughly';
+  return 'poorly';
+}
+
+const FLAGS: Record<string, string> = {
+  dead: 'The layer hardly answers to this picture.',
+  grey: 'The picture stayed almost grey.',
+  low: 'Take this picture with care.',
+};
+
+export function warning(flag: string | null): string | null {
+  return flag === null ? null : (FLAGS[flag] ?? null);
+}
+
+/** Length of a bar, 0 to 1, beside the largest of its list. */
+export function share(value: number, values: readonly number[]): number {
+  const largest = Math.max(...values.map(Math.abs));
+  return largest > 0 ? Math.abs(value) / largest : 0;
+}

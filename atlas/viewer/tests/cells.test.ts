@@ -1,0 +1,55 @@
+import { describe, expect, it } from 'vitest';
+
+import { Cells, cellUnder } from '../src/lib/cells';
+
+const cells = new Cells({
+  grid: 10,
+  row: [0, 9, 4],
+  col: [0, 9, 7],
+  count: [12, 34, 3],
+  spread: [0.9, 0.8, 0.7],
+  drawn: [1, 1, 0],
+  cosine: [0.93, 0.51, null],
+  flag: [null, 'low', null],
+  classes: [[1, 2], [3, 4], [5, 6]],
+  values: [[0.4, 0.1], [0.2, -0.3], [0.1, 0]],
+});
+
+describe('cellUnder', () => {
+  it('turns a point into row and column: y down is the row, x to the right the column', () => {
+    expect(cellUnder({ x: 0.75, y: 0.45 }, 10)).toEqual({ row: 4, col: 7 });
+    expect(cellUnder({ x: 0, y: 0.999 }, 10)).toEqual({ row: 9, col: 0 });
+  });
+
+  it('gives a point on a line to the cell behind it, and the last line to the last cell', () => {
+    expect(cellUnder({ x: 0.5, y: 0.1 }, 10)).toEqual({ row: 1, col: 5 });
+    expect(cellUnder({ x: 1, y: 1 }, 10)).toEqual({ row: 9, col: 9 });
+  });
+
+  it('finds nothing outside the map', () => {
+    expect(cellUnder({ x: -0.001, y: 0.5 }, 10)).toBeNull();
+    expect(cellUnder({ x: 0.5, y: 1.001 }, 10)).toBeNull();
+    expect(cellUnder({ x: Number.NaN, y: 0 }, 10)).toBeNull();
+  });
+});
+
+describe('Cells', () => {
+  it('gathers a cell from the columns', () => {
+    expect(cells.under({ x: 0.95, y: 0.95 })).toEqual({
+      grid: 10,
+      row: 9,
+      col: 9,
+      count: 34,
+      drawn: true,
+      cosine: 0.51,
+      flag: 'low',
+      classes: [3, 4],
+      values: [0.2, -0.3],
+    });
+  });
+
+  it('knows cells that are not drawn, and empty ones', () => {
+    expect(cells.at(4, 7)).toMatchObject({ count: 3, drawn: false, cosine: null });
+    expect(cells.at(7, 4)).toBeNull();
+  });
+});

@@ -1,0 +1,58 @@
+import { describe, expect, it } from 'vitest';
+
+import type { Atlas, Layer } from '../src/lib/atlas';
+import { cellPicture, layerSource, thumbnail } from '../src/lib/source';
+
+const layer: Layer = {
+  name: 'inception 4a',
+  path: 'inception 4a',
+  channels: 8,
+  map_size: [14, 14],
+  rows: 10,
+  dropped: 0,
+  grids: [10, 20, 40].map((grid) => ({ grid, cells: 1, drawn: 1, median_cosine: null, flagged: 0 })),
+};
+const atlas: Atlas = {
+  format: 1,
+  title: 'demo',
+  network: { name: 'net', input_size: 224, classes: [] },
+  icon_size: 80,
+  tile_size: 640,
+  layers: [layer],
+};
+
+describe('layerSource', () => {
+  it('takes icons from the combined pyramid', () => {
+    const source = layerSource(atlas, layer, 'icons');
+    expect(source).toMatchObject({ side: 3200, maxLevel: 12, coarsestLevel: 10 });
+    expect(source.tile(12, 3, 4)).toBe('inception%204a/atlas_files/12/3_4.webp');
+  });
+
+  it('takes each level of the patches from its own grid', () => {
+    const { tile } = layerSource(atlas, layer, 'patches');
+    expect(tile(12, 3, 4)).toBe('inception%204a/grid-040/patches_files/12/3_4.webp');
+    expect(tile(11, 0, 1)).toBe('inception%204a/grid-020/patches_files/11/0_1.webp');
+    expect(tile(4, 0, 0)).toBe('inception%204a/grid-010/patches_files/4/0_0.webp');
+  });
+
+  it('has a thumbnail in one tile', () => {
+    expect(thumbnail(atlas, layer, 'patches', 100)).toBe('inception%204a/grid-010/patches_files/7/0_0.webp');
+  });
+});
+
+describe('cellPicture', () => {
+  it('finds a cell inside its tile of eight by eight cells', () => {
+    expect(cellPicture(atlas, layer, 'icons', { grid: 20, row: 15, col: 8 })).toEqual({
+      address: 'inception%204a/atlas_files/11/1_1.webp',
+      width: 8,
+      height: 8,
+      x: 0,
+      y: 1,
+    });
+  });
+
+  it('knows that the last tile of a row is narrower', () => {
+    // Grid 20: the third tile holds columns 16 to 19.
+    expect(cellPicture(atlas, layer, 'icons', { grid: 20, row: 0, col: 17 })).toMatchObject({ width: 4, x: 1 / 3 });
+  });
+});

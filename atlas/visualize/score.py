@@ -1,0 +1,134 @@
+"""How well the network agrees that an icon shows its direction.
+
+Everything is measured on the picture as it is stored, in bytes, at its own size and untransformed (but for
+``cosine_robust``), never on what the optimiser saw.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from atlas.networks import Network
+from atlas.visualize.objective import centre
+from atlas.visualize.parametrize import from_bytes
+from atlas.visualize.transform import Moves, move
+from atlas.whitening import power_of_moment
+
+# The moves an icon is held out to: 16 of them, the same for every icon.
+ROBUST_MOVES, ROBUST_COUNT, ROBUST_SEED = Moves(shift=5, turn=10, scale=0.1), 16, 20_190_306
+# Limits of the flags: cosine, deviation of the pixels in [0, 1], share of the usual norm.
+LOW_COSINE, GREY_DEVIATION, DEAD_SHARE = 0.6, 4 / 255, 0.01
+_TINY = 1e-12
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of n icons, each an array (n,); all but ``rank`` and ``flag`` are float32.
+
+    ``cosine``: of the activation at the map's position (H // 2, W // 2) to the mean. ``cosine_whitened``: the same
+    after whitening. ``cosine_robust``: mean cosine under 16 shifts (±5 px), turns (±10°) and scales (0.9–1.1).
+    ``percentile``: where ``cosine`` lies among the members' own, 0–100, NaN if these are not given. ``rank`` (int32):
+    place of the right cell when all drawn cells are sorted by whitened cosine to the activation; 1 is best.
+    ``norm``: of the activation. ``flag``: "dead", "grey", "low" or None.
+    """
+
+    cosine: Float32
+    cosine_whitened: Float32
+    cosine_robust: Float32
+    percentile: Float32
+    rank: NDArray[np.int32]
+    norm: Float32
+    flag: list[str | None]
+
+
+def score(
+    network: Network,
+    layer: str,
+    pixels: NDArray[np.uint8],
+    means: Float32,
+    *,
+    second_moment: NDArray[np.float64],
+    all_means: Float32 | None = None,
+    own_index: NDArray[np.integer] | None = None,
+    quantiles: Float32 | None = None,
+    norms: Float32 | None = None,
+    batch: int = 16,
+) -> Scores:
+    """Score icons ``pixels`` uint8 (n, size, size, 3) against ``means`` float32 (n, channels).
+
+    ``second_moment``: float64 (channels, channels), the layer's uncentred Σ. ``all_means``: float32 (N, channels) of
+    the level's drawn cells, and ``own_index``: int (n,), each icon's row in it; by default the icons' own means.
+    ``quantiles``: float32 (n, 101), the members' cosines to the mean at 0, 1, … 100 %. ``norms``: float32 (n,), the
+    members' median norm; without it the layer's root mean square norm stands in.
+    """
+    all_means = means if all_means is None else all_means
+    own_index = np.arange(len(means)) if own_index is None else own_index
+    activations = answers(network, layer, pixels, batch=batch)
+    moves = ROBUST_MOVES.draw(ROBUST_SEED, ROBUST_COUNT)
+    robust = [cosines(answers(network, layer, pixels, batch=batch, moves=each), means) for each in moves]
+    whiten = power_of_moment(second_moment, -0.5)
+    agreement = unit(activations @ whiten) @ unit(all_means @ whiten).T
+    own = agreement[np.arange(len(means)), own_index]
+    cosine = cosines(activations, means)
+    norm = np.linalg.norm(activations, axis=1)
+    return Scores(
+        cosine=cosine,
+        cosine_whitened=own,
+        cosine_robust=np.mean(robust, axis=0, dtype=np.float32),
+        percentile=_percentiles(cosine, quantiles),
+        rank=(1 + (agreement > own[:, None]).sum(1)).astype(np.int32),
+        norm=norm,
+        flag=flags(pixels, cosine, norm, usual_norm(second_moment) if norms is None else norms),
+    )
+
+
+def answers(
+    network: Network, layer: str, pixels: NDArray[np.uint8], *, batch: int = 16, moves: torch.Tensor | None = None
+) -> Float32:
+    """The centre activations (n, channels) of ``pixels`` uint8 (n, h, w, 3), all moved by ``moves`` (4,) if given."""
+    found = []
+    with torch.no_grad():
+        for first in range(0, len(pixels), batch):
+            part = from_bytes(pixels[first : first + batch], network.device)
+            if moves is not None:
+                part = move(part, moves.expand(len(part), 4))
+            found.append(centre(network.activations(network.normalize(part), layer)).float().cpu())
+    rows: Float32 = torch.cat(found).numpy()
+    return rows
+
+
+def flags(pixels: NDArray[np.uint8], cosine: Float32, norm: Float32, usual: Float32 | float) -> list[str | None]:
+    """What is wrong with each icon, the worst first: "dead", "grey", "low" or None."""
+    deviation = np.sqrt((pixels / 255).var(axis=(1, 2)).mean(axis=1))
+    dead, grey, low = norm < DEAD_SHARE * usual, deviation < GREY_DEVIATION, ~(cosine >= LOW_COSINE)
+    return ["dead" if d else "grey" if g else "low" if l else None for d, g, l in zip(dead, grey, low)]
+
+
+def usual_norm(second_moment: NDArray[np.float64]) -> float:
+    """The root mean square norm of a layer's activations."""
+    return float(np.sqrt(np.trace(second_moment)))
+
+
+def cosines(rows: Float32, others: Float32) -> Float32:
+    """Cosine of each row to its row in ``others``, (n,); 0 where one has no length."""
+    products: Float32 = (unit(rows) * unit(others)).sum(1)
+    return products
+
+
+def unit(rows: Float32) -> Float32:
+    """Rows brought to length 1; rows without length stay 0."""
+    scaled: Float32 = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _TINY)
+    return scaled
+
+
+def _percentiles(cosine: Float32, quantiles: Float32 | None) -> Float32:
+    if quantiles is None:
+        return np.full(len(cosine), np.nan, dtype=np.float32)
+    steps = np.linspace(0, 100, quantiles.shape[1])
+    return np.array([np.interp(value, row, steps) for value, row in zip(cosine, quantiles)], dtype=np.float32)

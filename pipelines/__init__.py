@@ -1,0 +1,1 @@
+"""How the work is spread: the five stages of a run on Dask workers."""

@@ -1,0 +1,47 @@
+"""Stage cells: store + layout → the cells of every grid. An item is one layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from atlas.config import Config
+from atlas.grid import build_cells
+from atlas.rundir import RunDirectory, atomic, write_marker
+from pipelines.stage import Item, Summary
+
+NAME = "cells"
+UNIT = "rows"
+
+
+def plan(config: Config, run: RunDirectory) -> list[Item]:
+    return [Item(layer, NAME, run=str(run.path)) for layer in config.layers]
+
+
+def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
+    return [run.folder(NAME) / f"{item.id}.json"]
+
+
+def run_item(item: Item) -> Summary:
+    run, config = item.open()
+    layout = pq.read_table(run.layout(item.id), columns=["u", "v"])
+    u, v = (layout[name].to_numpy().astype(np.float64) for name in ("u", "v"))
+    table = build_cells(
+        run.shards(item.id),
+        u,
+        v,
+        grids=config.cells.grids,
+        exemplars=config.cells.exemplars,
+        attributions=config.collect.attributions,
+    )
+    path = run.cells(item.id)
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    drawn: dict[str, int] = {}
+    for grid in config.cells.grids:
+        counts = table["count"].to_numpy()[table["grid"].to_numpy() == grid]
+        drawn[str(grid)] = int((counts >= config.cells.min_count).sum())
+    write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=[path], drawn=drawn)
+    return Summary(len(u))

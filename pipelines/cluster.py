@@ -1,0 +1,69 @@
+"""Config → Dask client. The memory, thread and allocator settings of workers are set here, all on purpose."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dask
+from distributed import Client, LocalCluster
+
+from atlas.allocator import ENVIRONMENT
+from atlas.config import ClusterConfig
+from atlas.errors import AtlasError, ConfigError
+
+
+@contextmanager
+def connect(config: ClusterConfig) -> Iterator[Client]:
+    """A client of the cluster that ``config`` asks for; a local one is shut down at the end.
+
+    Raises ConfigError when the address does not answer.
+    """
+    if config.kind == "address":
+        try:
+            client = Client(config.address, timeout=10)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise ConfigError(
+                f"cluster.address: no scheduler answers at {config.address} ({error}). Start one with `dask scheduler`, and "
+                "workers with `dask worker ADDRESS --nthreads 1`."
+            ) from error
+        with client:
+            if not client.scheduler_info()["workers"]:
+                raise AtlasError(f"The scheduler at {config.address} has no workers. Start some with `dask worker {config.address} --nthreads 1`.")
+            yield client
+        return
+    workers = config.workers or max(1, available_cores() // config.threads)
+    with dask.config.set(_local_settings(config.threads)):
+        # A worker works on one item at a time; inside it, torch uses ``threads`` threads. No memory limit: a worker that
+        # Dask kills in the middle of an item only starts the item again.
+        with LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+        ) as cluster, Client(cluster) as client:
+            yield client
+
+
+def available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _local_settings(threads: int) -> dict[str, object]:
+    return {
+        # Dask's own defaults (one OMP thread, a trim threshold of 64 KiB) would override what we want.
+        "distributed.nanny.pre-spawn-environ": {
+            **ENVIRONMENT,
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+            "OPENBLAS_NUM_THREADS": str(threads),
+        },
+        "distributed.worker.memory.terminate": False,
+        "distributed.scheduler.worker-ttl": None,  # an item may hold the GIL for a while; a slow worker is not a lost one
+        "distributed.comm.timeouts.connect": "60s",
+        "distributed.scheduler.allowed-failures": 3,
+    }

@@ -1,0 +1,298 @@
+"""The order of the stages, and what the person sees while they run."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from atlas.collect import Observer
+from atlas.config import Config
+from atlas.errors import ConfigError
+from atlas.images import Listing, list_images
+from atlas.networks import Layer, Network, describe_layer, load
+from atlas.report import build_report
+from atlas.rundir import STAGES, RunDirectory, digest_values, read_marker, write_json
+from atlas.site import versions, viewer_folder
+from atlas.store import SCHEMA_VERSION
+from atlas.visualize.optimize import STEPS, STEPS_FROM_START
+from pipelines import cells, collect, layout, publish, render
+from pipelines.cluster import available_cores, connect
+from pipelines.stage import Item, Stage, Summary, run_stage
+
+_MODULES: dict[str, ModuleType] = {
+    "collect": collect, "layout": layout, "cells": cells, "render": render, "publish": publish
+}  # fmt: skip
+# For the estimate before a run, measured on two cores: seconds a row of layout, bytes an icon in the store and the site.
+_LAYOUT_SECONDS, _LAYOUT_START, _ICON_BYTES = 6e-4, 15.0, 24_000
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known before work starts: the pictures, the network and its layers."""
+
+    listing: Listing
+    network: Network
+    layers: list[Layer]
+
+
+def run(config: Config, *, until: str = "publish", dry_run: bool = False, console: Console | None = None) -> RunDirectory:
+    """Run the stages up to ``until``, going on where an earlier run of the same configuration stopped.
+
+    Raises ConfigError for what cannot be done, AtlasError for what failed and can be resumed.
+    """
+    console = console or Console()
+    directory = RunDirectory(Path(config.out).expanduser())
+    with directory.lock():
+        console.print(f"[bold]{directory.path}[/bold]: reading the pictures' names and loading the network …")
+        prepared = prepare(config, directory)
+        if until == "publish":
+            viewer_folder()
+        _show_plan(config, directory, prepared, console)
+        if dry_run:
+            console.print("Nothing was run (--dry-run).")
+            return directory
+        _write_start(config, directory, prepared)
+        _run_stages(config, directory, prepared, STAGES[: STAGES.index(until) + 1], console)
+        _show_end(config, directory, until, console)
+    return directory
+
+
+def prepare(config: Config, directory: RunDirectory) -> Prepared:
+    """List the pictures (or take the kept listing) and load the network. Raises ConfigError with all that is wrong."""
+    problems: list[str] = []
+    listing: Listing | None = None
+    try:
+        listing = _listing(config, directory)
+    except ConfigError as error:
+        problems.append(str(error))
+    network: Network | None = None
+    layers: list[Layer] = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            network = load(**config.network.model_dump(), keep=config.layers)
+    except ConfigError as error:
+        problems.append(f"network: {error}")
+    if network is not None:
+        for name in config.layers:
+            try:
+                layers.append(describe_layer(network, name))
+            except ConfigError as error:
+                problems.append(f"layers: {error}")
+    if problems or network is None or listing is None:
+        raise ConfigError("\n".join(problems))
+    return Prepared(listing, network, layers)
+
+
+def _request(config: Config) -> dict[str, Any]:
+    """The part of the configuration that decides the listing."""
+    source = str(Path(config.images.source).expanduser().absolute())
+    return {**config.images.model_dump(mode="json", exclude={"crops", "crop_scale", "source"}), "source": source, "seed": config.seed}
+
+
+def _listing(config: Config, directory: RunDirectory) -> Listing:
+    """A listing is made once and kept: resuming must not see a folder that grew in the meantime."""
+    if directory.listing.exists() and directory.read_manifest().get("listing") == _request(config):
+        return Listing.load(directory.listing)
+    return list_images(config.images, config.seed)
+
+
+def _write_start(config: Config, directory: RunDirectory, prepared: Prepared) -> None:
+    prepared.listing.save(directory.listing)
+    created = directory.read_manifest().get("created") or datetime.now(UTC).isoformat(timespec="seconds")
+    directory.update_manifest(
+        config=config.plain(),
+        listing=_request(config),
+        created=created,
+        versions=versions(),
+        network={"name": prepared.network.name, "sha256": prepared.network.digest, "folded": prepared.network.folded},
+    )
+
+
+def stage_keys(config: Config, directory: RunDirectory, prepared: Prepared, stage: str) -> str:
+    """The key of a stage: the part of the configuration that it depends on, and the key above it.
+
+    The coordinates of a layout are an artifact that a second fit does not reproduce, so the cells' key also holds the
+    digest of the coordinates that they were cut from.
+    """
+    values = config.plain()
+    if stage == "collect":
+        network = {key: value for key, value in values["network"].items() if key != "checkpoint"}
+        collecting = {key: value for key, value in values["collect"].items() if key != "max_failure_share"}
+        views = {key: values["images"][key] for key in ("crops", "crop_scale")}
+        return digest_values(
+            SCHEMA_VERSION, config.seed, network, prepared.network.digest, values["layers"], views, collecting, prepared.listing.digest
+        )
+    above = directory.stage_key(STAGES[STAGES.index(stage) - 1])
+    if stage == "cells":
+        marker = read_marker(directory.folder("layout") / "box.json", above) or {}
+        return digest_values(stage, above, values["cells"], marker.get("files"))
+    return digest_values(stage, above, values.get(stage), versions()["activation-atlas"] if stage == "publish" else None)
+
+
+def _run_stages(
+    config: Config, directory: RunDirectory, prepared: Prepared, stages: tuple[str, ...], console: Console
+) -> None:
+    with connect(config.cluster) as client, _progress(console) as progress:
+        progress.console.print(f"Dask dashboard: {client.dashboard_link}")
+        for name in stages:
+            stage = cast(Stage, _MODULES[name])
+            directory.claim(name, stage_keys(config, directory, prepared, name))
+            line = progress.add_task(name, total=None, rate="")
+            advance = _advance(progress, line, stage.UNIT)
+
+            def begin(items: int, todo: int, line: Any = line) -> None:
+                progress.update(line, total=items, completed=items - todo)
+
+            outcome = run_stage(stage, client, directory, config, on_plan=begin, on_item=advance)
+            if not outcome.done_now:
+                progress.update(line, rate="done before")
+            else:
+                _note(directory, name, outcome.units, outcome.seconds)
+            if name == "render":
+                write_json(directory.report, build_report(directory, config))
+
+
+def _note(directory: RunDirectory, stage: str, units: int, seconds: float) -> None:
+    """Seconds and rates go into run.json, never into an output."""
+    stages = directory.read_manifest()["stages"]
+    facts = stages[stage]
+    facts["seconds"] = round(facts.get("seconds", 0) + seconds, 1)
+    facts["units"] = facts.get("units", 0) + units
+    facts[f"{_MODULES[stage].UNIT}_per_second"] = round(facts["units"] / max(facts["seconds"], 0.1), 2)
+    directory.update_manifest(stages={stage: facts})
+
+
+def _advance(progress: Progress, line: Any, unit: str) -> Callable[[Item, Summary], None]:
+    started, units = time.monotonic(), 0
+
+    def advance(_item: Item, summary: Summary) -> None:
+        nonlocal units
+        units += summary.units
+        rate = units / max(time.monotonic() - started, 1e-3)
+        progress.update(line, advance=1, rate=f"{rate:,.1f} {unit}/s" if units else "")
+
+    return advance
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description:<8}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:>18}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        refresh_per_second=4,
+    )
+
+
+def _show_plan(config: Config, directory: RunDirectory, prepared: Prepared, console: Console) -> None:
+    views = len(prepared.listing) * config.images.crops
+    rows = views * config.collect.positions_per_image
+    icons = sum(_expected_cells(grid, rows, config.cells.min_count) for grid in config.cells.grids) * len(config.layers)
+    seconds, disk = _estimate(config, prepared, views, rows, icons)
+    network = prepared.network
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("pictures", f"{len(prepared.listing):,} in {prepared.listing.source}, {config.images.crops} views each: {views:,} views")
+    table.add_row("network", f"{network.name}, {network.size} px, {len(network.classes):,} classes, {network.folded} batch norms folded, on {network.device.type}")
+    for layer in prepared.layers:
+        table.add_row("layer", f"{layer.name}: {layer.channels} channels, {layer.height}×{layer.width} map, sees {layer.effective_receptive_field} px of {network.size}")
+    table.add_row("cells", f"grids of {', '.join(map(str, config.cells.grids))} a side; about {icons:,} icons")
+    table.add_row("estimate", f"about {max(1, round(seconds / 60))} min and {disk / 1e9:.1f} GB, as this machine is now")
+    done = [name for name in STAGES if (directory.folder(name)).exists()]
+    if done:
+        table.add_row("found", f"{', '.join(done)} of an earlier run; what is finished is kept")
+    console.print(table)
+
+
+def _expected_cells(grid: int, rows: int, min_count: int) -> int:
+    return round(min(0.7 * grid**2, rows / (2 * min_count)))
+
+
+def _estimate(config: Config, prepared: Prepared, views: int, rows: int, icons: int) -> tuple[float, float]:
+    """Seconds and bytes: one batch of views and one step of icons are timed, the rest is arithmetic."""
+    torch.set_num_threads(config.cluster.threads)
+    workers = config.cluster.workers or max(1, available_cores() // config.cluster.threads)
+    network, names = prepared.network, config.layers
+    batch = torch.zeros(8, 3, network.size, network.size, device=network.device)
+    middle = {
+        layer.name: torch.tensor([[[layer.height // 2, layer.width // 2]]]).expand(8, config.collect.positions_per_image, 2)
+        for layer in prepared.layers
+    }
+    observer = Observer(network, names)
+    observer.observe(batch, middle, attributions=config.collect.attributions)
+    started = time.monotonic()
+    observer.observe(batch, middle, attributions=config.collect.attributions)
+    view_seconds = (time.monotonic() - started) / 8
+    icon_seconds = float(np.mean([_icon_seconds(network, name, config) for name in names]))
+    classes = len(network.classes) if config.collect.attributions else 0
+    store = rows * sum(2 * (layer.channels + classes) + 40 for layer in prepared.layers)
+    layout_seconds = len(names) * (_LAYOUT_START + rows * _LAYOUT_SECONDS)
+    return (views * view_seconds + icons * icon_seconds) / workers + layout_seconds, store + icons * _ICON_BYTES
+
+
+def _icon_seconds(network: Network, layer: str, config: Config) -> float:
+    pixels = torch.zeros(8, 3, config.render.size, config.render.size, device=network.device, requires_grad=True)
+
+    def step() -> None:
+        maps = network.activations(network.normalize(pixels), layer)
+        torch.autograd.grad(maps[:, :, maps.shape[2] // 2, maps.shape[3] // 2].sum(), pixels)
+
+    try:
+        step()
+    except RuntimeError as error:
+        raise ConfigError(f"render.size: layer {layer} of {network.name} cannot take icons of {config.render.size} px ({error}). Give a larger size.") from error
+    started = time.monotonic()
+    step()
+    steps = 0.35 * STEPS + 0.65 * STEPS_FROM_START if config.render.steps == "auto" else config.render.steps
+    return 1.3 * steps * (time.monotonic() - started) / 8  # a third more for the moves, the spectrum and the scores
+
+
+def _show_end(config: Config, directory: RunDirectory, until: str, console: Console) -> None:
+    if STAGES.index(until) < STAGES.index("render"):
+        console.print(f"Done until {until}: {directory.folder(until)}")
+        return
+    report = build_report(directory, config)
+    failed = report["collect"]["failures"]
+    table = Table(title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for heading in ("layer", "grid", "icons", "cosine", "whitened", "robust", "rank 1", "flagged"):
+        table.add_column(heading, justify="left" if heading == "layer" else "right")
+    for layer, facts in report["layers"].items():
+        for grid, icons in facts["icons"].items():
+            if icons["n"]:
+                table.add_row(
+                    layer, grid, f"{icons['n']:,}",
+                    *(f"{icons[name]:.3f}" for name in ("median_cosine", "median_cosine_whitened", "median_cosine_robust")),
+                    f"{icons['rank1_share']:.0%}", f"{icons['flagged_share']:.1%}",
+                )  # fmt: skip
+    console.print(table)
+    for layer, facts in report["layers"].items():
+        layout_facts = facts["layout"]
+        console.print(
+            f"{layer}: trustworthiness {layout_facts['trustworthiness']:.3f}, neighbour recall {layout_facts['recall']:.2f}, "
+            f"{layout_facts['dropped_share']:.1%} of the rows left off the map"
+        )
+    if failed:
+        console.print(f"{failed:,} of {report['collect']['views']:,} views failed; the reasons are in {directory.failures}")
+    if until == "publish":
+        console.print(f"Done. Open the atlas with:  [bold]python -m atlas.serve {directory.path}[/bold]")
+    else:
+        console.print(f"Done until {until}: {directory.folder(until)}")
+
+

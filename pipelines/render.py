@@ -1,0 +1,174 @@
+"""Stage render: cells → icons. An item is a batch of one grid's cells, after the items that draw their parents."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from atlas.config import Config
+from atlas.grid import morton
+from atlas.rundir import RunDirectory, atomic, write_marker
+from atlas.store import to_numpy
+from atlas.visualize import draw, score
+from atlas.whitening import Moments
+from pipelines import worker
+from pipelines.stage import Item, Summary
+
+NAME = "render"
+UNIT = "icons"
+
+SCHEMA = pa.schema(
+    [
+        pa.field("grid", pa.int32(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("col", pa.int32(), nullable=False),
+        pa.field("png", pa.binary(), nullable=False),
+        pa.field("size", pa.int32(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("steps", pa.int32(), nullable=False),
+        pa.field("cosine", pa.float32(), nullable=False),
+        pa.field("cosine_whitened", pa.float32(), nullable=False),
+        pa.field("cosine_robust", pa.float32(), nullable=False),
+        pa.field("percentile", pa.float32(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("flag", pa.string()),
+    ]
+)
+
+
+def drawn_cells(path: Path, grid: int, min_count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row and col of the cells of one grid that are drawn, in Z-order, so that siblings share a batch."""
+    table = pq.read_table(path, columns=["row", "col"], filters=[("grid", "=", grid), ("count", ">=", min_count)])
+    row, col = table["row"].to_numpy().astype(np.int64), table["col"].to_numpy().astype(np.int64)
+    order = np.argsort(morton(row, col), kind="stable")
+    return row[order], col[order]
+
+
+def plan(config: Config, run: RunDirectory) -> list[Item]:
+    items: list[Item] = []
+    batch = config.render.icons_per_item
+    for layer in config.layers:
+        coarser: dict[tuple[int, int], str] = {}
+        for grid in config.cells.grids:
+            row, col = drawn_cells(run.cells(layer), grid, config.cells.min_count)
+            finer: dict[tuple[int, int], str] = {}
+            for first in range(0, len(row), batch):
+                name = f"{layer}/grid-{grid:03d}/part-{first // batch:05d}"
+                cells = list(zip(row[first : first + batch].tolist(), col[first : first + batch].tolist()))
+                after = {coarser[r // 2, c // 2] for r, c in cells} if coarser else set()
+                finer.update(dict.fromkeys(cells, name))
+                items.append(Item(name, NAME, tuple(sorted(after)), str(run.path)))
+            coarser = finer
+    return items
+
+
+def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
+    return [run.folder(NAME) / f"{item.id}.json"]
+
+
+def split(item: Item) -> tuple[str, int, int]:
+    """Layer, grid and batch number of an item."""
+    layer, grid, part = item.id.rsplit("/", 2)
+    return layer, int(grid.removeprefix("grid-")), int(part.removeprefix("part-"))
+
+
+@lru_cache(maxsize=4)
+def _level(path: Path, grid: int, min_count: int, _key: str) -> dict[str, NDArray[np.float32]]:
+    """Means, quantiles and norms of the drawn cells of one grid, in Z-order."""
+    table = pq.read_table(
+        path,
+        columns=["row", "col", "mean", "cosines", "norm"],
+        filters=[("grid", "=", grid), ("count", ">=", min_count)],
+    )
+    order = np.argsort(morton(table["row"].to_numpy(), table["col"].to_numpy()), kind="stable")
+    return {name: to_numpy(table[name])[order] for name in ("mean", "cosines", "norm")}
+
+
+def run_item(item: Item) -> Summary:
+    run, config = item.open()
+    layer, grid, part = split(item)
+    network = worker.network(config)
+    key = run.stage_key(NAME)
+    level = _level(run.cells(layer), grid, config.cells.min_count, key)
+    row, col = drawn_cells(run.cells(layer), grid, config.cells.min_count)
+    mine = np.arange(part * config.render.icons_per_item, min((part + 1) * config.render.icons_per_item, len(row)))
+    moments = Moments.load(run.moments(layer)).second_moment
+    parents = _parents(run, config, item, row[mine], col[mine])
+    settings = config.render
+    icons = draw(
+        network,
+        layer,
+        level["mean"][mine],
+        second_moment=moments,
+        size=settings.size,
+        steps=None if settings.steps == "auto" else settings.steps,
+        power=settings.power,
+        ridge=settings.ridge,
+        start=parents,
+        seeds=np.full(len(mine), config.seed),
+    )
+    scores = score(
+        network,
+        layer,
+        icons.pixels,
+        level["mean"][mine],
+        second_moment=moments,
+        all_means=level["mean"],
+        own_index=mine,
+        quantiles=level["cosines"][mine],
+        norms=level["norm"][mine],
+    )
+    table = pa.table(
+        {
+            "grid": np.full(len(mine), grid),
+            "row": row[mine],
+            "col": col[mine],
+            "png": [_png(pixels) for pixels in icons.pixels],
+            "size": np.full(len(mine), settings.size),
+            "seed": icons.seeds,
+            "steps": icons.steps,
+            "cosine": scores.cosine,
+            "cosine_whitened": scores.cosine_whitened,
+            "cosine_robust": scores.cosine_robust,
+            "percentile": scores.percentile,
+            "rank": scores.rank,
+            "flag": pa.array(list(scores.flag), pa.string()),
+        }
+    ).cast(SCHEMA)
+    path = run.icons(layer, grid) / f"part-{part:05d}.parquet"
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="none")  # PNGs do not shrink
+    write_marker(path.with_suffix(".json"), key=key, files=[path], rows=len(mine))
+    return Summary(len(mine))
+
+
+def _parents(
+    run: RunDirectory, config: Config, item: Item, row: NDArray[np.int64], col: NDArray[np.int64]
+) -> NDArray[np.uint8] | None:
+    """The pictures of the parent cells, uint8 (n, size, size, 3); None at the coarsest grid."""
+    layer, grid, _ = split(item)
+    if grid == config.cells.grids[0]:
+        return None
+    pictures: dict[tuple[int, int], NDArray[np.uint8]] = {}
+    for name in item.after:
+        table = pq.read_table(run.folder(NAME) / f"{name}.parquet", columns=["row", "col", "png"])
+        for parent in table.to_pylist():
+            pictures[parent["row"], parent["col"]] = decode_png(parent["png"])
+    return np.stack([pictures[r // 2, c // 2] for r, c in zip(row.tolist(), col.tolist())])
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def decode_png(data: bytes) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(BytesIO(data)).convert("RGB"))
