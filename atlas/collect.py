@@ -1,12 +1,15 @@
 """Pictures and a network → rows of the store.
 
-Each view gives the activation of every layer at the position that holds one *place*, and its attribution to all classes.
-The attribution h · ∂logit/∂h comes from forward-mode differentiation: the layer's output becomes a dual number whose tangent
-is the activation itself, masked to the position, and the tangents of the logits are read off; one pass serves all classes.
+Each view gives the activation of every layer at the position that holds one *place*, and its attribution to all
+classes. The attribution h · ∂logit/∂h comes from forward-mode differentiation: the layer's output becomes a dual number
+whose tangent is the activation itself, masked to the position, and the tangents of the logits are read off; one pass
+serves all classes.
 """
 
 from __future__ import annotations
 
+import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -25,6 +28,9 @@ from atlas.config import Config
 from atlas.images import Box, Listing, PictureError, backdrop, cut_view, open_picture, unit_hash, view_box
 from atlas.networks import Layer, Network
 from atlas.store import ShardWriter, schema
+
+# torch's own rules for dual numbers are still written in its older dialect, and say so at every start.
+warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
 
 # The outer sixth on each side is left out: there the zeros around the picture speak.
 MARGIN = 1 / 6
@@ -48,8 +54,8 @@ def position(place: NDArray[np.float64], layer: Layer) -> NDArray[np.int64]:
 
 @dataclass
 class Observation:
-    """What a batch of n views gave: logits (n, classes); for each layer activations (n, draws, channels) and, where asked
-    for, attributions (n, draws, classes); all float32 on the CPU."""
+    """What a batch of n views gave: logits (n, classes); for each layer activations (n, draws, channels) and, where
+    asked for, attributions (n, draws, classes); all float32 on the CPU."""
 
     logits: Tensor
     activations: dict[str, Tensor]
@@ -99,34 +105,57 @@ class Observer:
         with torch.no_grad():
             if not attributions:
                 maps, logits = self._plain(inputs)
-                return Observation(logits.cpu(), {layer: _at(maps[layer], positions[layer]).cpu() for layer in self.layers}, {})
+                return Observation(
+                    logits.cpu(), {layer: _at(maps[layer], positions[layer]).cpu() for layer in self.layers}, {}
+                )
             return self._dual(inputs, positions)
+
+    def seconds_per_view(self, layers: Sequence[Layer], *, draws: int, attributions: bool, views: int = 8) -> float:
+        """How long a view takes here and now, measured on one batch after another to warm up."""
+        network = self.network
+        batch = torch.zeros(views, 3, network.size, network.size, device=network.device)
+        middle = {
+            layer.name: torch.tensor([layer.height // 2, layer.width // 2]).expand(views, draws, 2) for layer in layers
+        }
+        self.observe(batch, middle, attributions=attributions)
+        started = time.monotonic()
+        self.observe(batch, middle, attributions=attributions)
+        return (time.monotonic() - started) / views
 
     def _plain(self, inputs: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         maps: dict[str, Tensor] = {}
         with ExitStack() as stack:
             for layer in self.layers:
-                stack.enter_context(_hook(self.network.submodule(layer), lambda output, layer=layer: maps.__setitem__(layer, output.clone())))
+
+                def keep(output: Tensor, layer: str = layer) -> None:
+                    maps[layer] = output.clone()
+
+                stack.enter_context(_hook(self.network.submodule(layer), keep))
             logits = self.network.module(inputs)
         return maps, logits
 
     def _dual(self, inputs: Tensor, positions: dict[str, Tensor]) -> Observation:
         draws = next(iter(positions.values())).shape[1]
-        first, last = self._order[0], self._order[-1]
+        first = self._order[0]
         replays = [(layer, draw) for layer in self._order for draw in range(draws) if (layer, draw) != (first, 0)]
         maps: dict[str, Tensor] = {}
         record: dict[nn.Module, Any] = {}
         tangents: dict[tuple[str, int], Tensor] = {}
         with forward_ad.dual_level(), ExitStack() as stack:
             if replays:
-                for module in self._finished_before[last]:
-                    stack.enter_context(_hook(module, lambda output, module=module: record.__setitem__(module, _primal(output))))
+                # Not the last layer's alone: what is one finished block to it is many smaller ones to a layer inside.
+                for module in {module for layer in self.layers for module in self._finished_before[layer]}:
+
+                    def note(output: Any, module: nn.Module = module) -> None:
+                        record[module] = _primal(output)
+
+                    stack.enter_context(_hook(module, note))
             for layer in self.layers:
 
                 def read(output: Tensor, layer: str = layer) -> Tensor | None:
                     maps[layer] = _primal(output)
                     if layer == first:
-                        return forward_ad.make_dual(maps[layer], _masked(maps[layer], positions[layer][:, 0]))
+                        return _dual_number(maps[layer], positions[layer][:, 0])
                     return None
 
                 stack.enter_context(_hook(self.network.submodule(layer), read))
@@ -136,20 +165,31 @@ class Observer:
             with forward_ad.dual_level(), ExitStack() as stack:
                 for module in self._finished_before[layer]:
                     stack.enter_context(_returning(module, record[module]))
-                dual = forward_ad.make_dual(maps[layer], _masked(maps[layer], positions[layer][:, draw]))
+                dual = _dual_number(maps[layer], positions[layer][:, draw])
                 stack.enter_context(_returning(self.network.submodule(layer), dual))
                 tangent = forward_ad.unpack_dual(self.network.module(inputs)).tangent
                 tangents[layer, draw] = torch.zeros_like(logits) if tangent is None else tangent
         return Observation(
             logits.cpu(),
             {layer: _at(maps[layer], positions[layer]).cpu() for layer in self.layers},
-            {layer: torch.stack([tangents[layer, draw] for draw in range(draws)], dim=1).cpu() for layer in self.layers},
+            {
+                layer: torch.stack([tangents[layer, draw] for draw in range(draws)], dim=1).cpu()
+                for layer in self.layers
+            },
         )
 
 
 def _primal(output: Any) -> Any:
     # A copy: code such as `out += identity` would write into a recorded output.
+    if isinstance(output, tuple | list):
+        return type(output)(_primal(part) for part in output)
     return forward_ad.unpack_dual(output).primal.clone() if isinstance(output, Tensor) else output
+
+
+def _dual_number(maps: Tensor, positions: Tensor) -> Tensor:
+    """``maps`` as a dual number whose tangent is the activation at one position (n, 2) a view."""
+    # A dual number shares its primal's memory: without the copy, `out += identity` would write into the kept maps.
+    return forward_ad.make_dual(maps.clone(), _masked(maps, positions))
 
 
 def _at(maps: Tensor, positions: Tensor) -> Tensor:
@@ -178,12 +218,21 @@ def _hook(module: nn.Module, see: Callable[[Any], Any]) -> Iterator[None]:
 
 @contextmanager
 def _returning(module: nn.Module, value: Any) -> Iterator[None]:
-    """While open, ``module`` returns ``value`` and does no work."""
-    module.forward = lambda *_args, **_kwargs: value  # type: ignore[method-assign]
+    """While open, ``module`` returns a copy of ``value`` and does no work."""
+    own = module.__dict__.get("forward")
+    module.forward = lambda *_args, **_kwargs: _copied(value)
     try:
         yield
     finally:
         del module.forward
+        if own is not None:
+            module.forward = own
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return type(value)(_copied(part) for part in value)
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 @dataclass(frozen=True)
@@ -213,7 +262,12 @@ def cut_views(listing: Listing, image_id: int, config: Config, size: int, views:
         cut = []
         for view in views:
             box = view_box(
-                picture.size, crops=config.images.crops, scale=config.images.crop_scale, seed=config.seed, key=key, view=view
+                picture.size,
+                crops=config.images.crops,
+                scale=config.images.crop_scale,
+                seed=config.seed,
+                key=key,
+                view=view,
             )
             cut.append(View(image_id, view, box, cut_view(picture, box, size, backdrop(config.seed, key, view))))
     except PictureError as error:
@@ -236,13 +290,10 @@ def prefetch(function: Callable[[Given], Made], items: Sequence[Given], *, threa
                 future.cancel()
 
 
-def shard_views(shard: int, images: int, crops: int, views_per_shard: int) -> dict[int, list[int]]:
-    """The views of a shard: image_id → view numbers. Views are counted image by image through the listing."""
-    start, end = shard * views_per_shard, min((shard + 1) * views_per_shard, images * crops)
-    views: dict[int, list[int]] = {}
-    for number in range(start, end):
-        views.setdefault(number // crops, []).append(number % crops)
-    return views
+def shard_views(shard: int, images: int, crops: int, images_per_shard: int) -> dict[int, list[int]]:
+    """The views of a shard: image_id → view numbers. A picture's views stay in one shard, so it is decoded once."""
+    first = shard * images_per_shard
+    return {image: list(range(crops)) for image in range(first, min(first + images_per_shard, images))}
 
 
 def collect_shard(
@@ -312,7 +363,7 @@ def observe_views(
     for key, view, good in zip(keys, batch, finite):
         if not good:
             failures.append(Failure(key, view.view, "an activation or attribution is not finite in float16"))
-    chosen = np.flatnonzero(finite)
+    chosen: list[int] = np.flatnonzero(finite).tolist()
     confidence, predicted = observation.logits.softmax(1).max(1)
 
     def repeat(values: Any) -> NDArray[Any]:

@@ -6,6 +6,7 @@ import difflib
 import json
 import types
 import typing
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -74,7 +75,7 @@ class CellsConfig(_Section):
     @field_validator("grids")
     @classmethod
     def _doubling(cls, grids: tuple[int, ...]) -> tuple[int, ...]:
-        if any(fine != 2 * coarse for coarse, fine in zip(grids, grids[1:])):
+        if any(fine != 2 * coarse for coarse, fine in pairwise(grids)):
             raise ValueError("expected grids that double, such as [10, 20, 40]")
         return grids
 
@@ -151,7 +152,10 @@ def find_config(name: str) -> Path:
         return shipped[path.stem]
     near = difflib.get_close_matches(path.stem, list(shipped), n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    raise ConfigError(f"There is no configuration {name}. Expected a YAML file, or one of the shipped ones: {', '.join(sorted(shipped))}.{hint}")
+    raise ConfigError(
+        f"There is no configuration {name}. Expected a YAML file, or one of the shipped ones: "
+        f"{', '.join(sorted(shipped))}.{hint}"
+    )
 
 
 def load_config(name: str, overrides: list[str] | None = None) -> Config:
@@ -179,9 +183,19 @@ def validate(values: dict[str, Any], origin: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
+        # A key that allows a word or a number fails once for each: told as one mistake with both ways out.
+        told: dict[str, list[str]] = {}
+        for problem in error.errors():
+            subject, expected = _explain(problem)
+            told.setdefault(subject, []).append(expected)
+        lines = [f"{subject} {_either(expected)}" for subject, expected in told.items()]
         count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
         raise ConfigError(f"{origin} has {count}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def _either(expected: list[str]) -> str:
+    joined = ", or ".join(sentence.rstrip(".") for sentence in expected)
+    return joined if joined.endswith("?") else f"{joined}."
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -203,20 +217,24 @@ def _apply(values: dict[str, Any], override: str) -> None:
     values[last] = value
 
 
-def _explain(problem: Any) -> str:
+def _explain(problem: Any) -> tuple[str, str]:
+    """What was given where, and what was expected."""
     location = problem["loc"]
-    key = ".".join(str(part) for part in location if not str(part).startswith(("function-", "literal[", "constrained-"))) or "the file"
+    parts = [str(part) for part in location if not str(part).startswith(("function-", "literal[", "constrained-"))]
+    key = ".".join(parts) or "the file"
     kind, given = problem["type"], problem["input"]
     if kind == "extra_forbidden":
         known = _known_keys(location[:-1])
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known keys here: {', '.join(known)}."
-        return f"{key}: unknown key; {hint}"
+        return f"{key}: unknown key;", hint
     if kind == "missing":
-        return f"{key}: missing; it has no default and must be given."
-    expected = problem["msg"].removeprefix("Value error, ")
+        return f"{key}: missing;", "it has no default and must be given."
+    expected = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "list")
+    if kind == "model_type":
+        expected = f"expected keys: {', '.join(_known_keys(location))}"
     expected = expected[:1].lower() + expected[1:]
-    return f"{key}: given {json.dumps(given, default=str)}; {expected}."
+    return f"{key}: given {json.dumps(given, default=str)};", f"{expected}."
 
 
 def _known_keys(path: tuple[Any, ...]) -> list[str]:
@@ -224,6 +242,8 @@ def _known_keys(path: tuple[Any, ...]) -> list[str]:
     for part in path:
         annotation = section.model_fields[part].annotation
         if isinstance(annotation, types.UnionType):
-            annotation = next(kind for kind in typing.get_args(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel))
+            annotation = next(
+                kind for kind in typing.get_args(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)
+            )
         section = annotation
     return list(section.model_fields)

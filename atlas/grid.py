@@ -1,7 +1,8 @@
 """The layout cut into cells, at every level.
 
-Two passes over the store: one sums vectors at the finest level (the coarser follow, since grids double), the other takes
-each row's cosine to the mean of its cells, from which percentiles and exemplars come. The search for exemplars is exact.
+Two passes over the store: one sums vectors at the finest level (the coarser follow, since grids double), the other
+takes each row's cosine to the mean of its cells, from which percentiles and exemplars come. The search for exemplars is
+exact.
 """
 
 from __future__ import annotations
@@ -37,7 +38,11 @@ SCHEMA = pa.schema(
         pa.field("labels", _COUNTED, nullable=False),
         pa.field(
             "exemplars",
-            pa.list_(pa.struct([("image_id", pa.int64()), ("view", pa.int32()), ("draw", pa.int16()), ("cosine", pa.float32())])),
+            pa.list_(
+                pa.struct(
+                    [("image_id", pa.int64()), ("view", pa.int32()), ("draw", pa.int16()), ("cosine", pa.float32())]
+                )
+            ),
             nullable=False,
         ),
     ]
@@ -93,9 +98,7 @@ def build_cells(
         levels.insert(0, _halve(levels[0], grid))
     facts = _read_facts(shards)
     cosines, norms = _cosines(shards, levels)
-    tables = [
-        _table(level, cosines[number], norms, facts, exemplars) for number, level in enumerate(levels)
-    ]
+    tables = [_table(level, cosines[number], norms, facts, exemplars) for number, level in enumerate(levels)]
     return pa.concat_tables(tables)
 
 
@@ -129,7 +132,9 @@ def _sum_finest(
             sums[name][touched] += np.add.reduceat(values, starts, axis=0)
     count = np.bincount(member[member >= 0], minlength=len(cells))
     empty = np.zeros((len(cells), 0))
-    return _Level(grid, cells, member, count, sums.get("vectors", empty), sums.get("units", empty), sums.get("attributions"))
+    return _Level(
+        grid, cells, member, count, sums.get("vectors", empty), sums.get("units", empty), sums.get("attributions")
+    )
 
 
 def _halve(fine: _Level, grid: int) -> _Level:
@@ -169,7 +174,8 @@ def _cosines(shards: Sequence[Path], levels: Sequence[_Level]) -> tuple[NDArray[
         norms[span] = np.linalg.norm(activation, axis=1)
         units = unit_rows(activation)
         for number, level in enumerate(levels):
-            cosines[number, span] = np.einsum("nc,nc->n", units, means[number][level.member[span]])
+            if len(level.cells):
+                cosines[number, span] = np.einsum("nc,nc->n", units, means[number][level.member[span]])
     return cosines, norms
 
 
@@ -196,18 +202,24 @@ def _table(
     mean = level.vectors / count
     spread = np.einsum("nc,nc->n", level.units / count, unit_rows(mean))
     attribution = None if level.attributions is None else list((level.attributions / count).astype(np.float32))
-    return pa.table(
-        {
-            "grid": np.full(len(level.cells), level.grid, np.int32),
-            "row": (level.cells // level.grid).astype(np.int32),
-            "col": (level.cells % level.grid).astype(np.int32),
-            "count": level.count.astype(np.int64),
-            "mean": list(mean.astype(np.float32)),
-            "spread": spread.astype(np.float32),
-            "attribution": attribution if attribution is not None else pa.nulls(len(level.cells), pa.list_(pa.float32())),
-            **columns,
-        }
-    ).select(SCHEMA.names).cast(SCHEMA)
+    return (
+        pa.table(
+            {
+                "grid": np.full(len(level.cells), level.grid, np.int32),
+                "row": (level.cells // level.grid).astype(np.int32),
+                "col": (level.cells % level.grid).astype(np.int32),
+                "count": level.count.astype(np.int64),
+                "mean": list(mean.astype(np.float32)),
+                "spread": spread.astype(np.float32),
+                "attribution": attribution
+                if attribution is not None
+                else pa.nulls(len(level.cells), pa.list_(pa.float32())),
+                **columns,
+            }
+        )
+        .select(SCHEMA.names)
+        .cast(SCHEMA)
+    )
 
 
 def _top(classes: NDArray[np.integer]) -> list[dict[str, int]]:

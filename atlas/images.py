@@ -1,8 +1,8 @@
 """Where pictures come from, and how views are cut from them.
 
 A listing names every picture once, in the order in which they are worked on; it is kept in the run. A view is a square
-box of a picture, drawn from a hash of the seed, the picture's key and the view's number, so that it can be cut again from
-its source at any time, by anyone who has the row.
+box of a picture, drawn from a hash of the seed, the picture's key and the view's number, so that it can be cut again
+from its source at any time, by anyone who has the row.
 """
 
 from __future__ import annotations
@@ -67,30 +67,43 @@ class Listing:
 def list_images(config: ImagesConfig, seed: int) -> Listing:
     """List the pictures of a folder, recursively; the class of a picture is its parent folder (ImageNet's way).
 
-    Sorted by key, then shuffled by ``seed`` and cut to ``limit``. Raises ConfigError when the folder is not there, holds no
-    picture, or has none of the classes asked for.
+    Sorted by key, then shuffled by ``seed`` and cut to ``limit``. Raises ConfigError when the folder is not there,
+    holds no picture, or has none of the classes asked for.
     """
     source = Path(config.source).expanduser()
     if not source.is_dir():
         raise ConfigError(
-            f"images.source: there is no folder {source} (looked for {source.absolute()}). Point it at your pictures with "
+            f"images.source: there is no folder {source} (looked for {source.absolute()}). Point it at your pictures "
+            f"with "
             "--set images.source=FOLDER."
         )
-    paths = [path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+    found = (path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    paths = [path for path in found if not path.is_dir()]
     folders = {path: path.parent.relative_to(source).as_posix() for path in paths}
     if not paths:
-        raise ConfigError(f"images.source: {source} holds no picture. Expected files ending in {', '.join(sorted(SUFFIXES))}.")
+        raise ConfigError(
+            f"images.source: {source} holds no picture. Expected files ending in {', '.join(sorted(SUFFIXES))}."
+        )
+    strange = [path for path in paths if not _is_utf8(str(path))]
+    if strange:
+        shown = str(strange[0]).encode("utf-8", "backslashreplace").decode()
+        raise ConfigError(
+            f"images.source: names of {len(strange)} pictures are not UTF-8, such as {shown}. Rename them."
+        )
     if config.classes is not None:
         known = sorted(set(folders.values()))
         missing = [name for name in config.classes if name not in known]
         if missing:
-            raise ConfigError(f"images.classes: {source} has no folder {', '.join(missing)}. It has: {', '.join(known[:20])}.")
+            raise ConfigError(
+                f"images.classes: {source} has no folder {', '.join(missing)}. It has: {', '.join(known[:20])}."
+            )
         paths = [path for path in paths if folders[path] in config.classes]
     paths.sort(key=lambda path: path.relative_to(source).as_posix())
     if config.shuffle:
         random.Random(seed).shuffle(paths)
-    paths = paths[: config.limit]
+    # Before the limit, so that a label keeps its number whatever the limit leaves out.
     names = sorted({folders[path] for path in paths} - {"."})
+    paths = paths[: config.limit]
     numbers = {name: number for number, name in enumerate(names)}
     return Listing(
         source=str(source.absolute()),
@@ -98,6 +111,14 @@ def list_images(config: ImagesConfig, seed: int) -> Listing:
         labels=tuple(numbers.get(folders[path]) for path in paths),
         label_names=tuple(names),
     )
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def unit_hash(*parts: str | int) -> tuple[float, float]:
@@ -112,7 +133,9 @@ def open_picture(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             image.load()
-            upright = ImageOps.exif_transpose(image)
+            return _as_rgb(ImageOps.exif_transpose(image))
+    except PictureError:
+        raise
     except FileNotFoundError:
         raise PictureError("the file is gone") from None
     except UnidentifiedImageError:
@@ -120,8 +143,13 @@ def open_picture(path: Path) -> Image.Image:
         raise PictureError(reason) from None
     except Exception as error:  # decoders raise whatever they like; one bad picture never stops a run
         raise PictureError(f"{type(error).__name__}: {error}") from error
+
+
+def _as_rgb(upright: Image.Image) -> Image.Image:
     if upright.mode.startswith("I;16"):
         upright = Image.fromarray((np.asarray(upright).astype(np.uint32) >> 8).astype(np.uint8))
+    if upright.mode in ("I", "F"):
+        raise PictureError("32-bit pixels have no fixed range of brightness; expected 8 or 16 bits a channel")
     transparent = "A" in upright.getbands() or "a" in upright.getbands() or "transparency" in upright.info
     return upright.convert("RGBA" if transparent else "RGB")
 
@@ -152,7 +180,9 @@ def backdrop(seed: int, key: str, view: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def cut_view(picture: Image.Image, box: Sequence[float], size: int, backdrop: tuple[int, int, int]) -> NDArray[np.uint8]:
+def cut_view(
+    picture: Image.Image, box: Sequence[float], size: int, backdrop: tuple[int, int, int]
+) -> NDArray[np.uint8]:
     """The ``box`` of ``picture`` scaled to (size, size), uint8 RGB of shape (size, size, 3), laid over ``backdrop``."""
     x0, y0, x1, y1 = (float(value) for value in box)
     view = picture.resize((size, size), Image.Resampling.BICUBIC, box=(x0, y0, x1, y1), reducing_gap=3.0)

@@ -1,7 +1,8 @@
 """The map: activations → two coordinates a row, by UMAP over a FAISS kNN graph (McInnes et al. 2018).
 
-Rows line up across layers, so a layer starts from the coordinates of the layer before it and is then turned, mirrored and
-scaled onto them (Procrustes): the same place of the same view stays in the same part of the map. All layers share one box.
+Rows line up across layers, so a layer starts from the coordinates of the layer before it and is then turned, mirrored
+and scaled onto them (Procrustes): the same place of the same view stays in the same part of the map. All layers share
+one box.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ ENERGY = 0.99
 _START_SPAN = 10.0
 # A row is an outlier when it lies this many widths of the inner 99 % outside of it.
 _OUTLIER_WIDTHS = 0.25
+# Empty bands of the map are narrowed to this share of it.
+_WIDEST_GAP = 0.02
 
 ZERO, OUTLIER = "no activation", "outlier"
 
@@ -91,7 +94,8 @@ def fit_projection(moments: Moments) -> Projection:
 def project(shards: Sequence[Path], projection: Projection) -> Float32:
     """Unit rows (n, kept) of a whole layer; rows without activation are zeros."""
     blocks = [
-        unit_rows(block["activation"].astype(np.float32) @ projection.components) for block in iterate(shards, ["activation"])
+        unit_rows(block["activation"].astype(np.float32) @ projection.components)
+        for block in iterate(shards, ["activation"])
     ]
     return np.concatenate(blocks) if blocks else np.zeros((0, projection.components.shape[1]), np.float32)
 
@@ -107,9 +111,7 @@ class Fit:
     fitted: NDArray[np.int64]
 
 
-def fit_layout(
-    rows: Float32, config: LayoutConfig, *, seed: int, threads: int, previous: Float32 | None = None
-) -> Fit:
+def fit_layout(rows: Float32, config: LayoutConfig, *, seed: int, threads: int, previous: Float32 | None = None) -> Fit:
     """Lay out unit ``rows`` (n, kept). ``previous``: coordinates (n, 2) of the layer before, NaN where dropped.
 
     More than ``fit_rows`` rows are sampled; the rest are placed among their nearest fitted neighbours.
@@ -121,8 +123,11 @@ def fit_layout(
     fitted = alive
     if len(alive) > config.fit_rows:
         fitted = np.sort(generator.choice(alive, config.fit_rows, replace=False))
-    index = build_index(rows[fitted], threads=threads)
+    # A graph index that several threads build differs from build to build.
+    index = build_index(rows[fitted], threads=1 if config.deterministic else threads)
     coordinates = np.full((len(rows), 2), np.nan, np.float32)
+    if not len(alive):
+        return Fit(coordinates, dropped, index, fitted)
     start = _start(rows[fitted], None if previous is None else previous[fitted], generator)
     coordinates[fitted] = _umap(rows[fitted], index, start, config, seed=seed)
     rest = np.setdiff1d(alive, fitted, assume_unique=True)
@@ -137,7 +142,7 @@ def fit_layout(
 
 
 def place_rows(index: faiss.Index, coordinates: Float32, rows: Float32, neighbors: int) -> Float32:
-    """Coordinates (n, 2) of new unit ``rows``: the mean of their nearest fitted rows', weighted by how near they are."""
+    """Coordinates (n, 2) of new unit ``rows``: the mean of their nearest fitted rows', the nearer the more."""
     found, cosines = nearest(index, rows, min(neighbors, index.ntotal))
     distance = np.clip(1 - cosines, 0, 2)
     # The nearest neighbour sets the scale, so that a row that was fitted comes back to its own place.
@@ -150,8 +155,10 @@ def _start(rows: Float32, previous: Float32 | None, generator: np.random.Generat
     if previous is None or not np.isfinite(previous).any():
         centred = rows - rows.mean(0)
         # The two widest directions of the rows themselves (a PCA start keeps the map's large shape).
-        values, vectors = np.linalg.eigh(centred.T @ centred)
-        start = (centred @ vectors[:, ::-1][:, :2]).astype(np.float32)
+        _, vectors = np.linalg.eigh(centred.T @ centred)
+        widest = (centred @ vectors[:, ::-1][:, :2]).astype(np.float32)
+        start = np.zeros((len(rows), 2), np.float32)
+        start[:, : widest.shape[1]] = widest  # rows of one channel have one direction only
     else:
         start = previous.copy()
         missing = ~np.isfinite(start).all(1)
@@ -167,9 +174,7 @@ def _umap(rows: Float32, index: faiss.Index, start: Float32, config: LayoutConfi
         return start
     state = np.random.RandomState(seed)
     indices, distances = knn_graph(index, rows, neighbors)
-    graph, _, _ = fuzzy_simplicial_set(
-        rows, neighbors, state, "cosine", knn_indices=indices, knn_dists=distances
-    )
+    graph, _, _ = fuzzy_simplicial_set(rows, neighbors, state, "cosine", knn_indices=indices, knn_dists=distances)
     a, b = _curve(config.min_dist)
     embedding, _ = simplicial_set_embedding(
         rows, graph, 2, 1.0, a, b, 1.0, 5, None, start, state, "cosine", {}, False, {}, False,
@@ -197,27 +202,42 @@ def _outliers(coordinates: Float32) -> NDArray[np.bool_]:
 
 
 def align(coordinates: Float32, reference: Float32) -> Float32:
-    """``coordinates`` (n, 2) turned, mirrored, scaled and shifted onto ``reference`` (n, 2) over the rows that both have."""
+    """``coordinates`` (n, 2) turned, mirrored, scaled and shifted onto ``reference`` (n, 2) over the rows both have.
+
+    Turning and mirroring are Procrustes'. The scale makes both maps equally wide (root mean square): the scale of least
+    squares would shrink a layer the more, the less it agrees with the one before.
+    """
     both = np.isfinite(coordinates).all(1) & np.isfinite(reference).all(1)
     if both.sum() < 3:
         return coordinates
     own, other = coordinates[both].astype(np.float64), reference[both].astype(np.float64)
     own_mean, other_mean = own.mean(0), other.mean(0)
-    rotation, scale = orthogonal_procrustes(own - own_mean, other - other_mean)
-    factor = scale / max(float(((own - own_mean) ** 2).sum()), 1e-12)
+    rotation, _ = orthogonal_procrustes(own - own_mean, other - other_mean)
+    factor = np.linalg.norm(other - other_mean) / max(float(np.linalg.norm(own - own_mean)), 1e-12)
     return ((coordinates - own_mean) @ rotation * factor + other_mean).astype(np.float32)
 
 
 def unit_box(layouts: Sequence[Float32]) -> list[Float32]:
-    """Layouts (n, 2) moved into [0, 1]² by one shared box, so that an alignment survives."""
+    """Layouts (n, 2) moved into [0, 1]² by one map for all, so that an alignment survives.
+
+    Along each axis, bands that hold no row of any layout are narrowed to 2 % of the map: islands far from the rest,
+    which mean no more than "apart", would leave most of the cells empty. Order along the axes stays.
+    """
     kept = [layout[np.isfinite(layout).all(1)] for layout in layouts]
-    kept = [layout for layout in kept if len(layout)]
-    if not kept:
+    every = np.concatenate(kept) if kept else np.zeros((0, 2), np.float32)
+    if not len(every):
         return list(layouts)
-    low = np.min([layout.min(0) for layout in kept], axis=0)
-    high = np.max([layout.max(0) for layout in kept], axis=0)
-    span = np.maximum(high - low, 1e-12)
-    return [np.clip((layout - low) / span, 0, 1).astype(np.float32) for layout in layouts]
+    boxed = [np.full(layout.shape, np.nan, np.float32) for layout in layouts]
+    for axis in range(2):
+        values = np.unique(every[:, axis].astype(np.float64))
+        gaps = np.diff(values)
+        low, high = np.percentile(values, [0.5, 99.5])
+        moved = np.r_[0, np.cumsum(np.minimum(gaps, max(_WIDEST_GAP * (high - low), 1e-12)))]
+        moved /= max(moved[-1], 1e-12)
+        for layout, out in zip(layouts, boxed):
+            finite = np.isfinite(layout).all(1)
+            out[finite, axis] = np.interp(layout[finite, axis].astype(np.float64), values, moved)
+    return boxed
 
 
 def quality(

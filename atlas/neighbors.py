@@ -23,19 +23,22 @@ def unit_rows(rows: NDArray[np.floating]) -> Float32:
     """Rows (n, channels) scaled to length 1, float32; rows of zeros stay zeros."""
     block = np.ascontiguousarray(rows, dtype=np.float32)
     norms = np.linalg.norm(block, axis=1, keepdims=True)
-    return block / np.where(norms > 0, norms, 1)
+    norms[norms == 0] = 1
+    return block / norms
 
 
 def build_index(rows: Float32, *, threads: int) -> faiss.Index:
     """An index of unit ``rows`` (n, channels) for inner products: exact when small, HNSW when large."""
     faiss.omp_set_num_threads(threads)
     channels = rows.shape[1]
+    index: faiss.Index
     if len(rows) <= EXACT_ROWS:
         index = faiss.IndexFlatIP(channels)
     else:
-        index = faiss.IndexHNSWFlat(channels, _HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = _HNSW_CONSTRUCTION
-        index.hnsw.efSearch = _HNSW_SEARCH
+        graph = faiss.IndexHNSWFlat(channels, _HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+        graph.hnsw.efConstruction = _HNSW_CONSTRUCTION
+        graph.hnsw.efSearch = _HNSW_SEARCH
+        index = graph
     index.add(rows)
     return index
 

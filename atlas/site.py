@@ -67,8 +67,8 @@ def write_grid(run: RunDirectory, config: Config, layer: str, grid: int) -> None
 
 
 def cell_facts(run: RunDirectory, config: Config, layer: str, grid: int) -> dict[str, Any]:
-    """What the page knows of each non-empty cell of a grid, in columns. Classes by attribution, or by prediction where the
-    run took no attributions."""
+    """What the page knows of each non-empty cell of a grid, in columns. Classes by attribution, or by prediction where
+    the run took no attributions."""
     table = pq.read_table(
         run.cells(layer),
         columns=["row", "col", "count", "spread", "attribution", "predicted"],
@@ -173,7 +173,9 @@ def viewer_folder() -> Path:
     """Where the built page lies. Raises AtlasError when it has not been built."""
     folder = Path(__file__).parent / "viewer" / "dist"
     if not (folder / "index.html").is_file():
-        raise AtlasError("The page has not been built. Run `python scripts/build_viewer.py` in the checkout, or install the wheel.")
+        raise AtlasError(
+            "The page has not been built. Run `python scripts/build_viewer.py` in the checkout, or install the wheel."
+        )
     return folder
 
 

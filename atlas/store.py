@@ -86,10 +86,16 @@ class ShardWriter:
     def __enter__(self) -> ShardWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None and self._pending:
-            self._writer.write_table(pa.Table.from_batches(self._pending), row_group_size=ROW_GROUP)
-        self._writer.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None and self._pending:
+                self._writer.write_table(pa.Table.from_batches(self._pending), row_group_size=ROW_GROUP)
+            self._writer.close()
+        except BaseException as problem:  # a full disk, mostly: the temporary file must not stay behind
+            self._atomic.__exit__(type(problem), problem, problem.__traceback__)
+            raise
         self._atomic.__exit__(kind, error, trace)
 
 

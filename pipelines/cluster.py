@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,27 +27,40 @@ def connect(config: ClusterConfig) -> Iterator[Client]:
             client = Client(config.address, timeout=10)
         except (OSError, TimeoutError, ValueError) as error:
             raise ConfigError(
-                f"cluster.address: no scheduler answers at {config.address} ({error}). Start one with `dask scheduler`, and "
+                f"cluster.address: no scheduler answers at {config.address} ({error}). Start one with `dask "
+                f"scheduler`, and "
                 "workers with `dask worker ADDRESS --nthreads 1`."
             ) from error
         with client:
             if not client.scheduler_info()["workers"]:
-                raise AtlasError(f"The scheduler at {config.address} has no workers. Start some with `dask worker {config.address} --nthreads 1`.")
+                raise AtlasError(
+                    f"The scheduler at {config.address} has no workers. Start some with `dask worker {config.address} "
+                    f"--nthreads 1`."
+                )
             yield client
         return
     workers = config.workers or max(1, available_cores() // config.threads)
-    with dask.config.set(_local_settings(config.threads)):
-        # A worker works on one item at a time; inside it, torch uses ``threads`` threads. No memory limit: a worker that
-        # Dask kills in the middle of an item only starts the item again.
-        with LocalCluster(
+    # A worker works on one item at a time; inside it, torch uses ``threads`` threads. No memory limit: a worker that
+    # Dask kills in the middle of an item only starts the item again.
+    settings = dask.config.set(_local_settings(config.threads))
+    with settings, _start_workers(workers) as cluster, Client(cluster) as client:
+        yield client
+
+
+def _start_workers(workers: int) -> LocalCluster:
+    """Start processes that a Ctrl-C in the terminal does not reach: the client ends them, once, in order."""
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by Dask's thread and its processes
+    try:
+        return LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
             memory_limit=0,
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
-        ) as cluster, Client(cluster) as client:
-            yield client
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def available_cores() -> int:
@@ -63,7 +77,8 @@ def _local_settings(threads: int) -> dict[str, object]:
             "OPENBLAS_NUM_THREADS": str(threads),
         },
         "distributed.worker.memory.terminate": False,
-        "distributed.scheduler.worker-ttl": None,  # an item may hold the GIL for a while; a slow worker is not a lost one
+        # an item may hold the GIL for a while; a slow worker is not a lost one
+        "distributed.scheduler.worker-ttl": None,
         "distributed.comm.timeouts.connect": "60s",
         "distributed.scheduler.allowed-failures": 3,
     }

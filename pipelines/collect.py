@@ -23,13 +23,13 @@ UNIT = "views"
 _FAILURES = "failures"
 
 
-def views_per_shard(config: Config) -> int:
-    return max(1, config.collect.rows_per_shard // config.collect.positions_per_image)
+def images_per_shard(config: Config) -> int:
+    """Whole pictures in a shard: as many as its rows allow, at least one."""
+    return max(1, config.collect.rows_per_shard // (config.collect.positions_per_image * config.images.crops))
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
-    views = len(Listing.load(run.listing)) * config.images.crops
-    shards = -(-views // views_per_shard(config))
+    shards = -(-len(Listing.load(run.listing)) // images_per_shard(config))
     items = [Item(f"part-{shard:05d}", NAME, run=str(run.path)) for shard in range(shards)]
     return [*items, Item(_FAILURES, NAME, tuple(item.id for item in items), str(run.path))]
 
@@ -46,7 +46,7 @@ def run_item(item: Item) -> Summary:
         return _gather_failures(item, run, config)
     listing = worker.listing(run.listing)
     network, layers = worker.network(config), worker.layers(config)
-    views = shard_views(int(item.id.removeprefix("part-")), len(listing), config.images.crops, views_per_shard(config))
+    views = shard_views(int(item.id.removeprefix("part-")), len(listing), config.images.crops, images_per_shard(config))
     paths = {layer.name: run.store(layer.name) / f"{item.id}.parquet" for layer in layers}
     rows, failures = collect_shard(
         worker.observer(config.network.model_dump_json(), config.layers),
@@ -123,5 +123,6 @@ def _too_many(rows: list[dict[str, object]], lost: int, views: int, config: Conf
     told = "; ".join(f"{error} ({len(images)}×, such as {images[0]})" for error, images in common)
     return (
         f"collect: {lost} of {views} views failed, more than collect.max_failure_share = "
-        f"{config.collect.max_failure_share:g} allows. The commonest reasons: {told}. Mend the pictures, or raise the share."
+        f"{config.collect.max_failure_share:g} allows. The commonest reasons: {told}. Mend the pictures, or raise the "
+        f"share."
     )

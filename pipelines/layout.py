@@ -1,12 +1,16 @@
-"""Stage layout: store → layout. One item lays out one layer, after the layer before it; the last puts all in one box."""
+"""Stage layout: store → layout. One item lays out one layer, after the layer before it; the last puts all in one
+box.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from atlas.config import Config
 from atlas.errors import AtlasError
@@ -78,11 +82,14 @@ def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
 
 
 def _box(run: RunDirectory, config: Config) -> Summary:
-    raw, dropped = [], []
+    raw: list[NDArray[np.float32]] = []
+    dropped: list[NDArray[np.object_]] = []
     for layer in config.layers:
         with np.load(_coordinates(run, layer)) as saved:
             raw.append(saved["coordinates"])
-            dropped.append(np.where(saved["dropped"] == "None", None, saved["dropped"]))
+            reasons = saved["dropped"].astype(object)
+            reasons[reasons == "None"] = None
+            dropped.append(reasons)
     boxed = unit_box(raw) if config.layout.align else [unit_box([layout])[0] for layout in raw]
     layers: dict[str, dict[str, object]] = {}
     for number, layer in enumerate(config.layers):
@@ -101,9 +108,9 @@ def _box(run: RunDirectory, config: Config) -> Summary:
         )
         with atomic(run.layout(layer)) as temporary:
             pq.write_table(table.select(SCHEMA.names).cast(SCHEMA), temporary, compression="zstd")
-        reasons, counts = np.unique(dropped[number][dropped[number] != None].astype(str), return_counts=True)  # noqa: E711
+        counts = Counter(reason for reason in dropped[number].tolist() if reason is not None)
         layers[layer] = {
-            "dropped": dict(zip(reasons.tolist(), counts.tolist())),
+            "dropped": dict(sorted(counts.items())),
             "dropped_share": float(1 - kept.mean()),
             "alignment": distance_between(boxed[number], boxed[number - 1]) if number and config.layout.align else None,
         }

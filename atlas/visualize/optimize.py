@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atlas.errors import ConfigError
-from atlas.networks import Network
-from atlas.visualize.objective import Objective, centre
+from atlas.networks import Layer, Network, describe_layer
+from atlas.visualize.objective import Objective
 from atlas.visualize.parametrize import Fourier, from_bytes, to_bytes
 from atlas.visualize.score import answers, cosines, flags, usual_norm
 from atlas.visualize.transform import Moves, fade, move
@@ -26,11 +26,13 @@ SIZE = 80
 POWER = 8.0
 RIDGE = 1e-3
 BATCH = 16
-# Steps and first step size, from noise and from a picture that already shows nearly the same.
-STEPS, STEPS_FROM_START = 64, 32
-RATE, RATE_FROM_START = 0.1, 0.05
-BETAS = (0.9, 0.95)
-MOVES = Moves(shift=4, turn=4, scale=0.04)
+# Steps from noise, and from a picture that already shows nearly the same.
+STEPS, STEPS_FROM_START = 64, 24
+RATE = 0.1
+# A picture to begin with is taken at this contrast: a finished one is partly saturated, where nothing can move.
+START_CONTRAST = 0.7
+BETAS = (0.5, 0.95)
+MOVES = Moves(shift=6, turn=6, scale=0.06)
 # Added to the seed of an icon that is tried again.
 _RETRY = 7_919
 _TINY = 1e-20
@@ -68,7 +70,7 @@ def draw(
 
     ``means``: float32 (n, channels), raw means of the cells' activations at ``layer``. ``second_moment``: float64
     (channels, channels), the layer's uncentred Σ. ``size``: side in pixels. ``steps``: by default 64 from noise and
-    32 from ``start``. ``power`` of the cosine and ``ridge`` of the whitening: see objective.py. ``start``: uint8
+    24 from ``start``. ``power`` of the cosine and ``ridge`` of the whitening: see objective.py. ``start``: uint8
     (n, size, size, 3), pictures to begin with, such as those of the parent cells. ``seeds``: (n,), the noise and the
     moves of each icon; icons with equal seeds begin alike. ``batch``: icons in one tensor. ``progress`` is called with
     the number of icons done.
@@ -79,41 +81,43 @@ def draw(
     """
     means = np.asarray(means, dtype=np.float32)
     count = len(means)
-    seeds = np.zeros(count, dtype=np.int64) if seeds is None else np.asarray(seeds, dtype=np.int64)
-    check(network, layer, means, second_moment, size)
-    if len(seeds) != count:
-        raise ConfigError(f"There are {count} directions, but {len(seeds)} seeds. Give one seed for each direction.")
+    own_seeds: NDArray[np.int64] = np.asarray(np.zeros(count) if seeds is None else seeds).astype(np.int64)
+    field = check(network, layer, means, second_moment, size).effective_receptive_field
+    if len(own_seeds) != count:
+        raise ConfigError(
+            f"There are {count} directions, but {len(own_seeds)} seeds. Give one seed for each direction."
+        )
     if start is not None and start.shape != (count, size, size, 3):
         raise ConfigError(
-            f"The start pictures have shape {start.shape}, expected ({count}, {size}, {size}, 3): one RGB picture of the "
-            "icons' size for each direction."
+            f"The start pictures have shape {start.shape}, expected ({count}, {size}, {size}, 3): one RGB picture of "
+            "the icons' size for each direction."
         )
     fourier = Fourier.make(size, device=network.device)
     objective = Objective.make(means, second_moment, power=power, ridge=ridge, device=network.device)
 
+    # The share of the icon's area that its centre position hardly sees.
+    unseen = 1 - min(1.0, field / size) ** 2
+
     def attempt(rows: NDArray[np.intp], seeds: NDArray[np.int64], start: Bytes | None) -> tuple[Bytes, int]:
+        length = steps or (STEPS if start is None else STEPS_FROM_START)
         if start is None:
-            begin, count, rate = fourier.noise(seeds), steps or STEPS, RATE
+            begin = fourier.noise(seeds)
         else:
-            begin, count, rate = (
-                fourier.encode(from_bytes(start, network.device)),
-                steps or STEPS_FROM_START,
-                RATE_FROM_START,
-            )
-        moves = MOVES.draw_each(seeds, count)
-        return _climb(network, layer, objective.take(rows), fourier, begin, moves, rate), count
+            begin = fourier.encode(from_bytes(start, network.device)) * START_CONTRAST
+        moves = MOVES.draw_each(seeds, length)
+        return _climb(network, layer, objective.take(rows), fourier, begin, moves, unseen), length
 
     pixels, made = np.zeros((count, size, size, 3), dtype=np.uint8), np.zeros(count, dtype=np.int32)
     for rows in _batches(np.arange(count), batch):
-        pixels[rows], made[rows] = attempt(rows, seeds[rows], None if start is None else start[rows])
+        pixels[rows], made[rows] = attempt(rows, own_seeds[rows], None if start is None else start[rows])
         if progress:
             progress(int(rows[-1]) + 1)
 
     usual = usual_norm(second_moment)
     rank, flagged = _judge(network, layer, pixels, means, usual, power, batch)
-    kept = seeds.copy()
-    for rows in _batches(flagged.nonzero()[0], batch):
-        other = seeds[rows] + _RETRY
+    kept = own_seeds.copy()
+    for rows in _batches(np.flatnonzero(flagged), batch):
+        other = own_seeds[rows] + _RETRY
         again, again_made = attempt(rows, other, None)
         again_rank, _ = _judge(network, layer, again, means[rows], usual, power, batch)
         better = again_rank > rank[rows]
@@ -122,18 +126,28 @@ def draw(
 
 
 def _climb(
-    network: Network, layer: str, objective: Objective, fourier: Fourier, begin: Tensor, moves: Tensor, rate: float
+    network: Network,
+    layer: str,
+    objective: Objective,
+    fourier: Fourier,
+    begin: Tensor,
+    moves: Tensor,
+    share: float,
 ) -> Bytes:
-    """Optimise the coefficients ``begin``, a step for each of ``moves`` (steps, n, 4), and give the finished pictures."""
+    """Optimise the coefficients ``begin``, a step for each of ``moves`` (steps, n, 4): the finished pictures.
+
+    ``share``: the first weight of the positions around the centre, which falls to 0.
+    """
     coefficients = begin.requires_grad_(True)
-    optimiser = torch.optim.Adam([coefficients], lr=rate, betas=BETAS, eps=1e-10, fused=True)
+    optimiser = torch.optim.Adam([coefficients], lr=RATE, betas=BETAS, eps=_TINY, fused=True)
     steps = len(moves)
     for step in range(steps):
-        optimiser.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+        optimiser.param_groups[0]["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
         pixels, strength = fourier.decode(coefficients), fade(step, steps)
         if strength > 0:
             pixels = move(pixels, moves[step] * strength)
-        value = objective(centre(network.activations(network.normalize(pixels), layer)))
+        maps = network.activations(network.normalize(pixels), layer)
+        value = objective(maps, share * strength)
         (gradient,) = torch.autograd.grad(-value.sum(), coefficients)
         # Each icon's gradient is brought to length 1: the first slopes can be ten times steeper than the last ones, and
         # through Adam's memory of squares they would make every later step tiny.
@@ -161,31 +175,36 @@ def _batches(rows: NDArray[np.intp], batch: int) -> list[NDArray[np.intp]]:
     return [rows[first : first + batch] for first in range(0, len(rows), batch)]
 
 
-def check(network: Network, layer: str, means: Float32, second_moment: NDArray[np.float64], size: int) -> None:
-    """Raise ConfigError, in a sentence, when ``means`` or ``size`` do not fit ``layer`` of ``network``."""
+def check(network: Network, layer: str, means: Float32, second_moment: NDArray[np.float64], size: int) -> Layer:
+    """The layer as it is for pictures of ``size`` pixels. Raises ConfigError, in a sentence, when ``means``
+    (n, channels) or ``size`` do not fit it."""
     network.submodule(layer)
+    if size < 8:
+        raise ConfigError(f"Icons of {size}×{size} pixels are too small to show anything. Choose a size of at least 8.")
     try:
-        with torch.no_grad():
-            maps = network.activations(network.normalize(torch.zeros(1, 3, size, size, device=network.device)), layer)
+        described = describe_layer(replace(network, size=size), layer)
     except RuntimeError as error:
         raise ConfigError(
             f"{network.name} cannot take pictures of {size}×{size} pixels up to layer {layer!r} ({error}). Choose a "
             "larger size."
         ) from error
-    channels = maps.shape[1]
+    channels = described.channels
     if means.ndim != 2 or means.shape[1] != channels:
         raise ConfigError(
-            f"The directions have shape {means.shape}, expected (n, {channels}): layer {layer!r} has {channels} channels."
+            f"The directions have shape {means.shape}, expected (n, {channels}): layer {layer!r} has {channels} "
+            "channels."
         )
     if second_moment.shape != (channels, channels):
         raise ConfigError(
             f"The second moment has shape {second_moment.shape}, expected ({channels}, {channels}) for layer {layer!r}."
         )
-    bad = (~np.isfinite(means).all(1) | ~means.any(1)).nonzero()[0]
+    bad = np.flatnonzero(~np.isfinite(means).all(1) | ~means.any(1))
     if len(bad):
         raise ConfigError(
-            f"Direction {bad[0]} holds NaN or infinity, or is all zero ({len(bad)} of {len(means)} are). Leave such directions out."
+            f"Direction {bad[0]} holds NaN or infinity, or is all zero ({len(bad)} of {len(means)} are so). Leave such "
+            "directions out."
         )
+    return described
 
 
 def render(

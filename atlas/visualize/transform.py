@@ -29,7 +29,7 @@ class Moves:
     scale: float
 
     def draw(self, seed: int, count: int) -> Tensor:
-        """``count`` moves as (count, 4): shift x, shift y (pixels), turn (radians), scale − 1. Equal for equal seeds."""
+        """``count`` moves (count, 4), equal for equal seeds: shift x, shift y (pixels), turn (radians), scale − 1."""
         # The stream differs from that of the noise, which is drawn from the seed itself.
         generator = torch.Generator().manual_seed((seed ^ 0x5DEECE66D) & (2**63 - 1))
         limits = torch.tensor([self.shift, self.shift, math.radians(self.turn), self.scale])

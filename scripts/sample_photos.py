@@ -1,0 +1,46 @@
+"""Write the photos that scikit-image and scikit-learn carry in their packages into a folder: python sample_photos.py FOLDER."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from skimage import data
+from sklearn.datasets import load_sample_images
+
+# Those that lie inside the package; the others would be downloaded.
+NAMES = (
+    "astronaut",
+    "camera",
+    "cat",
+    "chelsea",
+    "coffee",
+    "coins",
+    "colorwheel",
+    "hubble_deep_field",
+    "immunohistochemistry",
+    "moon",
+    "page",
+    "retina",
+    "rocket",
+    "text",
+)
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = {}
+    for name in NAMES:
+        try:
+            pictures[name] = getattr(data, name)()
+        except Exception:  # some versions carry fewer, and ask for a downloader
+            continue
+    samples = load_sample_images()
+    pictures |= {Path(name).stem: image for name, image in zip(samples.filenames, samples.images, strict=True)}
+    for name, pixels in pictures.items():
+        Image.fromarray(np.asarray(pixels)).convert("RGB").save(folder / f"{name}.png")
+    print(f"{len(pictures)} photos in {folder}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

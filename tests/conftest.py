@@ -1,0 +1,93 @@
+"""Shared fixtures: generated pictures of every kind, a small network, small configurations."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+# The small network is named in configurations as any user's would be: module:factory.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from atlas.config import Config, validate
+from atlas.networks import Network, load
+
+torch.set_num_threads(1)  # the networks are so small that threads would only wait for each other
+
+
+def gradient(width: int, height: int, seed: int = 0) -> np.ndarray:
+    """A smooth picture that differs at every point, uint8 (height, width, 3)."""
+    y, x = np.mgrid[0:height, 0:width]
+    generator = np.random.default_rng(seed)
+    waves = [
+        np.sin(x / width * generator.uniform(2, 9) + y / height * generator.uniform(2, 9) + channel)
+        for channel in range(3)
+    ]
+    return (127 + 120 * np.stack(waves, axis=2)).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of pictures: two classes, every kind that must be read, and the broken ones in ``broken/``."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for name in ("cats", "dogs", "broken"):
+        (folder / name).mkdir()
+    for number in range(6):
+        Image.fromarray(gradient(60 + 9 * number, 48, number)).save(folder / "cats" / f"{number}.png")
+    Image.fromarray(gradient(50, 70, 7)).save(folder / "dogs" / "photo.jpg", quality=95)
+    Image.fromarray(gradient(50, 40, 8)).save(folder / "dogs" / "photo.webp", lossless=True)
+    Image.fromarray(gradient(50, 40, 9)).save(folder / "dogs" / "photo.bmp")
+    Image.fromarray(gradient(50, 40, 10)).save(folder / "dogs" / "photo.TIFF")
+    Image.fromarray(gradient(50, 40, 11)).convert("P").save(folder / "dogs" / "palette.gif")
+    Image.fromarray(gradient(50, 40, 12)[..., 0]).save(folder / "dogs" / "grey.png")
+    clear = np.dstack([gradient(64, 64, 13), np.zeros((64, 64), np.uint8)])
+    clear[:, :32, 3] = 255  # left half solid, right half clear
+    Image.fromarray(clear).save(folder / "transparent.png")
+    palette = Image.new("P", (40, 40), 0)
+    palette.putpalette([255, 0, 0, 0, 0, 255] + [0] * 762)
+    palette.paste(1, (0, 0, 20, 40))
+    palette.save(folder / "transparent_palette.png", transparency=0)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
+    Image.fromarray(gradient(60, 40, 14)).save(folder / "turned.png", exif=exif)
+    Image.fromarray((np.arange(48 * 48).reshape(48, 48) * 28).astype(np.uint16)).save(folder / "deep.png")
+    broken = folder / "broken"
+    (broken / "empty.png").touch()
+    (broken / "text.jpg").write_text("this is no picture")
+    whole = (folder / "dogs" / "photo.jpg").read_bytes()
+    (broken / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(broken / "float.tiff")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def values(pictures: Path) -> dict[str, Any]:
+    """The plain values of a small configuration."""
+    return {
+        "out": "unused",
+        "network": {"name": "small_network:factory", "size": 32},
+        "layers": ["residual", "branches"],
+        "images": {"source": str(pictures), "crops": 3, "classes": ["cats", "dogs", "."]},
+        "collect": {"positions_per_image": 2, "batch": 5},
+        "layout": {"neighbors": 5, "fit_rows": 100},
+        "cells": {"grids": [2, 4], "min_count": 1, "exemplars": 3},
+    }
+
+
+@pytest.fixture(scope="session")
+def config(values: dict[str, Any]) -> Config:
+    return validate(values, "the test")
+
+
+@pytest.fixture(scope="session")
+def small() -> Network:
+    return load("small_network:factory", size=32)
+
+
+@pytest.fixture(scope="session")
+def efficientnet() -> Network:
+    """The real network with its ImageNet weights. Not to be changed: it serves the whole session."""
+    return load("efficientnet_lite0", device="cpu")

@@ -1,0 +1,285 @@
+"""The map: likeness is kept, layers line up, and odd layers do no harm."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from atlas import neighbors
+from atlas.config import LayoutConfig
+from atlas.layout import (
+    OUTLIER,
+    ZERO,
+    Projection,
+    align,
+    distance_between,
+    fit_layout,
+    fit_projection,
+    place_rows,
+    project,
+    quality,
+    read_moments,
+    unit_box,
+)
+from atlas.layout import _outliers as outliers
+from atlas.neighbors import unit_rows
+from atlas.store import ShardWriter, schema
+from atlas.whitening import Moments
+
+Float32 = NDArray[np.float32]
+SETTINGS = LayoutConfig(neighbors=10, fit_rows=10_000, deterministic=True)
+
+
+def clusters(rows: int = 400, channels: int = 20, centres: int = 5, seed: int = 0) -> tuple[Float32, NDArray[np.int64]]:
+    """Unit rows of some groups, and the group of each."""
+    generator = np.random.default_rng(seed)
+    group = np.arange(rows) % centres
+    middle = generator.normal(size=(centres, channels)) * 2
+    return unit_rows(middle[group] + generator.normal(size=(rows, channels))), group
+
+
+@pytest.fixture(scope="module")
+def fitted() -> tuple[Float32, NDArray[np.int64], Float32]:
+    rows, group = clusters()
+    return rows, group, fit_layout(rows, SETTINGS, seed=0, threads=1).coordinates
+
+
+def test_like_lies_next_to_like(fitted: tuple[Float32, NDArray[np.int64], Float32]) -> None:
+    rows, group, coordinates = fitted
+    kept = np.isfinite(coordinates).all(1)
+    assert kept.mean() > 0.98
+    apart = np.linalg.norm(coordinates[kept, None] - coordinates[None, kept], axis=2)
+    np.fill_diagonal(apart, np.inf)
+    assert (group[kept][apart.argmin(1)] == group[kept]).mean() > 0.97
+    found = quality(rows, coordinates)
+    assert found["trustworthiness"] > 0.85
+    shuffled = coordinates.copy()
+    np.random.default_rng(0).shuffle(shuffled)
+    assert quality(rows, shuffled)["trustworthiness"] < 0.6
+
+
+def test_quality_is_that_of_scikit_learn(fitted: tuple[Float32, NDArray[np.int64], Float32]) -> None:
+    manifold = pytest.importorskip("sklearn.manifold")
+    rows, _, coordinates = fitted
+    kept = np.isfinite(coordinates).all(1)
+    for k in (5, 15):
+        expected = manifold.trustworthiness(rows[kept], coordinates[kept], n_neighbors=k, metric="cosine")
+        assert quality(rows, coordinates, neighbors=k)["trustworthiness"] == pytest.approx(expected, abs=1e-4)
+    true = np.argsort(-(rows[kept] @ rows[kept].T), axis=1)[:, 1:16]
+    apart = np.linalg.norm(coordinates[kept, None] - coordinates[None, kept], axis=2)
+    near = np.argsort(apart, axis=1, kind="stable")[:, 1:16]
+    recall = np.mean([len(set(a) & set(b)) / 15 for a, b in zip(true.tolist(), near.tolist())])
+    assert quality(rows, coordinates)["recall"] == pytest.approx(recall, abs=2e-3)
+    perfect = np.array([[np.cos(angle), np.sin(angle)] for angle in 3 * np.linspace(0, 1, 50) ** 1.7], np.float32)
+    assert quality(perfect, perfect, neighbors=5)["trustworthiness"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 10, 11])
+def test_fewer_rows_than_neighbours(count: int) -> None:
+    rows, _ = clusters(count)
+    fit = fit_layout(rows, SETTINGS, seed=0, threads=1)
+    assert fit.coordinates.shape == (count, 2)
+    assert np.isfinite(fit.coordinates).any()
+    (boxed,) = unit_box([fit.coordinates])
+    kept = np.isfinite(boxed).all(1)
+    assert ((boxed[kept] >= 0) & (boxed[kept] <= 1)).all()
+
+
+def test_rows_that_are_all_the_same() -> None:
+    rows = np.tile(clusters(1)[0], (60, 1))
+    fit = fit_layout(rows, SETTINGS, seed=0, threads=1)
+    assert np.isfinite(fit.coordinates).all(1).mean() > 0.9
+    assert quality(rows, fit.coordinates)["trustworthiness"] == pytest.approx(1)
+
+
+def test_rows_of_one_channel() -> None:
+    rows = np.ones((30, 1), np.float32)
+    rows[::2] = -1
+    assert fit_layout(rows, SETTINGS, seed=0, threads=1).coordinates.shape == (30, 2)
+
+
+def test_rows_without_activation_leave_the_map_with_their_reason() -> None:
+    rows, _ = clusters(100)
+    rows[[3, 50]] = 0
+    fit = fit_layout(rows, SETTINGS, seed=0, threads=1)
+    assert fit.dropped[3] == fit.dropped[50] == ZERO == "no activation"
+    assert np.isnan(fit.coordinates[[3, 50]]).all()
+    for row, reason in enumerate(fit.dropped):
+        assert (reason is None) == np.isfinite(fit.coordinates[row]).all()
+    assert not {3, 50} & set(fit.fitted.tolist())
+
+
+def test_a_layer_without_any_activation() -> None:
+    fit = fit_layout(np.zeros((8, 4), np.float32), SETTINGS, seed=0, threads=1)
+    assert fit.dropped.tolist() == [ZERO] * 8
+    assert np.isnan(fit.coordinates).all()
+    assert np.isnan(unit_box([fit.coordinates])[0]).all()
+
+
+def test_outliers_leave_the_map_with_their_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    points = generator.uniform(0, 10, (1000, 2)).astype(np.float32)
+    points[7], points[8], points[9] = (40, 5), (5, -30), (11, 5)  # the last one is near enough
+    np.testing.assert_array_equal(np.flatnonzero(outliers(points)), [7, 8])
+    rows, _ = clusters(1000)
+    monkeypatch.setattr("atlas.layout._umap", lambda *_arguments, **_named: points.copy())
+    fit = fit_layout(rows, SETTINGS, seed=0, threads=1)
+    assert np.flatnonzero(fit.dropped == OUTLIER).tolist() == [7, 8]
+    assert np.isnan(fit.coordinates[[7, 8]]).all()
+    np.testing.assert_array_equal(fit.coordinates[10:], points[10:])
+
+
+def test_a_deterministic_layout_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbors, "EXACT_ROWS", 100)  # the graph index too, with several threads offered
+    rows, _ = clusters(600)
+    first, second = (fit_layout(rows, SETTINGS, seed=0, threads=4).coordinates for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    # Several threads build a graph index that differs from build to build, though seldom enough to see it here.
+    offered: list[int] = []
+
+    def watched(rows: Float32, *, threads: int) -> object:
+        offered.append(threads)
+        return neighbors.build_index(rows, threads=threads)
+
+    monkeypatch.setattr("atlas.layout.build_index", watched)
+    other = fit_layout(rows, SETTINGS, seed=1, threads=4).coordinates
+    assert not np.array_equal(first, other)
+    assert offered == [1]
+
+
+def test_a_sample_is_fitted_and_the_rest_placed_near_its_like() -> None:
+    rows, group = clusters(600)
+    settings = SETTINGS.model_copy(update={"fit_rows": 300})
+    fit = fit_layout(rows, settings, seed=0, threads=1)
+    assert len(fit.fitted) == len(set(fit.fitted.tolist())) == 300
+    assert fit.index.ntotal == 300
+    rest = np.setdiff1d(np.arange(600), fit.fitted)
+    kept = rest[np.isfinite(fit.coordinates[rest]).all(1)]
+    assert len(kept) > 290
+    sample = fit.fitted[np.isfinite(fit.coordinates[fit.fitted]).all(1)]
+    apart = np.linalg.norm(fit.coordinates[kept, None] - fit.coordinates[None, sample], axis=2)
+    assert (group[sample][apart.argmin(1)] == group[kept]).mean() > 0.97
+
+
+def test_placing_fitted_rows_gives_their_own_coordinates() -> None:
+    rows, _ = clusters(300)
+    fit = fit_layout(rows, SETTINGS, seed=0, threads=1)
+    kept = np.flatnonzero(np.isfinite(fit.coordinates).all(1))
+    placed = place_rows(fit.index, np.nan_to_num(fit.coordinates), rows, 10)
+    span = np.ptp(fit.coordinates[kept], axis=0).max()
+    assert np.linalg.norm(placed - fit.coordinates, axis=1)[kept].max() < 0.01 * span
+
+
+def test_aligned_layers_lie_nearer_than_unaligned() -> None:
+    rows, _ = clusters(400)
+    generator = np.random.default_rng(1)
+    turn = np.linalg.qr(generator.normal(size=(20, 20)))[0]
+    other = unit_rows(rows @ turn + 0.1 * generator.normal(size=rows.shape))
+    first = fit_layout(rows, SETTINGS, seed=0, threads=1).coordinates
+    aligned = fit_layout(other, SETTINGS, seed=0, threads=1, previous=first).coordinates
+    alone = fit_layout(other, SETTINGS, seed=3, threads=1).coordinates
+    near = distance_between(*unit_box([first, aligned]))
+    far = distance_between(*unit_box([first, alone]))
+    assert near < far / 2
+
+
+def test_aligning_undoes_a_turn_a_mirror_a_scale_and_a_shift() -> None:
+    generator = np.random.default_rng(0)
+    reference = generator.normal(size=(50, 2)).astype(np.float32)
+    turn = np.array([[np.cos(1), -np.sin(1)], [np.sin(1), np.cos(1)]]) @ np.diag([1, -1])
+    moved = (3 * reference @ turn + [10, -4]).astype(np.float32)
+    moved[4] = np.nan
+    reference[9] = np.nan
+    found = align(moved, reference)
+    both = np.setdiff1d(np.arange(50), [4, 9])
+    np.testing.assert_allclose(found[both], reference[both], atol=1e-4)
+    assert np.isnan(found[4]).all()
+    assert np.isfinite(found[9]).all()
+    few = moved[:2]
+    assert align(few, reference[:2]) is few
+
+
+def test_layouts_share_one_map_that_they_fill() -> None:
+    generator = np.random.default_rng(0)
+    first = generator.uniform(-3, 5, (500, 2)).astype(np.float32)
+    second = generator.uniform(1, 9, (500, 2)).astype(np.float32)
+    first[4] = np.nan
+    second[7] = first[7]  # the same point in both
+    a, b = unit_box([first, second])
+    assert a.dtype == b.dtype == np.float32
+    assert np.isnan(a[4]).all()
+    np.testing.assert_array_equal(a[7], b[7])
+    every, moved = np.concatenate([first, second]), np.concatenate([a, b])
+    for axis in range(2):
+        order = np.argsort(every[:, axis])[:-1]  # the one dropped stands last
+        assert (np.diff(moved[order, axis]) >= 0).all()
+        assert (moved[order[0], axis], moved[order[-1], axis]) == (0, 1)
+        # Where there is no empty band, it is the plain box.
+        low, high = np.nanmin(every[:, axis]), np.nanmax(every[:, axis])
+        np.testing.assert_allclose(moved[order, axis], (every[order, axis] - low) / (high - low), atol=0.02)
+    alone = unit_box([np.full((3, 2), 5, np.float32)])[0]
+    np.testing.assert_array_equal(alone, 0)
+
+
+def test_empty_bands_are_narrowed() -> None:
+    points = np.random.default_rng(0).uniform(0, 1, (2000, 2)).astype(np.float32)
+    points[1000:, 0] += 20  # an island far to the right
+    (boxed,) = unit_box([points])
+    left, right = boxed[:1000, 0].max(), boxed[1000:, 0].min()
+    assert 0.1 < right - left < 0.3  # 2 % of the old width beside two islands of 1 each
+    assert left > 0.35
+
+
+def test_the_distance_between_layouts_is_the_median() -> None:
+    first = np.zeros((4, 2), np.float32)
+    second = np.array([[0.3, 0.4], [0, 0.1], [np.nan, np.nan], [0, 0.2]], np.float32)
+    assert distance_between(first, second) == pytest.approx(0.2)
+
+
+def write_shards(folder: Path, activations: NDArray[np.floating]) -> list[Path]:
+    """Two shards that hold these activations; the other columns are of no interest."""
+    paths = []
+    for number, part in enumerate(np.array_split(activations.astype(np.float16), 2)):
+        rows = len(part)
+        columns = {name: np.zeros(rows) for name in ("place_x", "place_y", "confidence")}
+        whole = {name: np.zeros(rows, int) for name in ("image_id", "view", "draw", "y", "x", "label", "predicted")}
+        paths.append(folder / f"part-{number:05d}.parquet")
+        with ShardWriter(paths[-1], schema(False, {})) as writer:
+            writer.append({**columns, **whole, "image": ["a"] * rows, "box": np.zeros((rows, 4)), "activation": part})
+    return paths
+
+
+def test_a_wide_layer_is_projected_with_99_percent_of_its_energy_and_its_cosines(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(500, 12)) @ generator.normal(size=(12, 100)) + 0.05 * generator.normal(
+        size=(500, 100)
+    )
+    rows[9] = 0
+    shards = write_shards(tmp_path, rows)
+    moments = read_moments(shards, 100)
+    stored = rows.astype(np.float16).astype(np.float64)
+    assert moments.count == 500
+    np.testing.assert_allclose(moments.second_moment, stored.T @ stored / 500, rtol=1e-3, atol=1e-3)
+    projection = fit_projection(moments)
+    assert projection.components.shape[1] <= 12
+    assert 0.99 <= projection.energy <= 1
+    kept = project(shards, projection)
+    np.testing.assert_allclose(np.linalg.norm(np.delete(kept, 9, 0), axis=1), 1, atol=1e-5)
+    assert not kept[9].any()
+    full = unit_rows(stored)
+    assert np.abs(kept @ kept.T - full @ full.T).max() < 0.1
+    energy = ((stored @ projection.components) ** 2).sum() / (stored**2).sum()
+    assert energy == pytest.approx(projection.energy, abs=1e-4)
+    projection.save(tmp_path / "projection.npz")
+    again = Projection.load(tmp_path / "projection.npz")
+    np.testing.assert_array_equal(again.components, projection.components)
+    assert again.energy == projection.energy
+
+
+def test_a_narrow_layer_is_not_projected() -> None:
+    moments = Moments.empty(64)
+    moments.add(np.random.default_rng(0).normal(size=(10, 64)))
+    projection = fit_projection(moments)
+    np.testing.assert_array_equal(projection.components, np.eye(64))
+    assert projection.energy == 1

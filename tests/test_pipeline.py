@@ -1,0 +1,460 @@
+"""The whole way, from pictures to site: a small network through real Dask workers, killed and resumed; then the demo's."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from distributed import LocalCluster
+from PIL import Image
+
+from atlas.config import Config, validate
+from atlas.errors import AtlasError, ConfigError
+from atlas.rundir import FOLDERS, STAGES, RunDirectory, digest_file
+from pipelines.pipeline import run
+
+CHECKOUT = Path(__file__).parent.parent
+GRIDS = (4, 8)
+
+# What a user would write: a factory in a file of her own.
+TINY = """
+import torch
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self, inside, outside, stride):
+        super().__init__()
+        self.conv = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
+        self.norm = nn.BatchNorm2d(outside)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return self.relu(self.norm(self.conv(x)))
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = Block(3, 12, 2)
+        self.middle = Block(12, 16, 2)
+        self.last = Block(16, 20, 1)
+        self.head = nn.Linear(20, 7)
+
+    def forward(self, x):
+        return self.head(self.last(self.middle(self.stem(x))).mean((2, 3)))
+
+
+def make():
+    torch.manual_seed(3)
+    return Tiny()
+"""
+
+
+def paint_pictures(folder: Path, count: int = 24) -> None:
+    """Pictures with some structure: stripes, discs and gradients in two class folders, one of them half transparent."""
+    generator = np.random.default_rng(5)
+    y, x = np.mgrid[0:96, 0:128]
+    for number in range(count):
+        colours = generator.integers(0, 256, (2, 3))
+        if number % 2:
+            mask = np.sin((x * np.cos(number) + y * np.sin(number)) / (3 + number % 5)) > 0
+        else:
+            mask = (x - 20 - 3 * number) ** 2 + (y - 48) ** 2 < (10 + number) ** 2
+        pixels = np.where(mask[..., None], colours[0], colours[1]).astype(np.uint8)
+        target = folder / ("stripes" if number % 2 else "discs")
+        target.mkdir(parents=True, exist_ok=True)
+        if number == 4:
+            pixels = np.dstack([pixels, np.where(mask, 255, 0).astype(np.uint8)])
+        Image.fromarray(pixels).save(target / f"{number:02d}.png")
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder: her network, her pictures, her configuration."""
+    folder = tmp_path_factory.mktemp("workshop")
+    (folder / "tiny.py").write_text(TINY)
+    paint_pictures(folder / "pictures")
+    (folder / "pictures" / "discs" / "broken.png").write_bytes(b"not a picture")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_values(folder)))
+    return folder
+
+
+def tiny_values(folder: Path) -> dict:
+    return {
+        "network": {"name": "tiny:make", "size": 48},
+        "layers": ["middle", "last"],
+        "images": {"source": str(folder / "pictures"), "crops": 12},
+        "collect": {"rows_per_shard": 64, "batch": 8},
+        "layout": {"neighbors": 6, "deterministic": True},
+        "cells": {"grids": list(GRIDS), "min_count": 2, "exemplars": 3},
+        "render": {"size": 32, "steps": 3, "icons_per_item": 12},
+        "cluster": {"workers": 2},
+    }
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "atlas.run", *arguments]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "160"}
+
+
+def atlas_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, timeout=300
+    )
+
+
+def contents(directory: RunDirectory, stages: tuple[str, ...] = STAGES) -> dict[str, str]:
+    """sha256 of every file of the stages' folders; atlas.json and the report in it tell of this run's speed."""
+    files = [path for stage in stages for path in sorted(directory.folder(stage).rglob("*")) if path.is_file()]
+    return {str(path.relative_to(directory.path)): digest_file(path) for path in files if path.name != "atlas.json"}
+
+
+@pytest.fixture(scope="session")
+def undisturbed(workshop: Path) -> RunDirectory:
+    """The whole run in one go, from the command line."""
+    done = atlas_run(workshop, "tiny.yaml", "--set", "out=runs/undisturbed")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "python -m atlas.serve runs/undisturbed" in done.stdout
+    assert "Traceback" not in done.stderr
+    return RunDirectory(workshop / "runs/undisturbed")
+
+
+@pytest.fixture(scope="session")
+def scheduler(workshop: Path):
+    """One cluster for all tests that need no process of their own, reached by its address."""
+    sys.path.insert(0, str(workshop))
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", memory_limit=0) as cluster:
+        yield cluster.scheduler_address
+    sys.path.remove(str(workshop))
+
+
+def configure(workshop: Path, scheduler: str, out: str, **changes: dict) -> Config:
+    values = tiny_values(workshop)
+    for section, keys in changes.items():
+        values[section] = {**values.get(section, {}), **keys} if isinstance(keys, dict) else keys
+    values["cluster"] = {"kind": "address", "address": scheduler}
+    values["out"] = str(workshop / "runs" / out)
+    return validate(values, "test")
+
+
+def test_every_view_has_a_row_in_every_layer(undisturbed: RunDirectory) -> None:
+    views = 24 * 12
+    keys = {}
+    for layer, channels in (("middle", 16), ("last", 20)):
+        table = pq.read_table(undisturbed.shards(layer))
+        assert table.num_rows == views
+        assert {len(vector) for vector in table["activation"].to_pylist()} == {channels}
+        assert {len(vector) for vector in table["attribution"].to_pylist()} == {7}
+        keys[layer] = table.select(["image_id", "view", "draw", "place_x", "place_y"]).to_pylist()
+    assert keys["middle"] == keys["last"]
+
+
+def test_a_broken_picture_is_a_row_of_failures(undisturbed: RunDirectory) -> None:
+    failures = pq.read_table(undisturbed.failures).to_pylist()
+    assert failures == [{"image": "discs/broken.png", "view": None, "error": "not a picture in a known format"}]
+    report = json.loads(undisturbed.report.read_text())
+    assert report["collect"]["views"] == 25 * 12
+    assert report["collect"]["failures"] == 12
+
+
+def test_layout_has_the_rows_of_the_store(undisturbed: RunDirectory) -> None:
+    for layer in ("middle", "last"):
+        layout, store = pq.read_table(undisturbed.layout(layer)), pq.read_table(undisturbed.shards(layer))
+        for name in ("image_id", "view", "draw"):
+            assert layout[name].to_pylist() == store[name].to_pylist()
+        u = layout["u"].to_numpy()
+        kept = np.isfinite(u)
+        assert kept.mean() > 0.9
+        assert u[kept].min() >= 0
+        assert u[kept].max() <= 1
+        assert [reason is None for reason in layout["dropped"].to_pylist()] == kept.tolist()
+
+
+def test_each_drawn_cell_has_an_icon_with_its_score(undisturbed: RunDirectory) -> None:
+    for layer in ("middle", "last"):
+        cells = pq.read_table(undisturbed.cells(layer)).to_pylist()
+        for grid in GRIDS:
+            drawn = {(cell["row"], cell["col"]) for cell in cells if cell["grid"] == grid and cell["count"] >= 2}
+            icons = pq.read_table(sorted(undisturbed.icons(layer, grid).glob("*.parquet"))).to_pylist()
+            assert {(icon["row"], icon["col"]) for icon in icons} == drawn
+            assert len(icons) == len(drawn) > 5
+            for icon in icons:
+                assert icon["png"].startswith(b"\x89PNG")
+                assert -1 <= icon["cosine"] <= 1
+                assert 1 <= icon["rank"] <= len(drawn)
+                assert 0 <= icon["percentile"] <= 100
+
+
+def test_site_tells_what_the_stages_made(undisturbed: RunDirectory) -> None:
+    site = undisturbed.folder("publish")
+    facts = json.loads((site / "atlas.json").read_text())
+    assert (site / "index.html").is_file()
+    assert [layer["name"] for layer in facts["layers"]] == ["middle", "last"]
+    assert facts["network"]["classes"] == [f"class {number}" for number in range(7)]
+    for layer in facts["layers"]:
+        for grid in layer["grids"]:
+            told = json.loads((undisturbed.site_grid(layer["name"], grid["grid"]) / "cells.json").read_text())
+            cells = pq.read_table(undisturbed.cells(layer["name"]), filters=[("grid", "=", grid["grid"])]).to_pylist()
+            assert list(zip(told["row"], told["col"], told["count"])) == [
+                (cell["row"], cell["col"], cell["count"]) for cell in cells
+            ]
+            for classes, values, cell in zip(told["classes"], told["values"], cells):
+                best = np.argsort(-np.array(cell["attribution"]), kind="stable")[:5]
+                assert classes == best.tolist()
+                assert values == pytest.approx([cell["attribution"][index] for index in best], abs=1e-5)
+            assert sum(told["drawn"]) == grid["drawn"]
+
+
+def test_tile_shows_the_icon_of_its_cell(undisturbed: RunDirectory) -> None:
+    icons = pq.read_table(sorted(undisturbed.icons("last", 8).glob("*.parquet"))).to_pylist()
+    tile = Image.open(undisturbed.site_grid("last", 8) / "icons_files" / "8" / "0_0.webp").convert("RGB")
+    assert tile.size == (256, 256)
+    from io import BytesIO
+
+    for icon in icons:
+        left, top = icon["col"] * 32, icon["row"] * 32
+        shown = np.asarray(tile.crop((left, top, left + 32, top + 32)), dtype=float)
+        stored = np.asarray(Image.open(BytesIO(icon["png"])), dtype=float)
+        assert np.abs(shown - stored).mean() < 12
+
+
+def test_patches_show_the_nearest_exemplar(undisturbed: RunDirectory) -> None:
+    """The patch of a cell is cut again from its source, by the row of its first exemplar."""
+    from atlas.images import backdrop, cut_view, open_picture
+    from atlas.site import patch_box
+    from atlas.store import read_metadata
+
+    cell = next(c for c in pq.read_table(undisturbed.cells("last")).to_pylist() if c["grid"] == 4 and c["count"] >= 2)
+    exemplar = cell["exemplars"][0]
+    rows = pq.read_table(undisturbed.shards("last")).to_pylist()
+    row = next(r for r in rows if all(r[name] == exemplar[name] for name in ("image_id", "view", "draw")))
+    source = Path(undisturbed.config().images.source) / row["image"]
+    box = patch_box(tuple(row["box"]), row["x"], row["y"], read_metadata(undisturbed.shards("last")[0]))
+    cut = cut_view(open_picture(source), box, 32, backdrop(0, row["image"], row["view"]))
+    tile = Image.open(undisturbed.site_grid("last", 4) / "patches_files" / "7" / "0_0.webp").convert("RGB")
+    left, top = cell["col"] * 32, cell["row"] * 32
+    shown = np.asarray(tile.crop((left, top, left + 32, top + 32)), dtype=float)
+    assert np.abs(shown - cut).mean() < 12
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_in_a_stage_and_resumed(workshop: Path, undisturbed: RunDirectory, stage: str) -> None:
+    """SIGKILL while the stage writes; the same command again ends with equal bytes in every folder."""
+    directory = RunDirectory(workshop / "runs" / f"killed-{stage}")
+    arguments = ("tiny.yaml", "--set", f"out={directory.path}")
+    log = (workshop / f"killed-{stage}.log").open("w")
+    process = subprocess.Popen(command(*arguments), cwd=workshop, env=environment(), stdout=log, stderr=log)
+    children: list[psutil.Process] = []
+    try:
+        while not any(directory.folder(stage).rglob("*.*")):
+            assert process.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.005)
+        children = psutil.Process(process.pid).children(recursive=True)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive, "workers outlive the process that started them"
+    assert not (directory.folder("publish") / "atlas.json").exists(), "nothing may look finished"
+    done = atlas_run(workshop, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert contents(directory) == contents(undisturbed)
+
+
+def test_giving_the_command_again_does_nothing_twice(workshop: Path, scheduler: str) -> None:
+    config = configure(workshop, scheduler, "again")
+    directory = run(config)
+    before = {path: path.stat().st_mtime_ns for path in directory.folder("collect").rglob("*") if path.is_file()}
+    stages = directory.read_manifest()["stages"]
+    run(config)
+    assert {
+        path: path.stat().st_mtime_ns for path in directory.folder("collect").rglob("*") if path.is_file()
+    } == before
+    assert directory.read_manifest()["stages"] == stages
+
+
+def test_a_changed_grid_keeps_the_store_and_moves_the_cells_aside(workshop: Path, scheduler: str) -> None:
+    run(configure(workshop, scheduler, "changed"), until="cells")
+    directory = RunDirectory(workshop / "runs" / "changed")
+    store = contents(directory, ("collect", "layout"))
+    old_key = directory.stage_key("cells")
+    run(configure(workshop, scheduler, "changed", cells={"grids": [4]}), until="cells")
+    assert contents(directory, ("collect", "layout")) == store
+    assert (directory.path / f"cells.{old_key[:8]}" / "last.parquet").is_file()
+    assert set(pq.read_table(directory.cells("last"))["grid"].to_pylist()) == {4}
+    run(configure(workshop, scheduler, "changed"), until="cells")
+    assert directory.stage_key("cells") == old_key
+    assert set(pq.read_table(directory.cells("last"))["grid"].to_pylist()) == set(GRIDS)
+
+
+def test_a_lost_shard_is_made_again_with_equal_bytes(workshop: Path, scheduler: str) -> None:
+    config = configure(workshop, scheduler, "lost")
+    directory = run(config, until="collect")
+    before = contents(directory, ("collect",))
+    (directory.store("last") / "part-00001.parquet").unlink()
+    run(config, until="collect")
+    assert contents(directory, ("collect",)) == before
+
+
+def test_without_attributions(workshop: Path, scheduler: str) -> None:
+    config = configure(workshop, scheduler, "plain", collect={"attributions": False})
+    directory = run(config)
+    assert "attribution" not in pq.read_schema(directory.shards("last")[0]).names
+    told = json.loads((directory.site_grid("last", 4) / "cells.json").read_text())
+    cells = pq.read_table(directory.cells("last"), filters=[("grid", "=", 4)]).to_pylist()
+    assert told["classes"] == [[entry["class"] for entry in cell["predicted"][:5]] for cell in cells]
+
+
+def test_several_places_a_view(workshop: Path, scheduler: str) -> None:
+    config = configure(workshop, scheduler, "places", collect={"positions_per_image": 3})
+    directory = run(config, until="cells")
+    table = pq.read_table(directory.shards("last"))
+    assert table.num_rows == 24 * 12 * 3
+    assert table["draw"].to_pylist()[:6] == [0, 1, 2, 0, 1, 2]
+    cells = pq.read_table(directory.cells("last"), filters=[("grid", "=", 8)])
+    layout = pq.read_table(directory.layout("last"))
+    assert sum(cells["count"].to_pylist()) == table.num_rows - layout["u"].null_count
+
+
+def test_too_many_failures_stop_the_run_with_reasons(workshop: Path, scheduler: str, tmp_path: Path) -> None:
+    paint_pictures(tmp_path / "pictures", 6)
+    for number in range(3):
+        (tmp_path / "pictures" / f"bad{number}.jpg").write_bytes(b"" if number else b"junk")
+    config = configure(workshop, scheduler, "failing", images={"source": str(tmp_path / "pictures"), "crops": 2})
+    with pytest.raises(AtlasError, match=r"6 of 18 views failed.*max_failure_share = 0.05.*the file is empty \(2×"):
+        run(config)
+    directory = RunDirectory(Path(config.out))
+    assert len(directory.shards("last")) > 0, "what was collected is kept"
+    lenient = configure(
+        workshop,
+        scheduler,
+        "failing",
+        images={"source": str(tmp_path / "pictures"), "crops": 2},
+        collect={"max_failure_share": 0.5},
+    )
+    run(lenient, until="collect")
+    assert pq.read_table(directory.failures).num_rows == 3
+
+
+def test_all_mistakes_at_once(workshop: Path, scheduler: str) -> None:
+    config = configure(workshop, scheduler, "mistakes", layers=["middle.convv"], images={"source": "nowhere"})
+    with pytest.raises(ConfigError) as caught:
+        run(config)
+    assert "there is no folder nowhere" in str(caught.value)
+    assert "has no layer 'middle.convv'. Near names: middle.conv" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["nothing"], 2, "There is no configuration nothing"),
+        (["tiny.yaml", "--set", "colour=red"], 2, "colour: unknown key"),
+        (
+            ["tiny.yaml", "--set", "images.source=nowhere"],
+            2,
+            "Point it at your pictures with --set images.source=FOLDER",
+        ),
+        (
+            ["imagenet", "--set", "network.name=tiny:make", "--set", "layers=[last]"],
+            2,
+            "there is no folder imagenet/train",
+        ),
+        (
+            ["tiny.yaml", "--set", "cluster.kind=address", "--set", "cluster.address=tcp://127.0.0.1:9"],
+            2,
+            "no scheduler answers",
+        ),
+    ],
+)
+def test_mistakes_are_sentences(workshop: Path, arguments: list[str], code: int, told: str) -> None:
+    done = atlas_run(workshop, *arguments)
+    assert done.returncode == code
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_dry_run_stops_after_the_plan(workshop: Path) -> None:
+    done = atlas_run(workshop, "tiny.yaml", "--dry-run", "--set", "out=runs/dry")
+    assert done.returncode == 0
+    assert "25 in" in done.stdout
+    assert "300 views" in done.stdout
+    assert "grids of 4, 8" in done.stdout
+    assert not any((workshop / "runs/dry" / folder).exists() for folder in FOLDERS.values())
+
+
+def test_interrupt_ends_cleanly(workshop: Path, undisturbed: RunDirectory) -> None:
+    directory = RunDirectory(workshop / "runs" / "interrupted")
+    arguments = ("tiny.yaml", "--set", f"out={directory.path}")
+    process = subprocess.Popen(
+        command(*arguments), cwd=workshop, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    while not any(directory.folder("collect").rglob("*.json")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does: the workers get it too
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert "the same command goes on from there" in errors
+    assert "Traceback" not in errors
+    assert atlas_run(workshop, *arguments, "--until", "collect").returncode == 0
+    assert contents(directory, ("collect",)) == contents(undisturbed, ("collect",))
+
+
+def test_two_runs_in_one_folder_are_refused(workshop: Path, scheduler: str) -> None:
+    config = configure(workshop, scheduler, "shared")
+    with RunDirectory(Path(config.out)).lock(), pytest.raises(AtlasError, match="Another process is at work"):
+        run(config)
+
+
+def test_the_demo_network_on_real_pictures(tmp_path: Path) -> None:
+    """EfficientNet-Lite0 with its weights over a few photos, through all stages; what the cells say is true of the photos."""
+    from skimage import data
+
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name, pixels in (("cat", data.chelsea()), ("coffee", data.coffee()), ("astronaut", data.astronaut())):
+        Image.fromarray(pixels).save(pictures / f"{name}.jpg", quality=95)
+    changes = [
+        f"images.source={pictures}", "images.crops=40", "images.crop_scale=[0.6, 1.0]", "collect.rows_per_shard=60",
+        "cells.grids=[3, 6]", "cells.min_count=4", "layers=[_blocks.4, _blocks.10]", f"out={tmp_path / 'run'}",
+    ]  # fmt: skip
+    done = atlas_run(
+        tmp_path, str(CHECKOUT / "configs/demo.yaml"), *(word for change in changes for word in ("--set", change))
+    )
+    assert done.returncode == 0, done.stderr
+    directory = RunDirectory(tmp_path / "run")
+    names = json.loads((directory.folder("publish") / "atlas.json").read_text())["network"]["classes"]
+    rows = pq.read_table(directory.shards("_blocks.10"), columns=["image", "predicted"]).to_pylist()
+    espresso = [names[row["predicted"]] == "espresso" for row in rows if row["image"] == "coffee.jpg"]
+    assert np.mean(espresso) > 0.6
+    # A cell of the cat's fur supports a cat, and its nearest exemplar is a crop of the cat.
+    cells = pq.read_table(directory.cells("_blocks.10"), filters=[("grid", "=", 3)]).to_pylist()
+    cats = {names.index(name) for name in ("tabby", "tiger cat", "Egyptian cat", "lynx")}
+    ids = {
+        row["image"]: row["image_id"]
+        for row in pq.read_table(directory.shards("_blocks.10"), columns=["image", "image_id"]).to_pylist()
+    }
+    of_cat = [cell for cell in cells if cell["count"] >= 4 and cell["exemplars"][0]["image_id"] == ids["cat.jpg"]]
+    assert of_cat
+    supported = [bool(cats & set(np.argsort(cell["attribution"])[-10:].tolist())) for cell in of_cat]
+    assert np.mean(supported) >= 0.5
+    report = json.loads(directory.report.read_text())
+    for layer in ("_blocks.4", "_blocks.10"):
+        icons = report["layers"][layer]["icons"]["3"]
+        assert icons["median_cosine"] > 0.85
+        assert icons["rank1_share"] > 0.8
+        assert icons["flagged_share"] == 0
+    assert report["layers"]["_blocks.10"]["layout"]["trustworthiness"] > 0.85

@@ -1,0 +1,546 @@
+"""The page in a real browser, on a made site: what a person does, and what is then on the screen.
+
+Screenshots of the main states are written to test-results/. The browser is Debian's Chromium, or the one that the
+variable ATLAS_CHROMIUM names.
+"""
+
+import colorsys
+import gzip
+import importlib.util
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import uvicorn
+from numpy.typing import NDArray
+from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, ViewportSize, expect, sync_playwright
+
+from atlas.server import create_app, open_socket
+from atlas.tiles import Icons, Pixels, write_combined_pyramid, write_grid_pyramid
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "test-results"
+CHROMIUM = os.environ.get("ATLAS_CHROMIUM", "/usr/bin/chromium")
+GRIDS = (10, 20, 40)
+LAYERS = ("_blocks.4", "_blocks.10")
+CLASSES = ["tench, Tinca tinca", "Egyptian cat", "tabby, tabby cat", "espresso", "strawberry", "car wheel", "daisy"]
+DESKTOP: ViewportSize = {"width": 1440, "height": 900}
+PHONE: ViewportSize = {"width": 360, "height": 740}
+
+# --- the made site ---------------------------------------------------------------------------------------------------
+
+
+def colour(layer: str, picture: str, grid: int, row: int, col: int) -> tuple[int, int, int]:
+    """The colour in the middle of a cell: it tells layer, level and place, and patches are grey."""
+    if picture == "patches":
+        return (60 + 150 * row // grid,) * 3
+    turn = {"_blocks.4": 0.0, "_blocks.10": 0.5}[layer] + {10: 0.0, 20: 0.08, 40: 0.16}[grid]
+    hue = turn + 0.3 * col / grid
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1, 0.75, 0.5 + 0.4 * row / grid)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def is_there(grid: int, row: int, col: int) -> bool:
+    """A round map with a hole."""
+    u, v = (col + 0.5) / grid, (row + 0.5) / grid
+    return np.hypot(u - 0.62, v - 0.4) > 0.1 and np.hypot(u - 0.5, v - 0.5) < 0.46
+
+
+def is_drawn(grid: int, row: int, col: int) -> bool:
+    return is_there(grid, row, col) and (row + 2 * col) % 13 != 0
+
+
+def rings() -> NDArray[np.float64]:
+    """A brightness (80, 80, 1) that is 1 in the middle and waves outside."""
+    y, x = np.mgrid[-39.5:40, -39.5:40]
+    radius = np.hypot(x, y)
+    return np.where(radius < 16, 1, 0.8 + 0.2 * np.cos((radius - 16) / 4))[..., None]
+
+
+def made_icons(layer: str, picture: str, grid: int) -> Icons:
+    waves = rings()
+
+    def icon(row: int, col: int) -> Pixels | None:
+        if not is_drawn(grid, row, col):
+            return None
+        return np.clip(waves * colour(layer, picture, grid, row, col), 0, 255).astype(np.uint8)
+
+    return icon
+
+
+def cell_count(grid: int, row: int, col: int) -> int:
+    return 1000 + row * grid + col if is_drawn(grid, row, col) else 3
+
+
+def made_cells(grid: int) -> dict[str, Any]:
+    places = [(row, col) for row in range(grid) for col in range(grid) if is_there(grid, row, col)]
+    drawn = [is_drawn(grid, *place) for place in places]
+    return {
+        "grid": grid,
+        "row": [row for row, _ in places],
+        "col": [col for _, col in places],
+        "count": [cell_count(grid, *place) for place in places],
+        "spread": [0.8] * len(places),
+        "drawn": [int(each) for each in drawn],
+        "cosine": [0.934 if each else None for each in drawn],
+        "flag": [None] * len(places),
+        "classes": [[1, 2, 0, 3, 5]] * len(places),
+        "values": [[0.5, 0.25, 0.1, 0.05, -0.13]] * len(places),
+    }
+
+
+def make_site(site: Path) -> None:
+    layers = []
+    for layer in LAYERS:
+        for grid in GRIDS:
+            folder = site / layer / f"grid-{grid:03d}"
+            for picture in ("icons", "patches"):
+                write_grid_pyramid(folder / f"{picture}.dzi", made_icons(layer, picture, grid), grid=grid)
+            (folder / "cells.json").write_text(json.dumps(made_cells(grid)))
+        write_combined_pyramid(site / layer / "atlas.dzi", {grid: made_icons(layer, "icons", grid) for grid in GRIDS})
+        grids = [{"grid": grid, "cells": 1, "drawn": 1, "median_cosine": 0.9, "flagged": 0} for grid in GRIDS]
+        sizes = {"channels": 40, "map_size": [28, 28], "rows": 13000, "dropped": 12}
+        layers.append({"name": layer, "path": layer, "grids": grids, **sizes})
+    network = {"name": "made", "input_size": 224, "classes": CLASSES}
+    atlas = {"format": 1, "title": "made", "network": network, "icon_size": 80, "tile_size": 640, "layers": layers}
+    (site / "atlas.json").write_text(json.dumps({**atlas, "provenance": {}, "report": {}}))
+    shutil.copytree(built_viewer(), site, dirs_exist_ok=True)
+
+
+def built_viewer() -> Path:
+    """The viewer, built from the present sources (as installing does it)."""
+    spec = importlib.util.spec_from_file_location("build_viewer", ROOT / "scripts" / "build_viewer.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.build(ROOT)
+    return ROOT / "atlas" / "viewer" / "dist"
+
+
+# --- browser and server ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "made" / "site"
+    make_site(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    """The site under a path prefix, served beside a second run, whose site is the same."""
+    twin = site.parent.parent / "twin"
+    twin.mkdir(exist_ok=True)
+    shutil.copytree(site, twin / "site", dirs_exist_ok=True)
+    with open_socket("127.0.0.1", 0) as bound:
+        server = uvicorn.Server(uvicorn.Config(create_app([site.parent, twin]), log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+        thread.start()
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}/"
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not Path(CHROMIUM).exists():
+        pytest.fail(
+            f"There is no browser at {CHROMIUM}. Install it (on Debian: apt-get install chromium), or name another "
+            "Chromium in the variable ATLAS_CHROMIUM.",
+            pytrace=False,
+        )
+    RESULTS.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+class Visitor:
+    """A page, everything that it complained about, and every address that it asked for."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.page: Page = context.new_page()
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+
+    def open(self, address: str) -> None:
+        self.page.goto(address)
+        expect(self.page.get_by_label("Level", exact=True)).to_be_visible(timeout=20_000)
+
+    def screen(self) -> NDArray[np.int64]:
+        picture = Image.open(BytesIO(self.page.screenshot())).convert("RGB")
+        return np.asarray(picture).astype(int)
+
+    def shows(self, layer: str, picture: str, grid: int, places: list[tuple[int, int]]) -> bool:
+        """Whether the middle of each of these cells (where they lie at zoom 1) has the colour it should have."""
+        screen = self.screen()
+        height, width, _ = screen.shape
+        side = 0.96 * min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        for row, col in places:
+            x, y = int(left + (col + 0.5) * side / grid), int(top + (row + 0.5) * side / grid)
+            if np.abs(screen[y, x] - colour(layer, picture, grid, row, col)).max() > 16:
+                return False
+        return True
+
+    def link(self) -> dict[str, str]:
+        return dict(part.split("=") for part in self.page.evaluate("location.hash")[1:].split("&"))
+
+
+def eventually(condition: Callable[[], bool], what: str, seconds: float = 8) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def visitor(browser: Browser, address: str) -> Iterator[Visitor]:
+    """Someone at a desk who has opened the page; at the end nothing must have been complained about."""
+    with browser.new_context(viewport=DESKTOP, color_scheme="light") as context:
+        visitor = Visitor(context)
+        visitor.open(f"{address}made/")
+        yield visitor
+        assert visitor.complaints == []
+        assert {url.split("/")[2] for url in visitor.requests} == {address.split("/")[2]}
+
+
+# At zoom 1 on 1440 × 900 the map is 864 px wide: 43 px for a cell of grid 20.
+PLACES_20 = [(5, 5), (14, 12), (10, 3), (8, 17)]
+
+
+def cell_20(row: int, col: int) -> tuple[float, float]:
+    return 288 + (col + 0.5) * 43.2, 18 + (row + 0.5) * 43.2
+
+
+def switch(page: Page, layer: str) -> Locator:
+    return page.get_by_role("button", name=f"Layer {layer}")
+
+
+# --- tests -----------------------------------------------------------------------------------------------------------
+
+
+def test_opens_on_the_whole_middle_layer(visitor: Visitor) -> None:
+    page = visitor.page
+    expect(page).to_have_title("made: activation atlas")
+    expect(page.get_by_label("Level", exact=True)).to_have_text("20 × 20")
+    eventually(lambda: visitor.shows("_blocks.10", "icons", 20, PLACES_20), "the icons of grid 20 at their places")
+    ground = visitor.screen()[int(cell_20(7, 12)[1]), int(cell_20(7, 12)[0])]  # in the map's hole
+    assert ground.tolist() == [0xF7, 0xF7, 0xF5]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    expect(page.get_by_test_id("card")).to_have_count(0)
+    expect(page.get_by_text("Scroll to zoom.")).to_be_visible()
+    page.screenshot(path=RESULTS / "viewer-desktop.png")
+    page.mouse.wheel(0, -10)
+    expect(page.get_by_text("Scroll to zoom.")).to_have_attribute("aria-hidden", "true")
+
+
+def test_first_load_is_light_and_knows_no_outside_address(site: Path) -> None:
+    files = [path for path in [site / "index.html", *(site / "assets").iterdir()] if path.is_file()]
+    assert sum(len(gzip.compress(path.read_bytes())) for path in files) <= 250_000
+    outside = {found for path in files for found in re.findall(r"https?://[\w.-]+", path.read_text())}
+    assert outside <= {"http://www.w3.org"}
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', (site / "index.html").read_text())
+    assert policy is not None
+    assert "default-src 'none'" in policy[1]
+    assert "unsafe" not in policy[1]
+
+
+def test_pointing_at_a_cell_shows_what_it_is(visitor: Visitor) -> None:
+    page = visitor.page
+    row, col = 14, 12
+    page.mouse.move(*cell_20(row, col))
+    card = page.get_by_test_id("card")
+    expect(card).to_contain_text(f"average of {cell_count(20, row, col):,} activations")
+    names = [each.inner_text() for each in card.locator("li .name").all()]
+    values = [each.inner_text() for each in card.locator("li .value").all()]
+    assert names == ["Egyptian cat", "tabby", "tench", "espresso", "car wheel"]
+    assert values == ["+0.50", "+0.25", "+0.10", "+0.05", "−0.13"]
+    widths = card.locator("li .bar").evaluate_all("bars => bars.map(bar => bar.getBoundingClientRect().width)")
+    assert widths[1] == pytest.approx(widths[0] / 2, abs=1)
+    colours = card.locator("li .bar").evaluate_all("bars => bars.map(bar => getComputedStyle(bar).backgroundColor)")
+    assert colours == ["rgb(217, 95, 2)"] * 4 + ["rgb(27, 108, 168)"]
+    expect(card).to_contain_text("shows very well what the layer sees here: 0.93 of 1 (cosine)")
+
+    outline = page.get_by_test_id("outline").bounding_box()
+    assert outline is not None
+    x, y = cell_20(row, col)
+    assert outline["x"] + outline["width"] / 2 == pytest.approx(x, abs=1)
+    assert outline["y"] + outline["height"] / 2 == pytest.approx(y, abs=1)
+    assert outline["width"] == pytest.approx(43.2, abs=0.5)
+    box = card.bounding_box()
+    assert box is not None
+    assert box["x"] >= outline["x"] + outline["width"], "the card covers its cell"
+    page.wait_for_timeout(400)
+    pixels = visitor.screen()
+    for left, picture in ((box["x"] + 70, "icons"), (box["x"] + 200, "patches")):
+        expected = colour("_blocks.10", picture, 20, row, col)
+        assert np.abs(pixels[int(box["y"] + 70), int(left)] - expected).max() <= 16, picture
+    page.screenshot(path=RESULTS / "viewer-desktop-card.png")
+
+    page.mouse.move(40, 450)  # empty ground
+    expect(card).to_have_count(0)
+    expect(page.get_by_test_id("outline")).to_have_count(0)
+
+
+def test_a_cell_that_is_not_drawn_says_why(visitor: Visitor) -> None:
+    row, col = next((r, c) for r in range(20) for c in range(20) if is_there(20, r, c) and not is_drawn(20, r, c))
+    visitor.page.mouse.move(*cell_20(row, col))
+    card = visitor.page.get_by_test_id("card")
+    expect(card).to_contain_text("average of 3 activations")
+    expect(card).to_contain_text("Too few for a picture")
+    expect(card.locator("figure")).to_have_count(0)
+
+
+def test_zooming_changes_the_level(visitor: Visitor) -> None:
+    page = visitor.page
+    level, zoom = page.get_by_label("Level", exact=True), page.get_by_label("Zoom", exact=True)
+    page.get_by_label("Zoom out").click()
+    expect(level).to_have_text("10 × 10")
+    expect(zoom).to_have_text("0.7×")
+    for _ in range(4):
+        page.get_by_label("Zoom in").click()
+    expect(level).to_have_text("40 × 40")
+    expect(zoom).to_have_text("3.4×")
+    # The middle of the window is the corner of four cells; half a cell (41 px) to the left and up lies (19, 19).
+    wanted = np.array(colour("_blocks.10", "icons", 40, 19, 19))
+    eventually(lambda: bool(np.abs(visitor.screen()[450 - 36, 720 - 36] - wanted).max() <= 16), "the icons of grid 40")
+    page.mouse.move(720 - 36, 450 - 36)
+    expect(page.get_by_test_id("card")).to_contain_text(f"average of {cell_count(40, 19, 19):,} activations")
+    page.screenshot(path=RESULTS / "viewer-desktop-zoomed.png")
+    page.get_by_label("Show the whole map").click()
+    expect(zoom).to_have_text("1.0×")
+    expect(level).to_have_text("20 × 20")
+
+
+def test_the_wheel_zooms_at_the_pointer(visitor: Visitor) -> None:
+    x, y = cell_20(5, 5)
+    visitor.page.mouse.move(x, y)
+    for _ in range(5):
+        visitor.page.mouse.wheel(0, -120)
+        visitor.page.wait_for_timeout(120)
+    expect(visitor.page.get_by_label("Level", exact=True)).to_have_text("40 × 40")
+    card = visitor.page.get_by_test_id("card")
+    inside = "|".join(f"{cell_count(40, row, col):,}" for row in (10, 11) for col in (10, 11))
+    expect(card).to_contain_text(re.compile(f"average of ({inside}) activations"))
+
+
+def test_switching_the_layer_keeps_the_view(visitor: Visitor) -> None:
+    page = visitor.page
+    page.keyboard.press("ArrowRight")
+    page.get_by_label("Zoom in").click()
+    eventually(lambda: visitor.link().get("zoom") == "1.5", "the view in the address")
+    before = visitor.link()
+    assert float(before["x"]) > 0.55
+    switch(page, "_blocks.10").click()
+    page.get_by_role("menuitemradio", name="_blocks.4").click()
+    expect(switch(page, "_blocks.4")).to_be_visible()
+    eventually(lambda: visitor.link()["layer"] == "_blocks.4", "the layer in the address")
+    assert visitor.link() == {**before, "layer": "_blocks.4"}
+    page.get_by_label("Show the whole map").click()
+    eventually(lambda: visitor.shows("_blocks.4", "icons", 20, PLACES_20), "the other layer's icons")
+
+
+def test_icons_and_patches_change_places(visitor: Visitor) -> None:
+    page = visitor.page
+    eventually(lambda: visitor.shows("_blocks.10", "icons", 20, PLACES_20), "icons")
+    page.get_by_role("button", name="Real patches").click()
+    eventually(lambda: visitor.shows("_blocks.10", "patches", 20, PLACES_20), "patches")
+    assert visitor.link()["show"] == "patches"
+    expect(page.get_by_role("button", name="Real patches")).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("button", name="Icons").click()
+    eventually(lambda: visitor.shows("_blocks.10", "icons", 20, PLACES_20), "icons again")
+    assert "show" not in visitor.link()
+
+
+def test_no_white_flash_between_icons_and_patches(visitor: Visitor) -> None:
+    """In every frame of the change, drawn cells are darker than the ground (which is 247)."""
+    page = visitor.page
+    eventually(lambda: visitor.shows("_blocks.10", "icons", 20, PLACES_20), "icons")
+    x, y = cell_20(14, 12)
+    page.evaluate(
+        """([x, y]) => {
+            window.seen = [];
+            const look = () => {
+                const canvas = document.querySelector('.openseadragon-canvas canvas');
+                window.seen.push([...canvas.getContext('2d').getImageData(x, y, 1, 1).data]);
+                window.watch = requestAnimationFrame(look);
+            };
+            look();
+        }""",
+        [x, y],
+    )
+    page.get_by_role("button", name="Real patches").click()
+    eventually(lambda: visitor.shows("_blocks.10", "patches", 20, PLACES_20), "patches")
+    seen = np.array(page.evaluate("cancelAnimationFrame(window.watch), window.seen"))
+    assert len(seen) > 5
+    assert seen[:, 3].min() >= 250, "the ground shone through"
+    visitor.complaints = [
+        each for each in visitor.complaints if "willReadFrequently" not in each
+    ]  # of this test's look
+
+
+def test_keyboard(visitor: Visitor) -> None:
+    page = visitor.page
+    page.keyboard.press("+")
+    page.keyboard.press("+")
+    expect(page.get_by_label("Zoom", exact=True)).to_have_text("2.2×")
+    page.keyboard.press("-")
+    expect(page.get_by_label("Zoom", exact=True)).to_have_text("1.5×")
+    page.keyboard.press("ArrowDown")
+    eventually(lambda: float(visitor.link()["y"]) > 0.55, "the map moves down")
+    expect(page.get_by_test_id("card")).to_contain_text("activations")  # of the cell in the middle
+    page.keyboard.press("Escape")
+    expect(page.get_by_test_id("card")).to_have_count(0)
+    page.keyboard.press("0")
+    expect(page.get_by_label("Zoom", exact=True)).to_have_text("1.0×")
+    eventually(lambda: visitor.link()["y"] == "0.5", "the whole map again")
+
+    switch(page, "_blocks.10").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    expect(switch(page, "_blocks.4")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("menu")).to_have_count(0)
+
+
+def test_a_link_opens_the_same_view(browser: Browser, address: str) -> None:
+    with browser.new_context(viewport=DESKTOP) as context:
+        visitor = Visitor(context)
+        link = "#layer=_blocks.4&x=0.4&y=0.55&zoom=2.5&show=patches"
+        visitor.open(f"{address}twin/{link}")
+        expect(visitor.page.get_by_label("Zoom", exact=True)).to_have_text("2.5×")
+        expect(switch(visitor.page, "_blocks.4")).to_be_visible()
+        expect(visitor.page.get_by_role("button", name="Real patches")).to_have_attribute("aria-pressed", "true")
+        visitor.page.wait_for_timeout(600)
+        assert visitor.page.evaluate("location.hash") == link
+        assert visitor.complaints == []
+
+
+def test_the_minimap_moves_the_view(visitor: Visitor) -> None:
+    page = visitor.page
+    minimap = page.get_by_test_id("minimap")
+    expect(minimap).to_be_hidden()  # all of the map is in view
+    for _ in range(3):
+        page.get_by_label("Zoom in").click()
+    expect(minimap).to_be_visible()
+    eventually(lambda: visitor.link().get("zoom") == "3.375", "zoom")
+    box = minimap.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.7, steps=4)
+    page.mouse.up()
+    eventually(lambda: visitor.link()["x"].startswith("0.3"), "the view follows the frame")
+    assert float(visitor.link()["x"]) == pytest.approx(0.3, abs=0.02)
+    assert float(visitor.link()["y"]) == pytest.approx(0.7, abs=0.02)
+
+
+def test_dark_and_light(browser: Browser, address: str) -> None:
+    with browser.new_context(viewport=DESKTOP, color_scheme="dark") as context:
+        visitor = Visitor(context)
+        visitor.open(f"{address}made/")
+        eventually(lambda: visitor.shows("_blocks.10", "icons", 20, PLACES_20), "icons")
+        assert visitor.screen()[450, 60].tolist() == [0x11, 0x12, 0x14]
+        visitor.page.mouse.move(*cell_20(14, 12))
+        expect(visitor.page.get_by_test_id("card")).to_be_visible()
+        visitor.page.wait_for_timeout(300)
+        visitor.page.screenshot(path=RESULTS / "viewer-desktop-dark.png")
+        visitor.page.get_by_label("Light ground").click()
+        eventually(lambda: visitor.screen()[450, 60].tolist() == [0xF7, 0xF7, 0xF5], "the light ground")
+        visitor.page.reload()
+        eventually(lambda: visitor.screen()[450, 60].tolist() == [0xF7, 0xF7, 0xF5], "the choice is kept")
+        assert visitor.complaints == []
+
+
+def test_phone(browser: Browser, address: str) -> None:
+    options: dict[str, Any] = {"has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+    with browser.new_context(viewport=PHONE, **options) as context:
+        visitor = Visitor(context)
+        page = visitor.page
+        visitor.open(f"{address}made/")
+        page.wait_for_timeout(600)
+        page.screenshot(path=RESULTS / "viewer-phone.png")
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        side = 0.96 * 360
+        row, col = 6, 5
+        x, y = 180 - side / 2 + (col + 0.5) * side / 10, 370 - side / 2 + (row + 0.5) * side / 10
+        page.touchscreen.tap(x, y)
+        card = page.get_by_test_id("card")
+        expect(card).to_contain_text(f"average of {cell_count(10, row, col):,} activations")
+        page.wait_for_timeout(500)
+        page.screenshot(path=RESULTS / "viewer-phone-card.png")
+        box, outline = card.bounding_box(), page.get_by_test_id("outline").bounding_box()
+        assert box is not None
+        assert outline is not None
+        assert box["y"] + box["height"] < outline["y"], "the card covers its cell"
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 360
+        page.touchscreen.tap(20, 640)  # empty ground
+        expect(card).to_have_count(0)
+        assert visitor.complaints == []
+
+
+def test_reduced_motion(browser: Browser, address: str) -> None:
+    with browser.new_context(viewport=DESKTOP, reduced_motion="reduce") as context:
+        visitor = Visitor(context)
+        visitor.open(f"{address}made/")
+        visitor.page.keyboard.press("+")
+        visitor.page.wait_for_timeout(60)
+        expect(visitor.page.get_by_label("Zoom", exact=True)).to_have_text("1.5×", timeout=100)
+        visitor.page.keyboard.press("0")
+        visitor.page.get_by_role("button", name="Real patches").click()
+        eventually(lambda: visitor.shows("_blocks.10", "patches", 20, PLACES_20), "patches")
+        assert visitor.complaints == []
+
+
+def test_failed_states_say_what_to_do(browser: Browser, address: str, site: Path) -> None:
+    with browser.new_context(viewport=DESKTOP) as context:
+        page = context.new_page()
+        page.goto((site / "index.html").as_uri())
+        expect(page.get_by_role("alert")).to_contain_text("python -m atlas.serve")
+
+        page.route("**/atlas.json", lambda route: route.fulfill(status=404))
+        page.goto(f"{address}made/")
+        expect(page.get_by_role("alert")).to_contain_text("python -m atlas.run CONFIG")
+
+        page.unroute("**/atlas.json")
+        page.route("**/atlas.json", lambda route: route.fulfill(json={"format": 2, "layers": []}))
+        page.goto(f"{address}made/?newer")
+        expect(page.get_by_role("alert")).to_contain_text("format 2")
+
+        page.unroute("**/atlas.json")
+        page.route("**/12/*.webp", lambda route: route.abort())
+        page.goto(f"{address}made/#zoom=3&x=0.5&y=0.5")
+        expect(page.get_by_role("alert")).to_contain_text("did not arrive")
+
+
+def test_the_index_page_leads_to_each_run(browser: Browser, address: str) -> None:
+    with browser.new_context(viewport=DESKTOP) as context:
+        visitor = Visitor(context)
+        visitor.page.goto(address)
+        images = visitor.page.locator("img")
+        expect(images).to_have_count(2)
+        eventually(lambda: all(images.evaluate_all("all => all.map(one => one.naturalWidth === 400)")), "thumbnails")
+        visitor.page.get_by_role("link", name="twin").click()
+        expect(visitor.page.get_by_label("Level", exact=True)).to_have_text("20 × 20")
+        assert visitor.complaints == []

@@ -1,0 +1,398 @@
+"""The icon engine: its parts on arithmetic, the whole on a small network made here, and on the demo's network."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from atlas.errors import ConfigError
+from atlas.networks import Network
+from atlas.visualize import Icons, draw, neuron, render, score
+from atlas.visualize.objective import Objective
+from atlas.visualize.parametrize import Fourier, from_bytes, to_bytes
+from atlas.visualize.score import ROBUST_COUNT, ROBUST_MOVES, ROBUST_SEED, answers, cosines, flags
+from atlas.visualize.transform import Moves, fade, move
+from atlas.whitening import Moments, power_of_moment
+
+SIZE = 32
+
+
+def smooth_pictures(count: int, size: int, seed: int) -> np.ndarray:
+    """Colourful pictures with contours, uint8 (count, size, size, 3)."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 5, 5, generator=generator)
+    return to_bytes(nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1))
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    torch.manual_seed(0)
+    module = nn.Sequential()
+    for name, channels, out in (("one", 3, 12), ("two", 12, 24)):
+        module.add_module(name, nn.Conv2d(channels, out, 5, stride=2, padding=2))
+        module.add_module(f"{name}_relu", nn.ReLU())
+    module.add_module("linear", nn.Conv2d(24, 16, 1))
+    module.add_module("pool", nn.AdaptiveAvgPool2d(1))
+    module.add_module("flat", nn.Flatten())
+    module.eval().requires_grad_(False)
+    small = Network("small", module, tuple("abcdefghijklmnop"), SIZE, (0.5,) * 3, (0.25,) * 3)
+    # Directions of random networks all lie close to their common mean: take it out, so that they can be told apart.
+    module.linear.bias -= torch.from_numpy(answers(small, "linear", smooth_pictures(240, SIZE, seed=1)).mean(0))
+    return small
+
+
+@pytest.fixture(scope="module")
+def directions(network: Network) -> tuple[np.ndarray, np.ndarray]:
+    """Means (6, 16) of a few real activations each of layer "linear", and its second moment."""
+    rows = answers(network, "linear", smooth_pictures(240, SIZE, seed=1))
+    moments = Moments.empty(16)
+    moments.add(rows)
+    anchors = rows[:6] / np.linalg.norm(rows[:6], axis=1, keepdims=True)
+    near = np.argsort(-anchors @ (rows / np.linalg.norm(rows, axis=1, keepdims=True)).T, axis=1)[:, :4]
+    return rows[near].mean(1), moments.second_moment
+
+
+# Parametrisation
+
+
+@pytest.mark.parametrize("size", [32, 33, 80])
+def test_encoded_picture_decodes_to_itself(size: int) -> None:
+    pixels = smooth_pictures(3, size, seed=2)
+    fourier = Fourier.make(size)
+    again = to_bytes(fourier.decode(fourier.encode(from_bytes(pixels))))
+    assert np.abs(again.astype(int) - pixels.astype(int)).max() <= 1
+
+
+def test_encoded_coefficients_are_contiguous_for_the_fused_optimiser() -> None:
+    assert Fourier.make(80).encode(torch.rand(2, 3, 80, 80)).is_contiguous()
+
+
+def test_noise_depends_on_its_seed_only() -> None:
+    fourier = Fourier.make(SIZE)
+    noise = fourier.noise(np.array([5, 6, 5]))
+    assert torch.equal(noise[0], noise[2])
+    assert not torch.equal(noise[0], noise[1])
+    assert torch.equal(noise[1], fourier.noise(np.array([6]))[0])
+    assert fourier.decode(noise).std() < 0.05
+
+
+def test_step_in_coefficients_moves_pixels_equally_at_every_size() -> None:
+    spread = []
+    for size in (40, 160):
+        fourier = Fourier.make(size)
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(4, 3, size, size // 2 + 1, 2, generator=generator) * 0.1
+        spread.append(float(fourier.decode(noise).std(dim=(2, 3)).mean()))
+    assert spread[0] == pytest.approx(spread[1], rel=0.2)
+
+
+# Transforms
+
+
+def test_moves_fade_to_identity() -> None:
+    pixels = torch.rand(2, 3, SIZE, SIZE)
+    assert fade(0, 64) == 1
+    assert fade(63, 64) == 0
+    assert all(fade(step, 64) >= fade(step + 1, 64) for step in range(63))
+    assert torch.allclose(move(pixels, torch.zeros(2, 4)), pixels, atol=1e-5)
+
+
+def test_shift_moves_by_whole_pixels() -> None:
+    pixels = torch.rand(1, 3, SIZE, SIZE)
+    moved = move(pixels, torch.tensor([[3.0, -2.0, 0.0, 0.0]]))
+    assert torch.allclose(moved[:, :, 2:, : SIZE - 3], pixels[:, :, : SIZE - 2, 3:], atol=1e-4)
+
+
+def test_quarter_turn_and_doubling() -> None:
+    pixels = torch.rand(1, 3, SIZE, SIZE)
+    turned = move(pixels, torch.tensor([[0.0, 0.0, np.pi / 2, 0.0]]))
+    assert torch.allclose(turned, pixels.rot90(1, (2, 3)), atol=1e-3) or torch.allclose(
+        turned, pixels.rot90(-1, (2, 3)), atol=1e-3
+    )
+    ramp = torch.linspace(-1, 1, SIZE).expand(1, 3, SIZE, SIZE)
+    doubled = move(ramp, torch.tensor([[0.0, 0.0, 0.0, 1.0]]))
+    assert torch.allclose(doubled, ramp / 2, atol=1e-4)
+
+
+def test_moves_stay_within_their_limits_and_follow_the_seed() -> None:
+    moves = Moves(shift=4, turn=10, scale=0.1)
+    drawn = moves.draw(3, 1000)
+    assert torch.equal(drawn, moves.draw(3, 1000))
+    assert not torch.equal(drawn, moves.draw(4, 1000))
+    limits = torch.tensor([4, 4, np.deg2rad(10), 0.1])
+    assert bool((drawn.abs() <= limits + 1e-6).all())
+    assert bool((drawn.abs().max(0).values > 0.95 * limits).all())
+    assert bool((drawn.mean(0).abs() < 0.1 * limits).all())
+
+
+# Objective
+
+
+def test_objective_is_the_log_of_whitened_dot_times_power_of_true_cosine() -> None:
+    rng = np.random.default_rng(0)
+    means = rng.standard_normal((3, 5)).astype(np.float32)
+    rows = rng.standard_normal((200, 5)) * np.array([5, 1, 1, 1, 0.2])
+    moments = Moments.empty(5)
+    moments.add(rows)
+    objective = Objective.make(means, moments.second_moment, power=4, ridge=1e-3)
+    activations = (3 * means + 0.1 * rng.standard_normal((3, 5))).astype(np.float32)
+    whitened = means @ power_of_moment(moments.second_moment, -1, 1e-3)
+    whitened /= np.linalg.norm(whitened, axis=1, keepdims=True)
+    dot = (activations * whitened).sum(1) / np.sqrt(np.trace(moments.second_moment))
+    expected = np.log(dot) + 4 * np.log(cosines(activations, means))
+    found = objective(torch.from_numpy(activations)[:, :, None, None])
+    assert np.allclose(found.numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("sign", [0.0, -1.0])
+def test_objective_has_a_slope_where_the_cosine_is_zero_or_less(sign: float) -> None:
+    means = np.eye(4, dtype=np.float32)[:1]
+    objective = Objective.make(means, np.eye(4), power=8, ridge=1e-3)
+    activations = torch.tensor([[0.1 * sign, 1.0, 0.0, 0.0]], requires_grad=True)
+    objective(activations[:, :, None, None]).sum().backward()
+    assert activations.grad is not None
+    assert float(activations.grad[0, 0]) > 1
+
+
+def test_share_brings_in_the_positions_around_the_centre() -> None:
+    means = np.eye(4, dtype=np.float32)[:1]
+    objective = Objective.make(means, np.eye(4), power=2, ridge=1e-3)
+    maps = torch.rand(1, 4, 5, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    objective(maps).sum().backward()
+    assert maps.grad is not None
+    touched = maps.grad.abs().sum((0, 1)) > 0
+    assert touched.sum() == 1
+    assert touched[2, 2]
+    maps.grad = None
+    objective(maps, share=0.5).sum().backward()
+    touched = maps.grad.abs().sum((0, 1)) > 0
+    assert touched[1:4, 1:4].all()
+    assert touched.sum() == 9
+
+
+# The loop
+
+
+def test_icons_agree_with_their_directions(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
+    means, moment = directions
+    icons = draw(network, "linear", means, second_moment=moment, size=SIZE, seeds=np.arange(6))
+    assert isinstance(icons, Icons)
+    assert icons.pixels.shape == (6, SIZE, SIZE, 3)
+    assert icons.pixels.dtype == np.uint8
+    noise = to_bytes(Fourier.make(SIZE).decode(Fourier.make(SIZE).noise(np.arange(6))))
+    before = score(network, "linear", noise, means, second_moment=moment)
+    after = score(network, "linear", icons.pixels, means, second_moment=moment)
+    assert np.median(after.cosine) > 0.95
+    assert np.median(after.cosine) > np.median(before.cosine) + 0.1
+    assert np.median(after.cosine_whitened) > np.median(before.cosine_whitened) + 0.3
+    assert (after.rank == 1).all()
+    assert after.flag == [None] * 6
+
+
+def test_equal_arguments_give_equal_bytes(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
+    means, moment = directions
+    torch.manual_seed(1)
+    first = draw(network, "linear", means, second_moment=moment, size=SIZE, steps=12, seeds=np.arange(6))
+    torch.manual_seed(2)  # the global generator must not matter
+    second = draw(network, "linear", means, second_moment=moment, size=SIZE, steps=12, seeds=np.arange(6))
+    assert np.array_equal(first.pixels, second.pixels)
+    other = draw(network, "linear", means, second_moment=moment, size=SIZE, steps=12, seeds=np.arange(6) + 50)
+    assert not np.array_equal(first.pixels, other.pixels)
+
+
+def test_an_icon_does_not_depend_on_its_company(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
+    means, moment = directions
+    seeds = np.arange(6)
+    together = draw(network, "linear", means, second_moment=moment, size=SIZE, steps=12, seeds=seeds, batch=4)
+    alone = draw(network, "linear", means[5:], second_moment=moment, size=SIZE, steps=12, seeds=seeds[5:])
+    difference = np.abs(together.pixels[5].astype(int) - alone.pixels[0].astype(int))
+    assert difference.mean() < 1  # rounding only
+
+
+def test_start_from_a_parent_beats_noise_and_stays_alike(
+    network: Network, directions: tuple[np.ndarray, np.ndarray]
+) -> None:
+    means, moment = directions
+    spread = np.random.default_rng(0).standard_normal(means.shape).astype(np.float32)
+    children = means + 0.2 * spread * np.linalg.norm(means, axis=1, keepdims=True) / 4
+    seeds = np.arange(6)
+    parents = draw(network, "linear", means, second_moment=moment, size=SIZE, seeds=seeds).pixels
+    some = {"second_moment": moment, "size": SIZE, "steps": 6, "seeds": seeds + 9}
+    started = draw(network, "linear", children, start=parents, **some).pixels
+    from_noise = draw(network, "linear", children, **some).pixels
+    reached = [
+        np.median(score(network, "linear", p, children, second_moment=moment).cosine) for p in (started, from_noise)
+    ]
+    assert reached[0] > reached[1]
+
+    def likeness(one: np.ndarray, other: np.ndarray) -> float:
+        return float(np.corrcoef(one.ravel().astype(float), other.ravel().astype(float))[0, 1])
+
+    assert likeness(started, parents) > likeness(from_noise, parents) + 0.2
+
+
+def test_auto_steps_are_fewer_from_a_start(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
+    means, moment = directions
+    seen: list[int] = []
+    first = draw(network, "linear", means, second_moment=moment, size=SIZE, batch=4, progress=seen.append)
+    assert seen == [4, 6]
+    second = draw(network, "linear", means, second_moment=moment, size=SIZE, start=first.pixels)
+    assert set(first.steps) == {64}
+    assert set(second.steps) == {24}
+
+
+def test_a_flagged_icon_is_tried_again_and_the_better_kept(
+    network: Network, directions: tuple[np.ndarray, np.ndarray]
+) -> None:
+    means, moment = directions
+    black = np.zeros((6, SIZE, SIZE, 3), dtype=np.uint8)  # one step from black leads nowhere
+    icons = draw(network, "linear", means, second_moment=moment, size=SIZE, steps=1, start=black, seeds=np.arange(6))
+    tried_again = icons.seeds != np.arange(6)
+    assert tried_again.any()
+    assert (icons.pixels[tried_again].std(axis=(1, 2)).mean(axis=1) > 0).all()
+
+
+# Scores
+
+
+def test_rank_percentile_and_cosine_are_as_defined(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
+    _, moment = directions
+    pixels = smooth_pictures(5, SIZE, seed=3)
+    own = answers(network, "linear", pixels)
+    every = np.concatenate([-own, own[::-1]])
+    quantiles = np.tile(np.linspace(-1, 1, 101, dtype=np.float32), (5, 1))
+    result = score(
+        network,
+        "linear",
+        pixels,
+        own,
+        second_moment=moment,
+        all_means=every,
+        own_index=np.arange(9, 4, -1),
+        quantiles=quantiles,
+        norms=np.full(5, 1.0, dtype=np.float32),
+    )
+    assert np.allclose(result.cosine, 1, atol=1e-5)
+    assert np.allclose(result.cosine_whitened, 1, atol=1e-4)
+    assert (result.rank == 1).all()
+    assert np.allclose(result.percentile, 100, atol=0.1)
+    assert np.allclose(result.norm, np.linalg.norm(own, axis=1))
+    wrong = score(
+        network,
+        "linear",
+        pixels,
+        -own,
+        second_moment=moment,
+        all_means=every,
+        own_index=np.arange(5),
+        quantiles=quantiles,
+    )
+    assert (wrong.rank == len(every)).mean() >= 0.8  # the opposite direction comes last
+    assert np.allclose(wrong.percentile, 0, atol=0.1)
+    assert wrong.flag == ["low"] * 5
+    assert np.isnan(score(network, "linear", pixels, own, second_moment=moment).percentile).all()
+
+
+def test_percentile_between_quantiles(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
+    means, moment = directions
+    pixels = smooth_pictures(6, SIZE, seed=4)
+    cosine = score(network, "linear", pixels, means, second_moment=moment).cosine
+    members = np.sort(np.concatenate([cosine[:, None] - 0.3, cosine[:, None] + 0.1], axis=1), axis=1)
+    quantiles = np.linspace(members[:, 0], members[:, 1], 101, axis=1).astype(np.float32)
+    found = score(network, "linear", pixels, means, second_moment=moment, quantiles=quantiles).percentile
+    assert np.allclose(found, 75, atol=0.1)
+
+
+def test_robust_cosine_is_the_mean_over_the_moved_pictures(
+    network: Network, directions: tuple[np.ndarray, np.ndarray]
+) -> None:
+    means, moment = directions
+    pixels = smooth_pictures(6, SIZE, seed=5)
+    found = []
+    for each in ROBUST_MOVES.draw(ROBUST_SEED, ROBUST_COUNT):
+        moved = move(from_bytes(pixels), each.expand(6, 4))
+        with torch.no_grad():
+            maps = network.module[:5](network.normalize(moved))
+        found.append(cosines(maps[:, :, maps.shape[2] // 2, maps.shape[3] // 2].numpy(), means))
+    result = score(network, "linear", pixels, means, second_moment=moment, batch=4)
+    assert np.allclose(result.cosine_robust, np.mean(found, axis=0), atol=1e-5)
+    assert Moves(shift=5, turn=10, scale=0.1) == ROBUST_MOVES
+    assert ROBUST_COUNT == 16
+
+
+def test_flags_name_the_worst() -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    pixels[1] = [10, 120, 240]  # flat, though coloured
+    norm = np.array([0.001, 1, 1, 1], dtype=np.float32)
+    cosine = np.array([0.9, 0.9, 0.59, 0.61], dtype=np.float32)
+    assert flags(pixels, cosine, norm, 1.0) == ["dead", "grey", "low", None]
+    assert flags(pixels[3:], np.array([np.nan], dtype=np.float32), norm[3:], 1.0) == ["low"]
+
+
+# The library, and its errors
+
+
+def test_neuron_excites_its_unit_more_than_real_pictures(network: Network) -> None:
+    pixels = neuron(network, "linear", 3, size=SIZE, steps=32)
+    assert pixels.shape == (SIZE, SIZE, 3)
+    reached = answers(network, "linear", pixels[None])[0]
+    usual = answers(network, "linear", smooth_pictures(200, SIZE, seed=6))[:, 3]
+    assert reached[3] > usual.max()
+
+
+def test_render_takes_one_direction_or_many(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
+    means, moment = directions
+    assert render(network, "linear", means[0], size=48, steps=2).shape == (1, 48, 48, 3)
+    pixels = render(network, "linear", means[:2], size=SIZE, second_moment=moment)
+    assert (cosines(answers(network, "linear", pixels), means[:2]) > 0.9).all()
+
+
+def test_bad_input_gets_a_sentence(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
+    means, moment = directions
+    nan = means.copy()
+    nan[4, 2] = np.nan
+    wrong = [
+        ((network, "linear", means[:, :5]), {}, r"expected \(n, 16\)"),
+        ((network, "linear", nan), {}, "Direction 4 holds NaN"),
+        ((network, "linear", 0 * means), {}, "Direction 0 .* all zero"),
+        ((network, "liner", means), {}, "no layer 'liner'. Near names: linear"),
+        ((network, "linear", means), {"size": 2}, "too small"),
+        ((network, "linear", means), {"seeds": np.arange(2)}, "6 directions, but 2 seeds"),
+        ((network, "linear", means), {"start": np.zeros((6, 8, 8, 3), np.uint8)}, "start pictures have shape"),
+        ((network, "linear", means), {"second_moment": np.eye(3)}, r"second moment has shape \(3, 3\)"),
+    ]
+    for arguments, options, sentence in wrong:
+        with pytest.raises(ConfigError, match=sentence):
+            draw(*arguments, **{"second_moment": moment, "size": SIZE, **options})
+    with pytest.raises(ConfigError, match="has no unit 16"):
+        neuron(network, "linear", 16, size=SIZE)
+    unpadded = nn.Sequential(nn.Conv2d(3, 4, 30), nn.Conv2d(4, 4, 3))
+    large = Network("large", unpadded, (), 64, (0.5,) * 3, (0.5,) * 3)
+    with pytest.raises(ConfigError, match="cannot take pictures of 16×16 pixels"):
+        draw(large, "1", np.ones((1, 4), np.float32), second_moment=np.eye(4), size=16)
+
+
+# The demo's network
+
+
+@pytest.fixture(scope="module")
+def efficientnet() -> Network:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    from atlas.networks import load
+
+    return load("efficientnet_lite0", device="cpu")
+
+
+@pytest.mark.parametrize(("layer", "channels"), [("_blocks.4", 40), ("_blocks.10", 112)])
+def test_icons_of_a_real_network(efficientnet: Network, layer: str, channels: int) -> None:
+    rows = answers(efficientnet, layer, smooth_pictures(160, 80, seed=7))
+    moments = Moments.empty(channels)
+    moments.add(rows)
+    means = rows.reshape(4, 40, channels)[:, :3].mean(1)
+    icons = draw(efficientnet, layer, means, second_moment=moments.second_moment, seeds=np.arange(4))
+    result = score(efficientnet, layer, icons.pixels, means, second_moment=moments.second_moment)
+    assert np.median(result.cosine) > 0.85
+    assert np.median(result.cosine_robust) > 0.7
+    assert result.flag == [None] * 4
+    assert (icons.pixels.std(axis=(1, 2)) > 8).all()  # colour and contrast
