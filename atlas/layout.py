@@ -30,6 +30,8 @@ Float64 = NDArray[np.float64]
 # Layers with more channels are projected before neighbours are searched.
 PROJECT_ABOVE = 64
 ENERGY = 0.99
+# Where one direction (a strong mean) holds nearly all energy, this many are kept all the same.
+FEWEST = 16
 # UMAP's own scale for a start: coordinates of some ten units across.
 _START_SPAN = 10.0
 # A row is an outlier when it lies this many widths of the inner 99 % outside of it.
@@ -87,7 +89,7 @@ def fit_projection(moments: Moments) -> Projection:
     values, vectors = np.linalg.eigh(moments.second_moment)
     values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
     held = np.cumsum(values) / max(values.sum(), 1e-30)
-    kept = min(channels, int(np.searchsorted(held, ENERGY)) + 1)
+    kept = min(channels, max(int(np.searchsorted(held, ENERGY)) + 1, FEWEST))
     return Projection(np.ascontiguousarray(vectors[:, :kept], dtype=np.float32), float(held[kept - 1]))
 
 
@@ -238,38 +240,3 @@ def unit_box(layouts: Sequence[Float32]) -> list[Float32]:
             finite = np.isfinite(layout).all(1)
             out[finite, axis] = np.interp(layout[finite, axis].astype(np.float64), values, moved)
     return boxed
-
-
-def quality(
-    rows: Float32, coordinates: Float32, *, neighbors: int = 15, sample: int = 1000, seed: int = 0
-) -> dict[str, float]:
-    """Trustworthiness (Venna & Kaski 2001) and neighbour recall of a map, over ``sample`` rows against all kept rows.
-
-    Distances in the full space are cosine distances of ``rows`` (n, channels); in the map they are Euclidean.
-    """
-    kept = np.flatnonzero(np.isfinite(coordinates).all(1))
-    k = min(neighbors, (len(kept) - 1) // 2)
-    if k < 1:
-        return {"trustworthiness": 1.0, "recall": 1.0}
-    vectors, points = unit_rows(rows[kept]), coordinates[kept].astype(np.float32)
-    chosen = np.random.default_rng(seed).choice(len(kept), min(sample, len(kept)), replace=False)
-    penalty, shared = 0.0, 0
-    map_index = faiss.IndexFlatL2(2)
-    map_index.add(np.ascontiguousarray(points))
-    _, near_all = map_index.search(np.ascontiguousarray(points[chosen]), k + 1)
-    for query, near in zip(chosen, near_all):
-        near = near[near != query][:k]
-        cosines = vectors @ vectors[query]
-        cosines[query] = np.inf
-        ranks = np.array([(cosines > cosines[other]).sum() for other in near])  # the row itself counts, so 1 is nearest
-        penalty += float(np.maximum(ranks - k, 0).sum())
-        shared += int((ranks <= k).sum())
-    n = len(kept)
-    worst = len(chosen) * k * (2 * n - 3 * k - 1) / 2
-    return {"trustworthiness": 1 - penalty / max(worst, 1e-12), "recall": shared / (len(chosen) * k)}
-
-
-def distance_between(first: Float32, second: Float32) -> float:
-    """The median distance between the two places of the same row, in shares of the map's side."""
-    apart = np.linalg.norm(first - second, axis=1)
-    return float(np.nanmedian(apart)) if np.isfinite(apart).any() else float("nan")

@@ -22,11 +22,10 @@ def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
     box = json.loads((run.folder("layout") / "box.json").read_text(encoding="utf-8"))["layers"]
     layers: dict[str, Any] = {}
     for layer in config.layers:
-        fit = json.loads((run.folder("layout") / f"fit-{layer}.json").read_text(encoding="utf-8"))
         layers[layer] = {
             "layout": {
-                "trustworthiness": fit["trustworthiness"],
-                "recall": fit["recall"],
+                "trustworthiness": box[layer]["trustworthiness"],
+                "recall": box[layer]["recall"],
                 "dropped_share": box[layer]["dropped_share"],
                 "dropped": box[layer]["dropped"],
                 "alignment": box[layer]["alignment"],

@@ -113,21 +113,23 @@ class RunDirectory:
         Nothing is deleted.
         """
         folder = self.folder(stage)
+        for leftover in folder.rglob(".*.tmp"):  # of a process that was killed while it wrote
+            leftover.unlink(missing_ok=True)
         known = self.read_manifest().get("stages", {}).get(stage, {}).get("key")
-        if known == key:
-            return
-        if folder.exists():
+        if folder.exists() and known != key:
             aside = folder.with_name(f"{folder.name}.{(known or 'unknown')[:8]}")
             count = 1
             while aside.exists():
                 count += 1
                 aside = folder.with_name(f"{folder.name}.{(known or 'unknown')[:8]}-{count}")
             folder.rename(aside)
+        if known != key:
+            stages = {**self.read_manifest().get("stages", {}), stage: {"key": key}}
+            self.update_manifest(stages=stages)
+        # After run.json: a crash in between leaves no folder, and the next start comes by here again.
         returning = folder.with_name(f"{folder.name}.{key[:8]}")
-        if returning.exists():
+        if returning.exists() and not folder.exists():
             returning.rename(folder)
-        stages = {**self.read_manifest().get("stages", {}), stage: {"key": key}}
-        self.update_manifest(stages=stages)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -180,9 +182,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_marker(path: Path, *, key: str, files: list[Path], **facts: Any) -> None:
-    """Vouch for ``files`` (all in the marker's folder or below it): bytes and sha256 of each, and ``facts``."""
+    """Vouch for ``files`` (as paths from the marker's folder): bytes and sha256 of each, and ``facts``."""
     listed = {
-        file.relative_to(path.parent).as_posix(): {"bytes": file.stat().st_size, "sha256": digest_file(file)}
+        os.path.relpath(file, path.parent): {"bytes": file.stat().st_size, "sha256": digest_file(file)}
         for file in files
     }
     write_json(path, {"key": key, "files": listed, **facts})

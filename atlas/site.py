@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from atlas import __version__
 from atlas.config import Config
 from atlas.errors import AtlasError
 from atlas.images import Box, Listing, PictureError, backdrop, cut_view, open_picture
@@ -23,6 +21,7 @@ from atlas.report import read_icons
 from atlas.rundir import RunDirectory, atomic, write_json
 from atlas.store import iterate, read_metadata, to_numpy
 from atlas.tiles import Icons, TileFormat, write_combined_pyramid, write_grid_pyramid
+from atlas.versions import versions
 
 FORMAT = 1
 TOP_CLASSES = 5
@@ -51,19 +50,27 @@ def icon_source(run: RunDirectory, layer: str, grid: int) -> Icons:
     return icon
 
 
-def write_combined(run: RunDirectory, config: Config, layer: str) -> None:
-    """The pyramid whose zoom levels each show their own cells."""
+def write_combined(run: RunDirectory, config: Config, layer: str) -> list[Path]:
+    """The pyramid whose zoom levels each show their own cells; returns its files."""
     sources = {grid: icon_source(run, layer, grid) for grid in config.cells.grids}
-    write_combined_pyramid(run.folder("publish") / layer / "atlas.dzi", sources, form=tile_format(config))
+    pyramid = run.folder("publish") / layer / "atlas.dzi"
+    write_combined_pyramid(pyramid, sources, form=tile_format(config))
+    return _pyramid_files(pyramid)
 
 
-def write_grid(run: RunDirectory, config: Config, layer: str, grid: int) -> None:
-    """One grid alone: its pyramid of icons, and cells.json."""
+def _pyramid_files(pyramid: Path) -> list[Path]:
+    tiles = pyramid.with_name(f"{pyramid.stem}_files").rglob("*.webp")
+    return [pyramid, *sorted(tiles)]
+
+
+def write_grid(run: RunDirectory, config: Config, layer: str, grid: int) -> list[Path]:
+    """One grid alone: its pyramid of icons, and cells.json; returns the files."""
     folder = run.site_grid(layer, grid)
     write_grid_pyramid(folder / "icons.dzi", icon_source(run, layer, grid), grid=grid, form=tile_format(config))
     facts = cell_facts(run, config, layer, grid)
     with atomic(folder / "cells.json") as temporary:
         temporary.write_text(json.dumps(facts, separators=(",", ":")), encoding="utf-8")
+    return [folder / "cells.json", *_pyramid_files(folder / "icons.dzi")]
 
 
 def cell_facts(run: RunDirectory, config: Config, layer: str, grid: int) -> dict[str, Any]:
@@ -103,8 +110,9 @@ def _top_classes(table: Any, config: Config) -> tuple[list[list[int]], list[list
     return best.tolist(), np.round(values, 5).tolist()
 
 
-def write_patches(run: RunDirectory, config: Config, listing: Listing, layer: str, grid: int) -> int:
-    """A pyramid like the icons', whose cells show their nearest real patch; returns how many could not be cut again."""
+def write_patches(run: RunDirectory, config: Config, listing: Listing, layer: str, grid: int) -> tuple[list[Path], int]:
+    """A pyramid like the icons', whose cells show their nearest real patch; returns its files, and how many patches
+    could not be cut again."""
     table = pq.read_table(
         run.cells(layer),
         columns=["row", "col", "exemplars"],
@@ -133,8 +141,9 @@ def write_patches(run: RunDirectory, config: Config, listing: Listing, layer: st
         data = patches.get(nearest.get((row, col), (-1, -1, -1)))
         return None if data is None else np.asarray(Image.open(BytesIO(data)))
 
-    write_grid_pyramid(run.site_grid(layer, grid) / "patches.dzi", patch, grid=grid, form=tile_format(config))
-    return failed
+    pyramid = run.site_grid(layer, grid) / "patches.dzi"
+    write_grid_pyramid(pyramid, patch, grid=grid, form=tile_format(config))
+    return _pyramid_files(pyramid), failed
 
 
 def patch_box(box: Box, x: int, y: int, metadata: dict[str, Any]) -> Box:
@@ -179,15 +188,17 @@ def viewer_folder() -> Path:
     return folder
 
 
-def write_page(run: RunDirectory, config: Config, report: dict[str, Any]) -> None:
-    """Copy the built page and write atlas.json last: a site without it is not finished."""
+def write_page(run: RunDirectory, config: Config, report: dict[str, Any]) -> list[Path]:
+    """Copy the built page and write atlas.json last: a site without it is not finished. Returns the page's files."""
     target = run.folder("publish")
-    built = viewer_folder()
+    built, files = viewer_folder(), []
     for file in sorted(path for path in built.rglob("*") if path.is_file() and not path.name.startswith(".")):
         copy = target / file.relative_to(built)
         with atomic(copy) as temporary:
             shutil.copyfile(file, temporary)
+        files.append(copy)
     write_json(target / "atlas.json", atlas_facts(run, config, report))
+    return [*files, target / "atlas.json"]
 
 
 def atlas_facts(run: RunDirectory, config: Config, report: dict[str, Any]) -> dict[str, Any]:
@@ -236,9 +247,3 @@ def _grid_facts(grid: int, facts: dict[str, Any]) -> dict[str, Any]:
         "median_cosine": icons["median_cosine"],
         "flagged": round(icons["n"] * (icons["flagged_share"] or 0)),
     }
-
-
-def versions() -> dict[str, str]:
-    """Versions of this project and of what its figures depend on."""
-    names = ("torch", "torchvision", "umap-learn", "faiss-cpu", "dask", "pyarrow", "numpy", "pillow")
-    return {"activation-atlas": __version__, **{name: version(name) for name in names}}

@@ -1,8 +1,8 @@
 """Streaming moments of a layer, and the whitening transform made from them.
 
 Channels of a layer are correlated and of very different scale, so a plain dot product mostly asks for the common
-directions. Whitening takes that out: the activation atlas (Carter et al. 2019) optimises whitened directions. The moments
-are uncentred, because a cosine is taken from the origin.
+directions. Whitening takes that out: the activation atlas (Carter et al. 2019) optimises whitened directions. The
+moments are uncentred, because a cosine is taken from the origin.
 """
 
 from __future__ import annotations

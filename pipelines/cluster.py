@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 
 import dask
 from distributed import Client, LocalCluster
@@ -49,6 +50,7 @@ def connect(config: ClusterConfig) -> Iterator[Client]:
 
 def _start_workers(workers: int) -> LocalCluster:
     """Start processes that a Ctrl-C in the terminal does not reach: the client ends them, once, in order."""
+    resource_tracker.ensure_running()  # multiprocessing's helper; starting it later would unblock the signal again
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by Dask's thread and its processes
     try:
         return LocalCluster(

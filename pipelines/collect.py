@@ -7,7 +7,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas import __version__
 from atlas.collect import Failure, collect_shard, shard_views
 from atlas.config import Config
 from atlas.errors import AtlasError
@@ -15,6 +14,7 @@ from atlas.images import Listing
 from atlas.networks import Layer, Network
 from atlas.rundir import RunDirectory, atomic, read_marker, write_marker
 from atlas.store import FAILURES, SCHEMA_VERSION
+from atlas.versions import versions
 from pipelines import worker
 from pipelines.stage import Item, Summary
 
@@ -91,7 +91,7 @@ def metadata(network: Network, layer: Layer, listing: Listing, config: Config) -
         "classes": list(network.classes),
         "labels": list(listing.label_names),
         "seed": config.seed,
-        "version": __version__,
+        "versions": versions(),
     }
 
 

@@ -5,6 +5,8 @@ box.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,9 @@ from numpy.typing import NDArray
 
 from atlas.config import Config
 from atlas.errors import AtlasError
-from atlas.layout import SCHEMA, distance_between, fit_layout, fit_projection, project, quality, read_moments, unit_box
+from atlas.layout import SCHEMA, fit_layout, fit_projection, project, read_moments, unit_box
 from atlas.neighbors import save_index
+from atlas.quality import distance_between, quality
 from atlas.rundir import RunDirectory, atomic, write_marker
 from atlas.store import iterate, read_metadata
 from pipelines.cluster import available_cores
@@ -67,7 +70,6 @@ def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
         save_index(fit.index, temporary)
     with atomic(files[3]) as temporary, temporary.open("wb") as file:
         np.savez(file, coordinates=fit.coordinates, dropped=fit.dropped.astype(str), fitted=fit.fitted)
-    facts: dict[str, float] = quality(rows, fit.coordinates, seed=config.seed)
     write_marker(
         run.folder(NAME) / f"{item.id}.json",
         key=run.stage_key(NAME),
@@ -76,9 +78,12 @@ def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
         channels=len(moments.total),
         projected=projection.components.shape[1],
         energy=projection.energy,
-        **facts,
     )
     return Summary(len(rows))
+
+
+def _activations(run: RunDirectory, layer: str) -> Iterator[NDArray[np.floating]]:
+    return (block["activation"] for block in iterate(run.shards(layer), ["activation"]))
 
 
 def _box(run: RunDirectory, config: Config) -> Summary:
@@ -110,6 +115,7 @@ def _box(run: RunDirectory, config: Config) -> Summary:
             pq.write_table(table.select(SCHEMA.names).cast(SCHEMA), temporary, compression="zstd")
         counts = Counter(reason for reason in dropped[number].tolist() if reason is not None)
         layers[layer] = {
+            **quality(partial(_activations, run, layer), boxed[number], seed=config.seed),
             "dropped": dict(sorted(counts.items())),
             "dropped_share": float(1 - kept.mean()),
             "alignment": distance_between(boxed[number], boxed[number - 1]) if number and config.layout.align else None,

@@ -32,8 +32,9 @@ from atlas.images import Listing, list_images
 from atlas.networks import Layer, Network, describe_layer, load
 from atlas.report import build_report
 from atlas.rundir import STAGES, RunDirectory, digest_values, read_marker, write_json
-from atlas.site import versions, viewer_folder
+from atlas.site import viewer_folder
 from atlas.store import SCHEMA_VERSION
+from atlas.versions import versions
 from atlas.visualize.optimize import STEPS, STEPS_FROM_START
 from pipelines import cells, collect, layout, publish, render
 from pipelines.cluster import available_cores, connect

@@ -32,17 +32,17 @@ def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
 
 def run_item(item: Item) -> Summary:
     run, config = item.open()
-    marker = markers(item, run, config)[0]
     facts: dict[str, object] = {}
     if item.id == _PAGE:
-        site.write_page(run, config, json.loads(run.report.read_text(encoding="utf-8")))
+        files = site.write_page(run, config, json.loads(run.report.read_text(encoding="utf-8")))
     else:
         layer, part = item.id.rsplit("/", 1)
         if part == "atlas":
-            site.write_combined(run, config, layer)
+            files = site.write_combined(run, config, layer)
         else:
             grid = int(part.removeprefix("grid-"))
-            site.write_grid(run, config, layer, grid)
-            facts["patches_failed"] = site.write_patches(run, config, worker.listing(run.listing), layer, grid)
-    write_marker(marker, key=run.stage_key(NAME), files=[], **facts)
+            patches, failed = site.write_patches(run, config, worker.listing(run.listing), layer, grid)
+            files = site.write_grid(run, config, layer, grid) + patches
+            facts["patches_failed"] = failed
+    write_marker(markers(item, run, config)[0], key=run.stage_key(NAME), files=files, **facts)
     return Summary(1)

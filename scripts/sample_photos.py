@@ -1,4 +1,4 @@
-"""Write the photos that scikit-image and scikit-learn carry in their packages into a folder: python sample_photos.py FOLDER."""
+"""Write the photos that scikit-image and scikit-learn carry into a folder: python sample_photos.py FOLDER."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The whole way, from pictures to site: a small network through real Dask workers, killed and resumed; then the demo's."""
+"""The whole way, from pictures to site: a small network on real Dask workers, killed and resumed; then the demo's."""
 
 import json
 import os
@@ -116,9 +116,13 @@ def atlas_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 def contents(directory: RunDirectory, stages: tuple[str, ...] = STAGES) -> dict[str, str]:
-    """sha256 of every file of the stages' folders; atlas.json and the report in it tell of this run's speed."""
+    """sha256 of every file of the stages' folders, but for atlas.json (it tells of this run's speed) and its marker."""
     files = [path for stage in stages for path in sorted(directory.folder(stage).rglob("*")) if path.is_file()]
-    return {str(path.relative_to(directory.path)): digest_file(path) for path in files if path.name != "atlas.json"}
+    return {
+        str(path.relative_to(directory.path)): digest_file(path)
+        for path in files
+        if path.name not in ("atlas.json", "page.json")
+    }
 
 
 @pytest.fixture(scope="session")
@@ -420,7 +424,7 @@ def test_two_runs_in_one_folder_are_refused(workshop: Path, scheduler: str) -> N
 
 
 def test_the_demo_network_on_real_pictures(tmp_path: Path) -> None:
-    """EfficientNet-Lite0 with its weights over a few photos, through all stages; what the cells say is true of the photos."""
+    """EfficientNet-Lite0 with its weights over a few photos, through all stages; the cells tell the truth of them."""
     from skimage import data
 
     pictures = tmp_path / "pictures"

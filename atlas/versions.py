@@ -1,0 +1,11 @@
+"""Which versions a result was made with."""
+
+from importlib.metadata import version
+
+from atlas import __version__
+
+
+def versions() -> dict[str, str]:
+    """Versions of this project and of what its figures depend on."""
+    names = ("torch", "torchvision", "umap-learn", "faiss-cpu", "dask", "pyarrow", "numpy", "pillow")
+    return {"activation-atlas": __version__, **{name: version(name) for name in names}}
