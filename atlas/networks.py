@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from atlas.errors import ConfigError
+from atlas.folding import fold_batch_norms
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -362,80 +362,6 @@ def _digest(module: nn.Module) -> str:
         digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def fold_batch_norms(module: nn.Module, probe: Tensor, *, keep: Sequence[str] = ()) -> int:
-    """Fold every batch norm into the convolution that feeds it, in place; returns how many.
-
-    Which convolution feeds which norm is seen in a forward pass of ``probe``, so custom convolution classes and any
-    control flow work; a folded norm becomes Identity and the module tree stays, so hooks keep their names. A norm whose
-    folding would change the outputs (its convolution feeds something else too) stays as it is.
-    """
-    names = {child: name for name, child in module.named_modules()}
-    producers: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensor is kept so that its id stays its own
-    calls: dict[nn.Module, int] = {}
-    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
-
-    def watch(child: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        calls[child] = calls.get(child, 0) + 1
-        if isinstance(child, nn.Conv2d):
-            producers[id(output)] = (child, output)
-        elif inputs and id(inputs[0]) in producers:
-            pairs.append((producers[id(inputs[0])][0], child))  # type: ignore[arg-type]
-
-    watched = [child for child in module.modules() if isinstance(child, nn.Conv2d | nn.BatchNorm2d)]
-    handles = [child.register_forward_hook(watch) for child in watched]
-    try:
-        before = module(probe)
-    finally:
-        for handle in handles:
-            handle.remove()
-    producers.clear()
-    pairs = [
-        (conv, norm)
-        for conv, norm in pairs
-        if calls[conv] == calls[norm] == 1 and names[conv] not in keep and norm.track_running_stats
-    ]
-
-    def fold(chosen: Sequence[tuple[nn.Conv2d, nn.BatchNorm2d]]) -> bool:
-        """Fold all of ``chosen``, or none of them where the outputs would differ."""
-        old = [(conv, conv.weight, conv.bias, norm) for conv, norm in chosen]
-        for conv, norm in chosen:
-            fused = fuse_conv_bn_eval(conv, norm)
-            conv.weight, conv.bias = fused.weight.requires_grad_(False), fused.bias
-            if conv.bias is not None:
-                conv.bias.requires_grad_(False)
-            _replace(module, names[norm], _rest_of(norm))
-        if torch.allclose(before, module(probe), rtol=1e-3, atol=1e-3 * float(before.abs().max())):
-            return True
-        for conv, weight, bias, norm in reversed(old):
-            conv.weight, conv.bias = weight, bias
-            _replace(module, names[norm], norm)
-        return False
-
-    return len(pairs) if fold(pairs) else sum(fold([pair]) for pair in pairs)
-
-
-class _Activated(nn.Module):
-    """What is left of timm's norm with an activation inside, once the norm is folded; its parts keep their names."""
-
-    def __init__(self, norm: nn.BatchNorm2d) -> None:
-        super().__init__()
-        self.drop: Any = norm.drop
-        self.act: Any = norm.act
-
-    def forward(self, maps: Tensor) -> Tensor:
-        activated: Tensor = self.act(self.drop(maps))
-        return activated
-
-
-def _rest_of(norm: nn.BatchNorm2d) -> nn.Module:
-    return _Activated(norm) if hasattr(norm, "drop") and hasattr(norm, "act") else nn.Identity()
-
-
-def _replace(module: nn.Module, name: str, child: nn.Module) -> None:
-    parent, _, last = name.rpartition(".")
-    setattr(module.get_submodule(parent), last, child)
 
 
 def map_layers(network: Network, limit: int = 24) -> list[str]:

@@ -47,7 +47,7 @@ make_venv() {
 ensure_environment() {
     local extras=$1 python stamp
     python=$(find_python)
-    stamp=$({ cat pyproject.toml scripts/build_viewer.py; find atlas/viewer -type f -not -path '*/node_modules/*' -not -path '*/dist/*' | sort | xargs cat; } | sha256sum | cut -c1-16)
+    stamp=$({ cat pyproject.toml scripts/build_viewer.py; find atlas/viewer -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -name dist.sha256 | sort | xargs cat; } | sha256sum | cut -c1-16)
     [ -x .venv/bin/python ] || make_venv "$python"
     if [ ! -f ".venv/installed-$extras-$stamp" ] || [ ! -f atlas/viewer/dist/index.html ]; then
         say "Installing into .venv (torch is large: about 6 GB and some minutes) …"

@@ -10,8 +10,9 @@ from small_network import SmallNetwork, factory, odd_factory
 from torch import nn
 
 from atlas.errors import ConfigError
+from atlas.folding import fold_batch_norms
 from atlas.images import cut_view, open_picture, view_box
-from atlas.networks import Network, _torchvision, describe_layer, fold_batch_norms, imagenet_classes, load, map_layers
+from atlas.networks import Network, _torchvision, describe_layer, imagenet_classes, load, map_layers
 
 
 def pictures_of(network: Network, count: int = 3) -> torch.Tensor:
