@@ -13,6 +13,7 @@ import random
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -190,3 +191,15 @@ def cut_view(
         ground = Image.new("RGBA", view.size, (*backdrop, 255))
         view = Image.alpha_composite(ground, view).convert("RGB")
     return np.array(view)
+
+
+def encode_png(pixels: NDArray[np.uint8], *, level: int = 6) -> bytes:
+    """uint8 RGB (h, w, 3) as PNG; ``level`` of compression from 0 (quick) to 9 (small)."""
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=level)
+    return file.getvalue()
+
+
+def decode_png(data: bytes) -> NDArray[np.uint8]:
+    """uint8 RGB (h, w, 3) of a PNG."""
+    return np.asarray(Image.open(BytesIO(data)).convert("RGB"))

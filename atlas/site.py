@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image
 
 from atlas.config import Config
 from atlas.errors import AtlasError
-from atlas.images import Box, Listing, PictureError, backdrop, cut_view, open_picture
+from atlas.images import Box, Listing, PictureError, backdrop, cut_view, decode_png, encode_png, open_picture
 from atlas.report import read_icons
 from atlas.rundir import RunDirectory, atomic, write_json
 from atlas.store import iterate, read_metadata, to_numpy
@@ -45,7 +43,7 @@ def icon_source(run: RunDirectory, layer: str, grid: int) -> Icons:
 
     def icon(row: int, col: int) -> Pixels | None:
         data = found.get((row, col))
-        return None if data is None else np.asarray(Image.open(BytesIO(data)).convert("RGB"))
+        return None if data is None else decode_png(data)
 
     return icon
 
@@ -135,11 +133,11 @@ def write_patches(run: RunDirectory, config: Config, listing: Listing, layer: st
         for view, draw, box, x, y in rows:
             ground = backdrop(config.seed, listing.keys[image_id], view)
             cut = cut_view(picture, patch_box(box, x, y, metadata), config.render.size, ground)
-            patches[image_id, view, draw] = _png(cut)
+            patches[image_id, view, draw] = encode_png(cut, level=1)
 
     def patch(row: int, col: int) -> Pixels | None:
         data = patches.get(nearest.get((row, col), (-1, -1, -1)))
-        return None if data is None else np.asarray(Image.open(BytesIO(data)))
+        return None if data is None else decode_png(data)
 
     pyramid = run.site_grid(layer, grid) / "patches.dzi"
     write_grid_pyramid(pyramid, patch, grid=grid, form=tile_format(config))
@@ -170,12 +168,6 @@ def _rows_of(
                 found = (key[1], key[2], (x0, y0, x1, y1), int(block["x"][index]), int(block["y"][index]))
                 rows.setdefault(key[0], []).append(found)
     yield from sorted(rows.items())
-
-
-def _png(pixels: Pixels) -> bytes:
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
-    return file.getvalue()
 
 
 def viewer_folder() -> Path:

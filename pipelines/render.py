@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image
 
 from atlas.config import Config
 from atlas.grid import morton
+from atlas.images import encode_png
 from atlas.rundir import RunDirectory, atomic, write_marker
 from atlas.store import to_numpy
 from atlas.visualize import draw, score
@@ -130,7 +129,7 @@ def run_item(item: Item) -> Summary:
             "grid": np.full(len(mine), grid),
             "row": row[mine],
             "col": col[mine],
-            "png": [_png(pixels) for pixels in icons.pixels],
+            "png": [encode_png(pixels) for pixels in icons.pixels],
             "size": np.full(len(mine), settings.size),
             "seed": icons.seeds,
             "steps": icons.steps,
@@ -160,15 +159,5 @@ def _parents(
     for name in item.after:
         table = pq.read_table(run.folder(NAME) / f"{name}.parquet", columns=["row", "col", "png"])
         for parent in table.to_pylist():
-            pictures[parent["row"], parent["col"]] = decode_png(parent["png"])
+            pictures[parent["row"], parent["col"]] = decodepng(parent["png"])
     return np.stack([pictures[r // 2, c // 2] for r, c in zip(row.tolist(), col.tolist())])
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
-def decode_png(data: bytes) -> NDArray[np.uint8]:
-    return np.asarray(Image.open(BytesIO(data)).convert("RGB"))

@@ -300,3 +300,41 @@ def test_a_cat_is_a_cat_and_coffee_is_espresso(
     with torch.no_grad():
         logits = efficientnet.module(efficientnet.from_bytes(torch.from_numpy(pixels[None])))
     assert efficientnet.classes[int(np.argmax(logits[0]))] in expected
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "norms"),
+    [
+        ("timm/resnet18", "layer3", 20),
+        ("timm/efficientnet_lite0", "blocks.3", 49),  # norms with an activation inside
+        ("torchvision/googlenet", "inception4a", 57),
+        ("torchvision/mobilenet_v2", "features.7", 52),
+    ],
+)
+def test_networks_of_the_libraries_load_from_a_checkpoint(tmp_path: Path, name: str, layer: str, norms: int) -> None:
+    """One word in the YAML and a state dict on disk; the answers are those of the plain module."""
+    import timm
+    import torchvision
+
+    short = name.partition("/")[2]
+    torch.manual_seed(1)
+    if name.startswith("timm/"):
+        module = timm.create_model(short, pretrained=False)
+    else:
+        extra = {"aux_logits": False, "init_weights": False, "transform_input": True} if short == "googlenet" else {}
+        module = torchvision.models.get_model(short, weights=None, **extra)
+    for child in module.modules():  # statistics that are not the identity, so that folding has something to do
+        if isinstance(child, nn.BatchNorm2d):
+            child.running_mean.normal_(std=0.1)
+            child.running_var.uniform_(0.8, 1.2)
+    torch.save(module.state_dict(), tmp_path / "weights.pt")
+    network = load(name, checkpoint=str(tmp_path / "weights.pt"), size=96)
+    assert network.folded == norms
+    assert network.classes == imagenet_classes()
+    inputs = pictures_of(network)
+    with torch.no_grad():
+        expected = module.eval()(inputs)
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(network.module(inputs), expected, rtol=1e-3, atol=1e-3 * scale)
+    described = describe_layer(network, layer)
+    assert network.activations(inputs, layer).shape == (3, described.channels, described.height, described.width)

@@ -178,15 +178,18 @@ def test_a_row_with_a_hole_is_refused(tmp_path: Path) -> None:
 def test_it_opens_in_pandas_polars_and_duckdb_as_it_is(shard: tuple[Path, dict[str, Any]]) -> None:
     path, given = shard
     first = [float(value) for value in given["activation"][0]]
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     frame = pandas.read_parquet(path, columns=["image", "label", "activation", "box"])
     assert frame["image"][0] == "folder/0.png"
     assert frame["activation"][0].tolist() == first
     assert frame["box"][1].tolist() == [1, 1, 21.5, 21.5]
     assert int(frame["label"].isna().sum()) == sum(label is None for label in given["label"])
-    polars = pytest.importorskip("polars")
+    import polars
+
     assert [float(value) for value in polars.read_parquet(path)["activation"][0]] == first
-    duckdb = pytest.importorskip("duckdb")
+    import duckdb
+
     row = duckdb.sql(f"select activation, box, label from '{path}' where image_id = 0 and view = 0").fetchall()[0]
     assert [float(value) for value in row[0]] == first
     assert list(row[1]) == [0, 0, 20.5, 20.5]

@@ -378,7 +378,6 @@ def test_bad_input_gets_a_sentence(network: Network, directions: tuple[np.ndarra
 
 @pytest.fixture(scope="module")
 def efficientnet() -> Network:
-    pytest.importorskip("efficientnet_lite_pytorch")
     from atlas.networks import load
 
     return load("efficientnet_lite0", device="cpu")

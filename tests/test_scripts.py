@@ -1,0 +1,84 @@
+"""The scripts beside the package: what they write, and how they answer mistakes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+CHECKOUT = Path(__file__).parent.parent
+
+
+def script(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, cwd=CHECKOUT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["/no/such/folder"], "There is no folder /no/such/folder."),
+        (["one", "two"], "scripts/demo takes one folder of pictures, or nothing; it was given 2 words."),
+    ],
+)
+def test_demo_answers_mistakes_before_it_installs_anything(arguments: list[str], told: str) -> None:
+    done = script("scripts/demo", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(told)
+
+
+def test_demo_tells_how_it_is_called() -> None:
+    done = script("scripts/demo", "--help")
+    assert done.returncode == 0
+    assert "scripts/demo FOLDER     your own pictures" in done.stdout
+
+
+def test_sample_photos_are_those_of_the_packages(tmp_path: Path) -> None:
+    from skimage import data
+
+    done = script(sys.executable, "scripts/sample_photos.py", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    names = {path.stem for path in tmp_path.glob("*.png")}
+    assert {"astronaut", "chelsea", "coffee", "china", "flower"} <= names
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "coffee.png")), data.coffee())
+
+
+def test_picture_lays_the_icons_on_the_grid(tmp_path: Path) -> None:
+    from atlas.images import encode_png
+    from pipelines.render import SCHEMA
+
+    colours = {(0, 1): (250, 20, 20), (1, 2): (20, 250, 20)}
+    rows = [
+        {
+            **dict.fromkeys(SCHEMA.names, 0),
+            "row": row,
+            "col": col,
+            "png": encode_png(np.full((10, 10, 3), colour, np.uint8)),
+            "flag": None,
+        }
+        for (row, col), colour in colours.items()
+    ]
+    folder = tmp_path / "run/icons/layer/grid-004"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / "part-00000.parquet")
+    out = tmp_path / "picture.png"
+    done = script(
+        sys.executable,
+        "scripts/picture.py",
+        str(tmp_path / "run"),
+        "--layer",
+        "layer",
+        "--grid",
+        "4",
+        "--out",
+        str(out),
+    )
+    assert done.returncode == 0, done.stderr
+    pixels = np.asarray(Image.open(out))
+    assert pixels.shape == (20, 20, 3), "cut to the cells that are drawn"
+    assert pixels[5, 5].tolist() == [250, 20, 20]
+    assert pixels[15, 15].tolist() == [20, 250, 20]
+    assert pixels[15, 5].tolist() == [247, 247, 245]
