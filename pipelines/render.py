@@ -159,5 +159,5 @@ def _parents(
     for name in item.after:
         table = pq.read_table(run.folder(NAME) / f"{name}.parquet", columns=["row", "col", "png"])
         for parent in table.to_pylist():
-            pictures[parent["row"], parent["col"]] = decodepng(parent["png"])
+            pictures[parent["row"], parent["col"]] = decode_png(parent["png"])
     return np.stack([pictures[r // 2, c // 2] for r, c in zip(row.tolist(), col.tolist())])
