@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from atlas.config import Config
 from atlas.grid import morton
-from atlas.images import encode_png
+from atlas.images import decode_png, encode_png
 from atlas.rundir import RunDirectory, atomic, write_marker
 from atlas.store import to_numpy
 from atlas.visualize import draw, score
