@@ -44,12 +44,12 @@ def run_item(item: Item) -> Summary:
     run, config = item.open()
     if item.id == _FAILURES:
         return _gather_failures(item, run, config)
-    listing = worker.listing(run.listing)
-    network, layers = worker.network(config), worker.layers(config)
+    listing = worker.listing(run)
+    network, layers = worker.network(run, config), worker.layers(run, config)
     views = shard_views(int(item.id.removeprefix("part-")), len(listing), config.images.crops, images_per_shard(config))
     paths = {layer.name: run.store(layer.name) / f"{item.id}.parquet" for layer in layers}
     rows, failures = collect_shard(
-        worker.observer(config.network.model_dump_json(), config.layers),
+        worker.observer(run, config),
         layers,
         listing,
         config,

@@ -41,7 +41,7 @@ def run_item(item: Item) -> Summary:
             files = site.write_combined(run, config, layer)
         else:
             grid = int(part.removeprefix("grid-"))
-            patches, failed = site.write_patches(run, config, worker.listing(run.listing), layer, grid)
+            patches, failed = site.write_patches(run, config, worker.listing(run), layer, grid)
             files = site.write_grid(run, config, layer, grid) + patches
             facts["patches_failed"] = failed
     write_marker(markers(item, run, config)[0], key=run.stage_key(NAME), files=files, **facts)

@@ -93,7 +93,7 @@ def _level(path: Path, grid: int, min_count: int, _key: str) -> dict[str, NDArra
 def run_item(item: Item) -> Summary:
     run, config = item.open()
     layer, grid, part = split(item)
-    network = worker.network(config)
+    network = worker.network(run, config)
     key = run.stage_key(NAME)
     level = _level(run.cells(layer), grid, config.cells.min_count, key)
     row, col = drawn_cells(run.cells(layer), grid, config.cells.min_count)

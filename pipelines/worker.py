@@ -1,4 +1,7 @@
-"""What a worker process keeps between items: the network, its layers, the pictures' listing."""
+"""What a worker process keeps between items: the network, its layers, the pictures' listing.
+
+Workers of a standing cluster outlive a run, so what is kept is known by its digest, never by its path alone.
+"""
 
 from __future__ import annotations
 
@@ -12,39 +15,62 @@ import torch
 from atlas.allocator import keep_memory
 from atlas.collect import Observer
 from atlas.config import Config
+from atlas.errors import AtlasError
 from atlas.images import Listing
 from atlas.networks import Layer, Network, describe_layer, load
+from atlas.rundir import RunDirectory
 
 
-def network(config: Config) -> Network:
+def network(run: RunDirectory, config: Config) -> Network:
     """The run's network, loaded once a process and given ``cluster.threads`` threads."""
     torch.set_num_threads(config.cluster.threads)
-    return _network(config.network.model_dump_json(), config.layers)
+    return _network(*_known(run, config))
+
+
+def layers(run: RunDirectory, config: Config) -> list[Layer]:
+    """What the run's layers look like, in the order of the configuration."""
+    return list(_layers(*_known(run, config)))
+
+
+def observer(run: RunDirectory, config: Config) -> Observer:
+    """An observer of the run's layers."""
+    return _observer(*_known(run, config))
+
+
+def listing(run: RunDirectory) -> Listing:
+    """The run's listing."""
+    return _listing(run.listing, run.listing.stat().st_mtime_ns)
+
+
+def _known(run: RunDirectory, config: Config) -> tuple[str, tuple[str, ...], str]:
+    return config.network.model_dump_json(), config.layers, run.read_manifest()["network"]["sha256"]
 
 
 @lru_cache(maxsize=1)
-def _network(settings: str, keep: tuple[str, ...]) -> Network:
+def _network(settings: str, keep: tuple[str, ...], digest: str) -> Network:
     keep_memory()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return load(**json.loads(settings), keep=keep)
-
-
-def layers(config: Config) -> list[Layer]:
-    return list(_layers(config.network.model_dump_json(), config.layers))
+        loaded = load(**json.loads(settings), keep=keep)
+    if loaded.digest != digest:
+        raise AtlasError(
+            f"network: a worker loads other weights for {loaded.name} than this process did. Give all machines the same "
+            "checkpoint and the same versions, and the workers a fresh start."
+        )
+    return loaded
 
 
 @lru_cache(maxsize=1)
-def _layers(settings: str, names: tuple[str, ...]) -> tuple[Layer, ...]:
-    loaded = _network(settings, names)
+def _layers(settings: str, names: tuple[str, ...], digest: str) -> tuple[Layer, ...]:
+    loaded = _network(settings, names, digest)
     return tuple(describe_layer(loaded, name) for name in names)
 
 
 @lru_cache(maxsize=1)
-def observer(settings: str, names: tuple[str, ...]) -> Observer:
-    return Observer(_network(settings, names), names)
+def _observer(settings: str, names: tuple[str, ...], digest: str) -> Observer:
+    return Observer(_network(settings, names, digest), names)
 
 
 @lru_cache(maxsize=1)
-def listing(path: Path) -> Listing:
+def _listing(path: Path, _written: int) -> Listing:
     return Listing.load(path)

@@ -303,6 +303,18 @@ def test_a_changed_grid_keeps_the_store_and_moves_the_cells_aside(workshop: Path
     assert set(pq.read_table(directory.cells("last"))["grid"].to_pylist()) == set(GRIDS)
 
 
+def test_workers_that_outlive_a_run_do_not_mix_it_with_the_next(workshop: Path, scheduler: str) -> None:
+    """The same folder, other pictures and other weights: a worker must not use what it kept from before."""
+    limited = configure(workshop, scheduler, "standing", images={"limit": 5})
+    directory = run(limited, until="collect")
+    first = pq.read_table(directory.shards("last"))
+    run(configure(workshop, scheduler, "standing", images={"limit": 9, "shuffle": False}), until="collect")
+    listing = pq.read_table(directory.listing)["image"].to_pylist()
+    second = pq.read_table(directory.shards("last"))
+    assert set(second["image"].to_pylist()) == set(listing) - {"discs/broken.png"}
+    assert first.num_rows < second.num_rows
+
+
 def test_a_lost_shard_is_made_again_with_equal_bytes(workshop: Path, scheduler: str) -> None:
     config = configure(workshop, scheduler, "lost")
     directory = run(config, until="collect")
