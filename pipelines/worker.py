@@ -54,8 +54,8 @@ def _network(settings: str, keep: tuple[str, ...], digest: str) -> Network:
         loaded = load(**json.loads(settings), keep=keep)
     if loaded.digest != digest:
         raise AtlasError(
-            f"network: a worker loads other weights for {loaded.name} than this process did. Give all machines the same "
-            "checkpoint and the same versions, and the workers a fresh start."
+            f"network: a worker loads other weights for {loaded.name} than this process did. Give all machines the "
+            "same checkpoint and versions, and start the workers anew."
         )
     return loaded
 
