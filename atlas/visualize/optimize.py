@@ -27,7 +27,7 @@ POWER = 8.0
 RIDGE = 1e-3
 BATCH = 16
 # Steps from noise, and from a picture that already shows nearly the same.
-STEPS, STEPS_FROM_START = 64, 24
+STEPS, STEPS_FROM_START = 64, 40
 RATE = 0.1
 # A picture to begin with is taken at this contrast: a finished one is partly saturated, where nothing can move.
 START_CONTRAST = 0.7
@@ -70,7 +70,7 @@ def draw(
 
     ``means``: float32 (n, channels), raw means of the cells' activations at ``layer``. ``second_moment``: float64
     (channels, channels), the layer's uncentred Σ. ``size``: side in pixels. ``steps``: by default 64 from noise and
-    24 from ``start``. ``power`` of the cosine and ``ridge`` of the whitening: see objective.py. ``start``: uint8
+    40 from ``start``. ``power`` of the cosine and ``ridge`` of the whitening: see objective.py. ``start``: uint8
     (n, size, size, 3), pictures to begin with, such as those of the parent cells. ``seeds``: (n,), the noise and the
     moves of each icon; icons with equal seeds begin alike. ``batch``: icons in one tensor. ``progress`` is called with
     the number of icons done.
