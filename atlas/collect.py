@@ -259,6 +259,7 @@ def cut_views(listing: Listing, image_id: int, config: Config, size: int, views:
     key = listing.keys[image_id]
     try:
         picture = open_picture(Path(listing.source) / key)
+        alpha = np.asarray(picture.getchannel("A")) if picture.mode == "RGBA" else None
         cut = []
         for view in views:
             box = view_box(
@@ -268,6 +269,7 @@ def cut_views(listing: Listing, image_id: int, config: Config, size: int, views:
                 seed=config.seed,
                 key=key,
                 view=view,
+                alpha=alpha,
             )
             cut.append(View(image_id, view, box, cut_view(picture, box, size, backdrop(config.seed, key, view))))
     except PictureError as error:

@@ -28,6 +28,9 @@ from atlas.rundir import atomic, digest_values
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp"})
 
+# A view of a transparent picture should show this share of it, and is drawn so often at the most.
+_COVER, _ATTEMPTS = 0.7, 8
+
 Box = tuple[float, float, float, float]
 
 
@@ -155,21 +158,47 @@ def _as_rgb(upright: Image.Image) -> Image.Image:
     return upright.convert("RGBA" if transparent else "RGB")
 
 
-def view_box(size: tuple[int, int], *, crops: int, scale: tuple[float, float], seed: int, key: str, view: int) -> Box:
+def view_box(
+    size: tuple[int, int],
+    *,
+    crops: int,
+    scale: tuple[float, float],
+    seed: int,
+    key: str,
+    view: int,
+    alpha: NDArray[np.uint8] | None = None,
+) -> Box:
     """The square (x0, y0, x1, y1) of view number ``view`` in a picture of ``size`` (width, height), in source pixels.
 
     With one crop a picture it is the largest centred square; with more, a random square whose side is a share of the
-    picture's shorter side, drawn evenly from ``scale``.
+    picture's shorter side, drawn evenly from ``scale``. With ``alpha`` (h, w), a square that shows mostly what is
+    transparent is drawn anew, up to eight times; the fullest one counts.
     """
-    width, height = size
-    side = float(min(width, height))
     if crops == 1:
+        width, height = size
+        side = float(min(width, height))
         left, top = (width - side) / 2, (height - side) / 2
-    else:
-        share, _ = unit_hash(seed, key, view, "side")
-        side = max(1.0, round(side * (scale[0] + share * (scale[1] - scale[0]))))
-        across, down = unit_hash(seed, key, view, "corner")
-        left, top = round(across * (width - side)), round(down * (height - side))
+        return (left, top, left + side, top + side)
+    best, fullest = (0.0, 0.0, 0.0, 0.0), -1.0
+    for attempt in range(1 if alpha is None else _ATTEMPTS):
+        box = _random_square(size, scale, (seed, key, view, attempt))
+        if alpha is None:
+            return box
+        x0, y0, x1, y1 = map(int, box)
+        cover = float(alpha[y0:y1, x0:x1].mean()) / 255
+        if cover > fullest:
+            best, fullest = box, cover
+        if cover >= _COVER:
+            break
+    return best
+
+
+def _random_square(size: tuple[int, int], scale: tuple[float, float], draw: tuple[str | int, ...]) -> Box:
+    width, height = size
+    share, _ = unit_hash(*draw, "side")
+    side = max(1.0, round(min(width, height) * (scale[0] + share * (scale[1] - scale[0]))))
+    across, down = unit_hash(*draw, "corner")
+    left, top = round(across * (width - side)), round(down * (height - side))
     return (float(left), float(top), left + side, top + side)
 
 

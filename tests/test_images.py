@@ -221,3 +221,21 @@ def test_backdrops_come_again_and_differ_by_view() -> None:
     assert len(set(colours)) > 190
     assert all(0 <= value <= 255 for colour in colours for value in colour)
     assert np.array(colours).max(1).min() >= round(0.3 * 255) - 1  # never black
+
+
+def test_views_of_transparent_pictures_show_the_picture() -> None:
+    """A disc in the middle of nothing: nearly all views show mostly the disc, wherever it lies."""
+    y, x = np.mgrid[0:200, 0:300]
+    alpha = np.where((x - 210) ** 2 + (y - 90) ** 2 < 70**2, 255, 0).astype(np.uint8)
+    settings = {"crops": 50, "scale": (0.3, 0.5), "seed": 3, "key": "disc.png"}
+
+    def covers(given: np.ndarray | None) -> np.ndarray:
+        boxes = [view_box((300, 200), view=view, alpha=given, **settings) for view in range(50)]  # type: ignore[arg-type]
+        return np.array([alpha[int(y0) : int(y1), int(x0) : int(x1)].mean() / 255 for x0, y0, x1, y1 in boxes])
+
+    assert covers(alpha).mean() > covers(None).mean() + 0.25
+    assert (covers(alpha) > 0.5).mean() > 0.9
+    np.testing.assert_array_equal(covers(alpha), covers(alpha))
+    whole = np.full((200, 300), 255, np.uint8)
+    plain = [view_box((300, 200), view=view, **settings) for view in range(9)]  # type: ignore[arg-type]
+    assert [view_box((300, 200), view=view, alpha=whole, **settings) for view in range(9)] == plain  # type: ignore[arg-type]
