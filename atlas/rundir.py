@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,8 +114,11 @@ class RunDirectory:
         Nothing is deleted.
         """
         folder = self.folder(stage)
-        for leftover in folder.rglob(".*.tmp"):  # of a process that was killed while it wrote
-            leftover.unlink(missing_ok=True)
+        for leftover in sorted(folder.rglob(".*.tmp")):  # of a process that was killed while it wrote
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
         known = self.read_manifest().get("stages", {}).get(stage, {}).get("key")
         if folder.exists() and known != key:
             aside = folder.with_name(f"{folder.name}.{(known or 'unknown')[:8]}")

@@ -93,7 +93,7 @@ def _write(dzi: Path, grids: Mapping[int, Icons], form: TileFormat) -> Pyramid:
         raise ValueError(f"a tile of {form.tile_size} px does not hold whole icons of {form.icon_size} px")
     dzi.parent.mkdir(parents=True, exist_ok=True)
     side = max(grids) * form.icon_size
-    with tempfile.TemporaryDirectory(prefix=f".{dzi.stem}-", dir=dzi.parent) as temporary:
+    with tempfile.TemporaryDirectory(prefix=f".{dzi.stem}-", suffix=".tmp", dir=dzi.parent) as temporary:
         built = Path(temporary) / dzi.name
         with _TileWriter(_files(built), form) as writer:
             _write_levels(grids, form, writer)
