@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from atlas.config import Config
+from atlas.errors import ConfigError
 from atlas.images import Box, Listing, PictureError, backdrop, cut_view, open_picture, unit_hash, view_box
 from atlas.networks import Layer, Network
 from atlas.store import ShardWriter, schema
@@ -93,6 +94,11 @@ class Observer:
                 handle.remove()
         before: dict[str, list[nn.Module]] = {}
         for layer, module in modules.items():
+            if finished.count(module) > 1:
+                raise ConfigError(
+                    f"layers: {layer} of {network.name} is called {finished.count(module)} times in one pass, so it "
+                    "has no map of its own. Choose the block around it."
+                )
             earlier = finished[: finished.index(module)]
             whole = [child for child in earlier if finished.count(child) == 1]
             inside = {inner for child in whole for inner in child.modules() if inner is not child}
@@ -101,14 +107,25 @@ class Observer:
         return before
 
     def observe(self, inputs: Tensor, positions: dict[str, Tensor], *, attributions: bool) -> Observation:
-        """Ask for ``positions[layer]``, shape (n, draws, 2) as (y, x), of normalised ``inputs`` (n, 3, h, w)."""
+        """Ask for ``positions[layer]``, shape (n, draws, 2) as (y, x), of normalised ``inputs`` (n, 3, h, w).
+
+        Raises ConfigError when attributions are asked of a network that has no forward derivative.
+        """
         with torch.no_grad():
             if not attributions:
                 maps, logits = self._plain(inputs)
                 return Observation(
                     logits.cpu(), {layer: _at(maps[layer], positions[layer]).cpu() for layer in self.layers}, {}
                 )
-            return self._dual(inputs, positions)
+            try:
+                return self._dual(inputs, positions)
+            except (NotImplementedError, RuntimeError) as error:
+                if "forward" not in str(error) and "jvp" not in str(error):
+                    raise
+                raise ConfigError(
+                    f"collect.attributions: {self.network.name} cannot be differentiated forwards ({error}). Run it "
+                    "without, with --set collect.attributions=false."
+                ) from error
 
     def seconds_per_view(self, layers: Sequence[Layer], *, draws: int, attributions: bool, views: int = 8) -> float:
         """How long a view takes here and now, measured on one batch after another to warm up."""

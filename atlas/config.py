@@ -30,6 +30,12 @@ class NetworkConfig(_Section):
     mean: Annotated[tuple[float, ...], Field(min_length=3, max_length=3)] | None = None
     std: Annotated[tuple[float, ...], Field(min_length=3, max_length=3)] | None = None
 
+    @field_validator("checkpoint", "classes")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        """Workers may have been started in another folder."""
+        return None if path is None else str(Path(path).expanduser().absolute())
+
 
 class ImagesConfig(_Section):
     """Where the pictures are and how views are cut from them."""
@@ -110,7 +116,7 @@ class Config(_Section):
     """A whole run. See configs/reference.yaml for what each key means."""
 
     out: str
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=4_000_000_000)] = 0
     network: NetworkConfig
     layers: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
     images: ImagesConfig

@@ -17,7 +17,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import curve_fit
-from umap.umap_ import fuzzy_simplicial_set, simplicial_set_embedding
 
 from atlas.config import LayoutConfig
 from atlas.neighbors import build_index, knn_graph, nearest, unit_rows
@@ -171,6 +170,8 @@ def _start(rows: Float32, previous: Float32 | None, generator: np.random.Generat
 
 
 def _umap(rows: Float32, index: faiss.Index, start: Float32, config: LayoutConfig, *, seed: int) -> Float32:
+    from umap.umap_ import fuzzy_simplicial_set, simplicial_set_embedding  # seconds of compiling: only where it is used
+
     neighbors = min(config.neighbors, len(rows) - 1)
     if neighbors < 2:
         return start

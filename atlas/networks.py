@@ -136,6 +136,8 @@ class Network:
             ) from error
         started = time.monotonic()
         step()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         return (time.monotonic() - started) / pictures
 
 
@@ -293,13 +295,17 @@ def _factory(name: str) -> Network:
         sys.path.insert(0, str(Path.cwd()))
     try:
         factory: Callable[[], nn.Module] = getattr(importlib.import_module(path), attribute)
-    except ImportError as error:
-        raise ConfigError(
-            f"Network {name!r}: module {path!r} cannot be imported ({error}). Install it, or run from its folder."
-        ) from error
     except AttributeError as error:
         raise ConfigError(f"Network {name!r}: module {path!r} has no {attribute!r}.") from error
-    module = factory()
+    except Exception as error:  # whatever the user's own module raises
+        raise ConfigError(
+            f"Network {name!r}: module {path!r} cannot be imported ({type(error).__name__}: {error}). Install it, run "
+            "from its folder, or mend it."
+        ) from error
+    try:
+        module = factory()
+    except Exception as error:  # whatever the user's own factory raises
+        raise ConfigError(f"Network {name!r}: the factory failed ({type(error).__name__}: {error}).") from error
     if not isinstance(module, nn.Module):
         raise ConfigError(f"Network {name!r}: the factory returned {type(module).__name__}, expected an nn.Module.")
     return Network(name, module, (), 224, IMAGENET_MEAN, IMAGENET_STD)

@@ -16,7 +16,7 @@ from atlas.config import Config
 from atlas.errors import AtlasError
 from atlas.images import Box, Listing, PictureError, backdrop, cut_view, decode_png, encode_png, open_picture
 from atlas.report import read_icons
-from atlas.rundir import RunDirectory, atomic, write_json
+from atlas.rundir import RunDirectory, atomic, digest_file, digest_values, write_json
 from atlas.store import iterate, read_metadata, to_numpy
 from atlas.tiles import Icons, TileFormat, write_combined_pyramid, write_grid_pyramid
 from atlas.versions import versions
@@ -180,6 +180,13 @@ def viewer_folder() -> Path:
     return folder
 
 
+def viewer_digest() -> str:
+    """sha256 of the built page: a page that was built anew is published anew."""
+    folder = viewer_folder()
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest_values([[path.relative_to(folder).as_posix(), digest_file(path)] for path in files])
+
+
 def write_page(run: RunDirectory, config: Config, report: dict[str, Any]) -> list[Path]:
     """Copy the built page and write atlas.json last: a site without it is not finished. Returns the page's files."""
     target = run.folder("publish")
@@ -220,7 +227,7 @@ def atlas_facts(run: RunDirectory, config: Config, report: dict[str, Any]) -> di
         "tile_size": tile_format(config).tile_size,
         "layers": layers,
         "provenance": {
-            "images": Path(config.images.source).name,
+            "images": Path(config.images.source).absolute().name,
             "views": report["collect"]["views"],
             "seed": config.seed,
             "created": run.read_manifest().get("created"),

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
 import dask
+import torch
 from distributed import Client, LocalCluster
 
 from atlas.allocator import ENVIRONMENT
@@ -40,7 +41,7 @@ def connect(config: ClusterConfig) -> Iterator[Client]:
                 )
             yield client
         return
-    workers = config.workers or max(1, available_cores() // config.threads)
+    workers = default_workers(config)
     # A worker works on one item at a time; inside it, torch uses ``threads`` threads. No memory limit: a worker that
     # Dask kills in the middle of an item only starts the item again.
     settings = dask.config.set(_local_settings(config.threads))
@@ -63,6 +64,13 @@ def _start_workers(workers: int) -> LocalCluster:
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def default_workers(config: ClusterConfig) -> int:
+    """Processes of a local cluster: as asked, else one where torch has a GPU, else one for each core."""
+    if config.workers is not None:
+        return config.workers
+    return 1 if torch.cuda.is_available() else max(1, available_cores() // config.threads)
 
 
 def available_cores() -> int:

@@ -21,15 +21,24 @@ from pipelines.stage import Item, Summary
 NAME = "collect"
 UNIT = "views"
 _FAILURES = "failures"
+# Runs too small for full shards have about this many, of at least so many rows.
+MOST_SHARDS, FEWEST_ROWS = 64, 512
 
 
-def images_per_shard(config: Config) -> int:
-    """Whole pictures in a shard: as many as its rows allow, at least one."""
-    return max(1, config.collect.rows_per_shard // (config.collect.positions_per_image * config.images.crops))
+def images_per_shard(config: Config, pictures: int) -> int:
+    """Whole pictures in a shard of a run over ``pictures``: at least one, at most what rows_per_shard allows.
+
+    Small runs get smaller shards, down to 512 rows, so that there are some for every worker; how many workers there are
+    plays no part, since the shards must be the same for all.
+    """
+    rows_per_image = config.collect.positions_per_image * config.images.crops
+    rows = min(config.collect.rows_per_shard, max(FEWEST_ROWS, -(-pictures * rows_per_image // MOST_SHARDS)))
+    return max(1, rows // rows_per_image)
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
-    shards = -(-len(Listing.load(run.listing)) // images_per_shard(config))
+    pictures = len(Listing.load(run.listing))
+    shards = -(-pictures // images_per_shard(config, pictures))
     items = [Item(f"part-{shard:05d}", NAME, run=str(run.path)) for shard in range(shards)]
     return [*items, Item(_FAILURES, NAME, tuple(item.id for item in items), str(run.path))]
 
@@ -46,7 +55,9 @@ def run_item(item: Item) -> Summary:
         return _gather_failures(item, run, config)
     listing = worker.listing(run)
     network, layers = worker.network(run, config), worker.layers(run, config)
-    views = shard_views(int(item.id.removeprefix("part-")), len(listing), config.images.crops, images_per_shard(config))
+    views = shard_views(
+        int(item.id.removeprefix("part-")), len(listing), config.images.crops, images_per_shard(config, len(listing))
+    )
     paths = {layer.name: run.store(layer.name) / f"{item.id}.parquet" for layer in layers}
     rows, failures = collect_shard(
         worker.observer(run, config),

@@ -32,12 +32,12 @@ from atlas.images import Listing, list_images
 from atlas.networks import Layer, Network, describe_layer, load
 from atlas.report import build_report
 from atlas.rundir import STAGES, RunDirectory, digest_values, read_marker, write_json
-from atlas.site import viewer_folder
+from atlas.site import viewer_digest, viewer_folder
 from atlas.store import SCHEMA_VERSION
 from atlas.versions import versions
 from atlas.visualize.optimize import STEPS, STEPS_FROM_START
 from pipelines import cells, collect, layout, publish, render
-from pipelines.cluster import available_cores, connect
+from pipelines.cluster import connect, default_workers
 from pipelines.stage import Item, Outcome, Stage, Summary, run_stage
 
 _MODULES: dict[str, ModuleType] = {
@@ -65,16 +65,16 @@ def run(
     Raises ConfigError for what cannot be done, AtlasError for what failed and can be resumed.
     """
     console = console or Console()
-    directory = RunDirectory(Path(config.out).expanduser())
+    directory = RunDirectory(Path(config.out).expanduser().absolute())  # workers may stand in another folder
+    _say(console, f"[bold]{config.out}[/bold]: reading the pictures' names and loading the network …")
+    prepared = prepare(config, directory)
+    if until == "publish":
+        viewer_folder()
+    _show_plan(config, directory, prepared, console)
+    if dry_run:
+        _say(console, "Nothing was run (--dry-run).")
+        return directory
     with directory.lock():
-        console.print(f"[bold]{directory.path}[/bold]: reading the pictures' names and loading the network …")
-        prepared = prepare(config, directory)
-        if until == "publish":
-            viewer_folder()
-        _show_plan(config, directory, prepared, console)
-        if dry_run:
-            console.print("Nothing was run (--dry-run).")
-            return directory
         _write_start(config, directory, prepared)
         _run_stages(config, directory, prepared, STAGES[: STAGES.index(until) + 1], console)
         _show_end(config, directory, until, console)
@@ -96,7 +96,7 @@ def prepare(config: Config, directory: RunDirectory) -> Prepared:
             warnings.simplefilter("ignore")
             network = load(**config.network.model_dump(), keep=config.layers)
     except ConfigError as error:
-        problems.append(f"network: {error}")
+        problems.append(str(error))
     if network is not None:
         for name in config.layers:
             try:
@@ -146,6 +146,7 @@ def stage_keys(config: Config, directory: RunDirectory, prepared: Prepared, stag
     values = config.plain()
     if stage == "collect":
         network = {key: value for key, value in values["network"].items() if key != "checkpoint"}
+        network["classes"] = list(prepared.network.classes)
         collecting = {key: value for key, value in values["collect"].items() if key != "max_failure_share"}
         views = {key: values["images"][key] for key in ("crops", "crop_scale")}
         return digest_values(
@@ -162,9 +163,7 @@ def stage_keys(config: Config, directory: RunDirectory, prepared: Prepared, stag
     if stage == "cells":
         marker = read_marker(directory.folder("layout") / "box.json", above) or {}
         return digest_values(stage, above, values["cells"], marker.get("files"))
-    return digest_values(
-        stage, above, values.get(stage), versions()["activation-atlas"] if stage == "publish" else None
-    )
+    return digest_values(stage, above, values.get(stage), viewer_digest() if stage == "publish" else None)
 
 
 def _run_stages(
@@ -254,13 +253,18 @@ def _show_plan(config: Config, directory: RunDirectory, prepared: Prepared, cons
             f"{layer.effective_receptive_field} px of {network.size}",
         )
     table.add_row("cells", f"grids of {', '.join(map(str, config.cells.grids))} a side; about {icons:,} icons")
-    table.add_row(
-        "estimate", f"about {max(1, round(seconds / 60))} min and {disk / 1e9:.1f} GB, as this machine is now"
-    )
+    size = f"{disk / 1e9:.1f} GB" if disk > 1e9 else f"{max(1, round(disk / 1e6))} MB"
+    table.add_row("estimate", f"about {max(1, round(seconds / 60))} min and {size}, as this machine is now")
     done = [name for name in STAGES if (directory.folder(name)).exists()]
     if done:
-        table.add_row("found", f"{', '.join(done)} of an earlier run; what is finished is kept")
+        kept = "what fits this configuration is kept and gone on with, the rest is moved aside"
+        table.add_row("found", f"{', '.join(done)} of an earlier run; {kept}")
     console.print(table)
+
+
+def _say(console: Console, sentence: str) -> None:
+    """A line for the person; a terminal may wrap it, a log does not."""
+    console.print(sentence, soft_wrap=True, highlight=False)
 
 
 def _expected_cells(grid: int, rows: int, min_count: int) -> int:
@@ -270,7 +274,8 @@ def _expected_cells(grid: int, rows: int, min_count: int) -> int:
 def _estimate(config: Config, prepared: Prepared, views: int, rows: int, icons: int) -> tuple[float, float]:
     """Seconds and bytes: one batch of views and one step of icons are timed, the rest is arithmetic."""
     torch.set_num_threads(config.cluster.threads)
-    workers = config.cluster.workers or max(1, available_cores() // config.cluster.threads)
+    workers = default_workers(config.cluster)
+    shards = -(-len(prepared.listing) // collect.images_per_shard(config, len(prepared.listing)))
     network, names = prepared.network, config.layers
     collecting = config.collect
     view_seconds = Observer(network, names).seconds_per_view(
@@ -280,7 +285,8 @@ def _estimate(config: Config, prepared: Prepared, views: int, rows: int, icons: 
     classes = len(network.classes) if config.collect.attributions else 0
     store = rows * sum(2 * (layer.channels + classes) + 40 for layer in prepared.layers)
     layout_seconds = len(names) * (_LAYOUT_START + rows * _LAYOUT_SECONDS)
-    return (views * view_seconds + icons * icon_seconds) / workers + layout_seconds, store + icons * _ICON_BYTES
+    collect_seconds = views * view_seconds / min(workers, shards)
+    return collect_seconds + icons * icon_seconds / workers + layout_seconds, store + icons * _ICON_BYTES
 
 
 def _icon_seconds(network: Network, layer: str, config: Config) -> float:
@@ -291,7 +297,7 @@ def _icon_seconds(network: Network, layer: str, config: Config) -> float:
 
 def _show_end(config: Config, directory: RunDirectory, until: str, console: Console) -> None:
     if STAGES.index(until) < STAGES.index("render"):
-        console.print(f"Done until {until}: {directory.folder(until)}")
+        _say(console, f"Done until {until}: {directory.folder(until)}")
         return
     report = build_report(directory, config)
     failed = report["collect"]["failures"]
@@ -309,16 +315,21 @@ def _show_end(config: Config, directory: RunDirectory, until: str, console: Cons
     console.print(table)
     for layer, facts in report["layers"].items():
         layout_facts = facts["layout"]
-        console.print(
+        _say(
+            console,
             f"{layer}: trustworthiness {layout_facts['trustworthiness']:.3f}, neighbour recall "
             f"{layout_facts['recall']:.2f}, "
-            f"{layout_facts['dropped_share']:.1%} of the rows left off the map"
+            f"{layout_facts['dropped_share']:.1%} of the rows left off the map",
         )
     if failed:
-        console.print(
-            f"{failed:,} of {report['collect']['views']:,} views failed; the reasons are in {directory.failures}"
+        _say(console, f"{failed:,} of {report['collect']['views']:,} views failed; see {directory.failures}")
+    if not any(icons["n"] for facts in report["layers"].values() for icons in facts["icons"].values()):
+        _say(
+            console,
+            f"No icon was drawn: no cell has cells.min_count = {config.cells.min_count} rows. Take more pictures or "
+            "images.crops, coarser cells.grids, or a lower cells.min_count.",
         )
     if until == "publish":
-        console.print(f"Done. Open the atlas with:  [bold]python -m atlas.serve {directory.path}[/bold]")
+        _say(console, f"Done. Open the atlas with:  [bold]python -m atlas.serve {config.out}[/bold]")
     else:
-        console.print(f"Done until {until}: {directory.folder(until)}")
+        _say(console, f"Done until {until}: {directory.folder(until)}")

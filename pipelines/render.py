@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from atlas.config import Config
 from atlas.grid import morton
-from atlas.images import decode_png, encode_png
+from atlas.images import decode_png, encode_png, unit_hash
 from atlas.rundir import RunDirectory, atomic, write_marker
 from atlas.store import to_numpy
 from atlas.visualize import draw, score
+from atlas.visualize.parents import blend, coarser_cells
 from atlas.whitening import Moments
 from pipelines import worker
 from pipelines.stage import Item, Summary
@@ -61,7 +62,7 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
             for first in range(0, len(row), batch):
                 name = f"{layer}/grid-{grid:03d}/part-{first // batch:05d}"
                 cells = list(zip(row[first : first + batch].tolist(), col[first : first + batch].tolist()))
-                after = {coarser[r // 2, c // 2] for r, c in cells} if coarser else set()
+                after = {coarser[around] for r, c in cells for around in coarser_cells(r, c) if around in coarser}
                 finer.update(dict.fromkeys(cells, name))
                 items.append(Item(name, NAME, tuple(sorted(after)), str(run.path)))
             coarser = finer
@@ -111,7 +112,7 @@ def run_item(item: Item) -> Summary:
         power=settings.power,
         ridge=settings.ridge,
         start=parents,
-        seeds=np.full(len(mine), config.seed),
+        seeds=np.array([icon_seed(config.seed, grid, *cell) for cell in zip(row[mine].tolist(), col[mine].tolist())]),
     )
     scores = score(
         network,
@@ -151,7 +152,7 @@ def run_item(item: Item) -> Summary:
 def _parents(
     run: RunDirectory, config: Config, item: Item, row: NDArray[np.int64], col: NDArray[np.int64]
 ) -> NDArray[np.uint8] | None:
-    """The pictures of the parent cells, uint8 (n, size, size, 3); None at the coarsest grid."""
+    """What the icons start from, uint8 (n, size, size, 3): the coarser pictures around; None at the coarsest grid."""
     _, grid, _ = split(item)
     if grid == config.cells.grids[0]:
         return None
@@ -160,4 +161,9 @@ def _parents(
         table = pq.read_table(run.folder(NAME) / f"{name}.parquet", columns=["row", "col", "png"])
         for parent in table.to_pylist():
             pictures[parent["row"], parent["col"]] = decode_png(parent["png"])
-    return np.stack([pictures[r // 2, c // 2] for r, c in zip(row.tolist(), col.tolist())])
+    return np.stack([blend(pictures, r, c) for r, c in zip(row.tolist(), col.tolist())])
+
+
+def icon_seed(seed: int, grid: int, row: int, col: int) -> int:
+    """The seed of an icon's noise: its own, so that what sisters share is what the layer sees in both."""
+    return int(unit_hash(seed, grid, row, col)[0] * 2**31)

@@ -7,6 +7,7 @@ output and return a few numbers; no vector travels through the scheduler. An ite
 from __future__ import annotations
 
 import resource
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +20,9 @@ from distributed.scheduler import KilledWorker
 from atlas.config import Config
 from atlas.errors import AtlasError
 from atlas.rundir import RunDirectory, read_marker
+
+# A worker with several threads gets several items, but hooks on one network, and numba under UMAP, bear only one.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,8 @@ def _work(run_item: Callable[[Item], Summary], item: Item, after: list[Summary |
         if isinstance(earlier, AtlasError):
             return earlier
     try:
-        summary = run_item(item)
+        with _ONE_AT_A_TIME:
+            summary = run_item(item)
     except AtlasError as error:
         return error
     return replace(summary, peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)

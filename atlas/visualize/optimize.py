@@ -30,7 +30,9 @@ BATCH = 16
 STEPS, STEPS_FROM_START = 64, 40
 RATE = 0.1
 # A picture to begin with is taken at this contrast: a finished one is partly saturated, where nothing can move.
-START_CONTRAST = 0.7
+START_CONTRAST = 0.5
+# … with this much noise on top, in units of the first noise: what the picture showed must be found again, not kept.
+START_NOISE = 5.0
 BETAS = (0.5, 0.95)
 MOVES = Moves(shift=6, turn=6, scale=0.06)
 # Added to the seed of an icon that is tried again.
@@ -104,6 +106,7 @@ def draw(
             begin = fourier.noise(seeds)
         else:
             begin = fourier.encode(from_bytes(start, network.device)) * START_CONTRAST
+            begin = begin + fourier.noise(seeds) * START_NOISE
         moves = MOVES.draw_each(seeds, length)
         return _climb(network, layer, objective.take(rows), fourier, begin, moves, unseen), length
 
