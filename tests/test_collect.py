@@ -397,3 +397,20 @@ def test_a_shard_whose_views_all_failed_is_an_empty_file(
         (listing.keys[image], view) for image, of_image in views.items() for view in of_image
     ]
     assert pq.read_table(paths["residual"]).num_rows == 0
+
+
+def test_small_runs_have_smaller_shards_and_none_is_over_the_limit() -> None:
+    from atlas.config import validate
+    from pipelines.collect import images_per_shard
+
+    def rows(pictures: int, crops: int = 1, **collect: int) -> int:
+        values = {"out": "x", "network": {"name": "n"}, "layers": ["l"], "collect": collect}
+        config = validate({**values, "images": {"source": "s", "crops": crops}}, "test")
+        return images_per_shard(config, pictures) * crops * config.collect.positions_per_image
+
+    assert rows(100) == 512
+    assert rows(1_000_000) == 15_625
+    assert rows(100_000_000) == 65_536
+    assert rows(1_000_000, rows_per_shard=1000) == 1000
+    assert rows(549, crops=20) == 500
+    assert rows(10, crops=3000, rows_per_shard=1000) == 3000, "a picture is not cut in two"

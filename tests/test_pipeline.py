@@ -59,6 +59,41 @@ def make():
 """
 
 
+# Networks that cannot be taken as they are.
+ODD = """
+import torch
+from torch import nn
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu, self.head = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.relu(self.conv(self.relu(x))).mean((2, 3)))
+
+
+class Square(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x):
+        return x * x
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient
+
+
+class Custom(Twice):
+    def forward(self, x):
+        return self.head(Square.apply(self.conv(x)).mean((2, 3)))
+
+
+def make():
+    CODE
+"""
+
+
 def paint_pictures(folder: Path, count: int = 24) -> None:
     """Pictures with some structure: stripes, discs and gradients in two class folders, one of them half transparent."""
     generator = np.random.default_rng(5)
@@ -313,6 +348,59 @@ def test_workers_that_outlive_a_run_do_not_mix_it_with_the_next(workshop: Path, 
     second = pq.read_table(directory.shards("last"))
     assert set(second["image"].to_pylist()) == set(listing) - {"discs/broken.png"}
     assert first.num_rows < second.num_rows
+
+
+def test_workers_with_several_threads_do_one_item_at_a_time(workshop: Path, scheduler: str) -> None:
+    """Hooks on one network bear one thread: a worker with four gives the bytes of one with one."""
+    directory = run(configure(workshop, scheduler, "single"), until="collect")
+    with LocalCluster(
+        n_workers=1, threads_per_worker=4, processes=True, dashboard_address=":0", memory_limit=0
+    ) as crowded:
+        config = configure(workshop, crowded.scheduler_address, "crowded")
+        other = run(config, until="collect")
+    assert contents(other, ("collect",)) == contents(directory, ("collect",))
+
+
+def test_sisters_are_pictures_of_their_own(undisturbed: RunDirectory) -> None:
+    """Each icon has its own seed and its own directions: no two are the same picture."""
+    icons = pq.read_table(sorted(undisturbed.icons("last", 8).glob("*.parquet"))).to_pylist()
+    assert len({icon["png"] for icon in icons}) == len(icons)
+    assert len({icon["seed"] for icon in icons}) == len(icons)
+
+
+def test_a_run_without_icons_says_why(workshop: Path, tmp_path: Path) -> None:
+    paint_pictures(tmp_path / "one", 1)
+    done = atlas_run(
+        workshop,
+        "tiny.yaml",
+        "--set",
+        f"images.source={tmp_path / 'one'}",
+        "--set",
+        "images.crops=1",
+        "--set",
+        "out=runs/one",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "No icon was drawn: no cell has cells.min_count = 2 rows." in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "layer", "told"),
+    [
+        ("raise ValueError('no weights')", "relu", "the factory failed (ValueError: no weights)"),
+        ("return Twice()", "relu", "layers: relu of odd:make is called 2 times in one pass"),
+        ("return Custom()", "conv", "collect.attributions: odd:make cannot be differentiated forwards"),
+    ],
+)
+def test_odd_networks_are_answered_with_sentences(tmp_path: Path, code: str, layer: str, told: str) -> None:
+    (tmp_path / "odd.py").write_text(ODD.replace("CODE", code))
+    paint_pictures(tmp_path / "pictures", 4)
+    values = {**tiny_values(tmp_path), "network": {"name": "odd:make", "size": 32}, "layers": [layer]}
+    (tmp_path / "odd.yaml").write_text(yaml.safe_dump(values))
+    done = atlas_run(tmp_path, "odd.yaml", "--dry-run")
+    assert done.returncode == 2, done.stdout
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_lost_shard_is_made_again_with_equal_bytes(workshop: Path, scheduler: str) -> None:

@@ -101,3 +101,11 @@ def test_every_shipped_configuration_is_valid() -> None:
     for path in sorted((CHECKOUT / "configs").glob("*.yaml")):
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         validate({"out": "runs/x", **values}, str(path))
+
+
+def test_nothing_that_the_documents_point_at_is_missing() -> None:
+    for document in (CHECKOUT / "README.md", CHECKOUT / "atlas/architecture.md", CHECKOUT / "scripts/benchmarks.md"):
+        text = document.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            assert (document.parent / target).is_file(), f"{document.name} points at {target}"
+        assert not re.search(r"TODO|FIXME|TABLE$", text, re.MULTILINE), document.name

@@ -395,3 +395,18 @@ def test_icons_of_a_real_network(efficientnet: Network, layer: str, channels: in
     assert np.median(result.cosine_robust) > 0.7
     assert result.flag == [None] * 4
     assert (icons.pixels.std(axis=(1, 2)) > 8).all()  # colour and contrast
+
+
+def test_a_finer_icon_starts_from_the_cells_around_it() -> None:
+    """Bilinear weights; what is not drawn does not count; sisters and cousins start equally far from each other."""
+    from atlas.visualize.parents import blend, coarser_cells
+
+    assert coarser_cells(4, 7) == {(2, 3): 9, (1, 3): 3, (2, 4): 3, (1, 4): 1}
+    grey = {(row, col): np.full((2, 2, 3), 10 * row + col, np.uint8) for row in range(4) for col in range(5)}
+    assert blend(grey, 4, 7)[0, 0, 0] == round((9 * 23 + 3 * 13 + 3 * 24 + 14) / 16)
+    assert blend({(2, 3): grey[2, 3]}, 4, 7)[0, 0, 0] == 23
+    steps = [
+        int(blend({(0, col): np.full((1, 1, 3), 40 * col, np.uint8) for col in range(5)}, 0, col)[0, 0, 0])
+        for col in range(2, 8)
+    ]
+    assert np.diff(steps).tolist() == [20] * 5

@@ -32,7 +32,7 @@ def coarser_cells(row: int, col: int) -> dict[tuple[int, int], int]:
 
 
 def blend(pictures: Mapping[tuple[int, int], Bytes], row: int, col: int) -> Bytes:
-    """The weighted mean of the coarser ``pictures``, each uint8 (h, w, 3), around cell (row, col), the parent among them.
+    """The weighted mean of the coarser ``pictures``, each uint8 (h, w, 3), around cell (row, col), parent included.
 
     A start from the parent alone makes four sisters look like one picture and hides how near the cousins are.
     """
