@@ -145,6 +145,11 @@ class _LayerReached(Exception):  # noqa: N818 - control flow, not an error
     pass
 
 
+def has_gpu() -> bool:
+    """Whether torch finds a GPU here; networks are then put on the first that the process may see."""
+    return torch.cuda.is_available()
+
+
 def load(
     name: str,
     *,
@@ -199,7 +204,7 @@ def load(
             f"{name} has {logits.shape[1]} classes, but {len(labels)} class names are given. Set network.classes to a "
             f"file with one name for each."
         )
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = torch.device(device or ("cuda" if has_gpu() else "cpu"))
     return replace(network, module=network.module.to(target), classes=labels, folded=folded, device=target)
 
 

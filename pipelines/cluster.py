@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
 import dask
-import torch
 from distributed import Client, LocalCluster
 
 from atlas.allocator import ENVIRONMENT
 from atlas.config import ClusterConfig
 from atlas.errors import AtlasError, ConfigError
+from atlas.networks import has_gpu
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def default_workers(config: ClusterConfig) -> int:
     """Processes of a local cluster: as asked, else one where torch has a GPU, else one for each core."""
     if config.workers is not None:
         return config.workers
-    return 1 if torch.cuda.is_available() else max(1, available_cores() // config.threads)
+    return 1 if has_gpu() else max(1, available_cores() // config.threads)
 
 
 def available_cores() -> int:
