@@ -126,6 +126,8 @@ def _listing(config: Config, directory: RunDirectory) -> Listing:
 
 
 def _write_start(config: Config, directory: RunDirectory, prepared: Prepared) -> None:
+    if directory.read_manifest().get("listing") != _request(config):
+        directory.update_manifest(listing=None)  # were it to end here, the next start would list anew
     prepared.listing.save(directory.listing)
     created = directory.read_manifest().get("created") or datetime.now(UTC).isoformat(timespec="seconds")
     directory.update_manifest(
