@@ -22,13 +22,13 @@ NAME = "collect"
 UNIT = "views"
 _FAILURES = "failures"
 # Runs too small for full shards have about this many, of at least so many rows.
-MOST_SHARDS, FEWEST_ROWS = 64, 512
+MOST_SHARDS, FEWEST_ROWS = 64, 256
 
 
 def images_per_shard(config: Config, pictures: int) -> int:
     """Whole pictures in a shard of a run over ``pictures``: at least one, at most what rows_per_shard allows.
 
-    Small runs get smaller shards, down to 512 rows, so that there are some for every worker; how many workers there are
+    Small runs get smaller shards, down to 256 rows, so that there are some for every worker; how many workers there are
     plays no part, since the shards must be the same for all.
     """
     rows_per_image = config.collect.positions_per_image * config.images.crops

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 import warnings
 from collections.abc import Callable
@@ -332,6 +333,6 @@ def _show_end(config: Config, directory: RunDirectory, until: str, console: Cons
             "images.crops, coarser cells.grids, or a lower cells.min_count.",
         )
     if until == "publish":
-        _say(console, f"Done. Open the atlas with:  [bold]python -m atlas.serve {config.out}[/bold]")
+        _say(console, f"Done. Open the atlas with:  [bold]python -m atlas.serve {shlex.quote(config.out)}[/bold]")
     else:
         _say(console, f"Done until {until}: {directory.folder(until)}")

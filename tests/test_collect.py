@@ -408,9 +408,9 @@ def test_small_runs_have_smaller_shards_and_none_is_over_the_limit() -> None:
         config = validate({**values, "images": {"source": "s", "crops": crops}}, "test")
         return images_per_shard(config, pictures) * crops * config.collect.positions_per_image
 
-    assert rows(100) == 512
+    assert rows(100) == 256
     assert rows(1_000_000) == 15_625
     assert rows(100_000_000) == 65_536
     assert rows(1_000_000, rows_per_shard=1000) == 1000
-    assert rows(549, crops=20) == 500
+    assert rows(549, crops=20) == 240
     assert rows(10, crops=3000, rows_per_shard=1000) == 3000, "a picture is not cut in two"
