@@ -118,9 +118,7 @@ def _gather_failures(item: Item, run: RunDirectory, config: Config) -> Summary:
     with atomic(run.failures) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, FAILURES), temporary, compression="zstd")
     lost = failed_views([Failure(**row) for row in rows], config)
-    if lost > config.collect.max_failure_share * views:
-        raise AtlasError(_too_many(rows, lost, views, config))
-    if lost == views:
+    if lost > config.collect.max_failure_share * views or lost == views:
         raise AtlasError(_too_many(rows, lost, views, config))
     write_marker(run.failures.with_suffix(".json"), key=key, files=[run.failures], views=views, failures=lost)
     return Summary(0)
