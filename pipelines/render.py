@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -43,12 +44,12 @@ SCHEMA = pa.schema(
 )
 
 
-def drawn_cells(path: Path, grid: int, min_count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row and col of the cells of one grid that are drawn, in Z-order, so that siblings share a batch."""
-    table = pq.read_table(path, columns=["row", "col"], filters=[("grid", "=", grid), ("count", ">=", min_count)])
-    row, col = table["row"].to_numpy().astype(np.int64), table["col"].to_numpy().astype(np.int64)
-    order = np.argsort(morton(row, col), kind="stable")
-    return row[order], col[order]
+def drawn_cells(path: Path, grid: int, min_count: int, *facts: str) -> dict[str, NDArray[Any]]:
+    """Row, col and further ``facts`` of the drawn cells of one grid, in Z-order, so that siblings share a batch."""
+    names = ["row", "col", *facts]
+    table = pq.read_table(path, columns=names, filters=[("grid", "=", grid), ("count", ">=", min_count)])
+    order = np.argsort(morton(table["row"].to_numpy(), table["col"].to_numpy()), kind="stable")
+    return {name: to_numpy(table[name])[order] for name in names}
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
@@ -57,7 +58,8 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
     for layer in config.layers:
         coarser: dict[tuple[int, int], str] = {}
         for grid in config.cells.grids:
-            row, col = drawn_cells(run.cells(layer), grid, config.cells.min_count)
+            level = drawn_cells(run.cells(layer), grid, config.cells.min_count)
+            row, col = level["row"], level["col"]
             finer: dict[tuple[int, int], str] = {}
             for first in range(0, len(row), batch):
                 name = f"{layer}/grid-{grid:03d}/part-{first // batch:05d}"
@@ -80,15 +82,9 @@ def split(item: Item) -> tuple[str, int, int]:
 
 
 @lru_cache(maxsize=4)
-def _level(path: Path, grid: int, min_count: int, _key: str) -> dict[str, NDArray[np.float32]]:
-    """Means, quantiles and norms of the drawn cells of one grid, in Z-order."""
-    table = pq.read_table(
-        path,
-        columns=["row", "col", "mean", "cosines", "norm"],
-        filters=[("grid", "=", grid), ("count", ">=", min_count)],
-    )
-    order = np.argsort(morton(table["row"].to_numpy(), table["col"].to_numpy()), kind="stable")
-    return {name: to_numpy(table[name])[order] for name in ("mean", "cosines", "norm")}
+def _level(path: Path, grid: int, min_count: int, _key: str) -> dict[str, NDArray[Any]]:
+    """The drawn cells of one grid with their means, quantiles and norms, kept between the items of a level."""
+    return drawn_cells(path, grid, min_count, "mean", "cosines", "norm")
 
 
 def run_item(item: Item) -> Summary:
@@ -97,7 +93,7 @@ def run_item(item: Item) -> Summary:
     network = worker.network(run, config)
     key = run.stage_key(NAME)
     level = _level(run.cells(layer), grid, config.cells.min_count, key)
-    row, col = drawn_cells(run.cells(layer), grid, config.cells.min_count)
+    row, col = level["row"], level["col"]
     mine = np.arange(part * config.render.icons_per_item, min((part + 1) * config.render.icons_per_item, len(row)))
     moments = Moments.load(run.moments(layer)).second_moment
     parents = _parents(run, config, item, row[mine], col[mine])
