@@ -89,8 +89,11 @@ class CellsConfig(_Section):
 class RenderConfig(_Section):
     size: Annotated[int, Field(ge=16, le=512, multiple_of=2)] = 80
     steps: Literal["auto"] | Annotated[int, Field(ge=1, le=100_000)] = "auto"
-    power: Annotated[float, Field(ge=0, le=64)] = 8.0
+    power: Annotated[float, Field(ge=0, le=64)] = 16.0
     ridge: Annotated[float, Field(gt=0)] = 0.001
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
+    batch: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
     icons_per_item: Annotated[int, Field(ge=1, le=10_000)] = 64
 
 

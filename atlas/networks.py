@@ -15,7 +15,7 @@ import hashlib
 import importlib
 import json
 import sys
-import time
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,7 +83,7 @@ class Network:
     def submodule(self, layer: str) -> nn.Module:
         """The module named ``layer``. Raises ConfigError naming the near names when there is none."""
         modules = dict(self.module.named_modules())
-        if layer not in modules or not layer:
+        if not isinstance(layer, str) or layer not in modules or not layer:
             raise ConfigError(unknown_layer(self, layer))
         return modules[layer]
 
@@ -93,8 +93,11 @@ class Network:
         The pass stops at the layer. Gradients flow if the inputs ask for them.
         """
         found: list[Tensor] = []
+        caller = threading.get_ident()
 
         def stop(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if threading.get_ident() != caller:  # another thread's pass through the same module
+                return
             found.append(output)
             raise _LayerReached
 
@@ -116,30 +119,6 @@ class Network:
             )
         return found[0]
 
-    def step_seconds(self, layer: str, size: int, *, pictures: int = 8) -> float:
-        """How long a pass to ``layer`` and back takes for one picture of ``size`` px, here and now.
-
-        Raises ConfigError when the layer cannot take pictures of that size.
-        """
-        pixels = torch.zeros(pictures, 3, size, size, device=self.device, requires_grad=True)
-
-        def step() -> None:
-            maps = self.activations(self.normalize(pixels), layer)
-            torch.autograd.grad(maps[:, :, maps.shape[2] // 2, maps.shape[3] // 2].sum(), pixels)
-
-        try:
-            step()
-        except RuntimeError as error:
-            raise ConfigError(
-                f"render.size: layer {layer} of {self.name} cannot take icons of {size} px ({error}). Give a larger "
-                f"size."
-            ) from error
-        started = time.monotonic()
-        step()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return (time.monotonic() - started) / pictures
-
 
 class _LayerReached(Exception):  # noqa: N818 - control flow, not an error
     pass
@@ -150,6 +129,7 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
+@torch.inference_mode(False)
 def load(
     name: str,
     *,
@@ -412,13 +392,15 @@ def _map_shapes(network: Network) -> dict[str, torch.Size]:
 def unknown_layer(network: Network, layer: str) -> str:
     """The sentence for a layer that does not exist: the near names, and the layers that would make sense."""
     names = [name for name, _ in network.module.named_modules() if name]
-    near = difflib.get_close_matches(layer, names, n=4, cutoff=0.5)
+    near = difflib.get_close_matches(str(layer), names, n=4, cutoff=0.5)
     hint = f" Near names: {', '.join(near)}." if near else ""
     return (
         f"{network.name} has no layer {layer!r}.{hint} Layers that would make sense: {', '.join(map_layers(network))}."
     )
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def describe_layer(network: Network, name: str) -> Layer:
     """Channels, map size, stride and receptive fields of layer ``name``, measured on noise.
 

@@ -63,18 +63,29 @@ def _cells(run: RunDirectory, layer: str, grid: int, config: Config) -> dict[str
 
 def _icons(run: RunDirectory, layer: str, grid: int) -> dict[str, Any]:
     columns = ["cosine", "cosine_whitened", "cosine_robust", "rank", "flag"]
-    table = read_icons(run, layer, grid, columns)
+    table = read_icons(run, layer, grid, ["row", "col", *columns])
     if not table.num_rows:
-        return {
-            "n": 0,
-            **dict.fromkeys(
-                ("median_cosine", "median_cosine_whitened", "median_cosine_robust", "rank1_share", "flagged_share")
-            ),
-        }
+        names = ("median_cosine", "median_cosine_whitened", "median_cosine_robust", "rank1_share", "near_rank_share")
+        return {"n": 0, **dict.fromkeys((*names, "flagged_share", "median_patch_cosine", "above_patch_share"))}
     medians = {f"median_{name}": float(np.median(to_numpy(table[name]))) for name in columns[:3]}
+    rank = to_numpy(table["rank"])
+    patches = _best_patches(run, layer, grid)
+    best = np.array([patches[cell] for cell in zip(table["row"].to_pylist(), table["col"].to_pylist())])
     return {
         "n": table.num_rows,
         **medians,
-        "rank1_share": float((to_numpy(table["rank"]) == 1).mean()),
+        "rank1_share": float((rank == 1).mean()),
+        "near_rank_share": float((rank <= max(3, table.num_rows / 100)).mean()),
         "flagged_share": 1 - table["flag"].null_count / table.num_rows,
+        "median_patch_cosine": float(np.median(best)),
+        "above_patch_share": float((to_numpy(table["cosine"]) > best).mean()),
+    }
+
+
+def _best_patches(run: RunDirectory, layer: str, grid: int) -> dict[tuple[int, int], float]:
+    """For each cell (row, col) of a grid the cosine of its best exemplar to its mean: what real pictures reach."""
+    cells = pq.read_table(run.cells(layer), columns=["row", "col", "exemplars"], filters=[("grid", "=", grid)])
+    return {
+        (cell["row"], cell["col"]): max(exemplar["cosine"] for exemplar in cell["exemplars"])
+        for cell in cells.to_pylist()
     }

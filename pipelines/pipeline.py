@@ -6,7 +6,7 @@ import shlex
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from distributed import Client
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -36,7 +37,8 @@ from atlas.rundir import STAGES, RunDirectory, digest_values, read_marker, write
 from atlas.site import viewer_digest, viewer_folder
 from atlas.store import SCHEMA_VERSION
 from atlas.versions import versions
-from atlas.visualize.optimize import STEPS, STEPS_FROM_START
+from atlas.visualize import step_seconds
+from atlas.visualize.recipe import ATLAS
 from pipelines import cells, collect, layout, publish, render
 from pipelines.cluster import connect, default_workers
 from pipelines.stage import Item, Outcome, Stage, Summary, run_stage
@@ -166,6 +168,9 @@ def stage_keys(config: Config, directory: RunDirectory, prepared: Prepared, stag
     if stage == "cells":
         marker = read_marker(directory.folder("layout") / "box.json", above) or {}
         return digest_values(stage, above, values["cells"], marker.get("files"))
+    if stage == render.NAME:
+        # The engine's own numbers too: a version that draws otherwise draws anew.
+        return digest_values(stage, above, values["render"], asdict(render.recipe(config)))
     return digest_values(stage, above, values.get(stage), viewer_digest() if stage == "publish" else None)
 
 
@@ -177,6 +182,8 @@ def _run_stages(
         for name in stages:
             stage = cast(Stage, _MODULES[name])
             directory.claim(name, stage_keys(config, directory, prepared, name))
+            if name == render.NAME:
+                _measure_pace(client, directory)
             line = progress.add_task(name, total=None, rate="")
             advance = _advance(progress, line, stage.UNIT)
 
@@ -193,6 +200,14 @@ def _run_stages(
                 console.print(f"{name}: {done} in {outcome.seconds:.0f} s")
             if name == "render":
                 write_json(directory.report, build_report(directory, config))
+
+
+def _measure_pace(client: Client, directory: RunDirectory) -> None:
+    """Have one worker measure precision and batch of the icons, once: a resumed run goes on with the same."""
+    facts = directory.read_manifest()["stages"][render.NAME]
+    if "pace" not in facts:
+        facts["pace"] = client.submit(render.measure, str(directory.path), pure=False).result()
+        directory.update_manifest(stages={render.NAME: facts})
 
 
 def _note(directory: RunDirectory, stage: str, outcome: Outcome) -> None:
@@ -293,9 +308,11 @@ def _estimate(config: Config, prepared: Prepared, views: int, rows: int, icons: 
 
 
 def _icon_seconds(network: Network, layer: str, config: Config) -> float:
-    steps = 0.35 * STEPS + 0.65 * STEPS_FROM_START if config.render.steps == "auto" else config.render.steps
+    steps: float = 0.35 * ATLAS.steps + 0.65 * ATLAS.steps_from_start
+    if config.render.steps != "auto":
+        steps = config.render.steps
     # A third more for the moves, the spectrum and the scores.
-    return 1.3 * steps * network.step_seconds(layer, config.render.size)
+    return 1.3 * steps * step_seconds(network, layer, config.render.size, config.render.precision)
 
 
 def _show_end(config: Config, directory: RunDirectory, until: str, console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from atlas.grid import morton
 from atlas.images import decode_png, encode_png, unit_hash
 from atlas.rundir import RunDirectory, atomic, write_marker
 from atlas.store import to_numpy
-from atlas.visualize import draw, score
+from atlas.visualize import Recipe, draw, fitting_precision, measure_batch, score
 from atlas.visualize.parents import blend, coarser_cells
+from atlas.visualize.recipe import ATLAS
 from atlas.whitening import Moments
 from pipelines import worker
 from pipelines.stage import Item, Summary
@@ -97,18 +99,20 @@ def run_item(item: Item) -> Summary:
     mine = np.arange(part * config.render.icons_per_item, min((part + 1) * config.render.icons_per_item, len(row)))
     moments = Moments.load(run.moments(layer)).second_moment
     parents = _parents(run, config, item, row[mine], col[mine])
-    settings = config.render
+    settings, pace = config.render, run.read_manifest()["stages"][NAME]["pace"][layer]
     icons = draw(
         network,
         layer,
         level["mean"][mine],
         second_moment=moments,
         size=settings.size,
+        recipe=recipe(config),
         steps=None if settings.steps == "auto" else settings.steps,
-        power=settings.power,
-        ridge=settings.ridge,
         start=parents,
-        seeds=np.array([icon_seed(config.seed, grid, *cell) for cell in zip(row[mine].tolist(), col[mine].tolist())]),
+        precision=pace["precision"],
+        compile=settings.compile,
+        batch=pace["batch"],
+        seeds=icon_seeds(config, grid, row[mine], col[mine]),
     )
     scores = score(
         network,
@@ -145,6 +149,27 @@ def run_item(item: Item) -> Summary:
     return Summary(len(mine))
 
 
+def recipe(config: Config) -> Recipe:
+    """How the run's icons are drawn."""
+    return replace(ATLAS, power=config.render.power, ridge=config.render.ridge)
+
+
+def measure(path: str) -> dict[str, dict[str, Any]]:
+    """Precision and batch of each layer of the run at ``path``: as configured, or as suits this worker."""
+    run = RunDirectory(Path(path))
+    config, settings = run.config(), run.config().render
+    network = worker.network(run, config)
+    paces: dict[str, dict[str, Any]] = {}
+    for layer in config.layers:
+        precision, batch = settings.precision, settings.batch
+        if precision == "auto":
+            precision = fitting_precision(network, layer, settings.size)
+        if batch == "auto":
+            batch = measure_batch(network, layer, settings.size, precision, settings.compile)
+        paces[layer] = {"precision": precision, "batch": batch}
+    return paces
+
+
 def _parents(
     run: RunDirectory, config: Config, item: Item, row: NDArray[np.int64], col: NDArray[np.int64]
 ) -> NDArray[np.uint8] | None:
@@ -160,6 +185,12 @@ def _parents(
     return np.stack([blend(pictures, r, c) for r, c in zip(row.tolist(), col.tolist())])
 
 
-def icon_seed(seed: int, grid: int, row: int, col: int) -> int:
-    """The seed of an icon's noise: its own, so that what sisters share is what the layer sees in both."""
-    return int(unit_hash(seed, grid, row, col)[0] * 2**31)
+def icon_seeds(config: Config, grid: int, row: NDArray[np.int64], col: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The seeds (n,) of the icons' noise.
+
+    On the coarsest grid all begin alike, so that neighbours look like neighbours; finer icons, which begin with the
+    pictures around, have their own.
+    """
+    coarsest = grid == config.cells.grids[0]
+    cells = [(0, 0) if coarsest else cell for cell in zip(row.tolist(), col.tolist())]
+    return np.array([int(unit_hash(config.seed, grid, *cell)[0] * 2**31) for cell in cells], dtype=np.int64)

@@ -46,7 +46,16 @@ def test_three_keys_are_enough_and_the_rest_has_the_documented_defaults(tmp_path
             "deterministic": False,
         },
         "cells": {"grids": [10, 20, 40], "min_count": 8, "exemplars": 6},
-        "render": {"size": 80, "steps": "auto", "power": 8.0, "ridge": 0.001, "icons_per_item": 64},
+        "render": {
+            "size": 80,
+            "steps": "auto",
+            "power": 16.0,
+            "ridge": 0.001,
+            "precision": "auto",
+            "compile": False,
+            "batch": "auto",
+            "icons_per_item": 64,
+        },
         "cluster": {"kind": "local", "address": None, "workers": None, "threads": 1, "retries": 2},
     }  # fmt: skip
 
@@ -94,7 +103,8 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     [
         (
             {"render": {"qqqqqq": 1}},
-            "render.qqqqqq: unknown key; known keys here: size, steps, power, ridge, icons_per_item.",
+            "render.qqqqqq: unknown key; known keys here: size, steps, power, ridge, precision, compile, batch, "
+            "icons_per_item.",
         ),
         ({"images": {"source": "x", "limits": 3}}, "images.limits: unknown key; did you mean limit?"),
         (

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -15,49 +17,20 @@ import pytest
 import yaml
 from distributed import LocalCluster
 from PIL import Image
+from tiny_run import GRIDS, atlas_run, command, environment, paint_pictures, tiny_values
 
 from atlas.config import Config, validate
 from atlas.errors import AtlasError, ConfigError
+from atlas.images import decode_png
+from atlas.report import read_icons
 from atlas.rundir import FOLDERS, STAGES, RunDirectory, digest_file
+from atlas.visualize import Icons, draw
+from atlas.visualize.parents import blend
+from atlas.visualize.score import answers, cosines
+from pipelines import render, worker
 from pipelines.pipeline import run
 
 CHECKOUT = Path(__file__).parent.parent
-GRIDS = (4, 8)
-
-# What a user would write: a factory in a file of her own.
-TINY = """
-import torch
-from torch import nn
-
-
-class Block(nn.Module):
-    def __init__(self, inside, outside, stride):
-        super().__init__()
-        self.conv = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
-        self.norm = nn.BatchNorm2d(outside)
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x):
-        return self.relu(self.norm(self.conv(x)))
-
-
-class Tiny(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.stem = Block(3, 12, 2)
-        self.middle = Block(12, 16, 2)
-        self.last = Block(16, 20, 1)
-        self.head = nn.Linear(20, 7)
-
-    def forward(self, x):
-        return self.head(self.last(self.middle(self.stem(x))).mean((2, 3)))
-
-
-def make():
-    torch.manual_seed(3)
-    return Tiny()
-"""
-
 
 # Networks that cannot be taken as they are.
 ODD = """
@@ -94,62 +67,6 @@ def make():
 """
 
 
-def paint_pictures(folder: Path, count: int = 24) -> None:
-    """Pictures with some structure: stripes, discs and gradients in two class folders, one of them half transparent."""
-    generator = np.random.default_rng(5)
-    y, x = np.mgrid[0:96, 0:128]
-    for number in range(count):
-        colours = generator.integers(0, 256, (2, 3))
-        if number % 2:
-            mask = np.sin((x * np.cos(number) + y * np.sin(number)) / (3 + number % 5)) > 0
-        else:
-            mask = (x - 20 - 3 * number) ** 2 + (y - 48) ** 2 < (10 + number) ** 2
-        pixels = np.where(mask[..., None], colours[0], colours[1]).astype(np.uint8)
-        target = folder / ("stripes" if number % 2 else "discs")
-        target.mkdir(parents=True, exist_ok=True)
-        if number == 4:
-            pixels = np.dstack([pixels, np.where(mask, 255, 0).astype(np.uint8)])
-        Image.fromarray(pixels).save(target / f"{number:02d}.png")
-
-
-@pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's folder: her network, her pictures, her configuration."""
-    folder = tmp_path_factory.mktemp("workshop")
-    (folder / "tiny.py").write_text(TINY)
-    paint_pictures(folder / "pictures")
-    (folder / "pictures" / "discs" / "broken.png").write_bytes(b"not a picture")
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_values(folder)))
-    return folder
-
-
-def tiny_values(folder: Path) -> dict:
-    return {
-        "network": {"name": "tiny:make", "size": 48},
-        "layers": ["middle", "last"],
-        "images": {"source": str(folder / "pictures"), "crops": 12},
-        "collect": {"rows_per_shard": 64, "batch": 8},
-        "layout": {"neighbors": 6, "deterministic": True},
-        "cells": {"grids": list(GRIDS), "min_count": 2, "exemplars": 3},
-        "render": {"size": 32, "steps": 3, "icons_per_item": 12},
-        "cluster": {"workers": 2},
-    }
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "atlas.run", *arguments]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "160"}
-
-
-def atlas_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, timeout=300
-    )
-
-
 def contents(directory: RunDirectory, stages: tuple[str, ...] = STAGES) -> dict[str, str]:
     """sha256 of every file of the stages' folders, but for atlas.json (it tells of this run's speed) and its marker."""
     files = [path for stage in stages for path in sorted(directory.folder(stage).rglob("*")) if path.is_file()]
@@ -158,16 +75,6 @@ def contents(directory: RunDirectory, stages: tuple[str, ...] = STAGES) -> dict[
         for path in files
         if path.name not in ("atlas.json", "page.json")
     }
-
-
-@pytest.fixture(scope="session")
-def undisturbed(workshop: Path) -> RunDirectory:
-    """The whole run in one go, from the command line."""
-    done = atlas_run(workshop, "tiny.yaml", "--set", "out=runs/undisturbed")
-    assert done.returncode == 0, done.stderr + done.stdout
-    assert "python -m atlas.serve runs/undisturbed" in done.stdout
-    assert "Traceback" not in done.stderr
-    return RunDirectory(workshop / "runs/undisturbed")
 
 
 @pytest.fixture(scope="session")
@@ -206,6 +113,67 @@ def test_a_broken_picture_is_a_row_of_failures(undisturbed: RunDirectory) -> Non
     report = json.loads(undisturbed.report.read_text())
     assert report["collect"]["views"] == 25 * 12
     assert report["collect"]["failures"] == 12
+
+
+def test_report_holds_icons_against_the_best_real_patches(undisturbed: RunDirectory) -> None:
+    report = json.loads(undisturbed.report.read_text())
+    for layer in ("middle", "last"):
+        for grid in GRIDS:
+            told = report["layers"][layer]["icons"][str(grid)]
+            cells = pq.read_table(undisturbed.cells(layer), filters=[("grid", "=", grid)]).to_pylist()
+            best = {(cell["row"], cell["col"]): cell["exemplars"][0]["cosine"] for cell in cells}
+            icons = read_icons(undisturbed, layer, grid).to_pylist()
+            mine = [best[icon["row"], icon["col"]] for icon in icons]
+            assert told["n"] == len(icons) > 2
+            assert told["median_patch_cosine"] == pytest.approx(np.median(mine))
+            above = [icon["cosine"] > patch for icon, patch in zip(icons, mine)]
+            assert told["above_patch_share"] == pytest.approx(np.mean(above))
+            assert told["near_rank_share"] == np.mean([icon["rank"] <= 3 for icon in icons])
+            assert told["median_cosine"] == pytest.approx(np.median([icon["cosine"] for icon in icons]))
+
+
+def test_icons_are_drawn_as_the_run_says(
+    undisturbed: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finer icons from the icons around their parents; with the kept pace; and the scores are those of the pictures."""
+    monkeypatch.syspath_prepend(str(undisturbed.path.parent.parent))
+    copied = RunDirectory(tmp_path / "run")
+    shutil.copytree(undisturbed.path, copied.path)
+    manifest = copied.read_manifest()
+    manifest["stages"]["render"]["pace"]["middle"] = {"precision": "float32", "batch": 5}
+    copied.update_manifest(stages=manifest["stages"])
+    asked: list[dict] = []
+
+    def spy(*arguments: object, **options: Any) -> Icons:
+        asked.append(options)
+        return draw(*arguments, **options)
+
+    monkeypatch.setattr(render, "draw", spy)
+    config = copied.config()
+    coarse, fine = (
+        next(item for item in render.plan(config, copied) if f"middle/grid-{grid:03d}" in item.id) for grid in GRIDS
+    )
+    for item in (coarse, fine):
+        render.run_item(item)
+    assert [options["batch"] for options in asked] == [5, 5]
+    assert [options["precision"] for options in asked] == ["float32", "float32"]
+    assert asked[0]["start"] is None
+    assert len(set(asked[0]["seeds"].tolist())) == 1  # the coarsest all begin alike
+    cells = pq.read_table(copied.icons("middle", GRIDS[1]) / "part-00000.parquet").to_pylist()
+    parents = {
+        (icon["row"], icon["col"]): decode_png(icon["png"])
+        for icon in read_icons(undisturbed, "middle", GRIDS[0]).to_pylist()
+    }
+    expected = np.stack([blend(parents, cell["row"], cell["col"]) for cell in cells])
+    # The coarse icons of the first item were drawn anew just now, in another batch: rounding may differ.
+    assert np.abs(asked[1]["start"].astype(int) - expected).mean() < 2
+    assert len(set(asked[1]["seeds"].tolist())) == len(cells)
+    level = pq.read_table(copied.cells("middle"), filters=[("grid", "=", GRIDS[1]), ("count", ">=", 2)]).to_pylist()
+    means = {(cell["row"], cell["col"]): np.array(cell["mean"], np.float32) for cell in level}
+    network = worker.network(copied, config)
+    for cell in cells:
+        found = answers(network, "middle", decode_png(cell["png"])[None])
+        assert cell["cosine"] == pytest.approx(cosines(found, means[cell["row"], cell["col"]][None])[0], abs=1e-4)
 
 
 def test_layout_has_the_rows_of_the_store(undisturbed: RunDirectory) -> None:
@@ -565,7 +533,12 @@ def test_the_demo_network_on_real_pictures(tmp_path: Path) -> None:
     report = json.loads(directory.report.read_text())
     for layer in ("_blocks.4", "_blocks.10"):
         icons = report["layers"][layer]["icons"]["3"]
-        assert icons["median_cosine"] > 0.85
+        assert icons["median_cosine"] > 0.92
+        assert icons["median_cosine_whitened"] > 0.6  # Σ of 240 views of six photos is nearly singular
         assert icons["rank1_share"] > 0.8
         assert icons["flagged_share"] == 0
     assert report["layers"]["_blocks.10"]["layout"]["trustworthiness"] > 0.85
+    # Measured once by a worker, kept, and used again: nothing is drawn anew.
+    pace = directory.read_manifest()["stages"]["render"]["pace"]
+    assert set(pace) == {"_blocks.4", "_blocks.10"}
+    assert all(told["batch"] >= 1 and told["precision"] in ("float32", "bfloat16") for told in pace.values())

@@ -1,5 +1,7 @@
 """The icon engine: its parts on arithmetic, the whole on a small network made here, and on the demo's network."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,9 @@ from torch import nn
 
 from atlas.errors import ConfigError
 from atlas.networks import Network
-from atlas.visualize import Icons, draw, neuron, render, score
+from atlas.visualize import Icons, Recipe, draw, measure_batch, neuron, render, score
 from atlas.visualize.objective import Objective
-from atlas.visualize.parametrize import Fourier, from_bytes, to_bytes
+from atlas.visualize.parametrize import Fourier, from_bytes, to_bytes, variation
 from atlas.visualize.score import ROBUST_COUNT, ROBUST_MOVES, ROBUST_SEED, answers, cosines, flags
 from atlas.visualize.transform import Moves, fade, move
 from atlas.whitening import Moments, power_of_moment
@@ -67,6 +69,31 @@ def test_encoded_coefficients_are_contiguous_for_the_fused_optimiser() -> None:
     assert Fourier.make(80).encode(torch.rand(2, 3, 80, 80)).is_contiguous()
 
 
+def test_phases_alone_leave_the_magnitudes_of_the_falloff() -> None:
+    fourier = Fourier.make(SIZE, Recipe(phase_only=True, decay=1.0))
+    noise = fourier.noise(np.arange(2))
+    assert torch.allclose(fourier.decode(noise), fourier.decode(7 * noise), atol=1e-5)
+    planes = torch.einsum("cr,nrhw->nchw", torch.linalg.inv(fourier.colour), torch.logit(fourier.decode(noise)))
+    magnitudes = torch.fft.rfft2(planes, norm="ortho").abs()[:, :, 1:16, 1:16]  # away from the edges of the half plane
+    assert torch.allclose(magnitudes, fourier.falloff[1:16, 1:16, 0].expand_as(magnitudes), rtol=1e-2)
+
+
+def test_variation_is_the_mean_step_between_pixels() -> None:
+    stripes = (torch.arange(8) % 2).float().expand(1, 3, 8, 8)
+    assert float(variation(stripes)) == 0.5  # 1 across, 0 down
+    assert float(variation(torch.full((1, 3, 8, 8), 0.3))) == 0
+
+
+def test_smoothness_is_obeyed(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
+    means, moment = directions
+    found = [
+        draw(network, "linear", means, second_moment=moment, size=SIZE, steps=24, recipe=Recipe(smooth=smooth)).pixels
+        for smooth in (0.0, 1000.0)
+    ]
+    rough, smooth = (float(variation(from_bytes(pixels)).mean()) for pixels in found)
+    assert smooth < 0.7 * rough
+
+
 def test_noise_depends_on_its_seed_only() -> None:
     fourier = Fourier.make(SIZE)
     noise = fourier.noise(np.array([5, 6, 5]))
@@ -91,9 +118,9 @@ def test_step_in_coefficients_moves_pixels_equally_at_every_size() -> None:
 
 def test_moves_fade_to_identity() -> None:
     pixels = torch.rand(2, 3, SIZE, SIZE)
-    assert fade(0, 64) == 1
-    assert fade(63, 64) == 0
-    assert all(fade(step, 64) >= fade(step + 1, 64) for step in range(63))
+    assert fade(0, 64, 0.9) == 1
+    assert fade(63, 64, 0.9) == 0
+    assert all(fade(step, 64, 0.9) >= fade(step + 1, 64, 0.9) for step in range(63))
     assert torch.allclose(move(pixels, torch.zeros(2, 4)), pixels, atol=1e-5)
 
 
@@ -128,18 +155,20 @@ def test_moves_stay_within_their_limits_and_follow_the_seed() -> None:
 # Objective
 
 
-def test_objective_is_the_log_of_whitened_dot_times_power_of_true_cosine() -> None:
+def test_objective_is_the_log_of_whitened_dot_times_powers_of_the_true_cosines() -> None:
     rng = np.random.default_rng(0)
     means = rng.standard_normal((3, 5)).astype(np.float32)
     rows = rng.standard_normal((200, 5)) * np.array([5, 1, 1, 1, 0.2])
     moments = Moments.empty(5)
     moments.add(rows)
-    objective = Objective.make(means, moments.second_moment, power=4, ridge=1e-3)
+    objective = Objective.make(means, moments.second_moment, recipe=Recipe(dot=2, power=4, power_whitened=3))
     activations = (3 * means + 0.1 * rng.standard_normal((3, 5))).astype(np.float32)
     whitened = means @ power_of_moment(moments.second_moment, -1, 1e-3)
     whitened /= np.linalg.norm(whitened, axis=1, keepdims=True)
     dot = (activations * whitened).sum(1) / np.sqrt(np.trace(moments.second_moment))
-    expected = np.log(dot) + 4 * np.log(cosines(activations, means))
+    half = power_of_moment(moments.second_moment, -0.5, 1e-3)
+    expected = 2 * np.log(dot) + 4 * np.log(cosines(activations, means))
+    expected += 3 * np.log(cosines(activations @ half, means @ half))
     found = objective(torch.from_numpy(activations)[:, :, None, None])
     assert np.allclose(found.numpy(), expected, atol=1e-4)
 
@@ -147,7 +176,7 @@ def test_objective_is_the_log_of_whitened_dot_times_power_of_true_cosine() -> No
 @pytest.mark.parametrize("sign", [0.0, -1.0])
 def test_objective_has_a_slope_where_the_cosine_is_zero_or_less(sign: float) -> None:
     means = np.eye(4, dtype=np.float32)[:1]
-    objective = Objective.make(means, np.eye(4), power=8, ridge=1e-3)
+    objective = Objective.make(means, np.eye(4), recipe=Recipe())
     activations = torch.tensor([[0.1 * sign, 1.0, 0.0, 0.0]], requires_grad=True)
     objective(activations[:, :, None, None]).sum().backward()
     assert activations.grad is not None
@@ -156,7 +185,7 @@ def test_objective_has_a_slope_where_the_cosine_is_zero_or_less(sign: float) -> 
 
 def test_share_brings_in_the_positions_around_the_centre() -> None:
     means = np.eye(4, dtype=np.float32)[:1]
-    objective = Objective.make(means, np.eye(4), power=2, ridge=1e-3)
+    objective = Objective.make(means, np.eye(4), recipe=Recipe(power=2, power_whitened=0))
     maps = torch.rand(1, 4, 5, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
     objective(maps).sum().backward()
     assert maps.grad is not None
@@ -237,8 +266,8 @@ def test_auto_steps_are_fewer_from_a_start(network: Network, directions: tuple[n
     first = draw(network, "linear", means, second_moment=moment, size=SIZE, batch=4, progress=seen.append)
     assert seen == [4, 6]
     second = draw(network, "linear", means, second_moment=moment, size=SIZE, start=first.pixels)
-    assert set(first.steps) == {64}
-    assert set(second.steps) == {40}
+    assert set(first.steps) == {Recipe().steps} == {160}
+    assert set(second.steps) == {Recipe().steps_from_start} == {92}
 
 
 def test_a_flagged_icon_is_tried_again_and_the_better_kept(
@@ -250,6 +279,93 @@ def test_a_flagged_icon_is_tried_again_and_the_better_kept(
     tried_again = icons.seeds != np.arange(6)
     assert tried_again.any()
     assert (icons.pixels[tried_again].std(axis=(1, 2)).mean(axis=1) > 0).all()
+
+
+def test_batches_run_side_by_side_and_change_nothing(
+    network: Network, directions: tuple[np.ndarray, np.ndarray]
+) -> None:
+    means, moment = directions
+    threads, seen = torch.get_num_threads(), []
+    drawn = {}
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            drawn[count] = draw(
+                network, "linear", means, second_moment=moment, size=SIZE, steps=8, seeds=np.arange(6), batch=2,
+                progress=seen.append,
+            ).pixels  # fmt: skip
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert np.array_equal(drawn[1], drawn[3])
+    assert sorted(seen) == [2, 2, 4, 4, 6, 6]
+
+
+def test_mistake_in_one_lane_is_told(
+    network: Network, directions: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    means, moment = directions
+    threads = torch.get_num_threads()
+
+    def stop(done: int) -> None:
+        raise KeyboardInterrupt
+
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            draw(network, "linear", means, second_moment=moment, size=SIZE, steps=2, batch=1, progress=stop)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_relaxed_gradient_leads_out_of_where_every_relu_is_shut() -> None:
+    """From noise nothing of this network answers, and no gradient says what would."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 5, stride=2, padding=2), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()
+    ).requires_grad_(False)
+    shut = Network("shut", module.eval(), ("a",), SIZE, (0.5,) * 3, (0.25,) * 3)
+    before = shut.activations(shut.normalize(torch.full((1, 3, SIZE, SIZE), 0.5)), "2")
+    module[2].bias -= before.amax((0, 2, 3)) + 0.05
+    means = np.eye(8, dtype=np.float32)[:4]
+    found = {
+        leak: score(
+            shut,
+            "3",
+            draw(shut, "3", means, second_moment=np.eye(8), size=SIZE, recipe=Recipe(leak=leak)).pixels,
+            means,
+            second_moment=np.eye(8),
+        )
+        for leak in (0.0, 0.1)
+    }
+    assert set(found[0.0].flag) & {"dead", "grey"}
+    assert found[0.1].flag == [None] * 4
+
+
+def test_batch_is_measured_up_to_where_it_stops_paying(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    from atlas.visualize import optimize
+
+    assert measure_batch(network, "linear", SIZE) in optimize._BATCHES
+    monkeypatch.setattr(optimize, "_step_seconds", lambda answer, pixels: 1 + len(pixels) ** 2 / 64)
+    assert measure_batch(network, "linear", SIZE) == 8  # 1 + n² / 64 seconds for n: best at 8
+
+
+def test_pictures_that_stand_alone_are_filled_to_their_edges(efficientnet: Network) -> None:
+    """The centre of _blocks.4 sees 33 px: in an icon of an atlas it decides in the end, alone it does not."""
+    direction = np.eye(40, dtype=np.float32)[3]
+    pictures = {
+        name: render(efficientnet, "_blocks.4", direction, size=128, recipe=recipe, steps=48)
+        for name, recipe in (("atlas", Recipe()), ("alone", Recipe(around=1.0)))
+    }
+
+    def reached(pixels: np.ndarray) -> float:
+        with torch.no_grad():
+            maps = efficientnet.activations(efficientnet.normalize(from_bytes(pixels)), "_blocks.4")[0, 3]
+        return float(maps[2:-2, 2:-2].mean())
+
+    assert reached(pictures["alone"]) > 1.1 * reached(pictures["atlas"])
+    assert np.array_equal(render(efficientnet, "_blocks.4", direction, size=128, steps=48), pictures["alone"])
 
 
 # Scores
@@ -348,6 +464,61 @@ def test_render_takes_one_direction_or_many(network: Network, directions: tuple[
     assert (cosines(answers(network, "linear", pixels), means[:2]) > 0.9).all()
 
 
+def test_directions_may_be_tensors_lists_or_none(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
+    means, _ = directions
+    expected = render(network, "linear", means, size=SIZE, steps=2)
+    for given in (torch.from_numpy(means).requires_grad_(True), means.tolist(), means.astype(np.float64)):
+        assert np.array_equal(render(network, "linear", given, size=SIZE, steps=2), expected)
+    assert render(network, "linear", means[:0], size=SIZE, steps=2).shape == (0, SIZE, SIZE, 3)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_callers_gradient_mode_does_not_matter(network: Network, mode: Any) -> None:
+    expected = neuron(network, "linear", 3, size=SIZE, steps=4)
+    with mode():
+        assert np.array_equal(neuron(network, "linear", 3, size=SIZE, steps=4), expected)
+
+
+def test_long_directions_are_like_short_ones(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
+    means, _ = directions
+    long = render(network, "linear", means * np.float32(1e30), size=SIZE, steps=8)
+    short = render(network, "linear", means, size=SIZE, steps=8)
+    assert np.abs(long.astype(int) - short.astype(int)).mean() < 1
+
+
+def test_recipes_are_checked() -> None:
+    for wrong in ({"ridge": -1.0}, {"power": float("nan")}, {"steps": 0}, {"rate": 0.0}, {"steps_from_start": 2.5}):
+        with pytest.raises(ConfigError, match=rf"Recipe: {next(iter(wrong))} is"):
+            Recipe(**wrong)
+
+
+def test_score_refuses_what_does_not_belong_together(directions: tuple[np.ndarray, np.ndarray]) -> None:
+    means, moment = directions
+    pixels = smooth_pictures(6, SIZE, seed=3)
+    wrong = [
+        (pixels / 255, means, {}, "expected .n, size, size, 3. and uint8"),
+        (pixels[0], means, {}, "pixels have shape"),
+        (pixels[:4], means, {}, "4 pictures, means of shape .6, 16."),
+        (pixels, means * np.nan, {}, "means hold NaN"),
+        (pixels, means, {"all_means": means}, "without own_index"),
+    ]
+    for pictures, rows, options, sentence in wrong:
+        with pytest.raises(ConfigError, match=sentence):
+            score(None, "linear", pictures, rows, second_moment=moment, **options)  # type: ignore[arg-type]
+
+
+def test_a_changed_network_is_recorded_anew(directions: tuple[np.ndarray, np.ndarray]) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 16, 3)).eval().requires_grad_(False)
+    own = Network("own", module, ("a",), SIZE, (0.5,) * 3, (0.25,) * 3)
+    before = render(own, "2", directions[0][:1], size=SIZE, steps=8)
+    module[0].weight.data.mul_(-1)
+    changed = render(own, "2", directions[0][:1], size=SIZE, steps=8)
+    assert not np.array_equal(changed, before)
+    module[0].weight.mul_(-1)
+    assert np.array_equal(render(own, "2", directions[0][:1], size=SIZE, steps=8), before)
+
+
 def test_bad_input_gets_a_sentence(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
     means, moment = directions
     nan = means.copy()
@@ -359,6 +530,19 @@ def test_bad_input_gets_a_sentence(network: Network, directions: tuple[np.ndarra
         ((network, "liner", means), {}, "no layer 'liner'. Near names: linear"),
         ((network, "linear", means), {"size": 2}, "too small"),
         ((network, "linear", means), {"seeds": np.arange(2)}, "6 directions, but 2 seeds"),
+        ((network, "linear", means), {"seeds": np.full(6, 0.5)}, "expected .6,. and whole numbers"),
+        ((network, "linear", [["a"] * 16]), {}, "cannot be read as numbers"),
+        ((network, "linear", [[1.0] * 16, [1.0]]), {}, "cannot be read as numbers"),
+        ((network, "linear", means * 1j), {}, "cannot be read as numbers .they are of type complex64"),
+        ((network, 3, means), {}, "no layer 3"),
+        ((network, "linear", means), {"size": 80.5}, "size is 80.5, expected a whole number"),
+        ((network, "linear", means), {"steps": 0}, "steps is 0, expected a whole number of at least 1"),
+        ((network, "linear", means), {"steps": "auto"}, "steps is 'auto'"),
+        ((network, "linear", means), {"batch": -1}, "batch is -1"),
+        ((network, "linear", means), {"precision": "half"}, "precision is 'half', expected one of auto, float32"),
+        ((network, "linear", means), {"second_moment": np.full((16, 16), np.nan)}, "second moment holds NaN"),
+        ((network, "linear", means), {"second_moment": np.zeros((16, 16))}, "its diagonal sums to nothing"),
+        ((network, "linear", means), {"start": np.zeros((6, SIZE, SIZE, 3))}, "type float64, expected .* and uint8"),
         ((network, "linear", means), {"start": np.zeros((6, 8, 8, 3), np.uint8)}, "start pictures have shape"),
         ((network, "linear", means), {"second_moment": np.eye(3)}, r"second moment has shape \(3, 3\)"),
     ]
@@ -398,15 +582,19 @@ def test_icons_of_a_real_network(efficientnet: Network, layer: str, channels: in
 
 
 def test_a_finer_icon_starts_from_the_cells_around_it() -> None:
-    """Bilinear weights; what is not drawn does not count; sisters and cousins start equally far from each other."""
+    """Weights fall with distance; what is not drawn does not count; sisters and cousins start equally far apart."""
     from atlas.visualize.parents import blend, coarser_cells
 
-    assert coarser_cells(4, 7) == {(2, 3): 9, (1, 3): 3, (2, 4): 3, (1, 4): 1}
-    grey = {(row, col): np.full((2, 2, 3), 10 * row + col, np.uint8) for row in range(4) for col in range(5)}
-    assert blend(grey, 4, 7)[0, 0, 0] == round((9 * 23 + 3 * 13 + 3 * 24 + 14) / 16)
-    assert blend({(2, 3): grey[2, 3]}, 4, 7)[0, 0, 0] == 23
-    steps = [
-        int(blend({(0, col): np.full((1, 1, 3), 40 * col, np.uint8) for col in range(5)}, 0, col)[0, 0, 0])
-        for col in range(2, 8)
-    ]
-    assert np.diff(steps).tolist() == [20] * 5
+    weights = coarser_cells(4, 7)
+    assert set(weights) == {(row, col) for row in (0, 1, 2, 3) for col in (2, 3, 4, 5)}
+    assert max(weights, key=weights.__getitem__) == (2, 3)
+    assert weights[1, 3] == weights[2, 4] < weights[2, 3]
+    assert weights[2, 3] / weights[1, 3] == pytest.approx(np.exp((0.75**2 - 0.25**2) / (2 * 0.75**2)))
+    one = {cell: np.full((2, 2, 3), 10 * cell[0] + cell[1], np.uint8) for cell in weights}
+    expected = sum(weight * (10 * row + col) for (row, col), weight in weights.items()) / sum(weights.values())
+    assert blend(one, 4, 7)[0, 0, 0] == round(expected)
+    assert blend({(2, 3): one[2, 3]}, 4, 7)[0, 0, 0] == 23
+    ramp = {(0, col): np.full((1, 1, 3), 20 * col, np.uint8) for col in range(10)}
+    steps = np.diff([int(blend(ramp, 0, col)[0, 0, 0]) for col in range(5, 15)])
+    assert steps.min() >= 8
+    assert steps.max() <= 12

@@ -7,10 +7,24 @@ Usable alone, in three lines:
     picture = neuron(network, "_blocks.10", 7)
 
 For whole levels of an atlas there are draw, which also begins with parents' pictures, and score. Inside: parametrize
-(pictures as spectra), transform (small moves), objective (what is asked for), optimize (the loop), score.
+(pictures as spectra), transform (small moves), objective (what is asked for), cut (the network up to the layer),
+optimize (the loop), recipe (its settings), score.
 """
 
-from atlas.visualize.optimize import Icons, draw, neuron, render
+from atlas.visualize.cut import fitting_precision
+from atlas.visualize.optimize import Icons, draw, measure_batch, neuron, render, step_seconds
+from atlas.visualize.recipe import Recipe
 from atlas.visualize.score import Scores, score
 
-__all__ = ["Icons", "Scores", "draw", "neuron", "render", "score"]
+__all__ = [
+    "Icons",
+    "Recipe",
+    "Scores",
+    "draw",
+    "fitting_precision",
+    "measure_batch",
+    "neuron",
+    "render",
+    "score",
+    "step_seconds",
+]

@@ -1,10 +1,12 @@
-"""What an icon is asked for: the whitened direction, times a power of the true cosine.
+"""What an icon is asked for: the whitened direction, times powers of the true cosine, raw and whitened.
 
 A dot product alone is maximal for pictures that excite everything; a cosine alone does not care how strongly. The
 activation atlas (Carter et al. 2019) multiplies both, with a direction that is whitened so that the layer's common
 directions do not rule, and a floor under the cosine. Its code leaves out the norm of the direction, so that the floor
-depends on the layer's scale; here the cosine is the true one. The logarithm is maximised: the same pictures are best,
-and the gradient keeps its scale while the objective grows by orders of magnitude.
+depends on the layer's scale; here the cosine is the true one. The cosine between whitened vectors is asked for as well:
+the raw one hardly notices the channels in which a layer varies least, and these tell neighbouring cells apart. The
+logarithm is maximised: the same pictures are best, and the gradient keeps its scale while the objective grows by orders
+of magnitude.
 
 The centre position is what counts. In early layers it sees only a spot in the middle of an icon and would leave the
 rest grey, so there the other positions are asked for the same direction too, with a share that fades out: the
@@ -14,13 +16,14 @@ direction becomes a texture first, and the centre is made exact afterwards.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atlas.visualize.recipe import Recipe
 from atlas.whitening import power_of_moment
 
 # Where a cosine is smaller than this, its logarithm goes on as a straight line: there is a slope at 0 and under it.
@@ -32,36 +35,50 @@ _TINY = 1e-12
 class Objective:
     """The objective of a batch of icons, one direction each.
 
-    ``means`` and ``whitened``: unit rows (n, channels), the raw and the whitened directions. ``scale``: the root mean
-    square norm of the layer's activations, the unit in which the dot product is measured.
+    ``means``: unit rows (n, channels), the raw directions. ``whitened``: the same times Σ⁻¹, against which the dot
+    product is taken, and ``half_whitened`` times Σ^−½, against which ``whiten`` (channels, channels), Σ^−½, is held:
+    unit rows both. ``scale``: the root mean square norm of the layer's activations, the unit in which the dot product
+    is measured. ``dot``, ``power``, ``power_whitened``: the weights of the three logarithms.
     """
 
     means: Tensor
     whitened: Tensor
+    half_whitened: Tensor
+    whiten: Tensor
     scale: float
+    dot: float
     power: float
+    power_whitened: float
 
     @classmethod
     def make(
         cls,
         means: NDArray[np.float32],
         second_moment: NDArray[np.float64],
-        *,
-        power: float,
-        ridge: float,
+        recipe: Recipe,
         device: torch.device | str = "cpu",
     ) -> Objective:
         """For ``means`` (n, channels) of a layer whose uncentred second moment (channels, channels) is given."""
-        whitened = means @ power_of_moment(second_moment, -1, ridge)
-        scale = float(np.sqrt(max(np.trace(second_moment), _TINY)))
-        return cls(_unit(means, device), _unit(whitened, device), scale, power)
+        whiten = power_of_moment(second_moment, -0.5, recipe.ridge)
+        return cls(
+            means=_unit(means, device),
+            whitened=_unit(means @ power_of_moment(second_moment, -1, recipe.ridge), device),
+            half_whitened=_unit(means @ whiten, device),
+            whiten=torch.from_numpy(whiten.astype(np.float32)).to(device),
+            scale=float(np.sqrt(max(np.trace(second_moment), _TINY))),
+            dot=recipe.dot,
+            power=recipe.power,
+            power_whitened=recipe.power_whitened,
+        )
 
     def take(self, rows: NDArray[np.intp]) -> Objective:
         """The objective of some of the icons."""
-        return Objective(self.means[rows], self.whitened[rows], self.scale, self.power)
+        return replace(
+            self, means=self.means[rows], whitened=self.whitened[rows], half_whitened=self.half_whitened[rows]
+        )
 
     def __call__(self, maps: Tensor, share: float = 0.0) -> Tensor:
-        """Log of dot · cosine ** power for ``maps`` (n, channels, H, W): (n,), larger is better.
+        """Log of dotᵈ · cosineᵖ · whitened cosineʷ for ``maps`` (n, channels, H, W): (n,), larger is better.
 
         ``share`` in [0, 1] is the weight of the mean over all positions but the outermost; the rest is the centre's.
         """
@@ -75,10 +92,19 @@ class Objective:
 
     def _at(self, activations: Tensor) -> Tensor:
         """The same at each of k positions, for ``activations`` (n, channels, k): (n, k)."""
-        norms = activations.square().sum(1).add(_TINY * self.scale**2).sqrt()
-        cosine = (activations * self.means[:, :, None]).sum(1) / norms
-        dot = (activations * self.whitened[:, :, None]).sum(1) / self.scale
-        return _log(dot) + self.power * _log(cosine)
+        value = self.dot * _log((activations * self.whitened[:, :, None]).sum(1) / self.scale)
+        if self.power:
+            value = value + self.power * _log(_cosine(activations, self.means, _TINY * self.scale**2))
+        if self.power_whitened:
+            whitened = torch.einsum("nck,cd->ndk", activations, self.whiten)
+            value = value + self.power_whitened * _log(_cosine(whitened, self.half_whitened, _TINY))
+        return value
+
+
+def _cosine(activations: Tensor, directions: Tensor, tiny: float) -> Tensor:
+    """Cosine of ``activations`` (n, channels, k) to unit rows ``directions`` (n, channels): (n, k)."""
+    norms = activations.square().sum(1).add(tiny).sqrt()
+    return (activations * directions[:, :, None]).sum(1) / norms
 
 
 def _log(values: Tensor, floor: float = FLOOR) -> Tensor:

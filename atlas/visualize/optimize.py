@@ -1,14 +1,19 @@
 """Draw icons: turn directions into the pictures that a layer would most like to see.
 
 A batch of icons is one tensor: one inverse FFT, one batched move, one pass through the network cut at the layer, one
-objective. What becomes of an icon does not depend on the others of its batch, but for rounding in the last bit.
+objective. What becomes of an icon does not depend on the others of its batch, but for rounding in the last bit. On a
+CPU, batches run side by side, each in a thread of its own: two threads that share one small batch wait for each other.
 """
 
 from __future__ import annotations
 
 import math
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -17,24 +22,19 @@ from torch import Tensor
 
 from atlas.errors import ConfigError
 from atlas.networks import Layer, Network, describe_layer
-from atlas.visualize.objective import Objective
-from atlas.visualize.parametrize import Fourier, from_bytes, to_bytes
+from atlas.visualize.cut import CutNetwork, Precision, cut
+from atlas.visualize.objective import Objective, centre
+from atlas.visualize.parametrize import Fourier, from_bytes, to_bytes, variation
+from atlas.visualize.recipe import ALONE, ATLAS, Recipe
 from atlas.visualize.score import answers, cosines, flags, usual_norm
-from atlas.visualize.transform import Moves, fade, move
+from atlas.visualize.transform import fade, move
 
 SIZE = 80
-POWER = 8.0
-RIDGE = 1e-3
-BATCH = 16
-# Steps from noise, and from a picture that already shows nearly the same.
-STEPS, STEPS_FROM_START = 64, 40
-RATE = 0.1
-# A picture to begin with is taken at this contrast: a finished one is partly saturated, where nothing can move.
-START_CONTRAST = 0.5
-# … with this much noise on top, in units of the first noise: what the picture showed must be found again, not kept.
-START_NOISE = 5.0
-BETAS = (0.5, 0.95)
-MOVES = Moves(shift=6, turn=6, scale=0.06)
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+# Pixels in one batch where nothing was measured: 32 icons of 80 px.
+_BATCH_PIXELS = 32 * 80 * 80
+# The batches that measure_batch tries, and how much better a larger one must be.
+_BATCHES, _WORTH = (1, 2, 4, 8, 16, 32, 64), 1.03
 # Added to the seed of an icon that is tried again.
 _RETRY = 7_919
 _TINY = 1e-20
@@ -53,6 +53,8 @@ class Icons:
     seeds: NDArray[np.int64]
 
 
+@torch.inference_mode(False)  # whatever the caller is in the middle of
+@torch.enable_grad()
 def draw(
     network: Network,
     layer: str,
@@ -60,116 +62,271 @@ def draw(
     *,
     second_moment: NDArray[np.float64],
     size: int = SIZE,
+    recipe: Recipe = ATLAS,
     steps: int | None = None,
-    power: float = POWER,
-    ridge: float = RIDGE,
     start: Bytes | None = None,
     seeds: NDArray[np.integer] | None = None,
-    batch: int = BATCH,
+    batch: int | None = None,
+    precision: Precision = "auto",
+    compile: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Icons:
     """Draw an icon for each of ``means``.
 
     ``means``: float32 (n, channels), raw means of the cells' activations at ``layer``. ``second_moment``: float64
-    (channels, channels), the layer's uncentred Σ. ``size``: side in pixels. ``steps``: by default 64 from noise and
-    40 from ``start``. ``power`` of the cosine and ``ridge`` of the whitening: see objective.py. ``start``: uint8
-    (n, size, size, 3), pictures to begin with, such as those of the parent cells. ``seeds``: (n,), the noise and the
-    moves of each icon; icons with equal seeds begin alike. ``batch``: icons in one tensor. ``progress`` is called with
-    the number of icons done.
+    (channels, channels), the layer's uncentred Σ. ``size``: side in pixels. ``recipe``: how, see recipe.py; ``steps``
+    in place of its own. ``start``: uint8 (n, size, size, 3), pictures to begin with, such as those of the parent
+    cells. ``seeds``: (n,), the noise and the moves of each icon; icons with equal seeds begin alike. ``batch``: icons
+    in one tensor; by default as many as hold 205,000 pixels, see measure_batch. ``precision`` and ``compile``: see
+    CutNetwork. ``progress`` is called with the number of icons done.
 
     An icon that comes out dead, grey or with a cosine under 0.6 is tried once more from other noise, and the better
     one is kept. Equal arguments give equal bytes on the same machine with the same number of threads. Raises
     ConfigError when the arguments do not fit the layer.
     """
-    means = np.asarray(means, dtype=np.float32)
-    count = len(means)
-    own_seeds: NDArray[np.int64] = np.asarray(np.zeros(count) if seeds is None else seeds).astype(np.int64)
-    field = check(network, layer, means, second_moment, size).effective_receptive_field
-    if len(own_seeds) != count:
+    means = _numbers(means)
+    count = len(means) if means.ndim else 0
+    _whole("size", size)
+    moment = _moment(second_moment)
+    field = check(network, layer, means, moment, size).effective_receptive_field
+    own_seeds = _seeds(np.zeros(count, dtype=np.int64) if seeds is None else seeds, count)
+    if steps is not None:
+        _whole("steps", steps)
+    if batch is not None:
+        _whole("batch", batch)
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}.")
+    if start is not None and (start.shape != (count, size, size, 3) or start.dtype != np.uint8):
         raise ConfigError(
-            f"There are {count} directions, but {len(own_seeds)} seeds. Give one seed for each direction."
+            f"The start pictures have shape {start.shape} and type {start.dtype}, expected "
+            f"({count}, {size}, {size}, 3) and uint8: one RGB picture of the icons' size for each direction."
         )
-    if start is not None and start.shape != (count, size, size, 3):
-        raise ConfigError(
-            f"The start pictures have shape {start.shape}, expected ({count}, {size}, {size}, 3): one RGB picture of "
-            "the icons' size for each direction."
-        )
-    fourier = Fourier.make(size, device=network.device)
-    objective = Objective.make(means, second_moment, power=power, ridge=ridge, device=network.device)
-
-    # The share of the icon's area that its centre position hardly sees.
-    unseen = 1 - min(1.0, field / size) ** 2
-
-    def attempt(rows: NDArray[np.intp], seeds: NDArray[np.int64], start: Bytes | None) -> tuple[Bytes, int]:
-        length = steps or (STEPS if start is None else STEPS_FROM_START)
-        if start is None:
-            begin = fourier.noise(seeds)
-        else:
-            begin = fourier.encode(from_bytes(start, network.device)) * START_CONTRAST
-            begin = begin + fourier.noise(seeds) * START_NOISE
-        moves = MOVES.draw_each(seeds, length)
-        return _climb(network, layer, objective.take(rows), fourier, begin, moves, unseen), length
+    if not count:
+        return Icons(np.zeros((0, size, size, 3), np.uint8), np.zeros(0, np.int32), own_seeds)
+    batch = batch or max(1, _BATCH_PIXELS // size**2)
+    climb = _Climb(
+        network=cut(network, layer, size, precision, compile),
+        objective=Objective.make(means, moment, recipe=recipe, device=network.device),
+        fourier=Fourier.make(size, recipe, device=network.device),
+        recipe=recipe,
+        unseen=1 - min(1.0, recipe.wide * field / size) ** 2,
+    )
 
     pixels, made = np.zeros((count, size, size, 3), dtype=np.uint8), np.zeros(count, dtype=np.int32)
-    for rows in _batches(np.arange(count), batch):
-        pixels[rows], made[rows] = attempt(rows, own_seeds[rows], None if start is None else start[rows])
-        if progress:
-            progress(int(rows[-1]) + 1)
+    done, counting = 0, threading.Lock()
 
-    usual = usual_norm(second_moment)
-    rank, flagged = _judge(network, layer, pixels, means, usual, power, batch)
-    kept = own_seeds.copy()
-    for rows in _batches(np.flatnonzero(flagged), batch):
-        other = own_seeds[rows] + _RETRY
-        again, again_made = attempt(rows, other, None)
-        again_rank, _ = _judge(network, layer, again, means[rows], usual, power, batch)
-        better = again_rank > rank[rows]
-        pixels[rows[better]], made[rows[better]], kept[rows[better]] = again[better], again_made, other[better]
+    def first_try(rows: NDArray[np.intp]) -> None:
+        nonlocal done
+        begin = None if start is None else start[rows]
+        pixels[rows], made[rows] = climb(rows, own_seeds[rows], begin, steps)
+        with counting:
+            done += len(rows)
+            if progress:
+                progress(done)
+
+    _side_by_side(first_try, np.arange(count), batch, network.device)
+
+    usual, asked = usual_norm(moment), recipe.power > 0
+    rank, flagged = _judge(network, layer, pixels, means, usual, asked, batch)
+    kept, again = own_seeds.copy(), np.flatnonzero(flagged)
+    if len(again):
+        other, length = pixels[again].copy(), 0
+
+        def second_try(places: NDArray[np.intp]) -> None:
+            nonlocal length
+            rows = again[places]
+            other[places], length = climb(rows, own_seeds[rows] + _RETRY, None, steps)
+
+        _side_by_side(second_try, np.arange(len(again)), batch, network.device)
+        other_rank, _ = _judge(network, layer, other, means[again], usual, asked, batch)
+        better = other_rank > rank[again]
+        chosen = again[better]
+        pixels[chosen], made[chosen], kept[chosen] = other[better], length, own_seeds[chosen] + _RETRY
     return Icons(pixels, made, kept)
 
 
-def _climb(
-    network: Network,
-    layer: str,
-    objective: Objective,
-    fourier: Fourier,
-    begin: Tensor,
-    moves: Tensor,
-    share: float,
-) -> Bytes:
-    """Optimise the coefficients ``begin``, a step for each of ``moves`` (steps, n, 4): the finished pictures.
+def _side_by_side(
+    work: Callable[[NDArray[np.intp]], None], rows: NDArray[np.intp], batch: int, device: torch.device
+) -> None:
+    """Call ``work`` with batches of ``rows``, on a CPU with as many at a time as torch has threads here."""
+    threads = torch.get_num_threads()
+    lanes = max(1, min(threads, len(rows))) if device.type == "cpu" else 1
+    batches = _batches(rows, max(1, min(batch, -(-len(rows) // lanes))))
+    if lanes <= 1:
+        for each in batches:
+            work(each)
+        return
+    # One thread for the operations inside each lane. Every lane sets its own: the setting belongs to the thread.
+    with ThreadPoolExecutor(lanes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            list(pool.map(work, batches))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        finally:
+            torch.set_num_threads(threads)
 
-    ``share``: the first weight of the positions around the centre, which falls to 0.
+
+@dataclass(frozen=True)
+class _Climb:
+    """Takes batches of icons from noise, or from a start, to the top of their objectives.
+
+    ``unseen``: the share of an icon's area that its centre position hardly sees, and the first weight of the positions
+    around the centre.
     """
-    coefficients = begin.requires_grad_(True)
-    optimiser = torch.optim.Adam([coefficients], lr=RATE, betas=BETAS, eps=_TINY, fused=True)
-    steps = len(moves)
-    for step in range(steps):
-        optimiser.param_groups[0]["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
-        pixels, strength = fourier.decode(coefficients), fade(step, steps)
-        if strength > 0:
-            pixels = move(pixels, moves[step] * strength)
-        maps = network.activations(network.normalize(pixels), layer)
-        value = objective(maps, share * strength)
-        (gradient,) = torch.autograd.grad(-value.sum(), coefficients)
-        # Each icon's gradient is brought to length 1: the first slopes can be ten times steeper than the last ones, and
-        # through Adam's memory of squares they would make every later step tiny.
-        lengths = gradient.flatten(1).norm(dim=1).clamp(min=_TINY)
-        coefficients.grad = gradient / lengths.view(-1, 1, 1, 1, 1)
-        optimiser.step()
-    with torch.no_grad():
-        return to_bytes(fourier.decode(coefficients))
+
+    network: CutNetwork
+    objective: Objective
+    fourier: Fourier
+    recipe: Recipe
+    unseen: float
+
+    def __call__(
+        self, rows: NDArray[np.intp], seeds: NDArray[np.int64], start: Bytes | None, steps: int | None
+    ) -> tuple[Bytes, int]:
+        """Icons ``rows`` of the objective as uint8 (n, size, size, 3), and how many steps they took."""
+        fourier, recipe = self.fourier, self.recipe
+        if start is None:
+            begin = fourier.noise(seeds)
+        else:
+            begin = fourier.encode(from_bytes(start, fourier.falloff.device)) * recipe.contrast
+            begin = begin + fourier.noise(seeds) * recipe.noise
+        length = steps or (recipe.steps if start is None else recipe.steps_from_start)
+        return self._optimise(begin, self.objective.take(rows), recipe.moves.draw_each(seeds, length)), length
+
+    def _optimise(self, begin: Tensor, objective: Objective, moves: Tensor) -> Bytes:
+        """The coefficients ``begin`` after a step for each of ``moves`` (steps, n, 4), as pictures."""
+        recipe, steps = self.recipe, len(moves)
+        coefficients = begin.requires_grad_(True)
+        optimiser = torch.optim.Adam([coefficients], lr=recipe.rate, betas=recipe.betas, eps=_TINY, fused=True)
+        for step in range(steps):
+            optimiser.param_groups[0]["lr"] = recipe.rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+            pixels, strength = self.fourier.decode(coefficients), fade(step, steps, recipe.fade)
+            if strength > 0:
+                pixels = move(pixels, moves[step] * strength)
+            maps = self.network(pixels, recipe.leak if step < recipe.relaxed else 0.0)
+            value = objective(maps, self.unseen * max(strength, recipe.around))
+            if recipe.smooth:
+                value = value - recipe.smooth * variation(pixels)
+            (gradient,) = torch.autograd.grad(-value.sum(), coefficients)
+            # Each icon's gradient is brought to length 1: the first slopes can be ten times steeper than the last
+            # ones, and through Adam's memory of squares they would make every later step tiny.
+            lengths = gradient.flatten(1).norm(dim=1).clamp(min=_TINY)
+            coefficients.grad = gradient / lengths.view(-1, 1, 1, 1, 1)
+            optimiser.step()
+        with torch.no_grad():
+            return to_bytes(self.fourier.decode(coefficients))
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def measure_batch(
+    network: Network, layer: str, size: int = SIZE, precision: Precision = "auto", compile: bool = False
+) -> int:
+    """How many icons of ``size`` px at ``layer`` a batch should hold, measured here and now.
+
+    Large batches cost fewer calls, small ones stay in the cache. Larger ones are tried until they stop paying.
+    """
+    answer = cut(network, layer, size, precision, compile)
+    best, best_rate, worse = 1, 0.0, 0
+    for count in _BATCHES:
+        pixels = torch.full((count, 3, size, size), 0.5, device=network.device, requires_grad=True)
+        rate = count / min(_step_seconds(answer, pixels) for _ in range(5))
+        if rate >= best_rate * _WORTH:
+            best, best_rate, worse = count, rate, 0
+        else:
+            worse += 1
+        if worse == 2:  # once may be chance
+            break
+    return best
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def step_seconds(network: Network, layer: str, size: int = SIZE, precision: Precision = "auto") -> float:
+    """How long a pass to ``layer`` and back takes for one picture of ``size`` px, here and now.
+
+    Raises ConfigError when the layer cannot take pictures of that size.
+    """
+    pictures = max(1, _BATCH_PIXELS // size**2 // 4)
+    try:
+        answer = cut(network, layer, size, precision)
+        pixels = torch.full((pictures, 3, size, size), 0.5, device=network.device, requires_grad=True)
+        return min(_step_seconds(answer, pixels) for _ in range(3)) / pictures
+    except RuntimeError as error:
+        raise ConfigError(
+            f"render.size: layer {layer} of {network.name} cannot take icons of {size} px ({error}). Give a larger "
+            "size."
+        ) from error
+
+
+def _step_seconds(answer: CutNetwork, pixels: Tensor) -> float:
+    """How long one pass to the layer and back takes."""
+    started = time.perf_counter()
+    (gradient,) = torch.autograd.grad(centre(answer(pixels)).sum(), pixels)
+    gradient[0, 0, 0, 0].item()  # waits for a GPU
+    return time.perf_counter() - started
+
+
+def _numbers(values: Any) -> Float32:
+    """Directions as float32. Raises ConfigError when they are no numbers."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    try:
+        given = np.asarray(values)
+        if given.dtype.kind not in "fiub":
+            raise ValueError(f"they are of type {given.dtype}")
+        with np.errstate(over="ignore"):  # what is too large for float32 becomes infinity, and is told as that
+            rows: Float32 = given.astype(np.float32)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"The directions cannot be read as numbers ({error}). Expected float32 of shape (n, channels)."
+        ) from error
+    # Only where they point counts; squares of very long ones would not fit in float32.
+    longest = np.abs(rows).max(axis=-1, keepdims=True, initial=0)
+    return np.where(longest > 1e9, rows / np.maximum(longest, 1), rows).astype(np.float32)
+
+
+def _moment(values: Any) -> NDArray[np.float64]:
+    """A second moment as float64. Raises ConfigError when it is no matrix of numbers."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    try:
+        given = np.asarray(values)
+        if given.dtype.kind not in "fiub" or given.ndim != 2:
+            raise ValueError(f"it has shape {given.shape} and type {given.dtype}")
+        return given.astype(np.float64)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"The second moment cannot be read ({error}). Expected float64 of shape (channels, channels)."
+        ) from error
+
+
+def _seeds(values: Any, count: int) -> NDArray[np.int64]:
+    given = np.asarray(values)
+    if given.dtype.kind not in "iu" or given.ndim != 1:
+        raise ConfigError(
+            f"The seeds have shape {given.shape} and type {given.dtype}, expected ({count},) and whole numbers."
+        )
+    if len(given) != count:
+        raise ConfigError(f"There are {count} directions, but {len(given)} seeds. Give one seed for each direction.")
+    return given.astype(np.int64)
+
+
+def _whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ConfigError(f"{name} is {value!r}, expected a whole number of at least 1.")
 
 
 def _judge(
-    network: Network, layer: str, pixels: Bytes, means: Float32, usual: float, power: float, batch: int
+    network: Network, layer: str, pixels: Bytes, means: Float32, usual: float, asked: bool, batch: int
 ) -> tuple[Float32, NDArray[np.bool_]]:
     """How good each finished icon is, (n,), larger is better, and whether it should be tried again."""
     activations = answers(network, layer, pixels, batch=batch)
     cosine, norm = cosines(activations, means), np.linalg.norm(activations, axis=1)
     found = flags(pixels, cosine, norm, usual)
-    # Without a power nobody asked for a high cosine (a single neuron): only what shows nothing is tried again.
-    flagged = np.array([flag is not None and (power > 0 or flag != "low") for flag in found], dtype=bool)
+    # Where no cosine was asked for (a single neuron), only what shows nothing is tried again.
+    flagged = np.array([flag is not None and (asked or flag != "low") for flag in found], dtype=bool)
     hopeless = np.array([flag in ("dead", "grey") for flag in found])
     return np.where(hopeless, cosine - 2, cosine).astype(np.float32), flagged
 
@@ -201,6 +358,11 @@ def check(network: Network, layer: str, means: Float32, second_moment: NDArray[n
         raise ConfigError(
             f"The second moment has shape {second_moment.shape}, expected ({channels}, {channels}) for layer {layer!r}."
         )
+    if not np.isfinite(second_moment).all() or not np.trace(second_moment) > 0:
+        raise ConfigError(
+            "The second moment holds NaN or infinity, or its diagonal sums to nothing. Expected the layer's uncentred "
+            "Σ: the mean of a · aᵀ over activations a."
+        )
     bad = np.flatnonzero(~np.isfinite(means).all(1) | ~means.any(1))
     if len(bad):
         raise ConfigError(
@@ -216,9 +378,9 @@ def render(
     directions: Float32,
     *,
     size: int = SIZE,
+    recipe: Recipe = ALONE,
     steps: int | None = None,
     second_moment: NDArray[np.float64] | None = None,
-    power: float = POWER,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Bytes:
@@ -231,11 +393,19 @@ def render(
     ``directions``: float32 (n, channels), or (channels,) for one. ``second_moment``: (channels, channels), the layer's
     uncentred Σ, for whitened directions. Returns uint8 (n, size, size, 3). See draw for the rest.
     """
-    rows = np.atleast_2d(np.asarray(directions, dtype=np.float32))
+    rows = np.atleast_2d(_numbers(directions))
     moment = np.eye(rows.shape[1]) if second_moment is None else second_moment
-    seeds = np.full(len(rows), seed)
+    seeds = np.array([seed] * len(rows), dtype=None if len(rows) else np.int64)
     return draw(
-        network, layer, rows, second_moment=moment, size=size, steps=steps, power=power, seeds=seeds, progress=progress
+        network,
+        layer,
+        rows,
+        second_moment=moment,
+        size=size,
+        recipe=recipe,
+        steps=steps,
+        seeds=seeds,
+        progress=progress,
     ).pixels
 
 
@@ -255,7 +425,8 @@ def neuron(
         channels = network.activations(
             torch.zeros(1, 3, network.size, network.size, device=network.device), layer
         ).shape[1]
-    if not 0 <= unit < channels:
-        raise ConfigError(f"Layer {layer!r} of {network.name} has no unit {unit}: it has {channels}, counted from 0.")
+    if isinstance(unit, bool) or not isinstance(unit, int | np.integer) or not 0 <= unit < channels:
+        raise ConfigError(f"Layer {layer!r} of {network.name} has no unit {unit!r}: it has {channels}, counted from 0.")
     direction = np.eye(channels, dtype=np.float32)[unit]
-    return render(network, layer, direction, size=size, steps=steps, power=0.0, seed=seed)[0]
+    recipe = replace(ALONE, power=0, power_whitened=0)
+    return render(network, layer, direction, size=size, recipe=recipe, steps=steps, seed=seed)[0]

@@ -16,45 +16,49 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atlas.visualize.recipe import ATLAS, Recipe
+
 # Square root of the covariance of ImageNet's RGB values (lucid). Columns: light–dark, blue–yellow, magenta–green.
 _COLOUR_SQRT = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
-# How far the two chromatic axes are widened. At 1 the icons are greyish; cosines do not depend on it.
-CHROMA = 2.5
-# Exponent of the falloff of the spectrum with frequency. Natural pictures have about 1, but there the optimiser fills
-# the high frequencies, which are most of the coefficients, with noise; at 2 the icons blur.
-DECAY = 1.75
 # Deviation of the first noise, in coefficients.
 NOISE = 0.01
-# Contrast: how far one step of the optimiser moves a pixel. At 0.3 the icons stay grey, at 3 they saturate.
-_GAIN = 1.5
 # A pixel of 0 or 255 has no finite inverse sigmoid: it is read as if it lay this far inside.
 _MARGIN = 1 / 255
+_TINY = 1e-12
 
 
 @dataclass(frozen=True)
 class Fourier:
     """The parametrisation of square RGB pictures of ``size`` pixels by coefficients (n, 3, size, size // 2 + 1, 2).
 
-    ``falloff`` (size, size // 2 + 1, 1) weights the frequencies, ``colour`` (3, 3) takes decorrelated to RGB.
+    ``falloff`` (size, size // 2 + 1, 1) weights the frequencies, ``colour`` (3, 3) takes decorrelated to RGB. With
+    ``phase_only`` the coefficients' magnitudes do not count.
     """
 
     size: int
     falloff: Tensor
     colour: Tensor
+    phase_only: bool = False
 
     @classmethod
     def make(
-        cls, size: int, *, decay: float = DECAY, chroma: float = CHROMA, device: torch.device | str = "cpu"
+        cls,
+        size: int,
+        recipe: Recipe = ATLAS,
+        *,
+        device: torch.device | str = "cpu",
     ) -> Fourier:
         """The parametrisation for pictures of ``size`` pixels, its constants on ``device``."""
         frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
-        falloff = np.maximum(frequency * size, 1) ** -decay  # the mean colour weighs as much as the lowest frequency
+        falloff = (
+            np.maximum(frequency * size, 1) ** -recipe.decay
+        )  # the mean colour weighs as much as the lowest frequency
         # Scaled so that a step of the optimiser moves a pixel equally far whatever the decay and the size.
-        falloff *= _GAIN * size / np.sqrt(np.square(falloff).sum())
+        falloff *= recipe.gain * size / np.sqrt(np.square(falloff).sum())
         colour = torch.tensor(_COLOUR_SQRT) / torch.tensor(_COLOUR_SQRT).norm(dim=0).max()
-        colour = colour * torch.tensor([1.0, chroma, chroma])
+        colour = colour * torch.tensor([1.0, recipe.chroma, recipe.chroma])
         weights = torch.from_numpy(falloff.astype(np.float32))[:, :, None]
-        return cls(size, weights.to(device), colour.to(device))
+        return cls(size, weights.to(device), colour.to(device), recipe.phase_only)
 
     def noise(self, seeds: NDArray[np.integer]) -> Tensor:
         """Coefficients of faint noise, one picture for each of ``seeds`` (n,); equal seeds give equal noise."""
@@ -64,6 +68,8 @@ class Fourier:
 
     def decode(self, coefficients: Tensor) -> Tensor:
         """Coefficients → RGB in [0, 1], float32 (n, 3, size, size)."""
+        if self.phase_only:
+            coefficients = coefficients / coefficients.norm(dim=-1, keepdim=True).clamp(min=_TINY)
         spectrum = torch.view_as_complex(coefficients * self.falloff)
         plane = torch.fft.irfft2(spectrum, s=(self.size, self.size), norm="ortho")
         return torch.sigmoid(torch.einsum("rc,nchw->nrhw", self.colour, plane))
@@ -73,6 +79,12 @@ class Fourier:
         plane = torch.einsum("cr,nrhw->nchw", torch.linalg.inv(self.colour), torch.logit(pixels, eps=_MARGIN))
         # The FFT may hand out permuted strides, and the fused optimiser would pair them wrongly with the gradient's.
         return (torch.view_as_real(torch.fft.rfft2(plane, norm="ortho")) / self.falloff).contiguous()
+
+
+def variation(pixels: Tensor) -> Tensor:
+    """The mean step between neighbouring pixels of each picture (n, 3, h, w): (n,), in [0, 1]."""
+    across, down = pixels.diff(dim=3).abs().flatten(1).mean(1), pixels.diff(dim=2).abs().flatten(1).mean(1)
+    return (across + down) / 2
 
 
 def to_bytes(pixels: Tensor) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,33 +10,37 @@ from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 
+# Deviation of the bell by which coarser cells count, in their sides. Narrower, and sisters (children of one parent)
+# look more alike than cousins, a pattern of the grid and not of the network; wider, and all starts are the same grey.
+BELL = 0.75
 
-def coarser_cells(row: int, col: int) -> dict[tuple[int, int], int]:
-    """The coarser cells next to the centre of cell (row, col) of a grid twice as fine, and the weight of each.
 
-    Its own parent weighs 9, the three on the side where it lies 3, 3 and 1: bilinear interpolation.
+def coarser_cells(row: int, col: int) -> dict[tuple[int, int], float]:
+    """The 4 × 4 coarser cells around the centre of cell (row, col) of a grid twice as fine, and the weight of each.
 
-        +-----+-----+        a child in the lower right corner of P
-        | P   |  3  |        lies next to the cells to the right of P,
-        |   * |     |        under it, and across the corner
-        +-----+-----+
-        |  3  |  1  |
+    Weights fall with the distance of the centres, as a bell.
+
+        +-----+-----+-----+-----+
+        |     |     |     |     |
+        +-----+-----+-----+-----+
+        |     | P   |     |     |      a child * in the lower right corner of its parent P
+        |     |   * |     |     |
+        +-----+-----+-----+-----+
+        |     |     |     |     |
+        +-----+-----+-----+-----+
+        |     |     |     |     |
+        +-----+-----+-----+-----+
     """
-    parent_row, parent_col = row // 2, col // 2
-    beside_row, beside_col = parent_row + (1 if row % 2 else -1), parent_col + (1 if col % 2 else -1)
+    down, right = (row + 0.5) / 2 - 0.5, (col + 0.5) / 2 - 0.5
     return {
-        (parent_row, parent_col): 9,
-        (beside_row, parent_col): 3,
-        (parent_row, beside_col): 3,
-        (beside_row, beside_col): 1,
+        (around_row, around_col): math.exp(-((around_row - down) ** 2 + (around_col - right) ** 2) / (2 * BELL**2))
+        for around_row in range(math.floor(down) - 1, math.floor(down) + 3)
+        for around_col in range(math.floor(right) - 1, math.floor(right) + 3)
     }
 
 
 def blend(pictures: Mapping[tuple[int, int], Bytes], row: int, col: int) -> Bytes:
-    """The weighted mean of the coarser ``pictures``, each uint8 (h, w, 3), around cell (row, col), parent included.
-
-    A start from the parent alone makes four sisters look like one picture and hides how near the cousins are.
-    """
+    """The weighted mean of the coarser ``pictures``, each uint8 (h, w, 3), around cell (row, col), parent included."""
     weights = {cell: weight for cell, weight in coarser_cells(row, col).items() if cell in pictures}
     total = sum(weight * pictures[cell].astype(np.float32) for cell, weight in weights.items())
     return np.rint(total / sum(weights.values())).astype(np.uint8)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from atlas.errors import ConfigError
 from atlas.networks import Network
 from atlas.visualize.objective import centre
 from atlas.visualize.parametrize import from_bytes
@@ -67,6 +68,7 @@ def score(
     ``quantiles``: float32 (n, 101), the members' cosines to the mean at 0, 1, … 100 %. ``norms``: float32 (n,), the
     members' median norm; without it the layer's root mean square norm stands in.
     """
+    _check(pixels, means, second_moment, all_means, own_index)
     all_means = means if all_means is None else all_means
     own_index = np.arange(len(means)) if own_index is None else own_index
     activations = answers(network, layer, pixels, batch=batch)
@@ -86,6 +88,33 @@ def score(
         norm=norm,
         flag=flags(pixels, cosine, norm, usual_norm(second_moment) if norms is None else norms),
     )
+
+
+def _check(
+    pixels: NDArray[np.uint8],
+    means: Float32,
+    second_moment: NDArray[np.float64],
+    all_means: Float32 | None,
+    own_index: NDArray[np.integer] | None,
+) -> None:
+    """Raises ConfigError, in a sentence, when the arguments of score do not belong together."""
+    for name, given in {"pixels": pixels, "means": means, "second_moment": second_moment}.items():
+        if not isinstance(given, np.ndarray):
+            raise ConfigError(f"score: {name} is {type(given).__name__}, expected a NumPy array.")
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or not len(pixels):
+        raise ConfigError(
+            f"score: pixels have shape {pixels.shape} and type {pixels.dtype}, expected (n, size, size, 3) and uint8."
+        )
+    channels = second_moment.shape[0] if second_moment.ndim == 2 else -1
+    if second_moment.shape != (channels, channels) or means.shape != (len(pixels), channels):
+        raise ConfigError(
+            f"score: {len(pixels)} pictures, means of shape {means.shape} and a second moment of shape "
+            f"{second_moment.shape} do not belong together. Expected (n, channels) and (channels, channels)."
+        )
+    if not np.isfinite(means).all():
+        raise ConfigError("score: the means hold NaN or infinity. Leave such directions out.")
+    if all_means is not None and own_index is None:
+        raise ConfigError("score: all_means is given without own_index. Give each icon's row in all_means.")
 
 
 def answers(

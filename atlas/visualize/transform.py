@@ -40,7 +40,7 @@ class Moves:
         return torch.stack([self.draw(int(seed), count) for seed in seeds], dim=1)
 
 
-def fade(step: int, steps: int, share: float = 0.9) -> float:
+def fade(step: int, steps: int, share: float) -> float:
     """Strength of the moves in ``step`` (from 0) of ``steps``: from 1 down to 0 after ``share`` of them, evenly."""
     return max(0.0, 1 - step / max(steps * share, 1))
 

@@ -1,0 +1,79 @@
+"""How icons are drawn: every number of the engine that can be turned, and what each is set to.
+
+Each default has its row in the ablation of scripts/benchmarks.md; scripts/ablate.py takes that table anew.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from atlas.errors import ConfigError
+from atlas.visualize.transform import Moves
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of a climb.
+
+    ``steps`` from noise, and ``steps_from_start`` from pictures that already show nearly the same. ``rate``: Adam's,
+    falling to 0 along a cosine; ``betas``: Adam's.
+
+    The objective is ``dot`` · log dot + ``power`` · log cos + ``power_whitened`` · log whitened cos; see objective.py.
+    ``ridge``: of the whitening, as a share of the mean eigenvalue of Σ. ``relaxed``: in so many first steps ReLUs let
+    ``leak`` of the gradient through where they are shut.
+
+    ``moves`` at full strength, faded out evenly after ``fade`` of the steps. ``wide``: the centre is taken to see a
+    square this many times as wide as its effective receptive field; what lies around it is the first weight of the
+    other positions. ``around`` in [0, 1]: how much of that weight is left when the moves are gone.
+
+    ``decay``: exponent of the spectrum's falloff with frequency. Natural pictures have about 1, but there the
+    optimiser fills the high frequencies, which are most of the coefficients, with noise; at 2 the icons blur.
+    ``phase_only``: hold the magnitudes at the falloff and let only the phases move (Fel et al. 2023, MACO): more
+    natural texture, far less faithful. ``smooth``: weight, against the objective, of the total variation (mean step
+    between neighbouring pixels); it takes detail before it takes noise.
+    ``chroma``: how far the two chromatic axes are widened; at 1 the icons are greyish. ``gain``: how far a step moves
+    a pixel; at 0.3 the icons stay grey, at 3 they saturate. ``contrast``: at which a picture to begin with is taken (a
+    finished one is partly saturated, where nothing can move), and ``noise`` on top of it, in units of the first noise
+    (what the picture showed must be found again, not kept).
+    """
+
+    steps: int = 160
+    steps_from_start: int = 92
+    rate: float = 0.1
+    betas: tuple[float, float] = (0.3, 0.9)
+    dot: float = 1.0
+    power: float = 16.0
+    power_whitened: float = 5.0
+    ridge: float = 1e-3
+    relaxed: int = 16
+    leak: float = 0.1
+    moves: Moves = Moves(shift=7, turn=10, scale=0.1)  # noqa: RUF009 - frozen
+    fade: float = 0.92
+    wide: float = 1.25
+    around: float = 0.0
+    decay: float = 1.75
+    phase_only: bool = False
+    smooth: float = 0.0
+    chroma: float = 2.5
+    gain: float = 1.5
+    contrast: float = 0.7
+    noise: float = 5.0
+
+    def __post_init__(self) -> None:
+        numbers = {name: value for name, value in vars(self).items() if isinstance(value, int | float)}
+        for name, value in numbers.items():
+            if not math.isfinite(value) or value < 0:
+                raise ConfigError(f"Recipe: {name} is {value}, expected a number of at least 0.")
+        for name in ("steps", "steps_from_start"):
+            if not isinstance(numbers[name], int) or numbers[name] < 1:
+                raise ConfigError(f"Recipe: {name} is {numbers[name]}, expected a whole number of at least 1.")
+        for name in ("ridge", "rate", "gain", "fade"):
+            if numbers[name] == 0:
+                raise ConfigError(f"Recipe: {name} is 0, expected a number above 0.")
+
+
+# For an atlas: the centre alone counts in the end.
+ATLAS = Recipe()
+# For a picture that stands alone: it is to be filled to its edges, and a bright spot in the middle would disturb.
+ALONE = Recipe(around=1.0)

@@ -1,0 +1,116 @@
+"""A tiny whole run on real Dask workers, as a user would make it: her network, her pictures, her configuration."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from atlas.rundir import RunDirectory
+
+CHECKOUT = Path(__file__).parent.parent
+GRIDS = (4, 8)
+
+# What a user would write: a factory in a file of her own.
+TINY = """
+import torch
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self, inside, outside, stride):
+        super().__init__()
+        self.conv = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
+        self.norm = nn.BatchNorm2d(outside)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return self.relu(self.norm(self.conv(x)))
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = Block(3, 12, 2)
+        self.middle = Block(12, 16, 2)
+        self.last = Block(16, 20, 1)
+        self.head = nn.Linear(20, 7)
+
+    def forward(self, x):
+        return self.head(self.last(self.middle(self.stem(x))).mean((2, 3)))
+
+
+def make():
+    torch.manual_seed(3)
+    return Tiny()
+"""
+
+
+def paint_pictures(folder: Path, count: int = 24) -> None:
+    """Pictures with some structure: stripes, discs and gradients in two class folders, one of them half transparent."""
+    generator = np.random.default_rng(5)
+    y, x = np.mgrid[0:96, 0:128]
+    for number in range(count):
+        colours = generator.integers(0, 256, (2, 3))
+        if number % 2:
+            mask = np.sin((x * np.cos(number) + y * np.sin(number)) / (3 + number % 5)) > 0
+        else:
+            mask = (x - 20 - 3 * number) ** 2 + (y - 48) ** 2 < (10 + number) ** 2
+        pixels = np.where(mask[..., None], colours[0], colours[1]).astype(np.uint8)
+        target = folder / ("stripes" if number % 2 else "discs")
+        target.mkdir(parents=True, exist_ok=True)
+        if number == 4:
+            pixels = np.dstack([pixels, np.where(mask, 255, 0).astype(np.uint8)])
+        Image.fromarray(pixels).save(target / f"{number:02d}.png")
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder: her network, her pictures, her configuration."""
+    folder = tmp_path_factory.mktemp("workshop")
+    (folder / "tiny.py").write_text(TINY)
+    paint_pictures(folder / "pictures")
+    (folder / "pictures" / "discs" / "broken.png").write_bytes(b"not a picture")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_values(folder)))
+    return folder
+
+
+def tiny_values(folder: Path) -> dict:
+    return {
+        "network": {"name": "tiny:make", "size": 48},
+        "layers": ["middle", "last"],
+        "images": {"source": str(folder / "pictures"), "crops": 12},
+        "collect": {"rows_per_shard": 64, "batch": 8},
+        "layout": {"neighbors": 6, "deterministic": True},
+        "cells": {"grids": list(GRIDS), "min_count": 2, "exemplars": 3},
+        "render": {"size": 32, "steps": 3, "icons_per_item": 12, "batch": 8},
+        "cluster": {"workers": 2},
+    }
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "atlas.run", *arguments]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "160"}
+
+
+def atlas_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="session")
+def undisturbed(workshop: Path) -> RunDirectory:
+    """The whole run in one go, from the command line."""
+    done = atlas_run(workshop, "tiny.yaml", "--set", "out=runs/undisturbed")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "python -m atlas.serve runs/undisturbed" in done.stdout
+    assert "Traceback" not in done.stderr
+    return RunDirectory(workshop / "runs/undisturbed")
