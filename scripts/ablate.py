@@ -1,0 +1,341 @@
+#!/usr/bin/env python3
+"""Measure what each setting of the icon engine is worth: the same directions with one setting changed at a time.
+
+    scripts/ablate.py --run runs/demo --json ablation.json --sheet ablation.png
+
+The directions are those of scripts/bench.py for the same run, layer, grid, count and seed; scores are the product's
+own. Speed is in icons per second of CPU time, over all threads: other work on the machine hardly changes it (on a GPU
+look at the seconds in the rows of --json instead). --sheet shows the first icons of every variant, for the eye.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import bench  # beside this file
+import numpy as np
+import torch
+from bench import Bytes, Drawing, Row, Task
+from PIL import Image, ImageDraw, ImageFont
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from atlas.allocator import keep_memory
+from atlas.errors import AtlasError, ConfigError
+from atlas.rundir import RunDirectory, atomic, write_json
+from atlas.visualize import Recipe
+from atlas.visualize.score import answers, cosines
+from atlas.visualize.transform import Moves
+
+Values = dict[str, Any]
+
+# What each group varies: the variant's name, and the keyword arguments of drawn in which it differs from the default.
+DEFAULT, STARTS = "default", "starts"
+GROUPS: dict[str, dict[str, Values]] = {
+    "objective": {
+        "power 8": {"recipe": Recipe(power=8)},
+        "power 32": {"recipe": Recipe(power=32)},
+        "power whitened 0": {"recipe": Recipe(power_whitened=0)},
+        "power whitened 2.5": {"recipe": Recipe(power_whitened=2.5)},
+        "power whitened 10": {"recipe": Recipe(power_whitened=10)},
+        "dot 0": {"recipe": Recipe(dot=0)},
+        "dot 2": {"recipe": Recipe(dot=2)},
+        "dot 4": {"recipe": Recipe(dot=4)},
+    },
+    "whitening": {
+        "ridge 0.01": {"recipe": Recipe(ridge=1e-2)},
+        "ridge 0.1": {"recipe": Recipe(ridge=1e-1)},
+        "ridge 1": {"recipe": Recipe(ridge=1.0)},
+    },
+    "optimiser": {
+        "rate 0.05": {"recipe": Recipe(rate=0.05)},
+        "rate 0.2": {"recipe": Recipe(rate=0.2)},
+        "betas 0.5, 0.95": {"recipe": Recipe(betas=(0.5, 0.95))},
+        "betas 0.9, 0.99": {"recipe": Recipe(betas=(0.9, 0.99))},
+        "relaxed 0": {"recipe": Recipe(relaxed=0)},
+    },
+    "moves": {
+        "none": {"recipe": Recipe(moves=Moves(shift=0, turn=0, scale=0))},
+        "4 px, 4°, 4 %": {"recipe": Recipe(moves=Moves(shift=4, turn=4, scale=0.04))},
+        "10 px, 15°, 15 %": {"recipe": Recipe(moves=Moves(shift=10, turn=15, scale=0.15))},
+        "fade 0.8": {"recipe": Recipe(fade=0.8)},
+        "fade 1": {"recipe": Recipe(fade=1.0)},
+    },
+    # The positions around the centre get 1 − min(1, wide · field / size)² of the weight: none where the field is wide.
+    "around": {
+        "wide 0.7": {"recipe": Recipe(wide=0.7)},
+        "wide 1": {"recipe": Recipe(wide=1.0)},
+        "centre only": {"recipe": Recipe(wide=1e9)},
+    },
+    "spectrum": {
+        "decay 1": {"recipe": Recipe(decay=1.0)},
+        "decay 1.5": {"recipe": Recipe(decay=1.5)},
+        "decay 2": {"recipe": Recipe(decay=2.0)},
+        "phases only, decay 1": {"recipe": Recipe(phase_only=True, decay=1.0)},
+        "smooth 10": {"recipe": Recipe(smooth=10.0)},
+        "smooth 50": {"recipe": Recipe(smooth=50.0)},
+    },
+    "colour": {
+        "chroma 1": {"recipe": Recipe(chroma=1.0)},
+        "chroma 4": {"recipe": Recipe(chroma=4.0)},
+        "gain 0.5": {"recipe": Recipe(gain=0.5)},
+        "gain 3": {"recipe": Recipe(gain=3.0)},
+    },
+    "steps": {
+        "32 steps": {"steps": 32},
+        "64 steps": {"steps": 64},
+        "96 steps": {"steps": 96},
+        "128 steps": {"steps": 128},
+        "320 steps": {"steps": 320},
+    },
+    "precision": {
+        "float32": {"precision": "float32"},
+    },
+    # Its default begins with the parents' pictures too; only tasks that have some can be asked.
+    STARTS: {
+        DEFAULT: {"start": bench.PARENTS},
+        "contrast 1, noise 0": {"start": bench.PARENTS, "recipe": Recipe(contrast=1.0, noise=0.0)},
+        "contrast 0.5": {"start": bench.PARENTS, "recipe": Recipe(contrast=0.5)},
+        "noise 0": {"start": bench.PARENTS, "recipe": Recipe(noise=0.0)},
+        "48 steps": {"start": bench.PARENTS, "recipe": Recipe(steps_from_start=48)},
+        "64 steps": {"start": bench.PARENTS, "recipe": Recipe(steps_from_start=64)},
+        "128 steps": {"start": bench.PARENTS, "recipe": Recipe(steps_from_start=128)},
+        "no parents, 92 steps": {"recipe": Recipe(steps=92)},
+    },
+    "tries": {
+        "best of 2": {"tries": 2},
+        "best of 4": {"tries": 4},
+    },
+}
+# Added to the seeds from one of several tries to the next.
+TRY_APART = 1_000_003
+
+# The table's columns: heading, name of the figure, how it is written.
+COLUMNS = (
+    ("raw", "median_cosine", "{:.3f}"),
+    ("lowest", "lowest_cosine", "{:.3f}"),
+    ("whitened", "median_cosine_whitened", "{:.3f}"),
+    ("held-out", "median_cosine_robust", "{:.3f}"),
+    ("rank 1", "rank1_share", "{:.0%}"),
+    ("flagged", "flagged_share", "{:.0%}"),
+    ("icons per CPU second", "icons_per_cpu_second", "{:.2f}"),
+)
+
+# The sheet, in pixels.
+SHOWN = 12  # icons of a variant
+MARGIN, GAP, LABEL_GAP, LABEL_SIZE = 20, 4, 14, 17
+HEADING, HEADING_SIZE = 52, 22  # height of the line with a group's name, and its letters
+WHITE, INK, RULE = (255, 255, 255), (30, 30, 30), (190, 190, 190)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one variant came to: ``row``, its figures with their names, and ``pixels`` of its first icons, uint8
+    (at most SHOWN, size, size, 3)."""
+
+    row: Row
+    pixels: Bytes
+
+
+# The variants
+
+
+def variants(group: str) -> dict[str, Values]:
+    """The variants of a group with its default in front."""
+    return {DEFAULT: {}} | GROUPS[group]
+
+
+def choose_groups(task: Task, asked: list[str] | None) -> list[str]:
+    """The groups to measure: ``asked``, or all that ``task`` has what it takes for. Raises ConfigError when it lacks
+    what was asked for."""
+    if task.parents is not None:
+        return asked or list(GROUPS)
+    if asked and STARTS in asked:
+        raise ConfigError(
+            f"The group {STARTS} needs the icons of a grid half as fine, and the run does not have them all. Leave the "
+            "group out, or choose another --grid."
+        )
+    return asked or [group for group in GROUPS if group != STARTS]
+
+
+def drawn(task: Task, *, tries: int = 1, steps: int | None = None, **values: Any) -> Drawing:
+    """The icons of ``task`` with ``values`` as keyword arguments of atlas.visualize.draw.
+
+    Of several ``tries``, each with noise and moves of its own, every icon is kept as the try made it whose clean cosine
+    is the best.
+    """
+    drawings = [
+        bench.our_icons(replace(task, seeds=task.seeds + each * TRY_APART), steps, **values) for each in range(tries)
+    ]
+    if tries == 1:
+        return drawings[0]
+    found = [cosines(answers(task.network, task.layer, each.pixels), task.means) for each in drawings]
+    best = np.argmax(found, axis=0)
+    pixels = np.stack([each.pixels for each in drawings])[best, np.arange(len(best))]
+    return replace(drawings[0], pixels=pixels)
+
+
+# The measurement
+
+
+def ablate(task: Task, groups: list[str]) -> Iterator[Measured]:
+    """Every variant of ``groups`` as it is done. A default is drawn once, and told again in each group."""
+    known: dict[str, Measured] = {}
+    for group in groups:
+        for variant, values in variants(group).items():
+            key = repr(values)
+            if key not in known:
+                print(f"{group}, {variant}: {len(task.own)} icons …", file=sys.stderr)
+                known[key] = measure(task, values)
+            named = {"bench": "ablate", "group": group, "variant": variant, "layer": task.layer}
+            yield replace(known[key], row=named | known[key].row)
+
+
+def measure(task: Task, values: Values) -> Measured:
+    """Draw and score one variant; shares are in [0, 1]."""
+    drawn(task, **values | {"steps": bench.WARM_UP_STEPS, "tries": 1})  # in batches of the size that is timed
+    started, started_cpu = time.perf_counter(), time.process_time()
+    drawing = drawn(task, **values)
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
+    scores, icons = bench.scores_of(task, drawing.pixels), len(task.own)
+    figures = {
+        "icons_per_cpu_second": icons / cpu_seconds,
+        "icons_per_second": icons / seconds,
+        **bench.quality(task, scores),
+        "lowest_cosine": float(scores.cosine.min()),
+        "cpu_seconds": cpu_seconds,
+        "seconds": seconds,
+        "icons": icons,
+        "steps": round(drawing.steps),
+        "threads": torch.get_num_threads(),
+    }
+    rounded = {name: value if isinstance(value, int) else float(f"{value:.4g}") for name, value in figures.items()}
+    return Measured(rounded, drawing.pixels[:SHOWN])
+
+
+# What is shown
+
+
+def print_table(title: str, rows: list[Row]) -> None:
+    """The rows as one table, a group under its name."""
+    table = Table(title=title, box=SIMPLE, title_justify="left")
+    table.add_column("variant", no_wrap=True)
+    for heading, _, _ in COLUMNS:
+        table.add_column(heading, justify="right")
+    group = None
+    for row in rows:
+        if row["group"] != group:
+            group = row["group"]
+            table.add_section()
+            table.add_row(group, style="bold")
+        table.add_row("  " + row["variant"], *[written.format(row[name]) for _, name, written in COLUMNS])
+    Console(width=max(Console().width, 100)).print(table)
+
+
+def make_sheet(measured: list[Measured]) -> Image.Image:
+    """The first icons of every variant, a row each behind its name, the groups under headings of their own."""
+    label, heading = ImageFont.load_default(size=LABEL_SIZE), ImageFont.load_default(size=HEADING_SIZE)
+    count, size = measured[0].pixels.shape[:2]
+    first = MARGIN + round(max(label.getlength(each.row["variant"]) for each in measured)) + LABEL_GAP
+    groups = len({each.row["group"] for each in measured})
+    pitch = max(size, LABEL_SIZE) + GAP
+    width = first + count * (size + GAP) - GAP + MARGIN
+    sheet = Image.new("RGB", (width, 2 * MARGIN + groups * HEADING + len(measured) * pitch), WHITE)
+    pen = ImageDraw.Draw(sheet)
+    y, group = MARGIN, None
+    for each in measured:
+        if each.row["group"] != group:
+            group = each.row["group"]
+            pen.text((MARGIN, y + HEADING - 16), group, INK, heading, anchor="ls")
+            pen.line((MARGIN, y + HEADING - 8, width - MARGIN, y + HEADING - 8), RULE)
+            y += HEADING
+        pen.text((MARGIN, y + (pitch - GAP) // 2), each.row["variant"], INK, label, anchor="lm")
+        for place, icon in enumerate(each.pixels):
+            sheet.paste(Image.fromarray(icon), (first + place * (size + GAP), y))
+        y += pitch
+    return sheet
+
+
+# The command
+
+
+def command(options: argparse.Namespace) -> None:
+    task = bench.read_task(
+        RunDirectory(options.run), layer=options.layer, grid=options.grid, count=options.count, seed=options.seed
+    )
+    groups = choose_groups(task, options.groups)
+    torch.set_num_threads(options.threads)  # after loading, which sets the run's own
+    measured: list[Measured] = []
+    try:
+        for each in ablate(task, groups):
+            measured.append(each)
+            if options.json:  # after each row: the whole may take an hour
+                write_json(options.json, [done.row for done in measured])
+    finally:
+        if options.sheet and measured:
+            with atomic(options.sheet) as temporary:
+                make_sheet(measured).save(temporary, format="PNG")
+    print_table(
+        f"{task.network.name} {task.layer}, {len(task.own)} icons of grid {options.grid}, {task.size} px, "
+        f"{options.threads} threads",
+        [each.row for each in measured],
+    )
+
+
+def group_names(text: str) -> list[str]:
+    """Names of groups, parted by commas."""
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in GROUPS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not known; expected some of {','.join(GROUPS)}")
+    return list(dict.fromkeys(names))
+
+
+def png_file(text: str) -> Path:
+    """The path of a PNG."""
+    path = Path(text)
+    if path.suffix.lower() != ".png":
+        raise argparse.ArgumentTypeError(f"the sheet is a PNG, and {text!r} does not end in .png")
+    return path
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/ablate.py", description="Measure what each setting of the icon engine is worth."
+    )
+    parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="its folder, by default runs/demo")
+    parser.add_argument("--layer", help="by default the middle one of the run")
+    parser.add_argument("--grid", type=bench.positive, default=20)
+    parser.add_argument("--count", type=bench.positive, default=32, help="how many cells, at most")
+    parser.add_argument("--seed", type=bench.natural, default=0, help="chooses the cells")
+    parser.add_argument("--groups", type=group_names, metavar="NAME,…", help=f"some of {','.join(GROUPS)}")
+    parser.add_argument("--sheet", type=png_file, metavar="FILE.png", help=f"show {SHOWN} icons of each variant here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here as well")
+    parser.add_argument("--threads", type=bench.positive, default=os.cpu_count() or 1, help="by default one a core")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = make_parser().parse_args(arguments)
+    keep_memory()
+    try:
+        command(options)
+    except (AtlasError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nStopped. What was done is in the files given with --json and --sheet.", file=sys.stderr)
+        return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

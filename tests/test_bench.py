@@ -1,0 +1,183 @@
+"""The bench: the same task for all systems, plausible rows, and sentences for mistakes; ours and the peers for real."""
+
+import importlib.util
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from atlas.networks import Network
+from atlas.rundir import RunDirectory
+
+CHECKOUT = Path(__file__).parent.parent
+FIGURES = {
+    "icons_per_second",
+    "median_cosine",
+    "median_cosine_whitened",
+    "median_cosine_robust",
+    "rank1_share",
+    "near_rank_share",
+    "flagged_share",
+    "seconds",
+    "icons",
+    "steps",
+    "peak_share",
+}
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    """scripts/bench.py as a module."""
+    spec = importlib.util.spec_from_file_location("bench", CHECKOUT / "scripts" / "bench.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bench"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run(undisturbed: RunDirectory, workshop: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+    """The tiny run, its network importable from here."""
+    monkeypatch.syspath_prepend(str(workshop))
+    return undisturbed
+
+
+def check_row(row: dict, system: str, icons: int) -> None:
+    assert {"bench", "system", "variant", *FIGURES} <= set(row)
+    assert (row["bench"], row["system"], row["icons"]) == ("render", system, icons)
+    assert row["icons_per_second"] == pytest.approx(icons / row["seconds"], rel=1e-3)
+    assert row["seconds"] > 0
+    assert 0 < row["peak_share"] < 1
+    for name in ("median_cosine", "median_cosine_whitened", "median_cosine_robust"):
+        assert -1 <= row[name] <= 1
+    for name in ("rank1_share", "near_rank_share", "flagged_share"):
+        assert 0 <= row[name] <= 1
+    assert row["rank1_share"] <= row["near_rank_share"]
+
+
+def test_equal_seeds_choose_equal_directions(bench: ModuleType, run: RunDirectory) -> None:
+    first, again, other = (bench.read_task(run, layer=None, grid=8, count=5, seed=seed) for seed in (3, 3, 4))
+    assert first.layer == "last", "the middle of the run's two layers"
+    np.testing.assert_array_equal(first.means, again.means)
+    np.testing.assert_array_equal(first.parents, again.parents)
+    assert first.own.tolist() != other.own.tolist()
+    assert len(set(first.own.tolist())) == 5
+    assert bench.read_task(run, layer=None, grid=8, count=3, seed=3).own.tolist() == first.own[:3].tolist()
+
+
+def test_the_directions_are_means_of_drawn_cells_of_the_grid(bench: ModuleType, run: RunDirectory) -> None:
+    task = bench.read_task(run, layer="middle", grid=4, count=1000, seed=0)
+    cells = pq.read_table(run.cells("middle")).to_pylist()
+    drawn = [cell["mean"] for cell in cells if cell["grid"] == 4 and cell["count"] >= 2]
+    assert sorted(map(tuple, task.means.tolist())) == sorted(map(tuple, drawn))
+    assert task.parents is None, "nothing is coarser"
+    assert [each.variant for each in bench.contenders(["ours"], task)] == ["default", "quick"]
+
+
+def test_a_run_without_icons_has_no_parents(bench: ModuleType, run: RunDirectory, tmp_path: Path) -> None:
+    bare = RunDirectory(tmp_path / "bare")
+    shutil.copytree(run.path, bare.path, ignore=shutil.ignore_patterns("icons", "site", "store"))
+    assert bench.read_task(bare, layer=None, grid=8, count=2, seed=0).parents is None
+
+
+def test_ours_is_measured(
+    bench: ModuleType, run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "rows.json"
+    arguments = ["--run", str(run.path), "--grid", "8", "--count", "5", "--threads", "1", "--json", str(out)]
+    assert bench.main(["render", *arguments, "--systems", "ours", "--repeat", "2"]) == 0
+    rows = json.loads(out.read_text())
+    assert [row["variant"] for row in rows] == ["default", "from parents", "quick"]
+    for row in rows:
+        check_row(row, "ours", 5)
+    printed = capsys.readouterr().out
+    assert "peak" in printed
+    assert "GFLOP/s" in printed
+    assert f"{rows[0]['median_cosine']}" in printed
+    assert "from parents" in printed
+
+
+@pytest.mark.parametrize(("system", "variants"), [("torch-lucent", 3), ("horama", 2)])
+def test_a_peer_draws_the_same_task(bench: ModuleType, run: RunDirectory, system: str, variants: int) -> None:
+    task = bench.read_task(run, layer=None, grid=8, count=1, seed=0)
+    bench.import_peers([system])
+    rows = list(bench.bench_render(task, [system], steps=2))
+    assert len(rows) == variants
+    assert rows[0]["variant"] == "default"
+    for row in rows:
+        check_row(row, system, 1)
+        assert row["steps"] == 2
+    assert not any(module._forward_hooks for module in task.network.module.modules()), "left as it was"
+
+
+def test_peers_climb(bench: ModuleType, run: RunDirectory) -> None:
+    """The peers are asked the right way: with steps, the cosine rises."""
+    task = bench.read_task(run, layer=None, grid=8, count=2, seed=0)
+    bench.import_peers(list(bench.PEERS))
+    for draw, values in ((bench.lucent_icons, {"own_size": True}), (bench.horama_icons, {"whole": True})):
+        few, more = (
+            bench.quality(task, bench.scores_of(task, draw(task, steps, **values).pixels))["median_cosine"]
+            for steps in (1, 40)
+        )
+        assert more > few
+
+
+def test_a_step_counts_what_the_layers_multiply(bench: ModuleType, small: Network) -> None:
+    """Stem: 8 filters of 3 × 3 × 3 at 16 × 16 places; forward, and as much again back to the picture."""
+    assert bench.step_flops(small, "stem", 32) == 2 * 2 * 8 * 27 * 16 * 16
+
+
+@pytest.mark.parametrize("system", ["torch-lucent", "horama"])
+def test_a_missing_peer_is_a_sentence(
+    bench: ModuleType, system: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, bench.PEERS[system], None)  # as Python answers what cannot be imported
+    assert bench.main(["render", "--systems", f"ours,{system}"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"{system} cannot be imported")
+    assert 'pip install -e ".[bench]"' in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--layer", "first"], "has no layer first. Its layers: middle, last."),
+        (["--grid", "5"], "has no grid 5. Its grids: 4, 8."),
+    ],
+)
+def test_what_a_run_does_not_have_is_a_sentence(
+    bench: ModuleType, run: RunDirectory, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    assert bench.main(["render", "--run", str(run.path), "--systems", "ours", "--grid", "8", *arguments]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_missing_run_is_a_sentence(
+    bench: ModuleType, run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["render", "--systems", "ours", "--grid", "8", "--run"]
+    assert bench.main([*arguments, str(tmp_path / "nothing")]) == 2
+    assert "nothing is no run directory" in capsys.readouterr().err
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    shutil.copy(run.manifest, begun)
+    assert bench.main([*arguments, str(begun)]) == 2
+    assert "has no cells of layer last yet. Finish the run first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--systems", "ours,lucid"], ["--count", "0"], ["--seed", "-1"]])
+def test_wrong_arguments_are_refused(
+    bench: ModuleType, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        bench.main(["render", *arguments])
+    assert stopped.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
