@@ -109,3 +109,8 @@ def test_nothing_that_the_documents_point_at_is_missing() -> None:
         for target in re.findall(r"\]\(([^)#]+)\)", text):
             assert (document.parent / target).is_file(), f"{document.name} points at {target}"
         assert not re.search(r"TODO|FIXME|TABLE$", text, re.MULTILINE), document.name
+
+
+@pytest.mark.parametrize("name", ["README.md", "atlas/architecture.md", "scripts/benchmarks.md"])
+def test_nothing_is_left_to_be_filled_in(name: str) -> None:
+    assert "@@" not in (CHECKOUT / name).read_text(encoding="utf-8")
