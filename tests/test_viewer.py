@@ -201,6 +201,8 @@ class Visitor:
         return True
 
     def link(self) -> dict[str, str]:
+        """What the address says of the view; the page writes it a moment after it has moved."""
+        eventually(lambda: "=" in self.page.evaluate("location.hash"), "the view in the address")
         return dict(part.split("=") for part in self.page.evaluate("location.hash")[1:].split("&"))
 
 
@@ -504,9 +506,16 @@ def test_reduced_motion(browser: Browser, address: str) -> None:
     with browser.new_context(viewport=DESKTOP, reduced_motion="reduce") as context:
         visitor = Visitor(context)
         visitor.open(f"{address}made/")
+        zoom = visitor.page.get_by_label("Zoom", exact=True)
+        zoom.evaluate("""output => {
+            window.zooms = [];
+            const note = () => window.zooms.push(output.textContent);
+            new MutationObserver(note).observe(output, { childList: true, characterData: true, subtree: true });
+        }""")
         visitor.page.keyboard.press("+")
-        visitor.page.wait_for_timeout(60)
-        expect(visitor.page.get_by_label("Zoom", exact=True)).to_have_text("1.5×", timeout=100)
+        expect(zoom).to_have_text("1.5×")
+        visitor.page.wait_for_timeout(300)
+        assert visitor.page.evaluate("window.zooms") == ["1.5×"], "the zoom jumps, with nothing in between"
         visitor.page.keyboard.press("0")
         visitor.page.get_by_role("button", name="Real patches").click()
         eventually(lambda: visitor.shows("_blocks.10", "patches", 20, PLACES_20), "patches")
