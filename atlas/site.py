@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from atlas.config import Config
 from atlas.errors import AtlasError
-from atlas.images import Box, Listing, PictureError, backdrop, cut_view, decode_png, encode_png, open_picture
+from atlas.images import PictureError, decode_png, encode_png, open_picture
 from atlas.report import read_icons
 from atlas.rundir import RunDirectory, atomic, digest_file, digest_values, write_json
+from atlas.sources import Listing
 from atlas.store import iterate, read_metadata, to_numpy
 from atlas.tiles import Icons, TileFormat, write_combined_pyramid, write_grid_pyramid
 from atlas.versions import versions
+from atlas.views import Box, backdrop, cut_view
 
 FORMAT = 1
 TOP_CLASSES = 5

@@ -7,14 +7,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas.collect import Failure, collect_shard, shard_views
+from atlas.collect import collect_shard, shard_views
 from atlas.config import Config
 from atlas.errors import AtlasError
-from atlas.images import Listing
 from atlas.networks import Layer, Network
 from atlas.rundir import RunDirectory, atomic, read_marker, write_marker
+from atlas.sources import Listing
 from atlas.store import FAILURES, SCHEMA_VERSION
 from atlas.versions import versions
+from atlas.views import Failure
 from pipelines import worker
 from pipelines.stage import Item, Summary
 

@@ -27,14 +27,14 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from atlas.collect import Observer
 from atlas.config import Config
 from atlas.errors import ConfigError
-from atlas.images import Listing, list_images
 from atlas.networks import Layer, Network, describe_layer, load
+from atlas.observe import Observer
 from atlas.report import build_report
 from atlas.rundir import STAGES, RunDirectory, digest_values, read_marker, write_json
 from atlas.site import viewer_digest, viewer_folder
+from atlas.sources import Listing, list_images
 from atlas.store import SCHEMA_VERSION
 from atlas.versions import versions
 from atlas.visualize import step_seconds

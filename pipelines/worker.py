@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 
 from atlas.allocator import keep_memory
-from atlas.collect import Observer
 from atlas.config import Config
 from atlas.errors import AtlasError
-from atlas.images import Listing
 from atlas.networks import Layer, Network, describe_layer, load
+from atlas.observe import Observer
 from atlas.rundir import RunDirectory
+from atlas.sources import Listing
 
 
 def network(run: RunDirectory, config: Config) -> Network:

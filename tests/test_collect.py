@@ -11,22 +11,14 @@ import torch
 from numpy.typing import NDArray
 from small_network import factory
 
-from atlas.collect import (
-    Failure,
-    Observer,
-    View,
-    collect_shard,
-    cut_views,
-    observe_views,
-    place,
-    position,
-    prefetch,
-    shard_views,
-)
+from atlas.collect import collect_shard, observe_views, place, position, prefetch, shard_views
 from atlas.config import Config
-from atlas.images import Listing, backdrop, cut_view, list_images, open_picture
+from atlas.images import open_picture
 from atlas.networks import Layer, Network, describe_layer, load
+from atlas.observe import Observer
+from atlas.sources import Listing, list_images
 from atlas.store import read_columns
+from atlas.views import Failure, View, backdrop, cut_view, cut_views
 
 LAYERS = ("stem", "residual", "branches")
 

@@ -10,7 +10,9 @@ from PIL import Image
 
 from atlas.config import ImagesConfig
 from atlas.errors import ConfigError
-from atlas.images import Listing, PictureError, backdrop, cut_view, list_images, open_picture, unit_hash, view_box
+from atlas.images import PictureError, open_picture, unit_hash
+from atlas.sources import Listing, list_images
+from atlas.views import backdrop, cut_view, view_box
 
 
 def images(source: Path, **settings: object) -> ImagesConfig:

@@ -11,8 +11,9 @@ from torch import nn
 
 from atlas.errors import ConfigError
 from atlas.folding import fold_batch_norms
-from atlas.images import cut_view, open_picture, view_box
+from atlas.images import open_picture
 from atlas.networks import Network, _torchvision, describe_layer, imagenet_classes, load, map_layers
+from atlas.views import cut_view, view_box
 
 
 def pictures_of(network: Network, count: int = 3) -> torch.Tensor:

@@ -239,9 +239,10 @@ def test_tile_shows_the_icon_of_its_cell(undisturbed: RunDirectory) -> None:
 
 def test_patches_show_the_nearest_exemplar(undisturbed: RunDirectory) -> None:
     """The patch of a cell is cut again from its source, by the row of its first exemplar."""
-    from atlas.images import backdrop, cut_view, open_picture
+    from atlas.images import open_picture
     from atlas.site import patch_box
     from atlas.store import read_metadata
+    from atlas.views import backdrop, cut_view
 
     cell = next(c for c in pq.read_table(undisturbed.cells("last")).to_pylist() if c["grid"] == 4 and c["count"] >= 2)
     exemplar = cell["exemplars"][0]
