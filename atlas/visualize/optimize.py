@@ -22,7 +22,8 @@ from torch import Tensor
 
 from atlas.errors import ConfigError
 from atlas.networks import Layer, Network, describe_layer
-from atlas.visualize.cut import CutNetwork, Precision, cut
+from atlas.operations import Precision
+from atlas.visualize.cut import CutNetwork, cut
 from atlas.visualize.objective import Objective, centre
 from atlas.visualize.parametrize import Fourier, from_bytes, to_bytes, variation
 from atlas.visualize.recipe import ALONE, ATLAS, Recipe
