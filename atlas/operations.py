@@ -40,7 +40,7 @@ def record(function: Callable[[Tensor], Any], probe: Tensor) -> fx.GraphModule |
     """
     try:
         with _RECORDING, torch.no_grad():
-            return make_fx(torch.func.functionalize(function))(probe)
+            return make_fx(torch.func.functionalize(lambda inputs: function(inputs)))(probe)  # a method counts itself
     except Exception:  # whatever the user's forward and the recorder raise
         return None
 
@@ -53,6 +53,11 @@ def bfloat16_pays(device: torch.device) -> bool:
         return False
     known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.8 does not say
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
+def agreement(found: Tensor, expected: Tensor) -> float:
+    """The mean cosine of two tensors (n, channels, …) along their channels."""
+    return float(F.cosine_similarity(found.float(), expected.float(), dim=1).mean())
 
 
 def rewrite(recorded: fx.GraphModule, dtype: torch.dtype, *, fuse: bool) -> fx.GraphModule:
@@ -221,6 +226,11 @@ class FusedConvolution(nn.Module):
         outputs = _convolve(inputs, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         return outputs if self.limits is None else outputs.clamp_(*self.limits)
 
+    def tangent(self, tangent: Tensor, outputs: Tensor) -> Tensor:
+        """The tangent of ``outputs``, which ``run`` gave, where the inputs have ``tangent``."""
+        found = _convolve(tangent, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
+        return found if self.limits is None else _clip_gradient(found, outputs, self.limits, 0)
+
     def gradient(self, gradient: Tensor, inputs: Tensor) -> Tensor:
         """The gradient of the inputs, given that of the outputs before clipping."""
         if self.back is None:
@@ -331,6 +341,12 @@ class Clip(nn.Module):
     def __init__(self, low: float, high: float | None) -> None:
         super().__init__()
         self.low, self.high = low, high
+
+    def run(self, inputs: Tensor) -> Tensor:
+        return inputs.clamp(self.low, self.high)
+
+    def tangent(self, tangent: Tensor, outputs: Tensor) -> Tensor:
+        return _clip_gradient(tangent, outputs, (self.low, self.high), 0)
 
     def forward(self, inputs: Tensor, leak: float) -> Tensor:
         outputs: Tensor = _ClipValues.apply(inputs, self.low, self.high, leak)

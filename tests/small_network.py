@@ -101,6 +101,46 @@ def factory() -> nn.Module:
     return network
 
 
+class Mixed(nn.Module):
+    """Operations beyond convolutions and ReLUs: gates, pooling, attention, norms that depend on the picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.SiLU())
+        self.gate = nn.Conv2d(8, 8, 1)
+        self.pooled = nn.MaxPool2d(2)
+        self.mixed = nn.GroupNorm(2, 8)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        maps = self.first(pictures)
+        maps = maps * self.gate(maps).mean((2, 3), keepdim=True).sigmoid()
+        maps = self.mixed(self.pooled(maps))
+        tokens = maps.flatten(2).transpose(1, 2)
+        weights = (tokens @ tokens.transpose(1, 2) / 8).softmax(-1)
+        tokens = functional.gelu(weights @ tokens)
+        return self.head(torch.cat([tokens.mean(1), tokens.amax(1)], dim=1))
+
+
+def mixed_factory() -> nn.Module:
+    torch.manual_seed(5)
+    return Mixed()
+
+
+class Forking(SmallNetwork):
+    """Its path depends on the picture."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        logits = super().forward(pictures)
+        return logits if float(pictures.sum()) > 0 else -2 * logits
+
+
+def forking_factory() -> nn.Module:
+    network = Forking()
+    network.load_state_dict(factory().state_dict())
+    return network
+
+
 def wrong_factory() -> str:
     return "not a network"
 

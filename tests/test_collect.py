@@ -1,6 +1,7 @@
 """Places, attributions and shards: what one row of the store holds, and that it does not depend on who made it."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
-from small_network import factory
+from small_network import factory, forking_factory, mixed_factory
 
 from atlas.collect import collect_shard, observe_views, place, position, prefetch, shard_views
 from atlas.config import Config
 from atlas.images import open_picture
 from atlas.networks import Layer, Network, describe_layer, load
 from atlas.observe import Observer
+from atlas.operations import FusedConvolution
 from atlas.sources import Listing, list_images
 from atlas.store import read_columns
 from atlas.views import Failure, View, backdrop, cut_view, cut_views
@@ -139,28 +141,80 @@ def test_attributions_are_those_of_autograd(layers: tuple[str, ...], draws: int)
         torch.testing.assert_close(network.module(inputs), logits, rtol=1e-4, atol=1e-5)
 
 
-def test_replays_take_only_the_tail_and_give_the_same_logits(small: Network) -> None:
-    """A replay must not run the modules before its layer again, and must end in the same answer."""
-    observer = Observer(small, LAYERS)
+def test_nothing_is_computed_twice_but_the_tangents_of_the_tail(small: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the 12 convolutions, values take each once, and a layer's tangents those behind it, once for each draw."""
+    runs, tangents = [], []
+    run, tangent = FusedConvolution.run, FusedConvolution.tangent
     inputs = small.normalize(torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
     positions = {layer: torch.full((2, 2, 2), 3) for layer in LAYERS}
-    answers: list[torch.Tensor] = []
-    runs = {"stem.conv": 0, "residual.first.conv": 0, "branches.wide.conv": 0, "last.conv": 0}
+    observer = Observer(small, LAYERS)
+    observer.observe(inputs, positions, attributions=True)
+    monkeypatch.setattr(FusedConvolution, "run", lambda self, maps: runs.append(self) or run(self, maps))
+    monkeypatch.setattr(
+        FusedConvolution, "tangent", lambda self, maps, outputs: tangents.append(self) or tangent(self, maps, outputs)
+    )
+    seen = observer.observe(inputs, positions, attributions=True)
+    torch.testing.assert_close(seen.logits, small.module(inputs).detach(), rtol=0, atol=1e-5)
+    assert len(runs) == len(set(runs)) == 9
+    behind = {"stem": 8, "residual": 6, "branches": 1}
+    assert len(tangents) == 2 * sum(behind.values())
 
-    def count(name: str) -> Any:
-        return lambda *_arguments: runs.__setitem__(name, runs[name] + 1)
 
-    handles = [small.submodule(name).register_forward_hook(count(name)) for name in runs]
-    handles.append(small.module.register_forward_hook(lambda _module, _inputs, output: answers.append(output.clone())))
-    try:
-        seen = observer.observe(inputs, positions, attributions=True)
-    finally:
-        for handle in handles:
-            handle.remove()
-    assert len(answers) == 6  # one pass for each (layer, draw), the first of them the plain one
-    for answer in answers:
-        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(answer).primal, seen.logits, rtol=0, atol=1e-6)
-    assert runs == {"stem.conv": 1, "residual.first.conv": 2, "branches.wide.conv": 4, "last.conv": 6}
+@pytest.mark.parametrize("layers", [("first",), ("gate", "pooled"), ("first", "mixed", "gate")])
+def test_other_operations_have_torchs_own_derivatives(layers: tuple[str, ...]) -> None:
+    """Gates, pooling, attention and norms that depend on the picture: nothing that the walk has a rule for."""
+    network = load("small_network:mixed_factory", size=32, keep=layers)
+    inputs = network.normalize(torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(5)))
+    described = [describe_layer(network, layer) for layer in layers]
+    positions = [torch.full((3, 2, 2), layer.height // 2) for layer in described]
+    observer = Observer(network, layers)
+    seen = observer.observe(inputs, dict(zip(layers, positions)), attributions=True)
+    assert all(observer._walks.values()), "recorded"
+    plain = mixed_factory().eval()
+    logits, activations, attributions = by_autograd(
+        plain, [plain.get_submodule(layer) for layer in layers], inputs, positions
+    )
+    torch.testing.assert_close(seen.logits, logits, rtol=1e-4, atol=1e-5)
+    for layer, activation, attribution in zip(layers, activations, attributions):
+        torch.testing.assert_close(seen.activations[layer], activation, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(seen.attributions[layer], attribution, rtol=1e-4, atol=1e-5)
+        assert float(seen.attributions[layer].abs().max()) > 1e-3
+
+
+def test_a_network_whose_path_depends_on_the_picture_is_used_as_it_is() -> None:
+    network = load("small_network:forking_factory", size=32)
+    inputs = network.normalize(torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(5)))
+    layers, where = ("stem", "branches"), torch.tensor([[[3, 4], [2, 2]]])
+    observer = Observer(network, layers)
+    for sign in (1, -1):  # one for each path
+        seen = observer.observe(sign * inputs, dict.fromkeys(layers, where), attributions=True)
+        plain = forking_factory().eval()
+        modules = [plain.get_submodule(layer) for layer in layers]
+        logits, activations, attributions = by_autograd(plain, modules, sign * inputs, [where, where])
+        torch.testing.assert_close(seen.logits, logits, rtol=1e-4, atol=1e-5)
+        for layer, activation, attribution in zip(layers, activations, attributions):
+            torch.testing.assert_close(seen.activations[layer], activation, rtol=1e-4, atol=5e-5)
+            torch.testing.assert_close(seen.attributions[layer], attribution, rtol=1e-4, atol=1e-5)
+    assert not any(observer._walks.values())
+
+
+def test_half_precision_agrees_and_threads_share_an_observer(small: Network) -> None:
+    inputs = small.normalize(torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
+    positions = {layer: torch.full((4, 1, 2), 3) for layer in LAYERS}
+    exact = Observer(small, LAYERS)
+    half = Observer(small, LAYERS, torch.bfloat16)
+    with ThreadPoolExecutor(4) as pool:
+        seen = list(pool.map(lambda _: exact.observe(inputs, positions, attributions=True), range(8)))
+    for other in seen[1:]:
+        torch.testing.assert_close(other.attributions["stem"], seen[0].attributions["stem"], rtol=0, atol=0)
+    found = half.observe(inputs, positions, attributions=True)
+    assert all(half._walks.values())
+    for layer in LAYERS:
+        for kind, least in (("activations", 0.9999), ("attributions", 0.95)):  # a ReLU or two close that were open
+            known, other = getattr(seen[0], kind)[layer], getattr(found, kind)[layer]
+            assert other.dtype == torch.float32
+            assert not torch.equal(known, other)
+            assert float(torch.cosine_similarity(known, other, dim=-1).min()) > least
 
 
 def test_without_attributions_the_activations_are_the_same(small: Network) -> None:

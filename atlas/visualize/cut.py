@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from atlas.errors import ConfigError
 from atlas.networks import Network
-from atlas.operations import Precision, bfloat16_pays, record, rewrite
+from atlas.operations import Precision, agreement, bfloat16_pays, record, rewrite
 
 # How far the list may differ from the network, as a share of its largest activation, in float32 …
 _TOLERANCE = 1e-3
@@ -112,7 +112,7 @@ class CutNetwork:
             return False
         if dtype == torch.float32:
             return bool((found - expected).abs().max() <= _TOLERANCE * expected.abs().max())
-        return _agreement(found, expected) >= _AGREEMENT
+        return agreement(found, expected) >= _AGREEMENT
 
     def _bears_bfloat16(self) -> bool:
         probe = self._probe(2)
@@ -120,7 +120,7 @@ class CutNetwork:
         if operations is None:
             return False
         with torch.no_grad():
-            return _agreement(operations(probe.to(self.dtype), 0.0), self._network.activations(probe, self._layer)) >= (
+            return agreement(operations(probe.to(self.dtype), 0.0), self._network.activations(probe, self._layer)) >= (
                 _AGREEMENT
             )
 
@@ -161,7 +161,3 @@ def _weighted_sum(tensor: Tensor) -> float:
 def fitting_precision(network: Network, layer: str, size: int) -> Precision:
     """What "auto" comes to for pictures of ``size`` pixels at ``layer`` here."""
     return "bfloat16" if cut(network, layer, size).dtype == torch.bfloat16 else "float32"
-
-
-def _agreement(found: Tensor, expected: Tensor) -> float:
-    return float(F.cosine_similarity(found.float(), expected.float(), dim=1).mean())
