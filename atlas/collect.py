@@ -6,21 +6,27 @@ classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from atlas.config import Config
+from atlas.errors import ConfigError
 from atlas.images import unit_hash
 from atlas.networks import Layer
-from atlas.observe import Observer
+from atlas.observe import Observer, Precision
+from atlas.operations import bfloat16_pays
 from atlas.sources import Listing
 from atlas.store import ShardWriter, schema
 from atlas.views import Failure, View, cut_views
@@ -45,14 +51,24 @@ def position(place: NDArray[np.float64], layer: Layer) -> NDArray[np.int64]:
     return np.stack([y, x], axis=1)
 
 
-def prefetch(function: Callable[[Given], Made], items: Sequence[Given], *, threads: int, ahead: int) -> Iterator[Made]:
-    """``function`` of each item, in order, worked out in threads at most ``ahead`` items before they are wanted."""
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+def prefetch(
+    function: Callable[[Given], Made],
+    items: Iterable[Given],
+    *,
+    threads: int,
+    ahead: int,
+    start: Callable[[], None] | None = None,
+) -> Iterator[Made]:
+    """``function`` of each item, in order, worked out in threads at most ``ahead`` items before they are wanted.
+
+    ``start`` is called once in each thread.
+    """
+    with ThreadPoolExecutor(threads, initializer=start) as pool:
         remaining = iter(items)
-        waiting: list[Future[Made]] = [pool.submit(function, item) for item in islice(remaining, ahead)]
+        waiting: deque[Future[Made]] = deque(pool.submit(function, item) for item in islice(remaining, ahead))
         try:
             while waiting:
-                made = waiting.pop(0).result()
+                made = waiting.popleft().result()
                 waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
                 yield made
         finally:
@@ -66,6 +82,66 @@ def shard_views(shard: int, images: int, crops: int, images_per_shard: int) -> d
     return {image: list(range(crops)) for image in range(first, min(first + images_per_shard, images))}
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How a run goes through its views: so many in one pass, computed in this precision, with so many threads that read
+    and decode pictures.
+
+    Measured once and kept: activations depend on batch and precision in their last bits.
+    """
+
+    batch: int
+    precision: Precision = "float32"
+    decoders: int = 2
+
+
+def fitting_precision(device: torch.device, asked: Literal["auto"] | Precision) -> Precision:
+    """What ``asked`` comes to on ``device``: "auto" is float32 on a CPU, on a GPU the half precision that suits it."""
+    if asked != "auto":
+        return asked
+    if device.type == "cpu":
+        return "float32"
+    return "bfloat16" if bfloat16_pays(device) else "float16"
+
+
+def measure_pace(observer: Observer, layers: Sequence[Layer], listing: Listing, config: Config, *, cores: int) -> Pace:
+    """The quickest batch here for the network, as configured or measured, and as many decoders as keep it busy.
+
+    Raises ConfigError when not even the smallest batch fits into the device's memory.
+    """
+    device, precision = observer.network.device, observer.precision
+    draws, attributions = config.collect.positions_per_image, config.collect.attributions
+    batches: tuple[int, ...] = (1, 2, 4, 8, 16) if device.type == "cpu" else (16, 32, 64, 128, 256)
+    if config.collect.batch != "auto":
+        batches = (config.collect.batch,)
+    lanes, threads = _lanes(observer), torch.get_num_threads()
+    seconds: dict[int, float] = {}
+    torch.set_num_threads(1)
+    try:
+        for batch in batches:
+            seconds[batch] = observer.seconds_per_view(layers, draws=draws, attributions=attributions, views=batch)
+    except torch.OutOfMemoryError:
+        if not seconds:
+            raise ConfigError(
+                f"collect.batch: {batches[0]} views at a time do not fit into the memory of {device}. Give a smaller "
+                "batch."
+            ) from None
+    finally:
+        torch.set_num_threads(threads)
+    batch = min(seconds, key=seconds.__getitem__)
+    started, decoded = time.perf_counter(), 0
+    for image_id in range(min(len(listing), 8)):
+        cut_views(listing, image_id, config, observer.network.size, range(min(config.images.crops, 8)))
+        decoded += min(config.images.crops, 8)
+    decoding = (time.perf_counter() - started) / decoded
+    return Pace(batch, precision, max(2, min(cores, math.ceil(1.25 * decoding * lanes / seconds[batch]))))
+
+
+def _lanes(observer: Observer) -> int:
+    """Batches in flight: on a CPU one for each thread that torch has here; on a GPU two, so that copies overlap."""
+    return torch.get_num_threads() if observer.network.device.type == "cpu" else 2
+
+
 def collect_shard(
     observer: Observer,
     layers: Sequence[Layer],
@@ -74,23 +150,36 @@ def collect_shard(
     views: dict[int, list[int]],
     paths: dict[str, Path],
     metadata: dict[str, dict[str, Any]],
+    pace: Pace,
 ) -> tuple[int, list[Failure]]:
-    """Write one shard of every layer to ``paths[layer]``; returns the rows of each and what failed.
+    """Write one shard of every layer to ``paths[layer]``; returns the rows of each and what failed, in order.
 
     ``metadata[layer]`` goes into the file. Views whose activation is not finite in float16 leave all layers.
+    Batches go through the network side by side, each in a thread of its own, while others are decoded and written.
     """
-    failures: list[Failure] = []
-    size = observer.network.size
+    failures: list[tuple[int, Failure]] = []
+    size, device = observer.network.size, observer.network.device
+    lanes, threads = _lanes(observer), torch.get_num_threads()
 
     def ready() -> Iterator[View]:
-        for cut in prefetch(
-            lambda item: cut_views(listing, item[0], config, size, item[1]), list(views.items()), threads=2, ahead=4
-        ):
+        cutting = prefetch(
+            lambda item: (item[0], cut_views(listing, item[0], config, size, item[1])),
+            views.items(),
+            threads=pace.decoders,
+            ahead=2 * pace.decoders,
+        )
+        for image_id, cut in cutting:
             if isinstance(cut, Failure):
-                failures.append(cut)
+                failures.append((image_id, cut))
             else:
                 yield from cut
 
+    def start() -> None:
+        torch.set_num_threads(1)  # a thread's own setting
+        if device.type == "cuda":
+            torch.cuda.set_stream(torch.cuda.Stream(device))
+
+    stream = ready()
     with ExitStack() as stack:
         writers = {
             layer.name: stack.enter_context(
@@ -98,43 +187,56 @@ def collect_shard(
             )
             for layer in layers
         }
-        stream = ready()
-        while batch := list(islice(stream, config.collect.batch)):
-            rows = observe_views(observer, layers, listing, config, batch, failures)
+        stack.callback(torch.set_num_threads, threads)
+        observed = prefetch(
+            lambda batch: observe_views(observer, layers, listing, config, batch, pace.batch),
+            iter(lambda: list(islice(stream, pace.batch)), []),
+            threads=lanes,
+            ahead=lanes + 1,
+            start=start,
+        )
+        for rows, lost in observed:
+            failures += lost
             for layer in layers:
                 writers[layer.name].append(rows[layer.name])
-    return next(iter(writers.values())).rows, failures
+    failures.sort(key=lambda failure: (failure[0], failure[1].view or 0))
+    return next(iter(writers.values())).rows, [failure for _, failure in failures]
 
 
 def observe_views(
-    observer: Observer,
-    layers: Sequence[Layer],
-    listing: Listing,
-    config: Config,
-    batch: Sequence[View],
-    failures: list[Failure],
-) -> dict[str, dict[str, Any]]:
-    """The store's columns for a batch of views, layer by layer; views that are not finite go to ``failures``."""
+    observer: Observer, layers: Sequence[Layer], listing: Listing, config: Config, batch: Sequence[View], padded: int
+) -> tuple[dict[str, dict[str, Any]], list[tuple[int, Failure]]]:
+    """The store's columns for a batch of views, layer by layer; and image_id and reason of views that are not finite.
+
+    The pass is made with ``padded`` views, so that the last batch of a shard is computed as all others are.
+    """
     draws = config.collect.positions_per_image
     keys = [listing.keys[view.image_id] for view in batch]
     places = np.array(
         [[place(config.seed, key, view.view, draw) for draw in range(draws)] for key, view in zip(keys, batch)]
     )
     positions = {layer.name: position(places.reshape(-1, 2), layer).reshape(len(batch), draws, 2) for layer in layers}
-    inputs = observer.network.from_bytes(torch.from_numpy(np.stack([view.pixels for view in batch])))
+    size = observer.network.size
+    pixels = torch.zeros(padded, size, size, 3, dtype=torch.uint8, pin_memory=observer.network.device.type == "cuda")
+    np.stack([view.pixels for view in batch], out=pixels[: len(batch)].numpy())
     observation = observer.observe(
-        inputs,
-        {name: torch.from_numpy(where) for name, where in positions.items()},
+        observer.network.from_bytes(pixels),
+        {name: torch.from_numpy(_padded(where, padded)) for name, where in positions.items()},
         attributions=config.collect.attributions,
     )
-    vectors = {("activation", name): tensor.half().numpy() for name, tensor in observation.activations.items()}
-    vectors |= {("attribution", name): tensor.half().numpy() for name, tensor in observation.attributions.items()}
+    count = len(batch)
+    vectors = {("activation", name): values[:count].half().numpy() for name, values in observation.activations.items()}
+    vectors |= {
+        ("attribution", name): values[:count].half().numpy() for name, values in observation.attributions.items()
+    }
     finite = np.logical_and.reduce([np.isfinite(values).all((1, 2)) for values in vectors.values()])
-    for key, view, good in zip(keys, batch, finite):
-        if not good:
-            failures.append(Failure(key, view.view, "an activation or attribution is not finite in float16"))
+    failures = [
+        (view.image_id, Failure(key, view.view, "an activation or attribution is not finite in float16"))
+        for key, view, good in zip(keys, batch, finite)
+        if not good
+    ]
     chosen: list[int] = np.flatnonzero(finite).tolist()
-    confidence, predicted = observation.logits.softmax(1).max(1)
+    confidence, predicted = observation.logits[:count].softmax(1).max(1)
 
     def repeat(values: Any) -> NDArray[Any]:
         return np.repeat(np.asarray(values)[chosen], draws, axis=0)
@@ -159,4 +261,9 @@ def observe_views(
             if (kind, layer.name) in vectors:
                 values = vectors[kind, layer.name][chosen]
                 columns[layer.name][kind] = values.reshape(-1, values.shape[-1])
-    return columns
+    return columns, failures
+
+
+def _padded(values: NDArray[Any], length: int) -> NDArray[Any]:
+    """``values`` with zeros behind, up to ``length`` rows."""
+    return np.concatenate([values, np.zeros((length - len(values), *values.shape[1:]), values.dtype)])

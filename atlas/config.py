@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator, model_validator
 
 from atlas.errors import ConfigError
 
@@ -37,11 +37,22 @@ class NetworkConfig(_Section):
         return None if path is None else str(Path(path).expanduser().absolute())
 
 
+def _one_or_several(value: Any) -> str | tuple[str, ...]:
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, list | tuple) and value and all(isinstance(source, str) and source for source in value):
+        return tuple(value)
+    raise ValueError("expected a path, a URL or a glob, or a list of them")
+
+
 class ImagesConfig(_Section):
     """Where the pictures are and how views are cut from them."""
 
-    source: Annotated[str, Field(min_length=1)]
-    kind: Literal["auto", "folder"] = "auto"
+    source: Annotated[str | tuple[str, ...], PlainValidator(_one_or_several)]
+    kind: Literal["auto", "folder", "tar", "parquet"] = "auto"
+    storage_options: dict[str, Any] = {}
+    image_column: str | None = None
+    label_column: str | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
     crops: Annotated[int, Field(ge=1, le=10_000)] = 1
     crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.4, 1.0)
@@ -61,7 +72,8 @@ class CollectConfig(_Section):
     attributions: bool = True
     rows_per_shard: Annotated[int, Field(ge=1, le=10_000_000)] = 65_536
     max_failure_share: Annotated[float, Field(ge=0, le=1)] = 0.05
-    batch: Annotated[int, Field(ge=1, le=4096)] = 16
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    batch: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = "auto"
 
 
 class LayoutConfig(_Section):
@@ -98,20 +110,97 @@ class RenderConfig(_Section):
 
 
 class ClusterConfig(_Section):
-    """Where the work runs: this machine, or the scheduler at an address."""
+    """Where the work runs. A key that says nothing to the chosen kind is a mistake, and so is one that it lacks."""
 
-    kind: Literal["local", "address"] = "local"
+    kind: Literal["local", "cuda", "slurm", "pbs", "kubernetes", "address"] = "local"
     address: str | None = None
     workers: Annotated[int, Field(ge=1)] | None = None
+    adaptive: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] | None = None
     threads: Annotated[int, Field(ge=1)] = 1
     retries: Annotated[int, Field(ge=0, le=100)] = 2
+    memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?[MGT](i?B)?$")] | None = None
+    gpu: bool = False
+    queue: str | None = None
+    account: str | None = None
+    walltime: Annotated[str, Field(pattern=r"^(\d+-)?\d+(:\d\d){1,2}$")] | None = None
+    workers_per_job: Annotated[int, Field(ge=1, le=1024)] = 1
+    interface: str | None = None
+    directives: tuple[str, ...] = ()
+    prologue: tuple[str, ...] = ()
+    image: str | None = None
+    namespace: str | None = None
+    volumes: dict[str, str] = {}
+    pod: dict[str, Any] = {}
+
+    @field_validator("walltime", mode="before")
+    @classmethod
+    def _clock(cls, value: Any) -> Any:
+        """YAML reads 12:00:00 without quotes as a number to the base 60."""
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 60:
+            return f"{value // 3600:02d}:{value // 60 % 60:02d}:{value % 60:02d}"
+        return value
+
+    @field_validator("adaptive")
+    @classmethod
+    def _fewest_first(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value and value[0] > value[1]:
+            raise ValueError("expected the smaller number of workers first")
+        return value
 
     @model_validator(mode="after")
-    def _addressed(self) -> ClusterConfig:
+    def _fitting(self) -> ClusterConfig:
         if self.kind == "address" and not self.address:
             raise ValueError("kind: address needs an address, such as tcp://scheduler:8786")
-        if self.kind == "local" and self.address:
-            raise ValueError("an address is given, but kind is local; expected kind: address")
+        if self.kind != "address" and self.address:
+            raise ValueError(f"an address is given, but kind is {self.kind}; expected kind: address")
+        for key, kinds in _KINDS_OF_KEY.items():
+            if self.kind not in kinds and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} says nothing to kind: {self.kind}; it is for {_spoken(kinds)}")
+        lacking = [key for key in _NEEDED.get(self.kind, {}) if getattr(self, key) is None]
+        if lacking:
+            examples = ", ".join(f"{key}: {_NEEDED[self.kind][key]}" for key in lacking)
+            raise ValueError(f"kind: {self.kind} needs {' and '.join(lacking)}, such as {examples}")
+        if self.kind in _WITH_JOBS and (self.workers is None) == (self.adaptive is None):
+            raise ValueError(
+                f"kind: {self.kind} needs either workers, such as workers: 8, or adaptive, such as adaptive: [0, 8]"
+            )
+        return self
+
+
+_BATCH = ("slurm", "pbs")
+_WITH_JOBS = (*_BATCH, "kubernetes")
+_KINDS_OF_KEY: dict[str, tuple[str, ...]] = {
+    "workers": ("local", "cuda", *_WITH_JOBS),
+    **dict.fromkeys(("adaptive", "memory", "gpu"), _WITH_JOBS),
+    **dict.fromkeys(("queue", "account", "walltime", "workers_per_job", "interface", "directives", "prologue"), _BATCH),
+    **dict.fromkeys(("image", "namespace", "volumes", "pod"), ("kubernetes",)),
+}
+_NEEDED: dict[str, dict[str, str]] = {
+    **{kind: {"memory": "4GB", "walltime": '"08:00:00"'} for kind in _BATCH},
+    "kubernetes": {"image": "registry.example.org/atlas:1"},
+}
+
+
+def _spoken(words: tuple[str, ...]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+class TrackingConfig(_Section):
+    """An experiment tracker that is told of the run as its stages finish; no part of what the run makes."""
+
+    kind: Literal["wandb", "mlflow", "tensorboard"]
+    project: Annotated[str, Field(min_length=1)] = "activation-atlas"
+    name: Annotated[str, Field(min_length=1)] | None = None
+    folder: Annotated[str, Field(min_length=1)] | None = None
+    mode: Literal["online", "offline"] = "online"
+    address: str | None = None
+
+    @model_validator(mode="after")
+    def _of_this_kind(self) -> TrackingConfig:
+        if self.mode == "offline" and self.kind != "wandb":
+            raise ValueError(f"mode: offline is wandb's; {self.kind} needs no network unless given an address")
+        if self.address and self.kind != "mlflow":
+            raise ValueError(f"address is of an MLflow server, but kind is {self.kind}; expected kind: mlflow")
         return self
 
 
@@ -128,6 +217,7 @@ class Config(_Section):
     cells: CellsConfig = CellsConfig()
     render: RenderConfig = RenderConfig()
     cluster: ClusterConfig = ClusterConfig()
+    tracking: TrackingConfig | None = None
 
     @field_validator("layers")
     @classmethod

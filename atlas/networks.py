@@ -78,7 +78,7 @@ class Network:
 
     def from_bytes(self, pixels: Tensor) -> Tensor:
         """uint8 RGB of shape (n, h, w, 3) → normalised float32 input of shape (n, 3, h, w) on the network's device."""
-        return self.normalize(pixels.to(self.device).permute(0, 3, 1, 2).float().div_(255))
+        return self.normalize(pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255))
 
     def submodule(self, layer: str) -> nn.Module:
         """The module named ``layer``. Raises ConfigError naming the near names when there is none."""

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -46,6 +46,7 @@ _LINEAR = {
     _aten.expand.default, _aten.neg.default,
 }  # fmt: skip
 
+Precision = Literal["float32", "bfloat16", "float16"]
 # A tangent belongs to one layer's activation at one of its positions: (layer, draw).
 Origin = tuple[str, int]
 Tangents = dict[Origin, Any]
@@ -64,12 +65,13 @@ class Observation:
 class Observer:
     """Runs a network over views and reads several layers, with attributions. Threads may share it.
 
-    ``dtype``: what the network computes in; float32, bfloat16 or float16.
+    ``precision``: what the network computes in.
     Raises ConfigError for a layer that is called more than once in a pass.
     """
 
-    def __init__(self, network: Network, layers: Sequence[str], dtype: torch.dtype = torch.float32) -> None:
-        self.network, self.layers, self.dtype = network, tuple(layers), dtype
+    def __init__(self, network: Network, layers: Sequence[str], precision: Precision = "float32") -> None:
+        self.network, self.layers, self.precision = network, tuple(layers), precision
+        self.dtype: torch.dtype = getattr(torch, precision)
         self._walks: dict[torch.Size, _Walk | None] = {}  # by the shape of the inputs; None: as it is
         self._hooks = threading.Lock()
         self._check()

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from atlas.config import Config
-from atlas.errors import AtlasError
+from atlas.errors import AtlasError, ConfigError
+from atlas.faults import told
 
 STAGES = ("collect", "layout", "cells", "render", "publish")
 # The folder that each stage fills.
@@ -81,10 +82,19 @@ class RunDirectory:
         return self.path / "site" / layer / f"grid-{grid:03d}"
 
     def read_manifest(self) -> dict[str, Any]:
-        """run.json, or an empty dict before the first run."""
-        if not self.manifest.exists():
+        """run.json, or an empty dict before the first run. Raises AtlasError where it is cut off or no JSON."""
+        try:
+            manifest = json.loads(self.manifest.read_text(encoding="utf-8"))
+        except FileNotFoundError:
             return {}
-        return json.loads(self.manifest.read_text(encoding="utf-8"))
+        except ValueError:
+            manifest = None
+        if not isinstance(manifest, dict):
+            raise AtlasError(
+                f"{self.manifest} is cut off or overwritten: it is no JSON of a run. Delete it and give the command of "
+                f"the run again: finished work is known by its markers, and is kept."
+            )
+        return manifest
 
     def update_manifest(self, **values: Any) -> None:
         """Set top-level keys of run.json; dicts are merged one level deep."""
@@ -106,41 +116,66 @@ class RunDirectory:
         return Config.from_plain(manifest["config"])
 
     def stage_key(self, stage: str) -> str:
-        return self.read_manifest()["stages"][stage]["key"]
+        """The key that the stage's folder belongs to. Raises AtlasError when the stage has not been claimed."""
+        return self.stage_facts(stage)["key"]
+
+    def stage_facts(self, stage: str) -> dict[str, Any]:
+        """What run.json knows of a stage. Raises AtlasError when the stage has not been claimed."""
+        try:
+            return self.read_manifest()["stages"][stage]
+        except KeyError:
+            raise AtlasError(
+                f"{self.manifest} is gone, or does not know the stage {stage}. Was the folder moved or changed while "
+                f"the run was at work in it?"
+            ) from None
 
     def claim(self, stage: str, key: str) -> None:
         """Make the folder of ``stage`` belong to ``key``.
 
         A folder of another key is moved aside (``store.KEY8``), and one that was moved aside under this key comes back.
-        Nothing is deleted.
+        Nothing is deleted. Where run.json was lost, the folder's own markers say whose it is. The key of the stage
+        above is noted beside the key, so that a reader can tell a stage that the one above has left behind.
         """
         folder = self.folder(stage)
-        for leftover in sorted(folder.rglob(".*.tmp")):  # of a process that was killed while it wrote
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
-        known = self.read_manifest().get("stages", {}).get(stage, {}).get("key")
+        self.sweep(stage)
+        noted = self.read_manifest().get("stages", {}).get(stage, {}).get("key")
+        known = noted or marked_key(folder)
         if folder.exists() and known != key:
             aside = folder.with_name(f"{folder.name}.{(known or 'unknown')[:8]}")
             count = 1
             while aside.exists():
                 count += 1
                 aside = folder.with_name(f"{folder.name}.{(known or 'unknown')[:8]}-{count}")
-            folder.rename(aside)
-        if known != key:
-            stages = {**self.read_manifest().get("stages", {}), stage: {"key": key}}
-            self.update_manifest(stages=stages)
+            with told(aside):
+                folder.rename(aside)
+        if noted != key:
+            stages = self.read_manifest().get("stages", {})
+            above = STAGES[STAGES.index(stage) - 1] if stage != STAGES[0] else None
+            facts = {"key": key} if above is None else {"key": key, "above": stages.get(above, {}).get("key")}
+            self.update_manifest(stages={**stages, stage: facts})
         # After run.json: a crash in between leaves no folder, and the next start comes by here again.
         returning = folder.with_name(f"{folder.name}.{key[:8]}")
         if returning.exists() and not folder.exists():
             returning.rename(folder)
 
+    def sweep(self, stage: str) -> None:
+        """Remove the temporary files of processes that were killed while they wrote; nobody may be at work in it."""
+        for leftover in sorted(self.folder(stage).rglob(".*.tmp")):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for this process. Raises AtlasError when another one is at work in it."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"out: {self.path} is a file, expected a folder. Give another with --set out=FOLDER.")
+        with told(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        with told(self.path / ".lock"):
+            file = (self.path / ".lock").open("w")
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -148,6 +183,8 @@ class RunDirectory:
                     f"Another process is at work in {self.path}. Wait for it, or give another folder with --set "
                     f"out=FOLDER."
                 ) from None
+            for leftover in self.path.glob(".*.tmp"):  # of a process that was killed while it wrote run.json
+                leftover.unlink(missing_ok=True)
             yield
 
 
@@ -164,21 +201,26 @@ def digest_values(*values: Any) -> str:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``, else removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # machines share folders and process ids
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``, else removed.
+
+    Raises AtlasError where the machine refuses: a full disk, a missing permission, a folder that is gone.
+    """
+    with told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # machines share folders, process ids
+        temporary.touch()  # here, so that a missing permission is told as one, whoever writes
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -188,20 +230,39 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_marker(path: Path, *, key: str, files: list[Path], **facts: Any) -> None:
     """Vouch for ``files`` (as paths from the marker's folder): bytes and sha256 of each, and ``facts``."""
-    listed = {
-        os.path.relpath(file, path.parent): {"bytes": file.stat().st_size, "sha256": digest_file(file)}
-        for file in files
-    }
+    listed = {}
+    for file in files:
+        with told(file):
+            listed[os.path.relpath(file, path.parent)] = {
+                "bytes": file.stat().st_size,
+                "sha256": digest_file(file),
+            }
     write_json(path, {"key": key, "files": listed, **facts})
 
 
-def read_marker(path: Path, key: str) -> dict[str, Any] | None:
-    """The marker at ``path``, or None unless it stands with ``key`` and each of its files is there at its size."""
+def parse_marker(path: Path) -> dict[str, Any] | None:
+    """What stands in the marker at ``path``, or None where it is not there, cut off, or no marker."""
     try:
         marker = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):  # a reboot may leave zeros, which are neither JSON nor always UTF-8
         return None
-    if marker.get("key") != key:
+    whole = isinstance(marker, dict) and isinstance(marker.get("key"), str) and isinstance(marker.get("files"), dict)
+    return marker if whole else None
+
+
+def marked_key(folder: Path) -> str | None:
+    """The key that the markers of a stage's folder were written with; None without markers."""
+    markers = (parse_marker(path) for path in folder.rglob("*.json"))
+    return next((marker["key"] for marker in markers if marker), None)
+
+
+def read_marker(path: Path, key: str) -> dict[str, Any] | None:
+    """The marker at ``path``, or None unless it stands with ``key`` and each of its files is there at its size.
+
+    Contents are not read: that is what ``atlas.check`` is for.
+    """
+    marker = parse_marker(path)
+    if marker is None or marker["key"] != key:
         return None
     for name, facts in marker["files"].items():
         file = path.parent / name

@@ -17,7 +17,7 @@ from atlas.errors import AtlasError
 from atlas.images import PictureError, decode_png, encode_png, open_picture
 from atlas.report import read_icons
 from atlas.rundir import RunDirectory, atomic, digest_file, digest_values, write_json
-from atlas.sources import Listing
+from atlas.sources import Listing, name_of
 from atlas.store import iterate, read_metadata, to_numpy
 from atlas.tiles import Icons, TileFormat, write_combined_pyramid, write_grid_pyramid
 from atlas.versions import versions
@@ -128,7 +128,7 @@ def write_patches(run: RunDirectory, config: Config, listing: Listing, layer: st
     metadata = read_metadata(run.shards(layer)[0])
     for image_id, rows in wanted:
         try:
-            picture = open_picture(Path(listing.source) / listing.keys[image_id])
+            picture = open_picture(listing.read(image_id))
         except PictureError:
             failed += len(rows)
             continue
@@ -229,7 +229,7 @@ def atlas_facts(run: RunDirectory, config: Config, report: dict[str, Any]) -> di
         "tile_size": tile_format(config).tile_size,
         "layers": layers,
         "provenance": {
-            "images": Path(config.images.source).absolute().name,
+            "images": name_of(config.images),
             "views": report["collect"]["views"],
             "seed": config.seed,
             "created": run.read_manifest().get("created"),

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -126,7 +127,15 @@ def iterate(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[dict[str,
 
 
 def to_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
-    """One Arrow column as NumPy; a list column of equal lengths becomes a matrix (rows, n)."""
+    """One Arrow column as NumPy, never as objects: numbers (rows,) in their own dtype, lists of equal lengths as a
+    matrix (rows, n), strings as fixed-width unicode. Null is −1 among integers, NaN among floats, "" among strings.
+    """
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        # Names repeat: each is made a Python string once. (Strings of NumPy's own kind need NumPy 2.)
+        codes = column.combine_chunks().dictionary_encode().fill_null("")
+        return np.array(codes.dictionary.to_pylist(), dtype=np.str_)[codes.indices.to_numpy(zero_copy_only=False)]
+    if pa.types.is_integer(column.type) and column.null_count:
+        column = pc.fill_null(column, -1)
     if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
         rows = len(column)
         chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]

@@ -7,5 +7,5 @@ from atlas import __version__
 
 def versions() -> dict[str, str]:
     """Versions of this project and of what its figures depend on."""
-    names = ("torch", "torchvision", "umap-learn", "faiss-cpu", "dask", "pyarrow", "numpy", "pillow")
+    names = ("torch", "torchvision", "umap-learn", "faiss-cpu", "dask", "pyarrow", "numpy", "pillow", "simplejpeg")
     return {"activation-atlas": __version__, **{name: version(name) for name in names}}

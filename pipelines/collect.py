@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas.collect import collect_shard, shard_views
+from atlas.collect import Pace, collect_shard, fitting_precision, measure_pace, shard_views
 from atlas.config import Config
+from atlas.datacard import write_card
 from atlas.errors import AtlasError
 from atlas.networks import Layer, Network
 from atlas.rundir import RunDirectory, atomic, read_marker, write_marker
@@ -17,6 +22,7 @@ from atlas.store import FAILURES, SCHEMA_VERSION
 from atlas.versions import versions
 from atlas.views import Failure
 from pipelines import worker
+from pipelines.cluster import available_cores
 from pipelines.stage import Item, Summary
 
 NAME = "collect"
@@ -56,18 +62,20 @@ def run_item(item: Item) -> Summary:
         return _gather_failures(item, run, config)
     listing = worker.listing(run)
     network, layers = worker.network(run, config), worker.layers(run, config)
+    pace = Pace(**run.read_manifest()["stages"][NAME]["pace"])
     views = shard_views(
         int(item.id.removeprefix("part-")), len(listing), config.images.crops, images_per_shard(config, len(listing))
     )
     paths = {layer.name: run.store(layer.name) / f"{item.id}.parquet" for layer in layers}
     rows, failures = collect_shard(
-        worker.observer(run, config),
+        worker.observer(run, config, pace.precision),
         layers,
         listing,
         config,
         views,
         paths,
         {layer.name: metadata(network, layer, listing, config) for layer in layers},
+        pace,
     )
     key = run.stage_key(NAME)
     for layer in layers:
@@ -80,6 +88,15 @@ def run_item(item: Item) -> Summary:
             failures=[{"image": failure.image, "view": failure.view, "error": failure.error} for failure in failures],
         )
     return Summary(sum(map(len, views.values())), failed_views(failures, config))
+
+
+def measure(path: str) -> dict[str, Any]:
+    """The pace of the run at ``path``, as configured or as suits this worker."""
+    run = RunDirectory(Path(path))
+    config = run.config()
+    network, layers = worker.network(run, config), worker.layers(run, config)
+    observer = worker.observer(run, config, fitting_precision(network.device, config.collect.precision))
+    return asdict(measure_pace(observer, layers, worker.listing(run), config, cores=available_cores()))
 
 
 def failed_views(failures: list[Failure], config: Config) -> int:
@@ -107,32 +124,86 @@ def metadata(network: Network, layer: Layer, listing: Listing, config: Config) -
     }
 
 
+def watch_failures(config: Config, run: RunDirectory) -> Callable[[Summary], None]:
+    """Called with each finished shard, raises AtlasError as soon as it is certain that too many views will have failed.
+
+    Shards of an earlier start count too: a run that was stopped for its failures stops at once when it is started again
+    with the same share. What was finished stays finished; a higher share goes on from there.
+    """
+    views = pq.read_metadata(run.listing).num_rows * config.images.crops
+    lost = sum(failed_views(_failures_of(marker), config) for marker in _shard_markers(run, config))
+
+    def watch(summary: Summary) -> None:
+        nonlocal lost
+        lost += summary.failures
+        if lost > config.collect.max_failure_share * views:
+            raise AtlasError(_too_many(_shard_markers(run, config), config, views, run.folder(NAME)))
+
+    watch(Summary(0))
+    return watch
+
+
+def _shard_markers(run: RunDirectory, config: Config) -> Iterator[dict[str, Any]]:
+    """The markers of all shards that are finished in every layer, in order."""
+    key = run.stage_key(NAME)
+    first, *others = config.layers
+    for path in sorted(run.store(first).glob("part-*.json")):
+        marker = read_marker(path, key)
+        if marker is not None and all(read_marker(run.store(layer) / path.name, key) for layer in others):
+            yield marker
+
+
+def _failures_of(marker: dict[str, Any]) -> list[Failure]:
+    return [Failure(**row) for row in marker["failures"]]
+
+
 def _gather_failures(item: Item, run: RunDirectory, config: Config) -> Summary:
     """All failures of all shards in one table; stops the run when too many views failed."""
-    key, rows, views = run.stage_key(NAME), [], 0
+    key, views = run.stage_key(NAME), 0
+    rows: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     for name in item.after:
         marker = read_marker(run.store(config.layers[0]) / f"{name}.json", key)
         if marker is None:
             raise AtlasError(f"collect: the marker of {name} is gone. Give the same command again.")
         views += marker["views"]
         rows += marker["failures"]
+        found.append(marker)
     with atomic(run.failures) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, FAILURES), temporary, compression="zstd")
     lost = failed_views([Failure(**row) for row in rows], config)
     if lost > config.collect.max_failure_share * views or lost == views:
-        raise AtlasError(_too_many(rows, lost, views, config))
-    write_marker(run.failures.with_suffix(".json"), key=key, files=[run.failures], views=views, failures=lost)
+        raise AtlasError(_too_many(found, config, views, run.folder(NAME)))
+    pictures = len(worker.listing(run))
+    card = write_card(run, config, pictures=pictures, views=views, lost=lost, failures=rows)
+    write_marker(run.failures.with_suffix(".json"), key=key, files=[run.failures, card], views=views, failures=lost)
     return Summary(0)
 
 
-def _too_many(rows: list[dict[str, object]], lost: int, views: int, config: Config) -> str:
-    reasons: dict[str, list[str]] = {}
-    for row in rows:
-        reasons.setdefault(str(row["error"]), []).append(str(row["image"]))
-    common = sorted(reasons.items(), key=lambda reason: -len(reason[1]))[:3]
-    told = "; ".join(f"{error} ({len(images)}×, such as {images[0]})" for error, images in common)
+def _too_many(markers: Iterable[dict[str, Any]], config: Config, all_views: int, folder: Path) -> str:
+    """What to say when too many views failed: how many of those looked at, the three commonest reasons, an example."""
+    views, failures = 0, []
+    for marker in markers:
+        views += marker["views"]
+        failures += _failures_of(marker)
+    reasons: dict[str, list[Failure]] = {}
+    for failure in failures:
+        reasons.setdefault(reason(failure), []).append(failure)
+    common = sorted(reasons.values(), key=lambda alike: -len(alike))[:3]
+    told = "; ".join(f"{alike[0].error} ({len(alike)}×, such as {alike[0].image})" for alike in common)
+    lost, share = failed_views(failures, config), config.collect.max_failure_share
+    so_far = "" if views == all_views else f" (the run has {all_views}, and stops here)"
+    limit = "" if lost == all_views else f", more than collect.max_failure_share = {share:g} allows"
     return (
-        f"collect: {lost} of {views} views failed, more than collect.max_failure_share = "
-        f"{config.collect.max_failure_share:g} allows. The commonest reasons: {told}. Mend the pictures, or raise the "
-        f"share."
+        f"collect: {lost} of {views} views failed{limit}{so_far}. The commonest reasons: {told}. Mend the pictures and "
+        f"delete {folder}, which remembers the failures; or raise the share."
     )
+
+
+def reason(failure: Failure) -> str:
+    """The kind of a failure: its error without the numbers and names in which one picture differs from the next."""
+    error = failure.error
+    for name in (failure.image, Path(failure.image).name):
+        if name.strip():
+            error = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "…", error)
+    return re.sub(r"\b0x[0-9a-f]+\b|\d+(\.\d+)?|'[^']*'|\"[^\"]*\"", "…", error)

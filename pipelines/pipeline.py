@@ -28,13 +28,13 @@ from rich.progress import (
 from rich.table import Table
 
 from atlas.config import Config
-from atlas.errors import ConfigError
+from atlas.errors import AtlasError, ConfigError
 from atlas.networks import Layer, Network, describe_layer, load
 from atlas.observe import Observer
 from atlas.report import build_report
 from atlas.rundir import STAGES, RunDirectory, digest_values, read_marker, write_json
 from atlas.site import viewer_digest, viewer_folder
-from atlas.sources import Listing, list_images
+from atlas.sources import Listing, list_images, sources_of
 from atlas.store import SCHEMA_VERSION
 from atlas.versions import versions
 from atlas.visualize import step_seconds
@@ -42,6 +42,7 @@ from atlas.visualize.recipe import ATLAS
 from pipelines import cells, collect, layout, publish, render
 from pipelines.cluster import connect, default_workers
 from pipelines.stage import Item, Outcome, Stage, Summary, run_stage
+from pipelines.tracking import Tracking, require
 
 _MODULES: dict[str, ModuleType] = {
     "collect": collect, "layout": layout, "cells": cells, "render": render, "publish": publish
@@ -89,6 +90,10 @@ def prepare(config: Config, directory: RunDirectory) -> Prepared:
     problems: list[str] = []
     listing: Listing | None = None
     try:
+        require(config)
+    except ConfigError as error:
+        problems.append(str(error))
+    try:
         listing = _listing(config, directory)
     except ConfigError as error:
         problems.append(str(error))
@@ -113,10 +118,9 @@ def prepare(config: Config, directory: RunDirectory) -> Prepared:
 
 def _request(config: Config) -> dict[str, Any]:
     """The part of the configuration that decides the listing."""
-    source = str(Path(config.images.source).expanduser().absolute())
     return {
         **config.images.model_dump(mode="json", exclude={"crops", "crop_scale", "source"}),
-        "source": source,
+        "source": sources_of(config.images),
         "seed": config.seed,
     }
 
@@ -124,7 +128,13 @@ def _request(config: Config) -> dict[str, Any]:
 def _listing(config: Config, directory: RunDirectory) -> Listing:
     """A listing is made once and kept: resuming must not see a folder that grew in the meantime."""
     if directory.listing.exists() and directory.read_manifest().get("listing") == _request(config):
-        return Listing.load(directory.listing)
+        try:
+            return Listing.load(directory.listing)
+        except (ValueError, KeyError, TypeError) as error:  # Arrow's errors are ValueErrors
+            raise AtlasError(
+                f"{directory.listing} is cut off or overwritten ({error}). Delete it and give the same command again: "
+                f"the pictures are listed anew, and what was collected is kept if they are the same."
+            ) from error
     return list_images(config.images, config.seed)
 
 
@@ -177,20 +187,28 @@ def stage_keys(config: Config, directory: RunDirectory, prepared: Prepared, stag
 def _run_stages(
     config: Config, directory: RunDirectory, prepared: Prepared, stages: tuple[str, ...], console: Console
 ) -> None:
-    with connect(config.cluster) as client, _progress(console) as progress:
+    tracking = Tracking(config, directory, lambda sentence: _say(console, sentence))
+    with connect(config.cluster) as client, tracking, _progress(console) as progress:
         progress.console.print(f"Dask dashboard: {client.dashboard_link}")
         for name in stages:
             stage = cast(Stage, _MODULES[name])
             directory.claim(name, stage_keys(config, directory, prepared, name))
-            if name == render.NAME:
-                _measure_pace(client, directory)
+            if measure := getattr(stage, "measure", None):
+                _measure_pace(client, directory, name, measure)
             line = progress.add_task(name, total=None, rate="")
             advance = _advance(progress, line, stage.UNIT)
+            watch = collect.watch_failures(config, directory) if name == collect.NAME else None
+
+            def finished(item: Item, summary: Summary, advance: Any = advance, watch: Any = watch) -> None:
+                advance(item, summary)
+                if watch:
+                    watch(summary)
 
             def begin(items: int, todo: int, line: Any = line) -> None:
                 progress.update(line, total=items, completed=items - todo)
 
-            outcome = run_stage(stage, client, directory, config, on_plan=begin, on_item=advance)
+            outcome = run_stage(stage, client, directory, config, on_plan=begin, on_item=finished)
+            directory.sweep(name)  # a worker that was killed left its temporary files
             if not outcome.done_now:
                 progress.update(line, rate="done before")
             else:
@@ -200,20 +218,20 @@ def _run_stages(
                 console.print(f"{name}: {done} in {outcome.seconds:.0f} s")
             if name == "render":
                 write_json(directory.report, build_report(directory, config))
+            tracking.stage(name)
 
 
-def _measure_pace(client: Client, directory: RunDirectory) -> None:
-    """Have one worker measure precision and batch of the icons, once: a resumed run goes on with the same."""
-    facts = directory.read_manifest()["stages"][render.NAME]
+def _measure_pace(client: Client, directory: RunDirectory, name: str, measure: Callable[[str], dict[str, Any]]) -> None:
+    """Have one worker measure batches and precision of a stage, once: a resumed run goes on with the same."""
+    facts = directory.read_manifest()["stages"][name]
     if "pace" not in facts:
-        facts["pace"] = client.submit(render.measure, str(directory.path), pure=False).result()
-        directory.update_manifest(stages={render.NAME: facts})
+        facts["pace"] = client.submit(measure, str(directory.path), pure=False).result()
+        directory.update_manifest(stages={name: facts})
 
 
 def _note(directory: RunDirectory, stage: str, outcome: Outcome) -> None:
     """Seconds and rates go into run.json, never into an output."""
-    stages = directory.read_manifest()["stages"]
-    facts = stages[stage]
+    facts = directory.stage_facts(stage)
     facts["seconds"] = round(facts.get("seconds", 0) + outcome.seconds, 1)
     facts["units"] = facts.get("units", 0) + outcome.units
     facts[f"{_MODULES[stage].UNIT}_per_second"] = round(facts["units"] / max(facts["seconds"], 0.1), 2)

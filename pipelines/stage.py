@@ -9,12 +9,18 @@ from __future__ import annotations
 import resource
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Protocol
 
 from distributed import Client, Future, as_completed
+from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from atlas.config import Config
@@ -103,50 +109,78 @@ def run_stage(
     todo = missing(stage, items, run, config)
     on_plan(len(items), len(todo))
     started = time.monotonic()
-    futures: dict[str, Future] = {}
-    names: dict[Future, Item] = {}
-    for item in todo:
-        waits = [futures[name] for name in item.after if name in futures]
-        future = client.submit(
-            _work,
-            stage.run_item,
-            item,
-            waits,
-            key=f"{stage.NAME}:{item.id}:{time.time_ns()}",
-            pure=False,
-            retries=config.cluster.retries,
-        )
-        futures[item.id] = future
-        names[future] = item
     units = failures = peak_mb = 0
-    try:
-        for future in as_completed(list(names)):
-            item = names.pop(future)
-            try:
-                summary = future.result()
-            except KilledWorker as error:
-                raise AtlasError(
-                    f"{stage.NAME}: the workers that worked on {item.id} died again and again; most often they ran "
-                    f"out of memory. Give them more, or fewer workers with --set cluster.workers=1."
-                ) from error
-            except Exception as error:
-                raise AtlasError(f"{stage.NAME}: item {item.id} failed ({type(error).__name__}: {error}).") from error
-            if isinstance(summary, AtlasError):
-                raise summary
-            units += summary.units
-            failures += summary.failures
-            peak_mb = max(peak_mb, summary.peak_mb)
-            on_item(item, summary)
-    finally:
-        client.cancel(list(names), force=True)
+    for item, summary in _finished(stage, client, todo, config.cluster.retries):
+        units += summary.units
+        failures += summary.failures
+        peak_mb = max(peak_mb, summary.peak_mb)
+        on_item(item, summary)
     return Outcome(len(items), len(todo), units, failures, time.monotonic() - started, peak_mb)
 
 
-def _work(run_item: Callable[[Item], Summary], item: Item, after: list[Summary | AtlasError]) -> Summary | AtlasError:
+def _finished(stage: Stage, client: Client, todo: list[Item], retries: int) -> Iterator[tuple[Item, Summary]]:
+    """Run items on workers, each when those before it are done, and yield them as they finish.
+
+    An item's future is let go when its summary has arrived. Were they kept, or handed on to the items after them, Dask
+    would run finished items again to have their summaries back when it loses the worker that held them.
+    """
+    named = {item.id: item for item in todo}
+    order = TopologicalSorter({item.id: [name for name in item.after if name in named] for item in todo})
+    order.prepare()
+    # One name before the key's comma makes one task group: Dask then knows the items as alike, learns how long they
+    # take, and hands them out one by one instead of all at the start.
+    group = f"{stage.NAME}-{uuid.uuid4().hex}"
+    futures: dict[Future, Item] = {}
+
+    def submit() -> list[Future]:
+        ready = [named[name] for name in order.get_ready()]
+        keys = [(group, item.id) for item in ready]
+        new = client.map(partial(_work, stage.run_item), ready, key=keys, pure=False, retries=retries) if ready else []
+        futures.update(zip(new, ready))
+        return new
+
+    try:
+        finished = as_completed(submit())
+        while futures:
+            for item, summary in _results(
+                stage, client, [(future, futures.pop(future)) for future in finished.next_batch()]
+            ):
+                order.done(item.id)
+                yield item, summary
+            finished.update(submit())
+    finally:
+        with suppress(CommClosedError, CancelledError, TimeoutError):  # the scheduler may be gone
+            client.cancel(list(futures), force=True)
+
+
+def _results(stage: Stage, client: Client, batch: list[tuple[Future, Item]]) -> Iterator[tuple[Item, Summary]]:
+    """The summaries of finished items, fetched together; then the error of the first that failed, as AtlasError."""
+    failed = [(future, item) for future, item in batch if future.status in ("error", "cancelled")]
+    done = [(future, item) for future, item in batch if (future, item) not in failed]
+    wrong: AtlasError | None = None
+    for (_future, item), summary in zip(done, client.gather([future for future, _item in done])):
+        if isinstance(summary, AtlasError):
+            wrong = wrong or summary
+        else:
+            yield item, summary
+    if wrong is not None:
+        raise wrong
+    for future, item in failed:
+        try:
+            future.result()
+        except KilledWorker as error:
+            raise AtlasError(
+                f"{stage.NAME}: the workers that worked on {item.id} died again and again; most often they ran out of "
+                f"memory. Give them more, or have fewer workers on a machine."
+            ) from error
+        except CancelledError:
+            raise  # the scheduler was lost: told by the cluster
+        except Exception as error:
+            raise AtlasError(f"{stage.NAME}: item {item.id} failed ({type(error).__name__}: {error}).") from error
+
+
+def _work(run_item: Callable[[Item], Summary], item: Item) -> Summary | AtlasError:
     """Run an item on a worker. A user's mistake comes back as a value: it would be the same at every retry."""
-    for earlier in after:
-        if isinstance(earlier, AtlasError):
-            return earlier
     try:
         with _ONE_AT_A_TIME:
             summary = run_item(item)

@@ -16,7 +16,7 @@ from atlas.allocator import keep_memory
 from atlas.config import Config
 from atlas.errors import AtlasError
 from atlas.networks import Layer, Network, describe_layer, load
-from atlas.observe import Observer
+from atlas.observe import Observer, Precision
 from atlas.rundir import RunDirectory
 from atlas.sources import Listing
 
@@ -32,9 +32,9 @@ def layers(run: RunDirectory, config: Config) -> list[Layer]:
     return list(_layers(*_known(run, config)))
 
 
-def observer(run: RunDirectory, config: Config) -> Observer:
-    """An observer of the run's layers."""
-    return _observer(*_known(run, config))
+def observer(run: RunDirectory, config: Config, precision: Precision) -> Observer:
+    """An observer of the run's layers that computes in ``precision``."""
+    return _observer(*_known(run, config), precision)
 
 
 def listing(run: RunDirectory) -> Listing:
@@ -67,8 +67,8 @@ def _layers(settings: str, names: tuple[str, ...], digest: str) -> tuple[Layer, 
 
 
 @lru_cache(maxsize=1)
-def _observer(settings: str, names: tuple[str, ...], digest: str) -> Observer:
-    return Observer(_network(settings, names, digest), names)
+def _observer(settings: str, names: tuple[str, ...], digest: str, precision: Precision) -> Observer:
+    return Observer(_network(settings, names, digest), names, precision)
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 """Measure the parts of activation-atlas beside what others have made of the same task.
 
     scripts/bench.py render --run runs/demo --json render.json
+    scripts/bench.py collect --count 2000 --repeat 3 --json collect.json
 
 Ours and the peers work on the same data in the same process, one after another, with the same number of threads and
 the same allocator settings: atlas.allocator.keep_memory, which the product's workers use, applies to all of them. The
@@ -18,6 +19,7 @@ import io
 import os
 import statistics
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -461,16 +463,30 @@ def render_command(options: argparse.Namespace) -> None:
     )
 
 
+def collect_command(options: argparse.Namespace) -> None:
+    """Pictures through the network: ours, its parts, the bound that they set, and a plain loop."""
+    from bench_collect import bench_collect, make_pictures  # beside this file
+
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        make_pictures(Path(temporary), options.count, options.seed)
+        for row in bench_collect(Path(temporary), options.layers, options.processes, options.repeat):
+            rows.append(row)
+            if options.json:
+                write_json(options.json, rows)
+    print_table(f"{options.count} JPEGs, layers {', '.join(options.layers)}, a core for each process", rows)
+
+
 def print_table(title: str, rows: list[Row]) -> None:
     """The rows as a table, but for what they share."""
     told = ("bench", "layer", "peak_gflop_per_second", "threads")  # by the title
     table = Table(title=title, box=SIMPLE, title_justify="left")
-    for name in rows[0]:
-        if name not in told:
-            words = name in ("system", "variant")
-            table.add_column(name.replace("_", " "), justify="left" if words else "right", no_wrap=words)
+    columns = list(dict.fromkeys(name for row in rows for name in row if name not in told))
+    for name in columns:
+        words = name in ("system", "variant")
+        table.add_column(name.replace("_", " "), justify="left" if words else "right", no_wrap=words)
     for row in rows:
-        table.add_row(*[str(value) for name, value in row.items() if name not in told])
+        table.add_row(*[str(row.get(name, "")) for name in columns])
     Console(width=max(Console().width, 150)).print(table)
 
 
@@ -514,6 +530,11 @@ def make_parser() -> argparse.ArgumentParser:
     render.add_argument("--count", type=positive, default=64, help="how many cells, at most")
     render.add_argument("--systems", type=system_names, default=list(SYSTEMS), help=f"some of {','.join(SYSTEMS)}")
     render.set_defaults(command=render_command)
+    collect = benches.add_parser("collect", parents=[shared], help="pictures through the network into the store")
+    collect.add_argument("--count", type=positive, default=2000, help="pictures to make and push through")
+    collect.add_argument("--layers", nargs="+", default=["_blocks.10"])
+    collect.add_argument("--processes", nargs="+", type=positive, default=[1, 2])
+    collect.set_defaults(command=collect_command)
     return top
 
 

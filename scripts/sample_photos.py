@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 from sklearn.datasets import load_sample_images
@@ -27,8 +28,8 @@ NAMES = (
 )
 
 
-def main(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def photos() -> dict[str, NDArray[np.uint8]]:
+    """The photos by name, uint8 RGB (h, w, 3)."""
     pictures = {}
     for name in NAMES:
         try:
@@ -37,9 +38,15 @@ def main(folder: Path) -> None:
             continue
     samples = load_sample_images()
     pictures |= {Path(name).stem: image for name, image in zip(samples.filenames, samples.images, strict=True)}
-    for name, pixels in pictures.items():
-        Image.fromarray(np.asarray(pixels)).convert("RGB").save(folder / f"{name}.png")
-    print(f"{len(pictures)} photos in {folder}")
+    return {name: np.asarray(Image.fromarray(np.asarray(pixels)).convert("RGB")) for name, pixels in pictures.items()}
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    found = photos()
+    for name, pixels in found.items():
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    print(f"{len(found)} photos in {folder}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -181,3 +182,26 @@ def test_wrong_arguments_are_refused(
         bench.main(["render", *arguments])
     assert stopped.value.code == 2
     assert arguments[0] in capsys.readouterr().err
+
+
+def test_collect_beside_its_bound_and_a_plain_loop(tmp_path: Path) -> None:
+    """A real run, its parts and the loop, each in processes of its own, over 24 pictures."""
+    table = tmp_path / "rows.json"
+    command = [sys.executable, "scripts/bench.py", "collect", "--count", "24", "--processes", "1", "--json", str(table)]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert "24 JPEGs, layers _blocks.10" in done.stdout
+    rows = {(row["system"], row["variant"]): row for row in json.loads(table.read_text())}
+    decode, forward = rows["ours", "decode alone"], rows["ours", "forward alone"]
+    bound, loop = rows["bound", "decode and forward"], rows["plain loop", "DataLoader, hook, batch 64, np.save"]
+    for row in rows.values():
+        assert (row["bench"], row["processes"], row["images"]) == ("collect", 1, 24)
+        assert row["images_per_second"] > 0
+    rates = 1 / decode["images_per_second"] + 1 / forward["images_per_second"]
+    assert bound["images_per_second"] == pytest.approx(1 / rates, rel=1e-3)
+    ours, default = rows["ours", "activations only"], rows["ours", "default"]
+    assert ours["of_bound"] == pytest.approx(ours["images_per_second"] / bound["images_per_second"], rel=1e-2)
+    assert ours["of_plain_loop"] == pytest.approx(ours["images_per_second"] / loop["images_per_second"], rel=1e-2)
+    assert default["on_top"] == pytest.approx(
+        ours["images_per_second"] / default["images_per_second"] - 1, rel=1e-2, abs=1e-3
+    )
+    assert 300 < ours["peak_mb"] < 4000

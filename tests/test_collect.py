@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from small_network import factory, forking_factory, mixed_factory
 
-from atlas.collect import collect_shard, observe_views, place, position, prefetch, shard_views
+from atlas.collect import Pace, collect_shard, observe_views, place, position, prefetch, shard_views
 from atlas.config import Config
 from atlas.images import open_picture
 from atlas.networks import Layer, Network, describe_layer, load
@@ -141,8 +141,8 @@ def test_attributions_are_those_of_autograd(layers: tuple[str, ...], draws: int)
         torch.testing.assert_close(network.module(inputs), logits, rtol=1e-4, atol=1e-5)
 
 
-def test_nothing_is_computed_twice_but_the_tangents_of_the_tail(small: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the 12 convolutions, values take each once, and a layer's tangents those behind it, once for each draw."""
+def test_nothing_is_computed_twice_but_tangents_behind_a_layer(small: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the 9 convolutions, values take each once, and a layer's tangents those behind it, once for each draw."""
     runs, tangents = [], []
     run, tangent = FusedConvolution.run, FusedConvolution.tangent
     inputs = small.normalize(torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
@@ -202,7 +202,7 @@ def test_half_precision_agrees_and_threads_share_an_observer(small: Network) -> 
     inputs = small.normalize(torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
     positions = {layer: torch.full((4, 1, 2), 3) for layer in LAYERS}
     exact = Observer(small, LAYERS)
-    half = Observer(small, LAYERS, torch.bfloat16)
+    half = Observer(small, LAYERS, "bfloat16")
     with ThreadPoolExecutor(4) as pool:
         seen = list(pool.map(lambda _: exact.observe(inputs, positions, attributions=True), range(8)))
     for other in seen[1:]:
@@ -210,7 +210,7 @@ def test_half_precision_agrees_and_threads_share_an_observer(small: Network) -> 
     found = half.observe(inputs, positions, attributions=True)
     assert all(half._walks.values())
     for layer in LAYERS:
-        for kind, least in (("activations", 0.9999), ("attributions", 0.95)):  # a ReLU or two close that were open
+        for kind, least in (("activations", 0.999), ("attributions", 0.9)):  # a ReLU or two close that were open
             known, other = getattr(seen[0], kind)[layer], getattr(found, kind)[layer]
             assert other.dtype == torch.float32
             assert not torch.equal(known, other)
@@ -234,19 +234,25 @@ def test_attributions_of_efficientnet_lite0_are_those_of_autograd(efficientnet: 
 
     pixels = cut_view(_pil(data.chelsea()), (75, 0, 375, 300), efficientnet.size, (0, 0, 0))
     inputs = efficientnet.from_bytes(torch.from_numpy(pixels[None]))
-    where = torch.tensor([[[6, 7]]])
-    seen = Observer(efficientnet, ["_blocks.10"]).observe(inputs, {"_blocks.10": where}, attributions=True)
-    assert seen.attributions["_blocks.10"].shape == (1, 1, 1000)
+    places = [(3, 3), (6, 7), (7, 10), (10, 4), (11, 11)]
+    where = {"_blocks.10": torch.tensor([places])}
+    observer = Observer(efficientnet, ["_blocks.10"])
+    seen = observer.observe(inputs, where, attributions=True).attributions["_blocks.10"]
+    assert all(observer._walks.values()), "recorded"
+    assert seen.shape == (1, 5, 1000)
     module = efficientnet.submodule("_blocks.10")
     kept: list[torch.Tensor] = []
     handle = module.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
     logits = efficientnet.module(inputs.requires_grad_(True))
     handle.remove()
+    differences = []
     for target in (281, 282, 0, 999):
         (gradient,) = torch.autograd.grad(logits[0, target], kept[0], retain_graph=True)
-        effect = float((gradient * kept[0]).detach()[0, :, 6, 7].sum())
-        assert float(seen.attributions["_blocks.10"][0, 0, target]) == pytest.approx(effect, abs=1e-5)
-    assert float(seen.attributions["_blocks.10"].abs().max()) > 0.01
+        effects = (gradient * kept[0]).detach().sum(1)[0]
+        differences += [abs(float(seen[0, draw, target] - effects[place])) for draw, place in enumerate(places)]
+    # Rounding shuts a ReLU or opens one here and there: autograd itself is as far from what it gives in float64.
+    assert max(differences) < 1e-3
+    assert float(seen.abs().max()) > 0.1
 
 
 def _pil(pixels: NDArray[np.uint8]) -> Any:
@@ -300,7 +306,7 @@ def make_shard(
     paths = {layer.name: folder / layer.name / "part-00000.parquet" for layer in described}
     observer = Observer(network, [layer.name for layer in described])
     metadata = {layer.name: {"layer": layer.name} for layer in described}
-    rows, failures = collect_shard(observer, described, listing, config, views, paths, metadata)
+    rows, failures = collect_shard(observer, described, listing, config, views, paths, metadata, Pace(5))
     return paths, rows, failures
 
 
@@ -421,9 +427,8 @@ def test_a_view_that_is_not_finite_leaves_all_layers(listing: Listing, config: C
     network.submodule("branches").register_forward_hook(
         lambda _module, _inputs, output: output + 7e4 * (torch.arange(len(output)) == 1).view(-1, 1, 1, 1)
     )
-    failures: list[Failure] = []
-    rows = observe_views(Observer(network, ["residual", "branches"]), layers, listing, config, batch, failures)
-    assert failures == [Failure(listing.keys[1], 0, "an activation or attribution is not finite in float16")]
+    rows, failures = observe_views(Observer(network, ["residual", "branches"]), layers, listing, config, batch, 4)
+    assert failures == [(1, Failure(listing.keys[1], 0, "an activation or attribution is not finite in float16"))]
     for layer in ("residual", "branches"):
         assert rows[layer]["image_id"].tolist() == [0, 0, 2, 2]
         assert rows[layer]["draw"].tolist() == [0, 1, 0, 1]

@@ -56,7 +56,12 @@ def test_three_keys_are_enough_and_the_rest_has_the_documented_defaults(tmp_path
             "batch": "auto",
             "icons_per_item": 64,
         },
-        "cluster": {"kind": "local", "address": None, "workers": None, "threads": 1, "retries": 2},
+        "cluster": {
+            "kind": "local", "address": None, "workers": None, "adaptive": None, "threads": 1, "retries": 2,
+            "memory": None, "gpu": False, "queue": None, "account": None, "walltime": None, "workers_per_job": 1,
+            "interface": None, "directives": [], "prologue": [], "image": None, "namespace": None, "volumes": {},
+            "pod": {},
+        },
     }  # fmt: skip
 
 

@@ -296,7 +296,7 @@ def test_a_cat_is_a_cat_and_coffee_is_espresso(
 
     Image.fromarray(getattr(data, picture)()).save(tmp_path / "picture.png")
     opened = open_picture(tmp_path / "picture.png")
-    box = view_box(opened.size, crops=1, scale=(1, 1), seed=0, key="x", view=0)
+    box = view_box((opened.shape[1], opened.shape[0]), crops=1, scale=(1, 1), seed=0, key="x", view=0)
     pixels = cut_view(opened, box, efficientnet.size, (0, 0, 0))
     with torch.no_grad():
         logits = efficientnet.module(efficientnet.from_bytes(torch.from_numpy(pixels[None])))

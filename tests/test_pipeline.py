@@ -17,13 +17,13 @@ import pytest
 import yaml
 from distributed import LocalCluster
 from PIL import Image
-from tiny_run import GRIDS, atlas_run, command, environment, paint_pictures, tiny_values
+from tiny_run import GRIDS, atlas_run, command, contents, environment, paint_pictures, tiny_values
 
 from atlas.config import Config, validate
 from atlas.errors import AtlasError, ConfigError
 from atlas.images import decode_png
 from atlas.report import read_icons
-from atlas.rundir import FOLDERS, STAGES, RunDirectory, digest_file
+from atlas.rundir import FOLDERS, STAGES, RunDirectory
 from atlas.visualize import Icons, draw
 from atlas.visualize.parents import blend
 from atlas.visualize.score import answers, cosines
@@ -65,16 +65,6 @@ class Custom(Twice):
 def make():
     CODE
 """
-
-
-def contents(directory: RunDirectory, stages: tuple[str, ...] = STAGES) -> dict[str, str]:
-    """sha256 of every file of the stages' folders, but for atlas.json (it tells of this run's speed) and its marker."""
-    files = [path for stage in stages for path in sorted(directory.folder(stage).rglob("*")) if path.is_file()]
-    return {
-        str(path.relative_to(directory.path)): digest_file(path)
-        for path in files
-        if path.name not in ("atlas.json", "page.json")
-    }
 
 
 @pytest.fixture(scope="session")

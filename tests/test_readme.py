@@ -1,73 +1,218 @@
-"""The README's snippets of Python do what it says, on a run whose store has the demo's layers."""
+"""The README's snippets do what it says: those of the store on a whole run, under the names of the demo's."""
 
+import json
+import os
 import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from tiny_run import leave_off
 
-from atlas.config import validate
-from atlas.store import ShardWriter, schema
+from atlas.config import TrackingConfig, validate
+from atlas.grid import cell_of
+from atlas.rundir import RunDirectory
 
 CHECKOUT = Path(__file__).parent.parent
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-ROWS, CHANNELS = 40, 112
+LAYER, GRID = "last", 8
 
 
-def snippet(heading: str) -> str:
-    """The first block of Python after ``heading``."""
-    return re.search(re.escape(heading) + r".*?```python\n(.*?)```", README, re.DOTALL)[1]  # type: ignore[index]
+def snippet(heading: str, language: str = "python") -> str:
+    """The first block of code after ``heading``."""
+    found = re.search(re.escape(heading) + rf".*?```{language}\n(.*?)```", README, re.DOTALL)
+    assert found, heading
+    return found[1]
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """Two shards of random rows in runs/demo; returns the activations (rows, channels)."""
-    generator = np.random.default_rng(0)
-    activation = generator.normal(size=(ROWS, CHANNELS)).astype(np.float16)
-    folder = tmp_path / "runs/demo/store/_blocks.10"
-    for shard, rows in enumerate(np.array_split(np.arange(ROWS), 2)):
-        columns = {
-            "image": [f"{row % 7}.png" for row in rows],
-            "image_id": rows % 7,
-            "view": rows // 7,
-            "draw": np.zeros(len(rows)),
-            "box": np.tile([0, 0, 10, 10], (len(rows), 1)),
-            "place_x": np.full(len(rows), 0.5),
-            "place_y": np.full(len(rows), 0.5),
-            "y": np.full(len(rows), 7),
-            "x": np.full(len(rows), 7),
-            "label": [None] * len(rows),
-            "predicted": rows % 3,
-            "confidence": rows / ROWS,
-            "activation": activation[rows],
-        }
-        with ShardWriter(folder / f"part-{shard:05d}.parquet", schema(False, {"layer": "_blocks.10"})) as writer:
-            writer.append(columns)
-        (folder / f"part-{shard:05d}.json").write_text("{}")
+def demo(undisturbed: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+    """A folder with a whole run as runs/demo, which is where the snippets stand; a few rows are not on its map."""
+    run = RunDirectory(tmp_path / "runs/demo")
+    shutil.copytree(undisturbed.path, run.path, ignore=shutil.ignore_patterns("site"))
+    leave_off(run, LAYER, [0, 50, 51])
     monkeypatch.chdir(tmp_path)
-    return activation
+    return run
 
 
-def test_duckdb(store: np.ndarray) -> None:
-    names: dict = {}
-    exec(snippet("With DuckDB"), names)
-    assert [(predicted, rows) for predicted, rows, _ in names["confident"]] == [(0, 14), (1, 13), (2, 13)]
-    assert names["confident"][0][2] == pytest.approx(np.arange(0, ROWS, 3).mean() / ROWS, abs=1e-6)
+@pytest.fixture
+def rows(demo: RunDirectory) -> dict[str, Any]:
+    """The layer's rows, read by Arrow alone: columns as lists, the vectors as matrices; with u and v."""
+    table, layout = pq.read_table(demo.shards(LAYER)), pq.read_table(demo.layout(LAYER))
+    assert len(demo.shards(LAYER)) > 2
+    columns = {name: table[name].to_pylist() for name in table.column_names}
+    columns["activation"] = np.array(columns["activation"], np.float32)
+    return {**columns, "u": layout["u"].to_pylist(), "v": layout["v"].to_pylist()}
 
 
-def test_polars(store: np.ndarray) -> None:
-    names: dict = {}
-    exec(snippet("With Polars"), names)
-    best = np.sort(store[:, 17].astype(np.float32))[::-1][:5]
-    assert np.array(names["channels"]["channel 17"], dtype=np.float32) == pytest.approx(best)
+def follow(heading: str, *changes: tuple[str, str]) -> dict[str, Any]:
+    """Run a snippet with this run's layer and grid in place of the demo's; returns the names that it made."""
+    code = snippet(heading)
+    assert "_blocks.10" in code
+    for old, new in (("_blocks.10", LAYER), *changes):
+        assert old in code
+        code = code.replace(old, new)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    return names
 
 
-def test_pandas(store: np.ndarray) -> None:
-    names: dict = {}
-    exec(snippet("With pandas"), names)
+def test_open_run_finds_the_channels_that_separate_two_classes(demo: RunDirectory, rows: dict[str, Any]) -> None:
+    names = follow("**In Python**")
+    label = np.array(rows["label"])
+    assert names["commonest"].tolist() == [0, 1]
+    one, other = (rows["activation"][label == number] for number in (0, 1))
+    assert len(one) == len(other) == 144
+    expected = abs(one.mean(0) - other.mean(0)) / np.sqrt((one.var(0) + other.var(0)) / 2 + 1e-12)
+    np.testing.assert_allclose(names["distance"], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_every_reading_in_the_table_of_open_run_is_there(demo: RunDirectory) -> None:
+    table = README.split("**In Python**")[1].split("**DuckDB**")[0]
+    calls = [call for line in table.splitlines() if line.startswith("| `") for call in re.findall(r"`([^`]+)`", line)]
+    names: dict[str, Any] = {"layer": LAYER, "grid": GRID, "columns": ["image"], "rows": [1, 2], "count": 3}
+    import atlas
+
+    names["atlas"] = atlas
+    for call in calls:
+        if call.startswith(("run", "store")):
+            exec(call.replace("grid=20", f"grid={GRID}"), names)
+    assert len(names["store"]) == 288
+    for name in ("columns", "schema", "metadata", "classes", "labels", "channels", "paths"):
+        assert f"`{name}`" in table
+        assert getattr(names["store"], name)
+
+
+def test_duckdb(demo: RunDirectory, rows: dict[str, Any]) -> None:
+    found = follow("**DuckDB**")["commonest"]
+    assert [row[:2] for row in found] == [(0, 144), (1, 144)]
+    for number, _, confidence, u, v in found:
+        mine = np.flatnonzero(np.array(rows["label"]) == number)
+        for told, name in ((confidence, "confidence"), (u, "u"), (v, "v")):
+            values = [rows[name][row] for row in mine if rows[name][row] is not None]
+            assert told == pytest.approx(np.mean(values), abs=1e-5)
+
+
+def test_polars(demo: RunDirectory, rows: dict[str, Any]) -> None:
+    found = follow("**Polars**", ("* 20", f"* {GRID}"), ("(0, 19)", f"(0, {GRID - 1})"))["cells"]
+    cell = cell_of(np.array(rows["u"], np.float32), np.array(rows["v"], np.float32), GRID)
+    confidence = np.array(rows["confidence"])
+    expected = {divmod(int(number), GRID): confidence[cell == number].mean() for number in set(cell) - {-1}}
+    assert found.rows() == [(*place, pytest.approx(value, abs=1e-5)) for place, value in sorted(expected.items())]
+    assert len(expected) > 10
+
+
+def test_pandas(demo: RunDirectory, rows: dict[str, Any]) -> None:
+    names = follow("**pandas**")
     assert names["activations"].dtype == np.float16
-    np.testing.assert_array_equal(names["activations"], store)
+    np.testing.assert_array_equal(names["activations"], rows["activation"].astype(np.float16))
+    assert names["rows"]["image"].tolist() == rows["image"]
+
+
+def test_pyarrow_data_sets_with_the_markers_left_out(demo: RunDirectory, rows: dict[str, Any]) -> None:
+    limit = float(np.median(rows["confidence"]))
+    sure = follow("**PyArrow data sets**", ("0.9", repr(limit)))["sure"]
+    mine = np.flatnonzero(np.array(rows["confidence"]) > limit)
+    assert sure["image"].to_pylist() == [rows["image"][row] for row in mine]
+    np.testing.assert_array_equal(np.array(sure["activation"].to_pylist(), np.float32), rows["activation"][mine])
+    assert 0 < len(mine) < len(rows["image"])
+
+
+def test_hugging_face_datasets(
+    demo: RunDirectory, rows: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    names = follow("**Hugging Face `datasets`**")
+    assert names["rows"]["image"] == rows["image"]
+    assert names["batch"]["image"] == rows["image"][:64]
+    np.testing.assert_array_equal(names["batch"]["activation"].numpy(), rows["activation"][:64])
+
+
+def test_faiss(demo: RunDirectory, rows: dict[str, Any]) -> None:
+    names = follow("**FAISS**")
+    unit = rows["activation"] / np.maximum(np.linalg.norm(rows["activation"], axis=1, keepdims=True), 1e-12)
+    cosines = unit @ unit[0]
+    np.testing.assert_allclose(names["cosines"][0], np.sort(cosines)[::-1][:6], atol=1e-5)
+    np.testing.assert_allclose(cosines[names["rows"][0]], names["cosines"][0], atol=1e-5)
+    assert names["names"].tolist() == [rows["image"][row] for row in names["rows"][0]]
+    assert names["names"][0] == rows["image"][0]
+
+
+def test_embedding_atlas_opens_the_layout_with_its_neighbours(demo: RunDirectory, rows: dict[str, Any]) -> None:
+    """Its own server, started by the README's command, hands out the table and knows which columns are what."""
+    follow("**embedding-atlas**")
+    words = snippet("and open it", "sh").split()
+    assert words[0] == "embedding-atlas"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "embedding_atlas.cli", *words[1:], "--port", str(port), "--duckdb", "server"],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(Path.cwd() / "cache")},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        props = json.loads(_ask(server, f"http://localhost:{port}/data/metadata.json"))["props"]
+        assert props["data"]["projection"] == {"x": "u", "y": "v"}
+        assert props["data"]["neighbors"] == "neighbors"
+        query = json.dumps({"type": "json", "sql": "select * from dataset order by __row_index__"}).encode()
+        shown = json.loads(_ask(server, f"http://localhost:{port}/data/query", query))
+        page = _ask(server, f"http://localhost:{port}/").decode()
+    finally:
+        server.terminate()
+        server.communicate(timeout=30)
+    assert "<title>Embedding Atlas" in page
+    kept = [row for row, u in enumerate(rows["u"]) if u is not None]
+    assert len(kept) == 288 - 3
+    assert [row["image"] for row in shown] == [rows["image"][row] for row in kept]
+    np.testing.assert_allclose([row["u"] for row in shown], [rows["u"][row] for row in kept], atol=1e-6)
+    assert [row["predicted"] for row in shown] == [f"class {rows['predicted'][row]}" for row in kept]
+    unit = rows["activation"][kept]
+    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    for row in (0, 100):
+        near = shown[row]["neighbors"]
+        assert len(near["ids"]) == 15
+        assert row not in near["ids"]
+        np.testing.assert_allclose(near["distances"], 1 - unit[near["ids"]] @ unit[row], atol=1e-5)
+        nearest = np.sort(1 - np.delete(unit, row, axis=0) @ unit[row])[:15]
+        np.testing.assert_allclose(near["distances"], nearest, atol=1e-5)
+
+
+def _ask(server: subprocess.Popen, address: str, data: bytes | None = None) -> bytes:
+    """What the server answers, once it is up."""
+    for _ in range(600):
+        assert server.poll() is None, server.communicate()[0]
+        try:
+            with urllib.request.urlopen(urllib.request.Request(address, data), timeout=30) as answer:
+                return answer.read()
+        except urllib.error.HTTPError:
+            raise
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError("embedding-atlas did not start")
+
+
+def test_the_reference_tells_every_key_of_tracking() -> None:
+    text = (CHECKOUT / "configs/reference.yaml").read_text(encoding="utf-8").split("\ntracking: null")[1]
+    for name, field in TrackingConfig.model_fields.items():
+        assert f"{name}:" in text
+        if isinstance(field.default, str):
+            assert f"{name}: {field.default}" in text
+    tracking = yaml.safe_load(snippet("## Tracking", "yaml"))["tracking"]
+    assert TrackingConfig.model_validate(tracking).mode == "offline"
 
 
 def test_the_engine_alone() -> None:

@@ -1,16 +1,19 @@
 """A tiny whole run on real Dask workers, as a user would make it: her network, her pictures, her configuration."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
 
-from atlas.rundir import RunDirectory
+from atlas.rundir import STAGES, RunDirectory, digest_file
 
 CHECKOUT = Path(__file__).parent.parent
 GRIDS = (4, 8)
@@ -92,6 +95,16 @@ def tiny_values(folder: Path) -> dict:
     }
 
 
+def contents(directory: RunDirectory, stages: tuple[str, ...] = STAGES) -> dict[str, str]:
+    """sha256 of every file of the stages' folders, but for atlas.json (it tells of this run's speed) and its marker."""
+    files = [path for stage in stages for path in sorted(directory.folder(stage).rglob("*")) if path.is_file()]
+    return {
+        str(path.relative_to(directory.path)): digest_file(path)
+        for path in files
+        if path.name not in ("atlas.json", "page.json")
+    }
+
+
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "atlas.run", *arguments]
 
@@ -114,3 +127,17 @@ def undisturbed(workshop: Path) -> RunDirectory:
     assert "python -m atlas.serve runs/undisturbed" in done.stdout
     assert "Traceback" not in done.stderr
     return RunDirectory(workshop / "runs/undisturbed")
+
+
+def leave_off(run: RunDirectory, layer: str, rows: list[int]) -> None:
+    """Drop rows of a run's layout, as outliers are, and mend the marker: the tiny map has none of its own."""
+    table = pq.read_table(run.layout(layer))
+    columns = table.to_pydict()
+    for row in rows:
+        columns["u"][row] = columns["v"][row] = None
+        columns["dropped"][row] = "outlier"
+    pq.write_table(pa.table(columns, schema=table.schema), run.layout(layer))
+    path = run.folder("layout") / "box.json"
+    marker = json.loads(path.read_text())
+    marker["files"][run.layout(layer).name]["bytes"] = run.layout(layer).stat().st_size
+    path.write_text(json.dumps(marker))

@@ -1,0 +1,182 @@
+"""A run opened for analysis: the store as NumPy and Arrow, joined with the map, a few rows at a time."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+from pydantic import ValidationError
+
+from atlas.config import Config
+from atlas.errors import AtlasError, ConfigError
+from atlas.mosaic import mosaic
+from atlas.report import read_icons
+from atlas.rows import Columns, Store
+from atlas.rundir import STAGES, RunDirectory, read_marker
+from atlas.store import read_metadata, to_numpy
+
+_AGAIN = "Give the run's command again: it goes on where it stopped."
+
+
+class Run:
+    """A run's folder, read only. Every reading checks that the stage it comes from is finished.
+
+    ``config``: the run's configuration; ``layers``: the names of its layers. Raises ConfigError when ``path`` holds no
+    run, and from every method ConfigError for a layer or grid that the run does not have, AtlasError for a stage that
+    is not finished or files that do not fit their markers.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser()
+        self._directory = RunDirectory(self.path)
+        if not self._directory.manifest.is_file():
+            folders = self.path.absolute().parent.glob("*/run.json")
+            near = _near(self.path.name, [manifest.parent.name for manifest in folders])
+            raise ConfigError(
+                f"There is no run at {path}: expected a folder with a run.json, as atlas.run writes it.{near}"
+            )
+        try:
+            self.config: Config = self._directory.config()
+        except ValidationError as error:
+            raise ConfigError(
+                f"{self._directory.manifest} was written by another version of activation-atlas: "
+                f"{error.error_count()} of its keys are not known here. Open it with the version that made it."
+            ) from None
+        self.layers: tuple[str, ...] = self.config.layers
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, layers={list(self.layers)})"
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """report.json: what the run measured of its own quality."""
+        if not self._directory.report.is_file():
+            raise AtlasError(f"{self.path} has no report.json: the stage render is not finished. {_AGAIN}")
+        return json.loads(self._directory.report.read_text(encoding="utf-8"))
+
+    def store(self, layer: str) -> Store:
+        """The rows of one layer: activations, attributions and where each comes from."""
+        self._check(layer)
+        shards = self._shards(layer)
+        return Store(
+            layer,
+            [path for path, _ in shards],
+            [rows for _, rows in shards],
+            read_metadata(shards[0][0]),
+            lambda grid: self._places(layer, grid),
+        )
+
+    def layout(self, layer: str) -> pa.Table:
+        """``image_id``, ``view``, ``draw``, ``u``, ``v``, ``dropped`` of every row, in the order of the store."""
+        self._check(layer)
+        self._finished("layout", self._directory.folder("layout") / "box.json")
+        return pq.read_table(self._directory.layout(layer))
+
+    def cells(self, layer: str, grid: int | None = None) -> pa.Table:
+        """The cells of a layer, of every grid or of one: means, counts, classes and exemplars."""
+        self._check(layer, grid)
+        self._finished("cells", self._directory.folder("cells") / f"{layer}.json")
+        return pq.read_table(self._directory.cells(layer), filters=None if grid is None else [("grid", "=", grid)])
+
+    def icons(self, layer: str, grid: int) -> pa.Table:
+        """The icons of one grid as PNGs, with their scores."""
+        self._check(layer, grid)
+        drawn = self._finished("cells", self._directory.folder("cells") / f"{layer}.json")["drawn"][str(grid)]
+        self._key("render")
+        icons = read_icons(self._directory, layer, grid)
+        if icons.num_rows != drawn:
+            raise AtlasError(
+                f"{self.path}: {icons.num_rows:,} of {drawn:,} icons of {layer}, grid {grid}, are drawn: the stage "
+                f"render is not finished. {_AGAIN}"
+            )
+        return icons
+
+    def mosaic(self, layer: str, grid: int) -> Image.Image:
+        """The icons of one grid as one picture, cut to the cells that are drawn."""
+        self.icons(layer, grid)
+        picture = mosaic(self._directory, layer, grid)
+        if picture is None:
+            raise ConfigError(f"{self.path}: no icon of {layer} is drawn on the grid of {grid}; take a coarser one.")
+        return picture
+
+    def _check(self, layer: str, grid: int | None = None) -> None:
+        if layer not in self.layers:
+            raise ConfigError(
+                f"{self.path} has no layer {layer!r}; it has {', '.join(self.layers)}.{_near(layer, self.layers)}"
+            )
+        grids = self.config.cells.grids
+        if grid is not None and grid not in grids:
+            raise ConfigError(f"{self.path} has no grid of {grid}; it has {', '.join(map(str, grids))}.")
+
+    def _key(self, stage: str) -> str:
+        """The key of ``stage``. Raises AtlasError when it has none, or one from before the stage above was redone."""
+        stages = self._directory.read_manifest().get("stages", {})
+        facts = stages.get(stage)
+        if facts is None:
+            raise AtlasError(f"{self.path}: the stage {stage} has not been run. {_AGAIN}")
+        if stage != STAGES[0]:
+            above = STAGES[STAGES.index(stage) - 1]
+            self._key(above)
+            if facts.get("above", stages[above]["key"]) != stages[above]["key"]:
+                raise AtlasError(
+                    f"{self.path}: the stage {above} was made anew after {stage}, which does not fit it any more. "
+                    f"{_AGAIN}"
+                )
+        return facts["key"]
+
+    def _finished(self, stage: str, marker: Path) -> dict[str, Any]:
+        """The facts of ``marker``. Raises AtlasError unless it stands with the stage's key and its files."""
+        facts = read_marker(marker, self._key(stage))
+        if facts is None:
+            raise AtlasError(
+                f"{self.path}: the stage {stage} is not finished, or its files do not fit {marker.name}. {_AGAIN}"
+            )
+        return facts
+
+    def _shards(self, layer: str) -> list[tuple[Path, int]]:
+        """The shards of a layer with their rows. Raises AtlasError unless all are there and fit their markers."""
+        key = self._key("collect")
+        whole = self._finished("collect", self._directory.failures.with_suffix(".json"))
+        shards: list[tuple[Path, int]] = []
+        views = 0
+        for number, path in enumerate(sorted(self._directory.store(layer).glob("part-*.parquet"))):
+            marker = read_marker(path.with_suffix(".json"), key)
+            if marker is None or path.stem != f"part-{number:05d}":
+                raise AtlasError(
+                    f"{path.parent}: {path.name if marker is None else f'part-{number:05d}.parquet'} does not fit its "
+                    f"marker, or has none: it was cut off, changed or lost. {_AGAIN}"
+                )
+            shards.append((path, marker["rows"]))
+            views += marker["views"]
+        if not shards or views != whole["views"]:
+            raise AtlasError(
+                f"{self._directory.store(layer)}: the shards hold {views:,} of {whole['views']:,} views: some were "
+                f"lost. {_AGAIN}"
+            )
+        return shards
+
+    def _places(self, layer: str, grid: int | None) -> Columns:
+        """``u``, ``v``, ``dropped`` of every row, and ``row``, ``col`` of its cell; −1 where it was dropped."""
+        self._check(layer, grid)
+        layout = self.layout(layer)
+        places = {name: to_numpy(layout[name]) for name in ("u", "v", "dropped")}
+        if grid is not None:
+            from atlas.grid import cell_of  # FAISS comes with it
+
+            cell = cell_of(places["u"], places["v"], grid)
+            places["row"] = np.where(cell < 0, -1, cell // grid).astype(np.int32)
+            places["col"] = np.where(cell < 0, -1, cell % grid).astype(np.int32)
+        return places
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
+    return f" Did you mean {' or '.join(near)}?" if near else ""

@@ -1,0 +1,78 @@
+"""What a machine does to a run (a full disk, a lost permission, a folder that is gone), told in a sentence.
+
+None of these is mended by trying again at once, so they are told as AtlasError, which ends the stage instead of
+starting the item anew.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from atlas.errors import AtlasError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
+_BROKEN = (errno.EIO, errno.ESTALE, errno.ENOTCONN)
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Writing to ``path``: what the machine refuses is raised as AtlasError; other errors pass as they are."""
+    try:
+        yield
+    except OSError as error:
+        sentence = explain(error, path)
+        if sentence is None:
+            raise
+        raise AtlasError(sentence) from error
+    except RuntimeError as error:  # FAISS writes in C++ and knows no errno
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        raise AtlasError(_full(OSError(errno.ENOSPC, ""), path)) from error
+
+
+def explain(error: OSError, path: Path) -> str | None:
+    """Why ``path`` could not be written and what to do about it; None where ``error`` has nothing to do with that."""
+    folder = path.parent
+    # Only writing gives these, whatever file the error names.
+    if error.errno in _FULL:
+        return _full(error, path)
+    if error.errno == errno.EROFS:
+        return (
+            f"{path} cannot be written: the file system is read-only. Mount it for writing, or run in another folder."
+        )
+    if str(folder) not in str(error):
+        return None  # of a file that was being read meanwhile
+    if error.errno in _FORBIDDEN:
+        return (
+            f"{path} cannot be written: the permission is missing ({os.strerror(error.errno)}). Give yourself the "
+            f"right to write in {folder}."
+        )
+    if error.errno == errno.ENOENT and not folder.exists():
+        return f"The folder {folder} vanished while the run wrote to it. Bring it back, or start the run anew."
+    if error.errno in _BROKEN:
+        return (
+            f"{path} cannot be written: the disk or the share fails ({os.strerror(error.errno)}). Look after it first."
+        )
+    return None
+
+
+def _full(error: OSError, path: Path) -> str:
+    if error.errno == errno.EDQUOT:
+        return f"{path} cannot be written: your disk quota is used up. Make room."
+    if error.errno == errno.EFBIG:
+        return f"{path} cannot be written: the file grows larger than this system or your limits (ulimit -f) allow."
+    return f"{path} cannot be written: the disk is full{_room(path.parent)}. Make room."
+
+
+def _room(folder: Path) -> str:
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return ""
+    return f" ({usage.free / 1e6:,.0f} MB of {usage.total / 1e6:,.0f} MB free)"

@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""Measure how JPEGs are best decoded: by which decoder, and how far at a reduced scale.
+
+    scripts/decoders.py --json decoders.json
+
+Decoders: pictures a second on one thread, by CPU time, and the difference of their pixels to Pillow's. Spare: views are
+cut from photos decoded whole and at 1/2 to 1/8, and what the layers of a network answer is compared by its cosine,
+for views that are at the reduced scale so many times as wide as the network's input. The photos are those that
+scikit-image and scikit-learn carry, as JPEGs of quality 90.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch and NumPy when they are loaded
+
+import numpy as np
+import simplejpeg
+import torch
+from bench import positive  # beside this file
+from numpy.typing import NDArray
+from PIL import Image
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from sample_photos import photos  # beside this file
+from torchvision.io import decode_jpeg
+
+from atlas.images import Encoded
+from atlas.networks import Network, load
+from atlas.rundir import write_json
+from atlas.views import Box, cut_view
+
+Pixels = NDArray[np.uint8]
+Row = dict[str, Any]
+
+QUALITY = 90
+SIZES = {"500 × 375": (500, 375), "4000 × 3000": (4000, 3000)}
+# A view of this side, for the decoders that can stop at a reduced scale.
+WANTED = 336
+LAYERS = ("_blocks.4", "_blocks.10", "_blocks.14")
+SPARES = ((1.0, 1.5), (1.5, 2.0), (2.0, 2.5), (2.5, 3.0), (3.0, 4.0))
+VIEWS = 40  # of each photo
+
+
+def jpeg(pixels: Pixels, size: tuple[int, int] | None = None) -> bytes:
+    """The photo as JPEG, brought to ``size`` (width, height) if given."""
+    picture = Image.fromarray(pixels)
+    file = BytesIO()
+    (picture.resize(size, Image.Resampling.LANCZOS) if size else picture).save(file, "JPEG", quality=QUALITY)
+    return file.getvalue()
+
+
+# Decoders: bytes → uint8 (h, w, 3)
+
+
+def pillow(data: bytes) -> Pixels:
+    return np.asarray(Image.open(BytesIO(data)))
+
+
+def pillow_draft(data: bytes) -> Pixels:
+    picture = Image.open(BytesIO(data))
+    picture.draft("RGB", (WANTED, WANTED))
+    return np.asarray(picture)
+
+
+def torchvision(data: bytes) -> Pixels:
+    pixels: Pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8)).permute(1, 2, 0).numpy()
+    return pixels
+
+
+def simple(data: bytes) -> Pixels:
+    pixels: Pixels = simplejpeg.decode_jpeg(data)
+    return pixels
+
+
+def simple_quick(data: bytes) -> Pixels:
+    pixels: Pixels = simplejpeg.decode_jpeg(data, fastdct=True, fastupsample=True)
+    return pixels
+
+
+def ours(data: bytes) -> Pixels:
+    return Encoded(data).decode()
+
+
+def ours_reduced(data: bytes) -> Pixels:
+    encoded = Encoded(data)
+    return encoded.decode(next((each for each in encoded.reductions if min(encoded.size or ()) >= each * WANTED), 1))
+
+
+DECODERS: dict[str, Callable[[bytes], Pixels]] = {
+    "Pillow": pillow,
+    "Pillow, draft": pillow_draft,
+    "torchvision": torchvision,
+    "simplejpeg": simple,
+    "simplejpeg, quick and inexact": simple_quick,
+    "atlas.images": ours,
+    "atlas.images, reduced": ours_reduced,
+}
+
+
+def measure_decoders(originals: Sequence[Pixels], repeats: int) -> list[Row]:
+    """Pictures a second of CPU time (median of ``repeats``), and the difference to Pillow's pixels in grey levels."""
+    rows = []
+    for named, size in SIZES.items():
+        files = [jpeg(pixels, size) for pixels in originals]
+        for name, decode in DECODERS.items():
+            rates = []
+            for _ in range(repeats):
+                started = time.process_time()
+                for data in files:
+                    decode(data)
+                rates.append(len(files) / (time.process_time() - started))
+            apart = [_difference(pillow(data), decode(data)) for data in files]
+            known = [each for each in apart if each is not None]
+            rows.append(
+                {
+                    "bench": "decode",
+                    "system": name,
+                    "size": named,
+                    "images_per_second": round(statistics.median(rates), 1),
+                    "most": max((each[0] for each in known), default=None),
+                    "mean": round(statistics.mean(each[1] for each in known), 3) if known else None,
+                }
+            )
+    return rows
+
+
+def _difference(one: Pixels, other: Pixels) -> tuple[int, float] | None:
+    if one.shape != other.shape:
+        return None
+    apart = np.abs(one.astype(np.int16) - other)
+    return int(apart.max()), float(apart.mean())
+
+
+# Spare
+
+
+def measure_spare(originals: Sequence[Pixels], network: Network) -> list[Row]:
+    """Cosines of activations between views of whole and of reduced pictures, by how much wider than the network's input
+    the views are at the reduced scale."""
+    generator = np.random.default_rng(0)
+    cosines: dict[tuple[tuple[float, float], str], list[float]] = {}
+    for pixels in originals:
+        data = jpeg(pixels)
+        decoded = {reduction: Encoded(data).decode(reduction) for reduction in (1, 2, 4, 8)}
+        for spare in SPARES:
+            whole, reduced = [], []
+            for _ in range(VIEWS):
+                reduction = int(generator.choice((2, 4, 8)))
+                side = round(generator.uniform(*spare) * network.size) * reduction
+                box = _square(generator, side, pixels.shape[:2], reduction)
+                if box is not None:
+                    whole.append(cut_view(decoded[1], box, network.size, (0, 0, 0)))
+                    reduced.append(cut_view(decoded[reduction], box, network.size, (0, 0, 0), reduction))
+            if whole:
+                for layer, found in _answers_apart(network, whole, reduced).items():
+                    cosines.setdefault((spare, layer), []).extend(found)
+    return [
+        {
+            "bench": "spare",
+            "spare": list(spare),
+            "layer": layer,
+            "views": len(found),
+            "median_cosine": round(float(np.median(found)), 5),
+            "lowest_cosine_of_95": round(float(np.quantile(found, 0.05)), 5),
+        }
+        for (spare, layer), found in cosines.items()
+    ]
+
+
+def _square(generator: np.random.Generator, side: int, shape: tuple[int, ...], step: int) -> Box | None:
+    if side > min(shape):
+        return None
+    top, left = (int(generator.integers(0, (length - side) // step + 1)) * step for length in shape)
+    return float(left), float(top), float(left + side), float(top + side)
+
+
+def _answers_apart(network: Network, one: list[Pixels], other: list[Pixels]) -> dict[str, list[float]]:
+    """The cosine of each pair of views' activations at the middle of the map, layer by layer."""
+    found = {}
+    with torch.no_grad():
+        for layer in LAYERS:
+            maps = [
+                network.activations(network.from_bytes(torch.from_numpy(np.stack(views))), layer)
+                for views in (one, other)
+            ]
+            first, second = (each[:, :, each.shape[2] // 2, each.shape[3] // 2] for each in maps)
+            found[layer] = torch.nn.functional.cosine_similarity(first, second).tolist()
+    return found
+
+
+# The command
+
+
+def print_tables(rows: list[Row]) -> None:
+    decoders = Table(title=f"JPEGs of quality {QUALITY}, one thread", box=SIMPLE, title_justify="left")
+    for heading in ("size", "decoder", "pictures/s", "largest difference", "mean"):
+        decoders.add_column(heading)
+    spare = Table(title="Activations of views from reduced pictures", box=SIMPLE, title_justify="left")
+    for heading in ("view at the reduced scale / input", "layer", "views", "median cosine", "95 % are above"):
+        spare.add_column(heading)
+    for row in rows:
+        if row["bench"] == "decode":
+            shown = [row["size"], row["system"], row["images_per_second"], row["most"], row["mean"]]
+            decoders.add_row(*("–" if value is None else str(value) for value in shown))
+        else:
+            low, high = row["spare"]
+            figures = [row["views"], row["median_cosine"], row["lowest_cosine_of_95"]]
+            spare.add_row(f"{low} to {high}", row["layer"], *map(str, figures))
+    console = Console(width=max(Console().width, 100))
+    console.print(decoders)
+    console.print(spare)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="scripts/decoders.py", description="Measure how JPEGs are best decoded.")
+    parser.add_argument("--repeats", type=positive, default=7, help="of each timing; the median is told")
+    parser.add_argument("--size", type=positive, default=64, help="the network's input: photos are many times as wide")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here as well")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    originals = list(photos().values())
+    rows = measure_decoders(originals, options.repeats)
+    rows += measure_spare(originals, load("efficientnet_lite0", size=options.size, device="cpu"))
+    print_tables(rows)
+    if options.json:
+        write_json(options.json, rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""What handing out an item costs: items of no work through ``run_stage``, on a scheduler and workers of their own.
+
+    python scripts/scheduler_overhead.py --items 10000 --workers 2
+
+Prints one row of the table in ``scripts/benchmarks.md``: milliseconds an item, bytes that the scheduler read and wrote
+for it, and the pickled sizes of an item and of what comes back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+
+from atlas.config import Config, validate
+from atlas.rundir import RunDirectory
+from pipelines.cluster import connect, environment
+from pipelines.stage import Item, Outcome, Summary, run_stage
+
+
+class NoWork:
+    """A stage whose items do nothing; the last waits for all others, as the last of collect does."""
+
+    NAME = "collect"
+    UNIT = "items"
+
+    def __init__(self, items: int) -> None:
+        self.items = items
+
+    def plan(self, config: Config, run: RunDirectory) -> list[Item]:
+        names = [f"part-{number:05d}" for number in range(self.items - 1)]
+        return [
+            *(Item(name, self.NAME, (), str(run.path)) for name in names),
+            Item("failures", self.NAME, tuple(names), str(run.path)),
+        ]
+
+    def markers(self, item: Item, run: RunDirectory, config: Config) -> list[Path]:
+        return [run.folder(self.NAME) / f"{item.id}.json"]
+
+    def run_item(self, item: Item) -> Summary:
+        return nothing(item)
+
+
+def nothing(item: Item) -> Summary:
+    return Summary(1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--items", type=int, default=10_000)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        outcome, read, written = measure(Path(folder), options.items, options.workers)
+    stage = NoWork(3)
+    item = stage.plan(None, RunDirectory(Path("/shared/runs/imagenet")))[0]  # type: ignore[arg-type]
+    sizes = len(pickle.dumps(item)), len(pickle.dumps(Summary(65_536, 12, 1_800)))
+    print("| items | workers | seconds | ms an item | scheduler read | wrote | pickled item | pickled summary |")
+    print(
+        f"| {outcome.items:,} | {options.workers} | {outcome.seconds:.1f} | "
+        f"{1000 * outcome.seconds / outcome.items:.2f} | {read / outcome.items:,.0f} bytes an item | "
+        f"{written / outcome.items:,.0f} bytes an item | {sizes[0]} bytes | {sizes[1]} bytes |"
+    )
+
+
+def measure(folder: Path, items: int, workers: int) -> tuple[Outcome, int, int]:
+    """Run the items; the outcome, and the bytes that the scheduler read and wrote meanwhile."""
+    here = Path(__file__).resolve().parent
+    values = {
+        "network": {"name": "none:none"},
+        "layers": ["none"],
+        "images": {"source": str(folder)},
+        "out": str(folder),
+    }
+    config = validate(values, "overhead")
+    run = RunDirectory(folder)
+    run.claim(NoWork.NAME, "0" * 64)
+    inherited = {**os.environ, **environment(config.cluster)}
+    inherited["PYTHONPATH"] = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "distributed.cli." + words[0], *words[1:]],
+            env=inherited, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        processes.append(process)
+        return process
+
+    try:
+        scheduler = start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+        address = ""
+        while not address:
+            found = re.search(r"Scheduler at:\s+(tcp://\S+)", (scheduler.stderr or sys.stdin).readline())
+            address = found[1] if found else ""
+        for _ in range(workers):
+            start("dask_worker", address, "--nthreads", "1", "--memory-limit", "0", "--no-dashboard")
+        for process in processes:  # a full pipe would stop them
+            threading.Thread(target=lambda stream: [None for _ in stream], args=(process.stderr,), daemon=True).start()
+        with Client(address) as client:
+            client.wait_for_workers(workers, timeout=60)
+        cluster = config.cluster.model_copy(update={"kind": "address", "address": address})
+        with connect(cluster) as client:
+            stage: Any = NoWork(workers * 5)
+            _run(stage, client, run, config)  # the first items load the modules
+            client.run_on_scheduler(count_bytes)
+            outcome = _run(NoWork(items), client, run, config)
+            read, written = client.run_on_scheduler(bytes_counted)
+        return outcome, read, written
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def _run(stage: Any, client: Client, run: RunDirectory, config: Config) -> Outcome:
+    return run_stage(stage, client, run, config, on_plan=lambda *_: None, on_item=lambda *_: None)
+
+
+def count_bytes() -> None:
+    """On the scheduler: count what its streams read and write from now on."""
+    from tornado.iostream import IOStream
+
+    read, write = IOStream.read_from_fd, IOStream.write_to_fd
+    counted = [0, 0]
+
+    def counting_read(stream: IOStream, buffer: bytearray | memoryview) -> int | None:
+        count = read(stream, buffer)
+        counted[0] += count or 0
+        return count
+
+    def counting_write(stream: IOStream, data: memoryview) -> int:
+        count = write(stream, data)
+        counted[1] += count
+        return count
+
+    IOStream.read_from_fd, IOStream.write_to_fd = counting_read, counting_write  # type: ignore[method-assign]
+    IOStream.counted = counted  # type: ignore[attr-defined]
+
+
+def bytes_counted() -> tuple[int, int]:
+    from tornado.iostream import IOStream
+
+    return tuple(IOStream.counted)  # type: ignore[attr-defined, no-any-return]
+
+
+if __name__ == "__main__":
+    import scheduler_overhead  # by its name, so that workers find the items' function by name too
+
+    scheduler_overhead.main()

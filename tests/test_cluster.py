@@ -1,0 +1,587 @@
+"""Clusters: what each kind is started with, what travels, and what happens when a worker or the scheduler is lost."""
+
+import getpass
+import json
+import os
+import pickle
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from distributed import Client, LocalCluster
+from no_work import NoWork
+from tiny_run import atlas_run, command, contents, environment
+
+from atlas.config import ClusterConfig, load_config, validate
+from atlas.errors import AtlasError, ConfigError
+from atlas.rundir import RunDirectory
+from pipelines import cluster
+from pipelines.stage import Item, Outcome, Summary, run_stage
+
+JOBS = {"memory": "4GB", "walltime": "08:00:00", "workers": 3}
+VARIABLES = [
+    "export MALLOC_TRIM_THRESHOLD_=2147483647",
+    "export MALLOC_MMAP_MAX_=0",
+    "export MALLOC_ARENA_MAX=1",
+]
+
+
+def section(**keys: Any) -> ClusterConfig:
+    return ClusterConfig.model_validate(keys)
+
+
+# --- what the configuration allows
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"kind": "slurm", "workers": 3}, 'kind: slurm needs memory and walltime, such as memory: 4GB, walltime: "08'),
+        ({**JOBS, "kind": "pbs", "walltime": None}, 'kind: pbs needs walltime, such as walltime: "08:00:00"'),
+        ({**JOBS, "kind": "slurm", "workers": None}, "kind: slurm needs either workers, such as workers: 8, or adapt"),
+        ({**JOBS, "kind": "slurm", "adaptive": [1, 3]}, "kind: slurm needs either workers, such as workers: 8, or ad"),
+        ({"kind": "kubernetes", "workers": 3}, "kind: kubernetes needs image, such as image: registry.example.org"),
+        ({"queue": "short"}, "queue says nothing to kind: local; it is for slurm and pbs"),
+        ({"kind": "cuda", "gpu": True}, "gpu says nothing to kind: cuda; it is for slurm, pbs and kubernetes"),
+        ({**JOBS, "kind": "slurm", "image": "a"}, "image says nothing to kind: slurm; it is for kubernetes"),
+        (
+            {"kind": "address", "address": "tcp://a:1", "workers": 2},
+            "workers says nothing to kind: address; it is for local, cuda, slurm, pbs and kubernetes",
+        ),
+        ({**JOBS, "kind": "slurm", "address": "tcp://a:1"}, "an address is given, but kind is slurm; expected kind: a"),
+        ({"kind": "lsf"}, "input should be 'local', 'cuda', 'slurm', 'pbs', 'kubernetes' or 'address'"),
+        ({"kind": "kubernetes", "image": "a", "adaptive": [4, 2]}, "expected the smaller number of workers first"),
+        ({**JOBS, "kind": "slurm", "memory": "much"}, "string should match pattern"),
+        ({**JOBS, "kind": "slurm", "walltime": "a day"}, "string should match pattern"),
+    ],
+)
+def test_a_key_that_does_not_fit_the_kind_is_one_sentence(keys: dict, told: str) -> None:
+    values = {"out": "x", "network": {"name": "n"}, "layers": ["a"], "images": {"source": "p"}, "cluster": keys}
+    with pytest.raises(ConfigError) as caught:
+        validate(values, "mine.yaml")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "mine.yaml has 1 mistake:"
+    assert told in lines[1]
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("12:00:00", "12:00:00"), ('"08:30:00"', "08:30:00"), ("1:30:00", "01:30:00"), ("2-00:00:00", "2-00:00:00")],
+)
+def test_a_walltime_without_quotes_means_what_it_says(written: str, meant: str) -> None:
+    keys = yaml.safe_load(f"{{kind: slurm, workers: 1, memory: 1GB, walltime: {written}}}")
+    assert section(**keys).walltime == meant
+
+
+# --- what workers are started with
+
+
+def test_the_job_script_of_slurm_line_by_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = section(
+        kind="slurm", workers=3, memory="4GB", walltime="08:00:00", threads=2, queue="short", account="atlas",
+        directives=["--exclusive"], prologue=["module load something"], interface="lo",
+    )  # fmt: skip
+    with cluster.batch_cluster(config, tmp_path / "logs") as jobs:
+        script = jobs.job_script().splitlines()
+        address = jobs.scheduler_address
+    assert script == [
+        "#!/usr/bin/env bash",
+        "",
+        "#SBATCH -J activation-atlas",
+        f"#SBATCH -e {tmp_path}/logs/activation-atlas-%J.err",
+        f"#SBATCH -o {tmp_path}/logs/activation-atlas-%J.out",
+        "#SBATCH -p short",
+        "#SBATCH -A atlas",
+        "#SBATCH -n 1",
+        "#SBATCH --cpus-per-task=2",
+        "#SBATCH --mem=4G",
+        "#SBATCH -t 08:00:00",
+        "#SBATCH --exclusive",
+        *VARIABLES,
+        "export OMP_NUM_THREADS=2",
+        "export MKL_NUM_THREADS=2",
+        "export OPENBLAS_NUM_THREADS=2",
+        f"cd {tmp_path}",
+        "module load something",
+        f"{sys.executable} -m distributed.cli.dask_worker {address} --name dummy-name --nthreads 2 "
+        "--memory-limit 3.73GiB --nanny --death-timeout 60 --memory-limit 0 --nthreads 1 --interface lo",
+    ]
+
+
+def test_the_job_script_of_pbs_line_by_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PBS_ACCOUNT", raising=False)
+    config = section(kind="pbs", workers=2, memory="2GiB", walltime="01:00:00", queue="workq", interface="lo")
+    with cluster.batch_cluster(config) as jobs:
+        script = jobs.job_script().splitlines()
+        address = jobs.scheduler_address
+    assert script == [
+        "#!/usr/bin/env bash",
+        "",
+        "#PBS -N activation-atlas",
+        "#PBS -q workq",
+        "#PBS -l select=1:ncpus=1:mem=2048MB",
+        "#PBS -l walltime=01:00:00",
+        *VARIABLES,
+        "export OMP_NUM_THREADS=1",
+        "export MKL_NUM_THREADS=1",
+        "export OPENBLAS_NUM_THREADS=1",
+        f"cd {tmp_path}",
+        f"{sys.executable} -m distributed.cli.dask_worker {address} --name dummy-name --nthreads 1 "
+        "--memory-limit 2.00GiB --nanny --death-timeout 60 --memory-limit 0 --nthreads 1 --interface lo",
+    ]
+
+
+def test_whole_nodes_with_gpus_have_a_process_for_each() -> None:
+    keys = {"workers": 8, "memory": "2GiB", "walltime": "01:00:00", "threads": 3, "gpu": True, "interface": "lo"}
+    with cluster.batch_cluster(section(kind="slurm", workers_per_job=4, **keys)) as jobs:
+        script = jobs.job_script().splitlines()
+    assert {"#SBATCH --gres=gpu:4", "#SBATCH --cpus-per-task=12", "#SBATCH --mem=8G"} <= set(script)
+    assert f"{sys.executable} -m dask_cuda.cli worker tcp://" in script[-1]
+    assert script[-1].endswith("--memory-limit 0 --nthreads 1 --interface lo")
+    with cluster.batch_cluster(section(kind="pbs", workers_per_job=4, **keys)) as jobs:
+        assert "#PBS -l select=1:ncpus=12:mem=8192MB:ngpus=4" in jobs.job_script().splitlines()
+    with cluster.batch_cluster(section(kind="slurm", **keys)) as jobs:
+        script = jobs.job_script().splitlines()
+    assert "#SBATCH --gres=gpu:1" in script
+    assert f"{sys.executable} -m distributed.cli.dask_worker tcp://" in script[-1]
+
+
+def test_the_pods_of_kubernetes() -> None:
+    config = section(
+        kind="kubernetes", image="registry/atlas:1", adaptive=[2, 9], threads=4, memory="16GB", gpu=True,
+        volumes={"/data": "claim", "/archive": "old"}, pod={"nodeSelector": {"pool": "gpus"}},
+    )  # fmt: skip
+    spec = cluster.kubernetes_spec(config, "atlas-1")
+    assert spec["kind"] == "DaskCluster"
+    assert spec["metadata"]["name"] == "atlas-1"
+    assert spec["spec"]["idleTimeout"] == 3600
+    worker = spec["spec"]["worker"]
+    assert worker["replicas"] == 2
+    pod = worker["spec"]
+    (container,) = pod["containers"]
+    assert container["image"] == "registry/atlas:1"
+    assert container["args"][:5] == ["dask-worker", "--nthreads", "1", "--memory-limit", "0"]
+    assert container["resources"] == {
+        "requests": {"cpu": "4", "memory": "16000000000", "nvidia.com/gpu": "1"},
+        "limits": {"memory": "16000000000", "nvidia.com/gpu": "1"},
+    }
+    variables = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert variables == {
+        "MALLOC_TRIM_THRESHOLD_": "2147483647", "MALLOC_MMAP_MAX_": "0", "MALLOC_ARENA_MAX": "1",
+        "OMP_NUM_THREADS": "4", "MKL_NUM_THREADS": "4", "OPENBLAS_NUM_THREADS": "4",
+    }  # fmt: skip
+    claims = {volume["name"]: volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"]}
+    mounted = {mount["mountPath"]: claims[mount["name"]] for mount in container["volumeMounts"]}
+    assert mounted == {"/data": "claim", "/archive": "old"}
+    assert pod["nodeSelector"] == {"pool": "gpus"}
+    (scheduler,) = spec["spec"]["scheduler"]["spec"]["containers"]
+    assert scheduler["image"] == "registry/atlas:1"
+    assert not scheduler["resources"], "the scheduler needs no GPU"
+
+
+def test_cuda_has_one_process_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """dask-cuda wants a GPU to be imported: a LocalCluster in its place takes the same arguments."""
+    asked: list[dict] = []
+
+    class Fake(LocalCluster):
+        def __init__(self, **options: Any) -> None:
+            asked.append(options)
+            super().__init__(**{**options, "n_workers": 1, "processes": False})
+
+    monkeypatch.setitem(sys.modules, "dask_cuda", types.SimpleNamespace(LocalCUDACluster=Fake))
+    for workers in (None, 2):
+        with cluster.connect(section(kind="cuda", workers=workers, threads=4)) as client:
+            assert client.submit(os.environ.get, "OMP_NUM_THREADS").result() == "4"
+        options = asked.pop()
+        assert options["n_workers"] is workers  # None: every GPU
+        assert (options["threads_per_worker"], options["memory_limit"], options["processes"]) == (1, 0, True)
+
+
+def test_local_workers_have_the_threads_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # of the person's shell: Dask would hand it on
+    with cluster.connect(section(workers=1, threads=2)) as client:
+        found = client.submit(lambda: dict(os.environ)).result()
+    expected = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0"}
+    assert {name: found[name] for name in expected} == expected
+
+
+# --- mistakes
+
+
+@pytest.mark.parametrize(
+    ("keys", "package", "told"),
+    [
+        ({"kind": "cuda"}, "dask_cuda", 'needs dask-cuda. Install it with: pip install "activation-atlas[cuda]"'),
+        (
+            {"kind": "slurm", **JOBS},
+            "dask_jobqueue",
+            'dask-jobqueue. Install it with: pip install "activation-atlas[jo',
+        ),
+        ({"kind": "pbs", **JOBS}, "dask_jobqueue", 'dask-jobqueue. Install it with: pip install "activation-atlas[job'),
+        (
+            {"kind": "kubernetes", "image": "a", "workers": 1},
+            "dask_kubernetes.operator",
+            'needs dask-kubernetes. Install it with: pip install "activation-atlas[kubernetes]"',
+        ),
+    ],
+)
+def test_a_missing_package_is_named(
+    keys: dict, package: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    for name in ("sbatch", "qsub"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match=re.escape(told)), cluster.connect(section(**keys)):
+        pass
+
+
+@pytest.mark.parametrize(("kind", "submit"), [("slurm", "sbatch"), ("pbs", "qsub")])
+def test_a_machine_without_the_batch_system_says_so(
+    kind: str, submit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    told = f"cluster.kind: {kind} submits jobs with {submit}, which is not on this machine."
+    with pytest.raises(ConfigError, match=told), cluster.connect(section(kind=kind, **JOBS)):
+        pass
+
+
+def test_kubernetes_out_of_reach_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = section(kind="kubernetes", image="a", workers=1)
+    with pytest.raises(ConfigError, match="no Dask cluster could be made"), cluster.connect(config):
+        pass
+
+
+def test_workers_that_are_not_there_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_WATCH_SECONDS", 0.05)
+    told: list[str] = []
+    with LocalCluster(n_workers=0, dashboard_address=None, host="127.0.0.1") as standing:
+        config = section(kind="address", address=standing.scheduler_address)
+        with (
+            pytest.raises(AtlasError, match=f"The scheduler at {config.address} has no workers"),
+            cluster.connect(config),
+        ):
+            pass
+        standing.scale(1)
+        with Client(standing) as client:
+            client.wait_for_workers(1)
+        with cluster.connect(config, tell=told.append):
+            time.sleep(0.5)
+            assert told == []
+            standing.scale(0)
+            deadline = time.monotonic() + 20
+            while not told and time.monotonic() < deadline:
+                time.sleep(0.05)
+    assert told == ["All workers are gone. The run goes on as soon as one is there; Ctrl-C stops it."]
+
+
+@pytest.mark.parametrize("name", ["cluster-slurm", "cluster-kubernetes", "cluster-cuda"])
+def test_the_shipped_configurations_can_be_started_from(name: str) -> None:
+    config = load_config(name).cluster
+    assert f"cluster-{config.kind}" == name
+    if config.kind == "slurm":
+        with cluster.batch_cluster(config.model_copy(update={"interface": "lo"})) as jobs:
+            assert "#SBATCH --gres=gpu:1" in jobs.job_script().splitlines()
+    if config.kind == "kubernetes":
+        assert cluster.kubernetes_spec(config, "atlas-1")["spec"]["worker"]["spec"]["nodeSelector"] == {"pool": "gpus"}
+
+
+# --- items of no work, on two workers of this machine
+
+
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[Client]:
+    with cluster.connect(section(workers=2)) as client:
+        yield client
+
+
+def go(stage: NoWork, client: Client, folder: Path, on_item: Any = lambda item, summary: None) -> Outcome:
+    values = {"network": {"name": "n"}, "layers": ["a"], "images": {"source": "p"}, "out": str(folder)}
+    run = RunDirectory(folder)
+    run.claim(stage.NAME, "0" * 64)
+    return run_stage(stage, client, run, validate(values, "x"), on_plan=lambda items, todo: None, on_item=on_item)
+
+
+def test_hundreds_of_items_are_numbers_only(two_workers: Client, tmp_path: Path) -> None:
+    told: list[tuple[str, int]] = []
+    stage = NoWork(400)
+    outcome = go(stage, two_workers, tmp_path, lambda item, summary: told.append((item.id, summary.units)))
+    assert (outcome.items, outcome.done_now, outcome.units, outcome.failures) == (400, 400, sum(range(400)), 0)
+    assert sorted(told) == [(f"{number:04d}", number) for number in range(400)]
+    assert told[-1] == ("0399", 399), "the last item waits for all others"
+    item = Item("part-00001", "collect", (), "/a/folder/with/a/longer/name/runs/imagenet")
+    assert len(pickle.dumps(item)) < 200
+    assert len(pickle.dumps(Summary(65_536, 12, 1_900))) < 120
+    assert outcome.peak_mb > 10
+    deadline = time.monotonic() + 10
+    while two_workers.futures:  # the last is let go in the background
+        assert time.monotonic() < deadline, "summaries are kept on the workers"
+        time.sleep(0.01)
+
+
+def test_an_item_starts_when_those_before_it_are_done(two_workers: Client, tmp_path: Path) -> None:
+    after = {number: {number // 2} for number in range(1, 60)}
+    told: list[int] = []
+    go(NoWork(60, after), two_workers, tmp_path, lambda item, summary: told.append(int(item.id)))
+    assert sorted(told) == list(range(60))
+    started = {path.stem: path.stat().st_mtime_ns for path in tmp_path.glob("*.started")}
+    ended = {path.stem: path.stat().st_mtime_ns for path in tmp_path.glob("*.ended")}
+    for number in range(1, 60):
+        assert started[f"{number:04d}"] >= ended[f"{number // 2:04d}"]
+
+
+def test_a_lost_worker_costs_its_item_and_no_finished_one(two_workers: Client, tmp_path: Path) -> None:
+    """One item kills its worker after others have finished there: it goes to another worker, and they stay finished."""
+    outcome = go(NoWork(40, {39: {38}}, deadly=20), two_workers, tmp_path)
+    assert outcome.units == sum(range(40))
+    runs = {path.stem: path.read_text().count("|") for path in tmp_path.glob("*.started")}
+    assert runs.pop("0020") == 2
+    assert set(runs.values()) == {1}
+    assert len(runs) == 39
+
+
+def test_an_error_in_on_item_stops_the_stage_and_cancels_the_rest(two_workers: Client, tmp_path: Path) -> None:
+    finished: list[str] = []
+
+    def stop(item: Item, summary: Summary) -> None:
+        finished.append(item.id)
+        if len(finished) == 5:
+            raise AtlasError("enough")
+
+    with pytest.raises(AtlasError, match="enough"):
+        go(NoWork(300, seconds=0.01), two_workers, tmp_path, stop)
+    time.sleep(0.5)  # what was under way may end
+    count = len(list(tmp_path.glob("*.ended")))
+    assert 5 <= count < 150
+    time.sleep(0.3)
+    assert len(list(tmp_path.glob("*.ended"))) == count
+
+
+def test_a_failing_item_is_named_after_its_retries(two_workers: Client, tmp_path: Path) -> None:
+    with pytest.raises(AtlasError, match=re.escape("collect: item 0007 failed (OSError: no space left).")):
+        go(NoWork(9, failing=7), two_workers, tmp_path)
+    assert (tmp_path / "0007.started").read_text().count("|") == 3  # cluster.retries: 2
+
+
+# --- processes that are killed
+
+
+def store(directory: RunDirectory) -> dict[str, str]:
+    return contents(directory, ("collect",))
+
+
+class Machines:
+    """A scheduler and workers, each a process of its own, as a person starts them by hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"tcp://127.0.0.1:{self.port}"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, *words: str) -> None:
+        with (self.folder / f"{name}.log").open("w") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", f"distributed.cli.dask_{words[0]}", *words[1:], "--no-dashboard"],
+                cwd=self.folder, env=environment(), stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    def start_all(self) -> None:
+        self.start("scheduler", "scheduler", "--host", "127.0.0.1", "--port", str(self.port))
+        for name in ("first", "second"):
+            self.start(name, "worker", self.address, "--nthreads", "1", "--memory-limit", "0")
+        with Client(self.address, timeout=60) as client:
+            client.wait_for_workers(2, timeout=60)
+
+    def kill(self, name: str) -> None:
+        """As if the machine had lost its power: the process and all its children."""
+        process = self.processes.pop(name)
+        family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+        for pid in family:
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture
+def machines(workshop: Path) -> Iterator[Machines]:
+    started = Machines(workshop)
+    try:
+        yield started
+    finally:
+        for name in list(started.processes):
+            started.kill(name)
+
+
+def begin(machines: Machines, workshop: Path, out: str) -> tuple[subprocess.Popen[str], RunDirectory, list[str]]:
+    """The run on the machines, up to its first finished shard."""
+    directory = RunDirectory(workshop / "runs" / out)
+    arguments = [
+        "tiny.yaml", "--until", "collect", "--set", f"out={directory.path}", "--set",
+        f"cluster={json.dumps({'kind': 'address', 'address': machines.address})}",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command(*arguments), cwd=workshop, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    while not any(directory.folder("collect").rglob("part-*.json")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    return process, directory, arguments
+
+
+def test_a_worker_killed_in_the_middle_changes_no_byte(
+    machines: Machines, workshop: Path, undisturbed: RunDirectory
+) -> None:
+    machines.start_all()
+    process, directory, _ = begin(machines, workshop, "worker-lost")
+    machines.kill("first")
+    shards = [len(list(run.store("last").glob("part-*.json"))) for run in (directory, undisturbed)]
+    assert shards[0] < shards[1], "the worker was to be killed in the middle"
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors + out
+    assert store(directory) == store(undisturbed)
+    with Client(machines.address) as client:
+        loads = client.run(eval, "__import__('pipelines.worker').worker._network.cache_info().misses")
+    assert list(loads.values()) == [1], "the network is loaded once by the worker that is left"
+
+
+def test_a_scheduler_lost_in_the_middle_is_a_sentence_and_the_same_command_goes_on(
+    machines: Machines, workshop: Path, undisturbed: RunDirectory
+) -> None:
+    machines.start_all()
+    process, directory, arguments = begin(machines, workshop, "scheduler-lost")
+    machines.kill("scheduler")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 3
+    assert errors.splitlines() == [
+        "The scheduler of the cluster was lost. Start it and its workers anew if they are gone.",
+        "What was finished is kept; the same command goes on from there.",
+    ]
+    assert len(store(directory)) < len(store(undisturbed))
+    for name in ("first", "second"):
+        machines.kill(name)
+    machines.start_all()
+    done = atlas_run(workshop, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert store(directory) == store(undisturbed)
+
+
+# --- a real SLURM on this machine
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[dict[str, str]]:
+    """munged, slurmctld and slurmd for one node, this machine; yields the environment that finds them."""
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    folder.chmod(0o711)  # munged wants its socket to be reachable for all
+    key, user, host = folder / "key", getpass.getuser(), socket.gethostname().partition(".")[0]
+    key.write_bytes(os.urandom(1024))
+    key.chmod(0o400)
+    ports = []
+    for _ in range(2):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+    (folder / "slurm.conf").write_text(f"""\
+ClusterName=atlas
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+StateSaveLocation={folder}
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/pgid
+TaskPlugin=task/none
+MpiDefault=none
+ReturnToService=2
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SlurmdParameters=config_overrides
+KillWait=2
+NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=8000 State=UNKNOWN
+PartitionName=short Nodes=ALL Default=YES State=UP
+""")
+    found = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+    found.pop("XDG_RUNTIME_DIR", None)
+    munge_files = [f"--{name}-file={folder}/munge.{name}" for name in ("pid", "log", "seed")]
+    daemons = []
+    for words in (
+        ["munged", "-F", f"--key-file={key}", f"--socket={folder}/munge", *munge_files],
+        ["slurmctld", "-D", "-i"],
+        ["slurmd", "-D", "-N", host],
+    ):
+        with (folder / f"{words[0]}.out").open("w") as log:
+            daemons.append(subprocess.Popen(words, env=found, stdout=log, stderr=log, cwd=folder))
+        if words[0] == "munged":
+            while not (folder / "munge").exists():
+                assert daemons[0].poll() is None, (folder / "munged.out").read_text()
+                time.sleep(0.02)
+    try:
+        deadline = time.monotonic() + 60
+        while "idle" not in (
+            told := subprocess.run(["sinfo", "-h", "-o", "%T"], env=found, capture_output=True).stdout.decode()
+        ):
+            assert time.monotonic() < deadline, f"SLURM does not start: {told} {(folder / 'slurmctld.out').read_text()}"
+            time.sleep(0.2)
+        yield found
+    finally:
+        for daemon in reversed(daemons):
+            daemon.terminate()
+            daemon.wait(timeout=30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_run_in_jobs_of_slurm(slurm: dict[str, str], workshop: Path, undisturbed: RunDirectory) -> None:
+    keys = {"kind": "slurm", "workers": 2, "memory": "1GB", "walltime": "00:10:00", "interface": "lo", "queue": "short"}
+    given = f"cluster={json.dumps(keys)}"
+    directory = RunDirectory(workshop / "runs/slurm")
+    done = subprocess.run(
+        command("tiny.yaml", "--until", "collect", "--set", f"out={directory.path}", "--set", given),
+        cwd=workshop, env={**environment(), **slurm, "PYTHONPATH": environment()["PYTHONPATH"]},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "Waiting for the first worker of cluster.kind: slurm" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert store(directory) == store(undisturbed)
+    jobs = subprocess.run(
+        ["squeue", "-h", "-t", "all", "-o", "%j %T"], env=slurm, capture_output=True, text=True
+    ).stdout
+    assert len(jobs.splitlines()) == 2
+    assert all(re.fullmatch("activation-atlas (CANCELLED|COMPLETING|COMPLETED)", job) for job in jobs.splitlines())
+
+
+def test_a_job_that_slurm_refuses_is_told(slurm: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_CONF", "PATH"):
+        monkeypatch.setenv(name, slurm[name])
+    config = section(kind="slurm", interface="lo", queue="nosuch", **JOBS)
+    told = r"sbatch refused the job \(sbatch: error: invalid partition specified: nosuch"
+    with pytest.raises(ConfigError, match=told), cluster.connect(config):
+        pass
