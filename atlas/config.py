@@ -208,6 +208,7 @@ class Config(_Section):
     """A whole run. See configs/reference.yaml for what each key means."""
 
     out: str
+    out_options: dict[str, Any] = {}
     seed: Annotated[int, Field(ge=0, le=4_000_000_000)] = 0
     network: NetworkConfig
     layers: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
@@ -218,6 +219,15 @@ class Config(_Section):
     render: RenderConfig = RenderConfig()
     cluster: ClusterConfig = ClusterConfig()
     tracking: TrackingConfig | None = None
+
+    @field_validator("out")
+    @classmethod
+    def _writable(cls, out: str) -> str:
+        if out.startswith(("http://", "https://")):
+            raise ValueError(
+                "a web server takes no files; expected a folder, or an address such as s3://bucket/runs/demo"
+            )
+        return out.rstrip("/") if "://" in out else out
 
     @field_validator("layers")
     @classmethod

@@ -166,6 +166,8 @@ def _columns(config: Config, facts: Mapping[str, Any]) -> str:
 
 def _pictures(config: Config, pictures: int, views: int) -> str:
     images = config.images
+    given = [images.source] if isinstance(images.source, str) else images.source
+    sources = ", ".join(f"`{_source(source)}`" for source in given)
     limit = "all of them" if images.limit is None else f"at most {images.limit:,}"
     order = f"in an order shuffled by seed {config.seed}" if images.shuffle else "in the order of their names"
     kept = "all classes" if images.classes is None else f"only the classes {', '.join(images.classes)}"
@@ -175,7 +177,7 @@ def _pictures(config: Config, pictures: int, views: int) -> str:
     )  # fmt: skip
     places = config.collect.positions_per_image
     return (
-        f"{pictures:,} pictures from `{_source(str(images.source))}` (kind: {images.kind}), {limit}, {kept}, {order}.\n"
+        f"{pictures:,} pictures from {sources} (kind: {images.kind}), {limit}, {kept}, {order}.\n"
         f"{views:,} views: {crops}. {places} place{'s' * (places > 1)} a view, drawn by seed {config.seed}. The "
         f"pictures belong to\ntheir makers; this store holds none of them."
     )

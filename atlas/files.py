@@ -105,7 +105,7 @@ def find(source: str, suffixes: frozenset[str], options: dict[str, Any]) -> Foun
         raise
     except Exception as error:  # each storage has its own
         raise ConfigError(
-            f"images.source: {source} cannot be listed ({_reason(error)}). Check the address, your credentials and "
+            f"images.source: {source} cannot be listed ({reason(error)}). Check the address, your credentials and "
             f"images.storage_options."
         ) from error
 
@@ -155,8 +155,8 @@ def _walk(folder: str, suffixes: frozenset[str]) -> Iterator[File]:
                         yield _entry(name, entry)
         except OSError as error:
             if not inside:
-                raise ConfigError(f"images.source: {folder} cannot be read: {_reason(error)}.") from error
-            yield File(inside, None, f"the folder cannot be read: {_reason(error)}")
+                raise ConfigError(f"images.source: {folder} cannot be read: {reason(error)}.") from error
+            yield File(inside, None, f"the folder cannot be read: {reason(error)}")
 
 
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
@@ -173,7 +173,7 @@ def _entry(name: str, entry: os.DirEntry[str]) -> File:
         error = "not a file, but a pipe, socket or device"
         return File(name, None, "a link to nowhere" if entry.is_symlink() else error)
     except OSError as failed:
-        return File(name, None, _reason(failed))
+        return File(name, None, reason(failed))
 
 
 class LocalFiles:
@@ -209,14 +209,14 @@ class LocalFiles:
             finally:
                 os.close(number)
         except OSError as error:
-            raise PictureError(_reason(error)) from error
+            raise PictureError(reason(error)) from error
 
 
 # Remote
 
 
 def _find_remote(source: str, suffixes: frozenset[str], options: dict[str, Any]) -> Found:
-    system, path = _system(source, options)
+    system, path = open_system(source, options)
     if source.startswith(("http://", "https://")):  # a web server lists no folders
         if suffix_of(source) not in suffixes:
             raise ConfigError(
@@ -243,7 +243,8 @@ def _find_remote(source: str, suffixes: frozenset[str], options: dict[str, Any])
     return Found(system.unstrip_protocol(base), files)
 
 
-def _system(url: str, options: dict[str, Any]) -> tuple[AbstractFileSystem, str]:
+def open_system(url: str, options: dict[str, Any], key: str = "images.source") -> tuple[AbstractFileSystem, str]:
+    """fsspec's file system for ``url``, and the path in it. Raises ConfigError naming the ``key`` that gave the URL."""
     protocol = url.partition("://")[0]
     try:
         system, path = url_to_fs(url, **options)
@@ -252,11 +253,10 @@ def _system(url: str, options: dict[str, Any]) -> tuple[AbstractFileSystem, str]
         install = (
             f'pip install "activation-atlas[{extra}]"' if extra else "install the package that fsspec names for it"
         )
-        raise ConfigError(f"images.source: {protocol}:// needs a package that is not here. Give: {install}") from None
+        raise ConfigError(f"{key}: {protocol}:// needs a package that is not here. Give: {install}") from None
     except ValueError:
         raise ConfigError(
-            f"images.source: {protocol}:// is not known. Expected a path, or an address such as s3://, gs:// or "
-            f"https://."
+            f"{key}: {protocol}:// is not known. Expected a path, or an address such as s3://, gs:// or https://."
         ) from None
     return system, str(path)
 
@@ -293,7 +293,7 @@ class RemoteFiles:
     def _files(self) -> AbstractFileSystem:
         with self._lock:
             if self._opened is None:
-                self._opened = _system(self.base, self._options)[0]
+                self._opened = open_system(self.base, self._options)[0]
             return self._opened
 
     def _path(self, name: str) -> str:
@@ -301,27 +301,36 @@ class RemoteFiles:
 
     def _patiently(self, read: Callable[[], Read]) -> Read:
         """Raises PictureError where this file is to blame, AtlasError where the network is, after some attempts."""
-        for pause in (*_AGAIN, None):
-            try:
-                return read()
-            except (FileNotFoundError, PermissionError) as error:
-                raise PictureError(_reason(error)) from error
-            except AtlasError:
-                raise
-            except Exception as error:  # each storage has its own
-                if pause is None:
-                    raise AtlasError(
-                        f"images.source: {self.base} cannot be read ({_reason(error)}). Give the same command again "
-                        "when it can be reached."
-                    ) from error
-                time.sleep(pause)
-        raise AssertionError("the last attempt returns or raises")
+        try:
+            return patiently(read)
+        except (FileNotFoundError, PermissionError) as error:
+            raise PictureError(reason(error)) from error
+        except AtlasError:
+            raise
+        except Exception as error:  # each storage has its own
+            raise AtlasError(
+                f"images.source: {self.base} cannot be read ({reason(error)}). Give the same command again "
+                "when it can be reached."
+            ) from error
+
+
+def patiently(attempt: Callable[[], Read]) -> Read:
+    """``attempt``, again after a while where the network is to blame. Raises what the last one raised."""
+    for pause in _AGAIN:
+        try:
+            return attempt()
+        except (FileNotFoundError, PermissionError, AtlasError):
+            raise
+        except Exception:  # each storage has its own
+            time.sleep(pause)
+    return attempt()
 
 
 # Both
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What went wrong with a file, in a few words."""
     if isinstance(error, FileNotFoundError):
         return "the file is gone"
     if isinstance(error, PermissionError):

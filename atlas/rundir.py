@@ -129,14 +129,16 @@ class RunDirectory:
                 f"the run was at work in it?"
             ) from None
 
-    def claim(self, stage: str, key: str) -> None:
+    def claim(self, stage: str, key: str) -> list[tuple[Path, Path]]:
         """Make the folder of ``stage`` belong to ``key``.
 
         A folder of another key is moved aside (``store.KEY8``), and one that was moved aside under this key comes back.
         Nothing is deleted. Where run.json was lost, the folder's own markers say whose it is. The key of the stage
-        above is noted beside the key, so that a reader can tell a stage that the one above has left behind.
+        above is noted beside the key, so that a reader can tell a stage that the one above has left behind. Returns
+        the folders that were moved, from where and to where.
         """
         folder = self.folder(stage)
+        moved: list[tuple[Path, Path]] = []
         self.sweep(stage)
         noted = self.read_manifest().get("stages", {}).get(stage, {}).get("key")
         known = noted or marked_key(folder)
@@ -148,6 +150,7 @@ class RunDirectory:
                 aside = folder.with_name(f"{folder.name}.{(known or 'unknown')[:8]}-{count}")
             with told(aside):
                 folder.rename(aside)
+            moved.append((folder, aside))
         if noted != key:
             stages = self.read_manifest().get("stages", {})
             above = STAGES[STAGES.index(stage) - 1] if stage != STAGES[0] else None
@@ -157,6 +160,8 @@ class RunDirectory:
         returning = folder.with_name(f"{folder.name}.{key[:8]}")
         if returning.exists() and not folder.exists():
             returning.rename(folder)
+            moved.append((returning, folder))
+        return moved
 
     def sweep(self, stage: str) -> None:
         """Remove the temporary files of processes that were killed while they wrote; nobody may be at work in it."""
@@ -243,8 +248,16 @@ def write_marker(path: Path, *, key: str, files: list[Path], **facts: Any) -> No
 def parse_marker(path: Path) -> dict[str, Any] | None:
     """What stands in the marker at ``path``, or None where it is not there, cut off, or no marker."""
     try:
-        marker = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # a reboot may leave zeros, which are neither JSON nor always UTF-8
+        return as_marker(path.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def as_marker(text: bytes) -> dict[str, Any] | None:
+    """What a marker's file says; None where it is cut off, or no marker."""
+    try:
+        marker = json.loads(text)
+    except ValueError:  # a reboot may leave zeros, which are neither JSON nor always UTF-8
         return None
     whole = isinstance(marker, dict) and isinstance(marker.get("key"), str) and isinstance(marker.get("files"), dict)
     return marker if whole else None

@@ -59,10 +59,10 @@ def connect(config: ClusterConfig, logs: Path | None = None, tell: Callable[[str
     """
     with _quiet(), dask.config.set(_SETTINGS):
         if config.kind == "address":
-            with _client_of_address(config) as client, _sentences(), _watched(client, tell):
+            with _client_of_address(config) as client, _sentences(client), _watched(client, tell):
                 yield client
             return
-        with _cluster(config, logs) as cluster, Client(cluster) as client, _sentences():
+        with _cluster(config, logs) as cluster, Client(cluster) as client, _sentences(client):
             _await_worker(client, config, tell)
             with _watched(client, tell):
                 yield client
@@ -304,13 +304,15 @@ def _watched(client: Client, tell: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextmanager
-def _sentences() -> Iterator[None]:
+def _sentences(client: Client) -> Iterator[None]:
     """A lost scheduler, and workers that die again and again, as AtlasError."""
     try:
         yield
     except KilledWorker as error:
         raise AtlasError("The workers died again and again; most often they ran out of memory.") from error
-    except (CancelledError, CommClosedError) as error:
+    except (CancelledError, OSError) as error:
+        if isinstance(error, OSError) and not isinstance(error, CommClosedError) and client.status == "running":
+            raise  # of a disk, say
         raise AtlasError(
             "The scheduler of the cluster was lost. Start it and its workers anew if they are gone."
         ) from error

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
@@ -29,6 +30,8 @@ from rich.table import Table
 
 from atlas.config import Config
 from atlas.errors import AtlasError, ConfigError
+from atlas.files import is_remote
+from atlas.mirror import Mirror, working_folder
 from atlas.networks import Layer, Network, describe_layer, load
 from atlas.observe import Observer
 from atlas.report import build_report
@@ -69,19 +72,25 @@ def run(
     Raises ConfigError for what cannot be done, AtlasError for what failed and can be resumed.
     """
     console = console or Console()
-    directory = RunDirectory(Path(config.out).expanduser().absolute())  # workers may stand in another folder
-    _say(console, f"[bold]{config.out}[/bold]: reading the pictures' names and loading the network …")
-    prepared = prepare(config, directory)
-    if until == "publish":
-        viewer_folder()
-    _show_plan(config, directory, prepared, console)
-    if dry_run:
-        _say(console, "Nothing was run (--dry-run).")
-        return directory
-    with directory.lock():
-        _write_start(config, directory, prepared)
-        _run_stages(config, directory, prepared, STAGES[: STAGES.index(until) + 1], console)
-        _show_end(config, directory, until, console)
+    directory = RunDirectory(working_folder(config.out))
+    with Mirror(config.out, config.out_options, directory) if is_remote(config.out) else nullcontext() as mirror:
+        _say(console, f"[bold]{config.out}[/bold]: reading the pictures' names and loading the network …")
+        if mirror:
+            _say(console, f"The working copy is {directory.path}; what is finished is copied to {config.out}.")
+            mirror.begin()
+        prepared = prepare(config, directory)
+        if until == "publish":
+            viewer_folder()
+        _show_plan(config, directory, prepared, console)
+        if dry_run:
+            _say(console, "Nothing was run (--dry-run).")
+            return directory
+        with directory.lock():
+            _write_start(config, directory, prepared)
+            if mirror:
+                mirror.send_state(directory.listing)
+            _run_stages(config, directory, prepared, STAGES[: STAGES.index(until) + 1], console, mirror)
+            _show_end(config, directory, until, console)
     return directory
 
 
@@ -185,22 +194,32 @@ def stage_keys(config: Config, directory: RunDirectory, prepared: Prepared, stag
 
 
 def _run_stages(
-    config: Config, directory: RunDirectory, prepared: Prepared, stages: tuple[str, ...], console: Console
+    config: Config,
+    directory: RunDirectory,
+    prepared: Prepared,
+    stages: tuple[str, ...],
+    console: Console,
+    mirror: Mirror | None,
 ) -> None:
+    claim = mirror.claim if mirror else directory.claim
     tracking = Tracking(config, directory, lambda sentence: _say(console, sentence))
     with connect(config.cluster) as client, tracking, _progress(console) as progress:
         progress.console.print(f"Dask dashboard: {client.dashboard_link}")
         for name in stages:
             stage = cast(Stage, _MODULES[name])
-            directory.claim(name, stage_keys(config, directory, prepared, name))
+            claim(name, stage_keys(config, directory, prepared, name))
             if measure := getattr(stage, "measure", None):
                 _measure_pace(client, directory, name, measure)
             line = progress.add_task(name, total=None, rate="")
             advance = _advance(progress, line, stage.UNIT)
             watch = collect.watch_failures(config, directory) if name == collect.NAME else None
 
-            def finished(item: Item, summary: Summary, advance: Any = advance, watch: Any = watch) -> None:
+            def finished(
+                item: Item, summary: Summary, advance: Any = advance, watch: Any = watch, stage: Stage = stage
+            ) -> None:
                 advance(item, summary)
+                if mirror:
+                    mirror.send(stage.markers(item, directory, config))
                 if watch:
                     watch(summary)
 
@@ -218,6 +237,9 @@ def _run_stages(
                 console.print(f"{name}: {done} in {outcome.seconds:.0f} s")
             if name == "render":
                 write_json(directory.report, build_report(directory, config))
+            if mirror:
+                mirror.wait()
+                mirror.send_state(*(path for path in [directory.report] if path.exists()))
             tracking.stage(name)
 
 
@@ -368,6 +390,7 @@ def _show_end(config: Config, directory: RunDirectory, until: str, console: Cons
             "images.crops, coarser cells.grids, or a lower cells.min_count.",
         )
     if until == "publish":
-        _say(console, f"Done. Open the atlas with:  [bold]python -m atlas.serve {shlex.quote(config.out)}[/bold]")
+        shown = os.path.relpath(directory.path) if is_remote(config.out) else config.out
+        _say(console, f"Done. Open the atlas with:  [bold]python -m atlas.serve {shlex.quote(shown)}[/bold]")
     else:
         _say(console, f"Done until {until}: {directory.folder(until)}")

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Protocol
 
 from distributed import Client, Future, as_completed
-from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from atlas.config import Config
@@ -149,7 +148,7 @@ def _finished(stage: Stage, client: Client, todo: list[Item], retries: int) -> I
                 yield item, summary
             finished.update(submit())
     finally:
-        with suppress(CommClosedError, CancelledError, TimeoutError):  # the scheduler may be gone
+        with suppress(CancelledError, OSError):  # the scheduler may be gone
             client.cancel(list(futures), force=True)
 
 

@@ -1,12 +1,15 @@
 """Shared fixtures: generated pictures of every kind, a small network, small configurations."""
 
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from moto.server import ThreadedMotoServer
 from PIL import Image
 
 # The small network is named in configurations as any user's would be: module:factory.
@@ -93,3 +96,17 @@ def small() -> Network:
 def efficientnet() -> Network:
     """The real network with its ImageNet weights. Not to be changed: it serves the whole session."""
     return load("efficientnet_lite0", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of an S3 server on loopback, without buckets; the environment holds its credentials."""
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    before = {name: os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    os.environ |= dict.fromkeys(before, "testing")
+    yield f"http://{host}:{port}"
+    server.stop()
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)

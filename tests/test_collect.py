@@ -232,7 +232,7 @@ def test_without_attributions_the_activations_are_the_same(small: Network) -> No
 def test_attributions_of_efficientnet_lite0_are_those_of_autograd(efficientnet: Network) -> None:
     from skimage import data
 
-    pixels = cut_view(_pil(data.chelsea()), (75, 0, 375, 300), efficientnet.size, (0, 0, 0))
+    pixels = cut_view(data.chelsea(), (75, 0, 375, 300), efficientnet.size, (0, 0, 0))
     inputs = efficientnet.from_bytes(torch.from_numpy(pixels[None]))
     places = [(3, 3), (6, 7), (7, 10), (10, 4), (11, 11)]
     where = {"_blocks.10": torch.tensor([places])}
@@ -253,12 +253,6 @@ def test_attributions_of_efficientnet_lite0_are_those_of_autograd(efficientnet: 
     # Rounding shuts a ReLU or opens one here and there: autograd itself is as far from what it gives in float64.
     assert max(differences) < 1e-3
     assert float(seen.abs().max()) > 0.1
-
-
-def _pil(pixels: NDArray[np.uint8]) -> Any:
-    from PIL import Image
-
-    return Image.fromarray(pixels)
 
 
 def test_shards_cut_the_pictures_without_gap_or_overlap() -> None:

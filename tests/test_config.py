@@ -28,18 +28,19 @@ def test_three_keys_are_enough_and_the_rest_has_the_documented_defaults(tmp_path
     config = load_config(write(tmp_path))
     assert config.plain() == {
         "out": "runs/mine",
+        "out_options": {},
         "seed": 0,
         "network": {
             "name": "efficientnet_lite0", "checkpoint": None, "classes": None, "size": None, "mean": None, "std": None
         },
         "layers": ["_blocks.4"],
         "images": {
-            "source": "pictures/", "kind": "auto", "limit": None, "crops": 1, "crop_scale": [0.4, 1.0], "shuffle": True,
-            "classes": None,
+            "source": "pictures/", "kind": "auto", "storage_options": {}, "image_column": None, "label_column": None,
+            "limit": None, "crops": 1, "crop_scale": [0.4, 1.0], "shuffle": True, "classes": None,
         },
         "collect": {
             "positions_per_image": 1, "attributions": True, "rows_per_shard": 65536, "max_failure_share": 0.05,
-            "batch": 16,
+            "precision": "auto", "batch": "auto",
         },
         "layout": {
             "backend": "auto", "neighbors": 20, "min_dist": 0.01, "fit_rows": 1000000, "align": True,
@@ -62,6 +63,7 @@ def test_three_keys_are_enough_and_the_rest_has_the_documented_defaults(tmp_path
             "interface": None, "directives": [], "prologue": [], "image": None, "namespace": None, "volumes": {},
             "pod": {},
         },
+        "tracking": None,
     }  # fmt: skip
 
 
@@ -78,6 +80,12 @@ def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
         config.seed = 3  # type: ignore[misc]
     with pytest.raises(ValueError, match="frozen"):
         config.images.crops = 3  # type: ignore[misc]
+
+
+def test_an_address_to_write_to_has_no_slash_behind_it_and_is_no_web_server(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path), ["out=s3://bucket/runs/demo/"]).out == "s3://bucket/runs/demo"
+    with pytest.raises(ConfigError, match=r"out: given \"https://host/x\"; a web server takes no files; expected a folder"):
+        load_config(write(tmp_path), ["out=https://host/x"])
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
@@ -118,7 +126,8 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         ),
         (
             {"images": "x"},
-            'images: given "x"; expected keys: source, kind, limit, crops, crop_scale, shuffle, classes.',
+            'images: given "x"; expected keys: source, kind, storage_options, image_column, label_column, limit, '
+            "crops, crop_scale, shuffle, classes.",
         ),
         ({"layers": "conv1"}, 'layers: given "conv1"; input should be a list.'),
         ({"layers": ["a", ""]}, 'layers.1: given ""; string should have at least 1 character.'),
@@ -131,7 +140,10 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
             {"images": {"source": "x", "crop_scale": [0.9, 2]}},
             "images.crop_scale.1: given 2; input should be less than or equal to 1.",
         ),
-        ({"images": {"source": "x", "kind": "tar"}}, "images.kind: given \"tar\"; input should be 'auto' or 'folder'."),
+        (
+            {"images": {"source": "x", "kind": "zip"}},
+            "images.kind: given \"zip\"; input should be 'auto', 'folder', 'tar' or 'parquet'.",
+        ),
         (
             {"cluster": {"kind": "address"}},
             'cluster: given {"kind": "address"}; kind: address needs an address, such as tcp://scheduler:8786.',

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from atlas.config import Config
-from atlas.datacard import _failures, _source, card_path, write_card
+from atlas.datacard import _failures, _pictures, _source, card_path, write_card
 from atlas.rundir import RunDirectory, digest_file, read_marker
 
 FACTS: dict[str, Any] = {
@@ -132,6 +132,15 @@ def test_without_failures_and_attributions_it_says_so(undisturbed: RunDirectory,
 )
 def test_the_source_is_told_without_secrets_and_private_folders(source: str, told: str) -> None:
     assert _source(source) == told
+
+
+def test_several_sources_are_told_one_by_one(undisturbed: RunDirectory) -> None:
+    values = undisturbed.config().plain()
+    values["images"]["source"] = ["/home/someone/pictures", "https://user:secret@host.example/a.tar?token=secret"]
+    told = _pictures(Config.from_plain(values), 25, 300)
+    assert "25 pictures from `pictures`, `https://host.example/a.tar` (kind: auto)" in told
+    assert "secret" not in told
+    assert "someone" not in told
 
 
 def test_only_the_commonest_reasons_are_told() -> None:

@@ -286,9 +286,9 @@ def test_a_run_that_is_clearly_wrong_stops_early_with_its_reasons(shop: Path, sc
     """As soon as it is certain, not after the last picture; reasons that differ in numbers only are one."""
     paint_pictures(tmp_path / "pictures", 72)
     good = (tmp_path / "pictures" / "stripes" / "01.png").read_bytes()
-    for number in range(8):
-        bad = tmp_path / "pictures" / f"a{number}.png"
-        bad.write_bytes([b"junk", good[: 150 + 9 * number], b"", good[: 150 + 9 * number]][number % 4])
+    for number, kind in enumerate(("cut", "cut", "junk", "empty", "cut", "cut", "cut", "cut")):
+        bad = {"cut": good[: len(good) // 2 + number], "junk": b"junk", "empty": b""}[kind]
+        (tmp_path / "pictures" / f"a{number}.png").write_bytes(bad)
     source = {"source": str(tmp_path / "pictures"), "crops": 2, "shuffle": False}
     changes = {"images": source, "collect": {"rows_per_shard": 2}}
     with pytest.raises(AtlasError) as caught:
@@ -304,7 +304,8 @@ def test_a_run_that_is_clearly_wrong_stops_early_with_its_reasons(shop: Path, sc
     assert len(reasons) == 3, told
     assert [int(count) for _, count, _ in reasons] == sorted((int(count) for _, count, _ in reasons), reverse=True)
     assert "truncated" in reasons[0][0]
-    assert reasons[0][2] in ("a1.png", "a3.png")
+    assert int(reasons[0][1]) >= 3
+    assert [example for _, _, example in reasons] == ["a0.png", "a2.png", "a3.png"]
     before = {path: path.stat().st_mtime_ns for path in directory.folder("collect").rglob("*.parquet")}
     with pytest.raises(AtlasError, match="max_failure_share"):
         collect(shop, scheduler, "wrong", **changes)

@@ -415,7 +415,7 @@ def test_all_mistakes_at_once(workshop: Path, scheduler: str) -> None:
     config = configure(workshop, scheduler, "mistakes", layers=["middle.convv"], images={"source": "nowhere"})
     with pytest.raises(ConfigError) as caught:
         run(config)
-    assert "there is no folder nowhere" in str(caught.value)
+    assert "nowhere, nor a file of that name" in str(caught.value)
     assert "has no layer 'middle.convv'. Near names: middle.conv" in str(caught.value)
 
 
@@ -432,10 +432,10 @@ def test_all_mistakes_at_once(workshop: Path, scheduler: str) -> None:
         (
             ["imagenet", "--set", "network.name=tiny:make", "--set", "layers=[last]"],
             2,
-            "there is no folder imagenet/train",
+            "imagenet/train, nor a file of that name",
         ),
         (
-            ["tiny.yaml", "--set", "cluster.kind=address", "--set", "cluster.address=tcp://127.0.0.1:9"],
+            ["tiny.yaml", "--set", "cluster={kind: address, address: tcp://127.0.0.1:9}"],
             2,
             "no scheduler answers",
         ),

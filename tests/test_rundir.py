@@ -188,7 +188,7 @@ def test_claiming_one_stage_leaves_the_others(tmp_path: Path) -> None:
     fill(run, "of a")
     run.claim("cells", "c" * 64)
     assert (tmp_path / "store" / "what").read_text() == "of a"
-    assert run.read_manifest()["stages"] == {"collect": {"key": "a" * 64}, "cells": {"key": "c" * 64}}
+    assert run.read_manifest()["stages"] == {"collect": {"key": "a" * 64}, "cells": {"key": "c" * 64, "above": None}}
 
 
 def test_the_manifest_merges_one_level_deep(tmp_path: Path) -> None:

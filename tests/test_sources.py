@@ -4,7 +4,6 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import gradient
 from distributed import LocalCluster
-from moto.server import ThreadedMotoServer
 from PIL import Image
 from tiny_run import tiny_values
 
@@ -424,22 +422,13 @@ def test_rows_asked_for_a_little_out_of_order_come_from_one_stream(
 
 
 @pytest.fixture(scope="module")
-def s3(store: Path) -> Iterator[str]:
-    """An S3 server on loopback with the bucket ``pictures``; gives its address."""
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    address = f"http://{host}:{port}"
-    before = {name: os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    os.environ |= dict.fromkeys(before, "testing")
-    client = boto3.client("s3", endpoint_url=address, region_name="us-east-1")
+def s3(s3_server: str, store: Path) -> str:
+    """The address of an S3 server whose bucket ``pictures`` holds the store."""
+    client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1")
     client.create_bucket(Bucket="pictures")
     for path in sorted(store.rglob("*.*")):
         client.upload_file(str(path), "pictures", f"deep/{path.relative_to(store).as_posix()}", {"ACL": "public-read"})
-    yield address
-    server.stop()
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+    return s3_server
 
 
 @pytest.mark.parametrize(("place", "expected"), [*PLACES, *GLOBS, ("shards/train-*.tar", NUMBERED)])

@@ -1,0 +1,241 @@
+"""A run whose ``out`` is an address: what is finished is there too, and the same command goes on from it elsewhere."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import psutil
+import pytest
+from tiny_run import atlas_run, command, contents, environment
+
+from atlas.errors import AtlasError, ConfigError
+from atlas.mirror import Mirror, working_folder
+from atlas.rundir import RunDirectory, write_json, write_marker
+
+Objects = dict[str, bytes]
+
+
+class Bucket:
+    """The bucket ``runs`` of the S3 server, seen without fsspec."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._client = boto3.client("s3", endpoint_url=address, region_name="us-east-1")
+        self._client.create_bucket(Bucket="runs")
+
+    def objects(self, prefix: str) -> Objects:
+        """Everything below ``prefix``, by the name after it."""
+        found: Objects = {}
+        for page in self._client.get_paginator("list_objects_v2").paginate(Bucket="runs", Prefix=f"{prefix}/"):
+            for entry in page.get("Contents", []):
+                body = self._client.get_object(Bucket="runs", Key=entry["Key"])["Body"].read()
+                found[entry["Key"].removeprefix(f"{prefix}/")] = body
+        return found
+
+    def kind(self, key: str) -> str:
+        return str(self._client.head_object(Bucket="runs", Key=key)["ContentType"])
+
+
+@pytest.fixture(scope="module")
+def bucket(s3_server: str) -> Bucket:
+    return Bucket(s3_server)
+
+
+def to_bucket(bucket: Bucket, name: str) -> list[str]:
+    return ["--set", f"out=s3://runs/{name}", "--set", f"out_options.endpoint_url={bucket.address}"]
+
+
+def digests(found: Objects, like: dict[str, str]) -> dict[str, str]:
+    return {name: hashlib.sha256(body).hexdigest() for name, body in found.items() if name in like}
+
+
+def markers(found: Objects) -> Iterator[tuple[str, dict]]:
+    for name, body in found.items():
+        if name.endswith(".json") and "files" in (marker := json.loads(body)):
+            yield name, marker
+
+
+def all_that_is_vouched_for_is_there(found: Objects) -> int:
+    """The number of markers, each of whose files is there and is what it should be."""
+    count = 0
+    for name, marker in markers(found):
+        for file, facts in marker["files"].items():
+            body = found[os.path.normpath(Path(name).parent / file)]
+            assert hashlib.sha256(body).hexdigest() == facts["sha256"]
+        count += 1
+    return count
+
+
+def test_a_whole_run_to_s3_and_on_from_there(workshop: Path, bucket: Bucket, undisturbed: RunDirectory) -> None:
+    """Equal bytes there; a lost working copy comes back and nothing is made anew; a changed grid is moved aside there
+    too, and back."""
+    done = atlas_run(workshop, "tiny.yaml", *to_bucket(bucket, "deep/tiny"))
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "python -m atlas.serve runs/tiny" in done.stdout
+    here = RunDirectory(workshop / "runs" / "tiny")
+    expected, found = contents(undisturbed), bucket.objects("deep/tiny")
+    assert digests(found, expected) == expected
+    assert all_that_is_vouched_for_is_there(found) > 10
+    for name in ("run.json", "report.json", "listing.parquet", "store/README.md"):
+        assert found[name] == (here.path / name).read_bytes()
+    assert bucket.kind("deep/tiny/site/index.html") == "text/html"
+    tile = next(name for name in found if name.endswith(".webp"))
+    assert bucket.kind(f"deep/tiny/{tile}") == "image/webp"
+
+    shutil.rmtree(here.path)
+    again = atlas_run(workshop, "tiny.yaml", *to_bucket(bucket, "deep/tiny"))
+    assert again.returncode == 0, again.stderr + again.stdout
+    assert contents(here) == expected
+    stages = json.loads((here.path / "run.json").read_text())["stages"]
+    assert stages == json.loads(found["run.json"])["stages"], "nothing was made anew"
+
+    coarser = atlas_run(workshop, "tiny.yaml", *to_bucket(bucket, "deep/tiny"), "--set", "cells.grids=[4]")
+    assert coarser.returncode == 0, coarser.stderr + coarser.stdout
+    changed = bucket.objects("deep/tiny")
+    aside = f"cells.{stages['cells']['key'][:8]}/"
+    assert {name for name in changed if name.startswith(aside)} == {
+        aside + name.removeprefix("cells/") for name in found if name.startswith("cells/")
+    }
+    assert changed["cells/last.parquet"] != found["cells/last.parquet"]
+    shutil.rmtree(here.path)  # what was moved aside is fetched only when it is wanted again
+    back = atlas_run(workshop, "tiny.yaml", *to_bucket(bucket, "deep/tiny"))
+    assert back.returncode == 0, back.stderr + back.stdout
+    assert contents(here) == expected
+    assert digests(bucket.objects("deep/tiny"), expected) == expected
+
+
+def test_killed_and_gone_on_with_on_another_machine(
+    workshop: Path, bucket: Bucket, undisturbed: RunDirectory, tmp_path: Path
+) -> None:
+    """What is in the bucket after a kill is whole; a machine that never saw the working copy ends the run."""
+    arguments = ["tiny.yaml", "--until", "collect", *to_bucket(bucket, "killed")]
+    process = subprocess.Popen(
+        command(*arguments), cwd=workshop, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    patience = time.monotonic() + 120
+    while process.poll() is None and not any(markers(bucket.objects("killed"))):
+        assert time.monotonic() < patience
+        time.sleep(0.02)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    psutil.wait_procs(children, timeout=30)
+    left = bucket.objects("killed")
+    assert all_that_is_vouched_for_is_there(left) > 0
+    assert "store/failures.json" not in left, "nothing may look finished"
+
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(workshop, elsewhere, ignore=shutil.ignore_patterns("runs"))
+    done = atlas_run(elsewhere, *arguments)
+    assert done.returncode == 0, done.stderr + done.stdout
+    expected = contents(undisturbed, ("collect",))
+    assert digests(bucket.objects("killed"), expected) == expected
+
+
+def test_a_bucket_out_of_reach_is_a_sentence(workshop: Path) -> None:
+    done = atlas_run(
+        workshop, "tiny.yaml", "--set", "out=s3://runs/unreachable", "--set",
+        "out_options={endpoint_url: http://127.0.0.1:9, config_kwargs: {retries: {max_attempts: 0}}}",
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "out: s3://runs/unreachable cannot be read or written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# A folder by its file:// address, for what needs no server
+
+
+def working_copy(tmp_path: Path, out: str, key: str = "a" * 64) -> RunDirectory:
+    run = RunDirectory(tmp_path / "here")
+    write_json(run.manifest, {"config": {"out": out}, "stages": {"collect": {"key": key}}})
+    return run
+
+
+def fill(run: RunDirectory, key: str, text: str) -> Path:
+    """A shard with its marker."""
+    shard = run.store("last") / "part-00000.parquet"
+    shard.parent.mkdir(parents=True, exist_ok=True)
+    shard.write_text(text)
+    write_marker(shard.with_suffix(".json"), key=key, files=[shard])
+    return shard
+
+
+def test_what_was_finished_but_not_sent_is_sent_next_time(tmp_path: Path) -> None:
+    out = f"file://{tmp_path}/there"
+    run = working_copy(tmp_path, out)
+    shard = fill(run, "a" * 64, "first")
+    (run.store("last") / "part-00001.parquet").write_text("unfinished: without a marker")
+    there = tmp_path / "there" / "store" / "last"
+    with Mirror(out, {}, run) as mirror:
+        mirror.begin()
+        mirror.claim("collect", "a" * 64)
+    assert {path.name: path.read_text() for path in there.glob("*.parquet")} == {shard.name: "first"}
+    fill(run, "a" * 64, "other")  # as long as the first: made again after a loss
+    with Mirror(out, {}, run) as mirror:
+        mirror.begin()
+        mirror.claim("collect", "a" * 64)
+    assert (there / shard.name).read_text() == "other"
+
+
+def test_half_a_piece_there_is_not_fetched(tmp_path: Path) -> None:
+    out = f"file://{tmp_path}/there"
+    source = RunDirectory(tmp_path / "there")
+    write_json(source.manifest, {"config": {"out": out}, "stages": {"collect": {"key": "a" * 64}}})
+    shard = fill(source, "a" * 64, "whole")
+    shard.write_text("cut")
+    run = RunDirectory(tmp_path / "here")
+    with Mirror(out, {}, run) as mirror:
+        mirror.begin()
+        mirror.claim("collect", "a" * 64)
+        assert not run.store("last").exists()
+        shard.write_text("whole")
+        mirror.claim("collect", "a" * 64)
+    assert run.shards("last") == [run.store("last") / shard.name]
+
+
+def test_a_working_copy_that_was_overtaken_is_not_gone_on_with(tmp_path: Path) -> None:
+    out = f"file://{tmp_path}/there"
+    write_json(tmp_path / "there" / "run.json", {"config": {"out": out}, "stages": {"collect": {"key": "b" * 64}}})
+    run = working_copy(tmp_path, out)
+    with (
+        Mirror(out, {}, run) as mirror,
+        pytest.raises(AtlasError, match="was worked on from elsewhere since: its store"),
+    ):
+        mirror.begin()
+
+
+def test_the_folder_of_another_run_is_not_taken(tmp_path: Path) -> None:
+    run = working_copy(tmp_path, "runs/here")
+    with (
+        Mirror(f"file://{tmp_path}/there", {}, run) as mirror,
+        pytest.raises(AtlasError, match=r"would be the working copy of .*, but another run lies there"),
+    ):
+        mirror.begin()
+
+
+def test_an_error_on_the_way_is_told_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = f"file://{tmp_path}/there"
+    run = working_copy(tmp_path, out)
+    shard = fill(run, "a" * 64, "first")
+    mirror = Mirror(out, {}, run)
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(mirror._system, "put_file", refuse)
+    with pytest.raises(AtlasError, match=r"cannot be read or written \(permission denied\)"), mirror:
+        mirror.send([shard.with_suffix(".json")])
+
+
+def test_where_a_run_works_and_what_takes_no_files() -> None:
+    assert working_folder("s3://bucket/deep/demo/") == Path.cwd() / "runs" / "demo"
+    assert working_folder("made/here") == Path.cwd() / "made" / "here"
+    with pytest.raises(ConfigError, match=r"out: nothing:// is not known"):
+        Mirror("nothing://bucket/x", {}, RunDirectory(Path("unused")))
