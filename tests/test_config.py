@@ -84,7 +84,9 @@ def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
 
 def test_an_address_to_write_to_has_no_slash_behind_it_and_is_no_web_server(tmp_path: Path) -> None:
     assert load_config(write(tmp_path), ["out=s3://bucket/runs/demo/"]).out == "s3://bucket/runs/demo"
-    with pytest.raises(ConfigError, match=r"out: given \"https://host/x\"; a web server takes no files; expected a folder"):
+    with pytest.raises(
+        ConfigError, match=r"out: given \"https://host/x\"; a web server takes no files; expected a folder"
+    ):
         load_config(write(tmp_path), ["out=https://host/x"])
 
 
