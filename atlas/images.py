@@ -154,4 +154,4 @@ def encode_png(pixels: NDArray[np.uint8], *, level: int = 6) -> bytes:
 
 def decode_png(data: bytes) -> NDArray[np.uint8]:
     """uint8 RGB (h, w, 3) of a PNG."""
-    return np.asarray(Image.open(BytesIO(data)).convert("RGB"))
+    return np.array(Image.open(BytesIO(data)).convert("RGB"))

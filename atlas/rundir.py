@@ -7,6 +7,7 @@ marker stands with the key of the present configuration.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -211,7 +212,7 @@ def atomic(path: Path) -> Iterator[Path]:
     Raises AtlasError where the machine refuses: a full disk, a missing permission, a folder that is gone.
     """
     with told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # machines share folders, process ids
         temporary.touch()  # here, so that a missing permission is told as one, whoever writes
         try:
@@ -226,6 +227,17 @@ def atomic(path: Path) -> Iterator[Path]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _make_folder(folder: Path) -> None:
+    """``folder`` with what it lies in; but the folder of a stage only where its run still is."""
+    missing = [folder]
+    while not missing[-1].parent.exists():
+        missing.append(missing[-1].parent)
+    if any(each.name in FOLDERS.values() for each in missing[:-1]):
+        raise FileNotFoundError(errno.ENOENT, "the run was moved away", str(folder))
+    for each in reversed(missing):
+        each.mkdir(exist_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

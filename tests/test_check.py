@@ -3,14 +3,12 @@
 import json
 import re
 import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from distributed import LocalCluster
 from tiny_run import contents, tiny_values
 
 from atlas.check import main
@@ -18,17 +16,6 @@ from atlas.config import validate
 from atlas.rundir import RunDirectory, write_marker
 from atlas.verify import verify
 from pipelines.pipeline import run
-
-
-@pytest.fixture(scope="module")
-def scheduler(workshop: Path) -> Iterator[str]:
-    """A cluster inside this process: what it is given to do is little."""
-    sys.path.insert(0, str(workshop))
-    with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, memory_limit=0, protocol="tcp://"
-    ) as cluster:
-        yield cluster.scheduler_address
-    sys.path.remove(str(workshop))
 
 
 @pytest.fixture

@@ -13,11 +13,13 @@ from pathlib import Path
 import boto3
 import psutil
 import pytest
-from tiny_run import atlas_run, command, contents, environment
+from tiny_run import atlas_run, command, contents, environment, tiny_values
 
+from atlas.config import validate
 from atlas.errors import AtlasError, ConfigError
 from atlas.mirror import Mirror, working_folder
 from atlas.rundir import RunDirectory, write_json, write_marker
+from pipelines.pipeline import run
 
 Objects = dict[str, bytes]
 
@@ -73,13 +75,25 @@ def all_that_is_vouched_for_is_there(found: Objects) -> int:
     return count
 
 
-def test_a_whole_run_to_s3_and_on_from_there(workshop: Path, bucket: Bucket, undisturbed: RunDirectory) -> None:
+def test_a_whole_run_to_s3_and_on_from_there(
+    workshop: Path,
+    scheduler: str,
+    bucket: Bucket,
+    undisturbed: RunDirectory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Equal bytes there; a lost working copy comes back and nothing is made anew; a changed grid is moved aside there
     too, and back."""
-    done = atlas_run(workshop, "tiny.yaml", *to_bucket(bucket, "deep/tiny"))
-    assert done.returncode == 0, done.stderr + done.stdout
-    assert "python -m atlas.serve runs/tiny" in done.stdout
-    here = RunDirectory(workshop / "runs" / "tiny")
+    monkeypatch.chdir(workshop)
+    values = tiny_values(workshop) | {
+        "out": "s3://runs/deep/tiny",
+        "out_options": {"endpoint_url": bucket.address},
+        "cluster": {"kind": "address", "address": scheduler},
+    }
+    here = run(validate(values, "test"))
+    assert here.path == workshop / "runs" / "tiny"
+    assert "python -m atlas.serve runs/tiny" in capsys.readouterr().out
     expected, found = contents(undisturbed), bucket.objects("deep/tiny")
     assert digests(found, expected) == expected
     assert all_that_is_vouched_for_is_there(found) > 10
@@ -90,14 +104,13 @@ def test_a_whole_run_to_s3_and_on_from_there(workshop: Path, bucket: Bucket, und
     assert bucket.kind(f"deep/tiny/{tile}") == "image/webp"
 
     shutil.rmtree(here.path)
-    again = atlas_run(workshop, "tiny.yaml", *to_bucket(bucket, "deep/tiny"))
-    assert again.returncode == 0, again.stderr + again.stdout
+    run(validate(values, "test"))
     assert contents(here) == expected
     stages = json.loads((here.path / "run.json").read_text())["stages"]
     assert stages == json.loads(found["run.json"])["stages"], "nothing was made anew"
 
-    coarser = atlas_run(workshop, "tiny.yaml", *to_bucket(bucket, "deep/tiny"), "--set", "cells.grids=[4]")
-    assert coarser.returncode == 0, coarser.stderr + coarser.stdout
+    cells = values["cells"]
+    run(validate(values | {"cells": cells | {"grids": [4]}}, "test"))
     changed = bucket.objects("deep/tiny")
     aside = f"cells.{stages['cells']['key'][:8]}/"
     assert {name for name in changed if name.startswith(aside)} == {
@@ -105,8 +118,7 @@ def test_a_whole_run_to_s3_and_on_from_there(workshop: Path, bucket: Bucket, und
     }
     assert changed["cells/last.parquet"] != found["cells/last.parquet"]
     shutil.rmtree(here.path)  # what was moved aside is fetched only when it is wanted again
-    back = atlas_run(workshop, "tiny.yaml", *to_bucket(bucket, "deep/tiny"))
-    assert back.returncode == 0, back.stderr + back.stdout
+    run(validate(values, "test"))
     assert contents(here) == expected
     assert digests(bucket.objects("deep/tiny"), expected) == expected
 
@@ -139,28 +151,28 @@ def test_killed_and_gone_on_with_on_another_machine(
     assert digests(bucket.objects("killed"), expected) == expected
 
 
-def test_a_bucket_out_of_reach_is_a_sentence(workshop: Path) -> None:
-    done = atlas_run(
-        workshop, "tiny.yaml", "--set", "out=s3://runs/unreachable", "--set",
-        "out_options={endpoint_url: http://127.0.0.1:9, config_kwargs: {retries: {max_attempts: 0}}}",
-    )  # fmt: skip
-    assert done.returncode == 3
-    assert "out: s3://runs/unreachable cannot be read or written" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_bucket_out_of_reach_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atlas.files._AGAIN", (0.0, 0.0))
+    options = {"endpoint_url": "http://127.0.0.1:9", "config_kwargs": {"retries": {"max_attempts": 0}}}
+    with (
+        Mirror("s3://runs/unreachable", options, RunDirectory(tmp_path / "here")) as mirror,
+        pytest.raises(AtlasError, match=r"s3://runs/unreachable cannot be read or written \(.*the same command goes"),
+    ):
+        mirror.begin()
 
 
 # A folder by its file:// address, for what needs no server
 
 
 def working_copy(tmp_path: Path, out: str, key: str = "a" * 64) -> RunDirectory:
-    run = RunDirectory(tmp_path / "here")
-    write_json(run.manifest, {"config": {"out": out}, "stages": {"collect": {"key": key}}})
-    return run
+    directory = RunDirectory(tmp_path / "here")
+    write_json(directory.manifest, {"config": {"out": out}, "stages": {"collect": {"key": key}}})
+    return directory
 
 
-def fill(run: RunDirectory, key: str, text: str) -> Path:
+def fill(directory: RunDirectory, key: str, text: str) -> Path:
     """A shard with its marker."""
-    shard = run.store("last") / "part-00000.parquet"
+    shard = directory.store("last") / "part-00000.parquet"
     shard.parent.mkdir(parents=True, exist_ok=True)
     shard.write_text(text)
     write_marker(shard.with_suffix(".json"), key=key, files=[shard])
@@ -169,16 +181,16 @@ def fill(run: RunDirectory, key: str, text: str) -> Path:
 
 def test_what_was_finished_but_not_sent_is_sent_next_time(tmp_path: Path) -> None:
     out = f"file://{tmp_path}/there"
-    run = working_copy(tmp_path, out)
-    shard = fill(run, "a" * 64, "first")
-    (run.store("last") / "part-00001.parquet").write_text("unfinished: without a marker")
+    directory = working_copy(tmp_path, out)
+    shard = fill(directory, "a" * 64, "first")
+    (directory.store("last") / "part-00001.parquet").write_text("unfinished: without a marker")
     there = tmp_path / "there" / "store" / "last"
-    with Mirror(out, {}, run) as mirror:
+    with Mirror(out, {}, directory) as mirror:
         mirror.begin()
         mirror.claim("collect", "a" * 64)
     assert {path.name: path.read_text() for path in there.glob("*.parquet")} == {shard.name: "first"}
-    fill(run, "a" * 64, "other")  # as long as the first: made again after a loss
-    with Mirror(out, {}, run) as mirror:
+    fill(directory, "a" * 64, "other")  # as long as the first: made again after a loss
+    with Mirror(out, {}, directory) as mirror:
         mirror.begin()
         mirror.claim("collect", "a" * 64)
     assert (there / shard.name).read_text() == "other"
@@ -190,31 +202,31 @@ def test_half_a_piece_there_is_not_fetched(tmp_path: Path) -> None:
     write_json(source.manifest, {"config": {"out": out}, "stages": {"collect": {"key": "a" * 64}}})
     shard = fill(source, "a" * 64, "whole")
     shard.write_text("cut")
-    run = RunDirectory(tmp_path / "here")
-    with Mirror(out, {}, run) as mirror:
+    directory = RunDirectory(tmp_path / "here")
+    with Mirror(out, {}, directory) as mirror:
         mirror.begin()
         mirror.claim("collect", "a" * 64)
-        assert not run.store("last").exists()
+        assert not directory.store("last").exists()
         shard.write_text("whole")
         mirror.claim("collect", "a" * 64)
-    assert run.shards("last") == [run.store("last") / shard.name]
+    assert directory.shards("last") == [directory.store("last") / shard.name]
 
 
 def test_a_working_copy_that_was_overtaken_is_not_gone_on_with(tmp_path: Path) -> None:
     out = f"file://{tmp_path}/there"
     write_json(tmp_path / "there" / "run.json", {"config": {"out": out}, "stages": {"collect": {"key": "b" * 64}}})
-    run = working_copy(tmp_path, out)
+    directory = working_copy(tmp_path, out)
     with (
-        Mirror(out, {}, run) as mirror,
+        Mirror(out, {}, directory) as mirror,
         pytest.raises(AtlasError, match="was worked on from elsewhere since: its store"),
     ):
         mirror.begin()
 
 
 def test_the_folder_of_another_run_is_not_taken(tmp_path: Path) -> None:
-    run = working_copy(tmp_path, "runs/here")
+    directory = working_copy(tmp_path, "runs/here")
     with (
-        Mirror(f"file://{tmp_path}/there", {}, run) as mirror,
+        Mirror(f"file://{tmp_path}/there", {}, directory) as mirror,
         pytest.raises(AtlasError, match=r"would be the working copy of .*, but another run lies there"),
     ):
         mirror.begin()
@@ -222,9 +234,9 @@ def test_the_folder_of_another_run_is_not_taken(tmp_path: Path) -> None:
 
 def test_an_error_on_the_way_is_told_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = f"file://{tmp_path}/there"
-    run = working_copy(tmp_path, out)
-    shard = fill(run, "a" * 64, "first")
-    mirror = Mirror(out, {}, run)
+    directory = working_copy(tmp_path, out)
+    shard = fill(directory, "a" * 64, "first")
+    mirror = Mirror(out, {}, directory)
 
     def refuse(*_arguments: object, **_options: object) -> None:
         raise PermissionError(13, "Permission denied")

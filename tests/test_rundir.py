@@ -216,3 +216,14 @@ def test_two_processes_cannot_work_in_one_run(tmp_path: Path) -> None:
         run.lock().__enter__()
     with run.lock():
         pass
+
+
+def test_a_run_that_was_moved_away_is_not_begun_anew_in_its_place(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(AtlasError, match="vanished while the run wrote to it"), atomic(run.moments("last")):
+        pass
+    assert not run.path.exists()
+    run.path.mkdir()
+    with atomic(run.icons("last", 20) / "part-00000.parquet") as temporary:
+        temporary.write_text("icons")
+    assert (run.icons("last", 20) / "part-00000.parquet").read_text() == "icons"

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from distributed import LocalCluster
 from PIL import Image
 
 from atlas.rundir import STAGES, RunDirectory, digest_file
@@ -127,6 +129,17 @@ def undisturbed(workshop: Path) -> RunDirectory:
     assert "python -m atlas.serve runs/undisturbed" in done.stdout
     assert "Traceback" not in done.stderr
     return RunDirectory(workshop / "runs/undisturbed")
+
+
+@pytest.fixture(scope="session")
+def scheduler(workshop: Path) -> Iterator[str]:
+    """A cluster inside this process, by its address: for runs that are given little to do."""
+    sys.path.insert(0, str(workshop))
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, memory_limit=0, protocol="tcp://"
+    ) as cluster:
+        yield cluster.scheduler_address
+    sys.path.remove(str(workshop))
 
 
 def leave_off(run: RunDirectory, layer: str, rows: list[int]) -> None:
