@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Callable, Iterable
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import ArrayLike
 from PIL import Image
 from pydantic import ValidationError
 
@@ -22,6 +23,9 @@ from atlas.report import read_icons
 from atlas.rows import Columns, Store
 from atlas.rundir import STAGES, RunDirectory, read_marker
 from atlas.store import read_metadata, to_numpy
+
+if TYPE_CHECKING:
+    from atlas.placing import Placement, Placer
 
 _AGAIN = "Give the run's command again: it goes on where it stopped."
 
@@ -85,6 +89,25 @@ class Run:
         self._check(layer, grid)
         self._finished("cells", self._directory.folder("cells") / f"{layer}.json")
         return pq.read_table(self._directory.cells(layer), filters=None if grid is None else [("grid", "=", grid)])
+
+    def place(self, layer: str, activations: ArrayLike) -> Placement:
+        """Where new ``activations`` (n, channels) of ``layer`` belong on its map, among the rows that are most like
+        them; the index is read once. Raises ConfigError for another number of channels."""
+        self._check(layer)
+        return self._placers(layer).place(activations)
+
+    @cached_property
+    def _placers(self) -> Callable[[str], Placer]:
+        @cache
+        def placer(layer: str) -> Placer:
+            from atlas.placing import Placer  # FAISS comes with it
+
+            layout = self.layout(layer)
+            return Placer.load(
+                self._directory, layer, to_numpy(layout["u"]), to_numpy(layout["v"]), self.config.cells.grids
+            )
+
+        return placer
 
     def icons(self, layer: str, grid: int) -> pa.Table:
         """The icons of one grid as PNGs, with their scores."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import faiss
 import numpy as np
@@ -19,26 +18,24 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import curve_fit
 
 from atlas.config import LayoutConfig
-from atlas.neighbors import build_index, knn_graph, nearest, unit_rows
-from atlas.store import iterate
-from atlas.whitening import Moments
+from atlas.neighbors import build_index, knn_graph
+from atlas.placing import QUANTILES, nearness_quantiles
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
-# Layers with more channels are projected before neighbours are searched.
-PROJECT_ABOVE = 64
-ENERGY = 0.99
-# Where one direction (a strong mean) holds nearly all energy, this many are kept all the same.
-FEWEST = 16
 # UMAP's own scale for a start: coordinates of some ten units across.
 _START_SPAN = 10.0
+# UMAP's own numbers of epochs.
+_MANY_ROWS, _FEW_EPOCHS, _MANY_EPOCHS = 10_000, 200, 500
 # A row is an outlier when it lies this many widths of the inner 99 % outside of it.
 _OUTLIER_WIDTHS = 0.25
 # Empty bands of the map are narrowed to this share of it.
 _WIDEST_GAP = 0.02
 
+# Why a row is not on the map; 0: it is.
 ZERO, OUTLIER = "no activation", "outlier"
+REASONS: tuple[str | None, ...] = (None, ZERO, OUTLIER)
 
 SCHEMA = pa.schema(
     [
@@ -52,104 +49,55 @@ SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class Projection:
-    """An uncentred projection (channels, kept) that keeps ``energy`` of the rows' squared length."""
-
-    components: Float32
-    energy: float
-
-    def save(self, path: Path) -> None:
-        with path.open("wb") as file:
-            np.savez(file, components=self.components, energy=self.energy)
-
-    @classmethod
-    def load(cls, path: Path) -> Projection:
-        with np.load(path) as saved:
-            return cls(saved["components"], float(saved["energy"]))
-
-
-def read_moments(shards: Sequence[Path], channels: int) -> Moments:
-    """The moments of a layer in one pass over its shards."""
-    moments = Moments.empty(channels)
-    for block in iterate(shards, ["activation"]):
-        moments.add(block["activation"])
-    return moments
-
-
-def fit_projection(moments: Moments) -> Projection:
-    """The fewest directions of the second moment that hold 99 % of the energy; the identity for narrow layers.
-
-    Uncentred, because centring would change the cosines that the layout is judged by.
-    """
-    channels = len(moments.total)
-    if channels <= PROJECT_ABOVE:
-        return Projection(np.eye(channels, dtype=np.float32), 1.0)
-    values, vectors = np.linalg.eigh(moments.second_moment)
-    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
-    held = np.cumsum(values) / max(values.sum(), 1e-30)
-    kept = min(channels, max(int(np.searchsorted(held, ENERGY)) + 1, FEWEST))
-    return Projection(np.ascontiguousarray(vectors[:, :kept], dtype=np.float32), float(held[kept - 1]))
-
-
-def project(shards: Sequence[Path], projection: Projection) -> Float32:
-    """Unit rows (n, kept) of a whole layer; rows without activation are zeros."""
-    blocks = [
-        unit_rows(block["activation"].astype(np.float32) @ projection.components)
-        for block in iterate(shards, ["activation"])
-    ]
-    return np.concatenate(blocks) if blocks else np.zeros((0, projection.components.shape[1]), np.float32)
+def choose_fitted(count: int, limit: int, seed: int) -> NDArray[np.int64]:
+    """The rows of a layer of ``count`` that are laid out, ascending: all, or a fair sample of ``limit``."""
+    if count <= limit:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Raw coordinates (n, 2) float32, NaN where dropped; the reason for each row (None: kept); the index of the fitted
-    rows; and which rows those are."""
+    """A layer's fitted rows on the map.
+
+    ``coordinates``: raw, float32 (n, 2), NaN where dropped. ``dropped``: int8 (n,), numbers of REASONS. ``index``:
+    FAISS over the unit rows ``alive``, int64 (m,): those with any activation. ``nearness``: float32 (101,), the
+    quantiles of the mean cosine of an indexed row to its nearest others.
+    """
 
     coordinates: Float32
-    dropped: NDArray[np.object_]
+    dropped: NDArray[np.int8]
     index: faiss.Index
-    fitted: NDArray[np.int64]
+    alive: NDArray[np.int64]
+    nearness: Float32
 
 
 def fit_layout(rows: Float32, config: LayoutConfig, *, seed: int, threads: int, previous: Float32 | None = None) -> Fit:
-    """Lay out unit ``rows`` (n, kept). ``previous``: coordinates (n, 2) of the layer before, NaN where dropped.
-
-    More than ``fit_rows`` rows are sampled; the rest are placed among their nearest fitted neighbours.
-    """
-    generator = np.random.default_rng(seed)
-    dropped = np.full(len(rows), None, dtype=object)
-    alive = np.flatnonzero((rows != 0).any(1))
-    dropped[(rows == 0).all(1)] = ZERO
-    fitted = alive
-    if len(alive) > config.fit_rows:
-        fitted = np.sort(generator.choice(alive, config.fit_rows, replace=False))
+    """Lay out unit ``rows`` (n, kept). ``previous``: coordinates (n, 2) of the layer before, NaN where dropped."""
+    dropped = np.zeros(len(rows), np.int8)
+    dead = ~rows.any(1)
+    dropped[dead] = REASONS.index(ZERO)
+    alive = np.flatnonzero(~dead)
+    living = rows if len(alive) == len(rows) else rows[alive]
     # A graph index that several threads build differs from build to build.
-    index = build_index(rows[fitted], threads=1 if config.deterministic else threads)
+    index = build_index(living, threads=1 if config.deterministic else threads)
     coordinates = np.full((len(rows), 2), np.nan, np.float32)
     if not len(alive):
-        return Fit(coordinates, dropped, index, fitted)
-    start = _start(rows[fitted], None if previous is None else previous[fitted], generator)
-    coordinates[fitted] = _umap(rows[fitted], index, start, config, seed=seed)
-    rest = np.setdiff1d(alive, fitted, assume_unique=True)
-    if len(rest):
-        coordinates[rest] = place_rows(index, coordinates[fitted], rows[rest], config.neighbors)
+        return Fit(coordinates, dropped, index, alive, np.zeros(QUANTILES, np.float32))
+    start = _start(living, None if previous is None else previous[alive], np.random.default_rng(seed))
+    neighbors = min(config.neighbors, len(living) - 1)
+    nearness = np.zeros(QUANTILES, np.float32)
+    if neighbors >= 2:
+        indices, distances = knn_graph(index, living, neighbors)
+        nearness = nearness_quantiles(1 - distances[:, 1:])
+        start = _umap(living, indices, distances, start, config, seed=seed, threads=threads)
+    coordinates[alive] = start
     outside = _outliers(coordinates)
-    dropped[outside] = OUTLIER
+    dropped[outside] = REASONS.index(OUTLIER)
     coordinates[outside] = np.nan
     if previous is not None:
         coordinates = align(coordinates, previous)
-    return Fit(coordinates, dropped, index, fitted)
-
-
-def place_rows(index: faiss.Index, coordinates: Float32, rows: Float32, neighbors: int) -> Float32:
-    """Coordinates (n, 2) of new unit ``rows``: the mean of their nearest fitted rows', the nearer the more."""
-    found, cosines = nearest(index, rows, min(neighbors, index.ntotal))
-    distance = np.clip(1 - cosines, 0, 2)
-    # The nearest neighbour sets the scale, so that a row that was fitted comes back to its own place.
-    weights = np.exp(-distance / np.maximum(distance[:, :1], 1e-4)) * (found >= 0)
-    weights /= weights.sum(1, keepdims=True)
-    return np.einsum("nk,nkd->nd", weights, coordinates[found]).astype(np.float32)
+    return Fit(coordinates, dropped, index, alive, nearness)
 
 
 def _start(rows: Float32, previous: Float32 | None, generator: np.random.Generator) -> Float32:
@@ -169,21 +117,27 @@ def _start(rows: Float32, previous: Float32 | None, generator: np.random.Generat
     return (start + generator.normal(scale=1e-3, size=start.shape)).astype(np.float32)
 
 
-def _umap(rows: Float32, index: faiss.Index, start: Float32, config: LayoutConfig, *, seed: int) -> Float32:
-    from umap.umap_ import fuzzy_simplicial_set, simplicial_set_embedding  # seconds of compiling: only where it is used
+def _umap(
+    rows: Float32,
+    indices: NDArray[np.int32],
+    distances: Float32,
+    start: Float32,
+    config: LayoutConfig,
+    *,
+    seed: int,
+    threads: int,
+) -> Float32:
+    """Coordinates (n, 2) of unit ``rows`` (n, kept) whose kNN graph, (n, neighbors) each, is given."""
+    from umap.umap_ import fuzzy_simplicial_set  # seconds of compiling: only where it is used
 
-    neighbors = min(config.neighbors, len(rows) - 1)
-    if neighbors < 2:
-        return start
+    from atlas.forces import embed
+
     state = np.random.RandomState(seed)
-    indices, distances = knn_graph(index, rows, neighbors)
+    neighbors = indices.shape[1]
     graph, _, _ = fuzzy_simplicial_set(rows, neighbors, state, "cosine", knn_indices=indices, knn_dists=distances)
     a, b = _curve(config.min_dist)
-    embedding, _ = simplicial_set_embedding(
-        rows, graph, 2, 1.0, a, b, 1.0, 5, None, start, state, "cosine", {}, False, {}, False,
-        parallel=not config.deterministic,
-    )  # fmt: skip
-    return np.asarray(embedding, dtype=np.float32)
+    epochs = _FEW_EPOCHS if len(rows) > _MANY_ROWS else _MANY_EPOCHS
+    return embed(graph, start, a=a, b=b, epochs=epochs, seed=seed, threads=1 if config.deterministic else threads)
 
 
 def _curve(min_dist: float, spread: float = 1.0) -> tuple[float, float]:

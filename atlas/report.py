@@ -29,6 +29,7 @@ def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
                 "dropped_share": box[layer]["dropped_share"],
                 "dropped": box[layer]["dropped"],
                 "alignment": box[layer]["alignment"],
+                "alignment_independent": box[layer]["alignment_independent"],
             },
             "cells": {str(grid): _cells(run, layer, grid, config) for grid in config.cells.grids},
             "icons": {str(grid): _icons(run, layer, grid) for grid in config.cells.grids},

@@ -70,6 +70,10 @@ class RunDirectory:
     def projection(self, layer: str) -> Path:
         return self.path / "layout" / f"{layer}.projection.npz"
 
+    def coordinates(self, layer: str) -> Path:
+        """The fitted rows' coordinates before the box, and what placing among them needs."""
+        return self.path / "layout" / f"{layer}.coordinates.npz"
+
     def index(self, layer: str) -> Path:
         return self.path / "layout" / f"{layer}.faiss"
 

@@ -184,6 +184,8 @@ def stage_keys(config: Config, directory: RunDirectory, prepared: Prepared, stag
             prepared.listing.digest,
         )
     above = directory.stage_key(STAGES[STAGES.index(stage) - 1])
+    if stage == layout.NAME:
+        return digest_values(stage, above, values["layout"], layout.FORMAT)
     if stage == "cells":
         marker = read_marker(directory.folder("layout") / "box.json", above) or {}
         return digest_values(stage, above, values["cells"], marker.get("files"))

@@ -477,6 +477,19 @@ def collect_command(options: argparse.Namespace) -> None:
     print_table(f"{options.count} JPEGs, layers {', '.join(options.layers)}, a core for each process", rows)
 
 
+def layout_command(options: argparse.Namespace) -> None:
+    """Rows of a collected layer laid out: ours and umap-learn, each in a process of its own."""
+    from bench_layout import bench_layout  # beside this file
+
+    rows: list[Row] = []
+    layer = options.layer or RunDirectory(options.run).config().layers[0]
+    for row in bench_layout(RunDirectory(options.run), layer, options.rows, options.systems, options.threads):
+        rows.append(row)
+        if options.json:
+            write_json(options.json, rows)
+    print_table(f"{options.run}, layer {layer}, {options.threads} threads", rows)
+
+
 def print_table(title: str, rows: list[Row]) -> None:
     """The rows as a table, but for what they share."""
     told = ("bench", "layer", "peak_gflop_per_second", "threads")  # by the title
@@ -535,6 +548,12 @@ def make_parser() -> argparse.ArgumentParser:
     collect.add_argument("--layers", nargs="+", default=["_blocks.10"])
     collect.add_argument("--processes", nargs="+", type=positive, default=[1, 2])
     collect.set_defaults(command=collect_command)
+    layout = benches.add_parser("layout", parents=[shared], help="a layer's rows on a map")
+    layout.add_argument("--run", type=Path, required=True, help="a run whose stage collect is finished")
+    layout.add_argument("--layer", help="by default its first")
+    layout.add_argument("--rows", nargs="+", type=positive, default=[1_000_000], help="how many rows to lay out")
+    layout.add_argument("--systems", nargs="+", choices=("ours", "umap-learn"), default=["ours", "umap-learn"])
+    layout.set_defaults(command=layout_command)
     return top
 
 

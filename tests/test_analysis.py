@@ -277,9 +277,30 @@ def test_layout_cells_icons_and_mosaic(copied: RunDirectory) -> None:
     assert picture.size == ((cols[-1] - cols[0] + 1) * 32, (rows[-1] - rows[0] + 1) * 32)
 
 
+def test_placing_a_row_of_the_map_gives_its_own_place_and_cells(copied: RunDirectory) -> None:
+    run = atlas.open_run(copied.path)
+    layout, activations = run.layout(LAYER), run.store(LAYER).take(range(60), ["activation"])["activation"]
+    placed = run.place(LAYER, activations)
+    u, v = (np.array(layout[name].to_pylist()[:60], np.float32) for name in ("u", "v"))
+    kept = np.isfinite(u)  # one of them was left off
+    assert np.abs(placed.u - u)[kept].max() < 0.02
+    assert np.abs(placed.v - v)[kept].max() < 0.02
+    assert placed.confidence.shape == (60,)
+    for grid in GRIDS:
+        number = cell_of(placed.u, placed.v, grid)
+        np.testing.assert_array_equal(placed.cells[grid], np.stack([number // grid, number % grid], axis=1))
+    nothing = run.place(LAYER, np.zeros((1, activations.shape[1])))
+    assert np.isnan(nothing.u[0])
+    assert nothing.cells[GRIDS[0]].tolist() == [[-1, -1]]
+    assert nothing.confidence[0] == 0
+
+
 @pytest.mark.parametrize(
     ("ask", "told"),
     [
+        (lambda run: run.place(LAYER, np.zeros(20)), "have shape (20,), expected (n, 20) and finite numbers"),
+        (lambda run: run.place(LAYER, np.zeros((2, 3))), "have shape (2, 3), expected (n, 20) and finite numbers"),
+        (lambda run: run.place("lst", np.zeros((1, 20))), "has no layer 'lst'"),
         (lambda run: run.store("lst"), "has no layer 'lst'; it has middle, last. Did you mean last?"),
         (lambda run: run.layout("nothing"), "has no layer 'nothing'; it has middle, last."),
         (lambda run: run.icons(LAYER, 5), "has no grid of 5; it has 4, 8."),

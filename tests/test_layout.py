@@ -5,23 +5,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from umap.umap_ import fuzzy_simplicial_set, simplicial_set_embedding
 
 from atlas import neighbors
 from atlas.config import LayoutConfig
+from atlas.forces import embed
 from atlas.layout import (
     OUTLIER,
+    REASONS,
     ZERO,
-    Projection,
     align,
+    choose_fitted,
     fit_layout,
-    fit_projection,
-    place_rows,
-    project,
-    read_moments,
     unit_box,
 )
 from atlas.layout import _outliers as outliers
 from atlas.neighbors import unit_rows
+from atlas.projection import Projection, fit_projection, project, read_moments
 from atlas.quality import distance_between
 from atlas.quality import quality as block_quality
 from atlas.store import ShardWriter, schema
@@ -81,6 +81,25 @@ def test_quality_is_that_of_scikit_learn(fitted: tuple[Float32, NDArray[np.int64
     assert quality(perfect, perfect, neighbors=5)["trustworthiness"] == pytest.approx(1)
 
 
+def test_one_thread_gives_the_same_map_every_time_and_several_one_as_good() -> None:
+    rows, _ = clusters(1500)
+    generator = np.random.default_rng(0)
+    indices, distances = neighbors.knn_graph(neighbors.build_index(rows, threads=1), rows, 10)
+    graph, _, _ = fuzzy_simplicial_set(
+        rows, 10, np.random.RandomState(0), "cosine", knn_indices=indices, knn_dists=distances
+    )
+    start = generator.normal(size=(1500, 2)).astype(np.float32)
+    maps = [embed(graph, start, a=1.9, b=0.8, epochs=200, seed=0, threads=threads) for threads in (1, 1, 2)]
+    np.testing.assert_array_equal(maps[0], maps[1])
+    umap, _ = simplicial_set_embedding(
+        rows, graph, 2, 1.0, 1.9, 0.8, 1.0, 5, 200, start, np.random.RandomState(0), "cosine", {}, False, {}, False
+    )
+    expected = quality(rows, umap)
+    for found in (quality(rows, maps[0]), quality(rows, maps[2])):
+        assert found["trustworthiness"] > expected["trustworthiness"] - 0.01
+        assert found["recall"] > expected["recall"] - 0.02
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 10, 11])
 def test_fewer_rows_than_neighbours(count: int) -> None:
     rows, _ = clusters(count)
@@ -109,16 +128,16 @@ def test_rows_without_activation_leave_the_map_with_their_reason() -> None:
     rows, _ = clusters(100)
     rows[[3, 50]] = 0
     fit = fit_layout(rows, SETTINGS, seed=0, threads=1)
-    assert fit.dropped[3] == fit.dropped[50] == ZERO == "no activation"
+    assert REASONS[fit.dropped[3]] == REASONS[fit.dropped[50]] == ZERO == "no activation"
     assert np.isnan(fit.coordinates[[3, 50]]).all()
     for row, reason in enumerate(fit.dropped):
-        assert (reason is None) == np.isfinite(fit.coordinates[row]).all()
-    assert not {3, 50} & set(fit.fitted.tolist())
+        assert (REASONS[reason] is None) == np.isfinite(fit.coordinates[row]).all()
+    assert not {3, 50} & set(fit.alive.tolist())
 
 
 def test_a_layer_without_any_activation() -> None:
     fit = fit_layout(np.zeros((8, 4), np.float32), SETTINGS, seed=0, threads=1)
-    assert fit.dropped.tolist() == [ZERO] * 8
+    assert [REASONS[reason] for reason in fit.dropped] == [ZERO] * 8
     assert np.isnan(fit.coordinates).all()
     assert np.isnan(unit_box([fit.coordinates])[0]).all()
 
@@ -131,7 +150,7 @@ def test_outliers_leave_the_map_with_their_reason(monkeypatch: pytest.MonkeyPatc
     rows, _ = clusters(1000)
     monkeypatch.setattr("atlas.layout._umap", lambda *_arguments, **_named: points.copy())
     fit = fit_layout(rows, SETTINGS, seed=0, threads=1)
-    assert np.flatnonzero(fit.dropped == OUTLIER).tolist() == [7, 8]
+    assert np.flatnonzero(fit.dropped == REASONS.index(OUTLIER)).tolist() == [7, 8]
     assert np.isnan(fit.coordinates[[7, 8]]).all()
     np.testing.assert_array_equal(fit.coordinates[10:], points[10:])
 
@@ -154,27 +173,13 @@ def test_a_deterministic_layout_comes_again(monkeypatch: pytest.MonkeyPatch) -> 
     assert offered == [1]
 
 
-def test_a_sample_is_fitted_and_the_rest_placed_near_its_like() -> None:
-    rows, group = clusters(600)
-    settings = SETTINGS.model_copy(update={"fit_rows": 300})
-    fit = fit_layout(rows, settings, seed=0, threads=1)
-    assert len(fit.fitted) == len(set(fit.fitted.tolist())) == 300
-    assert fit.index.ntotal == 300
-    rest = np.setdiff1d(np.arange(600), fit.fitted)
-    kept = rest[np.isfinite(fit.coordinates[rest]).all(1)]
-    assert len(kept) > 290
-    sample = fit.fitted[np.isfinite(fit.coordinates[fit.fitted]).all(1)]
-    apart = np.linalg.norm(fit.coordinates[kept, None] - fit.coordinates[None, sample], axis=2)
-    assert (group[sample][apart.argmin(1)] == group[kept]).mean() > 0.97
-
-
-def test_placing_fitted_rows_gives_their_own_coordinates() -> None:
-    rows, _ = clusters(300)
-    fit = fit_layout(rows, SETTINGS, seed=0, threads=1)
-    kept = np.flatnonzero(np.isfinite(fit.coordinates).all(1))
-    placed = place_rows(fit.index, np.nan_to_num(fit.coordinates), rows, 10)
-    span = np.ptp(fit.coordinates[kept], axis=0).max()
-    assert np.linalg.norm(placed - fit.coordinates, axis=1)[kept].max() < 0.01 * span
+def test_a_fair_sample_is_fitted_where_there_are_more_rows() -> None:
+    chosen = choose_fitted(600, 300, seed=0)
+    assert len(set(chosen.tolist())) == 300
+    assert (np.diff(chosen) > 0).all()
+    assert 120 < (chosen < 300).sum() < 180
+    np.testing.assert_array_equal(chosen, choose_fitted(600, 300, seed=0))
+    np.testing.assert_array_equal(choose_fitted(300, 300, seed=0), np.arange(300))
 
 
 def test_aligned_layers_lie_nearer_than_unaligned() -> None:
@@ -271,6 +276,8 @@ def test_a_wide_layer_is_projected_with_99_percent_of_its_energy_and_its_cosines
     assert projection.components.shape[1] == 16, "the fewest that are kept"
     assert 0.99 <= projection.energy <= 1
     kept = project(shards, projection)
+    chosen = np.array([0, 7, 249, 250, 251, 499])  # on both sides of where the shards meet
+    np.testing.assert_array_equal(project(shards, projection, chosen), kept[chosen])
     np.testing.assert_allclose(np.linalg.norm(np.delete(kept, 9, 0), axis=1), 1, atol=1e-5)
     assert not kept[9].any()
     full = unit_rows(stored)
@@ -283,9 +290,12 @@ def test_a_wide_layer_is_projected_with_99_percent_of_its_energy_and_its_cosines
     assert again.energy == projection.energy
 
 
-def test_a_narrow_layer_is_not_projected() -> None:
-    moments = Moments.empty(64)
-    moments.add(np.random.default_rng(0).normal(size=(10, 64)))
+@pytest.mark.parametrize("channels", [64, 112])
+def test_a_layer_of_which_little_could_be_left_out_is_not_projected(channels: int) -> None:
+    moments = Moments.empty(channels)
+    rows = np.random.default_rng(0).normal(size=(400, channels))
+    moments.add(rows)
     projection = fit_projection(moments)
-    np.testing.assert_array_equal(projection.components, np.eye(64))
+    np.testing.assert_array_equal(projection.components, np.eye(channels))
+    np.testing.assert_array_equal(projection.apply(rows), unit_rows(rows))
     assert projection.energy == 1

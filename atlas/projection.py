@@ -1,0 +1,83 @@
+"""What neighbours are searched among: activations as unit rows, of fewer dimensions where that loses little."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atlas.neighbors import unit_rows
+from atlas.store import iterate
+from atlas.whitening import Moments
+
+Float32 = NDArray[np.float32]
+
+# A layer is projected before neighbours are searched where so much of its energy lies in half of its channels. A
+# projection of 112 channels to 106 saved a twentieth of the time and lost a fiftieth of the neighbours.
+ENERGY = 0.99
+PROJECT_ABOVE = 64
+# Where one direction (a strong mean) holds nearly all energy, this many are kept all the same.
+FEWEST = 16
+
+
+@dataclass(frozen=True)
+class Projection:
+    """An uncentred projection (channels, kept) that keeps ``energy`` of the rows' squared length."""
+
+    components: Float32
+    energy: float
+
+    def apply(self, activations: NDArray[np.floating]) -> Float32:
+        """Unit rows (n, kept) of ``activations`` (n, channels); rows without activation are zeros."""
+        rows = activations.astype(np.float32)
+        return unit_rows(rows if self.components.shape[0] == self.components.shape[1] else rows @ self.components)
+
+    def save(self, path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez(file, components=self.components, energy=self.energy)
+
+    @classmethod
+    def load(cls, path: Path) -> Projection:
+        with np.load(path) as saved:
+            return cls(saved["components"], float(saved["energy"]))
+
+
+def read_moments(shards: Sequence[Path], channels: int) -> Moments:
+    """The moments of a layer in one pass over its shards."""
+    moments = Moments.empty(channels)
+    for block in iterate(shards, ["activation"]):
+        moments.add(block["activation"])
+    return moments
+
+
+def fit_projection(moments: Moments) -> Projection:
+    """The fewest directions of the second moment that hold 99 % of the energy; all channels where that would keep more
+    than half of them, and for narrow layers.
+
+    Uncentred, because centring would change the cosines that the layout is judged by.
+    """
+    channels = len(moments.total)
+    if channels <= PROJECT_ABOVE:
+        return Projection(np.eye(channels, dtype=np.float32), 1.0)
+    values, vectors = np.linalg.eigh(moments.second_moment)
+    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
+    held = np.cumsum(values) / max(values.sum(), 1e-30)
+    kept = min(channels, max(int(np.searchsorted(held, ENERGY)) + 1, FEWEST))
+    if 2 * kept > channels:
+        return Projection(np.eye(channels, dtype=np.float32), 1.0)
+    return Projection(np.ascontiguousarray(vectors[:, :kept], dtype=np.float32), float(held[kept - 1]))
+
+
+def project(shards: Sequence[Path], projection: Projection, chosen: NDArray[np.int64] | None = None) -> Float32:
+    """Unit rows (n, kept) of a whole layer, or of ``chosen`` rows, ascending; rows without activation are zeros."""
+    blocks, start = [], 0
+    for block in iterate(shards, ["activation"]):
+        activations = block["activation"]
+        if chosen is not None:
+            first, last = np.searchsorted(chosen, (start, start + len(activations)))
+            activations, start = activations[chosen[first:last] - start], start + len(activations)
+        blocks.append(projection.apply(activations))
+    return np.concatenate(blocks) if blocks else np.zeros((0, projection.components.shape[1]), np.float32)

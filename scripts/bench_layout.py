@@ -1,0 +1,148 @@
+"""scripts/bench.py layout: real activations laid out, ours beside umap-learn alone.
+
+Each system runs in a process of its own, started afresh, over the same rows in the same file: the activations of one
+layer of a finished collect stage. Both maps are judged by the same figures, by cosine in the full space:
+trustworthiness and neighbour recall (k 15), each over sampled rows against all others.
+
+- ours: the graph by FAISS, UMAP's fuzzy set, our optimisation; as the layout stage calls them;
+- umap-learn: ``UMAP(n_neighbors, min_dist, metric="cosine")`` as it comes, on all cores.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atlas.config import LayoutConfig
+from atlas.errors import AtlasError
+from atlas.neighbors import unit_rows
+from atlas.quality import quality
+from atlas.rundir import RunDirectory
+from atlas.store import iterate
+
+Row = dict[str, Any]
+Float32 = NDArray[np.float32]
+
+# Of the graph, as configured by default.
+NEIGHBORS = LayoutConfig().neighbors
+# Rows over which the figures of a map, and the recall of the graph, are taken.
+JUDGED = 2000
+
+
+def read_rows(run: RunDirectory, layer: str, count: int, seed: int) -> NDArray[np.float16]:
+    """``count`` activations (count, channels), a fair sample in the order of the store. Raises AtlasError without."""
+    shards = run.shards(layer)
+    if not shards:
+        raise AtlasError(f"{run.path} holds no rows of {layer}; run it --until collect first.")
+    blocks = [block["activation"].astype(np.float16) for block in iterate(shards, ["activation"])]
+    rows: NDArray[np.float16] = np.concatenate(blocks)
+    if len(rows) < count:
+        raise AtlasError(f"{run.path} holds {len(rows):,} rows of {layer}, fewer than --rows {count}.")
+    return rows[np.sort(np.random.default_rng(seed).choice(len(rows), count, replace=False))]
+
+
+def bench_layout(run: RunDirectory, layer: str, counts: list[int], systems: list[str], threads: int) -> Iterator[Row]:
+    """A row for each count and system."""
+    for count in counts:
+        with tempfile.TemporaryDirectory() as temporary:
+            file = Path(temporary) / "rows.npy"
+            np.save(file, read_rows(run, layer, count, 0))
+            for system in systems:
+                print(f"{system}: {count:,} rows …", file=sys.stderr)
+                facts = in_a_process(SYSTEMS[system], file, threads)
+                map_file = file.with_name("map.npy")
+                rows, coordinates = np.load(file, mmap_mode="r"), np.load(map_file)
+                if found := facts.pop("found", None):
+                    facts["knn_recall"] = graph_recall(rows, np.array(found))
+                judged = quality(lambda rows=rows: blocks_of(rows), coordinates, sample=JUDGED)  # type: ignore[misc]
+                figures = {
+                    key: float(f"{value:.4g}") if isinstance(value, float) else value
+                    for key, value in {**facts, **judged, "rows": count}.items()
+                }
+                yield {
+                    "bench": "layout", "system": system, "variant": "default", "layer": layer, "threads": threads,
+                    **figures,
+                }  # fmt: skip
+
+
+def judged_rows(count: int) -> NDArray[np.int64]:
+    return np.random.default_rng(1).choice(count, min(JUDGED, count), replace=False)
+
+
+def graph_recall(rows: NDArray[np.float16], found: NDArray[np.int64]) -> float:
+    """The share of the judged rows' nearest neighbours that the index finds; ties with the last count too."""
+    queries = unit_rows(rows[judged_rows(len(rows))])
+    nearest = np.full((len(queries), NEIGHBORS + 1), -2, np.float32)
+    own = np.zeros((len(queries), found.shape[1]), np.float32)
+    for start in range(0, len(rows), 65536):
+        cosines = queries @ unit_rows(rows[start : start + 65536]).T
+        inside = (found >= start) & (found < start + cosines.shape[1])
+        line, place = np.nonzero(inside)
+        own[line, place] = cosines[line, found[line, place] - start]
+        best = np.partition(cosines, -NEIGHBORS - 1, axis=1)[:, -NEIGHBORS - 1 :]
+        nearest = np.sort(np.concatenate([nearest, best], 1), axis=1)[:, -NEIGHBORS - 1 :]
+    return float((own >= nearest[:, :1] - 1e-6).mean())
+
+
+def blocks_of(rows: Any) -> Iterator[Any]:
+    for start in range(0, len(rows), 8192):
+        yield rows[start : start + 8192]
+
+
+def in_a_process(work: Any, file: Path, threads: int) -> dict[str, Any]:
+    """What ``work`` says of itself in a fresh process, its seconds, and the peak of its memory in MB."""
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_one_process, args=(work, file, threads))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise AtlasError(f"the process ended with {process.exitcode}")
+    return json.loads(file.with_name("facts.json").read_text())
+
+
+def _one_process(work: Any, file: Path, threads: int) -> None:
+    rows = np.load(file)
+    started = time.perf_counter()
+    coordinates, facts = work(rows, threads)
+    facts["seconds"] = time.perf_counter() - started
+    facts["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    np.save(file.with_name("map.npy"), coordinates)
+    file.with_name("facts.json").write_text(json.dumps(facts))
+
+
+def ours(rows: NDArray[np.float16], threads: int) -> tuple[Float32, dict[str, Any]]:
+    from atlas.layout import fit_layout
+    from atlas.neighbors import nearest
+    from atlas.projection import fit_projection
+    from atlas.whitening import Moments
+
+    moments = Moments.empty(rows.shape[1])
+    for block in blocks_of(rows):
+        moments.add(block)
+    projection = fit_projection(moments)
+    units = np.concatenate([projection.apply(block) for block in blocks_of(rows)])
+    fit = fit_layout(units, LayoutConfig(fit_rows=max(100, len(rows))), seed=0, threads=threads)
+    chosen = judged_rows(len(rows))
+    found, _ = nearest(fit.index, units[chosen], NEIGHBORS + 1)
+    return fit.coordinates, {"found": found.tolist(), "dimensions": units.shape[1]}
+
+
+def umap_learn(rows: NDArray[np.float16], threads: int) -> tuple[Float32, dict[str, Any]]:
+    from umap import UMAP
+
+    config = LayoutConfig()
+    umap = UMAP(n_neighbors=config.neighbors, min_dist=config.min_dist, metric="cosine", n_jobs=threads)
+    return umap.fit_transform(rows.astype(np.float32)), {}
+
+
+SYSTEMS = {"ours": ours, "umap-learn": umap_learn}

@@ -1,0 +1,75 @@
+"""New points come to lie among their like, and say how near that is."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from test_layout import SETTINGS, clusters, quality
+
+from atlas.layout import Fit, fit_layout
+from atlas.neighbors import build_index, unit_rows
+from atlas.placing import nearness_quantiles, place
+
+Float32 = NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def halves() -> tuple[Float32, NDArray[np.int64], Fit]:
+    """Rows of five groups, the group of each, and a map of the first half of them."""
+    rows, group = clusters(2000)
+    rows[10] = 0
+    return rows, group, fit_layout(rows[:1000], SETTINGS, seed=0, threads=1)
+
+
+def test_rows_left_out_of_the_fit_are_placed_nearly_as_well_as_fitted_ones(
+    halves: tuple[Float32, NDArray[np.int64], Fit],
+) -> None:
+    rows, group, fit = halves
+    known = fit.coordinates[fit.alive]
+    placed = place(fit.index, known, rows[1000:], fit.nearness)
+    assert np.isfinite(placed.coordinates).all()
+    kept = np.isfinite(known).all(1)
+    apart = np.linalg.norm(placed.coordinates[:, None] - known[None, kept], axis=2)
+    assert (group[fit.alive][kept][apart.argmin(1)] == group[1000:]).mean() > 0.97
+    fitted = quality(rows[:1000], fit.coordinates)["trustworthiness"]
+    both = np.concatenate([fit.coordinates, placed.coordinates])
+    assert quality(rows, both)["trustworthiness"] > fitted - 0.03
+
+
+def test_a_fitted_row_comes_back_to_its_own_place(halves: tuple[Float32, NDArray[np.int64], Fit]) -> None:
+    rows, _, fit = halves
+    known = fit.coordinates[fit.alive]
+    placed = place(fit.index, known, rows[fit.alive], fit.nearness)
+    kept = np.isfinite(known).all(1)
+    assert np.linalg.norm(placed.coordinates - known, axis=1)[kept].max() < 0.01 * np.ptp(known[kept], axis=0).max()
+
+
+def test_confidence_is_the_share_of_members_that_are_less_near(halves: tuple[Float32, NDArray[np.int64], Fit]) -> None:
+    rows, _, fit = halves
+    known = fit.coordinates[fit.alive]
+    usual = place(fit.index, known, rows[1000:], fit.nearness).confidence
+    assert ((usual >= 0) & (usual <= 1)).all()
+    assert 0.3 < np.median(usual) < 0.7
+    strange = unit_rows(np.random.default_rng(7).normal(size=(50, rows.shape[1])))
+    assert place(fit.index, known, strange, fit.nearness).confidence.max() < 0.05
+    assert place(fit.index, known, rows[fit.alive], fit.nearness).confidence.mean() > 0.5
+
+
+def test_a_point_between_two_islands_lies_on_one_of_them() -> None:
+    """Three of four neighbours agree: the point is with them, not in the water."""
+    rows = unit_rows(np.array([[1, 0, 0.1], [1, 0.1, 0], [1, -0.1, 0], [0.9, 0, -0.45]]))
+    known = np.array([[0, 0], [0.1, 0], [0, 0.1], [10, 10]], np.float32)
+    point = unit_rows(np.array([[1, 0, -0.18]]))
+    placed = place(build_index(rows, threads=1), known, point, nearness_quantiles(rows[:, 1:] @ rows[:2, 1:].T))
+    assert np.linalg.norm(placed.coordinates[0]) < 1
+
+
+def test_what_has_no_place(halves: tuple[Float32, NDArray[np.int64], Fit]) -> None:
+    rows, _, fit = halves
+    known = fit.coordinates[fit.alive].copy()
+    nothing = place(fit.index, known, np.zeros((2, rows.shape[1]), np.float32), fit.nearness)
+    assert np.isnan(nothing.coordinates).all()
+    assert (nothing.confidence == 0).all()
+    known[:] = np.nan  # all neighbours were dropped
+    assert np.isnan(place(fit.index, known, rows[:3], fit.nearness).coordinates).all()
+    empty = fit_layout(np.zeros((4, 3), np.float32), SETTINGS, seed=0, threads=1)
+    assert np.isnan(place(empty.index, empty.coordinates[empty.alive], rows[:3, :3], empty.nearness).coordinates).all()
