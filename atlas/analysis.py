@@ -23,6 +23,7 @@ from atlas.report import read_icons
 from atlas.rows import Columns, Store
 from atlas.rundir import STAGES, RunDirectory, read_marker
 from atlas.store import read_metadata, to_numpy
+from atlas.urls import refuse_url
 
 if TYPE_CHECKING:
     from atlas.placing import Placement, Placer
@@ -39,6 +40,7 @@ class Run:
     """
 
     def __init__(self, path: str | Path) -> None:
+        refuse_url(path)
         self.path = Path(path).expanduser()
         self._directory = RunDirectory(self.path)
         if not self._directory.manifest.is_file():

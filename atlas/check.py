@@ -11,6 +11,7 @@ from rich.console import Console
 
 from atlas.errors import AtlasError
 from atlas.rundir import RunDirectory
+from atlas.urls import refuse_url
 from atlas.verify import describe, verify
 
 WHOLE, WRONG, NO_RUN, STOPPED = 0, 1, 2, 3
@@ -22,11 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m atlas.check",
         description="Check a run: markers, counts, sha256 of every file, rows across layers and stages.",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, such as runs/demo")
+    parser.add_argument("run", metavar="RUN", help="a run folder, such as runs/demo")
     parser.add_argument("--quick", action="store_true", help="compare sizes instead of reading every file")
     given = parser.parse_args(arguments)
     try:
-        found = verify(RunDirectory(given.run), quick=given.quick, console=Console(stderr=True))
+        refuse_url(given.run)
+        found = verify(RunDirectory(Path(given.run)), quick=given.quick, console=Console(stderr=True))
     except AtlasError as error:
         print(error, file=sys.stderr)
         return NO_RUN

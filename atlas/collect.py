@@ -134,7 +134,9 @@ def measure_pace(observer: Observer, layers: Sequence[Layer], listing: Listing, 
         cut_views(listing, image_id, config, observer.network.size, range(min(config.images.crops, 8)))
         decoded += min(config.images.crops, 8)
     decoding = (time.perf_counter() - started) / decoded
-    return Pace(batch, precision, max(2, min(cores, math.ceil(1.25 * decoding * lanes / seconds[batch]))))
+    # A thread that waits for a server needs no core.
+    most = max(cores, listing.threads)
+    return Pace(batch, precision, max(2, min(most, math.ceil(1.25 * decoding * lanes / seconds[batch]))))
 
 
 def _lanes(observer: Observer) -> int:

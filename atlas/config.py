@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import types
 import typing
 from itertools import pairwise
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from atlas.errors import ConfigError
 
@@ -48,7 +49,7 @@ def _one_or_several(value: Any) -> str | tuple[str, ...]:
 class ImagesConfig(_Section):
     """Where the pictures are and how views are cut from them."""
 
-    source: Annotated[str | tuple[str, ...], PlainValidator(_one_or_several)]
+    source: Annotated[str | tuple[str, ...], BeforeValidator(_one_or_several)]
     kind: Literal["auto", "folder", "tar", "parquet"] = "auto"
     storage_options: dict[str, Any] = {}
     image_column: str | None = None
@@ -58,6 +59,14 @@ class ImagesConfig(_Section):
     crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.4, 1.0)
     shuffle: bool = True
     classes: tuple[str, ...] | None = None
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        """YAML reads 7 as a number; as a class it is a name."""
+        if isinstance(value, list | tuple):
+            return tuple(str(name) if isinstance(name, int) and not isinstance(name, bool) else name for name in value)
+        return value
 
     @field_validator("crop_scale")
     @classmethod
@@ -223,11 +232,14 @@ class Config(_Section):
     @field_validator("out")
     @classmethod
     def _writable(cls, out: str) -> str:
+        if "://" not in out:
+            return out
         if out.startswith(("http://", "https://")):
-            raise ValueError(
-                "a web server takes no files; expected a folder, or an address such as s3://bucket/runs/demo"
-            )
-        return out.rstrip("/") if "://" in out else out
+            raise ValueError("a web server takes no files; expected a folder, or an address such as s3://bucket/run")
+        out = out.rstrip("/")
+        if not re.fullmatch(r"\w+://[^?#]*[^?#/]", out) or out.rpartition("/")[2] in (".", ".."):
+            raise ValueError("expected an address that ends in the run's name, such as s3://bucket/runs/demo")
+        return out
 
     @field_validator("layers")
     @classmethod

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from atlas.errors import AtlasError, ConfigError
 from atlas.files import File, Files, suffix_of
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".jpe", ".jfif", ".avif"})
 _IMAGE_COLUMNS = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "bytes")
 _LABEL_COLUMNS = ("label", "labels", "class", "cls")
 _LABEL_KEYS = ("label", "class", "cls")
@@ -158,7 +158,10 @@ class Columns:
 def _scan_parquet(files: Files, name: str, image_column: str | None, label_column: str | None) -> Contents:
     with files.open(name) as stream:
         parquet = pq.ParquetFile(stream)
-        columns = find_columns(parquet.schema_arrow, image_column, label_column)
+        try:
+            columns = find_columns(parquet.schema_arrow, image_column, label_column)
+        except ConfigError as error:
+            raise ConfigError(f"{error} The file: {name}.") from None
         contents, row = Contents(label_names=columns.label_names), 0
         for group in range(parquet.metadata.num_row_groups):
             count = parquet.metadata.row_group(group).num_rows

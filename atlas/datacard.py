@@ -6,7 +6,6 @@ gives equal bytes.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import yaml
 from atlas.config import Config
 from atlas.rundir import RunDirectory, atomic
 from atlas.store import ROW_GROUP, count_rows, read_metadata
+from atlas.views import Failure, reason
 
 COMMON_REASONS = 10
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B")
@@ -65,7 +65,7 @@ Class names (`classes`, `labels`) and the layer's facts stand as JSON in the met
 
 ## Pictures
 
-{_pictures(config, pictures, views)}
+{_pictures(config, facts[config.layers[0]], pictures, views)}
 
 ## Network
 
@@ -164,7 +164,7 @@ def _columns(config: Config, facts: Mapping[str, Any]) -> str:
     return "\n".join(["| column | type | what it is |", "| --- | --- | --- |", *told])
 
 
-def _pictures(config: Config, pictures: int, views: int) -> str:
+def _pictures(config: Config, told: Mapping[str, Any], pictures: int, views: int) -> str:
     images = config.images
     given = [images.source] if isinstance(images.source, str) else images.source
     sources = ", ".join(f"`{_source(source)}`" for source in given)
@@ -177,9 +177,10 @@ def _pictures(config: Config, pictures: int, views: int) -> str:
     )  # fmt: skip
     places = config.collect.positions_per_image
     return (
-        f"{pictures:,} pictures from {sources} (kind: {images.kind}), {limit}, {kept}, {order}.\n"
+        f"{pictures:,} pictures from {sources} (kind: {told['source_kind']}), {limit}, {kept}, {order}.\n"
         f"{views:,} views: {crops}. {places} place{'s' * (places > 1)} a view, drawn by seed {config.seed}. The "
-        f"pictures belong to\ntheir makers; this store holds none of them."
+        f"pictures belong to\ntheir makers; this store holds none of them. The listing: sha256 "
+        f"`{told['listing_sha256']}`."
     )
 
 
@@ -197,22 +198,29 @@ def _network(told: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
     return (
         f"`{told['network']}` at {told['input_size']} px, {len(classes):,} classes ({shown}). Weights: sha256 "
-        f"`{told['network_sha256']}`.\nSeed {told['seed']}. Made with {versions}."
+        f"`{told['network_sha256']}`.\nPixels in [0, 1], less {_numbers(told['mean'])}, over {_numbers(told['std'])}. "
+        f"Computed in {told['precision']}, {told['batch']} views at a time.\nSeed {told['seed']}. Made with {versions}."
     )
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return f"({', '.join(f'{value:.4g}' for value in values)})"
 
 
 def _failures(views: int, lost: int, failures: Sequence[Mapping[str, Any]]) -> str:
     if not failures:
         return f"None of {views:,} views failed."
-    counts = Counter(str(row["error"]) for row in failures)
-    common = sorted(counts.items(), key=lambda reason: (-reason[1], reason[0]))
-    lines = [f"| {_cell(reason)} | {count:,} |" for reason, count in common[:COMMON_REASONS]]
+    alike: dict[str, list[str]] = {}
+    for row in failures:
+        alike.setdefault(reason(Failure(**row)), []).append(str(row["error"]))
+    common = sorted(((min(errors), len(errors)) for errors in alike.values()), key=lambda each: (-each[1], each[0]))
+    lines = [f"| {_cell(error)} | {count:,} |" for error, count in common[:COMMON_REASONS]]
     left = sum(count for _, count in common[COMMON_REASONS:])
     if left:
         lines.append(f"| {len(common) - COMMON_REASONS:,} other reasons | {left:,} |")
     return (
         f"{lost:,} of {views:,} views have no row; `failures.parquet` tells of each (`image`, `view`, `error`).\n\n"
-        "| reason | entries |\n| --- | --- |\n" + "\n".join(lines)
+        "| reason, such as | entries |\n| --- | --- |\n" + "\n".join(lines)
     )
 
 

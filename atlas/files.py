@@ -22,6 +22,7 @@ from fsspec.utils import glob_translate
 
 from atlas.errors import AtlasError, ConfigError
 from atlas.images import PictureError
+from atlas.urls import is_remote
 
 # No picture is this large, and a worker could not hold several of them.
 LARGEST = 2**30
@@ -68,10 +69,6 @@ class Files(Protocol):
 
     def check(self, name: str) -> None:
         """Raises AtlasError when the place cannot be reached: then a file that cannot be read is not to blame."""
-
-
-def is_remote(source: str) -> bool:
-    return "://" in source
 
 
 def resolve(source: str) -> str:

@@ -43,19 +43,21 @@ def unit_hash(*parts: str | int) -> tuple[float, float]:
 class Encoded:
     """A picture whose header has been read, to be decoded once.
 
-    ``size`` is (width, height) upright and ``reductions`` are the scales (8, 4, 2: one over it) at which it may be
-    decoded; both are known of JPEGs, and None and () of all others. Raises PictureError with the reason when the bytes
-    are no picture, or one with too many pixels.
+    ``pixels`` is how many it has. ``size`` is (width, height) upright and ``reductions`` are the scales (8, 4, 2: one
+    over it) at which it may be decoded; both are known of JPEGs, and None and () of all others. Raises PictureError
+    with the reason when the bytes are no picture, or one with too many pixels.
     """
 
     def __init__(self, data: bytes) -> None:
         if not data:
             raise PictureError("the file is empty")
         self._data = data
+        self.pixels = 0
         self.size: tuple[int, int] | None = None
         self.reductions: tuple[int, ...] = ()
         try:
-            self._image = Image.open(BytesIO(data), formats=_FORMATS)
+            self._image: Image.Image = Image.open(BytesIO(data), formats=_FORMATS)
+            self.pixels = self._image.width * self._image.height
             if self._image.format in ("JPEG", "MPO") and self._image.mode in ("RGB", "L"):
                 self._read_jpeg_header()
         except UnidentifiedImageError:
@@ -101,9 +103,10 @@ class Encoded:
         if reduction > 1:
             width, height = self._image.size
             self._image.draft(None, (width // reduction, height // reduction))
-        self._image.load()
-        ImageOps.exif_transpose(self._image, in_place=True)
-        return np.asarray(_as_rgb(self._image))
+        image, self._image = self._image, Image.new("L", (1, 1))  # a large one must not be held twice
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return np.asarray(_as_rgb(image))
 
 
 _ORIENTATION = 0x0112
@@ -136,10 +139,10 @@ def _told(error: Exception) -> str:
 
 
 def _as_rgb(upright: Image.Image) -> Image.Image:
-    if upright.mode == "RGB" and "transparency" not in upright.info:
+    if upright.mode == "RGBA" or (upright.mode == "RGB" and "transparency" not in upright.info):
         return upright
     if upright.mode.startswith("I;16"):
-        upright = Image.fromarray((np.asarray(upright).astype(np.uint32) >> 8).astype(np.uint8))
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
     if upright.mode in ("I", "F"):
         raise PictureError("32-bit pixels have no fixed range of brightness; expected 8 or 16 bits a channel")
     return upright.convert("RGBA" if upright.has_transparency_data else "RGB")

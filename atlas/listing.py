@@ -94,6 +94,11 @@ class Listing:
         """The pictures' classes, numbers of ``label_names``."""
         return self._column("label")
 
+    @cached_property
+    def errors(self) -> Column[str | None]:
+        """Why a picture cannot be read, where that was seen while listing."""
+        return self._column("error")
+
     @property
     def threads(self) -> int:
         """How many pictures to read and decode at a time."""

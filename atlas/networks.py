@@ -131,61 +131,72 @@ def has_gpu() -> bool:
 
 @torch.inference_mode(False)
 def load(
-    name: str,
+    name: str | nn.Module,
     *,
     checkpoint: str | None = None,
-    classes: str | None = None,
+    classes: str | Sequence[str] | None = None,
     size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     keep: Sequence[str] = (),
     device: str | torch.device | None = None,
 ) -> Network:
-    """Load network ``name`` (see the module's docstring) and prepare it.
+    """Load a network by its name (see the module's docstring), or take a module that you hold, and prepare it.
 
-    ``checkpoint``: a state dict on disk, loaded with ``weights_only=True``. ``classes``: a file of class names, one a
-    line, or a JSON list. ``size``, ``mean``, ``std``: in place of the network's own preprocessing. ``keep``: layers
-    whose output must stay as the module gives it, so that a convolution among them is not folded with its norm.
+    A module is changed by this: its batch norms are folded, it is frozen and in eval mode; it is taken to expect 224 px
+    and ImageNet's ``mean`` and ``std`` unless told otherwise. ``checkpoint``: a state dict on disk, loaded with
+    ``weights_only=True``. ``classes``: class names, or a file of them, one a line, or a JSON list. ``size``, ``mean``,
+    ``std``: in place of the network's own preprocessing. ``keep``: layers whose output must stay as the module gives
+    it, so that a convolution among them is not folded with its norm.
     Raises ConfigError with a sentence for whatever is wrong.
     """
-    network = _raw(name, checkpoint)
+    raw = _held(name) if isinstance(name, nn.Module) else _raw(name, checkpoint)
     if checkpoint is not None:
-        _load_checkpoint(network, checkpoint)
-    digest = _digest(network.module)
-    module = network.module.eval().requires_grad_(False)
+        _load_checkpoint(raw, checkpoint)
+    digest = _digest(raw.module)
+    module = raw.module.eval().requires_grad_(False)
     for child in module.modules():
         if getattr(child, "inplace", False):
             child.inplace = False  # type: ignore[assignment]  # an in-place ReLU would overwrite a captured output
-    network = replace(
-        network,
+    ready = replace(
+        raw,
         module=module.to(memory_format=torch.channels_last),
-        size=size or network.size,
-        mean=tuple(mean or network.mean),
-        std=tuple(std or network.std),
+        size=size or raw.size,
+        mean=tuple(mean or raw.mean),
+        std=tuple(std or raw.std),
         digest=digest,
     )
     with torch.no_grad():
-        probe = torch.rand(2, 3, network.size, network.size, generator=torch.Generator().manual_seed(0))
+        probe = torch.rand(2, 3, ready.size, ready.size, generator=torch.Generator().manual_seed(0))
         try:
-            logits = network.module(network.normalize(probe))
+            logits = ready.module(ready.normalize(probe))
         except RuntimeError as error:
             raise ConfigError(
-                f"{name} cannot take pictures of {network.size}×{network.size} pixels ({error}). Set network.size to a "
-                "size that it can take."
+                f"{ready.name} cannot take pictures of {ready.size}×{ready.size} pixels ({error}). Set network.size "
+                "to one that it can take."
             ) from error
         if not isinstance(logits, Tensor) or logits.ndim != 2:
-            raise ConfigError(f"{name} does not return logits of shape (n, classes). Give a factory whose module does.")
-        folded = fold_batch_norms(network.module, network.normalize(probe), keep=keep)
-    labels = read_classes(classes) if classes else network.classes
+            raise ConfigError(
+                f"{ready.name} does not return logits of shape (n, classes). Give a factory whose module does."
+            )
+        folded = fold_batch_norms(ready.module, ready.normalize(probe), keep=keep)
+    labels = ready.classes
+    if classes:
+        labels = read_classes(classes) if isinstance(classes, str) else tuple(map(str, classes))
     if not labels:
         labels = tuple(f"class {index}" for index in range(logits.shape[1]))
     if len(labels) != logits.shape[1]:
         raise ConfigError(
-            f"{name} has {logits.shape[1]} classes, but {len(labels)} class names are given. Set network.classes to a "
-            f"file with one name for each."
+            f"{ready.name} has {logits.shape[1]} classes, but {len(labels)} class names are given. Set "
+            "network.classes to a file with one name for each."
         )
     target = torch.device(device or ("cuda" if has_gpu() else "cpu"))
-    return replace(network, module=network.module.to(target), classes=labels, folded=folded, device=target)
+    return replace(ready, module=ready.module.to(target), classes=labels, folded=folded, device=target)
+
+
+def _held(module: nn.Module) -> Network:
+    """A module that the caller holds, on the CPU to be prepared."""
+    return Network(type(module).__name__, module.to("cpu", torch.float32), (), 224, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def _raw(name: str, checkpoint: str | None) -> Network:
@@ -397,6 +408,25 @@ def unknown_layer(network: Network, layer: str) -> str:
     return (
         f"{network.name} has no layer {layer!r}.{hint} Layers that would make sense: {', '.join(map_layers(network))}."
     )
+
+
+def calls(network: Network, layer: str) -> int:
+    """How often ``layer`` is called in one pass. One that is called more than once has no map of its own."""
+    count = 0
+
+    def add(*_: Any) -> None:
+        nonlocal count
+        count += 1
+
+    handle = network.submodule(layer).register_forward_hook(add)
+    try:
+        with torch.no_grad():
+            network.module(torch.zeros(1, 3, network.size, network.size, device=network.device))
+    except RuntimeError:  # behind the layer the network may not bear this size
+        pass
+    finally:
+        handle.remove()
+    return count
 
 
 @torch.inference_mode(False)

@@ -26,7 +26,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from atlas.errors import ConfigError
-from atlas.networks import Layer, Network
+from atlas.networks import Layer, Network, calls
 from atlas.operations import agreement, record, rewrite
 
 # torch's own rules for dual numbers are still written in its older dialect, and say so at every start.
@@ -74,24 +74,11 @@ class Observer:
         self.dtype: torch.dtype = getattr(torch, precision)
         self._walks: dict[torch.Size, _Walk | None] = {}  # by the shape of the inputs; None: as it is
         self._hooks = threading.Lock()
-        self._check()
-
-    def _check(self) -> None:
-        network = self.network
-        calls = dict.fromkeys(self.layers, 0)
-        with ExitStack() as stack, torch.no_grad():
-            for layer in self.layers:
-
-                def count(_output: Any, layer: str = layer) -> None:
-                    calls[layer] += 1
-
-                stack.enter_context(_hook(network.submodule(layer), count))
-            network.module(torch.zeros(1, 3, network.size, network.size, device=network.device))
-        for layer, called in calls.items():
-            if called > 1:
+        for layer in self.layers:
+            if (called := calls(network, layer)) > 1:
                 raise ConfigError(
-                    f"layers: {layer} of {network.name} is called {called} times in one pass, so it "
-                    "has no map of its own. Choose the block around it."
+                    f"layers: {layer} of {network.name} is called {called} times in one pass, so it has no map of its "
+                    "own. Choose the block around it."
                 )
 
     def observe(self, inputs: Tensor, positions: dict[str, Tensor], *, attributions: bool) -> Observation:

@@ -134,16 +134,15 @@ class RunDirectory:
                 f"the run was at work in it?"
             ) from None
 
-    def claim(self, stage: str, key: str) -> list[tuple[Path, Path]]:
+    def claim(self, stage: str, key: str) -> None:
         """Make the folder of ``stage`` belong to ``key``.
 
         A folder of another key is moved aside (``store.KEY8``), and one that was moved aside under this key comes back.
         Nothing is deleted. Where run.json was lost, the folder's own markers say whose it is. The key of the stage
-        above is noted beside the key, so that a reader can tell a stage that the one above has left behind. Returns
-        the folders that were moved, from where and to where.
+        above is noted beside the key, so that a reader can tell a stage that the one above has left behind. What is
+        noted of a stage (its pace, its seconds) is kept for each key and comes back with it.
         """
         folder = self.folder(stage)
-        moved: list[tuple[Path, Path]] = []
         self.sweep(stage)
         noted = self.read_manifest().get("stages", {}).get(stage, {}).get("key")
         known = noted or marked_key(folder)
@@ -155,18 +154,20 @@ class RunDirectory:
                 aside = folder.with_name(f"{folder.name}.{(known or 'unknown')[:8]}-{count}")
             with told(aside):
                 folder.rename(aside)
-            moved.append((folder, aside))
         if noted != key:
-            stages = self.read_manifest().get("stages", {})
+            manifest = self.read_manifest()
+            stages, past = manifest.get("stages", {}), manifest.get("past", {})
             above = STAGES[STAGES.index(stage) - 1] if stage != STAGES[0] else None
-            facts = {"key": key} if above is None else {"key": key, "above": stages.get(above, {}).get("key")}
-            self.update_manifest(stages={**stages, stage: facts})
+            if noted:
+                past = {**past, noted: stages[stage]}
+            facts = {**past.get(key, {}), "key": key}
+            if above is not None:
+                facts["above"] = stages.get(above, {}).get("key")
+            self.update_manifest(stages={**stages, stage: facts}, past=past)
         # After run.json: a crash in between leaves no folder, and the next start comes by here again.
         returning = folder.with_name(f"{folder.name}.{key[:8]}")
         if returning.exists() and not folder.exists():
             returning.rename(folder)
-            moved.append((returning, folder))
-        return moved
 
     def sweep(self, stage: str) -> None:
         """Remove the temporary files of processes that were killed while they wrote; nobody may be at work in it."""

@@ -7,17 +7,20 @@ from pathlib import Path
 
 from atlas.errors import AtlasError
 from atlas.server import serve
+from atlas.urls import refuse_url
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 after Ctrl-C, 2 where the folder or the port will not do."""
     parser = argparse.ArgumentParser(prog="python -m atlas.serve", description="Show finished atlases in the browser.")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder, such as runs/demo")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, such as runs/demo")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
     given = parser.parse_args(arguments)
     try:
-        serve(given.runs, host=given.host, port=given.port)
+        for run in given.runs:
+            refuse_url(run)
+        serve([Path(run) for run in given.runs], host=given.host, port=given.port)
     except AtlasError as error:
         print(error, file=sys.stderr)
         return 2

@@ -14,8 +14,9 @@ import pyarrow as pa
 from atlas.config import ImagesConfig
 from atlas.containers import SUFFIXES, Contents, RawLabel, number_labels, scan
 from atlas.errors import ConfigError
-from atlas.files import File, find, is_remote, open_files, resolve, suffix_of
+from atlas.files import File, find, open_files, resolve, suffix_of
 from atlas.listing import SCHEMA, Listing
+from atlas.urls import is_remote
 
 _CONTAINERS = {".tar": "tar", ".parquet": "parquet"}
 _COMPRESSED = frozenset({".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip"})
@@ -98,7 +99,8 @@ def list_images(config: ImagesConfig, seed: int) -> Listing:
 def _found(sources: Sequence[str], config: ImagesConfig) -> tuple[str, list[File]]:
     """All files of all sources, named below what they have in common."""
     wanted = SUFFIXES | set(_CONTAINERS) | _COMPRESSED
-    each = [find(source, wanted, config.storage_options) for source in sources]
+    with ThreadPoolExecutor(_SCANNERS) as pool:  # of several addresses, each asks a server
+        each = list(pool.map(lambda source: find(source, wanted, config.storage_options), sources))
     if len(each) == 1:
         return each[0].base, each[0].files
     base = _common([found.base for found in each])
@@ -128,12 +130,14 @@ def _kind(config: ImagesConfig, sources: Sequence[str], files: list[File]) -> st
     seen = {suffix_of(file.name) for file in files if file.error is None}
     if config.kind != "auto":
         return config.kind
-    if seen & SUFFIXES:
-        return "folder"
     kinds = sorted(kind for suffix, kind in _CONTAINERS.items() if suffix in seen)
+    if seen & SUFFIXES:
+        kinds.insert(0, "folder")
     if len(kinds) > 1:
+        names = {"folder": "pictures", "tar": "tar files", "parquet": "Parquet files"}
         raise ConfigError(
-            f"images.source: {sources[0]} holds tar and Parquet files. Choose with --set images.kind=tar or parquet."
+            f"images.source: {sources[0]} holds {' and '.join(names[kind] for kind in kinds)}. Choose with --set "
+            f"images.kind={' or '.join(kinds)}."
         )
     if not kinds and seen & _COMPRESSED:
         raise ConfigError(

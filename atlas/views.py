@@ -7,8 +7,12 @@ from its source at any time, by anyone who has the row.
 from __future__ import annotations
 
 import colorsys
+import re
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,6 +28,9 @@ _COVER, _ATTEMPTS = 0.7, 8
 # A JPEG is decoded at a reduced scale where that leaves views so many times the network's side; measured in
 # scripts/benchmarks.md.
 SPARE = 2.5
+# Of pictures with more pixels than this, a process decodes one at a time: its memory must not hang on its luck.
+LARGE_PIXELS = 16_000_000
+_ONE_LARGE = threading.Lock()
 # From this shorter side on, boxes lie on a lattice of eight pixels.
 _LARGE = 512
 
@@ -49,25 +56,39 @@ class Failure:
     error: str
 
 
+def reason(failure: Failure) -> str:
+    """The kind of a failure: its error without the numbers and names in which one picture differs from the next."""
+    error = failure.error
+    for name in (failure.image, Path(failure.image).name):
+        if name.strip():
+            error = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "…", error)
+    return re.sub(r"\b0x[0-9a-f]+\b|\d+(\.\d+)?|'[^']*'|\"[^\"]*\"", "…", error)
+
+
 def cut_views(listing: Listing, image_id: int, config: Config, size: int, views: Sequence[int]) -> list[View] | Failure:
     """Decode one picture and cut the given views from it, or say why that cannot be done."""
     key = listing.keys[image_id]
     try:
         encoded = Encoded(listing.read(image_id))
-        if encoded.size is not None:  # a JPEG has no transparency: its boxes are known before it is decoded
-            boxes = _boxes(encoded.size, config, key, views)
-            reduction = reduction_for(boxes, size, encoded.reductions)
-            picture = encoded.decode(reduction)
-        else:
-            picture, reduction = encoded.decode(), 1
-            alpha = picture[..., 3] if picture.shape[2] == 4 else None
-            boxes = _boxes((picture.shape[1], picture.shape[0]), config, key, views, alpha)
-        return [
-            View(image_id, view, box, cut_view(picture, box, size, backdrop(config.seed, key, view), reduction))
-            for view, box in zip(views, boxes)
-        ]
+        with _ONE_LARGE if encoded.pixels > LARGE_PIXELS else nullcontext():
+            return _cut(encoded, config, image_id, key, size, views)
     except PictureError as error:
         return Failure(key, None, str(error))
+
+
+def _cut(encoded: Encoded, config: Config, image_id: int, key: str, size: int, views: Sequence[int]) -> list[View]:
+    if encoded.size is not None:  # a JPEG has no transparency: its boxes are known before it is decoded
+        boxes = _boxes(encoded.size, config, key, views)
+        reduction = reduction_for(boxes, size, encoded.reductions)
+        picture = encoded.decode(reduction)
+    else:
+        picture, reduction = encoded.decode(), 1
+        alpha = picture[..., 3] if picture.shape[2] == 4 else None
+        boxes = _boxes((picture.shape[1], picture.shape[0]), config, key, views, alpha)
+    return [
+        View(image_id, view, box, cut_view(picture, box, size, backdrop(config.seed, key, view), reduction))
+        for view, box in zip(views, boxes)
+    ]
 
 
 def reduction_for(boxes: Sequence[Box], size: int, allowed: Sequence[int]) -> int:
@@ -160,9 +181,14 @@ def cut_view(
     """
     left, right = _whole_pixels(box[0] / reduction, box[2] / reduction, picture.shape[1])
     top, bottom = _whole_pixels(box[1] / reduction, box[3] / reduction, picture.shape[0])
-    part = np.require(picture[top:bottom, left:right], requirements=["C", "W"])  # torch takes no other
-    if part.shape[2] == 4:  # colours times their opacity: what is clear has none to bleed in
-        part = np.array(Image.fromarray(part).convert("RGBa"))
+    part = picture[top:bottom, left:right]
+    factor = int(min(part.shape[:2]) / (SPARE * size))
+    if factor >= 2:
+        part = _shrunk(part, factor)
+    else:
+        part = np.require(part, requirements=["C", "W"])  # torch takes no other
+        if part.shape[2] == 4:  # colours times their opacity: what is clear has none to bleed in
+            part = np.array(Image.fromarray(part).convert("RGBa"))
     if part.shape[:2] == (size, size):
         view = part.copy()
     else:
@@ -174,6 +200,19 @@ def cut_view(
     clear = 255 - view[..., 3:].astype(np.uint16)
     ground = (clear * np.array(backdrop, np.uint16) + 127) // 255
     return np.minimum(view[..., :3] + ground, 255).astype(np.uint8)
+
+
+def _shrunk(part: Pixels, factor: int) -> Pixels:
+    """The means of squares of ``factor`` pixels, uint8; of RGBA, the colours times their opacity. A few rows at a time:
+    a picture may be as large as the memory."""
+    height, width, channels = part.shape
+    shrunk = np.empty((height // factor, width // factor, channels), np.uint8)
+    for row in range(len(shrunk)):
+        band = part[row * factor : (row + 1) * factor, : shrunk.shape[1] * factor].astype(np.float32)
+        if channels == 4:
+            band[..., :3] *= band[..., 3:] / 255
+        shrunk[row] = np.rint(band.reshape(factor, -1, factor, channels).mean((0, 2)))
+    return shrunk
 
 
 def _whole_pixels(begin: float, end: float, length: int) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ from atlas.rundir import RunDirectory, atomic, read_marker, write_marker
 from atlas.sources import Listing
 from atlas.store import FAILURES, SCHEMA_VERSION
 from atlas.versions import versions
-from atlas.views import Failure
+from atlas.views import Failure, reason
 from pipelines import worker
 from pipelines.cluster import available_cores
 from pipelines.stage import Item, Summary
@@ -74,7 +73,7 @@ def run_item(item: Item) -> Summary:
         config,
         views,
         paths,
-        {layer.name: metadata(network, layer, listing, config) for layer in layers},
+        {layer.name: metadata(network, layer, listing, config, pace) for layer in layers},
         pace,
     )
     key = run.stage_key(NAME)
@@ -104,7 +103,7 @@ def failed_views(failures: list[Failure], config: Config) -> int:
     return sum(1 if failure.view is not None else config.images.crops for failure in failures)
 
 
-def metadata(network: Network, layer: Layer, listing: Listing, config: Config) -> dict[str, object]:
+def metadata(network: Network, layer: Layer, listing: Listing, config: Config, pace: Pace) -> dict[str, object]:
     """What an outside reader of a shard needs to know; no clock and no host, so that equal work gives equal bytes."""
     return {
         "format": SCHEMA_VERSION,
@@ -117,6 +116,12 @@ def metadata(network: Network, layer: Layer, listing: Listing, config: Config) -
         "receptive_field": layer.receptive_field,
         "effective_receptive_field": layer.effective_receptive_field,
         "input_size": network.size,
+        "mean": list(network.mean),
+        "std": list(network.std),
+        "precision": pace.precision,
+        "batch": pace.batch,
+        "source_kind": listing.kind,
+        "listing_sha256": listing.digest,
         "classes": list(network.classes),
         "labels": list(listing.label_names),
         "seed": config.seed,
@@ -198,12 +203,3 @@ def _too_many(markers: Iterable[dict[str, Any]], config: Config, all_views: int,
         f"collect: {lost} of {views} views failed{limit}{so_far}. The commonest reasons: {told}. Mend the pictures and "
         f"delete {folder}, which remembers the failures; or raise the share."
     )
-
-
-def reason(failure: Failure) -> str:
-    """The kind of a failure: its error without the numbers and names in which one picture differs from the next."""
-    error = failure.error
-    for name in (failure.image, Path(failure.image).name):
-        if name.strip():
-            error = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "…", error)
-    return re.sub(r"\b0x[0-9a-f]+\b|\d+(\.\d+)?|'[^']*'|\"[^\"]*\"", "…", error)

@@ -1,58 +1,38 @@
-"""The order of the stages, and what the person sees while they run."""
+"""The order of the stages: what is known before, the keys, and each stage's run."""
 
 from __future__ import annotations
 
-import os
-import shlex
-import time
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any, cast
 
-import numpy as np
-import torch
 from distributed import Client
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
 
 from atlas.config import Config
 from atlas.errors import AtlasError, ConfigError
-from atlas.files import is_remote
-from atlas.mirror import Mirror, working_folder
+from atlas.mirror import Mirror
 from atlas.networks import Layer, Network, describe_layer, load
-from atlas.observe import Observer
 from atlas.report import build_report
 from atlas.rundir import STAGES, RunDirectory, digest_values, read_marker, write_json
 from atlas.site import viewer_digest, viewer_folder
 from atlas.sources import Listing, list_images, sources_of
 from atlas.store import SCHEMA_VERSION
+from atlas.urls import is_remote, working_folder
 from atlas.versions import versions
-from atlas.visualize import step_seconds
-from atlas.visualize.recipe import ATLAS
 from pipelines import cells, collect, layout, publish, render
-from pipelines.cluster import connect, default_workers
+from pipelines.cluster import connect
+from pipelines.screen import progress_bars, say, show_end, show_plan, tell_failures, told_by
 from pipelines.stage import Item, Outcome, Stage, Summary, run_stage
 from pipelines.tracking import Tracking, require
 
 _MODULES: dict[str, ModuleType] = {
     "collect": collect, "layout": layout, "cells": cells, "render": render, "publish": publish
 }  # fmt: skip
-# For the estimate before a run, measured on two cores: seconds a row of layout, bytes an icon in the store and the
-# site.
-_LAYOUT_SECONDS, _LAYOUT_START, _ICON_BYTES = 6e-4, 15.0, 24_000
 
 
 @dataclass(frozen=True)
@@ -73,24 +53,30 @@ def run(
     """
     console = console or Console()
     directory = RunDirectory(working_folder(config.out))
-    with Mirror(config.out, config.out_options, directory) if is_remote(config.out) else nullcontext() as mirror:
-        _say(console, f"[bold]{config.out}[/bold]: reading the pictures' names and loading the network …")
+    with ExitStack() as stack:
+        mirror = (
+            stack.enter_context(Mirror(config.out, config.out_options, directory)) if is_remote(config.out) else None
+        )
+        say(console, f"{config.out}: reading the pictures' names and loading the network …")
         if mirror:
-            _say(console, f"The working copy is {directory.path}; what is finished is copied to {config.out}.")
-            mirror.begin()
+            say(console, f"The working copy is {directory.path}; what is finished is copied to {config.out}.")
+            if not dry_run:
+                stack.enter_context(directory.lock())
+                mirror.begin()
         prepared = prepare(config, directory)
         if until == "publish":
             viewer_folder()
-        _show_plan(config, directory, prepared, console)
+        show_plan(config, directory, prepared.listing, prepared.network, prepared.layers, console)
         if dry_run:
-            _say(console, "Nothing was run (--dry-run).")
+            say(console, "Nothing was run (--dry-run).")
             return directory
-        with directory.lock():
-            _write_start(config, directory, prepared)
-            if mirror:
-                mirror.send_state(directory.listing)
-            _run_stages(config, directory, prepared, STAGES[: STAGES.index(until) + 1], console, mirror)
-            _show_end(config, directory, until, console)
+        if not mirror:
+            stack.enter_context(directory.lock())
+        _write_start(config, directory, prepared)
+        if mirror:
+            mirror.send_state(directory.listing)
+        _run_stages(config, directory, prepared, STAGES[: STAGES.index(until) + 1], console, mirror)
+        show_end(config, directory, until, console)
     return directory
 
 
@@ -204,8 +190,8 @@ def _run_stages(
     mirror: Mirror | None,
 ) -> None:
     claim = mirror.claim if mirror else directory.claim
-    tracking = Tracking(config, directory, lambda sentence: _say(console, sentence))
-    with connect(config.cluster) as client, tracking, _progress(console) as progress:
+    tracking = Tracking(config, directory, lambda sentence: say(console, sentence))
+    with connect(config.cluster) as client, tracking, progress_bars(console) as progress:
         progress.console.print(f"Dask dashboard: {client.dashboard_link}")
         for name in stages:
             stage = cast(Stage, _MODULES[name])
@@ -213,7 +199,7 @@ def _run_stages(
             if measure := getattr(stage, "measure", None):
                 _measure_pace(client, directory, name, measure)
             line = progress.add_task(name, total=None, rate="")
-            advance = _advance(progress, line, stage.UNIT)
+            advance = told_by(progress, line, stage.UNIT)
             watch = collect.watch_failures(config, directory) if name == collect.NAME else None
 
             def finished(
@@ -237,10 +223,12 @@ def _run_stages(
             if not console.is_terminal:
                 done = f"{outcome.done_now} of {outcome.items} items now, {outcome.units:,} {stage.UNIT}"
                 console.print(f"{name}: {done} in {outcome.seconds:.0f} s")
+            if name == collect.NAME:
+                tell_failures(directory, progress.console)
             if name == "render":
                 write_json(directory.report, build_report(directory, config))
             if mirror:
-                mirror.wait()
+                mirror.finish(name, directory.stage_key(name))
                 mirror.send_state(*(path for path in [directory.report] if path.exists()))
             tracking.stage(name)
 
@@ -261,138 +249,3 @@ def _note(directory: RunDirectory, stage: str, outcome: Outcome) -> None:
     facts[f"{_MODULES[stage].UNIT}_per_second"] = round(facts["units"] / max(facts["seconds"], 0.1), 2)
     facts["worker_peak_mb"] = max(facts.get("worker_peak_mb", 0), outcome.peak_mb)
     directory.update_manifest(stages={stage: facts})
-
-
-def _advance(progress: Progress, line: Any, unit: str) -> Callable[[Item, Summary], None]:
-    started, units = time.monotonic(), 0
-
-    def advance(_item: Item, summary: Summary) -> None:
-        nonlocal units
-        units += summary.units
-        rate = units / max(time.monotonic() - started, 1e-3)
-        progress.update(line, advance=1, rate=f"{rate:,.1f} {unit}/s" if units else "")
-
-    return advance
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(finished_text="[green]✓"),
-        TextColumn("{task.description:<8}"),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:>18}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        refresh_per_second=4,
-    )
-
-
-def _show_plan(config: Config, directory: RunDirectory, prepared: Prepared, console: Console) -> None:
-    views = len(prepared.listing) * config.images.crops
-    rows = views * config.collect.positions_per_image
-    icons = sum(_expected_cells(grid, rows, config.cells.min_count) for grid in config.cells.grids) * len(config.layers)
-    seconds, disk = _estimate(config, prepared, views, rows, icons)
-    network = prepared.network
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row(
-        "pictures",
-        f"{len(prepared.listing):,} in {prepared.listing.source}, {config.images.crops} views each: {views:,} views",
-    )
-    table.add_row(
-        "network",
-        f"{network.name}, {network.size} px, {len(network.classes):,} classes, {network.folded} batch norms folded, "
-        f"on {network.device.type}",
-    )
-    for layer in prepared.layers:
-        table.add_row(
-            "layer",
-            f"{layer.name}: {layer.channels} channels, {layer.height}×{layer.width} map, sees "
-            f"{layer.effective_receptive_field} px of {network.size}",
-        )
-    table.add_row("cells", f"grids of {', '.join(map(str, config.cells.grids))} a side; about {icons:,} icons")
-    size = f"{disk / 1e9:.1f} GB" if disk > 1e9 else f"{max(1, round(disk / 1e6))} MB"
-    table.add_row("estimate", f"about {max(1, round(seconds / 60))} min and {size}, as this machine is now")
-    done = [name for name in STAGES if (directory.folder(name)).exists()]
-    if done:
-        kept = "what fits this configuration is kept and gone on with, the rest is moved aside"
-        table.add_row("found", f"{', '.join(done)} of an earlier run; {kept}")
-    console.print(table)
-
-
-def _say(console: Console, sentence: str) -> None:
-    """A line for the person; a terminal may wrap it, a log does not."""
-    console.print(sentence, soft_wrap=True, highlight=False)
-
-
-def _expected_cells(grid: int, rows: int, min_count: int) -> int:
-    return round(min(0.7 * grid**2, rows / (2 * min_count)))
-
-
-def _estimate(config: Config, prepared: Prepared, views: int, rows: int, icons: int) -> tuple[float, float]:
-    """Seconds and bytes: one batch of views and one step of icons are timed, the rest is arithmetic."""
-    torch.set_num_threads(config.cluster.threads)
-    workers = default_workers(config.cluster)
-    shards = -(-len(prepared.listing) // collect.images_per_shard(config, len(prepared.listing)))
-    network, names = prepared.network, config.layers
-    collecting = config.collect
-    view_seconds = Observer(network, names).seconds_per_view(
-        prepared.layers, draws=collecting.positions_per_image, attributions=collecting.attributions
-    )
-    icon_seconds = float(np.mean([_icon_seconds(network, name, config) for name in names]))
-    classes = len(network.classes) if config.collect.attributions else 0
-    store = rows * sum(2 * (layer.channels + classes) + 40 for layer in prepared.layers)
-    layout_seconds = len(names) * (_LAYOUT_START + rows * _LAYOUT_SECONDS)
-    collect_seconds = views * view_seconds / min(workers, shards)
-    return collect_seconds + icons * icon_seconds / workers + layout_seconds, store + icons * _ICON_BYTES
-
-
-def _icon_seconds(network: Network, layer: str, config: Config) -> float:
-    steps: float = 0.35 * ATLAS.steps + 0.65 * ATLAS.steps_from_start
-    if config.render.steps != "auto":
-        steps = config.render.steps
-    # A third more for the moves, the spectrum and the scores.
-    return 1.3 * steps * step_seconds(network, layer, config.render.size, config.render.precision)
-
-
-def _show_end(config: Config, directory: RunDirectory, until: str, console: Console) -> None:
-    if STAGES.index(until) < STAGES.index("render"):
-        _say(console, f"Done until {until}: {directory.folder(until)}")
-        return
-    report = build_report(directory, config)
-    failed = report["collect"]["failures"]
-    table = Table(title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for heading in ("layer", "grid", "icons", "cosine", "whitened", "robust", "rank 1", "flagged"):
-        table.add_column(heading, justify="left" if heading == "layer" else "right")
-    for layer, facts in report["layers"].items():
-        for grid, icons in facts["icons"].items():
-            if icons["n"]:
-                table.add_row(
-                    layer, grid, f"{icons['n']:,}",
-                    *(f"{icons[name]:.3f}" for name in ("median_cosine", "median_cosine_whitened",
-                    "median_cosine_robust")), f"{icons['rank1_share']:.0%}", f"{icons['flagged_share']:.1%}",
-                )  # fmt: skip
-    console.print(table)
-    for layer, facts in report["layers"].items():
-        layout_facts = facts["layout"]
-        _say(
-            console,
-            f"{layer}: trustworthiness {layout_facts['trustworthiness']:.3f}, neighbour recall "
-            f"{layout_facts['recall']:.2f}, "
-            f"{layout_facts['dropped_share']:.1%} of the rows left off the map",
-        )
-    if failed:
-        _say(console, f"{failed:,} of {report['collect']['views']:,} views failed; see {directory.failures}")
-    if not any(icons["n"] for facts in report["layers"].values() for icons in facts["icons"].values()):
-        _say(
-            console,
-            f"No icon was drawn: no cell has cells.min_count = {config.cells.min_count} rows. Take more pictures or "
-            "images.crops, coarser cells.grids, or a lower cells.min_count.",
-        )
-    if until == "publish":
-        shown = os.path.relpath(directory.path) if is_remote(config.out) else config.out
-        _say(console, f"Done. Open the atlas with:  [bold]python -m atlas.serve {shlex.quote(shown)}[/bold]")
-    else:
-        _say(console, f"Done until {until}: {directory.folder(until)}")

@@ -110,7 +110,8 @@ class Tracking:
         folder = Path(settings.folder).expanduser().absolute() if settings.folder else self._directory.path / "tracking"
         name = settings.name or self._directory.path.name
         values = {key: value for key, value in self._config.plain().items() if key not in ("cluster", "tracking")}
-        values["images"].pop("storage_options", None)  # it may hold a password
+        values.pop("out_options", None)  # they may hold a password
+        values["images"].pop("storage_options", None)
         target = digest_values(settings.model_dump(mode="json"))
         kept = self._directory.read_manifest().get("tracking", {})
         if kept.get("target") != target:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure what each setting of the icon engine is worth: the same directions with one setting changed at a time.
 
-    scripts/ablate.py --run runs/demo --json ablation.json --sheet ablation.png
+    scripts/ablate.py --run runs/demo --json ablation.json --sheet ablation.webp
 
 The directions are those of scripts/bench.py for the same run, layer, grid, count and seed; scores are the product's
 own. Speed is in icons per second of CPU time, over all threads: other work on the machine hardly changes it (on a GPU
@@ -49,8 +49,18 @@ GROUPS: dict[str, dict[str, Values]] = {
         "dot 0": {"recipe": Recipe(dot=0)},
         "dot 2": {"recipe": Recipe(dot=2)},
         "dot 4": {"recipe": Recipe(dot=4)},
+        "floor 0.01": {"recipe": Recipe(floor=0.01)},
+        "floor 0.3": {"recipe": Recipe(floor=0.3)},
+    },
+    # What the same settings come to with other noise: a difference smaller than this is none.
+    "seeds": {
+        "other noise 1": {"apart": 1},
+        "other noise 2": {"apart": 2},
+        "other noise 3": {"apart": 3},
     },
     "whitening": {
+        "whitening 0": {"recipe": Recipe(whitening=0.0)},
+        "whitening 0.5": {"recipe": Recipe(whitening=0.5)},
         "ridge 0.01": {"recipe": Recipe(ridge=1e-2)},
         "ridge 0.1": {"recipe": Recipe(ridge=1e-1)},
         "ridge 1": {"recipe": Recipe(ridge=1.0)},
@@ -79,6 +89,7 @@ GROUPS: dict[str, dict[str, Values]] = {
         "decay 1": {"recipe": Recipe(decay=1.0)},
         "decay 1.5": {"recipe": Recipe(decay=1.5)},
         "decay 2": {"recipe": Recipe(decay=2.0)},
+        "phases only": {"recipe": Recipe(phase_only=True)},
         "phases only, decay 1": {"recipe": Recipe(phase_only=True, decay=1.0)},
         "smooth 10": {"recipe": Recipe(smooth=10.0)},
         "smooth 50": {"recipe": Recipe(smooth=50.0)},
@@ -133,6 +144,7 @@ COLUMNS = (
 SHOWN = 12  # icons of a variant
 MARGIN, GAP, LABEL_GAP, LABEL_SIZE = 20, 4, 14, 17
 HEADING, HEADING_SIZE = 52, 22  # height of the line with a group's name, and its letters
+SHEET_QUALITY = 80
 WHITE, INK, RULE = (255, 255, 255), (30, 30, 30), (190, 190, 190)
 
 
@@ -166,14 +178,15 @@ def choose_groups(task: Task, asked: list[str] | None) -> list[str]:
     return asked or [group for group in GROUPS if group != STARTS]
 
 
-def drawn(task: Task, *, tries: int = 1, steps: int | None = None, **values: Any) -> Drawing:
-    """The icons of ``task`` with ``values`` as keyword arguments of atlas.visualize.draw.
+def drawn(task: Task, *, tries: int = 1, steps: int | None = None, apart: int = 0, **values: Any) -> Drawing:
+    """The icons of ``task`` with ``values`` as keyword arguments of atlas.visualize.draw, from noise ``apart``.
 
     Of several ``tries``, each with noise and moves of its own, every icon is kept as the try made it whose clean cosine
     is the best.
     """
     drawings = [
-        bench.our_icons(replace(task, seeds=task.seeds + each * TRY_APART), steps, **values) for each in range(tries)
+        bench.our_icons(replace(task, seeds=task.seeds + each * TRY_APART), steps, **values)
+        for each in range(apart, apart + tries)
     ]
     if tries == 1:
         return drawings[0]
@@ -282,7 +295,9 @@ def command(options: argparse.Namespace) -> None:
     finally:
         if options.sheet and measured:
             with atomic(options.sheet) as temporary:
-                make_sheet(measured).save(temporary, format="PNG")
+                sheet = make_sheet(measured)
+                kind = options.sheet.suffix.lower()[1:].upper()
+                sheet.save(temporary, format=kind, **({"quality": SHEET_QUALITY} if kind == "WEBP" else {}))
     print_table(
         f"{task.network.name} {task.layer}, {len(task.own)} icons of grid {options.grid}, {task.size} px, "
         f"{options.threads} threads",
@@ -299,11 +314,11 @@ def group_names(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def png_file(text: str) -> Path:
-    """The path of a PNG."""
+def sheet_file(text: str) -> Path:
+    """The path of a PNG or WebP."""
     path = Path(text)
-    if path.suffix.lower() != ".png":
-        raise argparse.ArgumentTypeError(f"the sheet is a PNG, and {text!r} does not end in .png")
+    if path.suffix.lower() not in (".png", ".webp"):
+        raise argparse.ArgumentTypeError(f"the sheet is a PNG or WebP, and {text!r} ends in neither .png nor .webp")
     return path
 
 
@@ -317,7 +332,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=bench.positive, default=32, help="how many cells, at most")
     parser.add_argument("--seed", type=bench.natural, default=0, help="chooses the cells")
     parser.add_argument("--groups", type=group_names, metavar="NAME,…", help=f"some of {','.join(GROUPS)}")
-    parser.add_argument("--sheet", type=png_file, metavar="FILE.png", help=f"show {SHOWN} icons of each variant here")
+    parser.add_argument(
+        "--sheet", type=sheet_file, metavar="FILE.webp", help=f"show {SHOWN} icons of each variant here"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here as well")
     parser.add_argument("--threads", type=bench.positive, default=os.cpu_count() or 1, help="by default one a core")
     return parser

@@ -232,7 +232,7 @@ def test_a_missing_run_is_a_sentence(ablate: ModuleType, tmp_path: Path, capsys:
     ("arguments", "told"),
     [
         (["--groups", "colour,size"], "'size' is not known; expected some of objective,whitening,optimiser,moves,"),
-        (["--sheet", "sheet.tiff"], "'sheet.tiff' does not end in .png"),
+        (["--sheet", "sheet.tiff"], "'sheet.tiff' ends in neither .png nor .webp"),
         (["--count", "0"], "--count"),
     ],
 )

@@ -22,8 +22,7 @@ from atlas.config import validate
 from atlas.errors import AtlasError
 from atlas.rundir import RunDirectory
 from atlas.verify import verify
-from atlas.views import Failure
-from pipelines.collect import reason
+from atlas.views import Failure, reason
 from pipelines.pipeline import run
 
 # A network whose passes take their time while the file ``slow`` lies beside it, and whose workers find the disk full

@@ -362,6 +362,54 @@ def test_a_view_shows_its_box() -> None:
     assert np.abs(half - averaged).mean() < 1.5
 
 
+def test_large_pictures_are_cut_at_the_mean_of_their_pixels() -> None:
+    """A view of a picture many times as large as it is nearly the one of the picture shrunk by a well-kept library."""
+    whole = gradient(3000, 2400, 3)
+    picture = np.dstack([whole, np.full(whole.shape[:2], 255, np.uint8)])
+    expected = np.asarray(Image.fromarray(whole[:2400, 300:2700]).resize((64, 64), Image.Resampling.BICUBIC))
+    for given in (whole, picture):
+        view = cut_view(given, (300, 0, 2700, 2400), 64, (255, 0, 0))
+        assert np.abs(view.astype(int) - expected).max() <= 3
+    clear = np.zeros((1600, 1600, 4), np.uint8)
+    clear[:, :800] = (200, 10, 10, 255)
+    view = cut_view(clear, (0, 0, 1600, 1600), 32, (0, 0, 255))
+    np.testing.assert_array_equal(view[:, :14], np.broadcast_to([200, 10, 10], (32, 14, 3)))
+    np.testing.assert_array_equal(view[:, 18:], np.broadcast_to([0, 0, 255], (32, 14, 3)))
+
+
+MEMORY = """
+import resource, sys
+from concurrent.futures import ThreadPoolExecutor
+from atlas.config import Config, validate
+from atlas.sources import list_images
+from atlas.views import cut_views
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+config = validate({"out": "x", "network": {"name": "x"}, "layers": ["x"], "images": {"source": sys.argv[1]}}, "x")
+listing = list_images(config.images, 0)
+cut_views(listing, next(i for i, key in enumerate(listing.keys) if "small" in key), config, 224, [0])
+before = peak()
+with ThreadPoolExecutor(4) as pool:
+    cut = list(pool.map(lambda image: cut_views(listing, image, config, 224, [0]), range(len(listing))))
+assert all(views[0].pixels.shape == (224, 224, 3) for views in cut), cut
+print(peak() - before)
+"""
+
+
+def test_memory_is_bounded_whatever_the_size_of_the_pictures(tmp_path: Path) -> None:
+    """Four threads with pictures of 100 MB each: one is decoded at a time, and held twice at the most."""
+    Image.fromarray(gradient(40, 40, 0)).save(tmp_path / "small.png")
+    for number in range(4):
+        Image.new("RGBA", (5000, 5000), (number, 20, 200, 128)).save(tmp_path / f"{number}.png")
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tmp_path)], cwd=Path(__file__).parent.parent, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 280
+
+
 def test_the_backdrop_shows_where_the_picture_is_clear(pictures: Path) -> None:
     picture = open_picture(pictures / "transparent.png")
     assert picture.shape == (64, 64, 4)

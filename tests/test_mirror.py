@@ -17,8 +17,9 @@ from tiny_run import atlas_run, command, contents, environment, tiny_values
 
 from atlas.config import validate
 from atlas.errors import AtlasError, ConfigError
-from atlas.mirror import Mirror, working_folder
+from atlas.mirror import Mirror
 from atlas.rundir import RunDirectory, write_json, write_marker
+from atlas.urls import working_folder
 from pipelines.pipeline import run
 
 Objects = dict[str, bytes]
@@ -212,15 +213,120 @@ def test_half_a_piece_there_is_not_fetched(tmp_path: Path) -> None:
     assert directory.shards("last") == [directory.store("last") / shard.name]
 
 
-def test_a_working_copy_that_was_overtaken_is_not_gone_on_with(tmp_path: Path) -> None:
+def state_there(tmp_path: Path) -> dict:
+    return json.loads((tmp_path / "there" / "run.json").read_text())
+
+
+def names_there(tmp_path: Path) -> set[str]:
+    there = tmp_path / "there"
+    return {path.relative_to(there).as_posix() for path in there.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("copy", ["none", "old"])
+def test_what_another_configuration_made_there_is_moved_aside(tmp_path: Path, copy: str) -> None:
+    """Whether or not this machine has a working copy of it; and it comes back with its configuration."""
     out = f"file://{tmp_path}/there"
-    write_json(tmp_path / "there" / "run.json", {"config": {"out": out}, "stages": {"collect": {"key": "b" * 64}}})
+    first = working_copy(tmp_path, out)
+    fill(first, "a" * 64, "first")
+    with Mirror(out, {}, first) as mirror:
+        mirror.begin()
+        mirror.claim("collect", "a" * 64)
+    if copy == "none":
+        shutil.rmtree(first.path)
+    with Mirror(out, {}, first) as mirror:
+        mirror.begin()
+        mirror.claim("collect", "b" * 64)
+        assert first.shards("last") == []
+        other = fill(first, "b" * 64, "other one")
+        mirror.send([other.with_suffix(".json")])
+    assert state_there(tmp_path)["stages"]["collect"]["key"] == "b" * 64
+    part = "last/part-00000"
+    assert names_there(tmp_path) == {
+        "run.json", f"store/{part}.json", f"store/{part}.parquet", f"store.aaaaaaaa/{part}.json",
+        f"store.aaaaaaaa/{part}.parquet",
+    }  # fmt: skip
+    shutil.rmtree(first.path)
+    with Mirror(out, {}, first) as mirror:
+        mirror.begin()
+        mirror.claim("collect", "a" * 64)
+    assert (first.store("last") / "part-00000.parquet").read_text() == "first"
+    assert f"store.bbbbbbbb/{part}.json" in names_there(tmp_path)
+
+
+def test_a_kill_between_two_moves_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = f"file://{tmp_path}/there"
     directory = working_copy(tmp_path, out)
+    fill(directory, "a" * 64, "first")
+    with Mirror(out, {}, directory) as mirror:
+        mirror.begin()
+        mirror.claim("collect", "a" * 64)
+
+    def killed(_self: RunDirectory, _stage: str, _key: str) -> None:
+        raise KeyboardInterrupt
+
+    def stopped() -> None:
+        with Mirror(out, {}, directory) as mirror:
+            mirror.begin()
+            mirror.claim("collect", "b" * 64)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunDirectory, "claim", killed)
+        with pytest.raises(KeyboardInterrupt):
+            stopped()
+    for key in ("b", "a"):
+        with Mirror(out, {}, directory) as mirror:
+            mirror.begin()
+            mirror.claim("collect", key * 64)
+    assert (tmp_path / "there" / "store" / "last" / "part-00000.parquet").read_text() == "first"
+
+
+def test_one_process_at_a_time_is_at_work_there(tmp_path: Path) -> None:
+    out = f"file://{tmp_path}/there"
+    directory, elsewhere = working_copy(tmp_path, out), RunDirectory(tmp_path / "elsewhere")
+    owner = tmp_path / "there" / "owner.json"
+    with Mirror(out, {}, directory) as first:
+        first.begin()
+        mine = json.loads(owner.read_text())
+        with Mirror(out, {}, elsewhere) as second, pytest.raises(AtlasError, match=r"was at work at .* seconds ago"):
+            second.begin()
+        assert json.loads(owner.read_text())["id"] == mine["id"]
+    assert not owner.exists()
+    write_json(owner, {**mine, "process": 2**22 + 1})  # killed, on this machine
+    with Mirror(out, {}, elsewhere) as third:
+        third.begin()
+    write_json(owner, {**mine, "host": "another", "time": time.time() - 121})  # silent for long
+    with Mirror(out, {}, elsewhere) as fourth:
+        fourth.begin()
+    write_json(owner, {**mine, "host": "another", "time": time.time() - 60})
+    with Mirror(out, {}, elsewhere) as fifth, pytest.raises(AtlasError, match="if it was killed, try again in 120"):
+        fifth.begin()
+
+
+def test_a_bucket_that_is_not_there_is_not_made(bucket: Bucket, tmp_path: Path) -> None:
+    options = {"endpoint_url": bucket.address}
     with (
-        Mirror(out, {}, directory) as mirror,
-        pytest.raises(AtlasError, match="was worked on from elsewhere since: its store"),
+        Mirror("s3://typed-wrong/run", options, RunDirectory(tmp_path / "here")) as mirror,
+        pytest.raises(AtlasError, match=r"s3://typed-wrong/run cannot be read or written \(there is no such place\)"),
     ):
         mirror.begin()
+    client = boto3.client("s3", endpoint_url=bucket.address, region_name="us-east-1")
+    assert "typed-wrong" not in {each["Name"] for each in client.list_buckets()["Buckets"]}
+
+
+def test_what_did_not_arrive_is_sent_once_more_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = f"file://{tmp_path}/there"
+    directory = working_copy(tmp_path, out)
+    shard = fill(directory, "a" * 64, "first")
+    with Mirror(out, {}, directory) as mirror:
+        with monkeypatch.context() as patched:
+            patched.setattr(mirror._system, "put_file", lambda *_: 1 / 0)
+            patched.setattr("atlas.files._AGAIN", ())
+            mirror.send([shard.with_suffix(".json")])
+            with pytest.raises(AtlasError):
+                mirror.finish("collect", "a" * 64)
+        mirror.send([])
+        mirror.finish("collect", "a" * 64)
+    assert (tmp_path / "there" / "store" / "last" / shard.name).read_text() == "first"
 
 
 def test_the_folder_of_another_run_is_not_taken(tmp_path: Path) -> None:

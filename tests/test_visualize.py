@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from atlas.errors import ConfigError
-from atlas.networks import Network
+from atlas.networks import Network, load
 from atlas.visualize import Icons, Recipe, draw, measure_batch, neuron, render, score
 from atlas.visualize.objective import Objective
 from atlas.visualize.parametrize import Fourier, from_bytes, to_bytes, variation
@@ -262,12 +262,16 @@ def test_start_from_a_parent_beats_noise_and_stays_alike(
 
 def test_auto_steps_are_fewer_from_a_start(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
     means, moment = directions
-    seen: list[int] = []
-    first = draw(network, "linear", means, second_moment=moment, size=SIZE, batch=4, progress=seen.append)
-    assert seen == [4, 6]
+    first = draw(network, "linear", means, second_moment=moment, size=SIZE, batch=4)
     second = draw(network, "linear", means, second_moment=moment, size=SIZE, start=first.pixels)
     assert set(first.steps) == {Recipe().steps} == {160}
     assert set(second.steps) == {Recipe().steps_from_start} == {92}
+
+
+def test_progress_is_told_while_an_icon_climbs(network: Network) -> None:
+    seen: list[float] = []
+    neuron(network, "linear", 0, size=24, steps=40, progress=seen.append)
+    assert seen == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
 
 
 def test_a_flagged_icon_is_tried_again_and_the_better_kept(
@@ -298,7 +302,7 @@ def test_batches_run_side_by_side_and_change_nothing(
     finally:
         torch.set_num_threads(threads)
     assert np.array_equal(drawn[1], drawn[3])
-    assert sorted(seen) == [2, 2, 4, 4, 6, 6]
+    assert sorted(seen) == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3, 1, 1])
 
 
 def test_mistake_in_one_lane_is_told(
@@ -307,7 +311,7 @@ def test_mistake_in_one_lane_is_told(
     means, moment = directions
     threads = torch.get_num_threads()
 
-    def stop(done: int) -> None:
+    def stop(_share: float) -> None:
         raise KeyboardInterrupt
 
     torch.set_num_threads(2)
@@ -487,9 +491,14 @@ def test_long_directions_are_like_short_ones(network: Network, directions: tuple
 
 
 def test_recipes_are_checked() -> None:
-    for wrong in ({"ridge": -1.0}, {"power": float("nan")}, {"steps": 0}, {"rate": 0.0}, {"steps_from_start": 2.5}):
+    for wrong in (
+        {"ridge": -1.0}, {"power": float("nan")}, {"steps": 0}, {"rate": 0.0}, {"steps_from_start": 2.5},
+        {"rate": "0.1"}, {"betas": (2, 3)}, {"betas": (0.3,)}, {"around": 5}, {"floor": 0.0}, {"smooth": None},
+    ):  # fmt: skip
         with pytest.raises(ConfigError, match=rf"Recipe: {next(iter(wrong))} is"):
             Recipe(**wrong)
+    with pytest.raises(ConfigError, match="nothing is asked for"):
+        Recipe(dot=0, power=0, power_whitened=0)
 
 
 def test_score_refuses_what_does_not_belong_together(directions: tuple[np.ndarray, np.ndarray]) -> None:
@@ -501,10 +510,19 @@ def test_score_refuses_what_does_not_belong_together(directions: tuple[np.ndarra
         (pixels[:4], means, {}, "4 pictures, means of shape .6, 16."),
         (pixels, means * np.nan, {}, "means hold NaN"),
         (pixels, means, {"all_means": means}, "without own_index"),
+        (pixels, means, {"all_means": means, "own_index": np.arange(6) + 1}, "Expected 6 numbers from 0 to 5"),
+        (pixels, means, {"all_means": means[:, :3], "own_index": np.arange(6)}, "all_means have shape .6, 3."),
+        (pixels, means, {"norms": np.ones(3)}, "norms have shape .3,., expected a row for each of 6 icons"),
+        (pixels, means, {"quantiles": np.ones(6)}, "quantiles have shape"),
     ]
     for pictures, rows, options, sentence in wrong:
         with pytest.raises(ConfigError, match=sentence):
             score(None, "linear", pictures, rows, second_moment=moment, **options)  # type: ignore[arg-type]
+
+
+def test_score_knows_the_means_of_another_layer(network: Network) -> None:
+    with pytest.raises(ConfigError, match="the means have 3 channels, but layer 'linear' of .* has 16"):
+        score(network, "linear", smooth_pictures(2, SIZE, seed=0), np.ones((2, 3), np.float32), second_moment=np.eye(3))
 
 
 def test_a_changed_network_is_recorded_anew(directions: tuple[np.ndarray, np.ndarray]) -> None:
@@ -525,8 +543,14 @@ def test_bad_input_gets_a_sentence(network: Network, directions: tuple[np.ndarra
     nan[4, 2] = np.nan
     wrong = [
         ((network, "linear", means[:, :5]), {}, r"expected \(n, 16\)"),
-        ((network, "linear", nan), {}, "Direction 4 holds NaN"),
+        ((network, "linear", nan), {}, "Direction 4 holds NaN or infinity .1 of 6"),
         ((network, "linear", 0 * means), {}, "Direction 0 .* all zero"),
+        ((network, "linear", np.ones((16, 3))), {}, "They seem to be turned: give directions.T"),
+        ((network.module, "linear", means), {}, r"The network is \w+. Give a module of your own through .*load"),
+        ((network, "linear", means), {"recipe": "x"}, "The recipe is 'x', expected a Recipe"),
+        ((network, "linear", means), {"progress": True}, "progress is True, expected a function"),
+        ((network, "linear", means), {"second_moment": np.tri(16)}, "second moment is not symmetric"),
+        ((network, "linear", means), {"second_moment": np.diag([-1.0] + [9.0] * 15)}, "a diagonal that is negative"),
         ((network, "liner", means), {}, "no layer 'liner'. Near names: linear"),
         ((network, "linear", means), {"size": 2}, "too small"),
         ((network, "linear", means), {"seeds": np.arange(2)}, "6 directions, but 2 seeds"),
@@ -541,7 +565,11 @@ def test_bad_input_gets_a_sentence(network: Network, directions: tuple[np.ndarra
         ((network, "linear", means), {"batch": -1}, "batch is -1"),
         ((network, "linear", means), {"precision": "half"}, "precision is 'half', expected one of auto, float32"),
         ((network, "linear", means), {"second_moment": np.full((16, 16), np.nan)}, "second moment holds NaN"),
-        ((network, "linear", means), {"second_moment": np.zeros((16, 16))}, "its diagonal sums to nothing"),
+        (
+            (network, "linear", means),
+            {"second_moment": np.zeros((16, 16))},
+            "a diagonal that is negative or sums to nothing",
+        ),
         ((network, "linear", means), {"start": np.zeros((6, SIZE, SIZE, 3))}, "type float64, expected .* and uint8"),
         ((network, "linear", means), {"start": np.zeros((6, 8, 8, 3), np.uint8)}, "start pictures have shape"),
         ((network, "linear", means), {"second_moment": np.eye(3)}, r"second moment has shape \(3, 3\)"),
@@ -553,18 +581,66 @@ def test_bad_input_gets_a_sentence(network: Network, directions: tuple[np.ndarra
         neuron(network, "linear", 16, size=SIZE)
     unpadded = nn.Sequential(nn.Conv2d(3, 4, 30), nn.Conv2d(4, 4, 3))
     large = Network("large", unpadded, (), 64, (0.5,) * 3, (0.5,) * 3)
-    with pytest.raises(ConfigError, match="cannot take pictures of 16×16 pixels"):
+    with pytest.raises(ConfigError, match=r"cannot take pictures of 16×16 pixels .*: 64 will do"):
         draw(large, "1", np.ones((1, 4), np.float32), second_moment=np.eye(4), size=16)
+    with pytest.raises(ConfigError, match=r"200000×200000 pixels .* do not fit into memory. Choose a smaller size"):
+        render(network, "linear", means, size=200_000)
+
+
+def test_a_layer_that_is_called_twice_is_refused() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.relu, self.last = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.relu(self.last(self.relu(self.first(x)))).mean((2, 3))
+
+    with pytest.raises(ConfigError, match="'relu' of Twice is called 2 times in one pass"):
+        neuron(load(Twice(), size=32, device="cpu"), "relu", 0, size=16, steps=1)
+
+
+def test_a_module_that_one_holds_can_be_drawn() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 8, 5), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 28 * 28, 3))
+    held = load(module, size=32, classes=["a", "b", "c"], mean=[0.5] * 3, std=[0.25] * 3, device="cpu")
+    assert (held.name, held.folded, held.classes, held.mean) == ("Sequential", 1, ("a", "b", "c"), (0.5, 0.5, 0.5))
+    assert neuron(held, "2", 3, size=16, steps=8).std() > 5
+
+
+def test_pictures_of_short_and_long_climbs_are_equally_rich(efficientnet: Network) -> None:
+    """A step moves a pixel the farther, the fewer there are."""
+    direction = np.eye(112, dtype=np.float32)[[9, 51, 85, 3]]
+    deviation = [
+        float((render(efficientnet, "_blocks.10", direction, steps=steps, recipe=Recipe()) / 255).std((1, 2)).mean())
+        for steps in (48, 160)
+    ]
+    assert deviation[0] == pytest.approx(deviation[1], rel=0.15)
+
+
+def test_a_picture_that_stands_alone_is_alike_in_the_middle_and_around_it(efficientnet: Network) -> None:
+    """All positions count: the layer answers at the centre as it does around it."""
+    pixels = neuron(efficientnet, "_blocks.4", 9, size=96, steps=48)
+    inputs = efficientnet.from_bytes(torch.from_numpy(pixels[None]))
+    with torch.no_grad():
+        answer = efficientnet.activations(inputs, "_blocks.4")[0, 9, 2:-2, 2:-2]
+    centre = answer[answer.shape[0] // 2, answer.shape[1] // 2]
+    assert float(centre) < 1.5 * float(answer.mean())
+
+
+def test_a_large_picture_is_drawn_from_coarse_to_fine(network: Network, directions: Any) -> None:
+    means, _ = directions
+    seen: list[float] = []
+    large = render(network, "linear", means[:1], size=176, steps=8, progress=seen.append)
+    small = render(network, "linear", means[:1], size=88, steps=8)
+    assert large.shape == (1, 176, 176, 3)
+    shrunk = large.reshape(1, 88, 2, 88, 2, 3).mean((2, 4))
+    assert np.corrcoef(shrunk.ravel(), small.ravel().astype(float))[0, 1] > 0.3
+    assert seen == sorted(seen)
+    assert seen[-1] == pytest.approx(1)
 
 
 # The demo's network
-
-
-@pytest.fixture(scope="module")
-def efficientnet() -> Network:
-    from atlas.networks import load
-
-    return load("efficientnet_lite0", device="cpu")
 
 
 @pytest.mark.parametrize(("layer", "channels"), [("_blocks.4", 40), ("_blocks.10", 112)])

@@ -26,8 +26,6 @@ from torch import Tensor
 from atlas.visualize.recipe import Recipe
 from atlas.whitening import power_of_moment
 
-# Where a cosine is smaller than this, its logarithm goes on as a straight line: there is a slope at 0 and under it.
-FLOOR = 0.1
 _TINY = 1e-12
 
 
@@ -35,10 +33,11 @@ _TINY = 1e-12
 class Objective:
     """The objective of a batch of icons, one direction each.
 
-    ``means``: unit rows (n, channels), the raw directions. ``whitened``: the same times Σ⁻¹, against which the dot
-    product is taken, and ``half_whitened`` times Σ^−½, against which ``whiten`` (channels, channels), Σ^−½, is held:
-    unit rows both. ``scale``: the root mean square norm of the layer's activations, the unit in which the dot product
-    is measured. ``dot``, ``power``, ``power_whitened``: the weights of the three logarithms.
+    ``means``: unit rows (n, channels), the raw directions. ``whitened``: the same times Σ⁻¹ (to the power of the
+    recipe's whitening), against which the dot product is taken, and ``half_whitened`` times Σ^−½, against which
+    ``whiten`` (channels, channels), Σ^−½, is held: unit rows both. ``scale``: the root mean square norm of the layer's
+    activations, the unit in which the dot product is measured. ``dot``, ``power``, ``power_whitened``: the weights of
+    the three logarithms, straight under ``floor``.
     """
 
     means: Tensor
@@ -49,6 +48,7 @@ class Objective:
     dot: float
     power: float
     power_whitened: float
+    floor: float
 
     @classmethod
     def make(
@@ -62,13 +62,14 @@ class Objective:
         whiten = power_of_moment(second_moment, -0.5, recipe.ridge)
         return cls(
             means=_unit(means, device),
-            whitened=_unit(means @ power_of_moment(second_moment, -1, recipe.ridge), device),
+            whitened=_unit(means @ power_of_moment(second_moment, -recipe.whitening, recipe.ridge), device),
             half_whitened=_unit(means @ whiten, device),
             whiten=torch.from_numpy(whiten.astype(np.float32)).to(device),
             scale=float(np.sqrt(max(np.trace(second_moment), _TINY))),
             dot=recipe.dot,
             power=recipe.power,
             power_whitened=recipe.power_whitened,
+            floor=recipe.floor,
         )
 
     def take(self, rows: NDArray[np.intp]) -> Objective:
@@ -92,12 +93,12 @@ class Objective:
 
     def _at(self, activations: Tensor) -> Tensor:
         """The same at each of k positions, for ``activations`` (n, channels, k): (n, k)."""
-        value = self.dot * _log((activations * self.whitened[:, :, None]).sum(1) / self.scale)
+        value = self.dot * _log((activations * self.whitened[:, :, None]).sum(1) / self.scale, self.floor)
         if self.power:
-            value = value + self.power * _log(_cosine(activations, self.means, _TINY * self.scale**2))
+            value = value + self.power * _log(_cosine(activations, self.means, _TINY * self.scale**2), self.floor)
         if self.power_whitened:
             whitened = torch.einsum("nck,cd->ndk", activations, self.whiten)
-            value = value + self.power_whitened * _log(_cosine(whitened, self.half_whitened, _TINY))
+            value = value + self.power_whitened * _log(_cosine(whitened, self.half_whitened, _TINY), self.floor)
         return value
 
 
@@ -107,7 +108,7 @@ def _cosine(activations: Tensor, directions: Tensor, tiny: float) -> Tensor:
     return (activations * directions[:, :, None]).sum(1) / norms
 
 
-def _log(values: Tensor, floor: float = FLOOR) -> Tensor:
+def _log(values: Tensor, floor: float) -> Tensor:
     """The logarithm, continued under ``floor`` by its tangent."""
     return torch.where(values > floor, values.clamp(min=floor).log(), math.log(floor) + (values - floor) / floor)
 

@@ -12,16 +12,18 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from atlas.errors import ConfigError
-from atlas.networks import Layer, Network, describe_layer
+from atlas.networks import Layer, Network, calls, describe_layer
 from atlas.operations import Precision
 from atlas.visualize.cut import CutNetwork, cut
 from atlas.visualize.objective import Objective, centre
@@ -34,10 +36,14 @@ SIZE = 80
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 # Pixels in one batch where nothing was measured: 32 icons of 80 px.
 _BATCH_PIXELS = 32 * 80 * 80
+# Larger pictures that stand alone are drawn from coarse to fine.
+_LARGEST_AT_ONCE = 160
 # The batches that measure_batch tries, and how much better a larger one must be.
 _BATCHES, _WORTH = (1, 2, 4, 8, 16, 32, 64), 1.03
 # Added to the seed of an icon that is tried again.
 _RETRY = 7_919
+# Steps between two words of how far the work is.
+_TELL = 8
 _TINY = 1e-20
 
 Float32 = NDArray[np.float32]
@@ -70,7 +76,7 @@ def draw(
     batch: int | None = None,
     precision: Precision = "auto",
     compile: bool = False,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Icons:
     """Draw an icon for each of ``means``.
 
@@ -79,12 +85,13 @@ def draw(
     in place of its own. ``start``: uint8 (n, size, size, 3), pictures to begin with, such as those of the parent
     cells. ``seeds``: (n,), the noise and the moves of each icon; icons with equal seeds begin alike. ``batch``: icons
     in one tensor; by default as many as hold 205,000 pixels, see measure_batch. ``precision`` and ``compile``: see
-    CutNetwork. ``progress`` is called with the number of icons done.
+    CutNetwork. ``progress`` is called every few steps with the share that is done, in [0, 1].
 
     An icon that comes out dead, grey or with a cosine under 0.6 is tried once more from other noise, and the better
     one is kept. Equal arguments give equal bytes on the same machine with the same number of threads. Raises
     ConfigError when the arguments do not fit the layer.
     """
+    _expect(network, recipe, progress)
     means = _numbers(means)
     count = len(means) if means.ndim else 0
     _whole("size", size)
@@ -105,45 +112,57 @@ def draw(
     if not count:
         return Icons(np.zeros((0, size, size, 3), np.uint8), np.zeros(0, np.int32), own_seeds)
     batch = batch or max(1, _BATCH_PIXELS // size**2)
+    told = _Told(progress)
     climb = _Climb(
         network=cut(network, layer, size, precision, compile),
         objective=Objective.make(means, moment, recipe=recipe, device=network.device),
-        fourier=Fourier.make(size, recipe, device=network.device),
         recipe=recipe,
+        size=size,
         unseen=1 - min(1.0, recipe.wide * field / size) ** 2,
+        told=told,
     )
-
     pixels, made = np.zeros((count, size, size, 3), dtype=np.uint8), np.zeros(count, dtype=np.int32)
-    done, counting = 0, threading.Lock()
 
     def first_try(rows: NDArray[np.intp]) -> None:
-        nonlocal done
         begin = None if start is None else start[rows]
         pixels[rows], made[rows] = climb(rows, own_seeds[rows], begin, steps)
-        with counting:
-            done += len(rows)
-            if progress:
-                progress(done)
 
+    told.expect(count * climb.length(start is not None, steps))
     _side_by_side(first_try, np.arange(count), batch, network.device)
 
     usual, asked = usual_norm(moment), recipe.power > 0
     rank, flagged = _judge(network, layer, pixels, means, usual, asked, batch)
     kept, again = own_seeds.copy(), np.flatnonzero(flagged)
     if len(again):
-        other, length = pixels[again].copy(), 0
+        other, length = pixels[again].copy(), climb.length(False, steps)
 
         def second_try(places: NDArray[np.intp]) -> None:
-            nonlocal length
             rows = again[places]
-            other[places], length = climb(rows, own_seeds[rows] + _RETRY, None, steps)
+            other[places], _ = climb(rows, own_seeds[rows] + _RETRY, None, steps)
 
+        told.expect(len(again) * length)
         _side_by_side(second_try, np.arange(len(again)), batch, network.device)
         other_rank, _ = _judge(network, layer, other, means[again], usual, asked, batch)
         better = other_rank > rank[again]
         chosen = again[better]
         pixels[chosen], made[chosen], kept[chosen] = other[better], length, own_seeds[chosen] + _RETRY
     return Icons(pixels, made, kept)
+
+
+class _Told:
+    """Tells a caller how far the work is: ``expect`` icon-steps more, ``done`` so many of them."""
+
+    def __init__(self, progress: Callable[[float], None] | None) -> None:
+        self._progress, self._expected, self._done, self._lock = progress, 0, 0, threading.Lock()
+
+    def expect(self, steps: int) -> None:
+        self._expected += steps
+
+    def done(self, steps: int) -> None:
+        with self._lock:
+            self._done += steps
+            if self._progress:
+                self._progress(self._done / self._expected)
 
 
 def _side_by_side(
@@ -178,31 +197,37 @@ class _Climb:
 
     network: CutNetwork
     objective: Objective
-    fourier: Fourier
     recipe: Recipe
+    size: int
     unseen: float
+    told: _Told
+
+    def length(self, started: bool, steps: int | None) -> int:
+        """How many steps a climb takes."""
+        return steps or (self.recipe.steps_from_start if started else self.recipe.steps)
 
     def __call__(
         self, rows: NDArray[np.intp], seeds: NDArray[np.int64], start: Bytes | None, steps: int | None
     ) -> tuple[Bytes, int]:
         """Icons ``rows`` of the objective as uint8 (n, size, size, 3), and how many steps they took."""
-        fourier, recipe = self.fourier, self.recipe
+        recipe, length = self.recipe, self.length(start is not None, steps)
+        fourier = Fourier.make(self.size, recipe, steps=length, device=self.objective.means.device)
         if start is None:
             begin = fourier.noise(seeds)
         else:
             begin = fourier.encode(from_bytes(start, fourier.falloff.device)) * recipe.contrast
             begin = begin + fourier.noise(seeds) * recipe.noise
-        length = steps or (recipe.steps if start is None else recipe.steps_from_start)
-        return self._optimise(begin, self.objective.take(rows), recipe.moves.draw_each(seeds, length)), length
+        moves = recipe.moves.draw_each(seeds, length)
+        return self._optimise(fourier, begin, self.objective.take(rows), moves), length
 
-    def _optimise(self, begin: Tensor, objective: Objective, moves: Tensor) -> Bytes:
+    def _optimise(self, fourier: Fourier, begin: Tensor, objective: Objective, moves: Tensor) -> Bytes:
         """The coefficients ``begin`` after a step for each of ``moves`` (steps, n, 4), as pictures."""
         recipe, steps = self.recipe, len(moves)
         coefficients = begin.requires_grad_(True)
         optimiser = torch.optim.Adam([coefficients], lr=recipe.rate, betas=recipe.betas, eps=_TINY, fused=True)
         for step in range(steps):
             optimiser.param_groups[0]["lr"] = recipe.rate * 0.5 * (1 + math.cos(math.pi * step / steps))
-            pixels, strength = self.fourier.decode(coefficients), fade(step, steps, recipe.fade)
+            pixels, strength = fourier.decode(coefficients), fade(step, steps, recipe.fade)
             if strength > 0:
                 pixels = move(pixels, moves[step] * strength)
             maps = self.network(pixels, recipe.leak if step < recipe.relaxed else 0.0)
@@ -215,8 +240,10 @@ class _Climb:
             lengths = gradient.flatten(1).norm(dim=1).clamp(min=_TINY)
             coefficients.grad = gradient / lengths.view(-1, 1, 1, 1, 1)
             optimiser.step()
+            if (step + 1) % _TELL == 0 or step + 1 == steps:
+                self.told.done(len(begin) * (step % _TELL + 1))
         with torch.no_grad():
-            return to_bytes(self.fourier.decode(coefficients))
+            return to_bytes(fourier.decode(coefficients))
 
 
 @torch.inference_mode(False)
@@ -269,10 +296,23 @@ def _step_seconds(answer: CutNetwork, pixels: Tensor) -> float:
     return time.perf_counter() - started
 
 
+def _expect(network: object, recipe: object, progress: object) -> None:
+    """Raises ConfigError where what is no matter of numbers is of another kind."""
+    if not isinstance(network, Network):
+        raise ConfigError(
+            f"The network is {type(network).__name__}. Give a module of your own through atlas.networks.load(module) "
+            "first, which prepares it."
+        )
+    if not isinstance(recipe, Recipe):
+        raise ConfigError(f"The recipe is {recipe!r}, expected a Recipe, such as Recipe(steps=64).")
+    if progress is not None and not callable(progress):
+        raise ConfigError(f"progress is {progress!r}, expected a function of the share that is done.")
+
+
 def _numbers(values: Any) -> Float32:
     """Directions as float32. Raises ConfigError when they are no numbers."""
     if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
+        values = values.detach().cpu().double().numpy()
     try:
         given = np.asarray(values)
         if given.dtype.kind not in "fiub":
@@ -338,39 +378,71 @@ def _batches(rows: NDArray[np.intp], batch: int) -> list[NDArray[np.intp]]:
 
 def check(network: Network, layer: str, means: Float32, second_moment: NDArray[np.float64], size: int) -> Layer:
     """The layer as it is for pictures of ``size`` pixels. Raises ConfigError, in a sentence, when ``means``
-    (n, channels) or ``size`` do not fit it."""
+    (n, channels) or ``size`` do not fit it, or the layer has no map of its own."""
     network.submodule(layer)
     if size < 8:
         raise ConfigError(f"Icons of {size}×{size} pixels are too small to show anything. Choose a size of at least 8.")
-    try:
-        described = describe_layer(replace(network, size=size), layer)
-    except RuntimeError as error:
+    described = _described(network, layer, size)
+    called = calls(replace(network, size=size), layer)
+    if called > 1:
         raise ConfigError(
-            f"{network.name} cannot take pictures of {size}×{size} pixels up to layer {layer!r} ({error}). Choose a "
-            "larger size."
-        ) from error
+            f"Layer {layer!r} of {network.name} is called {called} times in one pass, so it has no map of its own. "
+            "Choose the block around it."
+        )
     channels = described.channels
     if means.ndim != 2 or means.shape[1] != channels:
+        turned = " They seem to be turned: give directions.T." if means.ndim == 2 and means.shape[0] == channels else ""
         raise ConfigError(
             f"The directions have shape {means.shape}, expected (n, {channels}): layer {layer!r} has {channels} "
-            "channels."
+            f"channels, and a direction is a number for each.{turned}"
         )
     if second_moment.shape != (channels, channels):
         raise ConfigError(
             f"The second moment has shape {second_moment.shape}, expected ({channels}, {channels}) for layer {layer!r}."
         )
-    if not np.isfinite(second_moment).all() or not np.trace(second_moment) > 0:
+    if not np.isfinite(second_moment).all() or not np.trace(second_moment) > 0 or (np.diag(second_moment) < 0).any():
         raise ConfigError(
-            "The second moment holds NaN or infinity, or its diagonal sums to nothing. Expected the layer's uncentred "
-            "Σ: the mean of a · aᵀ over activations a."
+            "The second moment holds NaN or infinity, or a diagonal that is negative or sums to nothing. Expected the "
+            "layer's uncentred Σ: the mean of a · aᵀ over activations a."
         )
-    bad = np.flatnonzero(~np.isfinite(means).all(1) | ~means.any(1))
-    if len(bad):
-        raise ConfigError(
-            f"Direction {bad[0]} holds NaN or infinity, or is all zero ({len(bad)} of {len(means)} are so). Leave such "
-            "directions out."
-        )
+    if not np.allclose(second_moment, second_moment.T, rtol=1e-3, atol=1e-3 * np.abs(second_moment).max()):
+        raise ConfigError("The second moment is not symmetric. Expected the mean of a · aᵀ over activations a.")
+    infinite, zero = ~np.isfinite(means).all(1), ~means.any(1)
+    for wrong, what in ((infinite, "holds NaN or infinity"), (zero, "is all zero")):
+        if wrong.any():
+            raise ConfigError(
+                f"Direction {np.flatnonzero(wrong)[0]} {what} ({wrong.sum()} of {len(means)} are so). Leave such "
+                "directions out."
+            )
     return described
+
+
+def _described(network: Network, layer: str, size: int) -> Layer:
+    """describe_layer for pictures of ``size``. Raises ConfigError that names a size that would do."""
+    try:
+        return describe_layer(replace(network, size=size), layer)
+    except torch.OutOfMemoryError:
+        raise _too_large(network, layer, size) from None
+    except RuntimeError as error:
+        if "memory" in str(error):
+            raise _too_large(network, layer, size) from None
+        larger = 2 * size
+        while larger <= 2 * network.size:
+            with suppress(RuntimeError):
+                describe_layer(replace(network, size=larger), layer)
+                break
+            larger *= 2
+        raise ConfigError(
+            f"{network.name} cannot take pictures of {size}×{size} pixels up to layer {layer!r} ({error}). Choose a "
+            f"larger size: {larger} will do."
+        ) from error
+
+
+def _too_large(network: Network, layer: str, size: int) -> ConfigError:
+    return ConfigError(
+        f"Pictures of {size}×{size} pixels up to layer {layer!r} of {network.name} do not fit into memory. Choose a "
+        "smaller size."
+    )
 
 
 def render(
@@ -383,7 +455,7 @@ def render(
     steps: int | None = None,
     second_moment: NDArray[np.float64] | None = None,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Bytes:
     """Pictures of any directions of a layer, without a pipeline.
 
@@ -392,36 +464,80 @@ def render(
         Image.fromarray(pixels[0]).save("direction.png")
 
     ``directions``: float32 (n, channels), or (channels,) for one. ``second_moment``: (channels, channels), the layer's
-    uncentred Σ, for whitened directions. Returns uint8 (n, size, size, 3). See draw for the rest.
+    uncentred Σ, for whitened directions; without it they are taken as they are. Returns uint8 (n, size, size, 3). See
+    draw for the rest.
+
+    Pictures of more than 160 px are drawn from coarse to fine, each from the one of half its side: a climb at full size
+    alone fills them with small repeated detail.
     """
+    _expect(network, recipe, progress)
     rows = np.atleast_2d(_numbers(directions))
-    moment = np.eye(rows.shape[1]) if second_moment is None else second_moment
+    _whole("size", size)
+    moment = _plain_moment(network, layer, rows.shape[1]) if second_moment is None else second_moment
     seeds = np.array([seed] * len(rows), dtype=None if len(rows) else np.int64)
-    return draw(
-        network,
-        layer,
-        rows,
-        second_moment=moment,
-        size=size,
-        recipe=recipe,
-        steps=steps,
-        seeds=seeds,
-        progress=progress,
-    ).pixels
+    sizes = [size]
+    while sizes[0] > _LARGEST_AT_ONCE:
+        sizes.insert(0, -(-sizes[0] // 2))
+    work = np.cumsum([0, *(side**2 * (1 if number else 2) for number, side in enumerate(sizes))])
+    pixels: Bytes | None = None
+    for number, side in enumerate(sizes):
+
+        def told(share: float, number: int = number) -> None:
+            if progress:
+                progress(float(work[number] + share * (work[number + 1] - work[number])) / float(work[-1]))
+
+        pixels = draw(
+            network,
+            layer,
+            rows,
+            second_moment=moment,
+            size=side,
+            recipe=recipe,
+            steps=steps,
+            start=None if pixels is None else _enlarged(pixels, side),
+            seeds=seeds,
+            progress=told,
+        ).pixels
+    assert pixels is not None
+    return pixels
+
+
+def _enlarged(pixels: Bytes, side: int) -> Bytes:
+    resized = [Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC) for picture in pixels]
+    return np.stack([np.asarray(picture) for picture in resized]) if resized else np.zeros((0, side, side, 3), np.uint8)
+
+
+def _plain_moment(network: Network, layer: str, channels: int) -> NDArray[np.float64]:
+    """A second moment that whitens nothing, of the size that the layer's answers to noise have: by it, what is dead is
+    told from what is only small."""
+    noise = torch.rand(4, 3, network.size, network.size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        maps = network.activations(network.normalize(noise.to(network.device)), layer)
+    usual = float(maps.float().square().mean())
+    return np.eye(channels) * (usual if np.isfinite(usual) and usual > 0 else 1.0)
 
 
 def neuron(
-    network: Network, layer: str, unit: int, *, size: int = SIZE, steps: int | None = None, seed: int = 0
+    network: Network,
+    layer: str,
+    unit: int,
+    *,
+    size: int = SIZE,
+    recipe: Recipe = ALONE,
+    steps: int | None = None,
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
 ) -> Bytes:
-    """The picture that most excites one channel of a layer at its centre, uint8 (size, size, 3).
+    """The picture that most excites one channel of a layer, at all its positions: uint8 (size, size, 3).
 
         network = load("efficientnet_lite0")
         pixels = neuron(network, "_blocks.10", 7)
         Image.fromarray(pixels).save("neuron.png")
 
-    Activation maximisation (Erhan et al. 2009): the plain activation, no cosine. Raises ConfigError for a
-    layer or unit that does not exist.
+    Activation maximisation (Erhan et al. 2009): the plain activation, no cosine, whatever the ``recipe`` says of it.
+    Raises ConfigError for a layer or unit that does not exist. See render for the rest.
     """
+    _expect(network, recipe, progress)
     with torch.no_grad():
         channels = network.activations(
             torch.zeros(1, 3, network.size, network.size, device=network.device), layer
@@ -429,5 +545,5 @@ def neuron(
     if isinstance(unit, bool) or not isinstance(unit, int | np.integer) or not 0 <= unit < channels:
         raise ConfigError(f"Layer {layer!r} of {network.name} has no unit {unit!r}: it has {channels}, counted from 0.")
     direction = np.eye(channels, dtype=np.float32)[unit]
-    recipe = replace(ALONE, power=0, power_whitened=0)
-    return render(network, layer, direction, size=size, recipe=recipe, steps=steps, seed=seed)[0]
+    recipe = replace(recipe, dot=recipe.dot or 1.0, power=0, power_whitened=0)
+    return render(network, layer, direction, size=size, recipe=recipe, steps=steps, seed=seed, progress=progress)[0]

@@ -24,6 +24,8 @@ _COLOUR_SQRT = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 NOISE = 0.01
 # A pixel of 0 or 255 has no finite inverse sigmoid: it is read as if it lay this far inside.
 _MARGIN = 1 / 255
+# The climb that the recipe's gain is meant for.
+_USUAL_STEPS = 160
 _TINY = 1e-12
 
 
@@ -46,15 +48,16 @@ class Fourier:
         size: int,
         recipe: Recipe = ATLAS,
         *,
+        steps: int = _USUAL_STEPS,
         device: torch.device | str = "cpu",
     ) -> Fourier:
-        """The parametrisation for pictures of ``size`` pixels, its constants on ``device``."""
+        """For pictures of ``size`` pixels that climb ``steps`` steps, with the constants on ``device``."""
         frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
         falloff = (
             np.maximum(frequency * size, 1) ** -recipe.decay
         )  # the mean colour weighs as much as the lowest frequency
         # Scaled so that a step of the optimiser moves a pixel equally far whatever the decay and the size.
-        falloff *= recipe.gain * size / np.sqrt(np.square(falloff).sum())
+        falloff *= recipe.gain * (_USUAL_STEPS / steps) ** (1 / 3) * size / np.sqrt(np.square(falloff).sum())
         colour = torch.tensor(_COLOUR_SQRT) / torch.tensor(_COLOUR_SQRT).norm(dim=0).max()
         colour = colour * torch.tensor([1.0, recipe.chroma, recipe.chroma])
         weights = torch.from_numpy(falloff.astype(np.float32))[:, :, None]

@@ -68,10 +68,15 @@ def score(
     ``quantiles``: float32 (n, 101), the members' cosines to the mean at 0, 1, … 100 %. ``norms``: float32 (n,), the
     members' median norm; without it the layer's root mean square norm stands in.
     """
-    _check(pixels, means, second_moment, all_means, own_index)
+    _check(pixels, means, second_moment, all_means, own_index, quantiles, norms)
     all_means = means if all_means is None else all_means
     own_index = np.arange(len(means)) if own_index is None else own_index
     activations = answers(network, layer, pixels, batch=batch)
+    if activations.shape != means.shape:
+        raise ConfigError(
+            f"score: the means have {means.shape[1]} channels, but layer {layer!r} of {network.name} has "
+            f"{activations.shape[1]}. Give the means of that layer."
+        )
     moves = ROBUST_MOVES.draw(ROBUST_SEED, ROBUST_COUNT)
     robust = [cosines(answers(network, layer, pixels, batch=batch, moves=each), means) for each in moves]
     whiten = power_of_moment(second_moment, -0.5)
@@ -96,6 +101,8 @@ def _check(
     second_moment: NDArray[np.float64],
     all_means: Float32 | None,
     own_index: NDArray[np.integer] | None,
+    quantiles: Float32 | None,
+    norms: Float32 | None,
 ) -> None:
     """Raises ConfigError, in a sentence, when the arguments of score do not belong together."""
     for name, given in {"pixels": pixels, "means": means, "second_moment": second_moment}.items():
@@ -115,6 +122,21 @@ def _check(
         raise ConfigError("score: the means hold NaN or infinity. Leave such directions out.")
     if all_means is not None and own_index is None:
         raise ConfigError("score: all_means is given without own_index. Give each icon's row in all_means.")
+    level = means if all_means is None else all_means
+    if level.ndim != 2 or level.shape[1] != channels:
+        raise ConfigError(f"score: all_means have shape {level.shape}, expected (N, {channels}).")
+    if own_index is not None and (
+        np.shape(own_index) != (len(pixels),) or np.min(own_index) < 0 or np.max(own_index) >= len(level)
+    ):
+        raise ConfigError(
+            f"score: own_index does not name a row of all_means for each icon. Expected {len(pixels)} numbers from 0 "
+            f"to {len(level) - 1}."
+        )
+    for name, given, dimensions in (("quantiles", quantiles, 2), ("norms", norms, 1)):
+        if given is not None and (np.ndim(given) != dimensions or len(given) != len(pixels)):
+            raise ConfigError(
+                f"score: {name} have shape {np.shape(given)}, expected a row for each of {len(pixels)} icons."
+            )
 
 
 def answers(

@@ -1,0 +1,202 @@
+"""What a person sees of a run: the plan with an estimate, progress, and what came of it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from atlas.config import Config
+from atlas.listing import Listing
+from atlas.networks import Layer, Network
+from atlas.observe import Observer
+from atlas.report import build_report
+from atlas.rundir import STAGES, RunDirectory
+from atlas.urls import is_remote
+from atlas.views import Failure, reason
+from atlas.visualize import step_seconds
+from atlas.visualize.recipe import ATLAS
+from pipelines import collect
+from pipelines.cluster import default_workers
+from pipelines.stage import Item, Summary
+
+# For the estimate before a run, measured on two cores: seconds a row of layout, bytes an icon in the store and the
+# site.
+_LAYOUT_SECONDS, _LAYOUT_START, _ICON_BYTES = 6e-4, 15.0, 24_000
+
+
+def told_by(progress: Progress, line: Any, unit: str) -> Callable[[Item, Summary], None]:
+    started, units = time.monotonic(), 0
+
+    def advance(_item: Item, summary: Summary) -> None:
+        nonlocal units
+        units += summary.units
+        rate = units / max(time.monotonic() - started, 1e-3)
+        progress.update(line, advance=1, rate=f"{rate:,.1f} {unit}/s" if units else "")
+
+    return advance
+
+
+def progress_bars(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description:<8}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:>18}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        refresh_per_second=4,
+    )
+
+
+def show_plan(
+    config: Config, directory: RunDirectory, listing: Listing, network: Network, layers: list[Layer], console: Console
+) -> None:
+    """What will be done, and about how long it will take."""
+    views = len(listing) * config.images.crops
+    rows = views * config.collect.positions_per_image
+    icons = sum(_expected_cells(grid, rows, config.cells.min_count) for grid in config.cells.grids) * len(config.layers)
+    seconds, disk = _estimate(config, listing, network, layers, views, rows, icons)
+    lines = [
+        ("pictures", f"{len(listing):,} in {listing.source}, {config.images.crops} views each: {views:,} views"),
+        (
+            "network",
+            f"{network.name}, {network.size} px, {len(network.classes):,} classes, {network.folded} batch norms "
+            f"folded, on {network.device.type}",
+        ),
+    ]
+    if unreadable := [error for error in listing.errors if error]:
+        lines.insert(
+            1, ("not read", f"{len(unreadable):,} of them: {unreadable[0]}" + (", …" if len(unreadable) > 1 else ""))
+        )
+    lines += [
+        (
+            "layer",
+            f"{layer.name}: {layer.channels} channels, {layer.height}×{layer.width} map, sees "
+            f"{layer.effective_receptive_field} px of {network.size}",
+        )
+        for layer in layers
+    ]
+    lines.append(("cells", f"grids of {', '.join(map(str, config.cells.grids))} a side; about {icons:,} icons"))
+    size = f"{disk / 1e9:.1f} GB" if disk > 1e9 else f"{max(1, round(disk / 1e6))} MB"
+    lines.append(("estimate", f"about {max(1, round(seconds / 60))} min and {size}, as this machine is now"))
+    done = [name for name in STAGES if (directory.folder(name)).exists()]
+    if done:
+        kept = "what fits this configuration is kept and gone on with, the rest is moved aside"
+        lines.append(("found", f"{', '.join(done)} of an earlier run; {kept}"))
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for line in lines:
+        table.add_row(*map(escape, line))
+    console.print(table)
+
+
+def say(console: Console, sentence: str) -> None:
+    """A line for the person; a terminal may wrap it, a log does not."""
+    console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+
+
+def _expected_cells(grid: int, rows: int, min_count: int) -> int:
+    return round(min(0.7 * grid**2, rows / (2 * min_count)))
+
+
+def _estimate(
+    config: Config, listing: Listing, network: Network, layers: list[Layer], views: int, rows: int, icons: int
+) -> tuple[float, float]:
+    """Seconds and bytes: one batch of views and one step of icons are timed, the rest is arithmetic."""
+    torch.set_num_threads(config.cluster.threads)
+    workers = default_workers(config.cluster)
+    shards = -(-len(listing) // collect.images_per_shard(config, len(listing)))
+    names = config.layers
+    collecting = config.collect
+    view_seconds = Observer(network, names).seconds_per_view(
+        layers, draws=collecting.positions_per_image, attributions=collecting.attributions
+    )
+    icon_seconds = float(np.mean([_icon_seconds(network, name, config) for name in names]))
+    classes = len(network.classes) if config.collect.attributions else 0
+    store = rows * sum(2 * (layer.channels + classes) + 40 for layer in layers)
+    layout_seconds = len(names) * (_LAYOUT_START + rows * _LAYOUT_SECONDS)
+    collect_seconds = views * view_seconds / min(workers, shards)
+    return collect_seconds + icons * icon_seconds / workers + layout_seconds, store + icons * _ICON_BYTES
+
+
+def _icon_seconds(network: Network, layer: str, config: Config) -> float:
+    steps: float = 0.35 * ATLAS.steps + 0.65 * ATLAS.steps_from_start
+    if config.render.steps != "auto":
+        steps = config.render.steps
+    # A third more for the moves, the spectrum and the scores.
+    return 1.3 * steps * step_seconds(network, layer, config.render.size, config.render.precision)
+
+
+def tell_failures(directory: RunDirectory, console: Console) -> None:
+    """How many pictures and views gave nothing, the commonest reason, and where all are told."""
+    rows = pq.read_table(directory.failures).to_pylist()
+    if not rows:
+        return
+    reasons = Counter(reason(Failure(**row)) for row in rows)
+    commonest, count = reasons.most_common(1)[0]
+    example = next(row for row in rows if reason(Failure(**row)) == commonest)
+    say(
+        console,
+        f"{len(rows):,} pictures or views gave no row. The commonest reason: {example['error']} ({count:,}×, such as "
+        f"{example['image']}). All of them: {directory.failures}",
+    )
+
+
+def show_end(config: Config, directory: RunDirectory, until: str, console: Console) -> None:
+    if STAGES.index(until) < STAGES.index("render"):
+        say(console, f"Done until {until}: {directory.folder(until)}")
+        return
+    report = build_report(directory, config)
+    table = Table(title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for heading in ("layer", "grid", "icons", "cosine", "whitened", "robust", "rank 1", "flagged"):
+        table.add_column(heading, justify="left" if heading == "layer" else "right")
+    for layer, facts in report["layers"].items():
+        for grid, icons in facts["icons"].items():
+            if icons["n"]:
+                table.add_row(
+                    layer, grid, f"{icons['n']:,}",
+                    *(f"{icons[name]:.3f}" for name in ("median_cosine", "median_cosine_whitened",
+                    "median_cosine_robust")), f"{icons['rank1_share']:.0%}", f"{icons['flagged_share']:.1%}",
+                )  # fmt: skip
+    console.print(table)
+    for layer, facts in report["layers"].items():
+        layout_facts = facts["layout"]
+        say(
+            console,
+            f"{layer}: trustworthiness {layout_facts['trustworthiness']:.3f}, neighbour recall "
+            f"{layout_facts['recall']:.2f}, "
+            f"{layout_facts['dropped_share']:.1%} of the rows left off the map",
+        )
+    if not any(icons["n"] for facts in report["layers"].values() for icons in facts["icons"].values()):
+        say(
+            console,
+            f"No icon was drawn: no cell has cells.min_count = {config.cells.min_count} rows. Take more pictures or "
+            "images.crops, coarser cells.grids, or a lower cells.min_count.",
+        )
+    if until == "publish":
+        shown = os.path.relpath(directory.path) if is_remote(config.out) else config.out
+        say(console, f"Done. Open the atlas with:  python -m atlas.serve {shlex.quote(shown)}")
+    else:
+        say(console, f"Done until {until}: {directory.folder(until)}")
