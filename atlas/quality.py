@@ -71,7 +71,8 @@ def _count_above(
         cosines[own, chosen[own] - start] = -2
         start += len(block)
         for line, (levels, values) in enumerate(zip(ascending, cosines)):
-            passed[line] += np.bincount(np.searchsorted(levels, values), minlength=passed.shape[1])
+            high = values[values > levels[0]]  # few: most rows are less like the query than its neighbours on the map
+            passed[line] += np.bincount(np.searchsorted(levels, high), minlength=passed.shape[1])
     # passed[i] rows lie above exactly i of the sorted limits, so those above limit i are all that passed more than i.
     above = passed[:, ::-1].cumsum(1)[:, ::-1][:, 1:]
     counts = np.empty_like(above)

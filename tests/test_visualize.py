@@ -521,7 +521,7 @@ def test_score_refuses_what_does_not_belong_together(directions: tuple[np.ndarra
 
 
 def test_score_knows_the_means_of_another_layer(network: Network) -> None:
-    with pytest.raises(ConfigError, match="the means have 3 channels, but layer 'linear' of .* has 16"):
+    with pytest.raises(ConfigError, match=r"the means have 3 channels, but layer 'linear' of .* has 16"):
         score(network, "linear", smooth_pictures(2, SIZE, seed=0), np.ones((2, 3), np.float32), second_moment=np.eye(3))
 
 
