@@ -46,6 +46,9 @@ _LINEAR = {
     _aten.expand.default, _aten.neg.default,
 }  # fmt: skip
 
+# Dual numbers have one level in a process, whatever the thread.
+_DUAL_LEVEL = threading.Lock()
+
 Precision = Literal["float32", "bfloat16", "float16"]
 # A tangent belongs to one layer's activation at one of its positions: (layer, draw).
 Origin = tuple[str, int]
@@ -175,7 +178,7 @@ class Observer:
             # A dual number shares its primal's memory: without the copy, `out += identity` would write into it.
             return forward_ad.make_dual(output.clone(), _masked(output, positions))
 
-        with forward_ad.dual_level(), _hook(self.network.submodule(layer), replace):
+        with _DUAL_LEVEL, forward_ad.dual_level(), _hook(self.network.submodule(layer), replace):
             tangent = forward_ad.unpack_dual(self.network.module(inputs)).tangent
         return torch.zeros_like(logits) if tangent is None else tangent
 
@@ -291,7 +294,7 @@ class _Walk:
 
 def _differentiated(node: fx.Node, values: dict[fx.Node, Any], moving: dict[fx.Node, Any]) -> Any:
     """The derivative of any operation, by torch's own rule for it."""
-    with forward_ad.dual_level():
+    with _DUAL_LEVEL, forward_ad.dual_level():
 
         def given(read: fx.Node) -> Any:
             return _dual_number(values[read], moving[read]) if read in moving else values[read]

@@ -130,7 +130,7 @@ def _kind(config: ImagesConfig, sources: Sequence[str], files: list[File]) -> st
     seen = {suffix_of(file.name) for file in files if file.error is None}
     if config.kind != "auto":
         return config.kind
-    kinds = sorted(kind for suffix, kind in _CONTAINERS.items() if suffix in seen)
+    kinds = [kind for suffix, kind in _CONTAINERS.items() if suffix in seen]
     if seen & SUFFIXES:
         kinds.insert(0, "folder")
     if len(kinds) > 1:

@@ -78,7 +78,7 @@ def test_every_variant_can_be_drawn_and_differs_from_its_default(ablate: ModuleT
         assert told
         for variant, values in told.items():
             assert values != default, f"{group}, {variant}"
-            rest = {name: value for name, value in values.items() if name != "tries"}
+            rest = {name: value for name, value in values.items() if name not in ("tries", "apart")}
             signature.bind("network", "layer", "means", second_moment="moment", **rest)
             assert rest.get("start", ablate.bench.PARENTS) == ablate.bench.PARENTS
             changed = [
@@ -231,7 +231,7 @@ def test_a_missing_run_is_a_sentence(ablate: ModuleType, tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--groups", "colour,size"], "'size' is not known; expected some of objective,whitening,optimiser,moves,"),
+        (["--groups", "colour,size"], "'size' is not known; expected some of objective,seeds,whitening,optimiser,"),
         (["--sheet", "sheet.tiff"], "'sheet.tiff' ends in neither .png nor .webp"),
         (["--count", "0"], "--count"),
     ],

@@ -90,6 +90,20 @@ def test_an_address_to_write_to_has_no_slash_behind_it_and_is_no_web_server(tmp_
         load_config(write(tmp_path), ["out=https://host/x"])
 
 
+@pytest.mark.parametrize("out", ["s3://", "s3://b/..", "s3://b/a?x=1"])
+def test_an_address_ends_in_the_runs_name(tmp_path: Path, out: str) -> None:
+    with pytest.raises(ConfigError, match="expected an address that ends in the run's name"):
+        load_config(write(tmp_path), [f"out={out}"])
+
+
+def test_several_sources_and_classes_that_are_numbers(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    config = load_config(write(tmp_path), ["images.source=[a, b]", "images.classes=[0, 1]"])
+    assert config.images.source == ("a", "b")
+    assert config.images.classes == ("0", "1")
+    assert config.plain()["images"]["source"] == ["a", "b"]
+    assert not recwarn.list
+
+
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     lines = mistakes(
         tmp_path,

@@ -14,6 +14,7 @@ import yaml
 
 from atlas.config import Config
 from atlas.datacard import _failures, _pictures, _source, card_path, write_card
+from atlas.listing import Listing
 from atlas.rundir import RunDirectory, digest_file, read_marker
 
 FACTS: dict[str, Any] = {
@@ -72,11 +73,14 @@ def test_it_tells_what_the_shards_tell(undisturbed: RunDirectory, card: str) -> 
 def test_it_tells_pictures_network_seed_versions_and_failures(undisturbed: RunDirectory, card: str) -> None:
     manifest = undisturbed.read_manifest()
     words = " ".join(card.split())
-    assert "25 pictures from `pictures` (kind: auto)" in words
+    assert "25 pictures from `pictures` (kind: folder)" in words
     assert (
         "300 views: 12 random squares each, of 0.4 to 1 of the shorter side. 1 place a view, drawn by seed 0." in words
     )
     assert f"sha256 `{manifest['network']['sha256']}`" in words
+    listing = Listing.load(undisturbed.listing)
+    assert f"The listing: sha256 `{listing.digest}`." in words
+    assert "less (0.485, 0.456, 0.406), over (0.229, 0.224, 0.225). Computed in float32, 8 views at a time." in words
     assert "`tiny:make` at 48 px, 7 classes (class 0, class 1, class 2, class 3, class 4, …)" in words
     for name, version in manifest["versions"].items():
         assert f"{name} {version}" in words
@@ -137,18 +141,20 @@ def test_the_source_is_told_without_secrets_and_private_folders(source: str, tol
 def test_several_sources_are_told_one_by_one(undisturbed: RunDirectory) -> None:
     values = undisturbed.config().plain()
     values["images"]["source"] = ["/home/someone/pictures", "https://user:secret@host.example/a.tar?token=secret"]
-    told = _pictures(Config.from_plain(values), 25, 300)
-    assert "25 pictures from `pictures`, `https://host.example/a.tar` (kind: auto)" in told
+    told = _pictures(Config.from_plain(values), {"source_kind": "tar", "listing_sha256": "ab"}, 25, 300)
+    assert "25 pictures from `pictures`, `https://host.example/a.tar` (kind: tar)" in told
     assert "secret" not in told
     assert "someone" not in told
 
 
 def test_only_the_commonest_reasons_are_told() -> None:
     rows = [
-        {"image": "a", "view": None, "error": f"reason|{number:02d}"} for number in range(12) for _ in range(number + 1)
+        {"image": "a", "view": None, "error": f"reason|{'abcdefghijkl'[number]}, {again} bytes left"}
+        for number in range(12)
+        for again in range(number + 1)
     ]
     told = table(_failures(1000, 78, rows), "reason")
-    assert told[0] == ["reason\\", "11", "12"]  # the bar is escaped, so that it stays one cell
+    assert told[0] == ["reason\\", "l, 0 bytes left", "12"]  # one for all numbers; the bar is escaped: one cell
     assert len(told) == 11
     assert told[-1] == ["2 other reasons", "3"]
 

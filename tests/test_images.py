@@ -78,7 +78,7 @@ def test_a_missing_and_an_empty_folder_are_explained(tmp_path: Path) -> None:
         list_images(images(tmp_path / "nowhere"), 0)
     assert str(tmp_path / "nowhere") in str(caught.value)
     assert "--set images.source=FOLDER" in str(caught.value)
-    with pytest.raises(ConfigError, match=r"holds no picture\. Expected files ending in \.bmp, \.gif, \.jpeg"):
+    with pytest.raises(ConfigError, match=r"holds no picture\. Expected files ending in \.avif, \.bmp, \.gif"):
         list_images(images(tmp_path), 0)
 
 

@@ -134,9 +134,15 @@ def test_kinds_are_told_apart_and_can_be_chosen(store: Path, tmp_path: Path) -> 
     write_tar(tmp_path / "a.tar", [("0.png", png(0))])
     write_parquet(tmp_path / "b.parquet", [png(1)])
     with pytest.raises(
-        ConfigError, match=r"holds tar and Parquet files\. Choose with --set images\.kind=tar or parquet"
+        ConfigError, match=r"holds tar files and Parquet files\. Choose with --set images\.kind=tar or parquet"
     ):
         list_images(images(tmp_path), 0)
+    (tmp_path / "preview.png").write_bytes(png(2))
+    with pytest.raises(
+        ConfigError, match=r"holds pictures and tar files and Parquet files\. Choose .*=folder or tar or"
+    ):
+        list_images(images(tmp_path), 0)
+    (tmp_path / "preview.png").unlink()
     assert list(list_images(images(tmp_path, kind="parquet"), 0).keys) == ["b.parquet/0"]
     assert list(list_images(images(tmp_path, kind="tar"), 0).keys) == ["a.tar/0.png"]
     with pytest.raises(ConfigError, match=r"holds no picture\. Expected files ending in \.bmp"):

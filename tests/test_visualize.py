@@ -12,6 +12,7 @@ from atlas.networks import Network, load
 from atlas.visualize import Icons, Recipe, draw, measure_batch, neuron, render, score
 from atlas.visualize.objective import Objective
 from atlas.visualize.parametrize import Fourier, from_bytes, to_bytes, variation
+from atlas.visualize.recipe import ALONE
 from atlas.visualize.score import ROBUST_COUNT, ROBUST_MOVES, ROBUST_SEED, answers, cosines, flags
 from atlas.visualize.transform import Moves, fade, move
 from atlas.whitening import Moments, power_of_moment
@@ -360,7 +361,7 @@ def test_pictures_that_stand_alone_are_filled_to_their_edges(efficientnet: Netwo
     direction = np.eye(40, dtype=np.float32)[3]
     pictures = {
         name: render(efficientnet, "_blocks.4", direction, size=128, recipe=recipe, steps=48)
-        for name, recipe in (("atlas", Recipe()), ("alone", Recipe(around=1.0)))
+        for name, recipe in (("atlas", Recipe()), ("alone", ALONE))
     }
 
     def reached(pixels: np.ndarray) -> float:
@@ -581,7 +582,7 @@ def test_bad_input_gets_a_sentence(network: Network, directions: tuple[np.ndarra
         neuron(network, "linear", 16, size=SIZE)
     unpadded = nn.Sequential(nn.Conv2d(3, 4, 30), nn.Conv2d(4, 4, 3))
     large = Network("large", unpadded, (), 64, (0.5,) * 3, (0.5,) * 3)
-    with pytest.raises(ConfigError, match=r"cannot take pictures of 16×16 pixels .*: 64 will do"):
+    with pytest.raises(ConfigError, match=r"cannot take pictures of 16×16 pixels .*: 32 will do"):
         draw(large, "1", np.ones((1, 4), np.float32), second_moment=np.eye(4), size=16)
     with pytest.raises(ConfigError, match=r"200000×200000 pixels .* do not fit into memory. Choose a smaller size"):
         render(network, "linear", means, size=200_000)

@@ -475,6 +475,8 @@ def render(
     _whole("size", size)
     moment = _plain_moment(network, layer, rows.shape[1]) if second_moment is None else second_moment
     seeds = np.array([seed] * len(rows), dtype=None if len(rows) else np.int64)
+    if size > _LARGEST_AT_ONCE:
+        _described(network, layer, size)  # before the coarse ones, not after them
     sizes = [size]
     while sizes[0] > _LARGEST_AT_ONCE:
         sizes.insert(0, -(-sizes[0] // 2))
