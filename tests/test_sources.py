@@ -145,7 +145,7 @@ def test_kinds_are_told_apart_and_can_be_chosen(store: Path, tmp_path: Path) -> 
     (tmp_path / "preview.png").unlink()
     assert list(list_images(images(tmp_path, kind="parquet"), 0).keys) == ["b.parquet/0"]
     assert list(list_images(images(tmp_path, kind="tar"), 0).keys) == ["a.tar/0.png"]
-    with pytest.raises(ConfigError, match=r"holds no picture\. Expected files ending in \.bmp"):
+    with pytest.raises(ConfigError, match=r"holds no picture\. Expected files ending in \.avif, \.bmp"):
         list_images(images(tmp_path, kind="folder"), 0)
     with pytest.raises(ConfigError, match=r"holds no picture\. Expected files ending in \.tar, with pictures"):
         list_images(images(store / "pictures", kind="tar"), 0)
