@@ -90,6 +90,7 @@ def prepare(config: Config, directory: RunDirectory) -> Prepared:
         problems.append(str(error))
     try:
         listing = _listing(config, directory)
+        problems += _damaged(listing, config)
     except ConfigError as error:
         problems.append(str(error))
     network: Network | None = None
@@ -109,6 +110,19 @@ def prepare(config: Config, directory: RunDirectory) -> Prepared:
     if problems or network is None or listing is None:
         raise ConfigError("\n".join(problems))
     return Prepared(listing, network, layers)
+
+
+def _damaged(listing: Listing, config: Config) -> list[str]:
+    """What to say where more containers than may fail cannot be read to their end: how much is lost, nobody knows."""
+    files = {file.name for file in listing.containers}
+    damaged = [f"{key}: {error}" for key, error in zip(listing.keys, listing.errors) if error and key in files]
+    if len(damaged) <= config.collect.max_failure_share * len(files):
+        return []
+    return [
+        f"images.source: {len(damaged)} of {len(files)} {listing.kind} files cannot be read to their end, more than "
+        f"collect.max_failure_share = {config.collect.max_failure_share:g} allows. The first: {damaged[0]}. Mend them or "
+        "leave them out; or raise the share."
+    ]
 
 
 def _request(config: Config) -> dict[str, Any]:

@@ -1,13 +1,23 @@
 """New points come to lie among their like, and say how near that is."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from test_layout import SETTINGS, clusters, quality
+from tiny_run import tiny_values
 
+import atlas
+from atlas.config import validate
 from atlas.layout import Fit, fit_layout
 from atlas.neighbors import build_index, unit_rows
 from atlas.placing import nearness_quantiles, place
+from atlas.rundir import RunDirectory, read_marker
+from pipelines import layout as stage
+from pipelines.pipeline import run
 
 Float32 = NDArray[np.float32]
 
@@ -73,3 +83,43 @@ def test_what_has_no_place(halves: tuple[Float32, NDArray[np.int64], Fit]) -> No
     assert np.isnan(place(fit.index, known, rows[:3], fit.nearness).coordinates).all()
     empty = fit_layout(np.zeros((4, 3), np.float32), SETTINGS, seed=0, threads=1)
     assert np.isnan(place(empty.index, empty.coordinates[empty.alive], rows[:3, :3], empty.nearness).coordinates).all()
+
+
+def test_a_run_lays_out_a_sample_and_places_the_rest_shard_by_shard(
+    workshop: Path, scheduler: str, undisturbed: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(undisturbed.path, tmp_path / "run")
+    monkeypatch.setattr(stage, "PLACED_ROWS", 100)
+    values = tiny_values(workshop) | {
+        "out": str(tmp_path / "run"),
+        "cluster": {"kind": "address", "address": scheduler},
+    }
+    values["layout"] = values["layout"] | {"fit_rows": 150}
+    config = validate(values, "test")
+    directory = run(config, until="layout")
+    names = [item.id for item in stage.plan(config, directory)]
+    assert names[:4] == ["fit-middle", "place-middle-00000", "place-middle-00001", "place-middle-00002"]
+    whole = read_marker(undisturbed.folder("layout") / "box.json", undisturbed.stage_key("layout"))
+    sampled = read_marker(directory.folder("layout") / "box.json", directory.stage_key("layout"))
+    assert whole
+    assert sampled
+    for layer in config.layers:
+        table = pq.read_table(directory.layout(layer))
+        assert table.num_rows == 288
+        assert table["u"].null_count == table["dropped"].length() - table["dropped"].null_count <= 6
+        with np.load(directory.coordinates(layer)) as saved:
+            assert len(saved["fitted"]) == 150
+        fitted, placed = (found["layers"][layer]["trustworthiness"] for found in (whole, sampled))
+        assert placed > fitted - 0.05
+    again = atlas.open_run(directory.path)
+    row = again.store("last").take([0], ["activation"])["activation"]
+    u, v = (again.layout("last")[name][0].as_py() for name in ("u", "v"))
+    found = again.place("last", row)
+    assert abs(found.u[0] - u) + abs(found.v[0] - v) < 0.05
+
+
+def test_a_layer_says_how_much_nearer_its_rows_lie_for_being_aligned(undisturbed: RunDirectory) -> None:
+    report = atlas.open_run(undisturbed.path).report["layers"]
+    assert report["middle"]["layout"]["alignment"] is None
+    told = report["last"]["layout"]
+    assert 0 < told["alignment"] < told["alignment_independent"] < 1

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import tarfile
 from itertools import pairwise
 from pathlib import Path
@@ -527,6 +528,17 @@ def test_a_run_collects_from_s3(
     assert np.isfinite(np.array([row["activation"] for row in rows], np.float64)).all()
     assert failures.pop("1.tar").startswith("the tar is cut or damaged after")
     assert set(failures) <= {f"1.tar/{count:02d}.png"}
+
+
+def test_too_many_damaged_tars_stop_a_run_before_it_begins(workshop: Path, store: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        shutil.copy(store / "shards" / "train-0.tar", tmp_path / f"{number}.tar")
+    (tmp_path / "1.tar").write_bytes(b"no tar")
+    values = tiny_values(workshop) | {"out": str(tmp_path / "run"), "images": {"source": str(tmp_path)}}
+    with pytest.raises(
+        ConfigError, match=r"1 of 3 tar files cannot be read to their end, .*The first: 1.tar: cannot be"
+    ):
+        run(Config.from_plain(values), until="collect")
 
 
 def test_a_picture_of_a_listing_opens(store: Path) -> None:
