@@ -120,8 +120,8 @@ def _damaged(listing: Listing, config: Config) -> list[str]:
         return []
     return [
         f"images.source: {len(damaged)} of {len(files)} {listing.kind} files cannot be read to their end, more than "
-        f"collect.max_failure_share = {config.collect.max_failure_share:g} allows. The first: {damaged[0]}. Mend them or "
-        "leave them out; or raise the share."
+        f"collect.max_failure_share = {config.collect.max_failure_share:g} allows. The first: {damaged[0]}. Mend them "
+        "or leave them out; or raise the share."
     ]
 
 
