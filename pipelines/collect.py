@@ -98,6 +98,19 @@ def measure(path: str) -> dict[str, Any]:
     return asdict(measure_pace(observer, layers, worker.listing(run), config, cores=available_cores()))
 
 
+def warm(path: str) -> None:
+    """Have this worker load the network and record it, so that the first shard does not wait for it."""
+    run = RunDirectory(Path(path))
+    config, pace = run.config(), Pace(**run.read_manifest()["stages"][NAME]["pace"])
+    worker.observer(run, config, pace.precision).seconds_per_view(
+        worker.layers(run, config),
+        draws=config.collect.positions_per_image,
+        attributions=config.collect.attributions,
+        views=pace.batch,
+    )
+    len(worker.listing(run))
+
+
 def failed_views(failures: list[Failure], config: Config) -> int:
     """Views lost: all of a picture's where the picture could not be read."""
     return sum(1 if failure.view is not None else config.images.crops for failure in failures)

@@ -225,8 +225,11 @@ def _run_stages(
                 if watch:
                     watch(summary)
 
-            def begin(items: int, todo: int, line: Any = line) -> None:
+            def begin(items: int, todo: int, line: Any = line, stage: Stage = stage) -> None:
                 progress.update(line, total=items, completed=items - todo)
+                if todo and (warm := getattr(stage, "warm", None)):
+                    # All that are there at once; what is wrong with one, its first item will tell.
+                    client.run(warm, str(directory.path), on_error="ignore")
 
             outcome = run_stage(stage, client, directory, config, on_plan=begin, on_item=finished)
             directory.sweep(name)  # a worker that was killed left its temporary files
