@@ -108,7 +108,7 @@ def warm(path: str) -> None:
         attributions=config.collect.attributions,
         views=pace.batch,
     )
-    len(worker.listing(run))
+    worker.listing(run)
 
 
 def failed_views(failures: list[Failure], config: Config) -> int:
