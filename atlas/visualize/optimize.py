@@ -38,6 +38,8 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 _BATCH_PIXELS = 32 * 80 * 80
 # Larger pictures that stand alone are drawn from coarse to fine.
 _LARGEST_AT_ONCE = 160
+# … in which the finer ones add detail: their spectrum falls off less, and what the coarse one showed is disturbed less.
+_FINE_DECAY, _FINE_NOISE = 0.8, 0.4
 # The batches that measure_batch tries, and how much better a larger one must be.
 _BATCHES, _WORTH = (1, 2, 4, 8, 16, 32, 64), 1.03
 # Added to the seed of an icon that is tried again.
@@ -482,6 +484,7 @@ def render(
         sizes.insert(0, -(-sizes[0] // 2))
     work = np.cumsum([0, *(side**2 * (1 if number else 2) for number, side in enumerate(sizes))])
     pixels: Bytes | None = None
+    finer = replace(recipe, decay=recipe.decay * _FINE_DECAY, noise=recipe.noise * _FINE_NOISE)
     for number, side in enumerate(sizes):
 
         def told(share: float, number: int = number) -> None:
@@ -494,7 +497,7 @@ def render(
             rows,
             second_moment=moment,
             size=side,
-            recipe=recipe,
+            recipe=finer if number else recipe,
             steps=steps,
             start=None if pixels is None else _enlarged(pixels, side),
             seeds=seeds,
