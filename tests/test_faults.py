@@ -25,8 +25,9 @@ from atlas.verify import verify
 from atlas.views import Failure, reason
 from pipelines.pipeline import run
 
-# A network whose passes take their time while the file ``slow`` lies beside it, and whose workers find the disk full
-# while the file ``full`` does: a full disk is often told only when a file is synced.
+# A network whose workers take their time to write while the file ``slow`` lies beside it, stand still while ``halt``
+# does, and find the disk full while ``full`` does: a full disk is often told only when a file is synced. The passes
+# themselves are traced once: nothing that is said in ``forward`` would be asked again.
 FAULTY = (
     TINY
     + """
@@ -41,25 +42,23 @@ HERE = Path(__file__).parent
 sync = os.fsync
 
 
-def full_disk(file):
-    if multiprocessing.parent_process() and (HERE / "full").exists():
-        with (HERE / "attempts").open("a") as attempts:
-            attempts.write("x")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def sync_somehow(file):
+    if multiprocessing.parent_process():
+        if (HERE / "full").exists():
+            with (HERE / "attempts").open("a") as attempts:
+                attempts.write("x")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if (HERE / "slow").exists():
+            time.sleep(0.05)
+        while (HERE / "halt").exists():
+            time.sleep(0.01)
     return sync(file)
 
 
-class Slow(Tiny):
-    def forward(self, x):
-        if multiprocessing.parent_process() and (HERE / "slow").exists():
-            time.sleep(0.1)
-        return super().forward(x)
-
-
 def make_faulty():
-    os.fsync = full_disk
+    os.fsync = sync_somehow
     torch.manual_seed(3)
-    return Slow()
+    return Tiny()
 """
 )
 SHARDS = 120
@@ -137,9 +136,13 @@ def finished_shards(directory: RunDirectory) -> int:
     return sum(1 for _ in directory.folder("collect").rglob("part-*.json"))
 
 
-def wait_for_work(process: subprocess.Popen, directory: RunDirectory, chance: random.Random) -> None:
-    """Let the run finish something, and then get to a random point of the next thing."""
+def wait_for_work(process: subprocess.Popen, directory: RunDirectory, chance: random.Random, halt: Path) -> None:
+    """Let the run finish something, and then get to a random point of the next thing; before and after, it halts.
+
+    However long a machine takes to start a worker anew, the other one does not end the run in the meantime.
+    """
     wanted, patience = finished_shards(directory) + chance.randint(1, 2), time.monotonic() + 150
+    halt.unlink(missing_ok=True)
     while process.poll() is None and finished_shards(directory) < wanted:
         assert time.monotonic() < patience, "the run came to a halt"
         time.sleep(0.01)
@@ -152,7 +155,7 @@ def test_killed_at_random_moments_the_store_has_equal_bytes(shop: Path, whole: R
     directory = RunDirectory(shop / "runs" / "hunted")
     arguments = ("many.yaml", "--until", "collect", "--set", f"out={directory.path}")
     (shop / "slow").touch()
-    kills = 0
+    kills, halt = 0, shop / "halt"
     # Workers alone six times, then the main process; again, then all at once like a reboot; workers, then no more.
     for end in ("main", "all", "none"):
         with (shop / "hunted.log").open("w") as log:
@@ -160,15 +163,16 @@ def test_killed_at_random_moments_the_store_has_equal_bytes(shop: Path, whole: R
         known = psutil.Process(process.pid)
         try:
             for _ in range(6 if end != "none" else 20 - kills):
-                wait_for_work(process, directory, chance)
+                wait_for_work(process, directory, chance, halt)
                 assert process.poll() is None, (shop / "hunted.log").read_text()
                 victim = chance.choice(workers_of(known))
                 victim.kill()
+                halt.touch()
                 victim.wait(timeout=10)  # gone: the signal has hit
                 kills += 1
             if end == "none":
                 break
-            wait_for_work(process, directory, chance)
+            wait_for_work(process, directory, chance, halt)
             others = known.children(recursive=True)
             victims = [known, *(workers_of(known) if end == "all" else [])]
             for victim in victims:
@@ -182,6 +186,7 @@ def test_killed_at_random_moments_the_store_has_equal_bytes(shop: Path, whole: R
             if end != "none":
                 end_all(process)
     assert kills >= 20
+    halt.unlink()
     (shop / "slow").unlink()
     try:
         assert process.wait(timeout=200) == 0, (shop / "hunted.log").read_text()
