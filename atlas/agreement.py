@@ -22,12 +22,14 @@ from rich.progress import track
 from atlas.config import Config
 from atlas.findings import Findings
 from atlas.grid import cell_of
+from atlas.patches import sheets
 from atlas.report import build_report, read_icons
 from atlas.rundir import STAGES
 from atlas.store import to_numpy
 
-# What must be equal in row i of all layers, and what a layout repeats of it.
-KEYS = ("image_id", "view", "draw", "image", "place_x", "place_y", "label", "predicted", "confidence", "box")
+# What must be equal in row i of all layers, in all of one network, and what a layout repeats of it.
+KEYS = ("image_id", "view", "draw", "image", "place_x", "place_y", "label", "box")
+OF_NETWORK = ("predicted", "confidence")
 LAYOUT_KEYS = ("image_id", "view", "draw")
 
 
@@ -35,12 +37,12 @@ def compare(found: Findings, config: Config, console: Console) -> None:
     """Compare the stages of the present configuration, and tell how far each is."""
     _collect(found, config, console)
     _layout(found)
-    for layer in config.layers:
-        _cells(found, layer)
-        _icons(found, layer)
+    for each in found.maps:
+        _cells(found, each.name)
+        _icons(found, each.name)
     _stage_of_cells(found)
     _stage_of_icons(found)
-    _publish(found)
+    _publish(found, config)
     _report(found, config)
     for stage in STAGES:
         if stage in found.stale:
@@ -130,12 +132,13 @@ def _shard(
 ) -> None:
     """One shard of every layer: its rows against the marker, the first layer, the listing and the layout."""
     reference: pa.Table | None = None
+    of_network = ""
     for layer, marker in here.items():
         path = found.run.store(layer) / f"{name}.parquet"
         cursor = layouts.get(layer)
         table = None
         if marker is not None and path not in found.suspect:
-            table = _read(found, path, KEYS)
+            table = _read(found, path, KEYS + OF_NETWORK)
         if table is not None and marker is not None and not table.num_rows == marker["rows"] == rows:
             what = f"has {table.num_rows:,} rows, its marker says {marker['rows']:,}, and its views give {rows:,}"
             found.wrong(path, what, path)
@@ -144,13 +147,14 @@ def _shard(
             if cursor:
                 cursor.skip(rows)
             continue
+        network, _ = config.module_of(layer)
         if reference is None:
-            reference = table
+            reference, of_network = table, network
             unlike = None if images is None else _unlike_listing(table, images)
             if unlike:
                 found.wrong(path, unlike, *(found.run.store(one) / f"{name}.parquet" for one in here))
         else:
-            for key in KEYS:
+            for key in KEYS + (OF_NETWORK if network == of_network else ()):
                 if not table[key].equals(reference[key]):
                     row = _first_difference(table[key], reference[key])
                     what = f"row {row:,}: {key} is not that of layer {next(iter(here))}, so the layers are not aligned"
@@ -191,14 +195,20 @@ def _layout(found: Findings) -> None:
     folder, markers = found.run.folder("layout"), found.markers["layout"]
     box = folder / "box.json"
     finished = box in markers
-    fits = [folder / f"fit-{layer}.json" for layer in found.layers]
-    for path in [*fits, box]:
+    fits = [folder / f"fit-{frame}.json" for frame in found.frames]
+    classes = [folder / f"class-{each.name}.json" for each in found.maps if each.classes]
+    for path in [*fits, *classes, box]:
         if path not in markers and path not in found.suspect:
             later = found.begun("cells", "render", "publish")
             if finished or (path == box and later):
                 found.wrong(path, "the marker is missing, though later work was done", *found.with_it("layout", path))
     done = sum(path in markers for path in fits)
-    found.stages["layout"] = f"{'finished' if finished else 'unfinished'}: {done} of {len(fits)} layers"
+    told = f"{done} of {len(fits)} layouts"
+    if classes:
+        done = sum(path in markers for path in classes)
+        finished = finished and done == len(classes)
+        told += f", {done} of {len(classes)} of classes"
+    found.stages["layout"] = f"{'finished' if finished else 'unfinished'}: {told}"
 
 
 def _cells(found: Findings, layer: str) -> None:
@@ -268,29 +278,40 @@ def _icons(found: Findings, layer: str) -> None:
 
 
 def _stage_of_cells(found: Findings) -> None:
-    done = len(found.markers["cells"])
-    finished = done == len(found.layers)
+    paths = [found.run.folder("cells") / f"{each.name}.json" for each in found.maps]
+    done = sum(path in found.markers["cells"] for path in paths)
+    finished = done == len(paths)
     if not finished and found.begun("render", "publish"):
-        for layer in found.layers:
-            path = found.run.folder("cells") / f"{layer}.json"
+        for path in paths:
             if path not in found.markers["cells"] and path not in found.suspect:
                 found.wrong(path, "the marker is missing, though icons were drawn from it")
-    found.stages["cells"] = f"{'finished' if finished else 'unfinished'}: {done} of {len(found.layers)} layers"
+    found.stages["cells"] = f"{'finished' if finished else 'unfinished'}: {done} of {len(paths)} maps"
 
 
 def _stage_of_icons(found: Findings) -> None:
-    drawn = sum(sum(marker["drawn"].values()) for marker in found.markers["cells"].values())
-    done = sum(marker["rows"] for marker in found.markers["render"].values())
-    whole = len(found.markers["cells"]) == len(found.layers) and done == drawn
+    cells, icons = found.run.folder("cells"), found.run.folder("render")
+    names = {each.name for each in found.maps}
+    counted = [marker for path, marker in found.markers["cells"].items() if path.relative_to(cells).stem in names]
+    drawn = sum(sum(marker["drawn"].values()) for marker in counted)
+    done = sum(
+        marker["rows"] for path, marker in found.markers["render"].items() if path.relative_to(icons).parts[0] in names
+    )
+    whole = len(counted) == len(names) and done == drawn
     found.stages["render"] = f"{'finished' if whole else 'unfinished'}: {done:,} of {drawn:,} icons"
 
 
-def _publish(found: Findings) -> None:
+def _publish(found: Findings, config: Config) -> None:
     """The site: all its parts, and the counts that it shows against the cells."""
     folder, markers = found.run.folder("publish") / ".markers", found.markers["publish"]
-    grids = {layer: found.markers["cells"].get(found.run.folder("cells") / f"{layer}.json") for layer in found.layers}
-    parts = [f"{layer}-atlas" for layer in found.layers]
-    parts += [f"{layer}-grid-{int(grid):03d}" for layer, marker in grids.items() if marker for grid in marker["drawn"]]
+    names = [each.name for each in found.maps]
+    grids = {name: found.markers["cells"].get(found.run.folder("cells") / f"{name}.json") for name in names}
+    parts = [f"{name}-atlas" for name in names]
+    for each in found.maps:
+        for grid in map(int, (grids[each.name] or {}).get("drawn", ())):
+            parts.append(f"{each.name}-grid-{grid:03d}")
+            if found.run.cells(each.name) not in found.suspect:
+                made = range(len(sheets(found.run, config, each, grid)))
+                parts += [f"{each.name}-grid-{grid:03d}-exemplars-{part:05d}" for part in made]
     done = sum(folder / f"{part}.json" in markers for part in parts)
     finished = folder / "page.json" in markers
     if finished and not found.stale:

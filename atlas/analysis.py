@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from atlas.config import Config
 from atlas.errors import AtlasError, ConfigError
+from atlas.maps import maps_of
 from atlas.mosaic import mosaic
 from atlas.report import read_icons
 from atlas.rows import Columns, Store
@@ -37,6 +38,9 @@ class Run:
     ``config``: the run's configuration; ``layers``: the names of its layers. Raises ConfigError when ``path`` holds no
     run, and from every method ConfigError for a layer or grid that the run does not have, AtlasError for a stage that
     is not finished or files that do not fit their markers.
+
+    ``maps``: the names of its maps, which are its layers' and those of classes, such as "layer3--tabby". Where a method
+    takes a map, a layer stands for its own.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -57,6 +61,8 @@ class Run:
                 f"{error.error_count()} of its keys are not known here. Open it with the version that made it."
             ) from None
         self.layers: tuple[str, ...] = self.config.layers
+        self._maps = {each.name: each for each in maps_of(self.config)}
+        self.maps: tuple[str, ...] = tuple(self._maps)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, layers={list(self.layers)})"
@@ -70,7 +76,7 @@ class Run:
 
     def store(self, layer: str) -> Store:
         """The rows of one layer: activations, attributions and where each comes from."""
-        self._check(layer)
+        self._check(layer, known=self.layers)
         shards = self._shards(layer)
         return Store(
             layer,
@@ -80,22 +86,23 @@ class Run:
             lambda grid: self._places(layer, grid),
         )
 
-    def layout(self, layer: str) -> pa.Table:
-        """``image_id``, ``view``, ``draw``, ``u``, ``v``, ``dropped`` of every row, in the order of the store."""
-        self._check(layer)
-        self._finished("layout", self._directory.folder("layout") / "box.json")
-        return pq.read_table(self._directory.layout(layer))
+    def layout(self, name: str) -> pa.Table:
+        """``image_id``, ``view``, ``draw``, ``u``, ``v``, ``dropped`` of all rows of a map, in the store's order."""
+        self._check(name)
+        marker = f"class-{name}.json" if self._maps[name].classes else "box.json"
+        self._finished("layout", self._directory.folder("layout") / marker)
+        return pq.read_table(self._directory.layout(name))
 
-    def cells(self, layer: str, grid: int | None = None) -> pa.Table:
-        """The cells of a layer, of every grid or of one: means, counts, classes and exemplars."""
-        self._check(layer, grid)
-        self._finished("cells", self._directory.folder("cells") / f"{layer}.json")
-        return pq.read_table(self._directory.cells(layer), filters=None if grid is None else [("grid", "=", grid)])
+    def cells(self, name: str, grid: int | None = None) -> pa.Table:
+        """The cells of a map, of every grid or of one: means, counts, classes and exemplars."""
+        self._check(name, grid)
+        self._finished("cells", self._directory.folder("cells") / f"{name}.json")
+        return pq.read_table(self._directory.cells(name), filters=None if grid is None else [("grid", "=", grid)])
 
     def place(self, layer: str, activations: ArrayLike) -> Placement:
         """Where new ``activations`` (n, channels) of ``layer`` belong on its map, among the rows that are most like
         them; the index is read once. Raises ConfigError for another number of channels."""
-        self._check(layer)
+        self._check(layer, known=self.layers)
         return self._placers(layer).place(activations)
 
     @cached_property
@@ -111,35 +118,39 @@ class Run:
 
         return placer
 
-    def icons(self, layer: str, grid: int) -> pa.Table:
-        """The icons of one grid as PNGs, with their scores."""
-        self._check(layer, grid)
-        drawn = self._finished("cells", self._directory.folder("cells") / f"{layer}.json")["drawn"][str(grid)]
+    def icons(self, name: str, grid: int) -> pa.Table:
+        """The icons of one grid of a map as PNGs, with their scores."""
+        self._check(name, grid)
+        drawn = self._finished("cells", self._directory.folder("cells") / f"{name}.json")["drawn"][str(grid)]
         self._key("render")
-        icons = read_icons(self._directory, layer, grid)
+        icons = read_icons(self._directory, name, grid)
         if icons.num_rows != drawn:
             raise AtlasError(
-                f"{self.path}: {icons.num_rows:,} of {drawn:,} icons of {layer}, grid {grid}, are drawn: the stage "
+                f"{self.path}: {icons.num_rows:,} of {drawn:,} icons of {name}, grid {grid}, are drawn: the stage "
                 f"render is not finished. {_AGAIN}"
             )
         return icons
 
-    def mosaic(self, layer: str, grid: int) -> Image.Image:
-        """The icons of one grid as one picture, cut to the cells that are drawn."""
-        self.icons(layer, grid)
-        picture = mosaic(self._directory, layer, grid)
+    def mosaic(self, name: str, grid: int) -> Image.Image:
+        """The icons of one grid of a map as one picture, cut to the cells that are drawn."""
+        self.icons(name, grid)
+        picture = mosaic(self._directory, name, grid)
         if picture is None:
-            raise ConfigError(f"{self.path}: no icon of {layer} is drawn on the grid of {grid}; take a coarser one.")
+            raise ConfigError(f"{self.path}: no icon of {name} is drawn on the grid of {grid}; take a coarser one.")
         return picture
 
-    def _check(self, layer: str, grid: int | None = None) -> None:
-        if layer not in self.layers:
+    def _check(self, name: str, grid: int | None = None, known: tuple[str, ...] | None = None) -> None:
+        """Raise ConfigError unless ``name`` is a map of the run, or among ``known``, and has ``grid``."""
+        if name not in (known or self.maps):
+            what = "layer" if known or self.maps == self.layers else "map"
             raise ConfigError(
-                f"{self.path} has no layer {layer!r}; it has {', '.join(self.layers)}.{_near(layer, self.layers)}"
+                f"{self.path} has no {what} {name!r}; it has {', '.join(known or self.maps)}."
+                f"{_near(name, known or self.maps)}"
             )
-        grids = self.config.cells.grids
+        grids = self._maps[name].grids
         if grid is not None and grid not in grids:
-            raise ConfigError(f"{self.path} has no grid of {grid}; it has {', '.join(map(str, grids))}.")
+            of = "" if name in self.layers else f" in {name}"
+            raise ConfigError(f"{self.path} has no grid of {grid}{of}; it has {', '.join(map(str, grids))}.")
 
     def _key(self, stage: str) -> str:
         """The key of ``stage``. Raises AtlasError when it has none, or one from before the stage above was redone."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -83,6 +83,14 @@ def shard_views(shard: int, images: int, crops: int, images_per_shard: int) -> d
 
 
 @dataclass(frozen=True)
+class Reader:
+    """One network of a run, and which of its layers are read, by their names in the run."""
+
+    observer: Observer
+    layers: Mapping[str, Layer]
+
+
+@dataclass(frozen=True)
 class Pace:
     """How a run goes through its views: so many in one pass, computed in this precision, with so many threads that read
     and decode pictures.
@@ -104,22 +112,27 @@ def fitting_precision(device: torch.device, asked: Literal["auto"] | Precision) 
     return "bfloat16" if bfloat16_pays(device) else "float16"
 
 
-def measure_pace(observer: Observer, layers: Sequence[Layer], listing: Listing, config: Config, *, cores: int) -> Pace:
-    """The quickest batch here for the network, as configured or measured, and as many decoders as keep it busy.
+def measure_pace(readers: Sequence[Reader], listing: Listing, config: Config, *, cores: int) -> Pace:
+    """The quickest batch here for all networks, as configured or measured, and as many decoders as keep them busy.
 
     Raises ConfigError when not even the smallest batch fits into the device's memory.
     """
-    device, precision = observer.network.device, observer.precision
+    device, precision = readers[0].observer.network.device, readers[0].observer.precision
     draws, attributions = config.collect.positions_per_image, config.collect.attributions
     batches: tuple[int, ...] = (1, 2, 4, 8, 16) if device.type == "cpu" else (16, 32, 64, 128, 256)
     if config.collect.batch != "auto":
         batches = (config.collect.batch,)
-    lanes, threads = _lanes(observer), torch.get_num_threads()
+    lanes, threads = _lanes(device), torch.get_num_threads()
     seconds: dict[int, float] = {}
     torch.set_num_threads(1)
     try:
         for batch in batches:
-            seconds[batch] = observer.seconds_per_view(layers, draws=draws, attributions=attributions, views=batch)
+            seconds[batch] = sum(
+                reader.observer.seconds_per_view(
+                    list(reader.layers.values()), draws=draws, attributions=attributions, views=batch
+                )
+                for reader in readers
+            )
     except torch.OutOfMemoryError:
         if not seconds:
             raise ConfigError(
@@ -131,7 +144,7 @@ def measure_pace(observer: Observer, layers: Sequence[Layer], listing: Listing, 
     batch = min(seconds, key=seconds.__getitem__)
     started, decoded = time.perf_counter(), 0
     for image_id in range(min(len(listing), 8)):
-        cut_views(listing, image_id, config, observer.network.size, range(min(config.images.crops, 8)))
+        _cut(readers, listing, config, image_id, range(min(config.images.crops, 8)))
         decoded += min(config.images.crops, 8)
     decoding = (time.perf_counter() - started) / decoded
     # A thread that waits for a server needs no core.
@@ -139,33 +152,46 @@ def measure_pace(observer: Observer, layers: Sequence[Layer], listing: Listing, 
     return Pace(batch, precision, max(2, min(most, math.ceil(1.25 * decoding * lanes / seconds[batch]))))
 
 
-def _lanes(observer: Observer) -> int:
+def _lanes(device: torch.device) -> int:
     """Batches in flight: on a CPU one for each thread that torch has here; on a GPU two, so that copies overlap."""
-    return torch.get_num_threads() if observer.network.device.type == "cpu" else 2
+    return torch.get_num_threads() if device.type == "cpu" else 2
+
+
+def _cut(
+    readers: Sequence[Reader], listing: Listing, config: Config, image_id: int, views: Sequence[int]
+) -> list[tuple[View, ...]] | Failure:
+    """The views of one picture, each in the size of every network: the same squares of the picture."""
+    sizes = [reader.observer.network.size for reader in readers]
+    cut: dict[int, list[View]] = {}
+    for size in dict.fromkeys(sizes):
+        found = cut_views(listing, image_id, config, size, views)
+        if isinstance(found, Failure):
+            return found
+        cut[size] = found
+    return list(zip(*(cut[size] for size in sizes)))
 
 
 def collect_shard(
-    observer: Observer,
-    layers: Sequence[Layer],
+    readers: Sequence[Reader],
     listing: Listing,
     config: Config,
     views: dict[int, list[int]],
-    paths: dict[str, Path],
-    metadata: dict[str, dict[str, Any]],
+    paths: Mapping[str, Path],
+    metadata: Mapping[str, Mapping[str, Any]],
     pace: Pace,
 ) -> tuple[int, list[Failure]]:
     """Write one shard of every layer to ``paths[layer]``; returns the rows of each and what failed, in order.
 
     ``metadata[layer]`` goes into the file. Views whose activation is not finite in float16 leave all layers.
-    Batches go through the network side by side, each in a thread of its own, while others are decoded and written.
+    Batches go through the networks side by side, each in a thread of its own, while others are decoded and written.
     """
     failures: list[tuple[int, Failure]] = []
-    size, device = observer.network.size, observer.network.device
-    lanes, threads = _lanes(observer), torch.get_num_threads()
+    device, names = readers[0].observer.network.device, [name for reader in readers for name in reader.layers]
+    lanes, threads = _lanes(device), torch.get_num_threads()
 
-    def ready() -> Iterator[View]:
+    def ready() -> Iterator[tuple[View, ...]]:
         cutting = prefetch(
-            lambda item: (item[0], cut_views(listing, item[0], config, size, item[1])),
+            lambda item: (item[0], _cut(readers, listing, config, *item)),
             views.items(),
             threads=pace.decoders,
             ahead=2 * pace.decoders,
@@ -184,14 +210,12 @@ def collect_shard(
     stream = ready()
     with ExitStack() as stack:
         writers = {
-            layer.name: stack.enter_context(
-                ShardWriter(paths[layer.name], schema(config.collect.attributions, metadata[layer.name]))
-            )
-            for layer in layers
+            name: stack.enter_context(ShardWriter(paths[name], schema(config.collect.attributions, metadata[name])))
+            for name in names
         }
         stack.callback(torch.set_num_threads, threads)
         observed = prefetch(
-            lambda batch: observe_views(observer, layers, listing, config, batch, pace.batch),
+            lambda batch: observe_views(readers, listing, config, batch, pace.batch),
             iter(lambda: list(islice(stream, pace.batch)), []),
             threads=lanes,
             ahead=lanes + 1,
@@ -199,71 +223,93 @@ def collect_shard(
         )
         for rows, lost in observed:
             failures += lost
-            for layer in layers:
-                writers[layer.name].append(rows[layer.name])
+            for name in names:
+                writers[name].append(rows[name])
     failures.sort(key=lambda failure: (failure[0], failure[1].view or 0))
     return next(iter(writers.values())).rows, [failure for _, failure in failures]
 
 
 def observe_views(
-    observer: Observer, layers: Sequence[Layer], listing: Listing, config: Config, batch: Sequence[View], padded: int
+    readers: Sequence[Reader], listing: Listing, config: Config, batch: Sequence[tuple[View, ...]], padded: int
 ) -> tuple[dict[str, dict[str, Any]], list[tuple[int, Failure]]]:
     """The store's columns for a batch of views, layer by layer; and image_id and reason of views that are not finite.
 
-    The pass is made with ``padded`` views, so that the last batch of a shard is computed as all others are.
+    A view of the ``batch`` is given once for each network, in its size. Passes are made with ``padded`` views, so that
+    the last batch of a shard is computed as all others are.
     """
     draws = config.collect.positions_per_image
-    keys = [listing.keys[view.image_id] for view in batch]
+    views = [sizes[0] for sizes in batch]
+    keys = [listing.keys[view.image_id] for view in views]
     places = np.array(
-        [[place(config.seed, key, view.view, draw) for draw in range(draws)] for key, view in zip(keys, batch)]
+        [[place(config.seed, key, view.view, draw) for draw in range(draws)] for key, view in zip(keys, views)]
     )
-    positions = {layer.name: position(places.reshape(-1, 2), layer).reshape(len(batch), draws, 2) for layer in layers}
-    size = observer.network.size
-    pixels = torch.zeros(padded, size, size, 3, dtype=torch.uint8, pin_memory=observer.network.device.type == "cuda")
-    np.stack([view.pixels for view in batch], out=pixels[: len(batch)].numpy())
-    observation = observer.observe(
-        observer.network.from_bytes(pixels),
-        {name: torch.from_numpy(_padded(where, padded)) for name, where in positions.items()},
-        attributions=config.collect.attributions,
-    )
-    count = len(batch)
-    vectors = {("activation", name): values[:count].half().numpy() for name, values in observation.activations.items()}
-    vectors |= {
-        ("attribution", name): values[:count].half().numpy() for name, values in observation.attributions.items()
-    }
-    finite = np.logical_and.reduce([np.isfinite(values).all((1, 2)) for values in vectors.values()])
+    columns: dict[str, dict[str, Any]] = {}
+    for number, reader in enumerate(readers):
+        columns |= _observe(reader, [sizes[number].pixels for sizes in batch], places, config, padded)
+    vectors = [column[kind] for column in columns.values() for kind in ("activation", "attribution") if kind in column]
+    finite = np.logical_and.reduce([np.isfinite(values).all((1, 2)) for values in vectors])
     failures = [
         (view.image_id, Failure(key, view.view, "an activation or attribution is not finite in float16"))
-        for key, view, good in zip(keys, batch, finite)
+        for key, view, good in zip(keys, views, finite)
         if not good
     ]
     chosen: list[int] = np.flatnonzero(finite).tolist()
-    confidence, predicted = observation.logits[:count].softmax(1).max(1)
 
     def repeat(values: Any) -> NDArray[Any]:
         return np.repeat(np.asarray(values)[chosen], draws, axis=0)
 
     shared: dict[str, Any] = {
         "image": [keys[index] for index in chosen for _ in range(draws)],
-        "image_id": repeat([view.image_id for view in batch]),
-        "view": repeat([view.view for view in batch]),
+        "image_id": repeat([view.image_id for view in views]),
+        "view": repeat([view.view for view in views]),
         "draw": np.tile(np.arange(draws), len(chosen)),
-        "box": repeat([view.box for view in batch]),
+        "box": repeat([view.box for view in views]),
         "place_x": places[chosen, :, 0].reshape(-1),
         "place_y": places[chosen, :, 1].reshape(-1),
-        "label": [listing.labels[batch[index].image_id] for index in chosen for _ in range(draws)],
-        "predicted": repeat(predicted.numpy()),
-        "confidence": repeat(confidence.numpy()),
+        "label": [listing.labels[views[index].image_id] for index in chosen for _ in range(draws)],
     }
-    columns: dict[str, dict[str, Any]] = {}
-    for layer in layers:
-        where = positions[layer.name][chosen].reshape(-1, 2)
-        columns[layer.name] = {**shared, "y": where[:, 0], "x": where[:, 1]}
-        for kind in ("activation", "attribution"):
-            if (kind, layer.name) in vectors:
-                values = vectors[kind, layer.name][chosen]
-                columns[layer.name][kind] = values.reshape(-1, values.shape[-1])
-    return columns, failures
+    rows = {
+        name: {
+            **shared,
+            **{
+                key: repeat(values) if values.ndim == 1 else values[chosen].reshape(-1, *values.shape[2:])
+                for key, values in column.items()
+            },
+        }
+        for name, column in columns.items()
+    }
+    return rows, failures
+
+
+def _observe(
+    reader: Reader, pixels: Sequence[NDArray[np.uint8]], places: NDArray[np.float64], config: Config, padded: int
+) -> dict[str, dict[str, NDArray[Any]]]:
+    """What one network says of n views, layer by layer: of each view, (n,), and of each of its draws, (n, draws, …)."""
+    observer, count = reader.observer, len(pixels)
+    draws, size = places.shape[1], observer.network.size
+    positions = {
+        name: position(places.reshape(-1, 2), layer).reshape(count, draws, 2) for name, layer in reader.layers.items()
+    }
+    inputs = torch.zeros(padded, size, size, 3, dtype=torch.uint8, pin_memory=observer.network.device.type == "cuda")
+    np.stack(pixels, out=inputs[:count].numpy())
+    observation = observer.observe(
+        observer.network.from_bytes(inputs),
+        {layer.name: torch.from_numpy(_padded(positions[name], padded)) for name, layer in reader.layers.items()},
+        attributions=config.collect.attributions,
+    )
+    confidence, predicted = observation.logits[:count].softmax(1).max(1)
+    columns: dict[str, dict[str, NDArray[Any]]] = {}
+    for name, layer in reader.layers.items():
+        columns[name] = {
+            "predicted": predicted.numpy(),
+            "confidence": confidence.numpy(),
+            "y": positions[name][..., 0],
+            "x": positions[name][..., 1],
+            "activation": observation.activations[layer.name][:count].half().numpy(),
+        }
+        if layer.name in observation.attributions:
+            columns[name]["attribution"] = observation.attributions[layer.name][:count].half().numpy()
+    return columns
 
 
 def _padded(values: NDArray[Any], length: int) -> NDArray[Any]:

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from atlas.errors import ConfigError
 
@@ -38,6 +47,20 @@ class NetworkConfig(_Section):
         return None if path is None else str(Path(path).expanduser().absolute())
 
 
+def _names(value: Any) -> Any:
+    """YAML reads 7 as a number; as a class it is a name."""
+    if isinstance(value, list | tuple):
+        return tuple(_names(each) for each in value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _pairs(value: Any) -> Any:
+    """One pair of class names, or a list of pairs."""
+    named = _names(value)
+    one = isinstance(named, tuple) and len(named) == 2 and all(isinstance(name, str) for name in named)
+    return (named,) if one else named
+
+
 def _one_or_several(value: Any) -> str | tuple[str, ...]:
     if isinstance(value, str) and value:
         return value
@@ -58,15 +81,7 @@ class ImagesConfig(_Section):
     crops: Annotated[int, Field(ge=1, le=10_000)] = 1
     crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.4, 1.0)
     shuffle: bool = True
-    classes: tuple[str, ...] | None = None
-
-    @field_validator("classes", mode="before")
-    @classmethod
-    def _names(cls, value: Any) -> Any:
-        """YAML reads 7 as a number; as a class it is a name."""
-        if isinstance(value, list | tuple):
-            return tuple(str(name) if isinstance(name, int) and not isinstance(name, bool) else name for name in value)
-        return value
+    classes: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = None
 
     @field_validator("crop_scale")
     @classmethod
@@ -85,26 +100,46 @@ class CollectConfig(_Section):
     batch: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = "auto"
 
 
+Grids = Annotated[tuple[Annotated[int, Field(ge=2, le=1280)], ...], Field(min_length=1)]
+
+
+def _doubling(grids: tuple[int, ...]) -> tuple[int, ...]:
+    if any(fine != 2 * coarse for coarse, fine in pairwise(grids)):
+        raise ValueError("expected grids that double, such as [10, 20, 40]")
+    return grids
+
+
 class LayoutConfig(_Section):
-    backend: Literal["auto", "umap"] = "auto"
+    backend: Literal["auto", "umap", "cuml"] = "auto"
+    axes: Literal["umap", "pca", "classes"] = "umap"
     neighbors: Annotated[int, Field(ge=2, le=500)] = 20
     min_dist: Annotated[float, Field(ge=0, le=1)] = 0.01
     fit_rows: Annotated[int, Field(ge=100)] = 1_000_000
     align: bool = True
+    shared: bool = False
     deterministic: bool = False
+    class_atlas: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_names)] = ()
+    class_pair: Annotated[tuple[tuple[str, str], ...], BeforeValidator(_pairs)] = ()
+    class_rows: Annotated[int, Field(ge=10, le=1_000_000)] = 5_000
+    class_by: Literal["attribution", "predicted"] = "attribution"
+    class_layers: tuple[str, ...] | None = None
+    class_grids: Annotated[Grids, AfterValidator(_doubling)] = (8, 16)
+
+    @field_validator("class_atlas", "class_pair")
+    @classmethod
+    def _once(cls, classes: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(classes)) != len(classes):
+            raise ValueError("expected each once")
+        if any(isinstance(pair, tuple) and pair[0] == pair[1] for pair in classes):
+            raise ValueError("expected two different classes")
+        return classes
 
 
 class CellsConfig(_Section):
-    grids: Annotated[tuple[Annotated[int, Field(ge=2, le=1280)], ...], Field(min_length=1)] = (10, 20, 40)
+    grids: Annotated[Grids, AfterValidator(_doubling)] = (10, 20, 40)
     min_count: Annotated[int, Field(ge=1)] = 8
     exemplars: Annotated[int, Field(ge=1, le=100)] = 6
-
-    @field_validator("grids")
-    @classmethod
-    def _doubling(cls, grids: tuple[int, ...]) -> tuple[int, ...]:
-        if any(fine != 2 * coarse for coarse, fine in pairwise(grids)):
-            raise ValueError("expected grids that double, such as [10, 20, 40]")
-        return grids
+    diverse_exemplars: Annotated[int, Field(ge=0, le=100)] = 3
 
 
 class RenderConfig(_Section):
@@ -220,6 +255,7 @@ class Config(_Section):
     out_options: dict[str, Any] = {}
     seed: Annotated[int, Field(ge=0, le=4_000_000_000)] = 0
     network: NetworkConfig
+    compare: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")], NetworkConfig] = {}
     layers: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
     images: ImagesConfig
     collect: CollectConfig = CollectConfig()
@@ -247,6 +283,45 @@ class Config(_Section):
         if len(set(layers)) != len(layers):
             raise ValueError("expected each layer once")
         return layers
+
+    @model_validator(mode="after")
+    def _agreeing(self) -> Config:
+        layout = self.layout
+        for key, asks in (
+            ("axes: classes", layout.axes == "classes"),
+            ("class_atlas", layout.class_atlas and layout.class_by == "attribution"),
+            ("class_pair", layout.class_pair),
+        ):
+            if asks and not self.collect.attributions:
+                raise ValueError(f"layout.{key} goes by attributions, but collect.attributions is false")
+        for name in self.networks():
+            if name and not self.layers_of(name):
+                raise ValueError(f"compare.{name} is given, but none of the layers is of it, such as LAYER@{name}")
+        unknown = [name for name in self.layers if self.module_of(name)[0] not in self.networks()]
+        if unknown:
+            raise ValueError(
+                f"layers: {unknown[0]} is of the network {self.module_of(unknown[0])[0]!r}, which is not under compare"
+            )
+        if not self.layers_of(""):
+            raise ValueError("layers: none is of network; give one without an @ sign")
+        strangers = [name for name in layout.class_layers or () if name not in self.layers]
+        if strangers:
+            raise ValueError(f"layout.class_layers names {strangers[0]!r}, which is not among the layers")
+        return self
+
+    def module_of(self, layer: str) -> tuple[str, str]:
+        """Which network a layer is of, and its module there: "features.8@old" is features.8 of ``compare.old``, and
+        layers without a sign are of ``network``, whose name here is ""."""
+        module, sign, network = layer.rpartition("@")
+        return (network, module) if sign else ("", layer)
+
+    def networks(self) -> dict[str, NetworkConfig]:
+        """All networks of the run by name, the first under ""."""
+        return {"": self.network, **self.compare}
+
+    def layers_of(self, network: str) -> tuple[str, ...]:
+        """The layers of one of the networks, by their names in the run."""
+        return tuple(layer for layer in self.layers if self.module_of(layer)[0] == network)
 
     def plain(self) -> dict[str, Any]:
         """The configuration as JSON-ready values, defaults written out."""
@@ -342,7 +417,9 @@ def _explain(problem: Any) -> tuple[str, str]:
     """What was given where, and what was expected."""
     location = problem["loc"]
     parts = [str(part) for part in location if not str(part).startswith(("function-", "literal[", "constrained-"))]
-    key = ".".join(parts) or "the file"
+    if not location:  # keys of several sections that do not go together
+        return problem["msg"].removeprefix("Value error, ") + ";", "change one of them."
+    key = ".".join(parts)
     kind, given = problem["type"], problem["input"]
     if kind == "extra_forbidden":
         known = _known_keys(location[:-1])

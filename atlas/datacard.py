@@ -67,9 +67,9 @@ Class names (`classes`, `labels`) and the layer's facts stand as JSON in the met
 
 {_pictures(config, facts[config.layers[0]], pictures, views)}
 
-## Network
+## Network{"s" * bool(config.compare)}
 
-{_network(facts[config.layers[0]])}
+{_networks(config, facts)}
 
 ## Failures
 
@@ -120,14 +120,16 @@ def _front_matter(config: Config, facts: Mapping[str, Any], rows: Mapping[str, i
 
 
 def _title(config: Config, facts: Mapping[str, Any]) -> str:
-    return f"Activations of {facts[config.layers[0]]['network']}"
+    names = [facts[config.layers_of(name)[0]]["network"] for name in config.networks()]
+    return f"Activations of {' and '.join(names)}"
 
 
 def _what(config: Config, facts: Mapping[str, Any], rows: Mapping[str, int]) -> str:
     attributions = " and its attribution to every class" if config.collect.attributions else ""
     version = facts[config.layers[0]]["versions"]["activation-atlas"]
+    networks = f"{1 + len(config.compare)} convolutional networks" if config.compare else "a convolutional network"
     return (
-        f"What {len(config.layers)} layer{'s' * (len(config.layers) > 1)} of a convolutional network said at places of "
+        f"What {len(config.layers)} layer{'s' * (len(config.layers) > 1)} of {networks} said at places of "
         f"pictures: {max(rows.values()):,} rows a layer,\neach with an activation{attributions}. Row *i* of one "
         f"layer is the same place of the same view as row *i* of the next.\nWritten by activation-atlas {version}."
     )
@@ -190,6 +192,15 @@ def _source(source: str) -> str:
         return Path(source).name if Path(source).expanduser().is_absolute() else source
     address = urlsplit(source)
     return address._replace(netloc=address.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def _networks(config: Config, facts: Mapping[str, Any]) -> str:
+    """Each network of the run; of several, the layers that are of it."""
+    told = {name: _network(facts[config.layers_of(name)[0]]) for name in config.networks()}
+    if len(told) == 1:
+        return told[""]
+    listed = {name: ", ".join(f"`{layer}`" for layer in config.layers_of(name)) for name in told}
+    return "\n\n".join(f"{listed[name]}: {text}" for name, text in told.items())
 
 
 def _network(told: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from atlas.maps import COMMON, Map
 from atlas.rundir import RunDirectory
 
 AGAIN = "give the run's command again"
@@ -40,8 +41,8 @@ class Findings:
     suspect: set[Path] = field(default_factory=set)
     markers: dict[str, dict[Path, dict[str, Any]]] = field(default_factory=dict)
     stale: set[str] = field(default_factory=set)
-    layers: tuple[str, ...] = ()
-    align: bool = True
+    frames: tuple[str, ...] = ()
+    maps: tuple[Map, ...] = ()
     files: int = 0
     bytes: int = 0
 
@@ -60,20 +61,22 @@ class Findings:
     def with_it(self, stage: str, path: Path) -> list[Path]:
         """What must be deleted for ``path`` to be made again rightly: itself, and the markers of what was made from it.
 
-        A layout that is fitted again is another one, so the layers that were aligned to it and the common box go too.
-        All other work gives equal bytes when it is done again.
+        A layout that is fitted again is another one, so what was placed in it and the common box go too, and all layers
+        where it is what they start from. All other work gives equal bytes when it is done again.
         """
         delete = [path]
-        if stage != "layout" or path.name == "box.json" or path.suffix == ".parquet":
+        if stage != "layout" or path.name == "box.json" or path.suffix == ".parquet" or path.name.startswith("class-"):
             return [one for one in delete if one.exists()]
         folder = self.run.folder(stage)
         name = path.name.removeprefix("fit-")
-        layer = next(
-            (layer for layer in sorted(self.layers, key=len, reverse=True) if name.startswith(f"{layer}.")), None
-        )
-        later = self.layers[self.layers.index(layer) + 1 :] if layer and self.align else ()
-        delete += [folder / f"fit-{one}.json" for one in ([layer, *later] if layer else later)]
-        delete.append(folder / "box.json")
+        if name.startswith(f"{COMMON}."):
+            delete.append(folder / f"{COMMON}.json")
+            again = self.frames
+        else:
+            again = tuple(frame for frame in self.frames if name.startswith((f"{frame}.", f"place-{frame}-")))[-1:]
+        for one in again:
+            delete += [folder / f"fit-{one}.json", *sorted(folder.glob(f"place-{one}-*.json"))]
+        delete += [*sorted(folder.glob("index-*.json")), folder / "box.json"]
         return [one for one in dict.fromkeys(delete) if one.exists()]
 
 

@@ -1,6 +1,6 @@
 """UMAP's optimisation in two dimensions: neighbours attract, strangers repel (McInnes et al. 2018).
 
-The forces, the schedule and the rate are UMAP's; what differs is how they are worked out, which is where the time goes:
+The forces and the schedule are UMAP's; what differs is how they are worked out, which is where the time goes:
 
 - Both forces depend on the squared distance alone. They are read from a table, by the leading bits of the distance, in
   place of a power for each pair.
@@ -37,12 +37,22 @@ _ORDER = 1024
 
 
 def embed(
-    graph: scipy.sparse.spmatrix, start: Float32, *, a: float, b: float, epochs: int, seed: int, threads: int
+    graph: scipy.sparse.spmatrix,
+    start: Float32,
+    *,
+    a: float,
+    b: float,
+    epochs: int,
+    seed: int,
+    threads: int,
+    rate: float = 1.0,
+    fading: float = 3.0,
 ) -> Float32:
     """The map (n, 2) that the weighted ``graph`` (n, n), symmetric, settles into from ``start`` (n, 2) in ``epochs``.
 
-    ``a`` and ``b`` shape the forces, as in UMAP. With one thread, equal arguments give equal maps; several threads move
-    rows that another is just looking at.
+    ``a`` and ``b`` shape the forces, as in UMAP. Moves shrink from ``rate`` to 0, with the power ``fading`` of the time
+    that is left: with UMAP's own power, 1, the map is still shaking when it stops. With one thread, equal arguments
+    give equal maps; several threads move rows that another is just looking at.
     """
     order = _z_order(start)
     sorted_graph = graph.tocsr()
@@ -61,7 +71,7 @@ def embed(
             strangers = points[shuffled]
             _move(
                 points, strangers, sorted_graph.indptr, sorted_graph.indices, share, attraction, repulsion,
-                np.float32(1 - epoch / epochs), epoch, generator.integers(0, len(points), threads),
+                np.float32(rate * (1 - epoch / epochs) ** fading), epoch, generator.integers(0, len(points), threads),
             )  # fmt: skip
     finally:
         numba.set_num_threads(before)

@@ -23,6 +23,9 @@ TOP_CLASSES = 10
 QUANTILES = 101
 
 _COUNTED = pa.list_(pa.struct([("class", pa.int32()), ("count", pa.int64())]))
+_ROWS = pa.list_(
+    pa.struct([("image_id", pa.int64()), ("view", pa.int32()), ("draw", pa.int16()), ("cosine", pa.float32())])
+)
 SCHEMA = pa.schema(
     [
         pa.field("grid", pa.int32(), nullable=False),
@@ -36,15 +39,8 @@ SCHEMA = pa.schema(
         pa.field("attribution", pa.list_(pa.float32())),
         pa.field("predicted", _COUNTED, nullable=False),
         pa.field("labels", _COUNTED, nullable=False),
-        pa.field(
-            "exemplars",
-            pa.list_(
-                pa.struct(
-                    [("image_id", pa.int64()), ("view", pa.int32()), ("draw", pa.int16()), ("cosine", pa.float32())]
-                )
-            ),
-            nullable=False,
-        ),
+        pa.field("exemplars", _ROWS, nullable=False),
+        pa.field("diverse_exemplars", _ROWS, nullable=False),
     ]
 )
 
@@ -87,10 +83,13 @@ def build_cells(
     grids: Sequence[int],
     exemplars: int,
     attributions: bool,
+    diverse: int = 0,
 ) -> pa.Table:
-    """The cells of one layer at every grid, sorted by grid, row and col; see SCHEMA.
+    """The cells of one map at every grid, sorted by grid, row and col; see SCHEMA.
 
-    ``u``, ``v``: the layout (n,), NaN where dropped, in the order of the rows of ``shards``.
+    ``u``, ``v``: the layout (n,), NaN where dropped, in the order of the rows of ``shards``. ``exemplars``: how many of
+    the members nearest to the mean are kept; ``diverse``: how many more, that lie far from each other in the cell. No
+    picture is shown twice in a cell.
     """
     finest = _sum_finest(shards, u, v, grids[-1], attributions)
     levels = [finest]
@@ -98,7 +97,10 @@ def build_cells(
         levels.insert(0, _halve(levels[0], grid))
     facts = _read_facts(shards)
     cosines, norms = _cosines(shards, levels)
-    tables = [_table(level, cosines[number], norms, facts, exemplars) for number, level in enumerate(levels)]
+    places = np.stack([u, v], axis=1).astype(np.float32)
+    tables = [
+        _table(level, cosines[number], norms, facts, places, exemplars, diverse) for number, level in enumerate(levels)
+    ]
     return pa.concat_tables(tables)
 
 
@@ -184,9 +186,12 @@ def _table(
     cosines: NDArray[np.float32],
     norms: NDArray[np.float32],
     facts: dict[str, NDArray[Any]],
+    places: NDArray[np.float32],
     exemplars: int,
+    diverse: int,
 ) -> pa.Table:
-    columns: dict[str, list[Any]] = {name: [] for name in ("norm", "cosines", "predicted", "labels", "exemplars")}
+    names = ("norm", "cosines", "predicted", "labels", "exemplars", "diverse_exemplars")
+    columns: dict[str, list[Any]] = {name: [] for name in names}
     # Rows sorted by cell and, inside it, by falling cosine; ties go by row number, so the order is always the same.
     order = np.lexsort((np.arange(len(cosines)), -cosines, level.member))
     order = order[level.member[order] >= 0]
@@ -197,7 +202,10 @@ def _table(
         columns["cosines"].append(np.quantile(cosines[members], np.linspace(0, 1, QUANTILES)).astype(np.float32))
         columns["predicted"].append(_top(facts["predicted"][members]))
         columns["labels"].append(_top(facts["label"][members][facts["label"][members] >= 0]))
-        columns["exemplars"].append(_exemplars(members, cosines, facts, exemplars))
+        nearest = _nearest(members, facts["image_id"], exemplars)
+        others = _apart(members, nearest, facts["image_id"], places, diverse)
+        columns["exemplars"].append(_rows(nearest, cosines, facts))
+        columns["diverse_exemplars"].append(_rows(others, cosines, facts))
     count = np.maximum(level.count, 1)[:, None]
     mean = level.vectors / count
     spread = np.einsum("nc,nc->n", level.units / count, unit_rows(mean))
@@ -228,25 +236,45 @@ def _top(classes: NDArray[np.integer]) -> list[dict[str, int]]:
     return [{"class": int(names[index]), "count": int(counts[index])} for index in best]
 
 
-def _exemplars(
-    members: NDArray[np.int64], cosines: NDArray[np.float32], facts: dict[str, NDArray[Any]], limit: int
-) -> list[dict[str, Any]]:
+def _nearest(members: NDArray[np.int64], images: NDArray[np.integer], limit: int) -> list[int]:
     """The members nearest to the mean, at most one an image; ``members`` come sorted by falling cosine."""
-    chosen: list[dict[str, Any]] = []
-    seen: set[int] = set()
-    for member in members:
-        image = int(facts["image_id"][member])
-        if image in seen:
-            continue
-        seen.add(image)
-        chosen.append(
-            {
-                "image_id": image,
-                "view": int(facts["view"][member]),
-                "draw": int(facts["draw"][member]),
-                "cosine": float(cosines[member]),
-            }
-        )
+    chosen: dict[int, int] = {}
+    for member in members.tolist():
+        chosen.setdefault(int(images[member]), member)
         if len(chosen) == limit:
             break
-    return chosen
+    return list(chosen.values())
+
+
+def _apart(
+    members: NDArray[np.int64],
+    chosen: list[int],
+    images: NDArray[np.integer],
+    places: NDArray[np.float32],
+    limit: int,
+) -> list[int]:
+    """Members that show how much a cell holds: each time the one that lies farthest on the map from the nearest member
+    and from those taken before (Gonzalez 1985), of a picture that is not yet shown."""
+    shown = images[chosen].tolist()
+    rest = members[~np.isin(images[members], shown)]
+    farthest = np.full(len(rest), np.inf)
+    found: list[int] = []
+    last = chosen[0]
+    while len(rest) and len(found) < limit:
+        farthest = np.minimum(farthest, np.linalg.norm(places[rest] - places[last], axis=1))
+        last = int(rest[farthest.argmax()])
+        found.append(last)
+        kept = images[rest] != images[last]
+        rest, farthest = rest[kept], farthest[kept]
+    return found
+
+
+def _rows(members: list[int], cosines: NDArray[np.float32], facts: dict[str, NDArray[Any]]) -> list[dict[str, Any]]:
+    """The keys and cosines of ``members``, as they stand in a cell."""
+    return [
+        {
+            **{name: int(facts[name][member]) for name in ("image_id", "view", "draw")},
+            "cosine": float(cosines[member]),
+        }
+        for member in members
+    ]

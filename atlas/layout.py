@@ -1,14 +1,14 @@
 """The map: activations → two coordinates a row, by UMAP over a FAISS kNN graph (McInnes et al. 2018).
 
-Rows line up across layers, so a layer starts from the coordinates of the layer before it and is then turned, mirrored
-and scaled onto them (Procrustes): the same place of the same view stays in the same part of the map. All layers share
-one box.
+Rows line up across layers, so all layers start from one common layout and are then turned, mirrored and scaled onto it
+(Procrustes): the same place of the same view stays in the same part of the map. All layers share one box.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import faiss
 import numpy as np
@@ -18,7 +18,8 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import curve_fit
 
 from atlas.config import LayoutConfig
-from atlas.neighbors import build_index, knn_graph
+from atlas.gpu import embed_on_gpu, nearest_on_gpu, searches_gpu, uses_gpu
+from atlas.neighbors import build_index, knn_graph, unit_rows
 from atlas.placing import QUANTILES, nearness_quantiles
 
 Float32 = NDArray[np.float32]
@@ -28,14 +29,16 @@ Float64 = NDArray[np.float64]
 _START_SPAN = 10.0
 # UMAP's own numbers of epochs.
 _MANY_ROWS, _FEW_EPOCHS, _MANY_EPOCHS = 10_000, 200, 500
+# The first rate of the moves that settle a map in the end (UMAP's own begin with 1).
+_GENTLY = 0.02
 # A row is an outlier when it lies this many widths of the inner 99 % outside of it.
 _OUTLIER_WIDTHS = 0.25
 # Empty bands of the map are narrowed to this share of it.
 _WIDEST_GAP = 0.02
 
 # Why a row is not on the map; 0: it is.
-ZERO, OUTLIER = "no activation", "outlier"
-REASONS: tuple[str | None, ...] = (None, ZERO, OUTLIER)
+ZERO, OUTLIER, OTHER = "no activation", "outlier", "other class"
+REASONS: tuple[str | None, ...] = (None, ZERO, OUTLIER, OTHER)
 
 SCHEMA = pa.schema(
     [
@@ -72,8 +75,21 @@ class Fit:
     nearness: Float32
 
 
-def fit_layout(rows: Float32, config: LayoutConfig, *, seed: int, threads: int, previous: Float32 | None = None) -> Fit:
-    """Lay out unit ``rows`` (n, kept). ``previous``: coordinates (n, 2) of the layer before, NaN where dropped."""
+def fit_layout(
+    rows: Float32,
+    config: LayoutConfig,
+    *,
+    seed: int,
+    threads: int,
+    common: Float32 | None = None,
+    traits: Float32 | None = None,
+    line: bool = False,
+) -> Fit:
+    """Lay out unit ``rows`` (n, kept). ``common``: where all layers start from (n, 2), NaN where it has no place.
+
+    ``traits``: unit rows (n, kept) by which the rows are laid out in place of themselves; new points are still placed
+    by the rows. ``line``: in one dimension, the second coordinate is 0.
+    """
     dropped = np.zeros(len(rows), np.int8)
     dead = ~rows.any(1)
     dropped[dead] = REASONS.index(ZERO)
@@ -84,60 +100,132 @@ def fit_layout(rows: Float32, config: LayoutConfig, *, seed: int, threads: int, 
     coordinates = np.full((len(rows), 2), np.nan, np.float32)
     if not len(alive):
         return Fit(coordinates, dropped, index, alive, np.zeros(QUANTILES, np.float32))
-    start = _start(living, None if previous is None else previous[alive], np.random.default_rng(seed))
-    neighbors = min(config.neighbors, len(living) - 1)
-    nearness = np.zeros(QUANTILES, np.float32)
-    if neighbors >= 2:
-        indices, distances = knn_graph(index, living, neighbors)
-        nearness = nearness_quantiles(1 - distances[:, 1:])
-        start = _umap(living, indices, distances, start, config, seed=seed, threads=threads)
-    coordinates[alive] = start
+    if common is not None and not np.isfinite(common[alive]).any():
+        common = None
+    on_gpu = uses_gpu(config.backend, deterministic=config.deterministic)
+    search = nearest_on_gpu if on_gpu and searches_gpu() else None
+    own = knn_graph(index, living, config.neighbors, search)
+    searched, graph = living, own
+    if traits is not None:
+        searched = traits[alive]
+        by_traits = index if search else build_index(searched, threads=1 if config.deterministic else threads)
+        graph = knn_graph(by_traits, searched, config.neighbors, search)
+    if config.axes == "pca":
+        coordinates[alive] = principal_axes(searched)
+    else:
+        generator = np.random.default_rng(seed)
+        start = _scaled(principal_axes(searched) if common is None else _completed(common[alive], generator), generator)
+        if line:
+            start[:, 1] = 0
+        if graph[0].shape[1] >= 2:
+            settle = _Settling(searched, *graph, config, seed=seed, threads=threads, on_gpu=on_gpu and not line)
+            if common is None:
+                start = _scaled(settle(start), generator)
+            start = settle(start, gently=True)
+        coordinates[alive] = start
     outside = _outliers(coordinates)
     dropped[outside] = REASONS.index(OUTLIER)
     coordinates[outside] = np.nan
-    if previous is not None:
-        coordinates = align(coordinates, previous)
+    if common is not None:
+        coordinates = align(coordinates, common)
+    nearness = nearness_quantiles(1 - own[1][:, 1:])
     return Fit(coordinates, dropped, index, alive, nearness)
 
 
-def _start(rows: Float32, previous: Float32 | None, generator: np.random.Generator) -> Float32:
-    if previous is None or not np.isfinite(previous).any():
-        centred = rows - rows.mean(0)
-        # The two widest directions of the rows themselves (a PCA start keeps the map's large shape).
-        _, vectors = np.linalg.eigh(centred.T @ centred)
-        widest = (centred @ vectors[:, ::-1][:, :2]).astype(np.float32)
-        start = np.zeros((len(rows), 2), np.float32)
-        start[:, : widest.shape[1]] = widest  # rows of one channel have one direction only
-    else:
-        start = previous.copy()
-        missing = ~np.isfinite(start).all(1)
-        start[missing] = generator.choice(start[~missing], int(missing.sum()))
+def principal_axes(rows: Float32) -> Float32:
+    """The two widest directions of ``rows`` (n, kept), centred: float32 (n, 2). Signs are fixed."""
+    centred = rows - rows.mean(0)
+    _, vectors = np.linalg.eigh(centred.T @ centred)
+    widest = vectors[:, ::-1][:, :2]
+    widest = widest * np.where(widest[np.abs(widest).argmax(0), range(widest.shape[1])] < 0, -1, 1)
+    axes = np.zeros((len(rows), 2), np.float32)
+    axes[:, : widest.shape[1]] = centred @ widest  # rows of one channel have one direction only
+    return axes
+
+
+def _completed(common: Float32, generator: np.random.Generator) -> Float32:
+    """``common`` (n, 2), and for rows that have no place there, that of any other row."""
+    start = common.copy()
+    missing = ~np.isfinite(start).all(1)
+    start[missing] = generator.choice(start[~missing], int(missing.sum()))
+    return start
+
+
+def _scaled(start: Float32, generator: np.random.Generator) -> Float32:
+    """``start`` at UMAP's own scale, with a little noise, without which equal rows would never part."""
     start = start - start.mean(0)
-    start *= _START_SPAN / max(float(np.abs(start).max()), 1e-12)
+    start = start * (_START_SPAN / max(float(np.abs(start).max()), 1e-12))
     return (start + generator.normal(scale=1e-3, size=start.shape)).astype(np.float32)
 
 
-def _umap(
-    rows: Float32,
-    indices: NDArray[np.int32],
-    distances: Float32,
-    start: Float32,
-    config: LayoutConfig,
-    *,
-    seed: int,
-    threads: int,
-) -> Float32:
-    """Coordinates (n, 2) of unit ``rows`` (n, kept) whose kNN graph, (n, neighbors) each, is given."""
-    from umap.umap_ import fuzzy_simplicial_set  # seconds of compiling: only where it is used
+class _Settling:
+    """Lets rows settle into a map: unit ``rows`` (n, kept) whose kNN graph, (n, neighbors) each, is given."""
 
-    from atlas.forces import embed
+    def __init__(
+        self,
+        rows: Float32,
+        indices: NDArray[np.int32],
+        distances: Float32,
+        config: LayoutConfig,
+        *,
+        seed: int,
+        threads: int,
+        on_gpu: bool,
+    ) -> None:
+        self._rows, self._neighbors = rows, (indices, distances)
+        self._a, self._b = _curve(config.min_dist)
+        self._seed, self._threads = seed, 1 if config.deterministic else threads
+        self._graph = None
+        if not on_gpu:
+            from umap.umap_ import fuzzy_simplicial_set  # seconds of compiling: only where it is used
 
-    state = np.random.RandomState(seed)
-    neighbors = indices.shape[1]
-    graph, _, _ = fuzzy_simplicial_set(rows, neighbors, state, "cosine", knn_indices=indices, knn_dists=distances)
-    a, b = _curve(config.min_dist)
-    epochs = _FEW_EPOCHS if len(rows) > _MANY_ROWS else _MANY_EPOCHS
-    return embed(graph, start, a=a, b=b, epochs=epochs, seed=seed, threads=1 if config.deterministic else threads)
+            state = np.random.RandomState(seed)
+            self._graph, _, _ = fuzzy_simplicial_set(
+                rows, indices.shape[1], state, "cosine", knn_indices=indices, knn_dists=distances
+            )
+
+    def __call__(self, start: Float32, *, gently: bool = False) -> Float32:
+        """Coordinates (n, 2) from ``start`` (n, 2). ``gently``: with small moves, which keep its large shape."""
+        epochs = _FEW_EPOCHS if gently or len(start) > _MANY_ROWS else _MANY_EPOCHS
+        shape: dict[str, Any] = {"a": self._a, "b": self._b, "epochs": epochs, "seed": self._seed}
+        if gently:
+            shape |= {"rate": _GENTLY, "fading": 1.0}
+        if self._graph is None:
+            return embed_on_gpu(self._rows, *self._neighbors, start, **shape)
+        from atlas.forces import embed
+
+        return embed(self._graph, start, **shape, threads=self._threads)
+
+
+def common_start(parts: Sequence[Float32], config: LayoutConfig, *, seed: int, threads: int) -> Float32:
+    """Where several layers start from, float32 (n, 2): one layout by the mean of their cosines, NaN for rows that have
+    no activation. ``parts``: for each layer unit rows (n, kept).
+
+    Layers that settle gently from here stay near each other: from one to the next the median row moves half as far as
+    between layers that are laid out by themselves (scripts/benchmarks.md).
+    """
+    rows = joined(parts)
+    alive = np.flatnonzero(rows.any(1))
+    coordinates = np.full((len(rows), 2), np.nan, np.float32)
+    if not len(alive):
+        return coordinates
+    living = rows[alive]
+    start = principal_axes(living)
+    if config.axes != "pca" and len(living) > 3:
+        threads = 1 if config.deterministic else threads
+        on_gpu = uses_gpu(config.backend, deterministic=config.deterministic)
+        search = nearest_on_gpu if on_gpu and searches_gpu() else None
+        graph = knn_graph(build_index(living, threads=threads), living, config.neighbors, search)
+        settle = _Settling(living, *graph, config, seed=seed, threads=threads, on_gpu=on_gpu)
+        start = settle(_scaled(start, np.random.default_rng(seed)))
+    coordinates[alive] = start
+    return coordinates
+
+
+def joined(parts: Sequence[Float32]) -> Float32:
+    """Unit rows of several layers side by side, each layer with the same weight: their cosine is the mean of the
+    layers' cosines."""
+    return parts[0] if len(parts) == 1 else unit_rows(np.concatenate(parts, axis=1))
 
 
 def _curve(min_dist: float, spread: float = 1.0) -> tuple[float, float]:

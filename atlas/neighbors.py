@@ -5,6 +5,7 @@ Rows are scaled to unit length, so that the inner product is the cosine; FAISS's
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import faiss
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
+Search = Callable[[Float32, Float32, int], tuple[NDArray[np.int64], Float32]]
 
 # Below this many rows exact search is quicker than building a graph index, and it is reproducible.
 EXACT_ROWS = 30_000
@@ -57,12 +59,17 @@ def nearest(index: faiss.Index, queries: Float32, count: int) -> tuple[NDArray[n
     return rows, cosines
 
 
-def knn_graph(index: faiss.Index, rows: Float32, neighbors: int) -> tuple[NDArray[np.int32], Float32]:
-    """The kNN graph of the indexed unit ``rows``: indices and cosine distances, each (n, neighbors), nearest first.
+def knn_graph(
+    index: faiss.Index, rows: Float32, neighbors: int, search: Search | None = None
+) -> tuple[NDArray[np.int32], Float32]:
+    """The kNN graph of the indexed unit ``rows``: indices and cosine distances, each (n, neighbors), nearest first;
+    fewer columns where there are not that many other rows.
 
     Each row stands in its own column 0, even among exact duplicates: UMAP takes column 0 for the point itself.
+    ``search``: what finds neighbours in place of the index, given rows, queries and their number.
     """
-    found, cosines = nearest(index, rows, neighbors)
+    neighbors = min(neighbors, max(len(rows) - 1, 1))
+    found, cosines = search(rows, rows, neighbors) if search else nearest(index, rows, neighbors)
     own = np.arange(len(rows))
     # Where the row is not among its own neighbours (duplicates, or an approximate search), it takes the last place.
     place = np.where((found == own[:, None]).any(1), (found == own[:, None]).argmax(1), neighbors - 1)

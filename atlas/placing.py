@@ -36,7 +36,10 @@ class Placed:
 
 
 def nearness_quantiles(cosines: Float32) -> Float32:
-    """Quantiles (101,) of the mean cosine of rows to their nearest others, given nearest first (n, neighbors)."""
+    """Quantiles (101,) of the mean cosine of rows to their nearest others, given nearest first (n, neighbors); zeros
+    where there are none."""
+    if not cosines.size:
+        return np.zeros(QUANTILES, np.float32)
     mean = cosines[:, :NEIGHBORS].mean(1)
     return np.quantile(mean, np.linspace(0, 1, QUANTILES)).astype(np.float32)
 

@@ -45,12 +45,19 @@ class Projection:
             return cls(saved["components"], float(saved["energy"]))
 
 
-def read_moments(shards: Sequence[Path], channels: int) -> Moments:
-    """The moments of a layer in one pass over its shards."""
-    moments = Moments.empty(channels)
-    for block in iterate(shards, ["activation"]):
-        moments.add(block["activation"])
+def read_moments(shards: Sequence[Path], width: int, column: str = "activation") -> Moments:
+    """The moments of a layer's activations, or of another ``column`` of vectors (n, width), in one pass."""
+    moments = Moments.empty(width)
+    for block in iterate(shards, [column]):
+        moments.add(block[column])
     return moments
+
+
+def widest(moments: Moments, most: int) -> Projection:
+    """The ``most`` directions of the second moment that hold most energy."""
+    values, vectors = np.linalg.eigh(moments.second_moment)
+    kept = np.ascontiguousarray(vectors[:, ::-1][:, :most], dtype=np.float32)
+    return Projection(kept, float(values[::-1][:most].sum() / max(values.sum(), 1e-30)))
 
 
 def fit_projection(moments: Moments) -> Projection:
@@ -71,11 +78,16 @@ def fit_projection(moments: Moments) -> Projection:
     return Projection(np.ascontiguousarray(vectors[:, :kept], dtype=np.float32), float(held[kept - 1]))
 
 
-def project(shards: Sequence[Path], projection: Projection, chosen: NDArray[np.int64] | None = None) -> Float32:
+def project(
+    shards: Sequence[Path],
+    projection: Projection,
+    chosen: NDArray[np.int64] | None = None,
+    column: str = "activation",
+) -> Float32:
     """Unit rows (n, kept) of a whole layer, or of ``chosen`` rows, ascending; rows without activation are zeros."""
     blocks, start = [], 0
-    for block in iterate(shards, ["activation"]):
-        activations = block["activation"]
+    for block in iterate(shards, [column]):
+        activations = block[column]
         if chosen is not None:
             first, last = np.searchsorted(chosen, (start, start + len(activations)))
             activations, start = activations[chosen[first:last] - start], start + len(activations)

@@ -18,13 +18,19 @@ _SAME = 1e-6
 
 
 def quality(
-    blocks: Blocks, coordinates: Float32, *, neighbors: int = 15, sample: int = 1000, seed: int = 0
+    blocks: Blocks,
+    coordinates: Float32,
+    *,
+    neighbors: int = 15,
+    sample: int = 1000,
+    seed: int = 0,
+    among: NDArray[np.bool_] | None = None,
 ) -> dict[str, float]:
     """Trustworthiness (Venna & Kaski 2001) and neighbour recall of a map, over ``sample`` rows against all kept rows.
 
     ``blocks()`` gives the activations in order, block by block, each (b, channels); it is called twice, and one block
-    is held at a time. ``coordinates``: (n, 2), NaN where dropped. Near is by cosine in the full space, by distance in
-    the map.
+    is held at a time. ``coordinates``: (n, 2), NaN where dropped. ``among``: rows (n,) of which the sample is taken; it
+    is held against all. Near is by cosine in the full space, by distance in the map.
     """
     kept = np.asarray(np.isfinite(coordinates).all(axis=1))
     rows = np.flatnonzero(kept)
@@ -32,7 +38,8 @@ def quality(
     if k < 1:
         return {"trustworthiness": 1.0, "recall": 1.0}
     points = np.ascontiguousarray(coordinates[rows], dtype=np.float32)
-    chosen = np.random.default_rng(seed).choice(len(rows), min(sample, len(rows)), replace=False)
+    candidates = np.arange(len(rows)) if among is None else np.flatnonzero(among[rows])
+    chosen = np.random.default_rng(seed).choice(candidates, min(sample, len(candidates)), replace=False)
     index = faiss.IndexFlatL2(2)
     index.add(points)
     _, found = index.search(points[chosen], k + 1)

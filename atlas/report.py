@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atlas.config import Config
+from atlas.maps import maps_of
 from atlas.rundir import RunDirectory
 from atlas.store import to_numpy
 
@@ -19,20 +20,13 @@ def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
     """The report of a run whose icons are drawn; see DESIGN for the keys. Shares are in [0, 1]."""
     failures = json.loads(run.failures.with_suffix(".json").read_text(encoding="utf-8"))
     collected = run.read_manifest().get("stages", {}).get("collect", {})
-    box = json.loads((run.folder("layout") / "box.json").read_text(encoding="utf-8"))["layers"]
     layers: dict[str, Any] = {}
-    for layer in config.layers:
-        layers[layer] = {
-            "layout": {
-                "trustworthiness": box[layer]["trustworthiness"],
-                "recall": box[layer]["recall"],
-                "dropped_share": box[layer]["dropped_share"],
-                "dropped": box[layer]["dropped"],
-                "alignment": box[layer]["alignment"],
-                "alignment_independent": box[layer]["alignment_independent"],
-            },
-            "cells": {str(grid): _cells(run, layer, grid, config) for grid in config.cells.grids},
-            "icons": {str(grid): _icons(run, layer, grid) for grid in config.cells.grids},
+    for each in maps_of(config):
+        marker = run.folder("layout") / (f"class-{each.name}.json" if each.classes else "box.json")
+        layers[each.name] = {
+            "layout": json.loads(marker.read_text(encoding="utf-8"))["layers"][each.name],
+            "cells": {str(grid): _cells(run, each.name, grid, config) for grid in each.grids},
+            "icons": {str(grid): _icons(run, each.name, grid) for grid in each.grids},
         }
     return {
         "collect": {

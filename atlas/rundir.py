@@ -74,6 +74,10 @@ class RunDirectory:
         """The fitted rows' coordinates before the box, and what placing among them needs."""
         return self.path / "layout" / f"{layer}.coordinates.npz"
 
+    def alone(self, layer: str) -> Path:
+        """Coordinates of some of the layer's rows, laid out by themselves: what its alignment is compared with."""
+        return self.path / "layout" / f"{layer}.alone.npz"
+
     def index(self, layer: str) -> Path:
         return self.path / "layout" / f"{layer}.faiss"
 
@@ -119,6 +123,12 @@ class RunDirectory:
                 f"{self.path} is no run directory: it has no run.json. Expected the folder that atlas.run wrote."
             )
         return Config.from_plain(manifest["config"])
+
+    def network_facts(self, name: str = "") -> dict[str, Any]:
+        """What run.json knows of one of the run's networks, the first by default: its name, sha256, folded norms."""
+        manifest = self.read_manifest()
+        facts: dict[str, Any] = manifest["compare"][name] if name else manifest["network"]
+        return facts
 
     def stage_key(self, stage: str) -> str:
         """The key that the stage's folder belongs to. Raises AtlasError when the stage has not been claimed."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,17 @@ from numpy.typing import NDArray
 
 from atlas.config import Config
 from atlas.errors import AtlasError
-from atlas.images import PictureError, decode_png, encode_png, open_picture
+from atlas.images import decode_png
+from atlas.maps import Map, maps_of
+from atlas.patches import write_nearest
 from atlas.report import read_icons
 from atlas.rundir import RunDirectory, atomic, digest_file, digest_values, write_json
 from atlas.sources import Listing, name_of
-from atlas.store import iterate, read_metadata, to_numpy
+from atlas.store import read_metadata, to_numpy
 from atlas.tiles import Icons, TileFormat, write_combined_pyramid, write_grid_pyramid
 from atlas.versions import versions
-from atlas.views import Box, backdrop, cut_view
 
-FORMAT = 1
+FORMAT = 2
 TOP_CLASSES = 5
 _TILE = 640
 
@@ -50,10 +50,16 @@ def icon_source(run: RunDirectory, layer: str, grid: int) -> Icons:
     return icon
 
 
-def write_combined(run: RunDirectory, config: Config, layer: str) -> list[Path]:
+def write_patches(run: RunDirectory, config: Config, listing: Listing, each: Map, grid: int) -> tuple[list[Path], int]:
+    """The pyramid of nearest real patches; returns its files, and how many patches could not be cut again."""
+    pyramid, failed = write_nearest(run, config, listing, each, grid, tile_format(config))
+    return _pyramid_files(pyramid), failed
+
+
+def write_combined(run: RunDirectory, config: Config, each: Map) -> list[Path]:
     """The pyramid whose zoom levels each show their own cells; returns its files."""
-    sources = {grid: icon_source(run, layer, grid) for grid in config.cells.grids}
-    pyramid = run.folder("publish") / layer / "atlas.dzi"
+    sources = {grid: icon_source(run, each.name, grid) for grid in each.grids}
+    pyramid = run.folder("publish") / each.name / "atlas.dzi"
     write_combined_pyramid(pyramid, sources, form=tile_format(config))
     return _pyramid_files(pyramid)
 
@@ -63,11 +69,11 @@ def _pyramid_files(pyramid: Path) -> list[Path]:
     return [pyramid, *sorted(tiles)]
 
 
-def write_grid(run: RunDirectory, config: Config, layer: str, grid: int) -> list[Path]:
+def write_grid(run: RunDirectory, config: Config, each: Map, grid: int) -> list[Path]:
     """One grid alone: its pyramid of icons, and cells.json; returns the files."""
-    folder = run.site_grid(layer, grid)
-    write_grid_pyramid(folder / "icons.dzi", icon_source(run, layer, grid), grid=grid, form=tile_format(config))
-    facts = cell_facts(run, config, layer, grid)
+    folder = run.site_grid(each.name, grid)
+    write_grid_pyramid(folder / "icons.dzi", icon_source(run, each.name, grid), grid=grid, form=tile_format(config))
+    facts = cell_facts(run, config, each.name, grid)
     with atomic(folder / "cells.json") as temporary:
         temporary.write_text(json.dumps(facts, separators=(",", ":")), encoding="utf-8")
     return [folder / "cells.json", *_pyramid_files(folder / "icons.dzi")]
@@ -110,68 +116,6 @@ def _top_classes(table: Any, config: Config) -> tuple[list[list[int]], list[list
     return best.tolist(), np.round(values, 5).tolist()
 
 
-def write_patches(run: RunDirectory, config: Config, listing: Listing, layer: str, grid: int) -> tuple[list[Path], int]:
-    """A pyramid like the icons', whose cells show their nearest real patch; returns its files, and how many patches
-    could not be cut again."""
-    table = pq.read_table(
-        run.cells(layer),
-        columns=["row", "col", "exemplars"],
-        filters=[("grid", "=", grid), ("count", ">=", config.cells.min_count)],
-    )
-    nearest = {
-        (cell["row"], cell["col"]): tuple(cell["exemplars"][0][name] for name in ("image_id", "view", "draw"))
-        for cell in table.to_pylist()
-    }
-    patches: dict[tuple[int, int, int], bytes] = {}
-    failed = 0
-    wanted = _rows_of(run, layer, set(nearest.values()))
-    metadata = read_metadata(run.shards(layer)[0])
-    for image_id, rows in wanted:
-        try:
-            picture = open_picture(listing.read(image_id))
-        except PictureError:
-            failed += len(rows)
-            continue
-        for view, draw, box, x, y in rows:
-            ground = backdrop(config.seed, listing.keys[image_id], view)
-            cut = cut_view(picture, patch_box(box, x, y, metadata), config.render.size, ground)
-            patches[image_id, view, draw] = encode_png(cut, level=1)
-
-    def patch(row: int, col: int) -> Pixels | None:
-        data = patches.get(nearest.get((row, col), (-1, -1, -1)))
-        return None if data is None else decode_png(data)
-
-    pyramid = run.site_grid(layer, grid) / "patches.dzi"
-    write_grid_pyramid(pyramid, patch, grid=grid, form=tile_format(config))
-    return _pyramid_files(pyramid), failed
-
-
-def patch_box(box: Box, x: int, y: int, metadata: dict[str, Any]) -> Box:
-    """The part of the source picture that position (y, x) sees: its effective receptive field, kept inside the view."""
-    height, width = metadata["map_size"]
-    share = min(1.0, metadata["effective_receptive_field"] / metadata["input_size"])
-    x0, y0, x1, _ = box
-    side = x1 - x0
-    left = min(max((x + 0.5) / width - share / 2, 0), 1 - share)
-    top = min(max((y + 0.5) / height - share / 2, 0), 1 - share)
-    return (x0 + left * side, y0 + top * side, x0 + (left + share) * side, y0 + (top + share) * side)
-
-
-def _rows_of(
-    run: RunDirectory, layer: str, wanted: set[tuple[int, ...]]
-) -> Iterator[tuple[int, list[tuple[int, int, Box, int, int]]]]:
-    """The store's rows for keys (image_id, view, draw), picture by picture."""
-    rows: dict[int, list[tuple[int, int, Box, int, int]]] = {}
-    for block in iterate(run.shards(layer), ["image_id", "view", "draw", "box", "x", "y"]):
-        keys = zip(block["image_id"].tolist(), block["view"].tolist(), block["draw"].tolist())
-        for index, key in enumerate(keys):
-            if key in wanted:
-                x0, y0, x1, y1 = block["box"][index].tolist()
-                found = (key[1], key[2], (x0, y0, x1, y1), int(block["x"][index]), int(block["y"][index]))
-                rows.setdefault(key[0], []).append(found)
-    yield from sorted(rows.items())
-
-
 def viewer_folder() -> Path:
     """Where the built page lies. Raises AtlasError when it has not been built."""
     folder = Path(__file__).parent / "viewer" / "dist"
@@ -204,27 +148,32 @@ def write_page(run: RunDirectory, config: Config, report: dict[str, Any]) -> lis
 
 def atlas_facts(run: RunDirectory, config: Config, report: dict[str, Any]) -> dict[str, Any]:
     """atlas.json: what there is."""
-    layers, network = [], {}
-    for layer in config.layers:
-        metadata = read_metadata(run.shards(layer)[0])
-        network = {"name": metadata["network"], "input_size": metadata["input_size"], "classes": metadata["classes"]}
-        facts = report["layers"][layer]
-        rows = pq.read_metadata(run.layout(layer)).num_rows
+    layers: list[dict[str, Any]] = []
+    networks: dict[str, Any] = {}
+    for each in maps_of(config):
+        metadata = read_metadata(run.shards(each.layer)[0])
+        network = config.module_of(each.layer)[0]
+        networks[network] = {"name": metadata["network"], **{key: metadata[key] for key in ("input_size", "classes")}}
+        facts = report["layers"][each.name]
+        rows = pq.read_metadata(run.layout(each.name)).num_rows
         layers.append(
             {
-                "name": layer,
-                "path": layer,
+                "name": each.title,
+                "path": each.name,
+                "layer": each.layer,
+                "network": list(networks).index(network),
+                "of_classes": each.classes,
                 "channels": metadata["channels"],
                 "map_size": metadata["map_size"],
                 "rows": rows,
                 "dropped": sum(facts["layout"]["dropped"].values()),
-                "grids": [_grid_facts(grid, facts) for grid in config.cells.grids],
+                "grids": [_grid_facts(grid, facts) for grid in each.grids],
             }
         )
     return {
         "format": FORMAT,
         "title": run.path.resolve().name,
-        "network": network,
+        "networks": list(networks.values()),
         "icon_size": config.render.size,
         "tile_size": tile_format(config).tile_size,
         "layers": layers,

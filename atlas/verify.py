@@ -21,12 +21,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from atlas.agreement import compare
 from atlas.errors import AtlasError, ConfigError
 from atlas.findings import Findings, size
+from atlas.maps import frames_of, maps_of
 from atlas.rundir import FOLDERS, STAGES, RunDirectory, digest_file, marked_key, parse_marker
 
 # Where the markers of a stage lie below its folder.
 _MARKERS = {
     "collect": ("*/part-*.json", "failures.json"),
-    "layout": ("fit-*.json", "box.json"),
+    "layout": ("common-start.json", "fit-*.json", "place-*.json", "index-*.json", "class-*.json", "box.json"),
     "cells": ("*.json",),
     "render": ("*/grid-*/part-*.json",),
     "publish": (".markers/*.json",),
@@ -57,7 +58,8 @@ def verify(run: RunDirectory, *, quick: bool = False, console: Console | None = 
             f"{run.manifest} holds a configuration that this version does not know ({error}). Check it with the "
             f"version that wrote it: {manifest.get('versions')}."
         ) from error
-    found.layers, found.align = config.layers, config.layout.align
+    found.frames = tuple(frames_of(config))
+    found.maps = maps_of(config)
     _read_markers(found, manifest.get("stages", {}))
     _check_files(found, quick=quick, console=console)
     compare(found, config, console)

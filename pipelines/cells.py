@@ -1,4 +1,4 @@
-"""Stage cells: store + layout → the cells of every grid. An item is one layer."""
+"""Stage cells: store + layout → the cells of every grid. An item is one map."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from atlas.config import Config
 from atlas.grid import build_cells
+from atlas.maps import find_map, maps_of
 from atlas.rundir import RunDirectory, atomic, write_marker
 from pipelines.stage import Item, Summary
 
@@ -17,7 +18,7 @@ UNIT = "rows"
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
-    return [Item(layer, NAME, run=str(run.path)) for layer in config.layers]
+    return [Item(each.name, NAME, run=str(run.path)) for each in maps_of(config)]
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
@@ -26,21 +27,23 @@ def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
 
 def run_item(item: Item) -> Summary:
     run, config = item.open()
+    mapped = find_map(config, item.id)
     layout = pq.read_table(run.layout(item.id), columns=["u", "v"])
     u, v = (layout[name].to_numpy().astype(np.float64) for name in ("u", "v"))
     table = build_cells(
-        run.shards(item.id),
+        run.shards(mapped.layer),
         u,
         v,
-        grids=config.cells.grids,
+        grids=mapped.grids,
         exemplars=config.cells.exemplars,
+        diverse=config.cells.diverse_exemplars,
         attributions=config.collect.attributions,
     )
     path = run.cells(item.id)
     with atomic(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
     drawn: dict[str, int] = {}
-    for grid in config.cells.grids:
+    for grid in mapped.grids:
         counts = table["count"].to_numpy()[table["grid"].to_numpy() == grid]
         drawn[str(grid)] = int((counts >= config.cells.min_count).sum())
     write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=[path], drawn=drawn)

@@ -10,11 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas.collect import Pace, collect_shard, fitting_precision, measure_pace, shard_views
+from atlas.collect import Pace, Reader, collect_shard, fitting_precision, measure_pace, shard_views
 from atlas.config import Config
 from atlas.datacard import write_card
 from atlas.errors import AtlasError
-from atlas.networks import Layer, Network
 from atlas.rundir import RunDirectory, atomic, read_marker, write_marker
 from atlas.sources import Listing
 from atlas.store import FAILURES, SCHEMA_VERSION
@@ -60,28 +59,20 @@ def run_item(item: Item) -> Summary:
     if item.id == _FAILURES:
         return _gather_failures(item, run, config)
     listing = worker.listing(run)
-    network, layers = worker.network(run, config), worker.layers(run, config)
     pace = Pace(**run.read_manifest()["stages"][NAME]["pace"])
     views = shard_views(
         int(item.id.removeprefix("part-")), len(listing), config.images.crops, images_per_shard(config, len(listing))
     )
-    paths = {layer.name: run.store(layer.name) / f"{item.id}.parquet" for layer in layers}
-    rows, failures = collect_shard(
-        worker.observer(run, config, pace.precision),
-        layers,
-        listing,
-        config,
-        views,
-        paths,
-        {layer.name: metadata(network, layer, listing, config, pace) for layer in layers},
-        pace,
-    )
+    paths = {layer: run.store(layer) / f"{item.id}.parquet" for layer in config.layers}
+    readers = worker.readers(run, config, pace.precision)
+    told = {name: metadata(reader, name, listing, config, pace) for reader in readers for name in reader.layers}
+    rows, failures = collect_shard(readers, listing, config, views, paths, told, pace)
     key = run.stage_key(NAME)
-    for layer in layers:
+    for layer in config.layers:
         write_marker(
-            run.store(layer.name) / f"{item.id}.json",
+            run.store(layer) / f"{item.id}.json",
             key=key,
-            files=[paths[layer.name]],
+            files=[paths[layer]],
             rows=rows,
             views=sum(map(len, views.values())),
             failures=[{"image": failure.image, "view": failure.view, "error": failure.error} for failure in failures],
@@ -93,21 +84,22 @@ def measure(path: str) -> dict[str, Any]:
     """The pace of the run at ``path``, as configured or as suits this worker."""
     run = RunDirectory(Path(path))
     config = run.config()
-    network, layers = worker.network(run, config), worker.layers(run, config)
-    observer = worker.observer(run, config, fitting_precision(network.device, config.collect.precision))
-    return asdict(measure_pace(observer, layers, worker.listing(run), config, cores=available_cores()))
+    precision = fitting_precision(worker.network(run, config).device, config.collect.precision)
+    readers = worker.readers(run, config, precision)
+    return asdict(measure_pace(readers, worker.listing(run), config, cores=available_cores()))
 
 
 def warm(path: str) -> None:
-    """Have this worker load the network and record it, so that the first shard does not wait for it."""
+    """Have this worker load the networks and record them, so that the first shard does not wait for it."""
     run = RunDirectory(Path(path))
     config, pace = run.config(), Pace(**run.read_manifest()["stages"][NAME]["pace"])
-    worker.observer(run, config, pace.precision).seconds_per_view(
-        worker.layers(run, config),
-        draws=config.collect.positions_per_image,
-        attributions=config.collect.attributions,
-        views=pace.batch,
-    )
+    for reader in worker.readers(run, config, pace.precision):
+        reader.observer.seconds_per_view(
+            list(reader.layers.values()),
+            draws=config.collect.positions_per_image,
+            attributions=config.collect.attributions,
+            views=pace.batch,
+        )
     worker.listing(run)
 
 
@@ -116,13 +108,14 @@ def failed_views(failures: list[Failure], config: Config) -> int:
     return sum(1 if failure.view is not None else config.images.crops for failure in failures)
 
 
-def metadata(network: Network, layer: Layer, listing: Listing, config: Config, pace: Pace) -> dict[str, object]:
+def metadata(reader: Reader, name: str, listing: Listing, config: Config, pace: Pace) -> dict[str, object]:
     """What an outside reader of a shard needs to know; no clock and no host, so that equal work gives equal bytes."""
+    network, layer = reader.observer.network, reader.layers[name]
     return {
         "format": SCHEMA_VERSION,
         "network": network.name,
         "network_sha256": network.digest,
-        "layer": layer.name,
+        "layer": name,
         "channels": layer.channels,
         "map_size": [layer.height, layer.width],
         "stride": layer.stride,

@@ -13,8 +13,10 @@ from typing import Any, cast
 from distributed import Client
 from rich.console import Console
 
+from atlas import site
 from atlas.config import Config
 from atlas.errors import AtlasError, ConfigError
+from atlas.maps import class_number, maps_of
 from atlas.mirror import Mirror
 from atlas.networks import Layer, Network, describe_layer, load
 from atlas.report import build_report
@@ -37,11 +39,11 @@ _MODULES: dict[str, ModuleType] = {
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is known before work starts: the pictures, the network and its layers."""
+    """What is known before work starts: the pictures, the networks and layers by their names in the run."""
 
     listing: Listing
-    network: Network
-    layers: list[Layer]
+    networks: dict[str, Network]
+    layers: dict[str, Layer]
 
 
 def run(
@@ -66,7 +68,7 @@ def run(
         prepared = prepare(config, directory)
         if until == "publish":
             viewer_folder()
-        show_plan(config, directory, prepared.listing, prepared.network, prepared.layers, console)
+        show_plan(config, directory, prepared.listing, prepared.networks, prepared.layers, console)
         if dry_run:
             say(console, "Nothing was run (--dry-run).")
             return directory
@@ -93,23 +95,39 @@ def prepare(config: Config, directory: RunDirectory) -> Prepared:
         problems += _damaged(listing, config)
     except ConfigError as error:
         problems.append(str(error))
-    network: Network | None = None
-    layers: list[Layer] = []
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            network = load(**config.network.model_dump(), keep=config.layers)
-    except ConfigError as error:
-        problems.append(str(error))
-    if network is not None:
-        for name in config.layers:
+    networks: dict[str, Network] = {}
+    layers: dict[str, Layer] = {}
+    for name, settings in config.networks().items():
+        mine = {layer: config.module_of(layer)[1] for layer in config.layers_of(name)}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                networks[name] = load(**settings.model_dump(), keep=tuple(mine.values()))
+        except ConfigError as error:
+            problems.append(f"compare.{name}: {error}" if name else str(error))
+            continue
+        for layer, module in mine.items():
             try:
-                layers.append(describe_layer(network, name))
+                layers[layer] = describe_layer(networks[name], module)
             except ConfigError as error:
                 problems.append(f"layers: {error}")
-    if problems or network is None or listing is None:
+        if any(each.classes and config.module_of(each.layer)[0] == name for each in maps_of(config)):
+            problems += _unknown_classes(config, networks[name])
+    if problems or listing is None:
         raise ConfigError("\n".join(problems))
-    return Prepared(listing, network, layers)
+    return Prepared(listing, networks, {layer: layers[layer] for layer in config.layers})
+
+
+def _unknown_classes(config: Config, network: Network) -> list[str]:
+    """What is wrong with the classes that maps are asked for."""
+    problems = []
+    for key, names in (("class_atlas", config.layout.class_atlas), ("class_pair", sum(config.layout.class_pair, ()))):
+        for name in names:
+            try:
+                class_number(name, network.classes)
+            except ConfigError as error:
+                problems.append(f"layout.{key}: {network.name}: {error}")
+    return problems
 
 
 def _damaged(listing: Listing, config: Config) -> list[str]:
@@ -151,13 +169,18 @@ def _write_start(config: Config, directory: RunDirectory, prepared: Prepared) ->
     if directory.read_manifest().get("listing") != _request(config):
         directory.update_manifest(listing=None)  # were it to end here, the next start would list anew
     prepared.listing.save(directory.listing)
+    facts = {
+        name: {"name": network.name, "sha256": network.digest, "folded": network.folded}
+        for name, network in prepared.networks.items()
+    }
     created = directory.read_manifest().get("created") or datetime.now(UTC).isoformat(timespec="seconds")
     directory.update_manifest(
         config=config.plain(),
         listing=_request(config),
         created=created,
         versions=versions(),
-        network={"name": prepared.network.name, "sha256": prepared.network.digest, "folded": prepared.network.folded},
+        network=facts.pop(""),
+        compare=facts,
     )
 
 
@@ -169,15 +192,17 @@ def stage_keys(config: Config, directory: RunDirectory, prepared: Prepared, stag
     """
     values = config.plain()
     if stage == "collect":
-        network = {key: value for key, value in values["network"].items() if key != "checkpoint"}
-        network["classes"] = list(prepared.network.classes)
+        networks = []
+        for name, settings in config.networks().items():
+            network = {key: value for key, value in settings.model_dump(mode="json").items() if key != "checkpoint"}
+            network["classes"] = list(prepared.networks[name].classes)
+            networks += [network, prepared.networks[name].digest, *([name] if name else [])]
         collecting = {key: value for key, value in values["collect"].items() if key != "max_failure_share"}
         views = {key: values["images"][key] for key in ("crops", "crop_scale")}
         return digest_values(
             SCHEMA_VERSION,
             config.seed,
-            network,
-            prepared.network.digest,
+            *networks,
             values["layers"],
             views,
             collecting,
@@ -185,14 +210,17 @@ def stage_keys(config: Config, directory: RunDirectory, prepared: Prepared, stag
         )
     above = directory.stage_key(STAGES[STAGES.index(stage) - 1])
     if stage == layout.NAME:
-        return digest_values(stage, above, values["layout"], layout.FORMAT)
+        # What a map of classes depends on stands in its name, so that asking for one leaves all others as they are.
+        common = {key: value for key, value in values["layout"].items() if not key.startswith("class_")}
+        return digest_values(stage, above, common, layout.FORMAT)
     if stage == "cells":
         marker = read_marker(directory.folder("layout") / "box.json", above) or {}
         return digest_values(stage, above, values["cells"], marker.get("files"))
     if stage == render.NAME:
         # The engine's own numbers too: a version that draws otherwise draws anew.
         return digest_values(stage, above, values["render"], asdict(render.recipe(config)))
-    return digest_values(stage, above, values.get(stage), viewer_digest() if stage == "publish" else None)
+    maps = [each.name for each in maps_of(config)]
+    return digest_values(stage, above, maps, site.FORMAT, viewer_digest())
 
 
 def _run_stages(

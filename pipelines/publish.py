@@ -1,12 +1,14 @@
-"""Stage publish: cells + icons → the static site. Items: each grid of each layer, each layer's pyramid, the page."""
+"""Stage publish: cells + icons → the static site. Items: each grid of each map, its exemplars, each map's pyramid, the
+page."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from atlas import site
+from atlas import patches, site
 from atlas.config import Config
+from atlas.maps import find_map, maps_of
 from atlas.rundir import RunDirectory, write_marker
 from pipelines import worker
 from pipelines.stage import Item, Summary
@@ -17,12 +19,16 @@ _PAGE = "page"
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
-    items = [
-        Item(f"{layer}/grid-{grid:03d}", NAME, run=str(run.path))
-        for layer in config.layers
-        for grid in config.cells.grids
-    ]
-    items += [Item(f"{layer}/atlas", NAME, run=str(run.path)) for layer in config.layers]
+    items: list[Item] = []
+    for each in maps_of(config):
+        for grid in each.grids:
+            name = f"{each.name}/grid-{grid:03d}"
+            items.append(Item(name, NAME, run=str(run.path)))
+            items += [
+                Item(f"{name}/exemplars-{part:05d}", NAME, run=str(run.path))
+                for part in range(len(patches.sheets(run, config, each, grid)))
+            ]
+        items.append(Item(f"{each.name}/atlas", NAME, run=str(run.path)))
     return [*items, Item(_PAGE, NAME, tuple(item.id for item in items), str(run.path))]
 
 
@@ -36,13 +42,18 @@ def run_item(item: Item) -> Summary:
     if item.id == _PAGE:
         files = site.write_page(run, config, json.loads(run.report.read_text(encoding="utf-8")))
     else:
-        layer, part = item.id.rsplit("/", 1)
-        if part == "atlas":
-            files = site.write_combined(run, config, layer)
+        name, *parts = item.id.split("/")
+        each = find_map(config, name)
+        if parts == ["atlas"]:
+            files = site.write_combined(run, config, each)
         else:
-            grid = int(part.removeprefix("grid-"))
-            patches, failed = site.write_patches(run, config, worker.listing(run), layer, grid)
-            files = site.write_grid(run, config, layer, grid) + patches
+            grid = int(parts[0].removeprefix("grid-"))
+            if len(parts) == 1:
+                files, failed = site.write_patches(run, config, worker.listing(run), each, grid)
+                files += site.write_grid(run, config, each, grid)
+            else:
+                blocks = patches.sheets(run, config, each, grid)[int(parts[1].removeprefix("exemplars-"))]
+                files, failed = patches.write_sheets(run, config, worker.listing(run), each, grid, blocks)
             facts["patches_failed"] = failed
     write_marker(markers(item, run, config)[0], key=run.stage_key(NAME), files=files, **facts)
     return Summary(1)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from atlas.config import Config
 from atlas.grid import morton
 from atlas.images import decode_png, encode_png, unit_hash
+from atlas.maps import find_map, maps_of
 from atlas.rundir import RunDirectory, atomic, write_marker
 from atlas.store import to_numpy
 from atlas.visualize import Recipe, draw, fitting_precision, measure_batch, score
@@ -57,14 +58,14 @@ def drawn_cells(path: Path, grid: int, min_count: int, *facts: str) -> dict[str,
 def plan(config: Config, run: RunDirectory) -> list[Item]:
     items: list[Item] = []
     batch = config.render.icons_per_item
-    for layer in config.layers:
+    for each in maps_of(config):
         coarser: dict[tuple[int, int], str] = {}
-        for grid in config.cells.grids:
-            level = drawn_cells(run.cells(layer), grid, config.cells.min_count)
+        for grid in each.grids:
+            level = drawn_cells(run.cells(each.name), grid, config.cells.min_count)
             row, col = level["row"], level["col"]
             finer: dict[tuple[int, int], str] = {}
             for first in range(0, len(row), batch):
-                name = f"{layer}/grid-{grid:03d}/part-{first // batch:05d}"
+                name = f"{each.name}/grid-{grid:03d}/part-{first // batch:05d}"
                 cells = list(zip(row[first : first + batch].tolist(), col[first : first + batch].tolist()))
                 after = {coarser[around] for r, c in cells for around in coarser_cells(r, c) if around in coarser}
                 finer.update(dict.fromkeys(cells, name))
@@ -78,9 +79,9 @@ def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
 
 
 def split(item: Item) -> tuple[str, int, int]:
-    """Layer, grid and batch number of an item."""
-    layer, grid, part = item.id.rsplit("/", 2)
-    return layer, int(grid.removeprefix("grid-")), int(part.removeprefix("part-"))
+    """The map's name, grid and batch number of an item."""
+    name, grid, part = item.id.rsplit("/", 2)
+    return name, int(grid.removeprefix("grid-")), int(part.removeprefix("part-"))
 
 
 @lru_cache(maxsize=4)
@@ -91,18 +92,21 @@ def _level(path: Path, grid: int, min_count: int, _key: str) -> dict[str, NDArra
 
 def run_item(item: Item) -> Summary:
     run, config = item.open()
-    layer, grid, part = split(item)
-    network = worker.network(run, config)
+    name, grid, part = split(item)
+    mapped = find_map(config, name)
+    named, module = config.module_of(mapped.layer)
+    network = worker.network(run, config, named)
     key = run.stage_key(NAME)
-    level = _level(run.cells(layer), grid, config.cells.min_count, key)
+    level = _level(run.cells(name), grid, config.cells.min_count, key)
     row, col = level["row"], level["col"]
     mine = np.arange(part * config.render.icons_per_item, min((part + 1) * config.render.icons_per_item, len(row)))
-    moments = Moments.load(run.moments(layer)).second_moment
-    parents = _parents(run, config, item, row[mine], col[mine])
-    settings, pace = config.render, run.read_manifest()["stages"][NAME]["pace"][layer]
+    moments = Moments.load(run.moments(mapped.layer)).second_moment
+    coarsest = grid == mapped.grids[0]
+    parents = None if coarsest else _parents(run, item, row[mine], col[mine])
+    settings, pace = config.render, run.read_manifest()["stages"][NAME]["pace"][mapped.layer]
     icons = draw(
         network,
-        layer,
+        module,
         level["mean"][mine],
         second_moment=moments,
         size=settings.size,
@@ -112,11 +116,11 @@ def run_item(item: Item) -> Summary:
         precision=pace["precision"],
         compile=settings.compile,
         batch=pace["batch"],
-        seeds=icon_seeds(config, grid, row[mine], col[mine]),
+        seeds=icon_seeds(config.seed, grid, row[mine], col[mine], coarsest=coarsest),
     )
     scores = score(
         network,
-        layer,
+        module,
         icons.pixels,
         level["mean"][mine],
         second_moment=moments,
@@ -142,7 +146,7 @@ def run_item(item: Item) -> Summary:
             "flag": pa.array(list(scores.flag), pa.string()),
         }
     ).cast(SCHEMA)
-    path = run.icons(layer, grid) / f"part-{part:05d}.parquet"
+    path = run.icons(name, grid) / f"part-{part:05d}.parquet"
     with atomic(path) as temporary:
         pq.write_table(table, temporary, compression="none")  # PNGs do not shrink
     write_marker(path.with_suffix(".json"), key=key, files=[path], rows=len(mine))
@@ -158,25 +162,21 @@ def measure(path: str) -> dict[str, dict[str, Any]]:
     """Precision and batch of each layer of the run at ``path``: as configured, or as suits this worker."""
     run = RunDirectory(Path(path))
     config, settings = run.config(), run.config().render
-    network = worker.network(run, config)
     paces: dict[str, dict[str, Any]] = {}
     for layer in config.layers:
+        named, module = config.module_of(layer)
+        network = worker.network(run, config, named)
         precision, batch = settings.precision, settings.batch
         if precision == "auto":
-            precision = fitting_precision(network, layer, settings.size)
+            precision = fitting_precision(network, module, settings.size)
         if batch == "auto":
-            batch = measure_batch(network, layer, settings.size, precision, settings.compile)
+            batch = measure_batch(network, module, settings.size, precision, settings.compile)
         paces[layer] = {"precision": precision, "batch": batch}
     return paces
 
 
-def _parents(
-    run: RunDirectory, config: Config, item: Item, row: NDArray[np.int64], col: NDArray[np.int64]
-) -> NDArray[np.uint8] | None:
-    """What the icons start from, uint8 (n, size, size, 3): the coarser pictures around; None at the coarsest grid."""
-    _, grid, _ = split(item)
-    if grid == config.cells.grids[0]:
-        return None
+def _parents(run: RunDirectory, item: Item, row: NDArray[np.int64], col: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """What the icons start from, uint8 (n, size, size, 3): the coarser pictures around."""
     pictures: dict[tuple[int, int], NDArray[np.uint8]] = {}
     for name in item.after:
         table = pq.read_table(run.folder(NAME) / f"{name}.parquet", columns=["row", "col", "png"])
@@ -185,12 +185,13 @@ def _parents(
     return np.stack([blend(pictures, r, c) for r, c in zip(row.tolist(), col.tolist())])
 
 
-def icon_seeds(config: Config, grid: int, row: NDArray[np.int64], col: NDArray[np.int64]) -> NDArray[np.int64]:
+def icon_seeds(
+    seed: int, grid: int, row: NDArray[np.int64], col: NDArray[np.int64], *, coarsest: bool
+) -> NDArray[np.int64]:
     """The seeds (n,) of the icons' noise.
 
     On the coarsest grid all begin alike, so that neighbours look like neighbours; finer icons, which begin with the
     pictures around, have their own.
     """
-    coarsest = grid == config.cells.grids[0]
     cells = [(0, 0) if coarsest else cell for cell in zip(row.tolist(), col.tolist())]
-    return np.array([int(unit_hash(config.seed, grid, *cell)[0] * 2**31) for cell in cells], dtype=np.int64)
+    return np.array([int(unit_hash(seed, grid, *cell)[0] * 2**31) for cell in cells], dtype=np.int64)

@@ -27,6 +27,7 @@ from rich.table import Table
 
 from atlas.config import Config
 from atlas.listing import Listing
+from atlas.maps import maps_of
 from atlas.networks import Layer, Network
 from atlas.observe import Observer
 from atlas.report import build_report
@@ -72,19 +73,29 @@ def progress_bars(console: Console) -> Progress:
 
 
 def show_plan(
-    config: Config, directory: RunDirectory, listing: Listing, network: Network, layers: list[Layer], console: Console
+    config: Config,
+    directory: RunDirectory,
+    listing: Listing,
+    networks: dict[str, Network],
+    layers: dict[str, Layer],
+    console: Console,
 ) -> None:
     """What will be done, and about how long it will take."""
     views = len(listing) * config.images.crops
     rows = views * config.collect.positions_per_image
-    icons = sum(_expected_cells(grid, rows, config.cells.min_count) for grid in config.cells.grids) * len(config.layers)
-    seconds, disk = _estimate(config, listing, network, layers, views, rows, icons)
+    maps = maps_of(config)
+    most = {each.name: min(rows, config.layout.class_rows) if each.classes else rows for each in maps}
+    icons = sum(_expected_cells(grid, most[each.name], config.cells.min_count) for each in maps for grid in each.grids)
+    seconds, disk = _estimate(config, listing, networks, layers, views, rows, icons)
     lines = [
         ("pictures", f"{len(listing):,} in {listing.source}, {config.images.crops} views each: {views:,} views"),
-        (
-            "network",
-            f"{network.name}, {network.size} px, {len(network.classes):,} classes, {network.folded} batch norms "
-            f"folded, on {network.device.type}",
+        *(
+            (
+                "network" if not name else f"@{name}",
+                f"{network.name}, {network.size} px, {len(network.classes):,} classes, {network.folded} batch norms "
+                f"folded, on {network.device.type}",
+            )
+            for name, network in networks.items()
         ),
     ]
     if unreadable := [error for error in listing.errors if error]:
@@ -94,11 +105,12 @@ def show_plan(
     lines += [
         (
             "layer",
-            f"{layer.name}: {layer.channels} channels, {layer.height}×{layer.width} map, sees "
-            f"{layer.effective_receptive_field} px of {network.size}",
+            f"{name}: {layer.channels} channels, {layer.height}×{layer.width} map, sees "
+            f"{layer.effective_receptive_field} px of {networks[config.module_of(name)[0]].size}",
         )
-        for layer in layers
+        for name, layer in layers.items()
     ]
+    lines += [("map", f"{each.title}, grids of {', '.join(map(str, each.grids))}") for each in maps if each.classes]
     lines.append(("cells", f"grids of {', '.join(map(str, config.cells.grids))} a side; about {icons:,} icons"))
     size = f"{disk / 1e9:.1f} GB" if disk > 1e9 else f"{max(1, round(disk / 1e6))} MB"
     lines.append(("estimate", f"about {max(1, round(seconds / 60))} min and {size}, as this machine is now"))
@@ -122,23 +134,33 @@ def _expected_cells(grid: int, rows: int, min_count: int) -> int:
 
 
 def _estimate(
-    config: Config, listing: Listing, network: Network, layers: list[Layer], views: int, rows: int, icons: int
+    config: Config,
+    listing: Listing,
+    networks: dict[str, Network],
+    layers: dict[str, Layer],
+    views: int,
+    rows: int,
+    icons: int,
 ) -> tuple[float, float]:
     """Seconds and bytes: one batch of views and one step of icons are timed, the rest is arithmetic."""
     torch.set_num_threads(config.cluster.threads)
     workers = default_workers(config.cluster)
     shards = -(-len(listing) // collect.images_per_shard(config, len(listing)))
-    names = config.layers
     collecting = config.collect
-    view_seconds = Observer(network, names).seconds_per_view(
-        layers, draws=collecting.positions_per_image, attributions=collecting.attributions
-    )
-    icon_seconds = float(np.mean([_icon_seconds(network, name, config) for name in names]))
-    classes = len(network.classes) if config.collect.attributions else 0
-    store = rows * sum(2 * (layer.channels + classes) + 40 for layer in layers)
-    layout_seconds = len(names) * (_LAYOUT_START + rows * _LAYOUT_SECONDS)
+    view_seconds, icon_seconds, store = 0.0, [], 0
+    for name, network in networks.items():
+        mine = [layers[layer] for layer in config.layers_of(name)]
+        view_seconds += Observer(network, [layer.name for layer in mine]).seconds_per_view(
+            mine, draws=collecting.positions_per_image, attributions=collecting.attributions
+        )
+        icon_seconds += [_icon_seconds(network, layer.name, config) for layer in mine]
+        classes = len(network.classes) if config.collect.attributions else 0
+        store += rows * sum(2 * (layer.channels + classes) + 40 for layer in mine)
+    layout_seconds = len(layers) * (_LAYOUT_START + rows * _LAYOUT_SECONDS)
     collect_seconds = views * view_seconds / min(workers, shards)
-    return collect_seconds + icons * icon_seconds / workers + layout_seconds, store + icons * _ICON_BYTES
+    return collect_seconds + icons * float(
+        np.mean(icon_seconds)
+    ) / workers + layout_seconds, store + icons * _ICON_BYTES
 
 
 def _icon_seconds(network: Network, layer: str, config: Config) -> float:

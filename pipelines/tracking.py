@@ -21,6 +21,7 @@ from PIL import Image
 
 from atlas.config import Config, TrackingConfig
 from atlas.errors import ConfigError
+from atlas.maps import maps_of
 from atlas.mosaic import mosaic
 from atlas.rundir import STAGES, RunDirectory, digest_values
 
@@ -98,13 +99,12 @@ class Tracking:
                         tracker.picture(f"contact sheet/{layer}", sheet, STAGES.index(name) + 1)
 
     def _sheets(self) -> Iterator[tuple[str, Image.Image]]:
-        """The icons of each layer's middle grid as one picture."""
-        grids = self._config.cells.grids
-        for layer in self._config.layers:
-            sheet = mosaic(self._directory, layer, grids[len(grids) // 2])
+        """The icons of each map's middle grid as one picture."""
+        for each in maps_of(self._config):
+            sheet = mosaic(self._directory, each.name, each.grids[len(each.grids) // 2])
             if sheet is not None:
                 sheet.thumbnail((_SHEET_WIDTH, _SHEET_WIDTH), Image.Resampling.LANCZOS)
-                yield layer, sheet
+                yield each.name, sheet
 
     def _open(self, settings: TrackingConfig) -> Tracker:
         folder = Path(settings.folder).expanduser().absolute() if settings.folder else self._directory.path / "tracking"

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from atlas.allocator import keep_memory
+from atlas.collect import Reader
 from atlas.config import Config
 from atlas.errors import AtlasError
 from atlas.networks import Layer, Network, describe_layer, load
@@ -20,21 +21,28 @@ from atlas.observe import Observer, Precision
 from atlas.rundir import RunDirectory
 from atlas.sources import Listing
 
+# Kept at a time: those of one run.
+_NETWORKS = 4
 
-def network(run: RunDirectory, config: Config) -> Network:
-    """The run's network, loaded once a process and given ``cluster.threads`` threads."""
+
+def network(run: RunDirectory, config: Config, name: str = "") -> Network:
+    """One of the run's networks, loaded once a process and given ``cluster.threads`` threads."""
     torch.set_num_threads(config.cluster.threads)
-    return _network(*_known(run, config))
+    return _network(*_known(run, config, name))
 
 
-def layers(run: RunDirectory, config: Config) -> list[Layer]:
-    """What the run's layers look like, in the order of the configuration."""
-    return list(_layers(*_known(run, config)))
+def layers(run: RunDirectory, config: Config, name: str = "") -> dict[str, Layer]:
+    """What the layers of one of the run's networks look like, by their names in the run."""
+    return dict(zip(config.layers_of(name), _layers(*_known(run, config, name))))
 
 
-def observer(run: RunDirectory, config: Config, precision: Precision) -> Observer:
-    """An observer of the run's layers that computes in ``precision``."""
-    return _observer(*_known(run, config), precision)
+def readers(run: RunDirectory, config: Config, precision: Precision) -> list[Reader]:
+    """The run's networks and the layers that are read of them, computing in ``precision``."""
+    torch.set_num_threads(config.cluster.threads)
+    return [
+        Reader(_observer(*_known(run, config, name), precision), layers(run, config, name))
+        for name in config.networks()
+    ]
 
 
 def listing(run: RunDirectory) -> Listing:
@@ -42,11 +50,12 @@ def listing(run: RunDirectory) -> Listing:
     return _listing(run.listing, run.listing.stat().st_mtime_ns)
 
 
-def _known(run: RunDirectory, config: Config) -> tuple[str, tuple[str, ...], str]:
-    return config.network.model_dump_json(), config.layers, run.read_manifest()["network"]["sha256"]
+def _known(run: RunDirectory, config: Config, name: str) -> tuple[str, tuple[str, ...], str]:
+    modules = tuple(config.module_of(layer)[1] for layer in config.layers_of(name))
+    return config.networks()[name].model_dump_json(), modules, run.network_facts(name)["sha256"]
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=_NETWORKS)
 def _network(settings: str, keep: tuple[str, ...], digest: str) -> Network:
     keep_memory()
     with warnings.catch_warnings():
@@ -60,13 +69,13 @@ def _network(settings: str, keep: tuple[str, ...], digest: str) -> Network:
     return loaded
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=_NETWORKS)
 def _layers(settings: str, names: tuple[str, ...], digest: str) -> tuple[Layer, ...]:
     loaded = _network(settings, names, digest)
     return tuple(describe_layer(loaded, name) for name in names)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=_NETWORKS)
 def _observer(settings: str, names: tuple[str, ...], digest: str, precision: Precision) -> Observer:
     return Observer(_network(settings, names, digest), names, precision)
 

@@ -163,14 +163,16 @@ def read_task(run: RunDirectory, *, layer: str | None, grid: int, count: int, se
     if not len(own):
         raise AtlasError(f"{run.path} has no drawn cell in grid {grid} of layer {layer}. Choose another --grid.")
     cells = list(zip(level["row"][own].tolist(), level["col"][own].tolist()))
+    network, module = config.module_of(layer)
+    row, col = level["row"][own], level["col"][own]
     return Task(
-        network=worker.network(run, config),
-        layer=layer,
+        network=worker.network(run, config, network),
+        layer=module,
         size=config.render.size,
         second_moment=Moments.load(run.moments(layer)).second_moment,
         level=level,
         own=own,
-        seeds=icon_seeds(config, grid, level["row"][own], level["col"][own]),
+        seeds=icon_seeds(config.seed, grid, row, col, coarsest=grid == config.cells.grids[0]),
         parents=read_parents(run, config, layer, grid, cells),
     )
 
@@ -487,7 +489,9 @@ def layout_command(options: argparse.Namespace) -> None:
 
     rows: list[Row] = []
     layer = options.layer or RunDirectory(options.run).config().layers[0]
-    for row in bench_layout(RunDirectory(options.run), layer, options.rows, options.systems, options.threads):
+    for row in bench_layout(
+        RunDirectory(options.run), layer, options.rows, options.systems, options.threads, options.fit_rows
+    ):
         rows.append(row)
         if options.json:
             write_json(options.json, rows)
@@ -557,7 +561,10 @@ def make_parser() -> argparse.ArgumentParser:
     layout.add_argument("--run", type=Path, required=True, help="a run whose stage collect is finished")
     layout.add_argument("--layer", help="by default its first")
     layout.add_argument("--rows", nargs="+", type=positive, default=[1_000_000], help="how many rows to lay out")
-    layout.add_argument("--systems", nargs="+", choices=("ours", "umap-learn"), default=["ours", "umap-learn"])
+    layout.add_argument(
+        "--systems", nargs="+", choices=("ours", "ours, placed", "umap-learn"), default=["ours", "umap-learn"]
+    )
+    layout.add_argument("--fit-rows", type=positive, default=1_000_000, help="of ours, placed: how many are laid out")
     layout.set_defaults(command=layout_command)
     return top
 

@@ -5,6 +5,8 @@ layer of a finished collect stage. Both maps are judged by the same figures, by 
 trustworthiness and neighbour recall (k 15), each over sampled rows against all others.
 
 - ours: the graph by FAISS, UMAP's fuzzy set, our optimisation; as the layout stage calls them;
+- ours, placed: ``--fit-rows`` of them are laid out, the rest placed among them, as in layers beyond memory; the map's
+  figures are taken of fitted and of placed rows by themselves, and the time of a new point includes its projection;
 - umap-learn: ``UMAP(n_neighbors, min_dist, metric="cosine")`` as it comes, on all cores.
 """
 
@@ -51,7 +53,9 @@ def read_rows(run: RunDirectory, layer: str, count: int, seed: int) -> NDArray[n
     return rows[np.sort(np.random.default_rng(seed).choice(len(rows), count, replace=False))]
 
 
-def bench_layout(run: RunDirectory, layer: str, counts: list[int], systems: list[str], threads: int) -> Iterator[Row]:
+def bench_layout(
+    run: RunDirectory, layer: str, counts: list[int], systems: list[str], threads: int, fit_rows: int
+) -> Iterator[Row]:
     """A row for each count and system."""
     for count in counts:
         with tempfile.TemporaryDirectory() as temporary:
@@ -59,20 +63,38 @@ def bench_layout(run: RunDirectory, layer: str, counts: list[int], systems: list
             np.save(file, read_rows(run, layer, count, 0))
             for system in systems:
                 print(f"{system}: {count:,} rows …", file=sys.stderr)
-                facts = in_a_process(SYSTEMS[system], file, threads)
+                facts = in_a_process(SYSTEMS[system], file, threads, fit_rows)
                 map_file = file.with_name("map.npy")
                 rows, coordinates = np.load(file, mmap_mode="r"), np.load(map_file)
                 if found := facts.pop("found", None):
                     facts["knn_recall"] = graph_recall(rows, np.array(found))
-                judged = quality(lambda rows=rows: blocks_of(rows), coordinates, sample=JUDGED)  # type: ignore[misc]
+                judged = judge(rows, coordinates, facts.pop("fitted", None))
                 figures = {
                     key: float(f"{value:.4g}") if isinstance(value, float) else value
                     for key, value in {**facts, **judged, "rows": count}.items()
                 }
                 yield {
-                    "bench": "layout", "system": system, "variant": "default", "layer": layer, "threads": threads,
+                    "bench": "layout", "system": system.split(",")[0],
+                    "variant": system.partition(", ")[2] or "default", "layer": layer, "threads": threads,
                     **figures,
                 }  # fmt: skip
+
+
+def judge(rows: Any, coordinates: Float32, fitted: list[int] | None) -> dict[str, float]:
+    """The figures of a map; where some rows are fitted and the others placed, of each by themselves."""
+
+    def measured(among: NDArray[np.bool_] | None) -> dict[str, float]:
+        return quality(lambda: blocks_of(rows), coordinates, sample=JUDGED, among=among)
+
+    if fitted is None:
+        return measured(None)
+    mine = np.zeros(len(rows), bool)
+    mine[fitted] = True
+    return {
+        f"{name}{suffix}": value
+        for among, suffix in ((mine, "_fitted"), (~mine, "_placed"))
+        for name, value in measured(among).items()
+    }
 
 
 def judged_rows(count: int) -> NDArray[np.int64]:
@@ -99,10 +121,10 @@ def blocks_of(rows: Any) -> Iterator[Any]:
         yield rows[start : start + 8192]
 
 
-def in_a_process(work: Any, file: Path, threads: int) -> dict[str, Any]:
+def in_a_process(work: Any, file: Path, threads: int, fit_rows: int) -> dict[str, Any]:
     """What ``work`` says of itself in a fresh process, its seconds, and the peak of its memory in MB."""
     context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_one_process, args=(work, file, threads))
+    process = context.Process(target=_one_process, args=(work, file, threads, fit_rows))
     process.start()
     process.join()
     if process.exitcode:
@@ -110,17 +132,17 @@ def in_a_process(work: Any, file: Path, threads: int) -> dict[str, Any]:
     return json.loads(file.with_name("facts.json").read_text())
 
 
-def _one_process(work: Any, file: Path, threads: int) -> None:
-    rows = np.load(file)
+def _one_process(work: Any, file: Path, threads: int, fit_rows: int) -> None:
+    rows = np.load(file, mmap_mode="r" if work is placed else None)
     started = time.perf_counter()
-    coordinates, facts = work(rows, threads)
+    coordinates, facts = work(rows, threads, fit_rows)
     facts["seconds"] = time.perf_counter() - started
     facts["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     np.save(file.with_name("map.npy"), coordinates)
     file.with_name("facts.json").write_text(json.dumps(facts))
 
 
-def ours(rows: NDArray[np.float16], threads: int) -> tuple[Float32, dict[str, Any]]:
+def ours(rows: NDArray[np.float16], threads: int, _fit_rows: int) -> tuple[Float32, dict[str, Any]]:
     from atlas.layout import fit_layout
     from atlas.neighbors import nearest
     from atlas.projection import fit_projection
@@ -137,7 +159,46 @@ def ours(rows: NDArray[np.float16], threads: int) -> tuple[Float32, dict[str, An
     return fit.coordinates, {"found": found.tolist(), "dimensions": units.shape[1]}
 
 
-def umap_learn(rows: NDArray[np.float16], threads: int) -> tuple[Float32, dict[str, Any]]:
+def placed(rows: NDArray[np.float16], threads: int, fit_rows: int) -> tuple[Float32, dict[str, Any]]:
+    from atlas.layout import choose_fitted, fit_layout
+    from atlas.placing import place
+    from atlas.projection import fit_projection
+    from atlas.whitening import Moments
+
+    moments = Moments.empty(rows.shape[1])
+    for block in blocks_of(rows):
+        moments.add(block)
+    projection = fit_projection(moments)
+    fitted = choose_fitted(len(rows), fit_rows, 0)
+    started = time.perf_counter()
+    units = np.concatenate([projection.apply(rows[part]) for part in np.array_split(fitted, 1 + len(fitted) // 65536)])
+    fit = fit_layout(units, LayoutConfig(), seed=0, threads=threads)
+    fitting = time.perf_counter() - started
+    known = fit.coordinates[fit.alive]
+    coordinates = np.full((len(rows), 2), np.nan, np.float32)
+    coordinates[fitted] = fit.coordinates
+    rest = np.setdiff1d(np.arange(len(rows)), fitted)
+    started = time.perf_counter()
+    for part in np.array_split(rest, 1 + len(rest) // 65536):
+        placing = place(fit.index, known, projection.apply(rows[part]), fit.nearness, threads=threads)
+        coordinates[part] = placing.coordinates
+    seconds = time.perf_counter() - started
+    single = []
+    for row in rest[:200]:
+        begun = time.perf_counter()
+        place(fit.index, known, projection.apply(rows[row : row + 1]), fit.nearness)
+        single.append(time.perf_counter() - begun)
+    return coordinates, {
+        "fitted": fitted.tolist(),
+        "fit_rows": len(fitted),
+        "fit_seconds": fitting,
+        "place_seconds": seconds,
+        "place_ms_per_row": 1e3 * seconds / max(len(rest), 1),
+        "place_ms_one_by_one": 1e3 * float(np.median(single)),
+    }
+
+
+def umap_learn(rows: NDArray[np.float16], threads: int, _fit_rows: int) -> tuple[Float32, dict[str, Any]]:
     from umap import UMAP
 
     config = LayoutConfig()
@@ -145,4 +206,4 @@ def umap_learn(rows: NDArray[np.float16], threads: int) -> tuple[Float32, dict[s
     return umap.fit_transform(rows.astype(np.float32)), {}
 
 
-SYSTEMS = {"ours": ours, "umap-learn": umap_learn}
+SYSTEMS = {"ours": ours, "ours, placed": placed, "umap-learn": umap_learn}

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from small_network import factory, forking_factory, mixed_factory
 
-from atlas.collect import Pace, collect_shard, observe_views, place, position, prefetch, shard_views
+from atlas.collect import Pace, Reader, collect_shard, observe_views, place, position, prefetch, shard_views
 from atlas.config import Config
 from atlas.images import open_picture
 from atlas.networks import Layer, Network, describe_layer, load
@@ -298,9 +298,9 @@ def make_shard(
     views: dict[int, list[int]],
 ) -> tuple[dict[str, Path], int, list[Failure]]:
     paths = {layer.name: folder / layer.name / "part-00000.parquet" for layer in described}
-    observer = Observer(network, [layer.name for layer in described])
+    reader = Reader(Observer(network, [layer.name for layer in described]), {layer.name: layer for layer in described})
     metadata = {layer.name: {"layer": layer.name} for layer in described}
-    rows, failures = collect_shard(observer, described, listing, config, views, paths, metadata, Pace(5))
+    rows, failures = collect_shard([reader], listing, config, views, paths, metadata, Pace(5))
     return paths, rows, failures
 
 
@@ -415,13 +415,14 @@ def test_a_view_that_is_not_finite_leaves_all_layers(listing: Listing, config: C
     """Only one layer of one view overflows float16, and the whole view goes."""
     network = load("small_network:factory", size=32, device="cpu")
     layers = [describe_layer(network, layer) for layer in ("residual", "branches")]
+    reader = Reader(Observer(network, ["residual", "branches"]), {layer.name: layer for layer in layers})
     cut = [cut_views(listing, image, config, 32, [0]) for image in range(3)]
-    batch = [view for views in cut for view in views if isinstance(view, View)]  # type: ignore[union-attr]
+    batch = [(view,) for views in cut for view in views if isinstance(view, View)]  # type: ignore[union-attr]
     # The second view's own pixels push one channel of the later layer over the edge.
     network.submodule("branches").register_forward_hook(
         lambda _module, _inputs, output: output + 7e4 * (torch.arange(len(output)) == 1).view(-1, 1, 1, 1)
     )
-    rows, failures = observe_views(Observer(network, ["residual", "branches"]), layers, listing, config, batch, 4)
+    rows, failures = observe_views([reader], listing, config, batch, 4)
     assert failures == [(1, Failure(listing.keys[1], 0, "an activation or attribution is not finite in float16"))]
     for layer in ("residual", "branches"):
         assert rows[layer]["image_id"].tolist() == [0, 0, 2, 2]

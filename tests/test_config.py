@@ -44,9 +44,10 @@ def test_three_keys_are_enough_and_the_rest_has_the_documented_defaults(tmp_path
         },
         "layout": {
             "backend": "auto", "neighbors": 20, "min_dist": 0.01, "fit_rows": 1000000, "align": True,
-            "deterministic": False,
+            "deterministic": False, "axes": "umap", "shared": False, "class_atlas": [], "class_pair": [],
+            "class_rows": 5000, "class_by": "attribution", "class_layers": None, "class_grids": [8, 16],
         },
-        "cells": {"grids": [10, 20, 40], "min_count": 8, "exemplars": 6},
+        "cells": {"grids": [10, 20, 40], "min_count": 8, "exemplars": 6, "diverse_exemplars": 3},
         "render": {
             "size": 80,
             "steps": "auto",
@@ -64,6 +65,7 @@ def test_three_keys_are_enough_and_the_rest_has_the_documented_defaults(tmp_path
             "pod": {},
         },
         "tracking": None,
+        "compare": {},
     }  # fmt: skip
 
 

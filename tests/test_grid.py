@@ -79,7 +79,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         shards.append(folder / f"part-{number:05d}.parquet")
         with ShardWriter(shards[-1], schema(True, {})) as writer:
             writer.append({name: values[part] for name, values in columns.items()})
-    table = build_cells(shards, u, v, grids=GRIDS, exemplars=3, attributions=True)
+    table = build_cells(shards, u, v, grids=GRIDS, exemplars=3, attributions=True, diverse=2)
     return {"columns": columns, "u": u, "v": v, "table": table, "shards": shards}
 
 
@@ -177,8 +177,29 @@ def test_exemplars_are_the_nearest_one_an_image(made: dict[str, Any]) -> None:
             np.testing.assert_allclose(exemplar["cosine"], cosines[members.tolist().index(member)], atol=1e-5)
 
 
+def test_diverse_exemplars_lie_far_apart_and_show_no_picture_twice(made: dict[str, Any]) -> None:
+    """Each is the member that lies farthest from all that are shown before it, of a picture that is not shown yet."""
+    places = np.stack([made["u"], made["v"]], 1).astype(np.float32)
+    full = 0
+    for cell, members in cells_of(made):
+        nearest, others = cell["exemplars"], cell["diverse_exemplars"]
+        shown = [3 * exemplar["image_id"] + exemplar["view"] for exemplar in nearest + others]
+        assert len({member // 3 for member in shown}) == len(shown)
+        assert len(others) == min(2, len({member // 3 for member in members.tolist()}) - len(nearest))
+        taken, hidden = [shown[0]], {member // 3 for member in shown[: len(nearest)]}
+        for member in shown[len(nearest) :]:
+            rest = [one for one in members.tolist() if one // 3 not in hidden]
+            apart = {one: min(np.linalg.norm(places[one] - places[other]) for other in taken) for one in rest}
+            assert member in members
+            assert apart[member] == pytest.approx(max(apart.values()))
+            taken.append(member)
+            hidden.add(member // 3)
+        full += len(others) == 2
+    assert full > 10
+
+
 def test_the_same_rows_give_the_same_table(made: dict[str, Any]) -> None:
-    again = build_cells(made["shards"], made["u"], made["v"], grids=GRIDS, exemplars=3, attributions=True)
+    again = build_cells(made["shards"], made["u"], made["v"], grids=GRIDS, exemplars=3, attributions=True, diverse=2)
     assert again.equals(made["table"])
 
 

@@ -1,14 +1,20 @@
 """The map: likeness is kept, layers line up, and odd layers do no harm."""
 
+import importlib.machinery
+import sys
+import types
 from pathlib import Path
+from typing import Any, ClassVar
 
+import faiss
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from umap.umap_ import fuzzy_simplicial_set, simplicial_set_embedding
 
-from atlas import neighbors
+from atlas import gpu, layout, neighbors
 from atlas.config import LayoutConfig
+from atlas.errors import AtlasError
 from atlas.forces import embed
 from atlas.layout import (
     OUTLIER,
@@ -16,6 +22,7 @@ from atlas.layout import (
     ZERO,
     align,
     choose_fitted,
+    common_start,
     fit_layout,
     unit_box,
 )
@@ -148,7 +155,7 @@ def test_outliers_leave_the_map_with_their_reason(monkeypatch: pytest.MonkeyPatc
     points[7], points[8], points[9] = (40, 5), (5, -30), (11, 5)  # the last one is near enough
     np.testing.assert_array_equal(np.flatnonzero(outliers(points)), [7, 8])
     rows, _ = clusters(1000)
-    monkeypatch.setattr("atlas.layout._umap", lambda *_arguments, **_named: points.copy())
+    monkeypatch.setattr("atlas.forces.embed", lambda *_arguments, **_named: points.copy())
     fit = fit_layout(rows, SETTINGS, seed=0, threads=1)
     assert np.flatnonzero(fit.dropped == REASONS.index(OUTLIER)).tolist() == [7, 8]
     assert np.isnan(fit.coordinates[[7, 8]]).all()
@@ -173,6 +180,102 @@ def test_a_deterministic_layout_comes_again(monkeypatch: pytest.MonkeyPatch) -> 
     assert offered == [1]
 
 
+class FakeUMAP:
+    """Stands for cuML's: keeps what it is given, and moves the start a little."""
+
+    asked: ClassVar[list[dict[str, Any]]] = []
+
+    def __init__(self, **options: Any) -> None:
+        self.asked.append(options)
+
+    def fit_transform(self, rows: Float32) -> Float32:
+        assert rows.dtype == np.float32
+        return self.asked[-1]["init"] + 1
+
+
+@pytest.fixture
+def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A GPU with FAISS and cuML, as far as the layout can tell; returns how many queries each search had."""
+    searched: list[int] = []
+
+    def knn(_resources: object, queries: Float32, rows: Float32, count: int, metric: int) -> tuple[Float32, Any]:
+        assert metric == faiss.METRIC_INNER_PRODUCT
+        searched.append(len(queries))
+        exact = faiss.IndexFlatIP(rows.shape[1])
+        exact.add(rows)
+        cosines, found = exact.search(np.ascontiguousarray(queries), count)
+        return cosines, found
+
+    module = types.ModuleType("cuml")
+    module.__spec__ = importlib.machinery.ModuleSpec("cuml", None)
+    manifold = types.ModuleType("cuml.manifold")
+    manifold.UMAP = FakeUMAP  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cuml", module)
+    monkeypatch.setitem(sys.modules, "cuml.manifold", manifold)
+    monkeypatch.setattr(FakeUMAP, "asked", [])
+    monkeypatch.setattr(gpu, "has_gpu", lambda: True)
+    monkeypatch.setattr(gpu, "_BLOCK", 150)
+    monkeypatch.setattr(faiss, "knn_gpu", knn, raising=False)
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
+    return searched
+
+
+def test_on_a_gpu_faiss_searches_and_cuml_lays_out(fake_gpu: list[int]) -> None:
+    rows, _ = clusters(400)
+    usual = SETTINGS.model_copy(update={"deterministic": False, "backend": "umap"})
+    fit_layout(rows, usual, seed=0, threads=1)
+    assert fake_gpu == []
+    fit = fit_layout(rows, usual.model_copy(update={"backend": "auto"}), seed=0, threads=1)
+    assert fake_gpu == [150, 150, 100]
+    first, gently = FakeUMAP.asked
+    expected = neighbors.knn_graph(neighbors.build_index(rows, threads=1), rows, 10)
+    for asked in (first, gently):
+        indices, distances = asked["precomputed_knn"]
+        assert indices.dtype == np.int64
+        np.testing.assert_array_equal(indices, expected[0])
+        np.testing.assert_allclose(distances, expected[1], atol=1e-6)
+        assert (asked["n_neighbors"], asked["metric"], asked["random_state"]) == (10, "cosine", 0)
+        assert asked["a"] == pytest.approx(1.93, abs=0.05)
+    assert (first["n_epochs"], first["learning_rate"]) == (500, 1)
+    assert (gently["n_epochs"], gently["learning_rate"]) == (200, 0.02)
+    np.testing.assert_array_equal(fit.coordinates, gently["init"] + 1)
+    axes = layout.principal_axes(rows)
+    assert np.corrcoef(first["init"][:, 0], axes[:, 0])[0, 1] > 0.999
+    # A layout that must come again exactly stays on the CPU.
+    fit_layout(rows, SETTINGS, seed=0, threads=1)
+    assert len(fake_gpu) == 3
+
+
+def test_a_gpu_that_is_asked_for_and_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, _ = clusters(50)
+    asked = SETTINGS.model_copy(update={"backend": "cuml"})
+    monkeypatch.setattr(gpu, "has_gpu", lambda: False)
+    with pytest.raises(AtlasError, match=r"there is no GPU. Install cuml .* or give --set layout.backend=umap"):
+        fit_layout(rows, asked, seed=0, threads=1)
+    monkeypatch.setattr(gpu, "has_gpu", lambda: True)
+    with pytest.raises(AtlasError, match="cuML is not installed"):
+        fit_layout(rows, asked, seed=0, threads=1)
+
+
+def test_the_graph_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """umap-learn would search again, without a word, were it given a graph that does not fit."""
+
+    def searched_again(*_arguments: object, **_named: object) -> None:
+        raise AssertionError("umap-learn searched for neighbours")
+
+    monkeypatch.setattr("umap.umap_.nearest_neighbors", searched_again)
+    rows, _ = clusters(300)  # few rows: umap-learn leaves k as it is
+    rows[:30] = rows[0]
+    used: list[Any] = []
+    monkeypatch.setattr("atlas.forces.embed", lambda graph, start, **_: used.append(graph) or start)
+    fit_layout(rows, SETTINGS, seed=0, threads=1)
+    links = np.asarray((used[0] > 0).sum(1)).ravel()
+    assert links.min() >= SETTINGS.neighbors - 1, "each row's own neighbours"
+    assert (used[0].diagonal() == 0).all(), "no row is its own neighbour, even among duplicates"
+    assert abs(used[0] - used[0].T).max() < 1e-6
+
+
 def test_a_fair_sample_is_fitted_where_there_are_more_rows() -> None:
     chosen = choose_fitted(600, 300, seed=0)
     assert len(set(chosen.tolist())) == 300
@@ -187,12 +290,31 @@ def test_aligned_layers_lie_nearer_than_unaligned() -> None:
     generator = np.random.default_rng(1)
     turn = np.linalg.qr(generator.normal(size=(20, 20)))[0]
     other = unit_rows(rows @ turn + 0.1 * generator.normal(size=rows.shape))
-    first = fit_layout(rows, SETTINGS, seed=0, threads=1).coordinates
-    aligned = fit_layout(other, SETTINGS, seed=0, threads=1, previous=first).coordinates
-    alone = fit_layout(other, SETTINGS, seed=3, threads=1).coordinates
-    near = distance_between(*unit_box([first, aligned]))
-    far = distance_between(*unit_box([first, alone]))
+    common = common_start([rows, other], SETTINGS, seed=0, threads=1)
+    pairs = []
+    for start in (common, None):
+        maps = [fit_layout(each, SETTINGS, seed=0, threads=1, common=start).coordinates for each in (rows, other)]
+        pairs.append(unit_box([maps[0], align(maps[1], maps[0])]))
+    near, far = (distance_between(*pair) for pair in pairs)
+    assert near
+    assert far
     assert near < far / 2
+    # And each of them is as true to its rows as if it were alone.
+    for each, aligned, alone in zip((rows, other), *pairs):
+        assert quality(each, aligned)["trustworthiness"] > quality(each, alone)["trustworthiness"] - 0.03
+
+
+def test_rows_that_one_layer_lacks_start_where_any_other_does() -> None:
+    rows, _ = clusters(200)
+    other = rows.copy()
+    other[5], rows[[5, 6]] = 0, 0
+    common = common_start([rows, other], SETTINGS, seed=0, threads=1)
+    assert np.flatnonzero(~np.isfinite(common).all(1)).tolist() == [5]
+    fits = [fit_layout(each, SETTINGS, seed=0, threads=1, common=common) for each in (rows, other)]
+    assert [np.flatnonzero(fit.dropped == REASONS.index(ZERO)).tolist() for fit in fits] == [[5, 6], [5]]
+    nothing = np.full((200, 2), np.nan, np.float32)
+    lost = fit_layout(other, SETTINGS, seed=0, threads=1, common=nothing).coordinates
+    np.testing.assert_array_equal(lost, fit_layout(other, SETTINGS, seed=0, threads=1).coordinates)
 
 
 def test_aligning_undoes_a_turn_a_mirror_a_scale_and_a_shift() -> None:

@@ -49,13 +49,26 @@ def test_each_row_comes_first_among_exact_duplicates() -> None:
     assert (np.diff(distances, axis=1) >= 0).all()
 
 
-def test_asking_for_more_than_there_are_fills_up_with_oneself_far_away() -> None:
-    rows = clusters(3)
-    indices, distances = knn_graph(build_index(rows, threads=1), rows, 5)
-    np.testing.assert_array_equal(indices[:, 0], range(3))
-    assert [sorted(line) for line in indices[:, :3].tolist()] == [[0, 1, 2]] * 3
-    np.testing.assert_array_equal(indices[:, 3:], np.repeat(np.arange(3)[:, None], 2, 1))
-    np.testing.assert_array_equal(distances[:, 3:], 2)
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 1), (3, 2), (5, 4), (6, 5), (9, 5)])
+def test_asking_for_more_than_there_are_gives_fewer(rows: int, columns: int) -> None:
+    vectors = clusters(rows)
+    indices, distances = knn_graph(build_index(vectors, threads=1), vectors, 5)
+    assert indices.shape == distances.shape == (rows, columns)
+    np.testing.assert_array_equal(indices[:, 0], range(rows))
+    assert all(len(set(line)) == columns for line in indices.tolist())
+
+
+def test_a_search_that_comes_back_short_is_filled_up_with_oneself_far_away() -> None:
+    rows = clusters(6)
+
+    def short(_rows: Float32, queries: Float32, count: int) -> tuple[NDArray[np.int64], Float32]:
+        found = np.full((len(queries), count), -1, np.int64)
+        found[:, 0], found[:, 1] = np.arange(len(queries)), 0
+        return found, np.ones(found.shape, np.float32)
+
+    indices, distances = knn_graph(build_index(rows, threads=1), rows, 4, short)
+    np.testing.assert_array_equal(indices[:, 2:], np.repeat(np.arange(6)[:, None], 2, 1))
+    np.testing.assert_array_equal(distances[:, 2:], 2)
 
 
 def test_nearest_gives_rows_and_cosines() -> None:

@@ -198,7 +198,7 @@ def test_site_tells_what_the_stages_made(undisturbed: RunDirectory) -> None:
     facts = json.loads((site / "atlas.json").read_text())
     assert (site / "index.html").is_file()
     assert [layer["name"] for layer in facts["layers"]] == ["middle", "last"]
-    assert facts["network"]["classes"] == [f"class {number}" for number in range(7)]
+    assert [network["classes"] for network in facts["networks"]] == [[f"class {number}" for number in range(7)]]
     for layer in facts["layers"]:
         for grid in layer["grids"]:
             told = json.loads((undisturbed.site_grid(layer["name"], grid["grid"]) / "cells.json").read_text())
@@ -229,7 +229,7 @@ def test_tile_shows_the_icon_of_its_cell(undisturbed: RunDirectory) -> None:
 def test_patches_show_the_nearest_exemplar(undisturbed: RunDirectory) -> None:
     """The patch of a cell is cut again from its source, by the row of its first exemplar."""
     from atlas.images import open_picture
-    from atlas.site import patch_box
+    from atlas.patches import patch_box
     from atlas.store import read_metadata
     from atlas.views import backdrop, cut_view
 

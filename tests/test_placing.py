@@ -98,7 +98,8 @@ def test_a_run_lays_out_a_sample_and_places_the_rest_shard_by_shard(
     config = validate(values, "test")
     directory = run(config, until="layout")
     names = [item.id for item in stage.plan(config, directory)]
-    assert names[:4] == ["fit-middle", "place-middle-00000", "place-middle-00001", "place-middle-00002"]
+    assert names[:3] == ["common-start", "fit-middle", "place-middle-00000"]
+    assert names[3:5] == ["place-middle-00001", "place-middle-00002"]
     whole = read_marker(undisturbed.folder("layout") / "box.json", undisturbed.stage_key("layout"))
     sampled = read_marker(directory.folder("layout") / "box.json", directory.stage_key("layout"))
     assert whole

@@ -8,9 +8,19 @@ export interface Grid {
   flagged: number;
 }
 
+export interface Network {
+  name: string;
+  input_size: number;
+  classes: string[];
+}
+
+/** One map: a layer's own, or one of its rows that speak for one class or for either of two. */
 export interface Layer {
   name: string;
   path: string;
+  layer: string;
+  network: number;
+  of_classes: string[];
   channels: number;
   map_size: [number, number];
   rows: number;
@@ -21,13 +31,13 @@ export interface Layer {
 export interface Atlas {
   format: number;
   title: string;
-  network: { name: string; input_size: number; classes: string[] };
+  networks: Network[];
   icon_size: number;
   tile_size: number;
   layers: Layer[];
 }
 
-export const FORMAT = 1;
+export const FORMAT = 2;
 
 /** An error whose message is meant for the reader: what happened and what to do. */
 export class Sentence extends Error {}
@@ -90,5 +100,11 @@ export function gridSizes(layer: Layer): number[] {
 
 /** The page opens on the middle layer. */
 export function middleLayer(atlas: Atlas): Layer {
-  return atlas.layers[Math.floor(atlas.layers.length / 2)] as Layer;
+  const whole = atlas.layers.filter((each) => each.of_classes.length === 0);
+  return whole[Math.floor(whole.length / 2)] as Layer;
+}
+
+/** The names of the classes that a layer's network tells apart. */
+export function classesOf(atlas: Atlas, layer: Layer): string[] {
+  return atlas.networks[layer.network]?.classes ?? [];
 }

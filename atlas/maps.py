@@ -1,0 +1,103 @@
+"""The maps of a run: each layer's own, and beside it those of single classes and of pairs of classes.
+
+A class atlas lays out only the rows that speak for one class; a pair lays out those that speak for either of two, from
+one class on the left to the other on the right (Carter et al. 2019, "Activation Atlas", focusing on classes).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from atlas.config import Config, LayoutConfig
+from atlas.errors import ConfigError
+from atlas.rundir import digest_values
+
+# The name of what aligned layers start from.
+COMMON = "common-start"
+# What the keys of class atlases are by default: only other values show in a map's name.
+_USUAL = {name: LayoutConfig.model_fields[name].default for name in ("class_rows", "class_by", "class_grids")}
+
+
+@dataclass(frozen=True)
+class Map:
+    """One map: ``name`` stands in files and addresses, ``title`` on screens; ``classes`` holds one or two class names,
+    or none where all rows of ``layer`` are laid out; ``grids`` are its levels.
+    """
+
+    name: str
+    layer: str
+    title: str
+    grids: tuple[int, ...]
+    classes: tuple[str, ...] = ()
+
+
+def maps_of(config: Config) -> tuple[Map, ...]:
+    """All maps of a run, each layer's own before those of its classes.
+
+    The name of a class atlas tells all that its coordinates depend on, so one that is asked for differently is another
+    map, and asking for one leaves all others as they are.
+    """
+    layout = config.layout
+    asked = [(name,) for name in layout.class_atlas] + list(layout.class_pair)
+    chosen = {name: getattr(layout, name) for name in _USUAL}
+    unusual = "" if chosen == _USUAL else f"--{digest_values(layout.model_dump(mode='json', include=set(_USUAL)))[:6]}"
+    maps: list[Map] = []
+    for layer in config.layers:
+        maps.append(Map(layer, layer, layer, config.cells.grids))
+        if layout.class_layers is None or layer in layout.class_layers:
+            maps += [
+                Map(
+                    f"{layer}--{'--'.join(map(_slug, classes))}{unusual}",
+                    layer,
+                    f"{layer}: {' → '.join(classes)}",
+                    layout.class_grids,
+                    classes,
+                )
+                for classes in asked
+            ]
+    return tuple(maps)
+
+
+def frames_of(config: Config) -> dict[str, tuple[str, ...]]:
+    """What is laid out together, by name, in order: each layer by itself, or all where they share one layout."""
+    if config.layout.shared:
+        return {"shared-layout": config.layers}
+    return {layer: (layer,) for layer in config.layers}
+
+
+def has_common_start(config: Config) -> bool:
+    """Whether several layouts are aligned, by starting from one that they have in common."""
+    return config.layout.align and len(frames_of(config)) > 1
+
+
+def frame_of(layer: str, config: Config) -> str:
+    """The name of what ``layer`` is laid out with."""
+    return next(name for name, layers in frames_of(config).items() if layer in layers)
+
+
+def find_map(config: Config, name: str) -> Map:
+    """The map called ``name``, which is one of the run's."""
+    return next(each for each in maps_of(config) if each.name == name)
+
+
+def _slug(name: str) -> str:
+    """``name`` in letters, digits and hyphens. Names that differ in capitals or other signs are told apart by a
+    digest."""
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return plain if plain.replace("-", " ") == name else f"{plain}-{digest_values(name)[:4]}"
+
+
+def class_number(name: str, classes: Sequence[str]) -> int:
+    """The number of class ``name``: as it is written, else whatever its capitals, else by the first of its synonyms
+    (ImageNet's "tabby, tabby cat"). Raises ConfigError naming near ones."""
+    plain = [known.lower() for known in classes]
+    first = [known.split(",")[0] for known in plain]
+    for wanted, known in ((name, list(classes)), (name.lower(), plain), (name.lower(), first)):
+        if wanted in known:
+            return known.index(wanted)
+    near = difflib.get_close_matches(name.lower(), plain, n=3, cutoff=0.5)
+    hint = f" Near names: {', '.join(classes[plain.index(each)] for each in near)}." if near else ""
+    raise ConfigError(f"the network has no class {name!r} among its {len(classes):,}.{hint}")
