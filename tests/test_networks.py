@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_network import SmallNetwork, factory, odd_factory
 from torch import nn
 
@@ -145,7 +146,8 @@ def test_a_layer_without_a_map_gets_the_sensible_layers(small: Network) -> None:
     [
         (
             "resnet",
-            "Network 'resnet' is not known. Expected efficientnet_lite0, torchvision/NAME, timm/NAME or your own",
+            "Network 'resnet' is not known. Expected efficientnet_lite0, efficientnet_lite1, torchvision/NAME, timm/NAME or "
+            "your own",
         ),
         ("torchvision/resnet19", "torchvision has no network 'resnet19'. Near: resnet18"),
         ("no_such_module:factory", "module 'no_such_module' cannot be imported"),
@@ -259,6 +261,18 @@ def test_imagenet_names() -> None:
     assert len(names) == 1000
     assert names[281] == "tabby"
     assert names[967] == "espresso"
+
+
+@pytest.mark.parametrize(("name", "size", "norms"), [("efficientnet_lite0", 224, 49), ("efficientnet_lite1", 240, 64)])
+def test_the_bundled_networks_know_an_espresso(name: str, size: int, norms: int) -> None:
+    from skimage import data
+
+    network = load(name, device="cpu")
+    assert (network.size, network.folded) == (size, norms)
+    square = Image.fromarray(data.coffee()[:, 100:500]).resize((size, size), Image.Resampling.BICUBIC)
+    with torch.no_grad():
+        logits = network.module(network.from_bytes(torch.from_numpy(np.array(square))[None]))
+    assert network.classes[int(logits.argmax())] == "espresso"
 
 
 def test_all_norms_of_efficientnet_lite0_are_folded_and_its_answers_stay(efficientnet: Network) -> None:
