@@ -212,8 +212,8 @@ def _raw(name: str, checkpoint: str | None) -> Network:
     if ":" in name:
         return _factory(name)
     raise ConfigError(
-        f"Network {name!r} is not known. Expected {' or '.join(_EFFICIENTNET_LITE)}, torchvision/NAME, timm/NAME or your "
-        "own as mypackage.module:factory."
+        f"Network {name!r} is not known. Expected {' or '.join(_EFFICIENTNET_LITE)}, torchvision/NAME, timm/NAME or "
+        "your own as mypackage.module:factory."
     )
 
 

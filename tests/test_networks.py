@@ -146,8 +146,8 @@ def test_a_layer_without_a_map_gets_the_sensible_layers(small: Network) -> None:
     [
         (
             "resnet",
-            "Network 'resnet' is not known. Expected efficientnet_lite0 or efficientnet_lite1, torchvision/NAME, timm/NAME "
-            "or your own",
+            "Network 'resnet' is not known. Expected efficientnet_lite0 or efficientnet_lite1, torchvision/NAME, "
+            "timm/NAME or your own",
         ),
         ("torchvision/resnet19", "torchvision has no network 'resnet19'. Near: resnet18"),
         ("no_such_module:factory", "module 'no_such_module' cannot be imported"),
