@@ -24,6 +24,7 @@ from starlette.staticfiles import PathLike, StaticFiles
 from starlette.types import Scope
 
 from atlas.errors import ConfigError
+from atlas.versions import SITE_FORMAT
 
 MEDIA_TYPES = {
     ".bin": "application/octet-stream",
@@ -135,16 +136,17 @@ def index_page(sites: Mapping[str, Path]) -> str:
 
 def _index_item(name: str, site: Path) -> str:
     atlas = json.loads((site / "atlas.json").read_text())
-    layers: list[dict[str, Any]] = atlas["layers"]
-    layer = layers[len(layers) // 2]
-    side = min(grid["grid"] for grid in layer["grids"]) * atlas["icon_size"]
-    level = (side - 1).bit_length() - 1
-    picture = f"{quote(name)}/{quote(layer['path'])}/atlas_files/{level}/0_0.webp"
-    what = f"{atlas['network']['name']}, {len(layers)} layer{'s' if len(layers) != 1 else ''}"
-    return (
-        f'<li><a href="{quote(name)}/"><img src="{picture}" alt="" width="160" height="160">'
-        f"<b>{html.escape(name)}</b> <span>{html.escape(what)}</span></a></li>"
-    )
+    if atlas["format"] != SITE_FORMAT:
+        picture, what = "", "of another version; finish the run again"
+    else:
+        layers = [layer for layer in atlas["layers"] if not layer["of_classes"]]
+        layer = layers[len(layers) // 2]
+        side = min(grid["grid"] for grid in layer["grids"]) * atlas["icon_size"]
+        address = f"{quote(name)}/{quote(layer['path'])}/atlas_files/{(side - 1).bit_length() - 1}/0_0.webp"
+        picture = f'<img src="{address}" alt="" width="160" height="160">'
+        networks = " and ".join(network["name"] for network in atlas["networks"])
+        what = f"{networks}, {len(layers)} layer{'s' if len(layers) != 1 else ''}"
+    return f'<li><a href="{quote(name)}/">{picture}<b>{html.escape(name)}</b> <span>{html.escape(what)}</span></a></li>'
 
 
 _STYLE = """

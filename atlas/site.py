@@ -21,9 +21,8 @@ from atlas.rundir import RunDirectory, atomic, digest_file, digest_values, write
 from atlas.sources import Listing, name_of
 from atlas.store import read_metadata, to_numpy
 from atlas.tiles import Icons, TileFormat, write_combined_pyramid, write_grid_pyramid
-from atlas.versions import versions
+from atlas.versions import SITE_FORMAT, versions
 
-FORMAT = 2
 TOP_CLASSES = 5
 _TILE = 640
 
@@ -171,7 +170,7 @@ def atlas_facts(run: RunDirectory, config: Config, report: dict[str, Any]) -> di
             }
         )
     return {
-        "format": FORMAT,
+        "format": SITE_FORMAT,
         "title": run.path.resolve().name,
         "networks": list(networks.values()),
         "icon_size": config.render.size,

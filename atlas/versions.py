@@ -4,6 +4,9 @@ from importlib.metadata import version
 
 from atlas import __version__
 
+# Of a site's files: the page reads those of its own.
+SITE_FORMAT = 2
+
 
 def versions() -> dict[str, str]:
     """Versions of this project and of what its figures depend on."""

@@ -13,7 +13,6 @@ from typing import Any, cast
 from distributed import Client
 from rich.console import Console
 
-from atlas import site
 from atlas.config import Config
 from atlas.errors import AtlasError, ConfigError
 from atlas.maps import class_number, maps_of
@@ -25,7 +24,7 @@ from atlas.site import viewer_digest, viewer_folder
 from atlas.sources import Listing, list_images, sources_of
 from atlas.store import SCHEMA_VERSION
 from atlas.urls import is_remote, working_folder
-from atlas.versions import versions
+from atlas.versions import SITE_FORMAT, versions
 from pipelines import cells, collect, layout, publish, render
 from pipelines.cluster import connect
 from pipelines.screen import progress_bars, say, show_end, show_plan, tell_failures, told_by
@@ -220,7 +219,7 @@ def stage_keys(config: Config, directory: RunDirectory, prepared: Prepared, stag
         # The engine's own numbers too: a version that draws otherwise draws anew.
         return digest_values(stage, above, values["render"], asdict(render.recipe(config)))
     maps = [each.name for each in maps_of(config)]
-    return digest_values(stage, above, maps, site.FORMAT, viewer_digest())
+    return digest_values(stage, above, maps, SITE_FORMAT, viewer_digest())
 
 
 def _run_stages(

@@ -20,8 +20,9 @@ from starlette.testclient import TestClient
 from atlas import serve
 from atlas.errors import ConfigError
 from atlas.server import create_app, open_socket
+from atlas.versions import SITE_FORMAT
 
-LAYER = {"name": "_blocks.4", "path": "_blocks.4", "grids": [{"grid": 10}, {"grid": 20}]}
+LAYER = {"name": "_blocks.4", "path": "_blocks.4", "of_classes": [], "grids": [{"grid": 10}, {"grid": 20}]}
 
 
 def make_run(folder: Path, title: str) -> Path:
@@ -35,8 +36,8 @@ def make_run(folder: Path, title: str) -> Path:
     (site / "_blocks.4" / "atlas.dzi").write_text("<Image/>")
     (site / "_blocks.4" / "classes-000.bin").write_bytes(bytes(range(256)))
     (tiles / "0_0.webp").write_bytes(b"RIFF0000WEBP")
-    atlas = {"format": 1, "title": title, "icon_size": 80, "network": {"name": "a <net>"}, "layers": [LAYER]}
-    (site / "atlas.json").write_text(json.dumps(atlas))
+    atlas = {"format": SITE_FORMAT, "icon_size": 80, "networks": [{"name": "a <net>"}], "layers": [LAYER]}
+    (site / "atlas.json").write_text(json.dumps(atlas | {"title": title}))
     (folder / "run.json").write_text("secret")
     return folder
 
@@ -124,6 +125,9 @@ def test_several_runs_have_an_index_and_an_address_each(tmp_path: Path) -> None:
     assert "a &lt;net&gt;, 1 layer" in page.text
     for picture in re.findall(r'src="([^"]+)"', page.text):
         assert client.get(f"/{picture}").content == b"RIFF0000WEBP"
+    older = runs[1] / "site" / "atlas.json"
+    older.write_text(json.dumps({"format": SITE_FORMAT - 1, "network": {"name": "net"}, "layers": []}))
+    assert "<b>second</b> <span>of another version; finish the run again</span>" in client.get("/").text
     assert client.get("/second", follow_redirects=False).headers["location"].endswith("/second/")
 
 

@@ -27,6 +27,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, Viewport
 
 from atlas.server import create_app, open_socket
 from atlas.tiles import Icons, Pixels, write_combined_pyramid, write_grid_pyramid
+from atlas.versions import SITE_FORMAT
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "test-results"
@@ -110,9 +111,17 @@ def make_site(site: Path) -> None:
         write_combined_pyramid(site / layer / "atlas.dzi", {grid: made_icons(layer, "icons", grid) for grid in GRIDS})
         grids = [{"grid": grid, "cells": 1, "drawn": 1, "median_cosine": 0.9, "flagged": 0} for grid in GRIDS]
         sizes = {"channels": 40, "map_size": [28, 28], "rows": 13000, "dropped": 12}
-        layers.append({"name": layer, "path": layer, "grids": grids, **sizes})
-    network = {"name": "made", "input_size": 224, "classes": CLASSES}
-    atlas = {"format": 1, "title": "made", "network": network, "icon_size": 80, "tile_size": 640, "layers": layers}
+        facts = {"name": layer, "path": layer, "layer": layer, "network": 0, "of_classes": []}
+        layers.append({**facts, "grids": grids, **sizes})
+    networks = [{"name": "made", "input_size": 224, "classes": CLASSES}]
+    atlas = {
+        "format": SITE_FORMAT,
+        "title": "made",
+        "networks": networks,
+        "icon_size": 80,
+        "tile_size": 640,
+        "layers": layers,
+    }
     (site / "atlas.json").write_text(json.dumps({**atlas, "provenance": {}, "report": {}}))
     shutil.copytree(built_viewer(), site, dirs_exist_ok=True)
 
@@ -300,6 +309,30 @@ def test_pointing_at_a_cell_shows_what_it_is(visitor: Visitor) -> None:
     page.mouse.move(40, 450)  # empty ground
     expect(card).to_have_count(0)
     expect(page.get_by_test_id("outline")).to_have_count(0)
+
+
+def test_a_layer_of_another_network_and_a_map_of_classes(browser: Browser, address: str, site: Path) -> None:
+    """Classes are those of the layer's own network; the page opens on a whole layer; a map of classes has a title."""
+    facts = json.loads((site / "atlas.json").read_text())
+    facts["networks"].append(
+        {"name": "other", "input_size": 240, "classes": [f"thing {number}" for number in range(7)]}
+    )
+    first, second = facts["layers"]
+    pair = {**second, "name": "_blocks.10: lemon → daisy", "of_classes": ["lemon", "daisy"]}
+    facts["layers"] = [{**first, "name": "_blocks.4@other", "network": 1}, pair]
+    with browser.new_context(viewport=DESKTOP) as context:
+        page = context.new_page()
+        page.route("**/atlas.json", lambda route: route.fulfill(json=facts))
+        page.goto(f"{address}made/")
+        expect(page.get_by_role("button", name="Layer _blocks.4@other; choose another")).to_be_visible()
+        page.mouse.move(*cell_20(14, 12))
+        names = page.get_by_test_id("card").locator("li .name")
+        expect(names.first).to_have_text("thing 1")
+        page.get_by_role("button", name="choose another").click()
+        page.get_by_role("menuitemradio", name="_blocks.10: lemon → daisy").click()
+        expect(page.get_by_role("button", name="Layer _blocks.10: lemon → daisy")).to_be_visible()
+        page.mouse.move(*cell_20(14, 13))
+        expect(names.first).to_have_text("Egyptian cat")
 
 
 def test_a_cell_that_is_not_drawn_says_why(visitor: Visitor) -> None:
@@ -533,9 +566,9 @@ def test_failed_states_say_what_to_do(browser: Browser, address: str, site: Path
         expect(page.get_by_role("alert")).to_contain_text("python -m atlas.run CONFIG")
 
         page.unroute("**/atlas.json")
-        page.route("**/atlas.json", lambda route: route.fulfill(json={"format": 2, "layers": []}))
+        page.route("**/atlas.json", lambda route: route.fulfill(json={"format": SITE_FORMAT + 1, "layers": []}))
         page.goto(f"{address}made/?newer")
-        expect(page.get_by_role("alert")).to_contain_text("format 2")
+        expect(page.get_by_role("alert")).to_contain_text(f"format {SITE_FORMAT + 1}")
 
         page.unroute("**/atlas.json")
         page.route("**/12/*.webp", lambda route: route.abort())

@@ -6,6 +6,9 @@ import { cellPicture, layerSource, thumbnail } from '../src/lib/source';
 const layer: Layer = {
   name: 'inception 4a',
   path: 'inception 4a',
+  layer: 'inception 4a',
+  network: 0,
+  of_classes: [],
   channels: 8,
   map_size: [14, 14],
   rows: 10,
@@ -13,9 +16,9 @@ const layer: Layer = {
   grids: [10, 20, 40].map((grid) => ({ grid, cells: 1, drawn: 1, median_cosine: null, flagged: 0 })),
 };
 const atlas: Atlas = {
-  format: 1,
+  format: 2,
   title: 'demo',
-  network: { name: 'net', input_size: 224, classes: [] },
+  networks: [{ name: 'net', input_size: 224, classes: [] }],
   icon_size: 80,
   tile_size: 640,
   layers: [layer],
