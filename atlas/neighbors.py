@@ -50,7 +50,8 @@ def save_index(index: faiss.Index, path: Path) -> None:
 
 
 def load_index(path: Path) -> faiss.Index:
-    return faiss.read_index(str(path))
+    """The index in a file, which is mapped: workers of one machine share its memory, and only what is asked is read."""
+    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
 
 
 def nearest(index: faiss.Index, queries: Float32, count: int) -> tuple[NDArray[np.int64], Float32]:

@@ -97,10 +97,13 @@ def test_above_the_threshold_the_graph_index_finds_nearly_all(monkeypatch: pytes
     np.testing.assert_allclose(distances[kept], true[kept], atol=1e-5)
 
 
-def test_an_index_is_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("exact", [10, 1000])
+def test_an_index_is_kept_and_mapped(tmp_path: Path, exact: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbors, "EXACT_ROWS", exact)
     rows = clusters(50)
     index = build_index(rows, threads=1)
     save_index(index, tmp_path / "index.faiss")
     again = load_index(tmp_path / "index.faiss")
+    assert str(tmp_path / "index.faiss") in Path("/proc/self/maps").read_text()
     for a, b in zip(nearest(index, rows, 4), nearest(again, rows, 4)):
         np.testing.assert_array_equal(a, b)
