@@ -27,7 +27,7 @@ from rich.table import Table
 
 from atlas.config import Config
 from atlas.listing import Listing
-from atlas.maps import maps_of
+from atlas.maps import frames_of, has_common_start, maps_of
 from atlas.networks import Layer, Network
 from atlas.observe import Observer
 from atlas.report import build_report
@@ -42,7 +42,7 @@ from pipelines.stage import Item, Summary
 
 # For the estimate before a run, measured on two cores: seconds a row of layout, bytes an icon in the store and the
 # site.
-_LAYOUT_SECONDS, _LAYOUT_START, _ICON_BYTES = 6e-4, 15.0, 24_000
+_LAYOUT_SECONDS, _LAYOUT_START, _ICON_BYTES = 2e-4, 5.0, 40_000
 
 
 def told_by(progress: Progress, line: Any, unit: str) -> Callable[[Item, Summary], None]:
@@ -156,7 +156,8 @@ def _estimate(
         icon_seconds += [_icon_seconds(network, layer.name, config) for layer in mine]
         classes = len(network.classes) if config.collect.attributions else 0
         store += rows * sum(2 * (layer.channels + classes) + 40 for layer in mine)
-    layout_seconds = len(layers) * (_LAYOUT_START + rows * _LAYOUT_SECONDS)
+    layouts = len(frames_of(config)) + has_common_start(config)
+    layout_seconds = layouts * (_LAYOUT_START + rows * _LAYOUT_SECONDS)
     collect_seconds = views * view_seconds / min(workers, shards)
     return collect_seconds + icons * float(
         np.mean(icon_seconds)

@@ -499,7 +499,7 @@ def test_the_demo_network_on_real_pictures(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     directory = RunDirectory(tmp_path / "run")
-    names = json.loads((directory.folder("publish") / "atlas.json").read_text())["network"]["classes"]
+    names = json.loads((directory.folder("publish") / "atlas.json").read_text())["networks"][0]["classes"]
     rows = pq.read_table(directory.shards("_blocks.10"), columns=["image", "predicted"]).to_pylist()
     found_espresso = [names[row["predicted"]] == "espresso" for row in rows if row["image"] == "coffee.jpg"]
     assert np.mean(found_espresso) > 0.6

@@ -80,10 +80,18 @@ def test_open_run_finds_the_channels_that_separate_two_classes(demo: RunDirector
 def test_every_reading_in_the_table_of_open_run_is_there(demo: RunDirectory) -> None:
     table = README.split("**In Python**")[1].split("**DuckDB**")[0]
     calls = [call for line in table.splitlines() if line.startswith("| `") for call in re.findall(r"`([^`]+)`", line)]
-    names: dict[str, Any] = {"layer": LAYER, "grid": GRID, "columns": ["image"], "rows": [1, 2], "count": 3}
+    names: dict[str, Any] = {
+        "layer": LAYER,
+        "name": LAYER,
+        "grid": GRID,
+        "columns": ["image"],
+        "rows": [1, 2],
+        "count": 3,
+    }
     import atlas
 
     names["atlas"] = atlas
+    names["activations"] = np.ones((2, len(atlas.open_run(demo.path).cells(LAYER, GRID)["mean"][0])), np.float32)
     for call in calls:
         if call.startswith(("run", "store")):
             exec(call.replace("grid=20", f"grid={GRID}"), names)
