@@ -143,6 +143,8 @@ class Run:
         """Raise ConfigError unless ``name`` is a map of the run, or among ``known``, and has ``grid``."""
         if name not in (known or self.maps):
             what = "layer" if known or self.maps == self.layers else "map"
+            if name in self.maps:
+                raise ConfigError(f"{name!r} is a map of classes; give its layer, {self._maps[name].layer!r}.")
             raise ConfigError(
                 f"{self.path} has no {what} {name!r}; it has {', '.join(known or self.maps)}."
                 f"{_near(name, known or self.maps)}"

@@ -32,24 +32,28 @@ class Chosen:
 def choose_rows(shards: Sequence[Path], each: Map, config: LayoutConfig, classes: Sequence[str]) -> Chosen:
     """The rows that a class atlas lays out, each once.
 
-    By attribution: the ``class_rows`` that most support the class, among those that do at all; of a pair, half of them
-    for each class. By prediction: the rows of views that the network takes for the class, at most as many.
+    By attribution: the rows that most support the class, among those that do at all. By prediction: the rows of views
+    that the network takes for the class, the surest first. At most ``class_rows``, and by attribution at most a tenth
+    of the layer, since every class finds weak support in half of all rows; of a pair, half of them for each class.
     """
     numbers = [class_number(name, classes) for name in each.classes]
     predicting, pair = config.class_by == "predicted", len(numbers) == 2
     columns = ["attribution"] if pair or not predicting else []
-    support, predicted = [], []
-    for block in iterate(shards, [*columns, "predicted"]):
+    support, predicted, sure = [], [], []
+    for block in iterate(shards, [*columns, "predicted", "confidence"]):
         predicted.append(block["predicted"])
+        sure.append(block["confidence"])
         if columns:
             support.append(block["attribution"][:, numbers].astype(np.float32))
     taken = np.concatenate(predicted)
     values = np.concatenate(support) if columns else np.zeros((len(taken), len(numbers)), np.float32)
-    most = config.class_rows // len(numbers)
+    most = (config.class_rows if predicting else min(config.class_rows, len(taken) // 10)) // len(numbers)
+    confidence = np.concatenate(sure)
     parts = []
     for column, number in enumerate(numbers):
         candidates = np.flatnonzero(taken == number if predicting else values[:, column] > 0)
-        order = np.argsort(-values[candidates, column], kind="stable")
+        strength = confidence[candidates] if predicting else values[candidates, column]
+        order = np.argsort(-strength, kind="stable")
         parts.append(candidates[order[:most]])
     rows = np.unique(np.concatenate(parts))
     return Chosen(rows, values[rows, 1] - values[rows, 0] if pair else None)
@@ -62,7 +66,7 @@ def lay_out(rows: Float32, chosen: Chosen, config: LayoutConfig, *, seed: int) -
     middle, those for the second right of it (the differences themselves have a long tail, which would leave most cells
     empty); v is a map in one dimension. One thread: the same rows give the same map, so it is made again at no risk.
     """
-    settings = config.model_copy(update={"axes": "umap", "deterministic": True})
+    settings = config.model_copy(update={"axes": "umap", "backend": "umap", "deterministic": True})
     pair = chosen.difference is not None
     coordinates = fit_layout(rows, settings, seed=seed, threads=1, line=pair).coordinates
     if chosen.difference is None:

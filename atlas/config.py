@@ -54,11 +54,19 @@ def _names(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _one_or_more(value: Any) -> Any:
+    """One class name, or a list of them."""
+    named = _names(value)
+    return (named,) if isinstance(named, str) else named
+
+
 def _pairs(value: Any) -> Any:
     """One pair of class names, or a list of pairs."""
     named = _names(value)
-    one = isinstance(named, tuple) and len(named) == 2 and all(isinstance(name, str) for name in named)
-    return (named,) if one else named
+    pairs = (named,) if isinstance(named, tuple) and named and all(isinstance(name, str) for name in named) else named
+    if not isinstance(pairs, tuple) or any(not isinstance(pair, tuple) or len(pair) != 2 for pair in pairs):
+        raise ValueError("expected two classes, such as [lemon, strawberry], or a list of such pairs")
+    return pairs
 
 
 def _one_or_several(value: Any) -> str | tuple[str, ...]:
@@ -118,12 +126,18 @@ class LayoutConfig(_Section):
     align: bool = True
     shared: bool = False
     deterministic: bool = False
-    class_atlas: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_names)] = ()
+    class_atlas: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_one_or_more)] = ()
     class_pair: Annotated[tuple[tuple[str, str], ...], BeforeValidator(_pairs)] = ()
     class_rows: Annotated[int, Field(ge=10, le=1_000_000)] = 5_000
     class_by: Literal["attribution", "predicted"] = "attribution"
     class_layers: tuple[str, ...] | None = None
     class_grids: Annotated[Grids, AfterValidator(_doubling)] = (8, 16)
+
+    @model_validator(mode="after")
+    def _on_the_cpu(self) -> LayoutConfig:
+        if self.deterministic and self.backend == "cuml":
+            raise ValueError("deterministic: true is of backend: umap, but backend is cuml")
+        return self
 
     @field_validator("class_atlas", "class_pair")
     @classmethod

@@ -129,7 +129,7 @@ def fit_layout(
     dropped[outside] = REASONS.index(OUTLIER)
     coordinates[outside] = np.nan
     if common is not None:
-        coordinates = align(coordinates, common)
+        coordinates = mirror(coordinates, common) if config.axes == "pca" else align(coordinates, common)
     nearness = nearness_quantiles(1 - own[1][:, 1:])
     return Fit(coordinates, dropped, index, alive, nearness)
 
@@ -252,7 +252,7 @@ def align(coordinates: Float32, reference: Float32) -> Float32:
     """``coordinates`` (n, 2) turned, mirrored, scaled and shifted onto ``reference`` (n, 2) over the rows both have.
 
     Turning and mirroring are Procrustes'. The scale makes both maps equally wide (root mean square): the scale of least
-    squares would shrink a layer the more, the less it agrees with the one before.
+    squares would shrink a layer the more, the less it agrees with the reference.
     """
     both = np.isfinite(coordinates).all(1) & np.isfinite(reference).all(1)
     if both.sum() < 3:
@@ -262,6 +262,13 @@ def align(coordinates: Float32, reference: Float32) -> Float32:
     rotation, _ = orthogonal_procrustes(own - own_mean, other - other_mean)
     factor = np.linalg.norm(other - other_mean) / max(float(np.linalg.norm(own - own_mean)), 1e-12)
     return ((coordinates - own_mean) @ rotation * factor + other_mean).astype(np.float32)
+
+
+def mirror(coordinates: Float32, reference: Float32) -> Float32:
+    """``coordinates`` (n, 2) with each axis in the direction in which it agrees with ``reference`` (n, 2)."""
+    both = np.isfinite(coordinates).all(1) & np.isfinite(reference).all(1)
+    own, other = coordinates[both] - coordinates[both].mean(0), reference[both] - reference[both].mean(0)
+    return coordinates * np.where((own * other).sum(0) < 0, -1, 1).astype(np.float32)
 
 
 def unit_box(layouts: Sequence[Float32]) -> list[Float32]:

@@ -51,6 +51,7 @@ def place(index: faiss.Index, coordinates: Float32, rows: Float32, nearness: Flo
     A point lies where the neighbours are that agree: at the weighted mean of all, and then twice at that of those near
     the last. The plain mean would put a point whose neighbours lie on two islands into the water between them.
     """
+    before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(threads)
     points = np.full((len(rows), 2), np.nan, np.float32)
     confidence = np.zeros(len(rows), np.float32)
@@ -62,6 +63,7 @@ def place(index: faiss.Index, coordinates: Float32, rows: Float32, nearness: Flo
         known = np.where(found >= 0, cosines, np.nan)
         mean = np.nanmean(known, axis=1)
         confidence[block] = np.interp(mean, nearness, np.linspace(0, 1, len(nearness)))
+    faiss.omp_set_num_threads(before)  # the caller's own
     return Placed(points, confidence)
 
 
@@ -97,12 +99,19 @@ class Placer:
 
     def place(self, activations: ArrayLike) -> Placement:
         """Place ``activations`` (n, channels). Raises ConfigError for another shape or for what is not finite."""
-        rows, channels = np.asarray(activations, dtype=np.float32), len(self._projection.components)
-        if rows.ndim != 2 or rows.shape[1] != channels or not np.isfinite(rows).all():
+        channels = len(self._projection.components)
+        try:
+            rows = np.asarray(activations, dtype=np.float32)
+        except (TypeError, ValueError):
+            rows = np.zeros(0, np.float32)
+        if rows.ndim != 2 or rows.shape[1] != channels:
             raise ConfigError(
-                f"The activations have shape {rows.shape}, expected (n, {channels}) and finite numbers: a row for each "
-                "point, a column for each channel of the layer."
+                f"The activations have shape {np.shape(activations)}, expected numbers of shape (n, {channels}): a row "
+                "for each point, a column for each channel of the layer."
             )
+        if not np.isfinite(rows).all():
+            row = int(np.flatnonzero(~np.isfinite(rows).all(1))[0])
+            raise ConfigError(f"Row {row} of the activations is not finite; leave out such rows.")
         placed = place(self._index, self._coordinates, self._projection.apply(rows), self._nearness)
         u, v = placed.coordinates.T
         numbers = {grid: cell_of(u, v, grid) for grid in self._grids}

@@ -17,7 +17,7 @@ from atlas.store import to_numpy
 
 
 def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
-    """The report of a run whose icons are drawn; see DESIGN for the keys. Shares are in [0, 1]."""
+    """The report of a run whose icons are drawn; see the README for what the figures mean. Shares are in [0, 1]."""
     failures = json.loads(run.failures.with_suffix(".json").read_text(encoding="utf-8"))
     collected = run.read_manifest().get("stages", {}).get("collect", {})
     layers: dict[str, Any] = {}

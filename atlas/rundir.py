@@ -174,6 +174,12 @@ class RunDirectory:
             if above is not None:
                 facts["above"] = stages.get(above, {}).get("key")
             self.update_manifest(stages={**stages, stage: facts}, past=past)
+        elif stage != STAGES[0]:
+            # The stage above was made anew in a way that this one does not depend on.
+            stages = self.read_manifest()["stages"]
+            above = stages.get(STAGES[STAGES.index(stage) - 1], {}).get("key")
+            if stages[stage].get("above") != above:
+                self.update_manifest(stages={**stages, stage: {**stages[stage], "above": above}})
         # After run.json: a crash in between leaves no folder, and the next start comes by here again.
         returning = folder.with_name(f"{folder.name}.{key[:8]}")
         if returning.exists() and not folder.exists():

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from atlas.config import Config
 from atlas.errors import AtlasError
 from atlas.images import decode_png
-from atlas.maps import Map, maps_of
+from atlas.maps import Map, class_number, maps_of
 from atlas.patches import write_nearest
 from atlas.report import read_icons
 from atlas.rundir import RunDirectory, atomic, digest_file, digest_values, write_json
@@ -72,24 +72,26 @@ def write_grid(run: RunDirectory, config: Config, each: Map, grid: int) -> list[
     """One grid alone: its pyramid of icons, and cells.json; returns the files."""
     folder = run.site_grid(each.name, grid)
     write_grid_pyramid(folder / "icons.dzi", icon_source(run, each.name, grid), grid=grid, form=tile_format(config))
-    facts = cell_facts(run, config, each.name, grid)
+    facts = cell_facts(run, config, each, grid)
     with atomic(folder / "cells.json") as temporary:
         temporary.write_text(json.dumps(facts, separators=(",", ":")), encoding="utf-8")
     return [folder / "cells.json", *_pyramid_files(folder / "icons.dzi")]
 
 
-def cell_facts(run: RunDirectory, config: Config, layer: str, grid: int) -> dict[str, Any]:
+def cell_facts(run: RunDirectory, config: Config, each: Map, grid: int) -> dict[str, Any]:
     """What the page knows of each non-empty cell of a grid, in columns. Classes by attribution, or by prediction where
-    the run took no attributions."""
+    the run took no attributions; those that the map is of come first."""
     table = pq.read_table(
-        run.cells(layer),
+        run.cells(each.name),
         columns=["row", "col", "count", "spread", "attribution", "predicted"],
         filters=[("grid", "=", grid)],
     )
-    icons = read_icons(run, layer, grid, ["row", "col", "cosine", "flag"])
+    icons = read_icons(run, each.name, grid, ["row", "col", "cosine", "flag"])
     scores = {(icon["row"], icon["col"]): icon for icon in icons.to_pylist()}
     cells = list(zip(table["row"].to_pylist(), table["col"].to_pylist()))
-    classes, values = _top_classes(table, config)
+    known = read_metadata(run.shards(each.layer)[0])["classes"]
+    own = [class_number(name, known) for name in each.classes]
+    classes, values = _top_classes(table, config, own)
     return {
         "grid": grid,
         "row": [row for row, _ in cells],
@@ -104,13 +106,15 @@ def cell_facts(run: RunDirectory, config: Config, layer: str, grid: int) -> dict
     }
 
 
-def _top_classes(table: Any, config: Config) -> tuple[list[list[int]], list[list[float]]]:
+def _top_classes(table: Any, config: Config, own: list[int]) -> tuple[list[list[int]], list[list[float]]]:
     if not config.collect.attributions:
         tops = [cell[:TOP_CLASSES] for cell in table["predicted"].to_pylist()]
         shares = [[entry["count"] / count for entry in cell] for cell, count in zip(tops, table["count"].to_pylist())]
         return [[entry["class"] for entry in cell] for cell in tops], shares
     attribution = to_numpy(table["attribution"])
-    best = np.argsort(-attribution, axis=1, kind="stable")[:, :TOP_CLASSES]
+    ranked = attribution.copy()
+    ranked[:, own] = np.inf
+    best = np.argsort(-ranked, axis=1, kind="stable")[:, :TOP_CLASSES]
     values = np.take_along_axis(attribution, best, 1).astype(np.float64)
     return best.tolist(), np.round(values, 5).tolist()
 

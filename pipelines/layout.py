@@ -45,6 +45,7 @@ from pipelines.stage import Item, Summary
 
 NAME = "layout"
 UNIT = "rows"
+AGAIN_AFTER = True  # a fit that is made again is another one
 _BOX = "box"
 # Of the stage's files and of what is done: another one makes layouts anew.
 FORMAT = 3
@@ -359,7 +360,8 @@ def _fewest(each: Map, config: Config) -> int:
 def _too_few(each: Map, config: Config, found: int) -> str:
     what = "is predicted for" if config.layout.class_by == "predicted" else "is supported by"
     classes = " or ".join(each.classes)
+    rows = "1 row" if found == 1 else f"{found} rows"
     return (
-        f"layout: {classes} {what} {found} rows of {each.layer}; a map needs {_fewest(each, config)} or more. Take "
+        f"layout: {classes} {what} {rows} of {each.layer}; a map needs {_fewest(each, config)} or more. Take "
         f"more pictures, or leave the class out of layout.{'class_pair' if len(each.classes) == 2 else 'class_atlas'}."
     )

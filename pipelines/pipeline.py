@@ -15,6 +15,7 @@ from rich.console import Console
 
 from atlas.config import Config
 from atlas.errors import AtlasError, ConfigError
+from atlas.gpu import uses_gpu
 from atlas.maps import class_number, maps_of
 from atlas.mirror import Mirror
 from atlas.networks import Layer, Network, describe_layer, load
@@ -64,9 +65,9 @@ def run(
             if not dry_run:
                 stack.enter_context(directory.lock())
                 mirror.begin()
-        prepared = prepare(config, directory)
         if until == "publish":
             viewer_folder()
+        prepared = prepare(config, directory)
         show_plan(config, directory, prepared.listing, prepared.networks, prepared.layers, console)
         if dry_run:
             say(console, "Nothing was run (--dry-run).")
@@ -85,6 +86,11 @@ def prepare(config: Config, directory: RunDirectory) -> Prepared:
     """List the pictures (or take the kept listing) and load the network. Raises ConfigError with all that is wrong."""
     problems: list[str] = []
     listing: Listing | None = None
+    if config.cluster.kind in ("local", "cuda") and config.layout.backend == "cuml":
+        try:
+            uses_gpu("cuml", deterministic=False)
+        except AtlasError as error:
+            problems.append(str(error))
     try:
         require(config)
     except ConfigError as error:
@@ -120,12 +126,19 @@ def prepare(config: Config, directory: RunDirectory) -> Prepared:
 def _unknown_classes(config: Config, network: Network) -> list[str]:
     """What is wrong with the classes that maps are asked for."""
     problems = []
-    for key, names in (("class_atlas", config.layout.class_atlas), ("class_pair", sum(config.layout.class_pair, ()))):
-        for name in names:
+    asked = {"class_atlas": [(name,) for name in config.layout.class_atlas], "class_pair": config.layout.class_pair}
+    for key, maps in asked.items():
+        seen: dict[tuple[int, ...], tuple[str, ...]] = {}
+        for names in maps:
             try:
-                class_number(name, network.classes)
+                numbers = tuple(class_number(name, network.classes) for name in names)
             except ConfigError as error:
                 problems.append(f"layout.{key}: {network.name}: {error}")
+                continue
+            alike = seen.setdefault(numbers, names)
+            if len(set(numbers)) < len(numbers) or alike is not names:
+                told = " and ".join(sorted({*alike, *names}))
+                problems.append(f"layout.{key}: {told} are the same class of {network.name}; give it once.")
     return problems
 
 
@@ -208,18 +221,25 @@ def stage_keys(config: Config, directory: RunDirectory, prepared: Prepared, stag
             prepared.listing.digest,
         )
     above = directory.stage_key(STAGES[STAGES.index(stage) - 1])
+    if stage == render.NAME:
+        # Icons do not depend on which real pictures are kept beside them. The engine's own numbers count too: a version
+        # that draws otherwise draws anew.
+        cut = {key: values["cells"][key] for key in ("grids", "min_count")}
+        above = _cells_key(directory, directory.stage_key(layout.NAME), cut)
+        return digest_values(stage, above, values["render"], asdict(render.recipe(config)))
     if stage == layout.NAME:
         # What a map of classes depends on stands in its name, so that asking for one leaves all others as they are.
         common = {key: value for key, value in values["layout"].items() if not key.startswith("class_")}
         return digest_values(stage, above, common, layout.FORMAT)
     if stage == "cells":
-        marker = read_marker(directory.folder("layout") / "box.json", above) or {}
-        return digest_values(stage, above, values["cells"], marker.get("files"))
-    if stage == render.NAME:
-        # The engine's own numbers too: a version that draws otherwise draws anew.
-        return digest_values(stage, above, values["render"], asdict(render.recipe(config)))
+        return _cells_key(directory, above, values["cells"])
     maps = [each.name for each in maps_of(config)]
     return digest_values(stage, above, maps, SITE_FORMAT, viewer_digest())
+
+
+def _cells_key(directory: RunDirectory, above: str, cells: dict[str, Any]) -> str:
+    marker = read_marker(directory.folder("layout") / "box.json", above) or {}
+    return digest_values("cells", above, cells, marker.get("files"))
 
 
 def _run_stages(

@@ -91,6 +91,18 @@ def missing(stage: Stage, items: list[Item], run: RunDirectory, config: Config) 
     return [item for item in items if any(read_marker(path, key) is None for path in stage.markers(item, run, config))]
 
 
+def _with_later(stage: Stage, items: list[Item], todo: list[Item], run: RunDirectory, config: Config) -> list[Item]:
+    """``todo`` and what was made from those items, whose markers go: a second fit is another one, and what was placed
+    in the first does not fit it, even if this start is killed in between."""
+    again = {item.id for item in todo}
+    for item in items:  # a plan names items after those that they wait for
+        if again & set(item.after):
+            again.add(item.id)
+            for path in stage.markers(item, run, config):
+                path.unlink(missing_ok=True)
+    return [item for item in items if item.id in again]
+
+
 def run_stage(
     stage: Stage,
     client: Client,
@@ -106,6 +118,8 @@ def run_stage(
     """
     items = stage.plan(config, run)
     todo = missing(stage, items, run, config)
+    if getattr(stage, "AGAIN_AFTER", False):
+        todo = _with_later(stage, items, todo, run, config)
     on_plan(len(items), len(todo))
     started = time.monotonic()
     units = failures = peak_mb = 0

@@ -111,7 +111,7 @@ def test_a_run_lays_out_a_sample_and_places_the_rest_shard_by_shard(
         with np.load(directory.coordinates(layer)) as saved:
             assert len(saved["fitted"]) == 150
         fitted, placed = (found["layers"][layer]["trustworthiness"] for found in (whole, sampled))
-        assert placed > fitted - 0.05
+        assert placed > fitted - 0.03
     again = atlas.open_run(directory.path)
     row = again.store("last").take([0], ["activation"])["activation"]
     u, v = (again.layout("last")[name][0].as_py() for name in ("u", "v"))
