@@ -298,8 +298,8 @@ def test_placing_a_row_of_the_map_gives_its_own_place_and_cells(copied: RunDirec
 @pytest.mark.parametrize(
     ("ask", "told"),
     [
-        (lambda run: run.place(LAYER, np.zeros(20)), "have shape (20,), expected (n, 20) and finite numbers"),
-        (lambda run: run.place(LAYER, np.zeros((2, 3))), "have shape (2, 3), expected (n, 20) and finite numbers"),
+        (lambda run: run.place(LAYER, np.zeros(20)), "have shape (20,), expected numbers of shape (n, 20)"),
+        (lambda run: run.place(LAYER, np.zeros((2, 3))), "have shape (2, 3), expected numbers of shape (n, 20)"),
         (lambda run: run.place("lst", np.zeros((1, 20))), "has no layer 'lst'"),
         (lambda run: run.store("lst"), "has no layer 'lst'; it has middle, last. Did you mean last?"),
         (lambda run: run.layout("nothing"), "has no layer 'nothing'; it has middle, last."),

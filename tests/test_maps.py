@@ -311,6 +311,8 @@ def test_other_exemplars_leave_the_icons_as_they_are(of_classes: RunDirectory, t
     cells = atlas.open_run(directory.path).cells("last", 8)
     assert max(map(len, cells["exemplars"].to_pylist())) == 2
     assert max(map(len, cells["diverse_exemplars"].to_pylist())) == 1
+    sheets = (directory.site_grid("last", 8) / "exemplars").glob("*.json")
+    assert {json.loads(sheet.read_text())["columns"] for sheet in sheets} == {3}
     assert atlas.open_run(directory.path).icons("last", 8).num_rows > 0
     assert verify(directory).problems == []
 

@@ -527,7 +527,9 @@ def test_the_demo_network_on_real_pictures(tmp_path: Path) -> None:
         assert icons["median_cosine_whitened"] > 0.6  # Σ of 240 views of six photos is nearly singular
         assert icons["rank1_share"] > 0.8
         assert icons["flagged_share"] == 0
-    assert report["layers"]["_blocks.10"]["layout"]["trustworthiness"] > 0.85
+    told_layout = report["layers"]["_blocks.10"]["layout"]
+    assert told_layout["trustworthiness"] > 0.8  # what agreeing with the other layer leaves of it, among 120 views
+    assert told_layout["alignment"] < 0.8 * told_layout["alignment_independent"]
     # Measured once by a worker, kept, and used again: nothing is drawn anew.
     pace = directory.read_manifest()["stages"]["render"]["pace"]
     assert set(pace) == {"_blocks.4", "_blocks.10"}
