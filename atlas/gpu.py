@@ -69,13 +69,11 @@ def embed_on_gpu(
     epochs: int,
     seed: int,
     rate: float = 1.0,
-    fading: float = 1.0,
 ) -> Float32:
     """The map (n, 2) that cuML's UMAP makes of the kNN graph of ``rows``, (n, neighbors) each, from ``start`` (n, 2).
 
-    cuML's moves fade linearly, whatever ``fading`` says.
+    Moves fade linearly from ``rate``, as cuML has it.
     """
-    del fading
     from cuml.manifold import UMAP
 
     umap: Any = UMAP(

@@ -191,11 +191,13 @@ class _Settling:
         epochs = _FEW_EPOCHS if rate or len(start) > _MANY_ROWS else _MANY_EPOCHS
         shape: dict[str, Any] = {"a": self._a, "b": self._b, "epochs": epochs, "seed": self._seed}
         if rate:
-            shape |= {"rate": rate, "fading": 1.0}
+            shape["rate"] = rate
         if self._graph is None:
             return embed_on_gpu(self._rows, *self._neighbors, start, **shape)
         from atlas.forces import embed
 
+        if rate:
+            shape["fading"] = 1.0  # small moves fade linearly
         return embed(self._graph, start, **shape, threads=self._threads)
 
 
