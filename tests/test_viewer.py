@@ -23,7 +23,7 @@ import pytest
 import uvicorn
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, ViewportSize, expect, sync_playwright
 
 from atlas.server import create_app, open_socket
 from atlas.tiles import Icons, Pixels, write_combined_pyramid, write_grid_pyramid
@@ -456,6 +456,21 @@ def test_keyboard(visitor: Visitor) -> None:
     page.keyboard.press("Enter")
     page.keyboard.press("Escape")
     expect(page.get_by_role("menu")).to_have_count(0)
+
+
+def test_moves_made_before_the_map_is_there_are_kept(browser: Browser, address: str) -> None:
+    with browser.new_context(viewport=DESKTOP) as context:
+        visitor = Visitor(context)
+        held: list[Route] = []
+        visitor.page.route("**/atlas.json", lambda route: held.append(route))
+        visitor.page.goto(f"{address}made/")
+        eventually(lambda: len(held) == 1, "the page asks for its atlas")
+        visitor.page.keyboard.press("+")
+        visitor.page.keyboard.press("+")
+        held[0].continue_()
+        expect(visitor.page.get_by_label("Zoom", exact=True)).to_have_text("2.2×")
+        expect(visitor.page.get_by_label("Level", exact=True)).to_have_text("40 × 40")
+        assert visitor.complaints == []
 
 
 def test_a_link_opens_the_same_view(browser: Browser, address: str) -> None:

@@ -29,7 +29,7 @@ export class AtlasMap {
   readonly #events: MapEvents;
   readonly #still: boolean;
   #wanted = '';
-  #smallestIcon = 0;
+  #widest = Infinity; // pixels of the finest level's whole map; not known before a source is shown
   #view: View = { x: 0.5, y: 0.5, zoom: 1 };
 
   constructor(element: HTMLElement, events: MapEvents) {
@@ -56,8 +56,12 @@ export class AtlasMap {
       visibilityRatio: 0.3,
       zoomPerScroll: 1.25,
       tabIndex: -1,
+      // A reader may have moved before the first source is there.
+      preserveViewport: true,
     });
     this.#listen();
+    this.#limitZoom();
+    this.look(this.#view, true);
   }
 
   get frame(): Frame {
@@ -69,16 +73,15 @@ export class AtlasMap {
   }
 
   /** Show a source in place of the present one, at the same view; it fades in once its tiles are there. */
-  async show(source: Source, largestGridIcon: number): Promise<void> {
+  async show(source: Source, widest: number): Promise<void> {
     if (source.id === this.#wanted) return;
     this.#wanted = source.id;
-    this.#smallestIcon = largestGridIcon;
+    this.#widest = widest;
     const world = this.#viewer.world;
     const first = world.getItemCount() === 0;
     const item = await this.#add(source, first ? 1 : 0);
     if (first) {
       this.#limitZoom();
-      this.look(this.#view, true);
       return;
     }
     await loaded(item);
@@ -166,7 +169,7 @@ export class AtlasMap {
   #limitZoom(): void {
     const viewport = this.#viewer.viewport;
     const size = viewport.getContainerSize();
-    const deepest = LARGEST_ICON * this.#smallestIcon;
+    const deepest = LARGEST_ICON * this.#widest;
     // The declared types know these two only as options of the viewer.
     Object.assign(viewport, {
       minZoomLevel: (SMALLEST_MAP * fittingSide(size.x, size.y)) / size.x,
