@@ -22,6 +22,7 @@ from rich.progress import track
 from atlas.config import Config
 from atlas.findings import Findings
 from atlas.grid import cell_of
+from atlas.maps import shown_maps
 from atlas.patches import sheets
 from atlas.report import build_report, read_icons
 from atlas.rundir import STAGES
@@ -197,7 +198,8 @@ def _layout(found: Findings) -> None:
     finished = box in markers
     fits = [folder / f"fit-{frame}.json" for frame in found.frames]
     classes = [folder / f"class-{each.name}.json" for each in found.maps if each.classes]
-    for path in [*fits, *classes, box]:
+    measured = [folder / f"quality-{each.name}.json" for each in found.maps if not each.classes]
+    for path in [*fits, *classes, *measured, box]:
         if path not in markers and path not in found.suspect:
             later = found.begun("cells", "render", "publish")
             if finished or (path == box and later):
@@ -303,15 +305,15 @@ def _stage_of_icons(found: Findings) -> None:
 def _publish(found: Findings, config: Config) -> None:
     """The site: all its parts, and the counts that it shows against the cells."""
     folder, markers = found.run.folder("publish") / ".markers", found.markers["publish"]
-    names = [each.name for each in found.maps]
-    grids = {name: found.markers["cells"].get(found.run.folder("cells") / f"{name}.json") for name in names}
-    parts = [f"{name}-atlas" for name in names]
-    for each in found.maps:
-        for grid in map(int, (grids[each.name] or {}).get("drawn", ())):
+    maps = shown_maps(found.run, config)
+    parts = [f"{each.name}-atlas" for each in maps]
+    cut = [each for each in maps if found.run.folder("cells") / f"{each.name}.json" in found.markers["cells"]]
+    for each in cut:
+        for grid in each.grids:
             parts.append(f"{each.name}-grid-{grid:03d}")
             if found.run.cells(each.name) not in found.suspect:
                 made = range(len(sheets(found.run, config, each, grid)))
-                parts += [f"{each.name}-grid-{grid:03d}-exemplars-{part:05d}" for part in made]
+                parts += [f"{each.name}-grid-{grid:03d}-details-{part:05d}" for part in made]
     done = sum(folder / f"{part}.json" in markers for part in parts)
     finished = folder / "page.json" in markers
     if finished and not found.stale:
@@ -319,9 +321,9 @@ def _publish(found: Findings, config: Config) -> None:
             path = folder / f"{part}.json"
             if path not in markers and path not in found.suspect:
                 found.wrong(path, "the marker is missing, though the site was finished")
-        for layer, marker in grids.items():
-            for grid in marker["drawn"] if marker else ():
-                _shown(found, layer, int(grid))
+        for each in cut:
+            for grid in each.grids:
+                _shown(found, each.name, grid)
     state = "finished" if finished and done == len(parts) else "unfinished"
     found.stages["publish"] = f"{state}: {done} of {len(parts)} parts" + (" and the page" if finished else "")
 

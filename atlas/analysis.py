@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from pydantic import ValidationError
 
 from atlas.config import Config
 from atlas.errors import AtlasError, ConfigError
+from atlas.listing import Listing
 from atlas.maps import maps_of
 from atlas.mosaic import mosaic
 from atlas.report import read_icons
@@ -27,6 +29,7 @@ from atlas.store import read_metadata, to_numpy
 from atlas.urls import refuse_url
 
 if TYPE_CHECKING:
+    from atlas.patches import Exemplar
     from atlas.placing import Placement, Placer
 
 _AGAIN = "Give the run's command again: it goes on where it stopped."
@@ -130,6 +133,30 @@ class Run:
                 f"render is not finished. {_AGAIN}"
             )
         return icons
+
+    def members(self, name: str, grid: int, row: int, col: int) -> NDArray[np.int64]:
+        """The rows of one cell of a map, ascending, as ``store(layer).take`` and ``layout(name)`` number them; none
+        where the cell is empty."""
+        self._check(name, grid)
+        layout = self.layout(name)
+        from atlas.grid import cell_of  # FAISS comes with it
+
+        cells = cell_of(to_numpy(layout["u"]), to_numpy(layout["v"]), grid)
+        if not (0 <= row < grid and 0 <= col < grid):
+            raise ConfigError(f"row {row}, col {col}: a grid of {grid} has rows and columns 0 to {grid - 1}.")
+        return np.flatnonzero(cells == row * grid + col)
+
+    def exemplars(self, name: str, grid: int, row: int, col: int, *, size: int = 224) -> list[Exemplar]:
+        """Real patches that lie in one cell of a map, cut from their pictures ``size`` pixels wide: those nearest to
+        the cell's mean first, then some that show how much it holds. Raises ConfigError where the cell is empty."""
+        of_grid = self.cells(name, grid)
+        mine = of_grid.filter((pc.field("row") == row) & (pc.field("col") == col)).to_pylist()
+        if not mine:
+            raise ConfigError(f"{self.path}: {name}, grid {grid}, has nothing at row {row}, col {col}.")
+        from atlas.patches import exemplars_of  # FAISS comes with it
+
+        listing = Listing.load(self._directory.listing)
+        return exemplars_of(self._directory, self.config, listing, self._maps[name], mine[0], size)
 
     def mosaic(self, name: str, grid: int) -> Image.Image:
         """The icons of one grid of a map as one picture, cut to the cells that are drawn."""

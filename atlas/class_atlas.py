@@ -29,26 +29,43 @@ class Chosen:
     difference: Float32 | None = None
 
 
-def choose_rows(shards: Sequence[Path], each: Map, config: LayoutConfig, classes: Sequence[str]) -> Chosen:
-    """The rows that a class atlas lays out, each once.
+def choose_rows(
+    shards: Sequence[Path], maps: Sequence[Map], config: LayoutConfig, classes: Sequence[str]
+) -> list[Chosen]:
+    """The rows that each class atlas of a layer lays out, each once, from one pass over the layer.
 
     By attribution: the rows that most support the class, among those that do at all. By prediction: the rows of views
     that the network takes for the class, the surest first. At most ``class_rows``, and by attribution at most a tenth
     of the layer, since every class finds weak support in half of all rows; of a pair, half of them for each class.
     """
-    numbers = [class_number(name, classes) for name in each.classes]
-    predicting, pair = config.class_by == "predicted", len(numbers) == 2
-    columns = ["attribution"] if pair or not predicting else []
+    asked = [[class_number(name, classes) for name in each.classes] for each in maps]
+    wanted = sorted({number for numbers in asked for number in numbers})
+    predicting = config.class_by == "predicted"
+    columns = ["attribution"] if not predicting or any(len(numbers) == 2 for numbers in asked) else []
     support, predicted, sure = [], [], []
     for block in iterate(shards, [*columns, "predicted", "confidence"]):
         predicted.append(block["predicted"])
         sure.append(block["confidence"])
         if columns:
-            support.append(block["attribution"][:, numbers].astype(np.float32))
-    taken = np.concatenate(predicted)
-    values = np.concatenate(support) if columns else np.zeros((len(taken), len(numbers)), np.float32)
+            support.append(block["attribution"][:, wanted].astype(np.float32))
+    taken, confidence = np.concatenate(predicted), np.concatenate(sure)
+    values = np.concatenate(support) if columns else np.zeros((len(taken), len(wanted)), np.float32)
+    return [
+        _chosen(numbers, values[:, np.searchsorted(wanted, numbers)], taken, confidence, config) for numbers in asked
+    ]
+
+
+def _chosen(
+    numbers: list[int],
+    values: Float32,
+    taken: NDArray[np.integer],
+    confidence: NDArray[np.floating],
+    config: LayoutConfig,
+) -> Chosen:
+    """The rows of one map, of classes ``numbers``: ``values`` (n, classes) are their attributions, ``taken`` (n,) the
+    predicted class and ``confidence`` (n,) how sure the network is of it."""
+    predicting = config.class_by == "predicted"
     most = (config.class_rows if predicting else min(config.class_rows, len(taken) // 10)) // len(numbers)
-    confidence = np.concatenate(sure)
     parts = []
     for column, number in enumerate(numbers):
         candidates = np.flatnonzero(taken == number if predicting else values[:, column] > 0)
@@ -56,7 +73,7 @@ def choose_rows(shards: Sequence[Path], each: Map, config: LayoutConfig, classes
         order = np.argsort(-strength, kind="stable")
         parts.append(candidates[order[:most]])
     rows = np.unique(np.concatenate(parts))
-    return Chosen(rows, values[rows, 1] - values[rows, 0] if pair else None)
+    return Chosen(rows, values[rows, 1] - values[rows, 0] if len(numbers) == 2 else None)
 
 
 def lay_out(rows: Float32, chosen: Chosen, config: LayoutConfig, *, seed: int) -> Float32:

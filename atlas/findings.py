@@ -65,7 +65,8 @@ class Findings:
         where it is what they start from. All other work gives equal bytes when it is done again.
         """
         delete = [path]
-        if stage != "layout" or path.name == "box.json" or path.suffix == ".parquet" or path.name.startswith("class-"):
+        measured = path.name.startswith(("class-", "quality-"))
+        if stage != "layout" or path.name == "box.json" or path.suffix == ".parquet" or measured:
             return [one for one in delete if one.exists()]
         folder = self.run.folder(stage)
         name = path.name.removeprefix("fit-")

@@ -9,11 +9,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from atlas.config import Config, LayoutConfig
 from atlas.errors import ConfigError
-from atlas.rundir import digest_values
+from atlas.rundir import RunDirectory, digest_values, parse_marker
 
 # The name of what aligned layers start from.
 COMMON = "common-start"
@@ -59,6 +59,19 @@ def maps_of(config: Config) -> tuple[Map, ...]:
                 for classes in asked
             ]
     return tuple(maps)
+
+
+def shown_maps(run: RunDirectory, config: Config) -> tuple[Map, ...]:
+    """The maps that the site shows, of a run whose cells are made: each layer's own, and those of classes that have any
+    cell to draw, with the grids that have one."""
+    shown = []
+    for each in maps_of(config):
+        marker = parse_marker(run.folder("cells") / f"{each.name}.json")
+        drawn = {} if marker is None else marker["drawn"]
+        grids = tuple(grid for grid in each.grids if not each.classes or drawn.get(str(grid)))
+        if grids:
+            shown.append(replace(each, grids=grids))
+    return tuple(shown)
 
 
 def frames_of(config: Config) -> dict[str, tuple[str, ...]]:

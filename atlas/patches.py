@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from atlas.config import Config
+from atlas.details import cell_details
 from atlas.grid import morton
 from atlas.images import PictureError, decode_png, encode_png, open_picture
 from atlas.maps import Map
@@ -97,11 +98,12 @@ def sheets(run: RunDirectory, config: Config, each: Map, grid: int) -> list[list
 def write_sheets(
     run: RunDirectory, config: Config, listing: Listing, each: Map, grid: int, blocks: Sequence[tuple[int, int]]
 ) -> tuple[list[Path], int]:
-    """The exemplars of the cells of ``blocks``: for each block ``exemplars/ROW-COL.webp`` and ``.json``; returns the
+    """What is told of the cells of ``blocks``: for each block ``details/ROW-COL.webp`` and ``.json``; returns the
     files, and how many exemplars could not be cut again.
 
     A sheet has a line of sprites for each cell: first the patches, then as many whole pictures, fitted into the sprite.
-    The JSON tells what they are, and where in the whole picture's sprite the patch lies, in shares of its side.
+    The JSON tells what they are, where in the whole picture's sprite the patch lies, in shares of its side, and what
+    ``cell_details`` tells.
     """
     wanted = set(blocks)
     cells = [
@@ -122,12 +124,57 @@ def write_sheets(
             patch = encode_png(cut.patch(picture, row, SPRITE), level=1)
             sprites[row.key] = _Sprites(patch, small, facts)
     columns = config.cells.exemplars + config.cells.diverse_exemplars
-    folder = run.site_grid(each.name, grid) / "exemplars"
+    details = cell_details(run, config, each, grid, [(cell["row"], cell["col"]) for cell in cells])
+    folder = run.site_grid(each.name, grid) / "details"
     files: list[Path] = []
     for block in blocks:
-        mine = [cell for cell in cells if _block(cell) == block]
+        mine = [{**cell, "told": details[cell["row"], cell["col"]]} for cell in cells if _block(cell) == block]
         files += _write_sheet(folder / f"{block[0]}-{block[1]}", mine, sprites, columns)
     return files, failed
+
+
+@dataclass(frozen=True)
+class Exemplar:
+    """A real patch that lies in a cell: the patch, its whole picture, where it lies there (x0, y0, x1, y1 in pixels,
+    which may reach over the edges), and how like the cell's mean its activation is (cosine).
+
+    ``nearest``: one of the nearest to the mean, else one of those that show how much the cell holds. ``label``,
+    ``predicted``: numbers of classes; ``confidence``: of the prediction, in [0, 1].
+    """
+
+    patch: Image.Image
+    picture: Image.Image
+    box: Box
+    image: str
+    cosine: float
+    nearest: bool
+    predicted: int
+    confidence: float
+    label: int | None
+
+
+def exemplars_of(
+    run: RunDirectory, config: Config, listing: Listing, each: Map, cell: dict[str, Any], size: int
+) -> list[Exemplar]:
+    """The exemplars of a row of cells/, nearest first, their patches ``size`` pixels wide, without those whose picture
+    cannot be read any more."""
+    shown = cell["exemplars"] + cell["diverse_exemplars"]
+    cut = _Cutter(run, config, listing, each)
+    found: dict[Key, tuple[Pixels, _Row]] = {}
+    for picture, rows in cut.pictures({_key(exemplar) for exemplar in shown}):
+        if picture is not None:
+            found |= {row.key: (picture, row) for row in rows}
+    exemplars = []
+    for exemplar in shown:
+        if _key(exemplar) in found:
+            picture, row = found[_key(exemplar)]
+            exemplars.append(
+                Exemplar(
+                    Image.fromarray(cut.patch(picture, row, size)), Image.fromarray(picture), cut.box(row),
+                    listing.keys[row.key[0]], exemplar["cosine"], exemplar in cell["exemplars"], **row.facts,
+                )
+            )  # fmt: skip
+    return exemplars
 
 
 def _write_sheet(path: Path, cells: list[dict[str, Any]], sprites: dict[Key, _Sprites], columns: int) -> list[Path]:
@@ -142,7 +189,7 @@ def _write_sheet(path: Path, cells: list[dict[str, Any]], sprites: dict[Key, _Sp
                 sheet[line * SPRITE : (line + 1) * SPRITE, place * SPRITE : (place + 1) * SPRITE] = pixels
             nearest = exemplar in cell["exemplars"]
             entries.append({**of.facts, "cosine": round(exemplar["cosine"], 4), "nearest": nearest})
-        told.append({"row": cell["row"], "col": cell["col"], "exemplars": entries})
+        told.append({"row": cell["row"], "col": cell["col"], **cell["told"], "exemplars": entries})
     buffer = BytesIO()
     Image.fromarray(sheet).save(buffer, "WEBP", quality=QUALITY, method=2)
     files = [path.with_suffix(".webp"), path.with_suffix(".json")]

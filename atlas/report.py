@@ -22,9 +22,9 @@ def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
     collected = run.read_manifest().get("stages", {}).get("collect", {})
     layers: dict[str, Any] = {}
     for each in maps_of(config):
-        marker = run.folder("layout") / (f"class-{each.name}.json" if each.classes else "box.json")
+        marker = run.folder("layout") / f"{'class' if each.classes else 'quality'}-{each.name}.json"
         layers[each.name] = {
-            "layout": json.loads(marker.read_text(encoding="utf-8"))["layers"][each.name],
+            "layout": json.loads(marker.read_text(encoding="utf-8"))["facts"],
             "cells": {str(grid): _cells(run, each.name, grid, config) for grid in each.grids},
             "icons": {str(grid): _icons(run, each.name, grid) for grid in each.grids},
         }

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from atlas.config import Config
 from atlas.errors import AtlasError
 from atlas.images import decode_png
-from atlas.maps import Map, class_number, maps_of
+from atlas.maps import Map, class_number, shown_maps
 from atlas.patches import write_nearest
 from atlas.report import read_icons
 from atlas.rundir import RunDirectory, atomic, digest_file, digest_values, write_json
@@ -23,7 +24,9 @@ from atlas.store import read_metadata, to_numpy
 from atlas.tiles import Icons, TileFormat, write_combined_pyramid, write_grid_pyramid
 from atlas.versions import SITE_FORMAT, versions
 
-TOP_CLASSES = 5
+TOP_CLASSES = 10
+# Classes in one file of heat maps: a file of a level of 25,600 cells has 1.3 MB.
+CLASSES_PER_FILE = 50
 _TILE = 640
 
 Pixels = NDArray[np.uint8]
@@ -72,26 +75,41 @@ def write_grid(run: RunDirectory, config: Config, each: Map, grid: int) -> list[
     """One grid alone: its pyramid of icons, and cells.json; returns the files."""
     folder = run.site_grid(each.name, grid)
     write_grid_pyramid(folder / "icons.dzi", icon_source(run, each.name, grid), grid=grid, form=tile_format(config))
-    facts = cell_facts(run, config, each, grid)
-    with atomic(folder / "cells.json") as temporary:
-        temporary.write_text(json.dumps(facts, separators=(",", ":")), encoding="utf-8")
-    return [folder / "cells.json", *_pyramid_files(folder / "icons.dzi")]
-
-
-def cell_facts(run: RunDirectory, config: Config, each: Map, grid: int) -> dict[str, Any]:
-    """What the page knows of each non-empty cell of a grid, in columns. Classes by attribution, or by prediction where
-    the run took no attributions; those that the map is of come first."""
     table = pq.read_table(
         run.cells(each.name),
         columns=["row", "col", "count", "spread", "attribution", "predicted"],
         filters=[("grid", "=", grid)],
     )
+    facts, files = cell_facts(run, each, grid, table), [folder / "classes.bin"]
+    with atomic(files[0]) as temporary:
+        temporary.write_bytes(_top_classes(run, config, each, table))
+    if config.collect.attributions:
+        maps, scale = heat_maps(to_numpy(table["attribution"]), np.array(facts["drawn"], bool))
+        facts["scale"] = [float(f"{value:.4g}") for value in scale]
+        for first in range(0, len(maps), CLASSES_PER_FILE):
+            files.append(folder / f"classes-{first // CLASSES_PER_FILE:03d}.bin")
+            with atomic(files[-1]) as temporary:
+                temporary.write_bytes(maps[first : first + CLASSES_PER_FILE].tobytes())
+    with atomic(folder / "cells.json") as temporary:
+        temporary.write_text(json.dumps(facts, separators=(",", ":")), encoding="utf-8")
+    return [folder / "cells.json", *files, *_pyramid_files(folder / "icons.dzi")]
+
+
+def heat_maps(attribution: NDArray[np.float32], drawn: NDArray[np.bool_]) -> tuple[Pixels, NDArray[np.float32]]:
+    """Attributions (cells, classes) as bytes (classes, cells), and each class's scale (classes,): a byte b stands for
+    (b − 128) / 127 of it. The scale is the largest value, whatever its sign, of the cells that are ``drawn`` (cells,);
+    cells of few rows may lie beyond it, and are cut off there."""
+    counted = attribution[drawn] if drawn.any() else attribution
+    scale = np.abs(counted).max(0, initial=0).astype(np.float32)
+    shares = attribution / np.where(scale > 0, scale, 1)
+    return (128 + np.rint(127 * np.clip(shares, -1, 1))).astype(np.uint8).T.copy(), scale
+
+
+def cell_facts(run: RunDirectory, each: Map, grid: int, table: pa.Table) -> dict[str, Any]:
+    """What the page knows of each non-empty cell of a grid, those of ``table``, in columns."""
     icons = read_icons(run, each.name, grid, ["row", "col", "cosine", "flag"])
     scores = {(icon["row"], icon["col"]): icon for icon in icons.to_pylist()}
     cells = list(zip(table["row"].to_pylist(), table["col"].to_pylist()))
-    known = read_metadata(run.shards(each.layer)[0])["classes"]
-    own = [class_number(name, known) for name in each.classes]
-    classes, values = _top_classes(table, config, own)
     return {
         "grid": grid,
         "row": [row for row, _ in cells],
@@ -101,22 +119,28 @@ def cell_facts(run: RunDirectory, config: Config, each: Map, grid: int) -> dict[
         "drawn": [int(cell in scores) for cell in cells],
         "cosine": [round(scores[cell]["cosine"], 4) if cell in scores else None for cell in cells],
         "flag": [scores[cell]["flag"] if cell in scores else None for cell in cells],
-        "classes": classes,
-        "values": values,
     }
 
 
-def _top_classes(table: Any, config: Config, own: list[int]) -> tuple[list[list[int]], list[list[float]]]:
+def _top_classes(run: RunDirectory, config: Config, each: Map, table: pa.Table) -> bytes:
+    """The first classes of each cell: their values as float32 (cells, TOP_CLASSES), then their numbers as uint16 of the
+    same shape, 65535 where there are fewer. By attribution, those that the map is of before all others; or by shares of
+    the predictions where the run took no attributions."""
+    numbers = np.full((len(table), TOP_CLASSES), 65535, np.uint16)
+    values = np.zeros((len(table), TOP_CLASSES), np.float32)
     if not config.collect.attributions:
-        tops = [cell[:TOP_CLASSES] for cell in table["predicted"].to_pylist()]
-        shares = [[entry["count"] / count for entry in cell] for cell, count in zip(tops, table["count"].to_pylist())]
-        return [[entry["class"] for entry in cell] for cell in tops], shares
-    attribution = to_numpy(table["attribution"])
-    ranked = attribution.copy()
-    ranked[:, own] = np.inf
-    best = np.argsort(-ranked, axis=1, kind="stable")[:, :TOP_CLASSES]
-    values = np.take_along_axis(attribution, best, 1).astype(np.float64)
-    return best.tolist(), np.round(values, 5).tolist()
+        for line, (cell, count) in enumerate(zip(table["predicted"].to_pylist(), table["count"].to_pylist())):
+            for place, entry in enumerate(cell[:TOP_CLASSES]):
+                numbers[line, place], values[line, place] = entry["class"], entry["count"] / count
+    elif len(table):
+        attribution = to_numpy(table["attribution"])
+        known = read_metadata(run.shards(each.layer)[0])["classes"]
+        ranked = attribution.copy()
+        ranked[:, [class_number(name, known) for name in each.classes]] = np.inf
+        best = np.argsort(-ranked, axis=1, kind="stable")[:, :TOP_CLASSES]
+        numbers[:, : best.shape[1]] = best
+        values[:, : best.shape[1]] = np.take_along_axis(attribution, best, 1)
+    return values.astype("<f4").tobytes() + numbers.astype("<u2").tobytes()
 
 
 def viewer_folder() -> Path:
@@ -153,10 +177,12 @@ def atlas_facts(run: RunDirectory, config: Config, report: dict[str, Any]) -> di
     """atlas.json: what there is."""
     layers: list[dict[str, Any]] = []
     networks: dict[str, Any] = {}
-    for each in maps_of(config):
+    labels: list[str] = []
+    for each in shown_maps(run, config):
         metadata = read_metadata(run.shards(each.layer)[0])
         network = config.module_of(each.layer)[0]
         networks[network] = {"name": metadata["network"], **{key: metadata[key] for key in ("input_size", "classes")}}
+        labels = metadata["labels"]
         facts = report["layers"][each.name]
         rows = pq.read_metadata(run.layout(each.name)).num_rows
         layers.append(
@@ -179,6 +205,9 @@ def atlas_facts(run: RunDirectory, config: Config, report: dict[str, Any]) -> di
         "networks": list(networks.values()),
         "icon_size": config.render.size,
         "tile_size": tile_format(config).tile_size,
+        "attributions": config.collect.attributions,
+        "classes_per_file": CLASSES_PER_FILE,
+        "labels": labels,
         "layers": layers,
         "provenance": {
             "images": name_of(config.images),

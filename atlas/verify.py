@@ -24,10 +24,11 @@ from atlas.findings import Findings, size
 from atlas.maps import frames_of, maps_of
 from atlas.rundir import FOLDERS, STAGES, RunDirectory, digest_file, marked_key, parse_marker
 
+_LAYOUTS = ("fit-*", "place-*", "index-*", "class-*", "quality-*")
 # Where the markers of a stage lie below its folder.
 _MARKERS = {
     "collect": ("*/part-*.json", "failures.json"),
-    "layout": ("common-start.json", "fit-*.json", "place-*.json", "index-*.json", "class-*.json", "box.json"),
+    "layout": tuple(f"{name}.json" for name in ("common-start", *_LAYOUTS, "box")),
     "cells": ("*.json",),
     "render": ("*/grid-*/part-*.json",),
     "publish": (".markers/*.json",),

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from atlas import __version__
 
 # Of a site's files: the page reads those of its own.
-SITE_FORMAT = 2
+SITE_FORMAT = 3
 
 
 def versions() -> dict[str, str]:

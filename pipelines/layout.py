@@ -2,7 +2,7 @@
 
 An item lays out one layer, or all layers together where they share one layout; before them, one makes the start that
 aligned layers have in common. Further items place the rows of layers that are larger than what is laid out; one puts
-all in one box. The maps of classes have items of their own.
+all in one box, and one for each layer measures how true its map is. A layer's maps of classes are one item.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -33,13 +34,13 @@ from atlas.layout import (
     joined,
     unit_box,
 )
-from atlas.maps import COMMON, Map, find_map, frame_of, frames_of, has_common_start, maps_of
+from atlas.maps import COMMON, Map, frame_of, frames_of, has_common_start, maps_of
 from atlas.neighbors import build_index, knn_graph, load_index, save_index
 from atlas.placing import nearness_quantiles, place
 from atlas.projection import Projection, fit_projection, project, read_moments, widest
 from atlas.quality import distance_between, quality
-from atlas.rundir import RunDirectory, atomic, write_marker
-from atlas.store import count_rows, iterate, read_metadata
+from atlas.rundir import RunDirectory, atomic, read_marker, write_marker
+from atlas.store import count_rows, iterate, read_metadata, to_numpy
 from pipelines.cluster import available_cores
 from pipelines.stage import Item, Summary
 
@@ -48,7 +49,7 @@ UNIT = "rows"
 AGAIN_AFTER = True  # a fit that is made again is another one
 _BOX = "box"
 # Of the stage's files and of what is done: another one makes layouts anew.
-FORMAT = 3
+FORMAT = 4
 # Rows that one item places, and rows over which an independent layout is made to compare an aligned one with.
 PLACED_ROWS, COMPARED_ROWS = 500_000, 20_000
 # Directions of each layer that the common start goes by: nine layers of a million rows are a gigabyte.
@@ -70,10 +71,10 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
     if config.layout.shared:
         items += [Item(f"index-{layer}", NAME, (fits[0].id,), str(run.path)) for layer in config.layers]
     items.append(Item(_BOX, NAME, tuple(item.id for item in items), str(run.path)))
+    items += [Item(f"quality-{layer}", NAME, (_BOX,), str(run.path)) for layer in config.layers]
+    of_classes = dict.fromkeys(each.layer for each in maps_of(config) if each.classes)
     items += [
-        Item(f"class-{each.name}", NAME, (f"fit-{frame_of(each.layer, config)}",), str(run.path))
-        for each in maps_of(config)
-        if each.classes
+        Item(f"classes-{layer}", NAME, (f"fit-{frame_of(layer, config)}",), str(run.path)) for layer in of_classes
     ]
     return items
 
@@ -95,7 +96,19 @@ def _parts(run: RunDirectory, config: Config) -> list[list[int]]:
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
+    if item.id.startswith("classes-"):
+        return [_of_class(run, each) for each in _maps_of_classes(item, config)]
     return [run.folder(NAME) / f"{item.id}.json"]
+
+
+def _maps_of_classes(item: Item, config: Config) -> list[Map]:
+    layer = item.id.removeprefix("classes-")
+    return [each for each in maps_of(config) if each.classes and each.layer == layer]
+
+
+def _of_class(run: RunDirectory, each: Map) -> Path:
+    """The marker of a map of classes."""
+    return run.folder(NAME) / f"class-{each.name}.json"
 
 
 def run_item(item: Item) -> Summary:
@@ -104,7 +117,7 @@ def run_item(item: Item) -> Summary:
         return _box(run, config)
     if item.id == COMMON:
         return _common(item, run, config)
-    work = {"fit": _fit, "place": _place, "index": _index, "class": _class}
+    work = {"fit": _fit, "place": _place, "index": _index, "quality": _quality, "classes": _classes}
     return work[item.id.split("-")[0]](item, run, config)
 
 
@@ -263,17 +276,17 @@ def _blocks(run: RunDirectory, layer: str, column: str) -> Iterator[NDArray[np.f
     return (block[column] for block in iterate(run.shards(layer), [column]))
 
 
-def _alignment(
-    run: RunDirectory, config: Config, boxed: Sequence[NDArray[np.float32]], number: int
-) -> dict[str, float | None]:
+def _alignment(run: RunDirectory, config: Config, layer: str) -> dict[str, float | None]:
     """How far two places of the same row lie apart on a layer and the one before it (the median, in shares of the map's
     side); and how far where both are laid out by themselves, and the one is then turned, mirrored and scaled onto the
     other."""
+    number = config.layers.index(layer)
     if not number or not has_common_start(config):
         return {"alignment": None, "alignment_independent": None}
-    before, alone = (_load(run.alone(layer))["coordinates"] for layer in config.layers[number - 1 : number + 1])
+    pair = config.layers[number - 1 : number + 1]
+    before, alone = (_load(run.alone(one))["coordinates"] for one in pair)
     return {
-        "alignment": distance_between(boxed[number], boxed[number - 1]),
+        "alignment": distance_between(*(_places(run, one) for one in pair)),
         "alignment_independent": distance_between(*unit_box([before, align(alone, before)])),
     }
 
@@ -282,31 +295,32 @@ def _box(run: RunDirectory, config: Config) -> Summary:
     frames = list(frames_of(config))
     raw, dropped = zip(*(_gather(run, frame, config) for frame in frames))
     boxed = unit_box(raw) if config.layout.align else [unit_box([layout])[0] for layout in raw]
-    column = "attribution" if config.layout.axes == "classes" else "activation"
-    layers: dict[str, dict[str, object]] = {}
     for layer in config.layers:
         frame = frames.index(frame_of(layer, config))
         if not np.isfinite(boxed[frame]).any():
             raise AtlasError(f"layout: layer {layer} gave no activation at all in any picture. Choose another layer.")
-        layers[layer] = {
-            **_write(run, layer, layer, boxed[frame], dropped[frame], config, column),
-            **_alignment(run, config, boxed, frame),
-        }
+        _write(run, layer, layer, boxed[frame], dropped[frame])
     files = [run.layout(layer) for layer in config.layers]
-    write_marker(run.folder(NAME) / f"{_BOX}.json", key=run.stage_key(NAME), files=files, layers=layers)
+    write_marker(run.folder(NAME) / f"{_BOX}.json", key=run.stage_key(NAME), files=files)
     return Summary(0)
 
 
-def _write(
-    run: RunDirectory,
-    name: str,
-    layer: str,
-    boxed: NDArray[np.float32],
-    dropped: NDArray[np.int8],
-    config: Config,
-    column: str,
-) -> dict[str, object]:
-    """Write the map ``name`` of all rows of ``layer``; returns what the report says of it."""
+def _places(run: RunDirectory, name: str) -> NDArray[np.float32]:
+    """The coordinates (n, 2) of a finished map, NaN where dropped."""
+    table = pq.read_table(run.layout(name), columns=["u", "v"])
+    return np.stack([to_numpy(table["u"]), to_numpy(table["v"])], 1)
+
+
+def _quality(item: Item, run: RunDirectory, config: Config) -> Summary:
+    layer = item.id.removeprefix("quality-")
+    column = "attribution" if config.layout.axes == "classes" else "activation"
+    facts = {**_measured(run, layer, layer, config, column), **_alignment(run, config, layer)}
+    write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=[], facts=facts)
+    return Summary(0)
+
+
+def _write(run: RunDirectory, name: str, layer: str, boxed: NDArray[np.float32], dropped: NDArray[np.int8]) -> None:
+    """Write the map ``name`` of all rows of ``layer``."""
     u, v = boxed.T
     kept = np.isfinite(u)
     keys = list(iterate(run.shards(layer), ["image_id", "view", "draw"]))
@@ -320,48 +334,40 @@ def _write(
     )
     with atomic(run.layout(name)) as temporary:
         pq.write_table(table.select(SCHEMA.names).cast(SCHEMA), temporary, compression="zstd")
-    counts = {reason: int((dropped == code).sum()) for code, reason in enumerate(REASONS) if reason}
+
+
+def _measured(run: RunDirectory, name: str, layer: str, config: Config, column: str) -> dict[str, object]:
+    """What the report says of the map ``name`` of ``layer``."""
+    reasons = pc.value_counts(pq.read_table(run.layout(name), columns=["dropped"])["dropped"].combine_chunks())
+    counts = {entry["values"]: entry["counts"] for entry in reasons.to_pylist()}
+    on_map = counts.pop(None, 0)
     return {
-        **quality(partial(_blocks, run, layer, column), boxed, seed=config.seed),
-        "dropped": {reason: count for reason, count in sorted(counts.items()) if count},
-        "dropped_share": float(1 - kept.mean()),
+        **quality(partial(_blocks, run, layer, column), _places(run, name), seed=config.seed),
+        "dropped": dict(sorted(counts.items())),
+        "dropped_share": 1 - on_map / max(on_map + sum(counts.values()), 1),
     }
 
 
-def _class(item: Item, run: RunDirectory, config: Config) -> Summary:
-    """The map of one class, or of two."""
-    each = find_map(config, item.id.removeprefix("class-"))
-    shards = run.shards(each.layer)
-    chosen = choose_rows(shards, each, config.layout, read_metadata(shards[0])["classes"])
-    if len(chosen.rows) < _fewest(each, config):
-        raise AtlasError(_too_few(each, config, len(chosen.rows)))
-    rows = project(shards, Projection.load(run.projection(each.layer)), chosen.rows)
-    boxed = np.full((count_rows(shards), 2), np.nan, np.float32)
-    boxed[chosen.rows] = lay_out(rows, chosen, config.layout, seed=config.seed)
-    dropped = np.full(len(boxed), REASONS.index(OTHER), np.int8)
-    dropped[chosen.rows] = np.where(
-        np.isfinite(boxed[chosen.rows]).all(1), 0, np.where(rows.any(1), REASONS.index(OUTLIER), REASONS.index(ZERO))
-    )
-    facts = _write(run, each.name, each.layer, boxed, dropped, config, "activation")
-    write_marker(
-        run.folder(NAME) / f"{item.id}.json",
-        key=run.stage_key(NAME),
-        files=[run.layout(each.name)],
-        layers={each.name: {**facts, "alignment": None, "alignment_independent": None}},
-    )
-    return Summary(len(rows))
-
-
-def _fewest(each: Map, config: Config) -> int:
-    """Rows that a map of classes needs: those of one cell that is drawn."""
-    return max(3, config.cells.min_count)
-
-
-def _too_few(each: Map, config: Config, found: int) -> str:
-    what = "is predicted for" if config.layout.class_by == "predicted" else "is supported by"
-    classes = " or ".join(each.classes)
-    rows = "1 row" if found == 1 else f"{found} rows"
-    return (
-        f"layout: {classes} {what} {rows} of {each.layer}; a map needs {_fewest(each, config)} or more. Take "
-        f"more pictures, or leave the class out of layout.{'class_pair' if len(each.classes) == 2 else 'class_atlas'}."
-    )
+def _classes(item: Item, run: RunDirectory, config: Config) -> Summary:
+    """The maps of classes of one layer: those that are not there yet. Their rows are chosen in one pass."""
+    layer = item.id.removeprefix("classes-")
+    key, shards = run.stage_key(NAME), run.shards(layer)
+    todo = [each for each in _maps_of_classes(item, config) if read_marker(_of_class(run, each), key) is None]
+    chosen = choose_rows(shards, todo, config.layout, read_metadata(shards[0])["classes"])
+    projection, done = Projection.load(run.projection(layer)), 0
+    for each, mine in zip(todo, chosen):
+        boxed = np.full((count_rows(shards), 2), np.nan, np.float32)
+        dropped = np.full(len(boxed), REASONS.index(OTHER), np.int8)
+        if enough := len(mine.rows) >= max(3, config.cells.min_count):
+            rows = project(shards, projection, mine.rows)
+            boxed[mine.rows] = lay_out(rows, mine, config.layout, seed=config.seed)
+            off = np.where(rows.any(1), REASONS.index(OUTLIER), REASONS.index(ZERO))
+            dropped[mine.rows] = np.where(np.isfinite(boxed[mine.rows]).all(1), 0, off)
+            done += len(rows)
+        _write(run, each.name, layer, boxed, dropped)
+        facts: dict[str, object] = {"alignment": None, "alignment_independent": None, "chosen": len(mine.rows)}
+        facts |= _measured(run, each.name, layer, config, "activation")
+        if not enough:
+            facts |= {"trustworthiness": None, "recall": None}
+        write_marker(_of_class(run, each), key=key, files=[run.layout(each.name)], facts=facts)
+    return Summary(done)

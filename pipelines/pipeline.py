@@ -233,8 +233,7 @@ def stage_keys(config: Config, directory: RunDirectory, prepared: Prepared, stag
         return digest_values(stage, above, common, layout.FORMAT)
     if stage == "cells":
         return _cells_key(directory, above, values["cells"])
-    maps = [each.name for each in maps_of(config)]
-    return digest_values(stage, above, directory.stage_key(cells.NAME), maps, SITE_FORMAT, viewer_digest())
+    return digest_values(stage, above, directory.stage_key(cells.NAME), SITE_FORMAT, viewer_digest())
 
 
 def _cells_key(directory: RunDirectory, above: str, cells: dict[str, Any]) -> str:

@@ -1,5 +1,5 @@
-"""Stage publish: cells + icons → the static site. Items: each grid of each map, its exemplars, each map's pyramid, the
-page."""
+"""Stage publish: cells + icons → the static site. Items: each grid of each map, the details of its cells, each map's
+pyramid, the page."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from atlas import patches, site
 from atlas.config import Config
-from atlas.maps import find_map, maps_of
-from atlas.rundir import RunDirectory, write_marker
+from atlas.maps import shown_maps
+from atlas.rundir import RunDirectory, digest_values, write_marker
 from pipelines import worker
 from pipelines.stage import Item, Summary
 
@@ -20,16 +20,19 @@ _PAGE = "page"
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
     items: list[Item] = []
-    for each in maps_of(config):
+    maps = shown_maps(run, config)
+    for each in maps:
         for grid in each.grids:
             name = f"{each.name}/grid-{grid:03d}"
             items.append(Item(name, NAME, run=str(run.path)))
             items += [
-                Item(f"{name}/exemplars-{part:05d}", NAME, run=str(run.path))
+                Item(f"{name}/details-{part:05d}", NAME, run=str(run.path))
                 for part in range(len(patches.sheets(run, config, each, grid)))
             ]
         items.append(Item(f"{each.name}/atlas", NAME, run=str(run.path)))
-    return [*items, Item(_PAGE, NAME, tuple(item.id for item in items), str(run.path))]
+    # Which maps there are is the page's matter alone: asking for one more leaves what is published of the others.
+    told = digest_values([[each.name, each.grids] for each in maps])
+    return [*items, Item(_PAGE, NAME, tuple(item.id for item in items), str(run.path), told)]
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
@@ -38,12 +41,12 @@ def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
 
 def run_item(item: Item) -> Summary:
     run, config = item.open()
-    facts: dict[str, object] = {}
+    facts: dict[str, object] = {"of": item.of} if item.of else {}
     if item.id == _PAGE:
         files = site.write_page(run, config, json.loads(run.report.read_text(encoding="utf-8")))
     else:
         name, *parts = item.id.split("/")
-        each = find_map(config, name)
+        each = next(each for each in shown_maps(run, config) if each.name == name)
         if parts == ["atlas"]:
             files = site.write_combined(run, config, each)
         else:
@@ -52,7 +55,7 @@ def run_item(item: Item) -> Summary:
                 files, failed = site.write_patches(run, config, worker.listing(run), each, grid)
                 files += site.write_grid(run, config, each, grid)
             else:
-                blocks = patches.sheets(run, config, each, grid)[int(parts[1].removeprefix("exemplars-"))]
+                blocks = patches.sheets(run, config, each, grid)[int(parts[1].removeprefix("details-"))]
                 files, failed = patches.write_sheets(run, config, worker.listing(run), each, grid, blocks)
             facts["patches_failed"] = failed
     write_marker(markers(item, run, config)[0], key=run.stage_key(NAME), files=files, **facts)

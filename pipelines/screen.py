@@ -27,7 +27,7 @@ from rich.table import Table
 
 from atlas.config import Config
 from atlas.listing import Listing
-from atlas.maps import frames_of, has_common_start, maps_of
+from atlas.maps import Map, frames_of, has_common_start, maps_of, shown_maps
 from atlas.networks import Layer, Network
 from atlas.observe import Observer
 from atlas.report import build_report
@@ -187,6 +187,17 @@ def tell_failures(directory: RunDirectory, console: Console) -> None:
     )
 
 
+def _too_few(each: Map, config: Config, facts: dict[str, Any]) -> str:
+    """Why no cell of a map of classes is drawn."""
+    chosen, fewest = facts["chosen"], config.cells.min_count
+    what = "predicted for" if config.layout.class_by == "predicted" else "supported by"
+    rows = {0: "No row is", 1: "1 row is"}.get(chosen, f"{chosen:,} rows are")
+    of = f"{rows} {what} {' or '.join(each.classes)}"
+    if facts["trustworthiness"] is None:
+        return f"{of}, and a map needs {max(3, fewest)}. Take more pictures."
+    return f"{of}, but no cell has {fewest} of them. Give coarser layout.class_grids, or take more pictures."
+
+
 def show_end(config: Config, directory: RunDirectory, until: str, console: Console) -> None:
     if STAGES.index(until) < STAGES.index("render"):
         say(console, f"Done until {until}: {directory.folder(until)}")
@@ -204,14 +215,15 @@ def show_end(config: Config, directory: RunDirectory, until: str, console: Conso
                     "median_cosine_robust")), f"{icons['rank1_share']:.0%}", f"{icons['flagged_share']:.1%}",
                 )  # fmt: skip
     console.print(table)
-    for layer, facts in report["layers"].items():
-        layout_facts = facts["layout"]
-        say(
-            console,
-            f"{layer}: trustworthiness {layout_facts['trustworthiness']:.3f}, neighbour recall "
-            f"{layout_facts['recall']:.2f}, "
-            f"{layout_facts['dropped_share']:.1%} of the rows left off the map",
-        )
+    in_site = {each.name for each in shown_maps(directory, config)}
+    for each in maps_of(config):
+        facts = report["layers"][each.name]["layout"]
+        if each.name in in_site:
+            rows = f"{facts['chosen']:,} rows" if each.classes else f"{facts['dropped_share']:.1%} of the rows left off"
+            quality = f"trustworthiness {facts['trustworthiness']:.3f}, neighbour recall {facts['recall']:.2f}"
+            say(console, f"{each.name}: {quality}, {rows}")
+        else:
+            say(console, f"{each.name}: not in the site. {_too_few(each, config, facts)}")
     if not any(icons["n"] for facts in report["layers"].values() for icons in facts["icons"].values()):
         say(
             console,

@@ -33,13 +33,14 @@ _ONE_AT_A_TIME = threading.Lock()
 @dataclass(frozen=True)
 class Item:
     """A piece of work of one stage: ``after`` names the items that must be done before it; ``run`` is the run's
-    folder.
+    folder; ``of`` is what it depends on beyond the stage's key, and stands in its markers.
     """
 
     id: str
     stage: str
     after: tuple[str, ...] = ()
     run: str = ""
+    of: str = ""
 
     def open(self) -> tuple[RunDirectory, Config]:
         """The run directory and configuration, on a worker."""
@@ -86,9 +87,14 @@ class Outcome:
 
 
 def missing(stage: Stage, items: list[Item], run: RunDirectory, config: Config) -> list[Item]:
-    """The items whose markers do not all stand with the stage's present key."""
+    """The items whose markers do not all stand with the stage's present key, and what the item itself depends on."""
     key = run.stage_key(stage.NAME)
-    return [item for item in items if any(read_marker(path, key) is None for path in stage.markers(item, run, config))]
+
+    def done(item: Item) -> bool:
+        markers = [read_marker(path, key) for path in stage.markers(item, run, config)]
+        return all(marker is not None and marker.get("of", "") == item.of for marker in markers)
+
+    return [item for item in items if not done(item)]
 
 
 def _with_later(stage: Stage, items: list[Item], todo: list[Item], run: RunDirectory, config: Config) -> list[Item]:

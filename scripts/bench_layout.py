@@ -5,6 +5,7 @@ layer of a finished collect stage. Both maps are judged by the same figures, by 
 trustworthiness and neighbour recall (k 15), each over sampled rows against all others.
 
 - ours: the graph by FAISS, UMAP's fuzzy set, our optimisation; as the layout stage calls them;
+- ours, deterministic: the same with ``deterministic: true``, which gives the same map every time;
 - ours, placed: ``--fit-rows`` of them are laid out, the rest placed among them, as in layers beyond memory; the map's
   figures are taken of fitted and of placed rows by themselves, and the time of a new point includes its projection;
 - umap-learn: ``UMAP(n_neighbors, min_dist, metric="cosine")`` as it comes, on all cores.
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +144,9 @@ def _one_process(work: Any, file: Path, threads: int, fit_rows: int) -> None:
     file.with_name("facts.json").write_text(json.dumps(facts))
 
 
-def ours(rows: NDArray[np.float16], threads: int, _fit_rows: int) -> tuple[Float32, dict[str, Any]]:
+def ours(
+    rows: NDArray[np.float16], threads: int, _fit_rows: int, *, deterministic: bool = False
+) -> tuple[Float32, dict[str, Any]]:
     from atlas.layout import fit_layout
     from atlas.neighbors import nearest
     from atlas.projection import fit_projection
@@ -153,7 +157,8 @@ def ours(rows: NDArray[np.float16], threads: int, _fit_rows: int) -> tuple[Float
         moments.add(block)
     projection = fit_projection(moments)
     units = np.concatenate([projection.apply(block) for block in blocks_of(rows)])
-    fit = fit_layout(units, LayoutConfig(fit_rows=max(100, len(rows))), seed=0, threads=threads)
+    config = LayoutConfig(fit_rows=max(100, len(rows)), deterministic=deterministic)
+    fit = fit_layout(units, config, seed=0, threads=threads)
     chosen = judged_rows(len(rows))
     found, _ = nearest(fit.index, units[chosen], NEIGHBORS + 1)
     return fit.coordinates, {"found": found.tolist(), "dimensions": units.shape[1]}
@@ -206,4 +211,9 @@ def umap_learn(rows: NDArray[np.float16], threads: int, _fit_rows: int) -> tuple
     return umap.fit_transform(rows.astype(np.float32)), {}
 
 
-SYSTEMS = {"ours": ours, "ours, placed": placed, "umap-learn": umap_learn}
+SYSTEMS = {
+    "ours": ours,
+    "ours, deterministic": partial(ours, deterministic=True),
+    "ours, placed": placed,
+    "umap-learn": umap_learn,
+}

@@ -17,7 +17,7 @@ from tiny_run import contents, tiny_values
 import atlas
 from atlas.class_atlas import Chosen, choose_rows, lay_out
 from atlas.config import Config, validate
-from atlas.errors import AtlasError, ConfigError
+from atlas.errors import ConfigError
 from atlas.grid import cell_of
 from atlas.images import open_picture
 from atlas.layout import fit_layout, principal_axes, unit_box
@@ -25,6 +25,7 @@ from atlas.maps import class_number, maps_of
 from atlas.neighbors import unit_rows
 from atlas.patches import BLOCK, SPRITE, patch_box
 from atlas.rundir import RunDirectory
+from atlas.site import heat_maps
 from atlas.store import read_metadata
 from atlas.verify import verify
 from atlas.views import backdrop, cut_view
@@ -155,7 +156,7 @@ def test_a_class_atlas_holds_the_rows_that_speak_for_its_class(
     config = configure(workshop, "tcp://none", workshop / "x", layout=asked)
     each = maps_of(config)[-1]
     classes = [f"class {one}" for one in range(7)]
-    rows = choose_rows(undisturbed.shards("last"), each, config.layout, classes).rows
+    rows = choose_rows(undisturbed.shards("last"), [each], config.layout, classes)[0].rows
     allowed = np.flatnonzero(attribution[:, number] > 0 if by == "attribution" else predicted == number)
     sure = pq.read_table(undisturbed.shards("last"), columns=["confidence"])["confidence"].to_numpy()
     strength = attribution[:, number] if by == "attribution" else sure
@@ -164,7 +165,7 @@ def test_a_class_atlas_holds_the_rows_that_speak_for_its_class(
     assert len(rows) == 20
     # By attribution at most a tenth of the layer.
     many = configure(workshop, "tcp://none", workshop / "x", layout=asked | {"class_rows": 200})
-    rows = choose_rows(undisturbed.shards("last"), maps_of(many)[-1], many.layout, classes).rows
+    rows = choose_rows(undisturbed.shards("last"), [maps_of(many)[-1]], many.layout, classes)[0].rows
     assert len(rows) == (28 if by == "attribution" else min(len(allowed), 200))
 
 
@@ -174,7 +175,10 @@ def test_a_pair_holds_each_row_once_and_says_which_class_it_speaks_for(
     attribution, _ = columns_of(undisturbed, "last")
     config = configure(workshop, "tcp://none", workshop / "x", layout=OF_CLASSES)
     each = maps_of(config)[-1]
-    chosen = choose_rows(undisturbed.shards("last"), each, config.layout, [f"class {one}" for one in range(7)])
+    classes = [f"class {one}" for one in range(7)]
+    single, chosen = choose_rows(undisturbed.shards("last"), maps_of(config)[-2:], config.layout, classes)
+    assert each.classes == ("class 1", "class 4")
+    assert single.difference is None
     assert len(set(chosen.rows.tolist())) == len(chosen.rows)
     for number in (1, 4):
         most = np.argsort(-attribution[:, number], kind="stable")[:14]  # a tenth of 288 rows, half for each class
@@ -218,12 +222,8 @@ def test_rows_that_are_not_of_the_class_have_no_place(of_classes: RunDirectory) 
         table = pq.read_table(of_classes.layout(each.name))
         assert table["image_id"].equals(pq.read_table(of_classes.layout(each.layer))["image_id"])
         u, reasons = table["u"].to_numpy(), np.array(table["dropped"].to_pylist(), object)
-        chosen = choose_rows(
-            of_classes.shards(each.layer),
-            each,
-            config.layout,
-            read_metadata(of_classes.shards(each.layer)[0])["classes"],
-        )
+        shards = of_classes.shards(each.layer)
+        [chosen] = choose_rows(shards, [each], config.layout, read_metadata(shards[0])["classes"])
         others = np.setdiff1d(np.arange(len(u)), chosen.rows)
         assert np.isnan(u[others]).all()
         assert set(reasons[others]) == {"other class"}
@@ -295,7 +295,13 @@ def test_a_fit_that_is_made_again_takes_all_that_was_made_from_it_along(
     run(validate(values, "test"), until="layout")
     after = {path.name: path.stat().st_mtime_ns for path in directory.folder("layout").glob("*.json")}
     again = {name for name in after if after[name] != before[name]}
-    assert again == {"fit-last.json", "box.json", *(f"class-{name}.json" for name in names_of(directory))}
+    assert again == {
+        "fit-last.json",
+        "box.json",
+        "quality-middle.json",
+        "quality-last.json",
+        *(f"class-{name}.json" for name in names_of(directory)),
+    }
     assert verify(directory).problems == []
 
 
@@ -311,21 +317,105 @@ def test_other_exemplars_leave_the_icons_as_they_are(of_classes: RunDirectory, t
     cells = atlas.open_run(directory.path).cells("last", 8)
     assert max(map(len, cells["exemplars"].to_pylist())) == 2
     assert max(map(len, cells["diverse_exemplars"].to_pylist())) == 1
-    sheets = (directory.site_grid("last", 8) / "exemplars").glob("*.json")
+    sheets = (directory.site_grid("last", 8) / "details").glob("*.json")
     assert {json.loads(sheet.read_text())["columns"] for sheet in sheets} == {3}
     assert atlas.open_run(directory.path).icons("last", 8).num_rows > 0
     assert verify(directory).problems == []
 
 
-def test_a_class_that_no_row_supports_is_told(
-    workshop: Path, scheduler: str, undisturbed: RunDirectory, tmp_path: Path
+def test_a_class_of_too_few_rows_is_left_out_and_told(
+    workshop: Path, scheduler: str, undisturbed: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, predicted = columns_of(undisturbed, "last")
-    never = next(number for number in range(7) if (predicted == number).sum() < 3)
+    """One has too few rows for a map, one too few in each cell, and one has only its coarse grid."""
+    predicted = {layer: columns_of(undisturbed, layer)[1] for layer in ("middle", "last")}
+    often = np.bincount(predicted["last"], minlength=7)
+    never, most = int(often.argmin()), int(often.argmax())
+    assert often[never] < 3
     shutil.copytree(undisturbed.path, tmp_path / "run")
-    asked = {"class_atlas": [f"class {never}"], "class_by": "predicted"}
-    with pytest.raises(AtlasError, match=rf"class {never} is predicted for \d rows? of middle; a map needs 3 or more"):
-        run(configure(workshop, scheduler, tmp_path / "run", layout=asked))
+    values = {"class_atlas": [f"class {never}", f"class {most}"], "class_by": "predicted", "class_rows": 10}
+    for grids in ([2, 4, 8, 16, 32, 64, 128], [128, 256]):
+        asked = configure(
+            workshop, scheduler, tmp_path / "run", layout={**values, "class_grids": grids}, cells={"min_count": 3}
+        )
+        empty, full = (each for each in maps_of(asked) if each.classes and each.layer == "last")
+        directory = run(asked)
+        told = " ".join(capsys.readouterr().out.split())
+        rows = ("No row is", "1 row is", "2 rows are")[often[never]]
+        few = f"{rows} predicted for class {never}, and a map needs 3. Take more pictures."
+        assert f"{empty.name}: not in the site. {few}" in told, told
+        facts = json.loads((directory.folder("publish") / "atlas.json").read_text())
+        shown = {layer["path"]: [grid["grid"] for grid in layer["grids"]] for layer in facts["layers"]}
+        assert empty.name not in shown
+        cells = pq.read_table(directory.cells(full.name), columns=["grid", "count"]).to_pylist()
+        drawn = [grid for grid in grids if any(cell["grid"] == grid and cell["count"] >= 3 for cell in cells)]
+        assert shown.get(full.name, []) == drawn
+        for grid in grids:
+            assert directory.site_grid(full.name, grid).exists() == (grid in drawn)
+        if grids[0] == 2:
+            assert 0 < len(drawn) < len(grids)
+        else:
+            assert drawn == []
+            few = f"10 rows are predicted for class {most}, but no cell has 3 of them."
+            assert (
+                f"{full.name}: not in the site. {few} Give coarser layout.class_grids, or take more pictures." in told
+            )
+        report = json.loads(directory.report.read_text())["layers"][empty.name]
+        assert report["layout"]["trustworthiness"] is None
+        assert report["layout"]["chosen"] == often[never]
+        assert report["layout"]["dropped"] == {"other class": 288}
+        assert verify(directory).problems == []
+
+
+def test_asking_for_a_class_publishes_only_what_is_new(
+    of_classes: RunDirectory, workshop: Path, scheduler: str, tmp_path: Path
+) -> None:
+    shutil.copytree(of_classes.path, tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "site").rglob("*.*") if path.is_file()}
+    asked = OF_CLASSES | {"class_atlas": ["class 2", "class 3"]}
+    directory = run(configure(workshop, scheduler, tmp_path / "run", layout=asked))
+    changed = {path for path in before if path.stat().st_mtime_ns != before[path]}
+    names = {path.relative_to(directory.folder("publish")).parts[0] for path in changed}
+    assert names == {"index.html", "atlas.json", "icon.svg", "assets", ".markers"}
+    assert {path.name for path in changed if path.parent.name == ".markers"} == {"page.json"}
+    shown = [layer["name"] for layer in json.loads((directory.folder("publish") / "atlas.json").read_text())["layers"]]
+    assert "last: class 3" in shown
+    # And without it the page no longer shows it.
+    run(configure(workshop, scheduler, tmp_path / "run", layout=OF_CLASSES))
+    again = [layer["name"] for layer in json.loads((directory.folder("publish") / "atlas.json").read_text())["layers"]]
+    assert again == [name for name in shown if not name.endswith("class 3")]
+    assert verify(directory).problems == []
+
+
+def test_heat_maps_tell_every_class_of_every_cell(of_classes: RunDirectory) -> None:
+    config = of_classes.config()
+    atlas_json = json.loads((of_classes.folder("publish") / "atlas.json").read_text())
+    assert atlas_json["attributions"] is True
+    for name, grid in (("last", 8), (names_of(of_classes)[0], 6)):
+        folder = of_classes.site_grid(name, grid)
+        facts = json.loads((folder / "cells.json").read_text())
+        cells = pq.read_table(of_classes.cells(name), filters=[("grid", "=", grid)])
+        assert facts["row"] == cells["row"].to_pylist()
+        attribution = np.array(cells["attribution"].to_pylist(), np.float32)
+        heat = np.frombuffer((folder / "classes-000.bin").read_bytes(), np.uint8).reshape(7, len(attribution))
+        scale = np.array(facts["scale"])
+        drawn = cells["count"].to_numpy() >= config.cells.min_count
+        np.testing.assert_allclose(scale, np.abs(attribution[drawn]).max(0), rtol=1e-3)
+        shown = (heat.astype(float) - 128) / 127 * scale[:, None]
+        np.testing.assert_allclose(shown[:, drawn], attribution[drawn].T, atol=float(scale.max()) / 250)
+        assert (heat[:, drawn] != 128).mean() > 0.9
+        assert np.abs(heat[:, drawn].astype(int) - 128).max() == 127
+
+
+def test_heat_maps_come_in_files_of_fifty_classes() -> None:
+    attribution = np.random.default_rng(0).normal(size=(9, 120)).astype(np.float32)
+    attribution[:, 3] = 0
+    attribution[8] *= 100
+    heat, scale = heat_maps(attribution, np.arange(9) < 8)
+    assert heat.shape == (120, 9)
+    assert (heat[3] == 128).all()
+    assert scale[3] == 0
+    assert set(np.abs(heat[4].astype(int) - 128)[:8].tolist()) & {127}
+    assert (np.sign(heat[5].astype(int) - 128) == np.sign(attribution[:, 5])).mean() > 0.9
 
 
 # Exemplars
@@ -345,7 +435,7 @@ def test_sheets_show_patches_and_the_whole_pictures_they_are_cut_from(of_classes
         if cell["count"] >= config.cells.min_count
     }
     seen: set[tuple[int, int]] = set()
-    folder = of_classes.site_grid("last", 8) / "exemplars"
+    folder = of_classes.site_grid("last", 8) / "details"
     for file in sorted(folder.glob("*.json")):
         told = json.loads(file.read_text())
         sheet = np.asarray(Image.open(file.with_suffix(".webp")).convert("RGBA")).astype(float)
@@ -375,6 +465,46 @@ def test_sheets_show_patches_and_the_whole_pictures_they_are_cut_from(of_classes
                 np.testing.assert_allclose(frame[[1, 3]], np.array(box)[[1, 3]] * scale + 10, atol=0.02)
     assert seen == set(cells)
     assert len(seen) > 5
+
+
+def test_exemplars_of_a_cell_open_for_analysis(of_classes: RunDirectory) -> None:
+    opened = atlas.open_run(of_classes.path)
+    cell = max(opened.cells("last", 4).to_pylist(), key=lambda cell: cell["count"])
+    found = opened.exemplars("last", 4, cell["row"], cell["col"], size=96)
+    keys = cell["exemplars"] + cell["diverse_exemplars"]
+    assert [one.cosine for one in found] == [key["cosine"] for key in keys]
+    assert [one.nearest for one in found] == [True] * len(cell["exemplars"]) + [False] * len(cell["diverse_exemplars"])
+    names = pq.read_table(of_classes.listing)["image"].to_pylist()
+    for one, key in zip(found, keys):
+        assert one.image == names[key["image_id"]]
+        assert one.patch.size == (96, 96)
+        assert one.picture.size == (128, 96)
+        x0, y0, x1, y1 = one.box
+        inside = x0 >= 0 and y0 >= 0 and x1 <= 128 and y1 <= 96
+        if inside:
+            cut = one.picture.crop((round(x0), round(y0), round(x1), round(y1))).resize((96, 96))
+            assert np.abs(np.asarray(cut, float) - np.asarray(one.patch)).mean() < 20
+    assert len(opened.members("last", 4, cell["row"], cell["col"])) == cell["count"]
+    cells = opened.cells("last", 4)
+    full = set(zip(cells["row"].to_pylist(), cells["col"].to_pylist()))
+    empty = next((row, col) for row in range(4) for col in range(4) if (row, col) not in full)
+    with pytest.raises(ConfigError, match=f"last, grid 4, has nothing at row {empty[0]}, col {empty[1]}"):
+        opened.exemplars("last", 4, *empty)
+    assert opened.members("last", 4, *empty).tolist() == []
+    with pytest.raises(ConfigError, match="rows and columns 0 to 3"):
+        opened.members("last", 4, 4, 0)
+
+
+def test_the_members_of_all_cells_are_the_rows_that_have_a_place(of_classes: RunDirectory) -> None:
+    opened = atlas.open_run(of_classes.path)
+    name = names_of(of_classes)[0]
+    cells = opened.cells(name, 3).to_pylist()
+    members = [opened.members(name, 3, cell["row"], cell["col"]) for cell in cells]
+    assert [len(rows) for rows in members] == [cell["count"] for cell in cells]
+    placed = np.flatnonzero(np.isfinite(opened.layout(name)["u"].to_numpy()))
+    np.testing.assert_array_equal(np.sort(np.concatenate(members)), placed)
+    activations = opened.store("last").take(members[0], ["activation"])["activation"].astype(float)
+    np.testing.assert_allclose(activations.mean(0), cells[0]["mean"], rtol=1e-3, atol=1e-5)
 
 
 # Axes
@@ -431,7 +561,7 @@ def test_a_run_may_lay_out_its_rows_by_their_effect(
     attribution, _ = columns_of(directory, "last")
     table = pq.read_table(directory.layout("last"))
     places = np.stack([table["u"].to_numpy(), table["v"].to_numpy()], 1)
-    box = json.loads((directory.folder("layout") / "box.json").read_text())["layers"]["last"]
+    box = json.loads((directory.folder("layout") / "quality-last.json").read_text())["facts"]
     assert box["trustworthiness"] == pytest.approx(quality(attribution, places)["trustworthiness"], abs=1e-3)
     assert box["trustworthiness"] > 0.9
 
@@ -538,7 +668,7 @@ def test_networks_whose_layers_share_no_layout_are_aligned(
     values = compared.config().plain() | {"out": str(tmp_path / "run")}
     values["layout"] |= {"shared": False}
     directory = run(validate(values, "test"), until="layout")
-    told = json.loads((directory.folder("layout") / "box.json").read_text())["layers"]["last@two"]
+    told = json.loads((directory.folder("layout") / "quality-last@two.json").read_text())["facts"]
     assert 0 < told["alignment"] < told["alignment_independent"]
     boxed = unit_box([np.stack([pq.read_table(directory.layout(layer))[name].to_numpy() for name in ("u", "v")], 1)
                       for layer in ("last", "last@two")])  # fmt: skip

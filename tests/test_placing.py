@@ -100,17 +100,15 @@ def test_a_run_lays_out_a_sample_and_places_the_rest_shard_by_shard(
     names = [item.id for item in stage.plan(config, directory)]
     assert names[:3] == ["common-start", "fit-middle", "place-middle-00000"]
     assert names[3:5] == ["place-middle-00001", "place-middle-00002"]
-    whole = read_marker(undisturbed.folder("layout") / "box.json", undisturbed.stage_key("layout"))
-    sampled = read_marker(directory.folder("layout") / "box.json", directory.stage_key("layout"))
-    assert whole
-    assert sampled
     for layer in config.layers:
         table = pq.read_table(directory.layout(layer))
         assert table.num_rows == 288
         assert table["u"].null_count == table["dropped"].length() - table["dropped"].null_count <= 6
         with np.load(directory.coordinates(layer)) as saved:
             assert len(saved["fitted"]) == 150
-        fitted, placed = (found["layers"][layer]["trustworthiness"] for found in (whole, sampled))
+        facts = [read_marker(each.folder("layout") / f"quality-{layer}.json", each.stage_key("layout"))
+                 for each in (undisturbed, directory)]  # fmt: skip
+        fitted, placed = (found["facts"]["trustworthiness"] if found else np.nan for found in facts)
         assert placed > fitted - 0.03
     again = atlas.open_run(directory.path)
     row = again.store("last").take([0], ["activation"])["activation"]

@@ -91,7 +91,9 @@ def test_every_reading_in_the_table_of_open_run_is_there(demo: RunDirectory) -> 
     import atlas
 
     names["atlas"] = atlas
-    names["activations"] = np.ones((2, len(atlas.open_run(demo.path).cells(LAYER, GRID)["mean"][0])), np.float32)
+    cells = atlas.open_run(demo.path).cells(LAYER, GRID)
+    names["activations"] = np.ones((2, len(cells["mean"][0])), np.float32)
+    names |= {side: cells[side][0].as_py() for side in ("row", "col")}
     for call in calls:
         if call.startswith(("run", "store")):
             exec(call.replace("grid=20", f"grid={GRID}"), names)

@@ -35,6 +35,15 @@ CHROMIUM = os.environ.get("ATLAS_CHROMIUM", "/usr/bin/chromium")
 GRIDS = (10, 20, 40)
 LAYERS = ("_blocks.4", "_blocks.10")
 CLASSES = ["tench, Tinca tinca", "Egyptian cat", "tabby, tabby cat", "espresso", "strawberry", "car wheel", "daisy"]
+LABELS = ["animals", "things"]
+SCALE = [0.1, 0.5, 0.25, 0.05, 0.4, 0.13, 0.0]
+PROVENANCE = {
+    "images": "pictures",
+    "views": 13000,
+    "seed": 4,
+    "created": "2026-11-25T10:00:00+00:00",
+    "versions": {"activation-atlas": "0.1.0", "torch": "2.14.1"},
+}
 DESKTOP: ViewportSize = {"width": 1440, "height": 900}
 PHONE: ViewportSize = {"width": 360, "height": 740}
 
@@ -95,9 +104,32 @@ def made_cells(grid: int) -> dict[str, Any]:
         "drawn": [int(each) for each in drawn],
         "cosine": [0.934 if each else None for each in drawn],
         "flag": [None] * len(places),
-        "classes": [[1, 2, 0, 3, 5]] * len(places),
-        "values": [[0.5, 0.25, 0.1, 0.05, -0.13]] * len(places),
+        "scale": SCALE,
     }
+
+
+def made_tops(cells: dict[str, Any]) -> bytes:
+    """The same ten classes of every cell; there are seven."""
+    classes = np.full((len(cells["row"]), 10), 65535, "<u2")
+    values = np.zeros((len(cells["row"]), 10), "<f4")
+    classes[:, :6], values[:, :6] = [1, 2, 0, 3, 5, 4], [0.5, 0.25, 0.1, 0.05, -0.13, -0.2]
+    return values.tobytes() + classes.tobytes()
+
+
+def made_heat(cells: dict[str, Any]) -> bytes:
+    """What each cell says of each class, as bytes: espresso is in the west, strawberry in the south; the car wheel is
+    opposed in the east; nothing speaks of daisies."""
+    x, y = (2 * (np.array(cells[name]) + 0.5) / cells["grid"] - 1 for name in ("col", "row"))
+    zero = np.zeros_like(x)
+    heat = [0.2 + zero, 0.5 + zero, 0.3 - 0.2 * y, -x, y, -np.maximum(x, 0), zero]
+    return (128 + np.rint(127 * np.array(heat))).astype(np.uint8).tobytes()
+
+
+def made_report() -> dict[str, Any]:
+    names = ("median_cosine", "median_cosine_whitened", "median_cosine_robust")
+    icons = {"n": 90, **dict.fromkeys(names, 0.91), "flagged_share": 0.01}
+    layout = {"trustworthiness": 0.952, "recall": 0.41, "dropped_share": 0.001}
+    return {"layers": {layer: {"layout": layout, "icons": {str(grid): icons for grid in GRIDS}} for layer in LAYERS}}
 
 
 def make_site(site: Path) -> None:
@@ -107,7 +139,10 @@ def make_site(site: Path) -> None:
             folder = site / layer / f"grid-{grid:03d}"
             for picture in ("icons", "patches"):
                 write_grid_pyramid(folder / f"{picture}.dzi", made_icons(layer, picture, grid), grid=grid)
-            (folder / "cells.json").write_text(json.dumps(made_cells(grid)))
+            cells = made_cells(grid)
+            (folder / "cells.json").write_text(json.dumps(cells))
+            (folder / "classes.bin").write_bytes(made_tops(cells))
+            (folder / "classes-000.bin").write_bytes(made_heat(cells))
         write_combined_pyramid(site / layer / "atlas.dzi", {grid: made_icons(layer, "icons", grid) for grid in GRIDS})
         grids = [{"grid": grid, "cells": 1, "drawn": 1, "median_cosine": 0.9, "flagged": 0} for grid in GRIDS]
         sizes = {"channels": 40, "map_size": [28, 28], "rows": 13000, "dropped": 12}
@@ -120,9 +155,12 @@ def make_site(site: Path) -> None:
         "networks": networks,
         "icon_size": 80,
         "tile_size": 640,
+        "attributions": True,
+        "classes_per_file": 50,
+        "labels": LABELS,
         "layers": layers,
     }
-    (site / "atlas.json").write_text(json.dumps({**atlas, "provenance": {}, "report": {}}))
+    (site / "atlas.json").write_text(json.dumps({**atlas, "provenance": PROVENANCE, "report": made_report()}))
     shutil.copytree(built_viewer(), site, dirs_exist_ok=True)
 
 
@@ -463,10 +501,11 @@ def test_moves_made_before_the_map_is_there_are_kept(browser: Browser, address: 
         visitor = Visitor(context)
         held: list[Route] = []
         visitor.page.route("**/atlas.json", lambda route: held.append(route))
-        visitor.page.goto(f"{address}made/")
-        eventually(lambda: len(held) == 1, "the page asks for its atlas")
+        with visitor.page.expect_request("**/atlas.json"):
+            visitor.page.goto(f"{address}made/")
         visitor.page.keyboard.press("+")
         visitor.page.keyboard.press("+")
+        assert len(held) == 1
         held[0].continue_()
         expect(visitor.page.get_by_label("Zoom", exact=True)).to_have_text("2.2×")
         expect(visitor.page.get_by_label("Level", exact=True)).to_have_text("40 × 40")

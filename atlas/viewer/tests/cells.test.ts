@@ -2,7 +2,18 @@ import { describe, expect, it } from 'vitest';
 
 import { Cells, cellUnder } from '../src/lib/cells';
 
-const cells = new Cells({
+/** classes.bin: ten values a cell, then ten numbers; 65535 where there is no class. */
+function tops(classes: number[][], values: number[][]): ArrayBuffer {
+  const pad = (list: number[], fill: number) => [...list, ...Array<number>(10 - list.length).fill(fill)];
+  const floats = Float32Array.from(values.flatMap((list) => pad(list, 0)));
+  const numbers = Uint16Array.from(classes.flatMap((list) => pad(list, 65535)));
+  const buffer = new Uint8Array(floats.byteLength + numbers.byteLength);
+  buffer.set(new Uint8Array(floats.buffer));
+  buffer.set(new Uint8Array(numbers.buffer), floats.byteLength);
+  return buffer.buffer;
+}
+
+const columns = {
   grid: 10,
   row: [0, 9, 4],
   col: [0, 9, 7],
@@ -11,9 +22,8 @@ const cells = new Cells({
   drawn: [1, 1, 0],
   cosine: [0.93, 0.51, null],
   flag: [null, 'low', null],
-  classes: [[1, 2], [3, 4], [5, 6]],
-  values: [[0.4, 0.1], [0.2, -0.3], [0.1, 0]],
-});
+};
+const cells = new Cells(columns, tops([[1, 2], [3, 4], [5]], [[0.5, 0.125], [0.25, -0.5], [0.125]]));
 
 describe('cellUnder', () => {
   it('turns a point into row and column: y down is the row, x to the right the column', () => {
@@ -39,17 +49,22 @@ describe('Cells', () => {
       grid: 10,
       row: 9,
       col: 9,
+      index: 1,
       count: 34,
+      spread: 0.8,
       drawn: true,
       cosine: 0.51,
       flag: 'low',
       classes: [3, 4],
-      values: [0.2, -0.3],
+      values: [0.25, -0.5],
     });
   });
 
   it('knows cells that are not drawn, and empty ones', () => {
     expect(cells.at(4, 7)).toMatchObject({ count: 3, drawn: false, cosine: null });
+    expect(cells.get(2).classes).toEqual([5]);
     expect(cells.at(7, 4)).toBeNull();
+    expect(cells.at(-1, 9)).toBeNull();
+    expect(cells.at(0, 10)).toBeNull();
   });
 });

@@ -16,12 +16,17 @@ const layer: Layer = {
   grids: [10, 20, 40].map((grid) => ({ grid, cells: 1, drawn: 1, median_cosine: null, flagged: 0 })),
 };
 const atlas: Atlas = {
-  format: 2,
+  format: 3,
   title: 'demo',
   networks: [{ name: 'net', input_size: 224, classes: [] }],
   icon_size: 80,
   tile_size: 640,
+  attributions: true,
+  classes_per_file: 50,
+  labels: [],
   layers: [layer],
+  provenance: { images: 'pictures', views: 1, seed: 0, created: null, versions: {} },
+  report: { layers: {} },
 };
 
 describe('layerSource', () => {

@@ -34,10 +34,43 @@ export interface Atlas {
   networks: Network[];
   icon_size: number;
   tile_size: number;
+  /** Whether classes are told by attribution, and heat maps are there. */
+  attributions: boolean;
+  classes_per_file: number;
+  /** The names of the pictures' own labels. */
+  labels: string[];
   layers: Layer[];
+  provenance: Provenance;
+  report: Report;
 }
 
-export const FORMAT = 2;
+export interface Provenance {
+  images: string;
+  views: number;
+  seed: number;
+  created: string | null;
+  versions: Record<string, string>;
+}
+
+export interface Report {
+  layers: Record<
+    string,
+    {
+      layout: { trustworthiness: number | null; recall: number | null; dropped_share: number };
+      icons: Record<string, IconReport>;
+    }
+  >;
+}
+
+export interface IconReport {
+  n: number;
+  median_cosine: number | null;
+  median_cosine_whitened: number | null;
+  median_cosine_robust: number | null;
+  flagged_share: number | null;
+}
+
+export const FORMAT = 3;
 
 /** An error whose message is meant for the reader: what happened and what to do. */
 export class Sentence extends Error {}
@@ -63,6 +96,28 @@ export async function loadAtlas(): Promise<Atlas> {
 }
 
 export async function fetchJson(address: string): Promise<unknown> {
+  const response = await request(address);
+  try {
+    return await response.json();
+  } catch {
+    throw damaged(address);
+  }
+}
+
+export async function fetchBytes(address: string): Promise<ArrayBuffer> {
+  const response = await request(address);
+  try {
+    return await response.arrayBuffer();
+  } catch {
+    throw damaged(address);
+  }
+}
+
+export function damaged(address: string): Sentence {
+  return new Sentence(`${address} is cut short or damaged. Copy the site again, or give python -m atlas.run CONFIG again.`);
+}
+
+async function request(address: string): Promise<Response> {
   let response: Response;
   try {
     response = await fetch(address);
@@ -77,11 +132,7 @@ export async function fetchJson(address: string): Promise<unknown> {
         'If the run is still going, wait until it ends and load this page again; if not, give python -m atlas.run CONFIG again.',
     );
   }
-  try {
-    return await response.json();
-  } catch {
-    throw new Sentence(`${address} is cut short or damaged. Copy the site again, or give python -m atlas.run CONFIG again.`);
-  }
+  return response;
 }
 
 /** A layer's folder as part of an address. */

@@ -1,8 +1,9 @@
-/** The cells of one grid: from columns to a look-up by row and column. */
+/** The cells of one grid: columns in typed arrays, and a look-up by row and column. */
 
-import { fetchJson, gridAddress, type Layer } from './atlas';
+import { damaged, fetchBytes, fetchJson, gridAddress, type Layer } from './atlas';
 import type { Point } from './levels';
 
+/** cells.json, a list for each column. */
 export interface CellColumns {
   grid: number;
   row: number[];
@@ -12,15 +13,18 @@ export interface CellColumns {
   drawn: number[];
   cosine: (number | null)[];
   flag: (string | null)[];
-  classes: number[][];
-  values: number[][];
+  /** The largest attribution of each class, whatever its sign; not there where none were taken. */
+  scale?: number[];
 }
 
 export interface Cell {
   grid: number;
   row: number;
   col: number;
+  /** Its place in the columns. */
+  index: number;
   count: number;
+  spread: number;
   drawn: boolean;
   cosine: number | null;
   flag: string | null;
@@ -28,32 +32,73 @@ export interface Cell {
   values: number[];
 }
 
+/** Classes that classes.bin has of each cell; bytes of a value and its number. */
+const TOP = 10;
+const NO_CLASS = 65535;
+const BYTES = 6;
+
 export class Cells {
   readonly grid: number;
+  readonly length: number;
+  readonly row: Uint16Array;
+  readonly col: Uint16Array;
+  readonly count: Float64Array;
+  readonly drawn: Uint8Array;
+  readonly cosine: Float32Array;
+  /** 1 where the icon is to be taken with care. */
+  readonly flagged: Uint8Array;
+  /** TOP classes of each cell, one cell after the other. */
+  readonly topValues: Float32Array;
+  readonly topClasses: Uint16Array;
+  readonly scale: readonly number[];
   readonly #columns: CellColumns;
-  readonly #index = new Map<number, number>();
+  readonly #index: Int32Array;
 
-  constructor(columns: CellColumns) {
-    this.grid = columns.grid;
+  constructor(columns: CellColumns, tops: ArrayBuffer) {
+    const { grid, row, col } = columns;
+    this.grid = grid;
+    this.length = row.length;
+    this.row = Uint16Array.from(row);
+    this.col = Uint16Array.from(col);
+    this.count = Float64Array.from(columns.count);
+    this.drawn = Uint8Array.from(columns.drawn);
+    this.cosine = Float32Array.from(columns.cosine, (value) => value ?? NaN);
+    this.flagged = Uint8Array.from(columns.flag, (flag) => (flag === null ? 0 : 1));
+    this.scale = columns.scale ?? [];
+    this.topValues = new Float32Array(tops, 0, row.length * TOP);
+    this.topClasses = new Uint16Array(tops, row.length * TOP * 4, row.length * TOP);
     this.#columns = columns;
-    columns.row.forEach((row, i) => this.#index.set(row * columns.grid + (columns.col[i] as number), i));
+    this.#index = new Int32Array(grid * grid).fill(-1);
+    for (let i = 0; i < row.length; i++) this.#index[(this.row[i] as number) * grid + (this.col[i] as number)] = i;
+  }
+
+  /** The place in the columns of the cell at a row and column, or −1 where it is empty. */
+  find(row: number, col: number): number {
+    if (row < 0 || col < 0 || row >= this.grid || col >= this.grid) return -1;
+    return this.#index[row * this.grid + col] as number;
   }
 
   /** The cell at a row and column, or null where it is empty. */
   at(row: number, col: number): Cell | null {
-    const i = this.#index.get(row * this.grid + col);
-    if (i === undefined) return null;
+    const i = this.find(row, col);
+    return i < 0 ? null : this.get(i);
+  }
+
+  get(index: number): Cell {
     const columns = this.#columns;
+    const classes = [...this.topClasses.subarray(index * TOP, (index + 1) * TOP)].filter((each) => each !== NO_CLASS);
     return {
       grid: this.grid,
-      row,
-      col,
-      count: columns.count[i] ?? 0,
-      drawn: columns.drawn[i] === 1,
-      cosine: columns.cosine[i] ?? null,
-      flag: columns.flag[i] ?? null,
-      classes: columns.classes[i] ?? [],
-      values: columns.values[i] ?? [],
+      row: this.row[index] as number,
+      col: this.col[index] as number,
+      index,
+      count: this.count[index] as number,
+      spread: columns.spread[index] as number,
+      drawn: this.drawn[index] === 1,
+      cosine: columns.cosine[index] ?? null,
+      flag: columns.flag[index] ?? null,
+      classes,
+      values: [...this.topValues.subarray(index * TOP, index * TOP + classes.length)],
     };
   }
 
@@ -62,6 +107,9 @@ export class Cells {
     const place = cellUnder(point, this.grid);
     return place && this.at(place.row, place.col);
   }
+
+  /** The classes that a cell speaks most for, and how many each cell has. */
+  static readonly top = TOP;
 }
 
 /** Row and column of a point of the map ([0, 1]², x to the right, y down); null outside it. */
@@ -75,12 +123,19 @@ const loaded = new Map<string, Promise<Cells>>();
 
 /** The cells of one grid of a layer, fetched once; after a failure the next call tries again. */
 export function loadCells(layer: Layer, grid: number): Promise<Cells> {
-  const address = `${gridAddress(layer, grid)}/cells.json`;
-  let cells = loaded.get(address);
+  const folder = gridAddress(layer, grid);
+  let cells = loaded.get(folder);
   if (!cells) {
-    cells = fetchJson(address).then((columns) => new Cells(columns as CellColumns));
-    cells.catch(() => loaded.delete(address));
-    loaded.set(address, cells);
+    cells = fetchCells(folder);
+    cells.catch(() => loaded.delete(folder));
+    loaded.set(folder, cells);
   }
   return cells;
+}
+
+async function fetchCells(folder: string): Promise<Cells> {
+  const [columns, tops] = await Promise.all([fetchJson(`${folder}/cells.json`), fetchBytes(`${folder}/classes.bin`)]);
+  const told = columns as CellColumns;
+  if (tops.byteLength !== told.row.length * TOP * BYTES) throw damaged(`${folder}/classes.bin`);
+  return new Cells(told, tops);
 }
