@@ -15,6 +15,7 @@ from PIL import Image
 # The small network is named in configurations as any user's would be: module:factory.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from made_site import address, browser, site, visitor  # noqa: F401 - fixtures for all
 from tiny_run import scheduler, undisturbed, workshop  # noqa: F401 - fixtures for all
 
 from atlas.config import Config, validate

@@ -1,17 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
 import { Cells, cellUnder } from '../src/lib/cells';
-
-/** classes.bin: ten values a cell, then ten numbers; 65535 where there is no class. */
-function tops(classes: number[][], values: number[][]): ArrayBuffer {
-  const pad = (list: number[], fill: number) => [...list, ...Array<number>(10 - list.length).fill(fill)];
-  const floats = Float32Array.from(values.flatMap((list) => pad(list, 0)));
-  const numbers = Uint16Array.from(classes.flatMap((list) => pad(list, 65535)));
-  const buffer = new Uint8Array(floats.byteLength + numbers.byteLength);
-  buffer.set(new Uint8Array(floats.buffer));
-  buffer.set(new Uint8Array(numbers.buffer), floats.byteLength);
-  return buffer.buffer;
-}
+import { tops } from './made';
 
 const columns = {
   grid: 10,

@@ -1,26 +1,47 @@
 import { describe, expect, it } from 'vitest';
 
-import { formatLink, parseLink } from '../src/lib/link';
+import { DEFAULTS, formatLink, parseLink, type Link } from '../src/lib/link';
 
 describe('link', () => {
   it('comes back as it went in', () => {
-    const link = { layer: '_blocks.4', view: { x: 0.25, y: 0.7512, zoom: 3.5 }, show: 'patches' as const };
-    expect(formatLink(link)).toBe('#layer=_blocks.4&x=0.25&y=0.7512&zoom=3.5&show=patches');
+    const link: Link = {
+      layer: '_blocks.4',
+      view: { x: 0.25, y: 0.7512, zoom: 3.5 },
+      level: 20,
+      patches: 0.5,
+      classes: ['tench, Tinca tinca', 'daisy & co'],
+      side: 'both',
+      strength: 0.3,
+      cells: [{ grid: 20, row: 5, col: 19 }, { grid: 20, row: 6, col: 0 }],
+      with: '_blocks.10',
+      how: 'swipe',
+      at: 0.25,
+      density: 0.6,
+      labels: false,
+      low: 'hide',
+    };
     expect(parseLink(formatLink(link))).toEqual(link);
+  });
+
+  it('says only what is not as it is by default', () => {
+    expect(formatLink({ ...DEFAULTS, layer: 'a', classes: [], cells: [] })).toBe('#layer=a');
+    expect(formatLink({ layer: 'a', side: 'both', how: 'swipe', at: 0.2, low: 'mark' })).toBe('#layer=a');
+    expect(formatLink({ layer: 'a', cells: [{ grid: 8, row: 1, col: 2 }], low: 'mark' })).toBe('#layer=a&cells=8.1.2');
   });
 
   it('carries layers with any name', () => {
     expect(parseLink(formatLink({ layer: 'a&b=c d/é' })).layer).toBe('a&b=c d/é');
   });
 
-  it('says nothing about icons, which are what the page opens with', () => {
-    expect(formatLink({ layer: 'a', show: 'icons' })).toBe('#layer=a');
-  });
-
   it('leaves out what it cannot read', () => {
     expect(parseLink('')).toEqual({});
     expect(parseLink('#x=0.5&y=abc&zoom=2')).toEqual({});
-    expect(parseLink('#x=0.5&y=0.5&zoom=-1&show=other')).toEqual({});
-    expect(parseLink('#x=7&y=-3&zoom=2')).toEqual({ view: { x: 1, y: 0, zoom: 2 } });
+    expect(parseLink('#x=0.5&y=0.5&zoom=-1&side=left&how=9&low=')).toEqual({});
+    expect(parseLink('#x=7&y=-3&zoom=2&patches=4&strength=x')).toEqual({ view: { x: 1, y: 0, zoom: 2 }, patches: 1 });
+    expect(parseLink('#cells=20.5.7+20.20.1+a.b.c+20.6.7').cells).toEqual([
+      { grid: 20, row: 5, col: 7 },
+      { grid: 20, row: 6, col: 7 },
+    ]);
+    expect(parseLink('#class=a&class=b&class=c').classes).toEqual(['a', 'b']);
   });
 });

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
 import type { Atlas, Layer } from '../src/lib/atlas';
-import { cellPicture, layerSource, thumbnail } from '../src/lib/source';
+import { cellPicture, layerSource, thumbnail, tileOfCell } from '../src/lib/source';
 
 const layer: Layer = {
   name: 'inception 4a',
@@ -41,6 +41,19 @@ describe('layerSource', () => {
     expect(tile(12, 3, 4)).toBe('inception%204a/grid-040/patches_files/12/3_4.webp');
     expect(tile(11, 0, 1)).toBe('inception%204a/grid-020/patches_files/11/0_1.webp');
     expect(tile(4, 0, 0)).toBe('inception%204a/grid-010/patches_files/4/0_0.webp');
+  });
+
+  it('takes all levels of a grid that is chosen by hand from its own pyramid', () => {
+    const source = layerSource(atlas, layer, 'icons', 20);
+    expect(source).toMatchObject({ side: 1600, maxLevel: 11, coarsestLevel: 11 });
+    expect(source.tile(11, 1, 0)).toBe('inception%204a/grid-020/icons_files/11/1_0.webp');
+    expect(source.tile(4, 0, 0)).toBe('inception%204a/grid-020/icons_files/4/0_0.webp');
+    expect(source.id).not.toBe(layerSource(atlas, layer, 'icons').id);
+  });
+
+  it('knows where on its tile a cell is', () => {
+    const place = tileOfCell(atlas, layer, 'patches', { grid: 20, row: 15, col: 9 });
+    expect(place).toEqual({ address: 'inception%204a/grid-020/patches_files/11/1_1.webp', left: 80, top: 560, side: 80 });
   });
 
   it('has a thumbnail in one tile', () => {

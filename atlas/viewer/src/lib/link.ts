@@ -1,6 +1,4 @@
-/** The address behind #: layer, view and picture, so that a copied link opens the same view. */
-
-import type { Picture } from './source';
+/** The address behind #: everything that is on the screen, so that a copied link opens the same. */
 
 /** Where the map stands: the point in the middle ([0, 1]²), and the zoom (1: the whole map just fits). */
 export interface View {
@@ -9,34 +7,128 @@ export interface View {
   zoom: number;
 }
 
+export interface Place {
+  grid: number;
+  row: number;
+  col: number;
+}
+
+/** What lights up for a class: the cells that support it, those that oppose it, or both in two colours. */
+export type Side = 'support' | 'oppose' | 'both';
+/** How a second map is shown: beside the first, or under it behind a line that moves. */
+export type Arrangement = 'beside' | 'swipe';
+/** What happens to icons of low scores: they are marked, left out, or shown like all others. */
+export type Low = 'mark' | 'hide' | 'plain';
+
 export interface Link {
   layer?: string;
   view?: View;
-  show?: Picture;
+  /** The grid that is shown at every zoom; without it the zoom decides. */
+  level?: number;
+  /** How much of the real patches is seen over the icons, 0 to 1. */
+  patches?: number;
+  /** One class, or two, by their whole names. */
+  classes?: string[];
+  side?: Side;
+  /** How much is darkened of what a class does not light up, 0 to 1. */
+  strength?: number;
+  /** The open cell, and others that are selected with it. */
+  cells?: Place[];
+  /** The second map. */
+  with?: string;
+  how?: Arrangement;
+  /** Where the swipe's line stands, as a share of the window's width. */
+  at?: number;
+  /** How much smaller cells of few activations are drawn, 0 to 1. */
+  density?: number;
+  labels?: boolean;
+  low?: Low;
 }
 
+const SIDES: readonly Side[] = ['support', 'oppose', 'both'];
+const LOWS: readonly Low[] = ['mark', 'hide', 'plain'];
+export const MOST_CELLS = 400;
+
+/** The link's text; what is as it is by default is left out. */
 export function formatLink(link: Link): string {
   const parts = new URLSearchParams();
-  if (link.layer !== undefined) parts.set('layer', link.layer);
-  if (link.view) {
-    parts.set('x', short(link.view.x));
-    parts.set('y', short(link.view.y));
-    parts.set('zoom', short(link.view.zoom));
+  const put = (name: string, value: string | number | undefined) => {
+    if (value !== undefined) parts.append(name, typeof value === 'number' ? short(value) : value);
+  };
+  put('layer', link.layer);
+  put('x', link.view?.x);
+  put('y', link.view?.y);
+  put('zoom', link.view?.zoom);
+  put('level', link.level);
+  if (link.patches) put('patches', link.patches);
+  for (const name of link.classes ?? []) put('class', name);
+  if (link.classes?.length) {
+    if (link.side !== 'support') put('side', link.side);
+    if (link.strength !== DEFAULTS.strength) put('strength', link.strength);
   }
-  if (link.show === 'patches') parts.set('show', 'patches');
+  if (link.cells?.length) put('cells', link.cells.map(({ grid, row, col }) => `${grid}.${row}.${col}`).join(' '));
+  if (link.with !== undefined) {
+    put('with', link.with);
+    if (link.how === 'swipe') {
+      put('how', link.how);
+      put('at', link.at);
+    }
+  }
+  if (link.density) put('density', link.density);
+  if (link.labels === false) put('labels', 'off');
+  if (link.low !== DEFAULTS.low) put('low', link.low);
   return `#${parts}`;
 }
+
+export const DEFAULTS = { patches: 0, side: 'support', strength: 0.75, how: 'beside', at: 0.5, density: 0, labels: true, low: 'mark' } as const;
 
 /** Reads what is usable and leaves out the rest: a link that was typed or cut short still opens the page. */
 export function parseLink(hash: string): Link {
   const parts = new URLSearchParams(hash.replace(/^#/, ''));
   const link: Link = {};
-  const layer = parts.get('layer');
-  if (layer) link.layer = layer;
-  const [x, y, zoom] = ['x', 'y', 'zoom'].map((name) => Number.parseFloat(parts.get(name) ?? '')) as [number, number, number];
-  if ([x, y, zoom].every(Number.isFinite) && zoom > 0) link.view = { x: within(x), y: within(y), zoom };
-  if (parts.get('show') === 'patches') link.show = 'patches';
-  return link;
+  const text = (name: string) => parts.get(name) || undefined;
+  const number = (name: string) => {
+    const value = Number.parseFloat(parts.get(name) ?? '');
+    return Number.isFinite(value) ? value : undefined;
+  };
+  const share = (name: string) => {
+    const value = number(name);
+    return value === undefined ? undefined : within(value);
+  };
+  const one = <T extends string>(name: string, known: readonly T[]) => known.find((each) => each === parts.get(name));
+  const [x, y, zoom] = [share('x'), share('y'), number('zoom')];
+  if (x !== undefined && y !== undefined && zoom !== undefined && zoom > 0) link.view = { x, y, zoom };
+  const classes = parts.getAll('class').filter(Boolean).slice(0, 2);
+  const cells = (parts.get('cells') ?? '').split(/[\s,]+/).flatMap(place).slice(0, MOST_CELLS);
+  return Object.assign(
+    link,
+    defined({
+      layer: text('layer'),
+      level: number('level'),
+      patches: share('patches'),
+      classes: classes.length ? classes : undefined,
+      side: one('side', SIDES),
+      strength: share('strength'),
+      cells: cells.length ? cells : undefined,
+      with: text('with'),
+      how: one<Arrangement>('how', ['beside', 'swipe']),
+      at: share('at'),
+      density: share('density'),
+      labels: parts.get('labels') === 'off' ? false : undefined,
+      low: one('low', LOWS),
+    }),
+  );
+}
+
+function place(text: string): Place[] {
+  const found = /^(\d{1,4})\.(\d{1,4})\.(\d{1,4})$/.exec(text);
+  if (!found) return [];
+  const [grid, row, col] = found.slice(1).map(Number) as [number, number, number];
+  return row < grid && col < grid ? [{ grid, row, col }] : [];
+}
+
+function defined<T extends object>(values: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as never;
 }
 
 function within(value: number): number {

@@ -13,13 +13,19 @@ const LARGEST_ICON = 4; // times its own size, at the deepest zoom
 const SMALLEST_MAP = 0.6; // of the fitting side
 const ZOOM_STEP = 1.5;
 
+/** A source and how much of it is seen, 0 to 1. */
+export interface Shown {
+  source: Source;
+  opacity: number;
+}
+
 export interface MapEvents {
   /** The map has moved or the window has changed; called in every frame of a movement. */
   frame(frame: Frame): void;
   /** The map has come to rest. */
   rest(view: View): void;
-  /** A tap with a finger or a pen, in pixels of the window. */
-  tap(pixel: Point): void;
+  /** A click or a tap, in pixels of the map's element. */
+  tap(pixel: Point, event: { touch: boolean; more: boolean }): void;
   /** A tile did not arrive. */
   failed(): void;
 }
@@ -28,14 +34,17 @@ export class AtlasMap {
   readonly #viewer: OpenSeadragon.Viewer;
   readonly #events: MapEvents;
   readonly #still: boolean;
-  #wanted = '';
+  readonly #shown = new Map<string, OpenSeadragon.TiledImage>();
+  readonly #coming = new Map<string, Promise<void>>();
+  #wanted: readonly Shown[] = [];
   #widest = Infinity; // pixels of the finest level's whole map; not known before a source is shown
+  #size: OpenSeadragon.Point;
   #view: View = { x: 0.5, y: 0.5, zoom: 1 };
 
   constructor(element: HTMLElement, events: MapEvents) {
     this.#events = events;
     this.#still = matchMedia('(prefers-reduced-motion: reduce)').matches;
-    const gestures = { clickToZoom: false, dblClickToZoom: true, flickEnabled: !this.#still, flickMomentum: 0.2 };
+    const gestures = { clickToZoom: false, dblClickToZoom: false, flickEnabled: !this.#still, flickMomentum: 0.2 };
     keepStylesOut();
     this.#viewer = new OpenSeadragon.Viewer({
       element,
@@ -59,6 +68,7 @@ export class AtlasMap {
       // A reader may have moved before the first source is there.
       preserveViewport: true,
     });
+    this.#size = this.#viewer.viewport.getContainerSize();
     this.#listen();
     this.#limitZoom();
     this.look(this.#view, true);
@@ -72,28 +82,50 @@ export class AtlasMap {
     return { left: corner.x, top: corner.y, side, width: size.x, height: size.y };
   }
 
-  /** Show a source in place of the present one, at the same view; it fades in once its tiles are there. */
-  async show(source: Source, widest: number): Promise<void> {
-    if (source.id === this.#wanted) return;
-    this.#wanted = source.id;
+  /**
+   * Show sources, the later ones over the earlier, at the same view and in place of what is shown. New ones fade in once
+   * their tiles are there, the old ones then leave; other opacities of the same sources are seen at once.
+   */
+  async show(wanted: readonly Shown[], widest: number): Promise<void> {
+    this.#wanted = wanted;
     this.#widest = widest;
-    const world = this.#viewer.world;
-    const first = world.getItemCount() === 0;
-    const item = await this.#add(source, first ? 1 : 0);
-    if (first) {
-      this.#limitZoom();
-      return;
-    }
-    await loaded(item);
-    if (source.id !== this.#wanted) {
-      world.removeItem(item);
-      return;
-    }
     this.#limitZoom();
-    const former = all(world).filter((other) => other !== item);
-    await this.#fade(item, 0, 1);
-    await Promise.all(former.map((other) => this.#fade(other, other.getOpacity(), 0)));
-    for (const other of former) if (all(world).includes(other)) world.removeItem(other);
+    for (const { source, opacity } of wanted) this.#shown.get(source.id)?.setOpacity(opacity);
+    const first = this.#shown.size === 0;
+    await Promise.all(wanted.map(({ source }, place) => this.#bring(source, place === 0 && wanted.length > 1, first)));
+    if (this.#wanted !== wanted) return;
+    const keep = new Set(wanted.map(({ source }) => source.id));
+    const former = [...this.#shown].filter(([id]) => !keep.has(id));
+    for (const [id] of former) this.#shown.delete(id);
+    await Promise.all(former.map(([, item]) => this.#fade(item, item.getOpacity(), 0)));
+    for (const [, item] of former) this.#viewer.world.removeItem(item);
+  }
+
+  /** Show a source, unless it is shown or under way. */
+  #bring(source: Source, below: boolean, first: boolean): Promise<void> {
+    if (this.#shown.has(source.id)) return Promise.resolve();
+    let coming = this.#coming.get(source.id);
+    if (!coming) {
+      coming = this.#fetch(source, below, first).finally(() => this.#coming.delete(source.id));
+      this.#coming.set(source.id, coming);
+    }
+    return coming;
+  }
+
+  async #fetch(source: Source, below: boolean, first: boolean): Promise<void> {
+    const opacity = () => this.#wanted.find((each) => each.source.id === source.id)?.opacity;
+    const item = await this.#add(source, first ? (opacity() ?? 0) : 0);
+    if (opacity() === undefined) {
+      this.#viewer.world.removeItem(item); // not wanted any more
+      return;
+    }
+    this.#shown.set(source.id, item);
+    if (below) this.#viewer.world.setItemIndex(item, 0);
+    if (first) return;
+    await loaded(item);
+    await this.#fade(item, 0, opacity() ?? 0);
+    const goal = opacity();
+    if (goal !== undefined) item.setOpacity(goal);
   }
 
   /** Go to a view. */
@@ -106,6 +138,14 @@ export class AtlasMap {
     viewport.zoomTo(zoom, undefined, immediately);
     viewport.panTo(new OpenSeadragon.Point(view.x, view.y), immediately);
     viewport.applyConstraints(immediately);
+  }
+
+  /** The view that the map is on its way to, or has. */
+  get goal(): View {
+    const viewport = this.#viewer.viewport;
+    const { x, y } = viewport.getCenter(false);
+    const size = viewport.getContainerSize();
+    return { x, y, zoom: (viewport.getZoom(false) * size.x) / fittingSide(size.x, size.y) };
   }
 
   home(): void {
@@ -134,6 +174,11 @@ export class AtlasMap {
     this.#viewer.viewport.panTo(new OpenSeadragon.Point(point.x, point.y), true);
   }
 
+  /** What is drawn of the map's tiles, as a canvas that others may copy from. */
+  get canvas(): HTMLCanvasElement {
+    return this.#viewer.drawer.canvas as HTMLCanvasElement;
+  }
+
   destroy(): void {
     this.#viewer.destroy();
   }
@@ -148,17 +193,20 @@ export class AtlasMap {
     const moved = () => this.#events.frame(this.frame);
     viewer.addHandler('viewport-change', moved);
     viewer.addHandler('resize', () => {
+      this.#size = viewer.viewport.getContainerSize();
       this.#limitZoom();
       this.look(this.#view, true);
       moved();
     });
     viewer.addHandler('animation-finish', () => {
+      // In a window of another size the viewport has a view of its own, until the handler of its resizing comes.
+      if (!viewer.viewport.getContainerSize().equals(this.#size)) return;
       this.#view = viewOf(this.frame);
       this.#events.rest(this.#view);
     });
     viewer.addHandler('canvas-click', (event) => {
-      const type = (event.originalEvent as PointerEvent).pointerType;
-      if (event.quick && type !== 'mouse') this.#events.tap(event.position);
+      const { pointerType, shiftKey } = event.originalEvent as PointerEvent;
+      if (event.quick) this.#events.tap(event.position, { touch: pointerType !== 'mouse', more: shiftKey });
     });
     viewer.addHandler('tile-drawing', (event) => {
       event.context.imageSmoothingQuality = 'medium';
@@ -216,10 +264,6 @@ function keepStylesOut(): void {
   const stand = document.createElementNS(null, 'style');
   stand.setAttribute('data-openseadragon-mobile-css', '');
   document.head.append(stand);
-}
-
-function all(world: OpenSeadragon.World): OpenSeadragon.TiledImage[] {
-  return Array.from({ length: world.getItemCount() }, (_, i) => world.getItemAt(i));
 }
 
 function loaded(item: OpenSeadragon.TiledImage): Promise<void> {

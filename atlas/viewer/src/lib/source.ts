@@ -17,23 +17,23 @@ export interface Source {
 }
 
 /**
- * Icons lie in one combined pyramid. Patches lie in one pyramid for each grid; a level has the same number in both,
- * so each level's tiles are taken from its own grid's pyramid.
+ * Icons lie in one combined pyramid, and patches and icons in one for each grid; a level has the same number in all, so
+ * each level's tiles of patches are taken from its own grid's pyramid. With a fixed `level` all come from that grid's.
  */
-export function layerSource(atlas: Atlas, layer: Layer, picture: Picture): Source {
-  const grids = gridSizes(layer);
+export function layerSource(atlas: Atlas, layer: Layer, picture: Picture, level: number | null = null): Source {
+  const grids = level === null ? gridSizes(layer) : [level];
   const side = Math.max(...grids) * atlas.icon_size;
-  const folder = (level: number) =>
-    picture === 'icons'
+  const folder = (depth: number) =>
+    picture === 'icons' && level === null
       ? `${layerAddress(layer)}/atlas_files`
-      : `${gridAddress(layer, gridOfLevel(level, grids, atlas.icon_size))}/patches_files`;
+      : `${gridAddress(layer, gridOfLevel(depth, grids, atlas.icon_size))}/${picture}_files`;
   return {
-    id: `${layer.path} ${picture}`,
+    id: `${layer.path} ${picture} ${level ?? ''}`,
     side,
     tileSize: atlas.tile_size,
     maxLevel: topLevel(side),
     coarsestLevel: topLevel(Math.min(...grids) * atlas.icon_size),
-    tile: (level, col, row) => `${folder(level)}/${level}/${col}_${row}.webp`,
+    tile: (depth, col, row) => `${folder(depth)}/${depth}/${col}_${row}.webp`,
   };
 }
 
@@ -41,6 +41,30 @@ export function layerSource(atlas: Atlas, layer: Layer, picture: Picture): Sourc
 export function thumbnail(atlas: Atlas, layer: Layer, picture: Picture, side: number): string {
   const level = thumbnailLevel(gridSizes(layer), atlas.icon_size, atlas.tile_size, side);
   return layerSource(atlas, layer, picture).tile(level, 0, 0);
+}
+
+/** Where a cell's picture is: a tile, and a square in the tile's pixels. */
+export interface TilePlace {
+  address: string;
+  left: number;
+  top: number;
+  side: number;
+}
+
+export function tileOfCell(
+  atlas: Atlas,
+  layer: Layer,
+  picture: Picture,
+  cell: { grid: number; row: number; col: number },
+): TilePlace {
+  const piece = cellPicture(atlas, layer, picture, cell);
+  const along = (place: number, cells: number) => Math.round(place * (cells - 1)) * atlas.icon_size;
+  return {
+    address: piece.address,
+    left: along(piece.x, piece.width),
+    top: along(piece.y, piece.height),
+    side: atlas.icon_size,
+  };
 }
 
 /** One cell's picture as a part of its tile, in the terms of a CSS background. */

@@ -6,6 +6,12 @@ export function className(classes: readonly string[], index: number): string {
   return name === undefined ? `class ${index}` : (name.split(',')[0] as string).trim();
 }
 
+/** The other synonyms, as they follow the first: ", Mau" of "Egyptian cat, Mau". */
+export function synonyms(classes: readonly string[], index: number): string {
+  const others = (classes[index] ?? '').split(',').slice(1).join(',').trim();
+  return others && `, ${others}`;
+}
+
 export function count(value: number, one: string, many: string): string {
   return `${value.toLocaleString('en')} ${value === 1 ? one : many}`;
 }
@@ -28,6 +34,14 @@ export function match(cosine: number): string {
   if (cosine >= 0.75) return 'well';
   if (cosine >= 0.6) return 'roughly';
   return 'poorly';
+}
+
+/** A cell's spread (mean cosine of its activations to their mean) in words. */
+export function agreement(spread: number): string {
+  if (spread >= 0.85) return 'very like';
+  if (spread >= 0.65) return 'like';
+  if (spread >= 0.45) return 'somewhat like';
+  return 'hardly like';
 }
 
 const FLAGS: Record<string, string> = {

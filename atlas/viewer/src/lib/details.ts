@@ -1,0 +1,77 @@
+/** What a cell's drawer tells: fetched in sheets of 4 × 4 cells. */
+
+import { fetchJson, gridAddress, type Layer } from './atlas';
+import type { Place } from './link';
+
+export interface Exemplar {
+  image: string;
+  /** Where the patch lies in the whole picture's sprite: left, top, right, bottom in shares of its side. */
+  frame: [number, number, number, number];
+  label: number | null;
+  predicted: number;
+  confidence: number;
+  cosine: number;
+  /** One of the nearest to the cell's mean; else one that shows how much the cell holds. */
+  nearest: boolean;
+}
+
+export interface Details {
+  row: number;
+  col: number;
+  scores: { cosine_whitened: number; cosine_robust: number; percentile: number; rank: number } | null;
+  predicted: [number, number][];
+  labels: [number, number][];
+  /** Cells whose means are most like its own: row, column, cosine. */
+  near: [number, number, number][];
+  /** For each other layer the cells that hold most of the same rows: grid, row, column, share. */
+  elsewhere: Record<string, [number, number, number, number][]>;
+  exemplars: Exemplar[];
+}
+
+/** A cell's details with its line in the sheet of sprites. */
+export interface Sheet {
+  details: Details;
+  picture: string;
+  /** The cell's line, and how many there are. */
+  line: number;
+  lines: number;
+  /** Exemplars a line; the whole pictures stand in as many further columns. */
+  columns: number;
+}
+
+/** Cells a side of a sheet. */
+const BLOCK = 4;
+const KEPT = 40;
+
+interface File {
+  sprite: number;
+  columns: number;
+  cells: Details[];
+}
+
+const files = new Map<string, Promise<File>>();
+
+/** The details of a drawn cell; null where the sheet does not have it. */
+export async function loadDetails(layer: Layer, place: Place): Promise<Sheet | null> {
+  const name = `${Math.floor(place.row / BLOCK)}-${Math.floor(place.col / BLOCK)}`;
+  const address = `${gridAddress(layer, place.grid)}/details/${name}`;
+  const file = await kept(`${address}.json`);
+  const line = file.cells.findIndex((cell) => cell.row === place.row && cell.col === place.col);
+  const details = file.cells[line];
+  if (!details) return null;
+  return { details, picture: `${address}.webp`, line, lines: file.cells.length, columns: file.columns };
+}
+
+function kept(address: string): Promise<File> {
+  let file = files.get(address);
+  if (!file) {
+    file = fetchJson(address) as Promise<File>;
+    file.catch(() => files.delete(address));
+    files.set(address, file);
+    for (const oldest of files.keys()) {
+      if (files.size <= KEPT) break;
+      files.delete(oldest);
+    }
+  }
+  return file;
+}

@@ -1,0 +1,115 @@
+/** What each cell says of a class: fetched in files of several classes, and painted as a veil over the map. */
+
+import { damaged, fetchBytes, gridAddress, type Atlas, type Layer } from './atlas';
+import type { Cells } from './cells';
+import type { Side } from './link';
+
+/** The byte that stands for no effect at all; larger ones support the class. */
+const ZERO = 128;
+/** Files that are kept: of the largest levels each has about a megabyte. */
+const KEPT = 12;
+
+const files = new Map<string, Promise<Uint8Array>>();
+
+/** One class on one grid, as shares of its strongest support or opposition there. */
+export interface Heat {
+  cells: Cells;
+  /** −1 (most opposed) to 1 (most supported), for each cell in the order of its columns. */
+  shares: Float32Array;
+}
+
+/** Raises a Sentence where the file cannot be had. */
+export async function loadHeat(atlas: Atlas, layer: Layer, cells: Cells, index: number): Promise<Heat> {
+  const file = Math.floor(index / atlas.classes_per_file);
+  const address = `${gridAddress(layer, cells.grid)}/classes-${String(file).padStart(3, '0')}.bin`;
+  const bytes = await kept(address);
+  const start = (index - file * atlas.classes_per_file) * cells.length;
+  if (bytes.length < start + cells.length) throw damaged(address);
+  return { cells, shares: normalised(bytes.subarray(start, start + cells.length), cells.drawn) };
+}
+
+/** Bytes as shares of the largest support, or opposition, among the drawn cells: each side fills its whole range. */
+export function normalised(bytes: Uint8Array, drawn: Uint8Array): Float32Array {
+  let most = 0;
+  let least = 0;
+  for (let i = 0; i < bytes.length; i++) {
+    if (!drawn[i]) continue;
+    const value = (bytes[i] as number) - ZERO;
+    if (value > most) most = value;
+    else if (value < least) least = value;
+  }
+  const shares = new Float32Array(bytes.length);
+  for (let i = 0; i < bytes.length; i++) {
+    const value = (bytes[i] as number) - ZERO;
+    const limit = value > 0 ? most : -least;
+    shares[i] = limit > 0 ? Math.max(-1, Math.min(1, value / limit)) : 0;
+  }
+  return shares;
+}
+
+function kept(address: string): Promise<Uint8Array> {
+  const found = files.get(address);
+  if (found) {
+    files.delete(address);
+    files.set(address, found); // the last used comes last
+    return found;
+  }
+  const bytes = fetchBytes(address).then((buffer) => new Uint8Array(buffer));
+  bytes.catch(() => files.delete(address));
+  files.set(address, bytes);
+  for (const oldest of files.keys()) {
+    if (files.size <= KEPT) break;
+    files.delete(oldest);
+  }
+  return bytes;
+}
+
+type Colour = readonly [number, number, number];
+export const SUPPORT: Colour = [217, 95, 2];
+export const OPPOSE: Colour = [27, 108, 168];
+const DARK: Colour = [14, 15, 17];
+/** How much of a colour lies over a cell that is wholly of it. */
+const TINT = 0.5;
+/** Weak values are lifted a little, so that they are told from none. */
+const LIFT = 0.7;
+
+/**
+ * The veil over the cells of a grid, as the pixels (RGBA) of a picture of grid × grid.
+ *
+ * One class lights up what supports it (or opposes it) and darkens the rest; both sides, or two classes, are told apart
+ * by colour. `strength` (0 to 1) is how dark the rest becomes.
+ */
+export function veil(heats: readonly Heat[], side: Side, strength: number): Uint8ClampedArray<ArrayBuffer> {
+  const [first, second] = heats as [Heat, Heat?];
+  const { cells } = first;
+  const pixels = new Uint8ClampedArray(cells.grid * cells.grid * 4);
+  const two = second !== undefined || side === 'both';
+  for (let i = 0; i < cells.length; i++) {
+    if (!cells.drawn[i]) continue;
+    const value = first.shares[i] as number;
+    const one = Math.max(0, side === 'oppose' && !second ? -value : value) ** LIFT;
+    const other = !two ? 0 : Math.max(0, second ? (second.shares[i] as number) : -value) ** LIFT;
+    const lit = Math.max(one, other);
+    const [colour, alpha] = two ? mixed(one, other, strength * (1 - lit)) : [DARK, strength * (1 - lit)];
+    const at = ((cells.row[i] as number) * cells.grid + (cells.col[i] as number)) * 4;
+    pixels[at] = colour[0];
+    pixels[at + 1] = colour[1];
+    pixels[at + 2] = colour[2];
+    pixels[at + 3] = Math.round(255 * alpha);
+  }
+  return pixels;
+}
+
+/** Colours of two sides under a dark veil, as one colour and its opacity. */
+function mixed(one: number, other: number, dark: number): [Colour, number] {
+  const sum = one + other;
+  const tint = TINT * Math.max(one, other);
+  const alpha = 1 - (1 - tint) * (1 - dark);
+  if (alpha === 0) return [DARK, 0];
+  const part = sum > 0 ? one / sum : 0;
+  const mix = (channel: 0 | 1 | 2) => {
+    const coloured = part * SUPPORT[channel] + (1 - part) * OPPOSE[channel];
+    return (coloured * tint * (1 - dark) + DARK[channel] * dark) / alpha;
+  };
+  return [[mix(0), mix(1), mix(2)], alpha];
+}

@@ -1,0 +1,139 @@
+/** Names on the map: for each region the class that most of its cells speak for, as on a map of a country. */
+
+import { Cells } from './cells';
+
+export interface Label {
+  /** Number of the class. */
+  index: number;
+  /** Place on the map ([0, 1]²). */
+  x: number;
+  y: number;
+  /** How many cells speak for it; the largest are placed first. */
+  weight: number;
+}
+
+export interface Sized {
+  width: number;
+  height: number;
+}
+
+/** Regions are about so wide on the screen, in CSS pixels. */
+const REGION = 170;
+/** Classes of a cell that count, by their values beside its largest. */
+const COUNTED = 3;
+/** A region of fewer cells than this share of its square has no name. */
+const LEAST = 0.2;
+
+/** How many cells a side a region has where cells are `side` pixels wide: a power of two. */
+export function blockOf(side: number, grid: number): number {
+  const wanted = 2 ** Math.max(0, Math.round(Math.log2(REGION / side)));
+  return Math.min(wanted, grid);
+}
+
+/**
+ * The names of a grid's regions: squares of `block` × `block` cells, joined where neighbours have the same name, each
+ * named after the class that its cells speak most for. Largest first.
+ */
+export function regionLabels(cells: Cells, block: number): Label[] {
+  const across = Math.ceil(cells.grid / block);
+  const votes: Map<number, number>[] = Array.from({ length: across * across }, () => new Map());
+  const sizes = new Float64Array(across * across);
+  for (let i = 0; i < cells.length; i++) {
+    if (!cells.drawn[i]) continue;
+    const at = Math.floor((cells.row[i] as number) / block) * across + Math.floor((cells.col[i] as number) / block);
+    sizes[at] = (sizes[at] as number) + 1;
+    const first = cells.topValues[i * Cells.top] as number;
+    if (!(first > 0)) continue;
+    const mine = votes[at] as Map<number, number>;
+    for (let place = 0; place < COUNTED; place++) {
+      const value = cells.topValues[i * Cells.top + place] as number;
+      const index = cells.topClasses[i * Cells.top + place] as number;
+      if (value > 0) mine.set(index, (mine.get(index) ?? 0) + value / first);
+    }
+  }
+  const names = votes.map((mine, at) => ((sizes[at] as number) >= Math.max(1, LEAST * block * block) ? winner(mine) : -1));
+  return joined(names, across).map((region) => placed(region, names[region[0] as number] as number, cells, block, across));
+}
+
+function winner(votes: Map<number, number>): number {
+  let best = -1;
+  let most = 0;
+  for (const [index, value] of votes) {
+    if (value > most || (value === most && index < best)) [best, most] = [index, value];
+  }
+  return best;
+}
+
+/** Squares of the same name that touch, as lists of their numbers; squares without a name are in none. */
+function joined(names: readonly number[], across: number): number[][] {
+  const seen = new Uint8Array(names.length);
+  const regions: number[][] = [];
+  for (let start = 0; start < names.length; start++) {
+    if (seen[start] || (names[start] as number) < 0) continue;
+    seen[start] = 1;
+    const region = [start];
+    for (const at of region) {
+      const col = at % across;
+      for (const next of [at - across, at + across, ...(col > 0 ? [at - 1] : []), ...(col < across - 1 ? [at + 1] : [])]) {
+        if (next < 0 || next >= names.length || seen[next] || names[next] !== names[start]) continue;
+        seen[next] = 1;
+        region.push(next);
+      }
+    }
+    regions.push(region);
+  }
+  return regions.sort((one, other) => other.length - one.length);
+}
+
+/** A region's label, on the cell that is nearest to the middle of its cells. */
+function placed(region: readonly number[], index: number, cells: Cells, block: number, across: number): Label {
+  const mine = new Set(region);
+  const members: number[] = [];
+  let [right, down] = [0, 0];
+  for (let i = 0; i < cells.length; i++) {
+    const [row, col] = [cells.row[i] as number, cells.col[i] as number];
+    if (!cells.drawn[i] || !mine.has(Math.floor(row / block) * across + Math.floor(col / block))) continue;
+    members.push(i);
+    [right, down] = [right + col, down + row];
+  }
+  const [x, y] = [right / members.length, down / members.length];
+  const away = (i: number) => Math.hypot((cells.col[i] as number) - x, (cells.row[i] as number) - y);
+  const nearest = members.reduce((best, each) => (away(each) < away(best) ? each : best));
+  return {
+    index,
+    x: ((cells.col[nearest] as number) + 0.5) / cells.grid,
+    y: ((cells.row[nearest] as number) + 0.5) / cells.grid,
+    weight: members.length,
+  };
+}
+
+export interface Placed extends Label {
+  left: number;
+  top: number;
+}
+
+/** The labels that find room, the largest first: none overlaps another, and all lie in the window. */
+export function thinned(
+  labels: readonly Label[],
+  at: (label: Label) => { x: number; y: number },
+  size: (label: Label) => Sized,
+  window: Sized,
+  gap = 6,
+): Placed[] {
+  const kept: (Placed & Sized)[] = [];
+  for (const label of labels) {
+    const middle = at(label);
+    const { width, height } = size(label);
+    const [left, top] = [middle.x - width / 2, middle.y - height / 2];
+    if (left < 0 || top < 0 || left + width > window.width || top + height > window.height) continue;
+    const free = kept.every(
+      (other) =>
+        left >= other.left + other.width + gap ||
+        other.left >= left + width + gap ||
+        top >= other.top + other.height + gap ||
+        other.top >= top + height + gap,
+    );
+    if (free) kept.push({ ...label, left, top, width, height });
+  }
+  return kept;
+}

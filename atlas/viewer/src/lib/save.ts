@@ -1,0 +1,99 @@
+/** What a reader takes along: the view or a level as a picture, cells as a table. */
+
+import { classesOf, type Atlas, type Layer } from './atlas';
+import type { Cells } from './cells';
+import type { Frame } from './frame';
+import { tileOfCell, type Picture } from './source';
+import { loadTile } from './tiles';
+
+/** Browsers draw no canvas that is much larger. */
+const LARGEST_POSTER = 12_800;
+
+/** Hand a file to the reader under a name. */
+export function download(content: Blob, name: string): void {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(content);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+/** The view as it is on the screen, without panels: canvases one over the other, as PNG. */
+export function viewPicture(canvases: readonly HTMLCanvasElement[], frame: Frame, ground: string): Promise<Blob> {
+  const [width, height] = [frame.width, frame.height].map((length) => Math.round(length * devicePixelRatio)) as [number, number];
+  return painted(width, height, ground, (context) => {
+    for (const canvas of canvases) context.drawImage(canvas, 0, 0, width, height);
+    return Promise.resolve();
+  });
+}
+
+/** A whole level as one picture, icons at their own size unless it would be too large for a browser. */
+export function poster(
+  atlas: Atlas,
+  layer: Layer,
+  cells: Cells,
+  picture: Picture,
+  ground: string,
+  progress: (share: number) => void,
+): Promise<Blob> {
+  const size = Math.min(atlas.icon_size, Math.floor(LARGEST_POSTER / cells.grid));
+  const rows = bounds(cells, cells.row);
+  const cols = bounds(cells, cells.col);
+  return painted((cols.last - cols.first + 1) * size, (rows.last - rows.first + 1) * size, ground, async (context) => {
+    for (let i = 0; i < cells.length; i++) {
+      if (!cells.drawn[i]) continue;
+      const [row, col] = [cells.row[i] as number, cells.col[i] as number];
+      const { address, left, top, side } = tileOfCell(atlas, layer, picture, { grid: cells.grid, row, col });
+      const tile = await loadTile(address);
+      if (!tile) throw new Error(`the picture ${address} did not arrive`);
+      context.drawImage(tile, left, top, side, side, (col - cols.first) * size, (row - rows.first) * size, size, size);
+      if (i % 100 === 0) progress(i / cells.length);
+    }
+  });
+}
+
+function bounds(cells: Cells, places: Uint16Array): { first: number; last: number } {
+  const drawn = places.filter((_, i) => cells.drawn[i]);
+  return drawn.length ? { first: drawn.reduce((a, b) => Math.min(a, b)), last: drawn.reduce((a, b) => Math.max(a, b)) } : { first: 0, last: 0 };
+}
+
+async function painted(
+  width: number,
+  height: number,
+  ground: string,
+  paint: (context: CanvasRenderingContext2D) => Promise<void>,
+): Promise<Blob> {
+  const canvas = document.createElement('canvas');
+  canvas.width = width;
+  canvas.height = height;
+  const context = canvas.getContext('2d') as CanvasRenderingContext2D;
+  context.fillStyle = ground;
+  context.fillRect(0, 0, width, height);
+  await paint(context);
+  return new Promise((resolve, reject) => {
+    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error('the browser could not make a PNG'))), 'image/png');
+  });
+}
+
+const SHOWN = 5;
+
+/** Cells, by their places in the columns, as CSV with a header (RFC 4180). */
+export function cellsTable(atlas: Atlas, layer: Layer, cells: Cells, indices: readonly number[]): string {
+  const numbers = Array.from({ length: SHOWN }, (_, i) => i + 1);
+  const header = ['layer', 'grid', 'row', 'col', 'activations', 'spread', 'cosine', 'flag', ...numbers.flatMap((n) => [`class_${n}`, `value_${n}`])];
+  const names = classesOf(atlas, layer);
+  const lines = indices.map((index) => {
+    const cell = cells.get(index);
+    const classes = numbers.flatMap((n) => {
+      const number = cell.classes[n - 1];
+      return number === undefined ? ['', ''] : [names[number] ?? number, cell.values[n - 1]];
+    });
+    return [layer.path, cell.grid, cell.row, cell.col, cell.count, cell.spread, cell.cosine ?? '', cell.flag ?? '', ...classes];
+  });
+  return [header, ...lines].map((line) => `${line.map(quoted).join(',')}\r\n`).join('');
+}
+
+function quoted(value: unknown): string {
+  const text = typeof value === 'number' ? String(Number(value.toPrecision(6))) : String(value);
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
