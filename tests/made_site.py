@@ -244,9 +244,11 @@ def address(site: Path) -> Iterator[str]:
         server = uvicorn.Server(uvicorn.Config(create_app([site.parent, twin]), log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}/"
-        server.should_exit = True
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{bound.getsockname()[1]}/"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @pytest.fixture(scope="session")

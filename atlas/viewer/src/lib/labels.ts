@@ -52,7 +52,7 @@ export function regionLabels(cells: Cells, block: number): Label[] {
     }
   }
   const names = votes.map((mine, at) => ((sizes[at] as number) >= Math.max(1, LEAST * block * block) ? winner(mine) : -1));
-  return joined(names, across).map((region) => placed(region, names[region[0] as number] as number, cells, block, across));
+  return placed(joined(names, across), names, cells, block, across);
 }
 
 function winner(votes: Map<number, number>): number {
@@ -85,26 +85,28 @@ function joined(names: readonly number[], across: number): number[][] {
   return regions.sort((one, other) => other.length - one.length);
 }
 
-/** A region's label, on the cell that is nearest to the middle of its cells. */
-function placed(region: readonly number[], index: number, cells: Cells, block: number, across: number): Label {
-  const mine = new Set(region);
-  const members: number[] = [];
-  let [right, down] = [0, 0];
+/** The labels of regions, each on that of its cells that is nearest to the middle of all of them. */
+function placed(regions: readonly number[][], names: readonly number[], cells: Cells, block: number, across: number): Label[] {
+  const regionOf = new Int32Array(names.length).fill(-1);
+  regions.forEach((region, number) => region.forEach((at) => (regionOf[at] = number)));
+  const members: number[][] = regions.map(() => []);
   for (let i = 0; i < cells.length; i++) {
-    const [row, col] = [cells.row[i] as number, cells.col[i] as number];
-    if (!cells.drawn[i] || !mine.has(Math.floor(row / block) * across + Math.floor(col / block))) continue;
-    members.push(i);
-    [right, down] = [right + col, down + row];
+    const at = Math.floor((cells.row[i] as number) / block) * across + Math.floor((cells.col[i] as number) / block);
+    if (cells.drawn[i] && regionOf[at] !== -1) members[regionOf[at] as number]?.push(i);
   }
-  const [x, y] = [right / members.length, down / members.length];
-  const away = (i: number) => Math.hypot((cells.col[i] as number) - x, (cells.row[i] as number) - y);
-  const nearest = members.reduce((best, each) => (away(each) < away(best) ? each : best));
-  return {
-    index,
-    x: ((cells.col[nearest] as number) + 0.5) / cells.grid,
-    y: ((cells.row[nearest] as number) + 0.5) / cells.grid,
-    weight: members.length,
-  };
+  return regions.map((region, number) => {
+    const mine = members[number] as number[];
+    let [x, y] = [0, 0];
+    for (const i of mine) [x, y] = [x + (cells.col[i] as number) / mine.length, y + (cells.row[i] as number) / mine.length];
+    const away = (i: number) => ((cells.col[i] as number) - x) ** 2 + ((cells.row[i] as number) - y) ** 2;
+    const nearest = mine.reduce((best, each) => (away(each) < away(best) ? each : best));
+    return {
+      index: names[region[0] as number] as number,
+      x: ((cells.col[nearest] as number) + 0.5) / cells.grid,
+      y: ((cells.row[nearest] as number) + 0.5) / cells.grid,
+      weight: mine.length,
+    };
+  });
 }
 
 export interface Placed extends Label {

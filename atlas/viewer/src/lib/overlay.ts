@@ -39,6 +39,8 @@ export interface Colours {
 const LARGEST_NAME = 17;
 const SMALLEST_NAME = 12;
 const FAMILY = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
+/** Cells below so many CSS pixels are all drawn alike: there would be nothing to see of their sizes. */
+const SMALLEST_SIZED = 12;
 /** The smallest picture of a cell, as a share of its side. */
 const SMALLEST_CELL = 0.25;
 /** Most cells have full size: those above this share of the counts. */
@@ -49,7 +51,7 @@ export class Overlay {
   readonly #context: CanvasRenderingContext2D;
   readonly #redraw: () => void;
   #veil: { pixels: Uint8ClampedArray; picture: HTMLCanvasElement } | null = null;
-  #labels: { cells: Cells; block: number; labels: Label[] } | null = null;
+  #labels: { cells: Cells; block: number; labels: Label[]; widths: Map<Label, number> } | null = null;
   #sizes: { cells: Cells; density: number; sizes: Float32Array } | null = null;
 
   /** `redraw` is called when something that was waited for has come. */
@@ -97,6 +99,7 @@ export class Overlay {
       this.#sizes = { cells, density, sizes: sizesOf(cells, density) };
     }
     const { sizes } = this.#sizes;
+    if (frame.side / cells.grid < SMALLEST_SIZED) return;
     const context = this.#context;
     context.fillStyle = colours.ground;
     forEachSeen(frame, cells, (i) => {
@@ -144,21 +147,27 @@ export class Overlay {
     const { cells } = scene;
     const block = blockOf(frame.side / cells.grid, cells.grid);
     if (this.#labels?.cells !== cells || this.#labels.block !== block) {
-      this.#labels = { cells, block, labels: regionLabels(cells, block) };
+      this.#labels = { cells, block, labels: regionLabels(cells, block), widths: new Map() };
     }
+    const { labels, widths } = this.#labels;
     const context = this.#context;
     const size = (label: Label) => Math.min(LARGEST_NAME, SMALLEST_NAME + Math.sqrt(label.weight / block / block));
     const font = (label: Label) => `600 ${size(label).toFixed(1)}px ${FAMILY}`;
     const at = (label: Label) => ({ x: frame.left + label.x * frame.side, y: frame.top + label.y * frame.side });
-    const free = this.#labels.labels.filter((label) => {
+    const free = labels.filter((label) => {
       const { x, y } = at(label);
       return scene.covered.every(
         (panel) => x < panel.left - 40 || x > panel.left + panel.width + 40 || y < panel.top - 8 || y > panel.top + panel.height + 8,
       );
     });
     const measure = (label: Label) => {
-      context.font = font(label);
-      return { width: context.measureText(name(label.index)).width, height: size(label) * 1.2 };
+      let width = widths.get(label);
+      if (width === undefined) {
+        context.font = font(label);
+        width = context.measureText(name(label.index)).width;
+        widths.set(label, width);
+      }
+      return { width, height: size(label) * 1.2 };
     };
     const placed = thinned(free, at, measure, frame);
     context.textAlign = 'center';
