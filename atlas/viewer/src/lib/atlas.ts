@@ -149,9 +149,9 @@ export function gridSizes(layer: Layer): number[] {
   return layer.grids.map((each) => each.grid).sort((a, b) => a - b);
 }
 
-/** The page opens on the middle layer. */
+/** The page opens on the middle layer of the first network. */
 export function middleLayer(atlas: Atlas): Layer {
-  const whole = atlas.layers.filter((each) => each.of_classes.length === 0);
+  const whole = atlas.layers.filter((each) => each.of_classes.length === 0 && each.network === 0);
   return whole[Math.floor(whole.length / 2)] as Layer;
 }
 

@@ -31,7 +31,7 @@ export class Look {
   apply(link: Link): void {
     const named = (path: string | undefined) => this.atlas.layers.find((each) => each.path === path);
     this.layer = named(link.layer) ?? this.layer;
-    this.other = named(link.with) ?? null;
+    this.other = named(link.with === this.layer.path ? undefined : link.with) ?? null;
     this.level = this.allowed(link.level ?? null);
     const names = classesOf(this.atlas, this.layer);
     this.classes = this.atlas.attributions ? (link.classes ?? []).map((name) => names.indexOf(name)).filter((index) => index >= 0) : [];
@@ -51,6 +51,7 @@ export class Look {
     const [before, after] = [classesOf(this.atlas, this.layer), classesOf(this.atlas, layer)];
     this.classes = this.classes.map((index) => after.indexOf(before[index] as string)).filter((index) => index >= 0);
     this.layer = layer;
+    if (this.other === layer) this.other = null;
     this.level = this.allowed(this.level);
     this.cells = cells;
   }

@@ -50,7 +50,7 @@ export class Overlay {
   readonly #canvas: HTMLCanvasElement;
   readonly #context: CanvasRenderingContext2D;
   readonly #redraw: () => void;
-  #veil: { pixels: Uint8ClampedArray; picture: HTMLCanvasElement } | null = null;
+  #veil: { pixels: Uint8ClampedArray; picture: HTMLCanvasElement; inside: HTMLCanvasElement } | null = null;
   #labels: { cells: Cells; block: number; labels: Label[]; widths: Map<Label, number> } | null = null;
   #sizes: { cells: Cells; density: number; sizes: Float32Array } | null = null;
 
@@ -81,15 +81,24 @@ export class Overlay {
 
   #drawVeil(frame: Frame, cells: Cells, pixels: Uint8ClampedArray<ArrayBuffer>): void {
     if (this.#veil?.pixels !== pixels) {
-      const picture = this.#veil?.picture ?? document.createElement('canvas');
-      picture.width = picture.height = cells.grid;
-      picture.getContext('2d')?.putImageData(new ImageData(pixels, cells.grid, cells.grid), 0, 0);
-      this.#veil = { pixels, picture };
+      const inside = new Uint8ClampedArray(pixels.length);
+      for (let i = 0; i < cells.length; i++) {
+        if (cells.drawn[i]) inside[((cells.row[i] as number) * cells.grid + (cells.col[i] as number)) * 4 + 3] = 255;
+      }
+      this.#veil = { pixels, picture: pictured(pixels, cells.grid), inside: pictured(inside, cells.grid) };
     }
-    this.#context.imageSmoothingEnabled = false;
-    // A hair larger, so that no edge of a tile shines out from under it.
-    this.#context.drawImage(this.#veil.picture, frame.left - 0.5, frame.top - 0.5, frame.side + 1, frame.side + 1);
-    this.#context.imageSmoothingEnabled = true;
+    const context = this.#context;
+    const draw = (picture: HTMLCanvasElement, shift: number) =>
+      context.drawImage(picture, frame.left + shift, frame.top + shift, frame.side, frame.side);
+    context.imageSmoothingEnabled = false;
+    // Tiles reach up to a pixel beyond their cells: the veil is first drawn a pixel to both sides, then anew inside.
+    draw(this.#veil.picture, -1);
+    draw(this.#veil.picture, 1);
+    context.globalCompositeOperation = 'destination-out';
+    draw(this.#veil.inside, 0);
+    context.globalCompositeOperation = 'source-over';
+    draw(this.#veil.picture, 0);
+    context.imageSmoothingEnabled = true;
   }
 
   /** Cells of few activations smaller than those of many, on clean ground. */
@@ -111,7 +120,7 @@ export class Overlay {
       const box = cellBox(frame, { grid: cells.grid, row, col });
       const side = size * box.width;
       const [left, top] = [box.left + (box.width - side) / 2, box.top + (box.height - side) / 2];
-      context.fillRect(box.left - 0.5, box.top - 0.5, box.width + 1, box.height + 1);
+      context.fillRect(box.left - 1, box.top - 1, box.width + 2.5, box.height + 2.5);
       for (const { piece, tile } of pieces) {
         context.globalAlpha = piece.opacity;
         context.drawImage(tile as ImageBitmap, piece.left, piece.top, piece.side, piece.side, left, top, side, side);
@@ -128,7 +137,7 @@ export class Overlay {
       const { left, top, width } = cellBox(frame, { grid: cells.grid, row: cells.row[i] as number, col: cells.col[i] as number });
       context.fillStyle = colours.ground;
       if (low === 'hide') {
-        context.fillRect(left - 0.5, top - 0.5, width + 1, width + 1);
+        context.fillRect(left - 1, top - 1, width + 2, width + 2);
         return;
       }
       const corner = Math.max(5, Math.min(14, width * 0.24));
@@ -184,6 +193,14 @@ export class Overlay {
     }
     return placed;
   }
+}
+
+/** Pixels (RGBA, side × side) as a canvas. */
+function pictured(pixels: Uint8ClampedArray<ArrayBuffer>, side: number): HTMLCanvasElement {
+  const picture = document.createElement('canvas');
+  picture.width = picture.height = side;
+  picture.getContext('2d')?.putImageData(new ImageData(pixels, side, side), 0, 0);
+  return picture;
 }
 
 /** The side of each cell's picture as a share of the cell's: by the square root of its count beside those of most. */
