@@ -260,6 +260,16 @@ def test_a_link_holds_everything(browser: Browser, address: str) -> None:
         assert page.evaluate("location.hash") == link
 
 
+def test_a_link_to_what_is_not_there_opens_the_rest(browser: Browser, address: str) -> None:
+    link = "#layer=lost&class=zebra&class=espresso&with=gone&level=7&cells=20.0.0+20.14.12+10.1.1"
+    with opened(browser, f"{address}made/{link}") as visitor:
+        expect(visitor.page.get_by_test_id("drawer")).to_contain_text("Row 14, column 12")
+        expect(visitor.page.get_by_test_id("selected")).to_have_count(1)
+        expect(visitor.page.get_by_test_id("heat-key")).to_contain_text("espresso")
+        expect(visitor.page.get_by_test_id("second")).to_have_count(0)
+        expect(switch(visitor.page, "_blocks.10")).to_be_visible()
+
+
 def test_with_the_keyboard_from_cell_to_cell(visitor: Visitor) -> None:
     page = visitor.page
     page.keyboard.press("ArrowDown")
