@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -151,8 +152,6 @@ def test_layers_in_the_list_follow_the_class(visitor: Visitor) -> None:
 
 
 def test_without_attributions_nothing_is_promised(browser: Browser, address: str, site: Path) -> None:
-    import json
-
     facts = json.loads((site / "atlas.json").read_text()) | {"attributions": False}
     with browser.new_context(viewport=DESKTOP) as context:
         visitor = Visitor(context)
@@ -163,6 +162,20 @@ def test_without_attributions_nothing_is_promised(browser: Browser, address: str
         open_cell(visitor, 14, 12)
         expect(visitor.page.get_by_test_id("drawer")).to_contain_text("Predicted for its pictures")
         assert visitor.complaints == []
+
+
+def test_an_empty_layer_says_why(browser: Browser, address: str, site: Path) -> None:
+    facts = json.loads((site / "atlas.json").read_text())
+    for grid in facts["layers"][1]["grids"]:
+        grid["drawn"] = 0
+    with browser.new_context(viewport=DESKTOP) as context:
+        visitor = Visitor(context)
+        visitor.page.route("**/atlas.json", lambda route: route.fulfill(json=facts))
+        visitor.open(f"{address}made/")
+        told = visitor.page.get_by_text("No cell of _blocks.10 has activations enough for a picture.")
+        expect(told).to_be_visible()
+        visitor.page.keyboard.press("[")
+        expect(told).to_have_count(0)
 
 
 # The drawer
