@@ -149,6 +149,8 @@ class Run:
     def exemplars(self, name: str, grid: int, row: int, col: int, *, size: int = 224) -> list[Exemplar]:
         """Real patches that lie in one cell of a map, cut from their pictures ``size`` pixels wide: those nearest to
         the cell's mean first, then some that show how much it holds. Raises ConfigError where the cell is empty."""
+        if not 1 <= size <= 4096:
+            raise ConfigError(f"size={size}: expected the patches' side in pixels, 1 to 4096.")
         of_grid = self.cells(name, grid)
         mine = of_grid.filter((pc.field("row") == row) & (pc.field("col") == col)).to_pylist()
         if not mine:

@@ -15,6 +15,8 @@ from atlas.config import Config, LayoutConfig
 from atlas.errors import ConfigError
 from atlas.rundir import RunDirectory, digest_values, parse_marker
 
+# Rows that a map of classes needs to be laid out at all; whether a cell of it is drawn is a matter of the cells.
+FEWEST_ROWS = 3
 # The name of what aligned layers start from.
 COMMON = "common-start"
 # What the keys of class atlases are by default: only other values show in a map's name.

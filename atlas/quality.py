@@ -15,6 +15,8 @@ Blocks = Callable[[], Iterable[NDArray[np.floating]]]
 
 # Two cosines nearer than this are the same: they come from matrix products of different shapes.
 _SAME = 1e-6
+# Rows of which a figure says something.
+FEWEST = 10
 
 
 def quality(
@@ -25,18 +27,19 @@ def quality(
     sample: int = 1000,
     seed: int = 0,
     among: NDArray[np.bool_] | None = None,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Trustworthiness (Venna & Kaski 2001) and neighbour recall of a map, over ``sample`` rows against all kept rows.
 
     ``blocks()`` gives the activations in order, block by block, each (b, channels); it is called twice, and one block
     is held at a time. ``coordinates``: (n, 2), NaN where dropped. ``among``: rows (n,) of which the sample is taken; it
     is held against all. Near is by cosine in the full space, by distance in the map.
+    None where there are too few rows: of so few each would be among the nearest.
     """
     kept = np.asarray(np.isfinite(coordinates).all(axis=1))
     rows = np.flatnonzero(kept)
     k = min(neighbors, (len(rows) - 1) // 2)
-    if k < 1:
-        return {"trustworthiness": 1.0, "recall": 1.0}
+    if len(rows) < FEWEST:
+        return {"trustworthiness": None, "recall": None}
     points = np.ascontiguousarray(coordinates[rows], dtype=np.float32)
     candidates = np.arange(len(rows)) if among is None else np.flatnonzero(among[rows])
     chosen = np.random.default_rng(seed).choice(candidates, min(sample, len(candidates)), replace=False)

@@ -34,7 +34,7 @@ from atlas.layout import (
     joined,
     unit_box,
 )
-from atlas.maps import COMMON, Map, frame_of, frames_of, has_common_start, maps_of
+from atlas.maps import COMMON, FEWEST_ROWS, Map, frame_of, frames_of, has_common_start, maps_of
 from atlas.neighbors import build_index, knn_graph, load_index, save_index
 from atlas.placing import nearness_quantiles, place
 from atlas.projection import Projection, fit_projection, project, read_moments, widest
@@ -354,12 +354,13 @@ def _classes(item: Item, run: RunDirectory, config: Config) -> Summary:
     key, shards = run.stage_key(NAME), run.shards(layer)
     todo = [each for each in _maps_of_classes(item, config) if read_marker(_of_class(run, each), key) is None]
     chosen = choose_rows(shards, todo, config.layout, read_metadata(shards[0])["classes"])
-    projection, done = Projection.load(run.projection(layer)), 0
+    wanted = np.unique(np.concatenate([mine.rows for mine in chosen]))
+    every, done = project(shards, Projection.load(run.projection(layer)), wanted), 0
     for each, mine in zip(todo, chosen):
         boxed = np.full((count_rows(shards), 2), np.nan, np.float32)
         dropped = np.full(len(boxed), REASONS.index(OTHER), np.int8)
-        if enough := len(mine.rows) >= max(3, config.cells.min_count):
-            rows = project(shards, projection, mine.rows)
+        if len(mine.rows) >= FEWEST_ROWS:
+            rows = every[np.searchsorted(wanted, mine.rows)]
             boxed[mine.rows] = lay_out(rows, mine, config.layout, seed=config.seed)
             off = np.where(rows.any(1), REASONS.index(OUTLIER), REASONS.index(ZERO))
             dropped[mine.rows] = np.where(np.isfinite(boxed[mine.rows]).all(1), 0, off)
@@ -367,7 +368,5 @@ def _classes(item: Item, run: RunDirectory, config: Config) -> Summary:
         _write(run, each.name, layer, boxed, dropped)
         facts: dict[str, object] = {"alignment": None, "alignment_independent": None, "chosen": len(mine.rows)}
         facts |= _measured(run, each.name, layer, config, "activation")
-        if not enough:
-            facts |= {"trustworthiness": None, "recall": None}
         write_marker(_of_class(run, each), key=key, files=[run.layout(each.name)], facts=facts)
     return Summary(done)

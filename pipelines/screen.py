@@ -27,7 +27,7 @@ from rich.table import Table
 
 from atlas.config import Config
 from atlas.listing import Listing
-from atlas.maps import Map, frames_of, has_common_start, maps_of, shown_maps
+from atlas.maps import FEWEST_ROWS, Map, frames_of, has_common_start, maps_of, shown_maps
 from atlas.networks import Layer, Network
 from atlas.observe import Observer
 from atlas.report import build_report
@@ -193,8 +193,8 @@ def _too_few(each: Map, config: Config, facts: dict[str, Any]) -> str:
     what = "predicted for" if config.layout.class_by == "predicted" else "supported by"
     rows = {0: "No row is", 1: "1 row is"}.get(chosen, f"{chosen:,} rows are")
     of = f"{rows} {what} {' or '.join(each.classes)}"
-    if facts["trustworthiness"] is None:
-        return f"{of}, and a map needs {max(3, fewest)}. Take more pictures."
+    if chosen < max(FEWEST_ROWS, fewest):
+        return f"{of}, and a map needs {max(FEWEST_ROWS, fewest)}. Take more pictures."
     return f"{of}, but no cell has {fewest} of them. Give coarser layout.class_grids, or take more pictures."
 
 
@@ -220,7 +220,9 @@ def show_end(config: Config, directory: RunDirectory, until: str, console: Conso
         facts = report["layers"][each.name]["layout"]
         if each.name in in_site:
             rows = f"{facts['chosen']:,} rows" if each.classes else f"{facts['dropped_share']:.1%} of the rows left off"
-            quality = f"trustworthiness {facts['trustworthiness']:.3f}, neighbour recall {facts['recall']:.2f}"
+            quality = "too few rows to measure the map"
+            if facts["trustworthiness"] is not None:
+                quality = f"trustworthiness {facts['trustworthiness']:.3f}, neighbour recall {facts['recall']:.2f}"
             say(console, f"{each.name}: {quality}, {rows}")
         else:
             say(console, f"{each.name}: not in the site. {_too_few(each, config, facts)}")

@@ -82,10 +82,10 @@ def bench_layout(
                 }  # fmt: skip
 
 
-def judge(rows: Any, coordinates: Float32, fitted: list[int] | None) -> dict[str, float]:
+def judge(rows: Any, coordinates: Float32, fitted: list[int] | None) -> dict[str, float | None]:
     """The figures of a map; where some rows are fitted and the others placed, of each by themselves."""
 
-    def measured(among: NDArray[np.bool_] | None) -> dict[str, float]:
+    def measured(among: NDArray[np.bool_] | None) -> dict[str, float | None]:
         return quality(lambda: blocks_of(rows), coordinates, sample=JUDGED, among=among)
 
     if fitted is None:

@@ -488,6 +488,8 @@ def test_exemplars_of_a_cell_open_for_analysis(of_classes: RunDirectory) -> None
     cells = opened.cells("last", 4)
     full = set(zip(cells["row"].to_pylist(), cells["col"].to_pylist()))
     empty = next((row, col) for row in range(4) for col in range(4) if (row, col) not in full)
+    with pytest.raises(ConfigError, match="size=0: expected the patches' side in pixels"):
+        opened.exemplars("last", 4, cell["row"], cell["col"], size=0)
     with pytest.raises(ConfigError, match=f"last, grid 4, has nothing at row {empty[0]}, col {empty[1]}"):
         opened.exemplars("last", 4, *empty)
     assert opened.members("last", 4, *empty).tolist() == []
