@@ -4,12 +4,16 @@ It imports no torch, so that it answers at once. One run is served at the root; 
 with a page that lists them.
 """
 
+import asyncio
 import base64
+import contextlib
 import hashlib
 import html
 import json
+import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from ipaddress import ip_address
 from os import stat_result
 from pathlib import Path
 from typing import Any
@@ -17,11 +21,12 @@ from urllib.parse import quote
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import PathLike, StaticFiles
-from starlette.types import Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from atlas.errors import ConfigError
 from atlas.versions import SITE_FORMAT
@@ -39,6 +44,16 @@ MEDIA_TYPES = {
 # The names of the files in assets/ change with their content; all other files are asked for again, by ETag.
 FOREVER = "public, max-age=31536000, immutable"
 REVALIDATE = "no-cache"
+# A browser stays far below these. Its cookies are the longest: those of every other server of this machine come along.
+ADDRESS_BYTES = 8 * 1024
+HEADERS, HEADER_BYTES = 100, 32 * 1024
+RANGES = 16
+# Beyond this uvicorn reads no further, answers 400 and hangs up.
+REQUEST_BYTES = 64 * 1024
+# Seconds that answers under way have when the server ends.
+GRACE = 3
+# The names of this machine to itself.
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 class SiteFiles(StaticFiles):
@@ -58,6 +73,53 @@ class SiteFiles(StaticFiles):
         if response.status_code != 304 and path.suffix in MEDIA_TYPES:
             response.headers["content-type"] = MEDIA_TYPES[path.suffix]
         return response
+
+
+class Gate:
+    """Refuses what no browser would ask of these files, with a sentence, and hangs up on what may still follow.
+
+    A body is answered with 413, an address above ADDRESS_BYTES with 414, more than RANGES ranges with 416, more than
+    HEADERS lines or HEADER_BYTES of headers with 431. With ``hosts``, every other name in the header Host is answered
+    with 403: else a page of the web could have its own name lead to this machine (DNS rebinding) and read the atlas.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str] | None = None) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        if refusal is None:
+            with contextlib.suppress(asyncio.CancelledError):  # the server ends before a slow reader does
+                await self._app(scope, receive, send)
+        else:
+            status, sentence = refusal
+            await PlainTextResponse(f"{sentence}\n", status, {"connection": "close"})(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        headers = Headers(scope=scope)
+        address = len(scope["raw_path"]) + len(scope["query_string"])
+        if address > ADDRESS_BYTES:
+            return 414, f"The address has {address:,} bytes; this server takes {ADDRESS_BYTES:,} at most."
+        size = sum(len(name) + len(value) for name, value in headers.raw)
+        if len(headers.raw) > HEADERS or size > HEADER_BYTES:
+            return 431, (
+                f"The request has {len(headers.raw):,} headers of {size:,} bytes; this server takes {HEADERS} of "
+                f"{HEADER_BYTES:,} at most."
+            )
+        host = headers.get("host", "")
+        if self._hosts is not None and re.sub(r":\d*$", "", host).lower() not in self._hosts:
+            return 403, (
+                f"This server is for its own machine, as {' or '.join(sorted(self._hosts))}, and was asked for as "
+                f"{host[:100]!r}. python -m atlas.serve --host 0.0.0.0 answers to every name, "
+                "atlas.show(run, proxy=...) too."
+            )
+        if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+            return 413, "The request has a body; this server takes none."
+        ranges = sum(value.count(",") + 1 for value in headers.getlist("range"))
+        if ranges > RANGES:
+            return 416, f"The request asks for {ranges:,} ranges; this server gives {RANGES} at once."
+        return None
 
 
 def create_app(runs: Sequence[Path]) -> Starlette:
@@ -102,13 +164,36 @@ def open_socket(host: str, port: int) -> socket.socket:
     return bound
 
 
+def create_server(app: ASGIApp, *, hosts: Collection[str] | None) -> uvicorn.Server:
+    """A server of the application behind a Gate; it holds no more than REQUEST_BYTES of a request that is not whole.
+
+    ``hosts``: the names that it answers to, None for any; see `own_names`.
+    """
+    return uvicorn.Server(
+        uvicorn.Config(
+            Gate(app, hosts),
+            http="h11",  # httptools, which uvicorn prefers where it is installed, has no limit
+            h11_max_incomplete_event_size=REQUEST_BYTES,
+            ws="none",
+            timeout_graceful_shutdown=GRACE,
+            log_level="warning",
+        )
+    )
+
+
 def serve(runs: Sequence[Path], *, host: str, port: int) -> None:
     """Serve the runs until Ctrl-C, and say the address in one line. Raises ConfigError as `create_app` does."""
     app = create_app(runs)
     with open_socket(host, port) as bound:
         print(f"The atlas is at {address(bound)} (Ctrl-C ends)", flush=True)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        server.run(sockets=[bound])
+        create_server(app, hosts=own_names(bound.getsockname()[0])).run(sockets=[bound])
+
+
+def own_names(ip: str) -> frozenset[str] | None:
+    """What a server at ``ip`` may be called, where this machine alone reaches it; None, for anything, elsewhere."""
+    if not ip_address(ip).is_loopback:
+        return None
+    return LOOPBACK | {f"[{ip}]" if ":" in ip else ip}
 
 
 def address(bound: socket.socket) -> str:

@@ -1,4 +1,4 @@
-"""Icons → deep-zoom pyramids (DZI, WebP with alpha), one band of tiles in memory at a time.
+"""Icons → deep-zoom pyramids (DZI, WebP with alpha), two bands of tiles in memory at a time.
 
 Two products share one way of working:
 
@@ -30,7 +30,6 @@ ICON_SIZE = 80
 TILE_SIZE = 640
 QUALITY = 88
 EFFORT = 2  # of WebP, 0–6: 4 made tiles 3 % smaller and took 1.8 times as long
-STRIP = 640  # pixels that are halved at a time; even
 
 Pixels = NDArray[np.uint8]
 Icons = Callable[[int, int], Pixels | None]
@@ -111,17 +110,20 @@ def _write_levels(grids: Mapping[int, Icons], form: TileFormat, writer: "_TileWr
         bands = _icon_bands(icons, grid, form)
         if grid == coarsest:
             for _ in range(level):
-                bands = _halved_bands(_written(bands, level, writer), form.tile_size)
+                bands = _joined(_written(bands, level, writer, halved=True), form.tile_size)
                 level -= 1
-        for _ in _written(bands, level, writer):
+        for _ in _written(bands, level, writer, halved=False):
             pass
 
 
-def _written(bands: Iterator[Pixels], level: int, writer: "_TileWriter") -> Iterator[Pixels]:
-    """Hand the bands through and write each as a row of tiles."""
+def _written(bands: Iterator[Pixels], level: int, writer: "_TileWriter", *, halved: bool) -> Iterator[Pixels]:
+    """Write each band as a row of tiles while the next one is being made; hand out the bands' halves, if ``halved``."""
+    before: list[Future[_Tile]] = []
     for row, band in enumerate(bands):
-        writer.write_band(level, row, band)
-        yield band
+        under_way = writer.start_band(level, row, band, halved=halved)
+        yield from writer.finish_band(before)
+        before = under_way
+    yield from writer.finish_band(before)
 
 
 def _icon_bands(icons: Icons, grid: int, form: TileFormat) -> Iterator[Pixels]:
@@ -146,12 +148,12 @@ def _checked(icon: Pixels, row: int, col: int, size: int) -> Pixels:
     return icon
 
 
-def _halved_bands(bands: Iterator[Pixels], height: int) -> Iterator[Pixels]:
-    """Bands of the level below: each band halved, two halves joined until they are `height` rows high again."""
+def _joined(halves: Iterator[Pixels], height: int) -> Iterator[Pixels]:
+    """Bands of the level below: two halves joined until they are `height` rows high again."""
     waiting: list[Pixels] = []
-    for band in bands:
-        waiting.append(halve(band))
-        if sum(len(half) for half in waiting) == height:
+    for half in halves:
+        waiting.append(half)
+        if sum(len(each) for each in waiting) == height:
             yield np.concatenate(waiting)
             waiting = []
     if waiting:
@@ -164,27 +166,37 @@ def halve(pixels: Pixels) -> Pixels:
     uint8 (height, width, 4) → uint8 (⌈height / 2⌉, ⌈width / 2⌉, 4); an odd last row or column is doubled first.
     """
     height, width, _ = pixels.shape
-    even = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    strips = np.array_split(even, range(STRIP, even.shape[1], STRIP), axis=1)
-    return np.concatenate([_halve_strip(strip) for strip in strips], axis=1)
+    if height % 2 or width % 2:
+        pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    half = np.array(Image.fromarray(pixels).reduce(2))
+    alpha = _sum_2x2(pixels[..., 3])
+    edges = (alpha > 0) & (alpha < 4 * 255)
+    if edges.any():  # Pillow weighs them too, but rounds twice
+        half[edges, :3] = _weighted(pixels, edges)
+    return half
 
 
-def _halve_strip(pixels: Pixels) -> Pixels:
-    """`halve` for even sides; it needs some twenty times the strip's own memory while it works."""
-    wide = pixels.astype(np.uint32)
-    alpha = wide[..., 3:]
-    sums = _sum_2x2(np.concatenate([wide[..., :3] * alpha, alpha], axis=2))
-    total = sums[..., 3:]
-    colour = (sums[..., :3] + total // 2) // np.maximum(total, 1)
-    return np.concatenate([colour, (total + 2) // 4], axis=2).astype(np.uint8)
+def _weighted(pixels: Pixels, edges: NDArray[np.bool_]) -> Pixels:
+    """The colours of the squares of 2 × 2 pixels that are partly clear, by alpha: uint8 (count of `edges`, 3)."""
+    corners = np.stack([pixels[y::2, x::2][edges] for y in (0, 1) for x in (0, 1)]).astype(np.uint32)
+    alpha = corners[..., 3:]
+    total = alpha.sum(0)
+    colours: Pixels = (((corners[..., :3] * alpha).sum(0) + total // 2) // total).astype(np.uint8)
+    return colours
 
 
-def _sum_2x2(values: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    return values[0::2, 0::2] + values[1::2, 0::2] + values[0::2, 1::2] + values[1::2, 1::2]
+def _sum_2x2(values: Pixels) -> NDArray[np.uint16]:
+    wide = values.astype(np.uint16)
+    rows = wide[0::2] + wide[1::2]
+    return rows[:, 0::2] + rows[:, 1::2]
+
+
+_Tile = tuple[int, Pixels | None]
+"""Of a written tile: its bytes, and its half where that is wanted."""
 
 
 class _TileWriter:
-    """Cuts bands into tiles and encodes them on all cores (WebP's encoder leaves the interpreter free meanwhile)."""
+    """Cuts bands into tiles, encodes and halves them on all cores (both leave the interpreter free meanwhile)."""
 
     def __init__(self, folder: Path, form: TileFormat) -> None:
         self.tiles = 0
@@ -200,20 +212,29 @@ class _TileWriter:
     def __exit__(self, *error: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def write_band(self, level: int, row: int, band: Pixels) -> None:
-        """Write a band, uint8 (≤ tile_size, level side, 4), as the tiles LEVEL/0_ROW.webp, 1_ROW.webp, …"""
+    def start_band(self, level: int, row: int, band: Pixels, *, halved: bool) -> list[Future[_Tile]]:
+        """Begin to write a band, uint8 (≤ tile_size, level side, 4), as the tiles LEVEL/0_ROW.webp, 1_ROW.webp, …"""
         folder = self._folder / str(level)
         folder.mkdir(parents=True, exist_ok=True)
         size = self._form.tile_size
-        pending: list[Future[int]] = []
-        for col in range(-(-band.shape[1] // size)):
-            tile = band[:, col * size : (col + 1) * size]
-            pending.append(self._pool.submit(self._write_tile, folder / f"{col}_{row}.webp", tile))
-        self.bytes += sum(future.result() for future in pending)
-        self.tiles += len(pending)
+        return [
+            self._pool.submit(
+                self._write_tile, folder / f"{col}_{row}.webp", band[:, col * size : (col + 1) * size], halved
+            )
+            for col in range(-(-band.shape[1] // size))
+        ]
 
-    def _write_tile(self, path: Path, tile: Pixels) -> int:
-        return path.write_bytes(self._encoded(tile))
+    def finish_band(self, under_way: list[Future[_Tile]]) -> Iterator[Pixels]:
+        """Wait for the tiles of a band, and hand out its half where that is wanted."""
+        written = [future.result() for future in under_way]
+        self.bytes += sum(size for size, _ in written)
+        self.tiles += len(written)
+        halves = [half for _, half in written if half is not None]
+        if halves:
+            yield np.concatenate(halves, axis=1)
+
+    def _write_tile(self, path: Path, tile: Pixels, halved: bool) -> _Tile:
+        return path.write_bytes(self._encoded(tile)), halve(tile) if halved else None
 
     def _encoded(self, tile: Pixels) -> bytes:
         """The tile as WebP; an empty one is encoded once for each size, since a sparse map has many."""

@@ -3,6 +3,7 @@
 
     scripts/bench.py render --run runs/demo --json render.json
     scripts/bench.py collect --count 2000 --repeat 3 --json collect.json
+    scripts/bench.py tiles --run runs/demo --repeat 3 --json tiles.json
 
 Ours and the peers work on the same data in the same process, one after another, with the same number of threads and
 the same allocator settings: atlas.allocator.keep_memory, which the product's workers use, applies to all of them. The
@@ -44,6 +45,7 @@ from atlas.images import decode_png
 from atlas.networks import Network
 from atlas.report import read_icons
 from atlas.rundir import RunDirectory, write_json
+from atlas.tiles import ICON_SIZE
 from atlas.visualize import Scores, draw, score
 from atlas.visualize.objective import centre
 from atlas.visualize.parametrize import to_bytes
@@ -57,8 +59,8 @@ Float32 = NDArray[np.float32]
 Row = dict[str, Any]
 
 # Where each peer is imported from.
-PEERS = {"torch-lucent": "lucent.optvis.render", "horama": "horama"}
-SYSTEMS = ("ours", *PEERS)
+PEERS = {"torch-lucent": "lucent.optvis.render", "horama": "horama", "pyvips": "pyvips"}
+SYSTEMS = ("ours", "torch-lucent", "horama")
 
 # Our variants: keyword arguments of our_icons. A start of PARENTS is the blend of the run's coarser icons.
 PARENTS = "parents"
@@ -498,6 +500,38 @@ def layout_command(options: argparse.Namespace) -> None:
     print_table(f"{options.run}, layer {layer}, {options.threads} threads", rows)
 
 
+def tiles_command(options: argparse.Namespace) -> None:
+    """Grids of icons cut into tiles: ours and libvips, each in a process of its own."""
+    from bench_tiles import bench_tiles, made_icons  # beside this file
+
+    import_peers(options.systems)
+    grids = [options.grid]
+    while grids[0] % 2 == 0 and grids[0] >= 20:
+        grids.insert(0, grids[0] // 2)
+    pool = made_icons(options.seed) if options.run is None else icons_of_run(RunDirectory(options.run), options.layer)
+    rows: list[Row] = []
+    for row in bench_tiles(
+        pool, grids, options.systems, threads=options.threads, repeat=options.repeat, seed=options.seed
+    ):
+        rows.append(row)
+        if options.json:
+            write_json(options.json, rows)
+    source = "made icons" if options.run is None else f"icons of {options.run}"
+    print_table(f"{len(pool):,} {source}, grids {', '.join(map(str, grids))}, {options.threads} threads", rows)
+
+
+def icons_of_run(run: RunDirectory, layer: str | None) -> Bytes:
+    """All icons of one layer's finest grid, uint8 (n, 80, 80, 3). Raises AtlasError when there are none."""
+    config = run.config()
+    layer = layer or config.layers[len(config.layers) // 2]
+    icons = read_icons(run, layer, config.cells.grids[-1], ["png"]).to_pylist()
+    if not icons:
+        raise AtlasError(f"{run.path} has no icons of layer {layer}. Finish the run first: python -m atlas.run CONFIG.")
+    if config.render.size != ICON_SIZE:
+        raise ConfigError(f"The icons of {run.path} have {config.render.size} px; those of a run with {ICON_SIZE} fit.")
+    return np.stack([decode_png(icon["png"]) for icon in icons])
+
+
 def print_table(title: str, rows: list[Row]) -> None:
     """The rows as a table, but for what they share."""
     told = ("bench", "layer", "peak_gflop_per_second", "threads")  # by the title
@@ -562,10 +596,19 @@ def make_parser() -> argparse.ArgumentParser:
     layout.add_argument("--layer", help="by default its first")
     layout.add_argument("--rows", nargs="+", type=positive, default=[1_000_000], help="how many rows to lay out")
     layout.add_argument(
-        "--systems", nargs="+", choices=("ours", "ours, placed", "umap-learn"), default=["ours", "umap-learn"]
+        "--systems",
+        nargs="+",
+        choices=("ours", "ours, deterministic", "ours, placed", "umap-learn"),
+        default=["ours", "umap-learn"],
     )
     layout.add_argument("--fit-rows", type=positive, default=1_000_000, help="of ours, placed: how many are laid out")
     layout.set_defaults(command=layout_command)
+    tiles = benches.add_parser("tiles", parents=[shared], help="grids of icons into deep-zoom tiles")
+    tiles.add_argument("--run", type=Path, help="take the icons of this run, by default made ones")
+    tiles.add_argument("--layer", help="of the run, by default its middle one")
+    tiles.add_argument("--grid", type=positive, default=160, help="the finest (160)")
+    tiles.add_argument("--systems", nargs="+", choices=("ours", "pyvips", "bound"), default=["ours", "pyvips", "bound"])
+    tiles.set_defaults(command=tiles_command)
     return top
 
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -32,15 +33,17 @@ FIGURES = {
 
 
 @pytest.fixture(scope="module")
-def bench() -> ModuleType:
-    """scripts/bench.py as a module."""
+def bench() -> Iterator[ModuleType]:
+    """scripts/bench.py as a module, which finds what lies beside it."""
     spec = importlib.util.spec_from_file_location("bench", CHECKOUT / "scripts" / "bench.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["bench"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(CHECKOUT / "scripts"))
+        yield module
 
 
 @pytest.fixture
@@ -172,6 +175,64 @@ def test_a_missing_run_is_a_sentence(
     shutil.copy(run.manifest, begun)
     assert bench.main([*arguments, str(begun)]) == 2
     assert "has no cells of layer last yet. Finish the run first" in capsys.readouterr().err
+
+
+def test_tiles_beside_libvips(tmp_path: Path, capfd: pytest.CaptureFixture[str], bench: ModuleType) -> None:
+    """The same tiles of the same pictures by both, each in a process of its own."""
+    table = tmp_path / "rows.json"
+    assert bench.main(["tiles", "--grid", "20", "--threads", "1", "--json", str(table)]) == 0
+    assert "512 made icons, grids 10, 20, 1 threads" in capfd.readouterr().out
+    rows = {(row["system"], row["variant"]): row for row in json.loads(table.read_text())}
+    assert [*rows] == [
+        ("ours", "one grid"),
+        ("ours", "combined"),
+        ("pyvips", "one grid"),
+        ("pyvips", "combined"),
+        ("bound", "encoding alone"),
+    ]
+    for row in rows.values():
+        assert row["tiles_per_second"] == pytest.approx(row["tiles"] / row["seconds"], rel=1e-3)
+        assert 20 < row["peak_mb"] < 200, "nothing but the system itself"
+    for variant in ("one grid", "combined"):
+        ours, libvips = rows["ours", variant], rows["pyvips", variant]
+        assert ours["tiles"] == libvips["tiles"] == 9 + 4 + 10
+        assert ours["megabytes"] == pytest.approx(libvips["megabytes"], rel=0.01)
+        assert ours["mean_error"] == pytest.approx(libvips["mean_error"], rel=0.01)
+        assert 0.5 < ours["mean_error"] < 10
+    assert rows["bound", "encoding alone"]["tiles"] == 9
+
+
+def test_tiles_of_a_run_take_its_icons(
+    bench: ModuleType, run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench.main(["tiles", "--grid", "10", "--run", str(run.path)]) == 2
+    assert "have 32 px; those of a run with 80 fit" in capsys.readouterr().err
+    assert bench.main(["tiles", "--grid", "10", "--run", str(run.path), "--layer", "first"]) == 2
+    assert "has no icons of layer first. Finish the run first" in capsys.readouterr().err
+
+
+def test_both_are_given_the_same_picture(bench: ModuleType, tmp_path: Path) -> None:
+    """A round map: its corners are empty, its middle has icons of the pool."""
+    import bench_tiles
+
+    pool = bench_tiles.made_icons(0, 3)
+    bench_tiles.write_picture(tmp_path / "10.rgba", pool, 10, 0)
+    picture = bench_tiles.picture(tmp_path / "10.rgba", 10)
+    assert picture.shape == (800, 800, 4)
+    icon = bench_tiles.icons_of(tmp_path / "10.rgba", 10)
+    assert icon(0, 0) is None
+    assert icon(9, 9) is None
+    assert any((icon(4, 5) == each).all() for each in pool)
+    assert (icon(4, 5) == picture[320:400, 400:480, :3]).all()
+    assert sum(icon(row, col) is not None for row in range(10) for col in range(10)) == 80
+
+
+def test_without_libvips_is_a_sentence(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyvips", None)
+    assert bench.main(["tiles"]) == 2
+    assert capsys.readouterr().err.startswith("pyvips cannot be imported")
 
 
 @pytest.mark.parametrize("arguments", [["--systems", "ours,lucid"], ["--count", "0"], ["--seed", "-1"]])

@@ -1,6 +1,7 @@
 """The pyramids: what the tiles show at each level, and what is empty."""
 
 import hashlib
+import threading
 import tracemalloc
 import xml.etree.ElementTree as ElementTree
 from io import BytesIO
@@ -164,7 +165,20 @@ def test_odd_sides_keep_their_last_row_and_column() -> None:
     assert (half[..., 3] == 255).all()
 
 
-def test_halving_in_strips_equals_halving_at_once() -> None:
+@pytest.mark.parametrize("clear", ["nowhere", "some pixels", "everywhere a little"])
+def test_halves_are_exact_means_weighted_by_alpha(clear: str) -> None:
+    random = np.random.default_rng(1)
+    pixels = random.integers(0, 256, (40, 60, 4), dtype=np.uint8)
+    if clear != "everywhere a little":
+        pixels[..., 3] = 255 if clear == "nowhere" else random.choice([0, 255], (40, 60))
+    squares = pixels.reshape(20, 2, 30, 2, 4).swapaxes(1, 2).reshape(20, 30, 4, 4).astype(int)
+    alpha = squares[..., 3:]
+    total = alpha.sum(2)
+    colours = ((squares[..., :3] * alpha).sum(2) + total // 2) // np.maximum(total, 1)
+    assert (halve(pixels) == np.concatenate([colours, (total + 2) // 4], axis=2)).all()
+
+
+def test_halving_in_tiles_equals_halving_at_once() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 1302, 4), dtype=np.uint8)
     left, right = halve(pixels[:, :650]), halve(pixels[:, 650:])
     assert (halve(pixels) == np.concatenate([left, right], axis=1)).all()
@@ -197,6 +211,40 @@ def test_a_failure_leaves_the_old_pyramid(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="cannot be read"):
         write_grid_pyramid(tmp_path / "icons.dzi", broken, grid=4, form=SMALL)
     assert digests(tmp_path) == before
+
+
+def test_a_tile_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles are made beside the next band: also what fails in the last of them must not be lost."""
+
+    def broken(pixels: Pixels, quality: int) -> bytes:
+        if pixels.shape[0] == 1:
+            raise OSError("no space left")
+        return encode_webp(pixels, quality)
+
+    monkeypatch.setattr("atlas.tiles.encode_webp", broken)
+    with pytest.raises(OSError, match="no space left"):
+        write_grid_pyramid(tmp_path / "icons.dzi", plain_icons(16), grid=16, form=SMALL)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bands_are_made_while_tiles_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The icons of a band are asked for while the tiles of the band before are still under way."""
+    written, asked = threading.Event(), []
+    plain = plain_icons(16)
+
+    def slow(pixels: Pixels, quality: int) -> bytes:
+        assert written.wait(10), "nothing was asked for meanwhile"
+        return encode_webp(pixels, quality)
+
+    def icon(row: int, col: int) -> Pixels | None:
+        asked.append(row)
+        if row == 15:  # of 8 rows a band: the last of the second
+            written.set()
+        return plain(row, col)
+
+    monkeypatch.setattr("atlas.tiles.encode_webp", slow)
+    write_grid_pyramid(tmp_path / "icons.dzi", icon, grid=16, form=SMALL)
+    assert asked == [row for row in range(16) for _ in range(16)]
 
 
 def test_wrong_input_is_named(tmp_path: Path) -> None:
