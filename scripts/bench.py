@@ -4,6 +4,7 @@
     scripts/bench.py render --run runs/demo --json render.json
     scripts/bench.py collect --count 2000 --repeat 3 --json collect.json
     scripts/bench.py tiles --run runs/demo --repeat 3 --json tiles.json
+    scripts/bench.py viewer --repeat 3 --json viewer.json
 
 Ours and the peers work on the same data in the same process, one after another, with the same number of threads and
 the same allocator settings: atlas.allocator.keep_memory, which the product's workers use, applies to all of them. The
@@ -520,6 +521,16 @@ def tiles_command(options: argparse.Namespace) -> None:
     print_table(f"{len(pool):,} {source}, grids {', '.join(map(str, grids))}, {options.threads} threads", rows)
 
 
+def viewer_command(options: argparse.Namespace) -> None:
+    """The page in a browser, on a made level of 160 × 160 cells."""
+    from bench_viewer import bench_viewer  # beside this file; Playwright
+
+    rows = [bench_viewer(options.repeat)]
+    if options.json:
+        write_json(options.json, rows)
+    print_table("a made site, served on loopback, read by Chromium", rows)
+
+
 def icons_of_run(run: RunDirectory, layer: str | None) -> Bytes:
     """All icons of one layer's finest grid, uint8 (n, 80, 80, 3). Raises AtlasError when there are none."""
     config = run.config()
@@ -609,6 +620,8 @@ def make_parser() -> argparse.ArgumentParser:
     tiles.add_argument("--grid", type=positive, default=160, help="the finest (160)")
     tiles.add_argument("--systems", nargs="+", choices=("ours", "pyvips", "bound"), default=["ours", "pyvips", "bound"])
     tiles.set_defaults(command=tiles_command)
+    viewer = benches.add_parser("viewer", parents=[shared], help="the page in a browser, on 160 x 160 cells")
+    viewer.set_defaults(command=viewer_command)
     return top
 
 

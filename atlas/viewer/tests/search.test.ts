@@ -19,6 +19,5 @@ describe('findClasses', () => {
 
   it('shows all, by name, before anything is typed', () => {
     expect(names(' ')).toHaveLength(7);
-    expect(findClasses(classes, '', 2)).toHaveLength(2);
   });
 });

@@ -126,6 +126,9 @@ async function request(address: string): Promise<Response> {
       `The server does not answer (${address}). Start it again with python -m atlas.serve, then load this page again.`,
     );
   }
+  if (response.status >= 500) {
+    throw new Sentence(`The server could not give ${address} (answer ${response.status}). Move the map or load the page again.`);
+  }
   if (!response.ok) {
     throw new Sentence(
       `The site has no ${address} (answer ${response.status}). ` +
@@ -151,8 +154,10 @@ export function gridSizes(layer: Layer): number[] {
 
 /** The page opens on the middle layer of the first network. */
 export function middleLayer(atlas: Atlas): Layer {
-  const whole = atlas.layers.filter((each) => each.of_classes.length === 0 && each.network === 0);
-  return whole[Math.floor(whole.length / 2)] as Layer;
+  const whole = atlas.layers.filter((each) => each.of_classes.length === 0);
+  const own = whole.filter((each) => each.network === 0);
+  const among = [own, whole, atlas.layers].find((layers) => layers.length > 0) as Layer[];
+  return among[Math.floor(among.length / 2)] as Layer;
 }
 
 /** The names of the classes that a layer's network tells apart. */

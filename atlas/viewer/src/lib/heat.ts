@@ -6,6 +6,8 @@ import type { Side } from './link';
 
 /** The byte that stands for no effect at all; larger ones support the class. */
 const ZERO = 128;
+/** The share of a side's cells below which a value is less than full. */
+const FULL = 0.97;
 /** Files that are kept: of the largest levels each has about a megabyte. */
 const KEPT = 12;
 
@@ -28,16 +30,12 @@ export async function loadHeat(atlas: Atlas, layer: Layer, cells: Cells, index: 
   return { cells, shares: normalised(bytes.subarray(start, start + cells.length), cells.drawn) };
 }
 
-/** Bytes as shares of the largest support, or opposition, among the drawn cells: each side fills its whole range. */
+/**
+ * Bytes as shares of what only a few of the drawn cells exceed, on each side of zero by itself: each side fills its range,
+ * and one cell that stands out does not leave all others dark.
+ */
 export function normalised(bytes: Uint8Array, drawn: Uint8Array): Float32Array {
-  let most = 0;
-  let least = 0;
-  for (let i = 0; i < bytes.length; i++) {
-    if (!drawn[i]) continue;
-    const value = (bytes[i] as number) - ZERO;
-    if (value > most) most = value;
-    else if (value < least) least = value;
-  }
+  const [most, least] = [limitOf(bytes, drawn, 1), -limitOf(bytes, drawn, -1)];
   const shares = new Float32Array(bytes.length);
   for (let i = 0; i < bytes.length; i++) {
     const value = (bytes[i] as number) - ZERO;
@@ -45,6 +43,24 @@ export function normalised(bytes: Uint8Array, drawn: Uint8Array): Float32Array {
     shares[i] = limit > 0 ? Math.max(-1, Math.min(1, value / limit)) : 0;
   }
   return shares;
+}
+
+/** The value that FULL of the drawn cells that are on a side of zero do not exceed. */
+function limitOf(bytes: Uint8Array, drawn: Uint8Array, sign: 1 | -1): number {
+  const counts = new Uint32Array(ZERO + 1);
+  let total = 0;
+  for (let i = 0; i < bytes.length; i++) {
+    const value = sign * ((bytes[i] as number) - ZERO);
+    if (!drawn[i] || value <= 0) continue;
+    counts[value] = (counts[value] as number) + 1;
+    total += 1;
+  }
+  let seen = 0;
+  for (let value = 1; value <= ZERO; value++) {
+    seen += counts[value] as number;
+    if (seen > 0 && seen >= FULL * total) return value;
+  }
+  return 0;
 }
 
 function kept(address: string): Promise<Uint8Array> {
@@ -68,8 +84,9 @@ type Colour = readonly [number, number, number];
 export const SUPPORT: Colour = [217, 95, 2];
 export const OPPOSE: Colour = [27, 108, 168];
 const DARK: Colour = [14, 15, 17];
-/** How much of a colour lies over a cell that is wholly of it. */
-const TINT = 0.5;
+/** How much of a colour lies over a cell that is wholly of it, and how much of the darkness where two colours speak. */
+const TINT = 0.55;
+const DARKNESS = 0.7;
 /** Weak values are lifted a little, so that they are told from none. */
 const LIFT = 0.7;
 
@@ -90,7 +107,7 @@ export function veil(heats: readonly Heat[], side: Side, strength: number): Uint
     const one = Math.max(0, side === 'oppose' && !second ? -value : value) ** LIFT;
     const other = !two ? 0 : Math.max(0, second ? (second.shares[i] as number) : -value) ** LIFT;
     const lit = Math.max(one, other);
-    const [colour, alpha] = two ? mixed(one, other, strength * (1 - lit)) : [DARK, strength * (1 - lit)];
+    const [colour, alpha] = two ? mixed(one, other, DARKNESS * strength * (1 - lit)) : [DARK, strength * (1 - lit)];
     const at = ((cells.row[i] as number) * cells.grid + (cells.col[i] as number)) * 4;
     pixels[at] = colour[0];
     pixels[at + 1] = colour[1];

@@ -32,9 +32,10 @@ export function blockOf(side: number, grid: number): number {
 
 /**
  * The names of a grid's regions: squares of `block` × `block` cells, joined where neighbours have the same name, each
- * named after the class that its cells speak most for. Largest first.
+ * named after the class that its cells speak most for. Classes of `without`, which all of the
+ * map speaks for, are no names. Largest first.
  */
-export function regionLabels(cells: Cells, block: number): Label[] {
+export function regionLabels(cells: Cells, block: number, without: ReadonlySet<number> = new Set()): Label[] {
   const across = Math.ceil(cells.grid / block);
   const votes: Map<number, number>[] = Array.from({ length: across * across }, () => new Map());
   const sizes = new Float64Array(across * across);
@@ -42,12 +43,14 @@ export function regionLabels(cells: Cells, block: number): Label[] {
     if (!cells.drawn[i]) continue;
     const at = Math.floor((cells.row[i] as number) / block) * across + Math.floor((cells.col[i] as number) / block);
     sizes[at] = (sizes[at] as number) + 1;
-    const first = cells.topValues[i * Cells.top] as number;
-    if (!(first > 0)) continue;
     const mine = votes[at] as Map<number, number>;
-    for (let place = 0; place < COUNTED; place++) {
+    let first = 0;
+    for (let place = 0, counted = 0; place < Cells.top && counted < COUNTED; place++) {
       const value = cells.topValues[i * Cells.top + place] as number;
       const index = cells.topClasses[i * Cells.top + place] as number;
+      if (without.has(index)) continue;
+      counted += 1;
+      first ||= value;
       if (value > 0) mine.set(index, (mine.get(index) ?? 0) + value / first);
     }
   }

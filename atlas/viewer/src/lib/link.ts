@@ -96,8 +96,8 @@ export function parseLink(hash: string): Link {
     return value === undefined ? undefined : within(value);
   };
   const one = <T extends string>(name: string, known: readonly T[]) => known.find((each) => each === parts.get(name));
-  const [x, y, zoom] = [share('x'), share('y'), number('zoom')];
-  if (x !== undefined && y !== undefined && zoom !== undefined && zoom > 0) link.view = { x, y, zoom };
+  const [x, y, zoom] = [number('x'), number('y'), number('zoom')];
+  if (x !== undefined && y !== undefined && zoom !== undefined && zoom > 0) link.view = { x: near(x), y: near(y), zoom };
   const classes = parts.getAll('class').filter(Boolean).slice(0, 2);
   const cells = (parts.get('cells') ?? '').split(/[\s,]+/).flatMap(place).slice(0, MOST_CELLS);
   return Object.assign(
@@ -129,6 +129,11 @@ function place(text: string): Place[] {
 
 function defined<T extends object>(values: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
   return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as never;
+}
+
+/** The middle of the window may lie off the map. */
+function near(value: number): number {
+  return Math.min(2, Math.max(-1, value));
 }
 
 function within(value: number): number {

@@ -21,6 +21,9 @@ export class Look {
   labels = $state<boolean>(DEFAULTS.labels);
   low = $state<Low>(DEFAULTS.low);
 
+  /** What the link named and this atlas does not have, in words. */
+  missing: string[] = [];
+
   constructor(atlas: Atlas, link: Link) {
     this.atlas = atlas;
     this.layer = middleLayer(atlas);
@@ -44,6 +47,14 @@ export class Look {
     this.density = link.density ?? DEFAULTS.density;
     this.labels = link.labels ?? DEFAULTS.labels;
     this.low = link.low ?? DEFAULTS.low;
+    const lost = (name: string, wanted: string | number | undefined, found: boolean) =>
+      wanted === undefined || found ? [] : [`${name} ${wanted}`];
+    this.missing = [
+      ...lost('layer', link.layer, named(link.layer) !== undefined),
+      ...lost('layer', link.with, named(link.with) !== undefined),
+      ...lost('level', link.level, this.level !== null),
+      ...(link.classes ?? []).flatMap((name) => lost('class', name, names.includes(name))),
+    ];
   }
 
   /** Go to another layer: a class that its network does not have and cells of the former one are left behind. */
@@ -67,7 +78,7 @@ export class Look {
 
   /** What makes a step of its own in the browser's history: all but the view and what is set by sliders. */
   get step(): string {
-    return formatLink({ ...this.#lasting(), patches: Math.round(this.patches), strength: DEFAULTS.strength });
+    return formatLink({ ...this.#lasting(), strength: DEFAULTS.strength });
   }
 
   #lasting(): Link {

@@ -38,6 +38,7 @@ export class AtlasMap {
   readonly #coming = new Map<string, Promise<void>>();
   #wanted: readonly Shown[] = [];
   #widest = Infinity; // pixels of the finest level's whole map; not known before a source is shown
+  #gone = false;
   #size: OpenSeadragon.Point;
   #view: View = { x: 0.5, y: 0.5, zoom: 1 };
 
@@ -62,9 +63,12 @@ export class AtlasMap {
       smoothTileEdgesMinZoom: Infinity,
       maxTilesPerFrame: 4,
       imageLoaderLimit: 8,
+      tileRetryMax: 3,
+      tileRetryDelay: 2000,
       visibilityRatio: 0.3,
       zoomPerScroll: 1.25,
       tabIndex: -1,
+      clickTimeThreshold: 1000, // while the first tiles come, a click may take long to be seen
       // A reader may have moved before the first source is there.
       preserveViewport: true,
     });
@@ -145,6 +149,7 @@ export class AtlasMap {
     const viewport = this.#viewer.viewport;
     const { x, y } = viewport.getCenter(false);
     const size = viewport.getContainerSize();
+    if (!size.equals(this.#size)) return this.#view; // the handler of its resizing is still to come
     return { x, y, zoom: (viewport.getZoom(false) * size.x) / fittingSide(size.x, size.y) };
   }
 
@@ -159,6 +164,7 @@ export class AtlasMap {
     const step = Math.min(size.x, size.y);
     viewport.panBy(viewport.deltaPointsFromPixels(new OpenSeadragon.Point(x * step, y * step)), this.#still);
     viewport.applyConstraints(this.#still);
+    this.#view = this.goal;
   }
 
   zoomIn(): void {
@@ -180,24 +186,22 @@ export class AtlasMap {
   }
 
   destroy(): void {
+    this.#gone = true;
     this.#viewer.destroy();
   }
 
   #zoomBy(factor: number): void {
     this.#viewer.viewport.zoomBy(factor, undefined, this.#still);
     this.#viewer.viewport.applyConstraints(this.#still);
+    this.#view = this.goal;
   }
 
   #listen(): void {
     const viewer = this.#viewer;
     const moved = () => this.#events.frame(this.frame);
     viewer.addHandler('viewport-change', moved);
-    viewer.addHandler('resize', () => {
-      this.#size = viewer.viewport.getContainerSize();
-      this.#limitZoom();
-      this.look(this.#view, true);
-      moved();
-    });
+    // OpenSeadragon sets a zoom of its own right after it has told of a new size.
+    viewer.addHandler('resize', () => queueMicrotask(() => this.#resized()));
     viewer.addHandler('animation-finish', () => {
       // In a window of another size the viewport has a view of its own, until the handler of its resizing comes.
       if (!viewer.viewport.getContainerSize().equals(this.#size)) return;
@@ -212,6 +216,15 @@ export class AtlasMap {
       event.context.imageSmoothingQuality = 'medium';
     });
     viewer.addHandler('tile-load-failed', () => this.#events.failed());
+  }
+
+  #resized(): void {
+    if (this.#gone) return;
+    this.#size = this.#viewer.viewport.getContainerSize();
+    this.#limitZoom();
+    this.look(this.#view, true);
+    this.#events.frame(this.frame);
+    this.#events.rest(this.#view);
   }
 
   #limitZoom(): void {

@@ -24,6 +24,8 @@ export interface Scene {
   low: Low;
   /** Names of the classes; null where no names are wanted. */
   names: ((index: number) => string) | null;
+  /** Classes that are no names: those that the whole map is of. */
+  unnamed: ReadonlySet<number>;
   /** The pictures of a cell, for drawing them smaller. */
   pictures: (row: number, col: number) => CellTile[];
   /** The window's edges that the page's own panels cover: no name is put there. */
@@ -156,7 +158,7 @@ export class Overlay {
     const { cells } = scene;
     const block = blockOf(frame.side / cells.grid, cells.grid);
     if (this.#labels?.cells !== cells || this.#labels.block !== block) {
-      this.#labels = { cells, block, labels: regionLabels(cells, block), widths: new Map() };
+      this.#labels = { cells, block, labels: regionLabels(cells, block, scene.unnamed), widths: new Map() };
     }
     const { labels, widths } = this.#labels;
     const context = this.#context;

@@ -2,7 +2,9 @@
 
 import { classesOf, type Atlas, type Layer } from './atlas';
 import type { Cells } from './cells';
-import type { Frame } from './frame';
+import { cellBox, type Frame } from './frame';
+import type { Place } from './link';
+import type { Colours } from './overlay';
 import { tileOfCell, type Picture } from './source';
 import { loadTile } from './tiles';
 
@@ -18,11 +20,43 @@ export function download(content: Blob, name: string): void {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-/** The view as it is on the screen, without panels: canvases one over the other, as PNG. */
-export function viewPicture(canvases: readonly HTMLCanvasElement[], frame: Frame, ground: string): Promise<Blob> {
-  const [width, height] = [frame.width, frame.height].map((length) => Math.round(length * devicePixelRatio)) as [number, number];
+/** One of the maps in the view: its canvases from below to above, where it stands, from which share of its width on it is
+ * seen, and which cells are marked. */
+export interface Part {
+  canvases: readonly HTMLCanvasElement[];
+  frame: Frame;
+  left: number;
+  top: number;
+  from: number;
+  marked: readonly Place[];
+}
+
+/** The view as it is on the screen, without panels, as PNG. */
+export function viewPicture(parts: readonly Part[], { ground, ink }: Colours): Promise<Blob> {
+  const ratio = devicePixelRatio;
+  const far = (side: (part: Part) => number) => Math.round(ratio * Math.max(...parts.map(side)));
+  const [width, height] = [far(({ left, frame }) => left + frame.width), far(({ top, frame }) => top + frame.height)];
   return painted(width, height, ground, (context) => {
-    for (const canvas of canvases) context.drawImage(canvas, 0, 0, width, height);
+    context.scale(ratio, ratio);
+    for (const { canvases, frame, left, top, from, marked } of parts) {
+      context.save();
+      context.translate(left, top);
+      context.beginPath();
+      context.rect(from * frame.width, 0, (1 - from) * frame.width, frame.height);
+      context.clip();
+      context.fillStyle = ground;
+      context.fillRect(0, 0, frame.width, frame.height);
+      for (const canvas of canvases) context.drawImage(canvas, 0, 0, frame.width, frame.height);
+      for (const place of marked) {
+        const box = cellBox(frame, place);
+        for (const [colour, line] of [[ground, 6], [ink, 3]] as const) {
+          context.lineWidth = line;
+          context.strokeStyle = colour;
+          context.strokeRect(box.left - 3, box.top - 3, box.width + 6, box.height + 6);
+        }
+      }
+      context.restore();
+    }
     return Promise.resolve();
   });
 }
@@ -80,7 +114,7 @@ const SHOWN = 5;
 /** Cells, by their places in the columns, as CSV with a header (RFC 4180). */
 export function cellsTable(atlas: Atlas, layer: Layer, cells: Cells, indices: readonly number[]): string {
   const numbers = Array.from({ length: SHOWN }, (_, i) => i + 1);
-  const header = ['layer', 'grid', 'row', 'col', 'activations', 'spread', 'cosine', 'flag', ...numbers.flatMap((n) => [`class_${n}`, `value_${n}`])];
+  const header = ['layer', 'grid', 'row', 'col', 'activations', 'spread', 'cosine', 'flag', ...numbers.flatMap((n) => [`class_${n}`, `${atlas.attributions ? 'attribution' : 'share'}_${n}`])];
   const names = classesOf(atlas, layer);
   const lines = indices.map((index) => {
     const cell = cells.get(index);

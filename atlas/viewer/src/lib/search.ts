@@ -7,10 +7,8 @@ export interface Match {
   others: string;
 }
 
-const MOST = 50;
-
 /** Classes whose names hold what was typed: names that begin with it first, then words that do, then the rest. */
-export function findClasses(classes: readonly string[], typed: string, most = MOST): Match[] {
+export function findClasses(classes: readonly string[], typed: string): Match[] {
   const wanted = typed.trim().toLowerCase();
   const found: [number, Match][] = [];
   classes.forEach((whole, index) => {
@@ -20,7 +18,7 @@ export function findClasses(classes: readonly string[], typed: string, most = MO
     found.push([place, { index, name: name as string, others: others.join(', ') }]);
   });
   const sorted = found.sort(([one, { name }], [other, { name: its }]) => one - other || name.localeCompare(its));
-  return sorted.slice(0, most).map(([, match]) => match);
+  return sorted.map(([, match]) => match);
 }
 
 function rank(whole: string, wanted: string): number {

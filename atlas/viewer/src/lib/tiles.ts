@@ -1,6 +1,8 @@
 /** Tiles as pictures of their own, for what is drawn cell by cell and for saving; few are kept. */
 
 const KEPT = 96;
+/** Milliseconds after which a tile that did not arrive may be asked for again. */
+const AGAIN = 10_000;
 const bitmaps = new Map<string, Bitmap>();
 
 interface Bitmap {
@@ -29,7 +31,10 @@ function kept(address: string): Bitmap {
     return found;
   }
   const bitmap: Bitmap = { picture: undefined, ready: fetchTile(address) };
-  void bitmap.ready.then((picture) => (bitmap.picture = picture));
+  void bitmap.ready.then((picture) => {
+    bitmap.picture = picture;
+    if (!picture) setTimeout(() => bitmaps.delete(address), AGAIN);
+  });
   bitmaps.set(address, bitmap);
   for (const [oldest, { picture }] of bitmaps) {
     if (bitmaps.size <= KEPT) break;

@@ -12,6 +12,13 @@ export function synonyms(classes: readonly string[], index: number): string {
   return others && `, ${others}`;
 }
 
+/** The number of a class by its whole name, or by its first synonym, whatever the capitals; −1 where there is none. */
+export function classNumber(classes: readonly string[], name: string): number {
+  const wanted = name.toLowerCase();
+  const whole = classes.findIndex((each) => each.toLowerCase() === wanted);
+  return whole >= 0 ? whole : classes.findIndex((_, index) => className(classes, index).toLowerCase() === wanted);
+}
+
 export function count(value: number, one: string, many: string): string {
   return `${value.toLocaleString('en')} ${value === 1 ? one : many}`;
 }
@@ -26,6 +33,11 @@ export function signed(values: readonly number[]): string[] {
     const figure = power < -3 || power > 4 ? size.toExponential(1) : size.toFixed(decimals);
     return Number(figure) === 0 ? '0' : `${value < 0 ? '−' : '+'}${figure}`;
   });
+}
+
+/** What a cell says of its classes: pushes with their signs, or shares of predictions as per cent. */
+export function classFigures(values: readonly number[], attributions: boolean): string[] {
+  return attributions ? signed(values) : values.map((value) => `${(100 * value).toFixed(value < 0.1 ? 1 : 0)} %`);
 }
 
 /** A cosine as a word for how well the icon shows what the layer sees. */
