@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,7 +25,7 @@ from atlas.images import PictureError, decode_png, encode_png, open_picture
 from atlas.maps import Map
 from atlas.rundir import RunDirectory, atomic
 from atlas.sources import Listing
-from atlas.store import iterate, read_metadata
+from atlas.store import read_metadata
 from atlas.tiles import TileFormat, write_grid_pyramid
 from atlas.views import Box, backdrop, cut_view
 
@@ -227,13 +228,13 @@ class _Cutter:
     def pictures(self, wanted: set[Key]) -> Iterator[tuple[Pixels | None, list[_Row]]]:
         """The pictures of rows ``wanted``, each decoded once (None where it cannot be read any more), with its rows."""
         rows: dict[int, list[_Row]] = {}
-        images = np.array(sorted({key[0] for key in wanted}), np.int64)
         names = ["image_id", "view", "draw", "box", "x", "y", "label", "predicted", "confidence"]
-        for block in iterate(self._shards, names):
-            for index in np.flatnonzero(np.isin(block["image_id"], images)).tolist():
-                key = (int(block["image_id"][index]), int(block["view"][index]), int(block["draw"][index]))
-                if key in wanted:
-                    rows.setdefault(key[0], []).append(_row(key, {name: block[name][index] for name in names[3:]}))
+        # Pictures stand in the order of their numbers, so most row groups are passed over unread.
+        of_them = pc.field("image_id").isin(sorted({key[0] for key in wanted}))
+        for shard in self._shards:
+            for values in pq.read_table(shard, columns=names, filters=of_them).to_pylist():
+                if (key := _key(values)) in wanted:
+                    rows.setdefault(key[0], []).append(_row(key, values))
         for image_id, found in sorted(rows.items()):
             try:
                 yield open_picture(self._listing.read(image_id)), found
@@ -249,14 +250,9 @@ class _Cutter:
 
 
 def _row(key: Key, values: dict[str, Any]) -> _Row:
-    x0, y0, x1, y1 = values["box"].tolist()
-    label = int(values["label"])  # −1 where there is none
-    facts = {
-        "label": label if label >= 0 else None,
-        "predicted": int(values["predicted"]),
-        "confidence": round(float(values["confidence"]), 4),
-    }
-    return _Row(key, (x0, y0, x1, y1), int(values["x"]), int(values["y"]), facts)
+    x0, y0, x1, y1 = values["box"]
+    facts = {**{name: values[name] for name in ("label", "predicted")}, "confidence": round(values["confidence"], 4)}
+    return _Row(key, (x0, y0, x1, y1), values["x"], values["y"], facts)
 
 
 def _fit(picture: Pixels) -> tuple[tuple[int, int], tuple[int, int]]:
