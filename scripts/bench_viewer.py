@@ -17,7 +17,6 @@ import json
 import os
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,12 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import uvicorn
 from numpy.typing import NDArray
 from playwright.sync_api import CDPSession, Page, sync_playwright
 
+from atlas import show
 from atlas.errors import AtlasError
-from atlas.server import address, create_app, open_socket
 from atlas.site import CLASSES_PER_FILE, TOP_CLASSES, viewer_folder
 from atlas.tiles import Icons, write_combined_pyramid, write_grid_pyramid
 from atlas.versions import SITE_FORMAT
@@ -164,16 +162,13 @@ def _write_cells(
 
 
 @contextmanager
-def served(site: Path) -> Iterator[str]:
-    with open_socket("127.0.0.1", 0) as bound:
-        server = uvicorn.Server(uvicorn.Config(create_app([site.parent]), log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-        thread.start()
-        try:
-            yield address(bound)
-        finally:
-            server.should_exit = True
-            thread.join()
+def served(run: Path) -> Iterator[str]:
+    """The address of a run's site while it is served, by the product's own server."""
+    shown = show(run)
+    try:
+        yield shown.address
+    finally:
+        shown.close()
 
 
 def bench_viewer(repeat: int) -> Row:
@@ -182,7 +177,7 @@ def bench_viewer(repeat: int) -> Row:
         site = Path(temporary) / "made" / "site"
         site.mkdir(parents=True)
         make_site(site)
-        with served(site) as url:
+        with served(site.parent) as url:
             rounds = [measure(url) for _ in range(repeat)]
     most = {"longest_task_ms", "longest_task_with_class_ms", "class_switch_ms_most"}
     figures = {

@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("picture", type=Path)
     parser.add_argument("link", nargs="?", default="", help="what the page shows, as its address says it behind #")
     given = parser.parse_args()
-    with served(given.run / "site") as url, sync_playwright() as playwright:
+    with served(given.run) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport=WINDOW)
         page.goto(f"{url}{given.link}")

@@ -1,29 +1,20 @@
 """The page on a site that a real small run has made: nothing of it is made up for the page."""
 
-import threading
 from collections.abc import Iterator
 
 import pytest
-import uvicorn
 from made_site import DESKTOP, RESULTS, Visitor, eventually
 from playwright.sync_api import Browser, expect
 
 import atlas
 from atlas.rundir import RunDirectory
-from atlas.server import address, create_app, open_socket
 
 
 @pytest.fixture
 def real(undisturbed: RunDirectory) -> Iterator[str]:
-    with open_socket("127.0.0.1", 0) as bound:
-        server = uvicorn.Server(uvicorn.Config(create_app([undisturbed.path]), log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-        thread.start()
-        try:
-            yield address(bound)
-        finally:
-            server.should_exit = True
-            thread.join()
+    shown = atlas.show(undisturbed.path)
+    yield shown.address
+    shown.close()
 
 
 def test_a_real_site_is_read_as_it_is(browser: Browser, real: str, undisturbed: RunDirectory) -> None:
