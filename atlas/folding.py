@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
-def fold_batch_norms(module: nn.Module, probe: Tensor, *, keep: Sequence[str] = ()) -> int:
-    """Fold every batch norm into the convolution that feeds it, in place; returns how many.
+def fold_batch_norms(module: nn.Module, probe: Tensor, *, keep: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:
+    """Fold every batch norm into the convolution that feeds it, in place; returns the names of which: (convolution,
+    norm).
 
     Which convolution feeds which norm is seen in a forward pass of ``probe``, so custom convolution classes and any
     control flow work; a folded norm becomes Identity and the module tree stays, so hooks keep their names. A norm whose
@@ -59,7 +60,8 @@ def fold_batch_norms(module: nn.Module, probe: Tensor, *, keep: Sequence[str] = 
             _replace(module, names[norm], norm)
         return False
 
-    return len(pairs) if fold(pairs) else sum(fold([pair]) for pair in pairs)
+    folded = pairs if fold(pairs) else [pair for pair in pairs if fold([pair])]
+    return tuple((names[conv], names[norm]) for conv, norm in folded)
 
 
 class _Activated(nn.Module):

@@ -59,7 +59,8 @@ class Network:
     """A CNN that is ready to be asked: in eval mode, frozen, channels_last, batch norms folded into convolutions.
 
     ``mean`` and ``std`` are per RGB channel for pixels in [0, 1]; ``size`` is the side of its input in pixels;
-    ``digest`` is the sha256 of its weights before folding; ``folded`` counts the batch norms that were folded.
+    ``digest`` is the sha256 of its weights before folding; ``folded`` names the batch norms that were folded, as pairs
+    (convolution, norm).
     """
 
     name: str
@@ -69,7 +70,7 @@ class Network:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     digest: str = ""
-    folded: int = 0
+    folded: tuple[tuple[str, str], ...] = ()
     device: torch.device = torch.device("cpu")  # noqa: RUF009 - immutable
 
     def normalize(self, pixels: Tensor) -> Tensor:

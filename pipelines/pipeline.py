@@ -182,7 +182,7 @@ def _write_start(config: Config, directory: RunDirectory, prepared: Prepared) ->
         directory.update_manifest(listing=None)  # were it to end here, the next start would list anew
     prepared.listing.save(directory.listing)
     facts = {
-        name: {"name": network.name, "sha256": network.digest, "folded": network.folded}
+        name: {"name": network.name, "sha256": network.digest, "folded": len(network.folded)}
         for name, network in prepared.networks.items()
     }
     created = directory.read_manifest().get("created") or datetime.now(UTC).isoformat(timespec="seconds")

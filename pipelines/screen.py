@@ -92,8 +92,8 @@ def show_plan(
         *(
             (
                 "network" if not name else f"@{name}",
-                f"{network.name}, {network.size} px, {len(network.classes):,} classes, {network.folded} batch norms "
-                f"folded, on {network.device.type}",
+                f"{network.name}, {network.size} px, {len(network.classes):,} classes, {len(network.folded)} batch "
+                f"norms folded, on {network.device.type}",
             )
             for name, network in networks.items()
         ),

@@ -605,7 +605,8 @@ def test_a_module_that_one_holds_can_be_drawn() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 8, 5), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 28 * 28, 3))
     held = load(module, size=32, classes=["a", "b", "c"], mean=[0.5] * 3, std=[0.25] * 3, device="cpu")
-    assert (held.name, held.folded, held.classes, held.mean) == ("Sequential", 1, ("a", "b", "c"), (0.5, 0.5, 0.5))
+    assert (held.name, held.classes, held.mean) == ("Sequential", ("a", "b", "c"), (0.5, 0.5, 0.5))
+    assert held.folded == (("0", "1"),)
     assert neuron(held, "2", 3, size=16, steps=8).std() > 5
 
 
