@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import warnings
 from collections.abc import Callable, Iterable
 from functools import cache, cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ from atlas.store import read_metadata, to_numpy
 from atlas.urls import refuse_url
 
 if TYPE_CHECKING:
+    from atlas.networks import Network
     from atlas.patches import Exemplar
     from atlas.placing import Placement, Placer
 
@@ -70,6 +72,11 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, layers={list(self.layers)})"
 
+    @property
+    def listing(self) -> Path:
+        """The file that lists the run's pictures; `atlas.listing.Listing.load` reads it."""
+        return self._directory.listing
+
     @cached_property
     def report(self) -> dict[str, Any]:
         """report.json: what the run measured of its own quality."""
@@ -101,6 +108,33 @@ class Run:
         self._check(name, grid)
         self._finished("cells", self._directory.folder("cells") / f"{name}.json")
         return pq.read_table(self._directory.cells(name), filters=None if grid is None else [("grid", "=", grid)])
+
+    def network(self, name: str = "") -> Network:
+        """The run's network, with the weights that it was made with; ``name`` is that of another one under compare.
+        Raises ConfigError where it cannot be loaded, AtlasError where its weights have changed since."""
+        networks = self.config.networks()
+        if name not in networks:
+            raise ConfigError(f"{self.path} has no network {name!r}; it has {', '.join(map(repr, networks))}.")
+        from atlas.networks import load  # torch comes with it
+
+        keep = tuple(self.config.module_of(layer)[1] for layer in self.config.layers_of(name))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            network = load(**networks[name].model_dump(), keep=keep)
+        if network.digest != self._directory.network_facts(name)["sha256"]:
+            raise AtlasError(
+                f"{self.path}: {network.name} has other weights now than when the run was made, so its map would not "
+                "fit. Put the old checkpoint back, or make a run of the new one."
+            )
+        return network
+
+    def second_moment(self, layer: str) -> NDArray[np.float64]:
+        """The uncentred second moment (channels, channels) of a layer's activations, by which icons are whitened."""
+        self._check(layer, known=self.layers)
+        self._finished("layout", self._directory.folder("layout") / "box.json")
+        from atlas.whitening import Moments
+
+        return Moments.load(self._directory.moments(layer)).second_moment
 
     def place(self, layer: str, activations: ArrayLike) -> Placement:
         """Where new ``activations`` (n, channels) of ``layer`` belong on its map, among the rows that are most like

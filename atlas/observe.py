@@ -103,6 +103,18 @@ class Observer:
                     "without, with --set collect.attributions=false."
                 ) from error
 
+    def maps(self, inputs: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Of normalised ``inputs`` (n, 3, h, w): the whole maps (n, channels, h, w) of the layers, on the network's
+        device, and the logits (n, classes), float32 on the CPU."""
+        with torch.no_grad():
+            walk = self._walk(inputs)
+            if walk is not None:
+                *maps, logits = walk.plain(inputs.to(self.dtype))
+            else:
+                with self._hooks:
+                    *maps, logits = (each.float() for each in self._plain(inputs))
+        return dict(zip(self.layers, maps)), logits.cpu()
+
     def seconds_per_view(self, layers: Sequence[Layer], *, draws: int, attributions: bool, views: int = 8) -> float:
         """How long a view takes here and now in batches of ``views``: the quickest of three, after one to warm up."""
         network = self.network
@@ -153,7 +165,7 @@ class Observer:
                 def keep(output: Tensor, layer: str = layer) -> None:
                     maps[layer] = output.clone()  # what comes later may write into it
 
-                stack.enter_context(_hook(self.network.submodule(layer), keep))
+                stack.enter_context(hooked(self.network.submodule(layer), keep))
             logits = self.network.module(inputs)
         return [*(maps[layer] for layer in self.layers), logits]
 
@@ -178,7 +190,7 @@ class Observer:
             # A dual number shares its primal's memory: without the copy, `out += identity` would write into it.
             return forward_ad.make_dual(output.clone(), _masked(output, positions))
 
-        with _DUAL_LEVEL, forward_ad.dual_level(), _hook(self.network.submodule(layer), replace):
+        with _DUAL_LEVEL, forward_ad.dual_level(), hooked(self.network.submodule(layer), replace):
             tangent = forward_ad.unpack_dual(self.network.module(inputs)).tangent
         return torch.zeros_like(logits) if tangent is None else tangent
 
@@ -331,8 +343,15 @@ def _masked(maps: Tensor, positions: Tensor) -> Tensor:
 
 
 @contextmanager
-def _hook(module: nn.Module, see: Callable[[Any], Any]) -> Iterator[None]:
-    handle = module.register_forward_hook(lambda _module, _inputs, output: see(output))
+def hooked(module: nn.Module, see: Callable[[Any], Any]) -> Iterator[None]:
+    """While it lasts, ``see`` is shown each output of ``module`` in passes of this thread, and may give another in its
+    place (None: as it is)."""
+    caller = threading.get_ident()
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        return see(output) if threading.get_ident() == caller else None
+
+    handle = module.register_forward_hook(hook)
     try:
         yield
     finally:

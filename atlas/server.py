@@ -1,7 +1,8 @@
-"""The web application behind `python -m atlas.serve`: the sites of one or several runs, as static files.
+"""The web application behind `python -m atlas.serve`: the sites of one or several runs, as static files, and below
+``api/`` what their pages ask of Python.
 
-It imports no torch, so that it answers at once. One run is served at the root; several are served under their names,
-with a page that lists them.
+It imports no torch before it is asked about a picture, so that it answers at once. One run is served at the root;
+several are served under their names, with a page that lists them.
 """
 
 import asyncio
@@ -29,6 +30,7 @@ from starlette.staticfiles import PathLike, StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from atlas.errors import ConfigError
+from atlas.explain.web import explain_app
 from atlas.versions import SITE_FORMAT
 
 MEDIA_TYPES = {
@@ -52,6 +54,8 @@ RANGES = 16
 REQUEST_BYTES = 64 * 1024
 # Seconds that answers under way have when the server ends.
 GRACE = 3
+# By this header of atlas.json a page knows that it may ask.
+API_HEADER = "x-atlas-api"
 # The names of this machine to itself.
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -59,9 +63,10 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 class SiteFiles(StaticFiles):
     """A site's files, with the types and cache rules that a browser needs. Nothing outside the folder is served."""
 
-    def __init__(self, site: Path) -> None:
+    def __init__(self, site: Path, *, api: bool = False) -> None:
         super().__init__(directory=site, html=True)
-        self._assets = site.resolve() / "assets"
+        self._assets, self._facts = site.resolve() / "assets", site.resolve() / "atlas.json"
+        self._api = api
 
     def file_response(
         self, full_path: PathLike, stat_result: stat_result, scope: Scope, status_code: int = 200
@@ -70,6 +75,8 @@ class SiteFiles(StaticFiles):
         path = Path(full_path)
         response.headers["cache-control"] = FOREVER if path.is_relative_to(self._assets) else REVALIDATE
         response.headers["x-content-type-options"] = "nosniff"
+        if self._api and path == self._facts:
+            response.headers[API_HEADER] = "1"
         if response.status_code != 304 and path.suffix in MEDIA_TYPES:
             response.headers["content-type"] = MEDIA_TYPES[path.suffix]
         return response
@@ -78,9 +85,10 @@ class SiteFiles(StaticFiles):
 class Gate:
     """Refuses what no browser would ask of these files, with a sentence, and hangs up on what may still follow.
 
-    A body is answered with 413, an address above ADDRESS_BYTES with 414, more than RANGES ranges with 416, more than
-    HEADERS lines or HEADER_BYTES of headers with 431. With ``hosts``, every other name in the header Host is answered
-    with 403: else a page of the web could have its own name lead to this machine (DNS rebinding) and read the atlas.
+    A body is answered with 413, but for pictures that are posted below ``api/`` (see atlas/explain), an address above
+    ADDRESS_BYTES with 414, more than RANGES ranges with 416, more than HEADERS lines or HEADER_BYTES of headers with
+    431. With ``hosts``, every other name in the header Host is answered with 403: else a page of the web could have its
+    own name lead to this machine (DNS rebinding) and read the atlas.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str] | None = None) -> None:
@@ -114,7 +122,8 @@ class Gate:
                 f"{host[:100]!r}. python -m atlas.serve --host 0.0.0.0 answers to every name, "
                 "atlas.show(run, proxy=...) too."
             )
-        if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+        posted = scope["method"] == "POST" and "/api/" in scope["path"]
+        if not posted and (headers.get("content-length", "0") != "0" or "transfer-encoding" in headers):
             return 413, "The request has a body; this server takes none."
         ranges = sum(value.count(",") + 1 for value in headers.getlist("range"))
         if ranges > RANGES:
@@ -128,9 +137,17 @@ def create_app(runs: Sequence[Path]) -> Starlette:
     if len(sites) < len(runs):
         raise ConfigError("Two of the run folders have the same name; rename one, since the name is its address.")
     if len(sites) == 1:
-        return Starlette(routes=[Mount("/", SiteFiles(next(iter(sites.values()))))])
-    routes: list[BaseRoute] = [Mount(f"/{name}", SiteFiles(site)) for name, site in sites.items()]
+        return Starlette(routes=_site_routes("", next(iter(sites.values()))))
+    routes = [route for name, site in sites.items() for route in _site_routes(f"/{name}", site)]
     return Starlette(routes=[Route("/", _index_endpoint(sites)), *routes])
+
+
+def _site_routes(prefix: str, site: Path) -> list[BaseRoute]:
+    """A run's site below ``prefix``, and its api/ where the run is there, not the site alone."""
+    run = site.parent
+    whole = (run / "run.json").is_file() and (run / "layout").is_dir()
+    api: list[BaseRoute] = [Mount(f"{prefix}/api", explain_app(run))] if whole else []
+    return [*api, Mount(prefix or "/", SiteFiles(site, api=whole))]
 
 
 def find_site(run: Path) -> Path:

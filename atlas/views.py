@@ -30,7 +30,7 @@ _COVER, _ATTEMPTS = 0.7, 8
 SPARE = 2.5
 # Of pictures with more pixels than this, a process decodes one at a time: its memory must not hang on its luck.
 LARGE_PIXELS = 16_000_000
-_ONE_LARGE = threading.Lock()
+ONE_LARGE = threading.Lock()
 # From this shorter side on, boxes lie on a lattice of eight pixels.
 _LARGE = 512
 
@@ -70,7 +70,7 @@ def cut_views(listing: Listing, image_id: int, config: Config, size: int, views:
     key = listing.keys[image_id]
     try:
         encoded = Encoded(listing.read(image_id))
-        with _ONE_LARGE if encoded.pixels > LARGE_PIXELS else nullcontext():
+        with ONE_LARGE if encoded.pixels > LARGE_PIXELS else nullcontext():
             return _cut(encoded, config, image_id, key, size, views)
     except PictureError as error:
         return Failure(key, None, str(error))

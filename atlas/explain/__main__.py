@@ -1,0 +1,63 @@
+"""``python -m atlas.explain RUN IMAGE --out DIR``: what the networks of a run see in one picture."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from atlas.errors import AtlasError, ConfigError
+
+DONE, CONFIGURATION, FAILED = 0, 2, 3
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m atlas.explain",
+        description="Explain one picture by a finished run: what each layer sees at each position, where that lies on "
+        "the atlas, and what it adds to the classes. Writes pictures, explain.json and index.html.",
+    )
+    parser.add_argument("run", help="a run folder, such as runs/demo")
+    parser.add_argument("image", help="a picture: JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF")
+    parser.add_argument("--out", required=True, help="the folder to write into; it is made")
+    parser.add_argument("--layer", action="append", default=[], help="of the run's layers; may be repeated (all)")
+    parser.add_argument(
+        "--class",
+        action="append",
+        default=[],
+        dest="classes",
+        help="by name or number; may be repeated (the three best)",
+    )
+    parser.add_argument("--groups", type=int, default=6, help="2 to 10, or 0 for none (6)")
+    parser.add_argument("--steps", type=int, default=64, help="of the optimiser for an icon; 32 are quick (64)")
+    parser.add_argument(
+        "--without-each", action="store_true", help="also take each position out, and see what the classes really lose"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        from atlas.explain.command import explain  # torch: not before the arguments are right
+
+        explain(
+            given.run,
+            Path(given.image),
+            Path(given.out),
+            layers=given.layer,
+            classes=given.classes,
+            groups=given.groups,
+            steps=given.steps,
+            without_each=given.without_each,
+        )
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return CONFIGURATION
+    except AtlasError as error:
+        print(error, file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("\nStopped. What was written so far is in the folder; the same command starts anew.", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

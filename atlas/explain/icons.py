@@ -1,0 +1,79 @@
+"""Icons of one picture's positions, groups and channels, a few at a time, so that each can be shown as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atlas.networks import Network
+from atlas.visualize import Recipe, draw
+from atlas.visualize.recipe import ATLAS
+from atlas.visualize.score import answers, cosines
+
+# Steps of an icon that someone waits for: the raw cosine is .97 of 1 at a middle layer, a third of the time that the
+# atlas's own take; measured in scripts/benchmarks.md.
+QUICK = 32
+# So many icons are drawn at a time, after a first few that are soon there.
+_FIRST, _CHUNK = 8, 16
+
+Float32 = NDArray[np.float32]
+
+
+class Cancelled(Exception):  # noqa: N818 - nobody's mistake
+    """Nobody waits for the work any more."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One icon: the ``number`` of its direction, ``pixels`` uint8 (size, size, 3), its ``cosine`` to the direction."""
+
+    number: int
+    pixels: NDArray[np.uint8]
+    cosine: float
+
+
+def draw_each(
+    network: Network,
+    layer: str,
+    directions: Float32,
+    order: Sequence[int],
+    *,
+    second_moment: NDArray[np.float64],
+    size: int,
+    steps: int = QUICK,
+    recipe: Recipe = ATLAS,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Iterator[Drawn]:
+    """Icons of ``directions`` (n, channels) in ``order``; those that are zero or not finite have none.
+
+    All begin with the same noise, so that like ones look alike. Raises Cancelled within a few steps when
+    ``cancelled()`` turns true; see draw for the rest.
+    """
+    alive = [number for number in order if np.isfinite(directions[number]).all() and directions[number].any()]
+
+    def tell(_share: float) -> None:
+        if cancelled():
+            raise Cancelled
+
+    first = 0
+    while first < len(alive):
+        numbers = alive[first : first + (_CHUNK if first else _FIRST)]
+        first += len(numbers)
+        tell(0)
+        asked = directions[numbers]
+        icons = draw(
+            network,
+            layer,
+            asked,
+            second_moment=second_moment,
+            size=size,
+            steps=steps,
+            recipe=recipe,
+            progress=tell,
+        )
+        found = cosines(answers(network, layer, icons.pixels, batch=len(numbers)), asked)
+        for number, pixels, cosine in zip(numbers, icons.pixels, found):
+            yield Drawn(number, pixels, float(cosine))
