@@ -27,6 +27,9 @@ def explain(run: str, image: Path, out: Path, **wanted: object) -> None:
     picture = explainer.look(data, name=str(image))
     for layer in asked.layers:
         explainer.layer(layer)
+    for name in asked.classes:
+        for network in explainer.networks:
+            explainer.class_of(name, network)
     prepare(out)
     console = Console(file=sys.stderr)
     with Progress(

@@ -164,6 +164,8 @@ class Desk:
         _, picture = await self._picture(request)
         layer = self._layer(request.query_params)
         count = whole(request.query_params, "count", 6)
+        if not 2 <= count <= 10:
+            raise Refused(422, f"{count} groups were asked for, expected 2 to 10.")
 
         def lines(cancelled: Callable[[], bool]) -> Iterator[Line]:
             groups, effects = picture.groups(layer, count)
