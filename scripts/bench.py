@@ -5,6 +5,7 @@
     scripts/bench.py collect --count 2000 --repeat 3 --json collect.json
     scripts/bench.py tiles --run runs/demo --repeat 3 --json tiles.json
     scripts/bench.py viewer --repeat 3 --json viewer.json
+    scripts/bench.py explain --run runs/demo --repeat 3 --json explain.json
 
 Ours and the peers work on the same data in the same process, one after another, with the same number of threads and
 the same allocator settings: atlas.allocator.keep_memory, which the product's workers use, applies to all of them. The
@@ -531,6 +532,16 @@ def viewer_command(options: argparse.Namespace) -> None:
     print_table("a made site, served on loopback, read by Chromium", rows)
 
 
+def explain_command(options: argparse.Namespace) -> None:
+    """One picture, asked of the server over loopback."""
+    from bench_explain import bench_explain  # beside this file
+
+    rows = [bench_explain(options.run, options.layer, options.repeat)]
+    if options.json:
+        write_json(options.json, rows)
+    print_table(f"{options.run}, served on loopback, photographs of scikit-image, {options.threads} threads", rows)
+
+
 def icons_of_run(run: RunDirectory, layer: str | None) -> Bytes:
     """All icons of one layer's finest grid, uint8 (n, 80, 80, 3). Raises AtlasError when there are none."""
     config = run.config()
@@ -622,6 +633,10 @@ def make_parser() -> argparse.ArgumentParser:
     tiles.set_defaults(command=tiles_command)
     viewer = benches.add_parser("viewer", parents=[shared], help="the page in a browser, on 160 x 160 cells")
     viewer.set_defaults(command=viewer_command)
+    explain = benches.add_parser("explain", parents=[shared], help="one picture, asked of the server")
+    explain.add_argument("--run", type=Path, default=Path("runs/demo"), help="its folder, by default runs/demo")
+    explain.add_argument("--layer", help="by default the middle one of the run")
+    explain.set_defaults(command=explain_command)
     return top
 
 

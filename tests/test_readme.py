@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from PIL import Image
 from tiny_run import leave_off
 
 from atlas.config import TrackingConfig, validate
@@ -77,7 +79,10 @@ def test_open_run_finds_the_channels_that_separate_two_classes(demo: RunDirector
     np.testing.assert_allclose(names["distance"], expected, rtol=1e-3, atol=1e-3)
 
 
-def test_every_reading_in_the_table_of_open_run_is_there(demo: RunDirectory) -> None:
+def test_every_reading_in_the_table_of_open_run_is_there(
+    demo: RunDirectory, workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(workshop)
     table = README.split("**In Python**")[1].split("**DuckDB**")[0]
     calls = [call for line in table.splitlines() if line.startswith("| `") for call in re.findall(r"`([^`]+)`", line)]
     names: dict[str, Any] = {
@@ -101,6 +106,24 @@ def test_every_reading_in_the_table_of_open_run_is_there(demo: RunDirectory) -> 
     for name in ("columns", "schema", "metadata", "classes", "labels", "channels", "paths"):
         assert f"`{name}`" in table
         assert getattr(names["store"], name)
+
+
+def test_one_picture_from_the_command_line_and_in_python(
+    demo: RunDirectory, workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from atlas.explain.__main__ import main
+
+    monkeypatch.syspath_prepend(workshop)
+    Image.fromarray(np.arange(64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)).save("photo.jpg")
+    (line,) = (line for line in README.splitlines() if line.startswith("    python -m atlas.explain"))
+    arguments = shlex.split(line.replace("Egyptian cat", "class 3"))[3:]
+    assert main([*arguments, "--steps", "2", "--groups", "0"]) == 0
+    assert "class-3" in str(list(Path("told").rglob("attribution-*.png")))
+    names = follow("## One picture")
+    rows, cols = names["effects"].shape
+    assert names["groups"].masks.shape == (4, rows, cols)
+    assert names["lost"].shape == (4, 7)
+    assert [icon.number for icon in names["icons"]] == [0, 1, 2, 3]
 
 
 def test_duckdb(demo: RunDirectory, rows: dict[str, Any]) -> None:
