@@ -29,12 +29,14 @@ MOVES: dict[Any, str] = {
     _aten.upsample_nearest2d.vec: "enlargement",
 }  # fmt: skip
 _VIEWS = (_aten.view.default, _aten._unsafe_view.default)
-ADDITIONS = (
-    _aten.add.Tensor, _aten.add.Scalar, _aten.sub.Tensor, _aten.sub.Scalar, _aten.rsub.Scalar, _aten.rsub.Tensor,
-)  # fmt: skip
-PRODUCTS = (_aten.mul.Tensor, _aten.mul.Scalar, _aten.div.Tensor, _aten.div.Scalar)
+REVERSED = (_aten.rsub.Scalar, _aten.rsub.Tensor)
+SUBTRACTIONS = (_aten.sub.Tensor, _aten.sub.Scalar, *REVERSED)
+ADDITIONS = (_aten.add.Tensor, _aten.add.Scalar)
+DIVISIONS = (_aten.div.Tensor, _aten.div.Scalar)
+PRODUCTS = (_aten.mul.Tensor, _aten.mul.Scalar)
 SUMS = (_aten.sum.dim_IntList, _aten.sum.default)
 MEANS = (_aten.mean.dim, _aten.mean.default)
+REDUCTIONS = (*MEANS, _aten.amax.default)
 BATCH_NORMS = (
     _aten.native_batch_norm.default, _aten._native_batch_norm_legit_no_training.default, _aten.cudnn_batch_norm.default,
 )  # fmt: skip
@@ -76,28 +78,30 @@ def describe(
     target, arguments = core.target, core.args
     first: Any = arguments[0] if arguments else None
     varying = [read for read in core.all_input_nodes if read not in constants]
-    if _is_convolution(core, constants):
+    # Maps and norms are read as those of one picture; a network may also cut a picture into a batch of its own.
+    alone = value.ndim > 0 and value.shape[0] == 1 and all(values[read].shape[0] == 1 for read in varying[:1])
+    if alone and _is_convolution(core, constants):
         return _convolution(core, constants)
     if target is _aten.addmm.default or target is _aten.mm.default:
         place = 1 if target is _aten.addmm.default else 0
         if varying == [arguments[place]]:
             weights = constants[arguments[place + 1]]  # type: ignore[index]
             return "linear", f"linear, {weights.shape[0]:,} → {weights.shape[1]:,}", {}
-    if target in ADDITIONS:
-        return "add", "subtract" if "sub" in str(target) else "add", {}
+    if target in ADDITIONS or target in SUBTRACTIONS:
+        return "add", "add" if target in ADDITIONS else "subtract", {}
     if target in SUMS and not core.kwargs:
         return "add", "sum", {}
-    if target in PRODUCTS and ("mul" in str(target) or arguments[1] not in varying):
-        return "multiply", "multiply" if "mul" in str(target) else "divide", {}
+    if target in PRODUCTS or (target in DIVISIONS and arguments[1] not in varying):
+        return "multiply", "multiply" if target in PRODUCTS else "divide", {}
     if target in (_aten.cat.default, _aten.stack.default):
         return "concatenate", "concatenate", {}
     if (known := formula(core)) is not None:
         return "activation", known.name, {}
     if target is _aten._prelu_kernel.default and varying == [first]:
         return "activation", "PReLU", {}
-    if (pooled := _pooling(core, part, values)) is not None:
+    if (pooled := _pooling(core, part, values, alone)) is not None:
         return pooled
-    if target in BATCH_NORMS and part == 0 and varying == [first] and not _is_training(core):
+    if alone and target in BATCH_NORMS and part == 0 and varying == [first] and not _is_training(core):
         return "batch_norm", "batch norm", {}
     if target in MOVES and target is not _aten.as_strided.default and varying == [first]:
         return "move", MOVES[target], {}
@@ -171,11 +175,11 @@ def pair(value: Any, default: list[int] | None = None) -> list[int]:
     return (given * 2)[:2] if given else list(default or [1, 1])
 
 
-def _pooling(core: fx.Node, part: int | None, values: dict[fx.Node, Any]) -> Description | None:
+def _pooling(core: fx.Node, part: int | None, values: dict[fx.Node, Any], alone: bool) -> Description | None:
     target, arguments = core.target, (*core.args, *[None] * 7)
     source: Any = values.get(core.args[0]) if core.args and isinstance(core.args[0], fx.Node) else None
     most = target is _aten.max_pool2d_with_indices.default and part == 0
-    if most or target is _aten.avg_pool2d.default:
+    if alone and (most or target is _aten.avg_pool2d.default):
         kernel = pair(arguments[1])
         geometry = {"kernel": kernel, "stride": pair(arguments[2], kernel)}
         rows, columns = pair(arguments[3], [0, 0])
@@ -183,13 +187,15 @@ def _pooling(core: fx.Node, part: int | None, values: dict[fx.Node, Any]) -> Des
         geometry["dilation"] = pair(arguments[4]) if most else [1, 1]
         words = f"{'max' if most else 'average'} pooling {_by(kernel)}" + _spaced("stride", geometry["stride"])
         return "max_pool" if most else "average_pool", words, geometry
-    if target is _aten._adaptive_avg_pool2d.default or (target is _aten.adaptive_max_pool2d.default and part == 0):
+    if alone and (
+        target is _aten._adaptive_avg_pool2d.default or (target is _aten.adaptive_max_pool2d.default and part == 0)
+    ):
         most = target is _aten.adaptive_max_pool2d.default
         words = f"{'max' if most else 'average'} pooling to {_by(pair(arguments[1]))}"
         return "max_pool" if most else "average_pool", words, {}
-    if target in MEANS or target is _aten.amax.default:
+    if target in REDUCTIONS and not {"dtype"} & set(core.kwargs):
         most = target is _aten.amax.default
-        whole = source is not None and reduced(core, source.ndim) == [source.ndim - 2, source.ndim - 1]
+        whole = source is not None and over_the_map(reduced(core, source.ndim), source.ndim)
         words = ("largest" if most else "mean") + (" over height and width" if whole else "")
         return "max_pool" if most else "average_pool", words, {}
     return None
@@ -201,6 +207,11 @@ def reduced(core: fx.Node, sides: int) -> list[int]:
     if given is None or given == []:
         return list(range(sides))
     return sorted(side % sides for side in ([given] if isinstance(given, int) else given))
+
+
+def over_the_map(sides: list[int], count: int) -> bool:
+    """Whether ``sides`` of a tensor with ``count`` sides are its height and width."""
+    return count > 2 and sides == [count - 2, count - 1]
 
 
 def is_identity(

@@ -33,10 +33,10 @@ class Step:
     """One operation of a network.
 
     ``shape``: of its output without the batch, (channels, height, width) or (numbers,); any other is folded into these
-    (its last two sides are height and width). ``reads``: the steps whose outputs it takes. ``layer``: the first layer
-    of the row whose output comes at or after it. ``folded``: the batch norm that is folded into a convolution.
-    ``geometry``: kernel, stride, padding, dilation and groups, where it has them. ``node`` is the recorded operation,
-    ``part`` its output's number where it has several.
+    (its last two sides are height and width). ``reads``: the steps whose outputs it takes. ``output`` is where the
+    recorded list has its output. ``layer``: the first layer of the row whose output comes at or after it. ``folded``:
+    the batch norm that is folded into a convolution. ``geometry``: kernel, stride, padding, dilation and groups, where
+    it has them.
     """
 
     number: int
@@ -45,11 +45,20 @@ class Step:
     operation: str
     shape: tuple[int, ...]
     reads: tuple[int, ...]
-    node: fx.Node
-    part: int | None = None
+    output: fx.Node
     layer: int = 0
     folded: str | None = None
     geometry: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def node(self) -> fx.Node:
+        """The recorded operation."""
+        return _operation(self.output)[0]
+
+    @property
+    def part(self) -> int | None:
+        """Which of the operation's outputs it is, where it has several."""
+        return _operation(self.output)[1]
 
 
 @dataclass(frozen=True)
@@ -72,20 +81,21 @@ class Recording:
 
     def run(self, inputs: Tensor) -> list[Tensor]:
         """The output of every step for normalised ``inputs`` (1, 3, size, size)."""
-        values = _run(self.operations, inputs, self.constants, self.numbers)
-        outputs: list[Tensor | None] = [None] * len(self.steps)
-        for node, value in values.items():
-            if node in self.numbers and outputs[self.numbers[node]] is None:
-                outputs[self.numbers[node]] = value
-        return outputs  # type: ignore[return-value]  # every step has a node
-
-    def options(self, node: fx.Node) -> tuple[list[Any], dict[str, Any]]:
-        """The arguments of an operation; constants are given as values, what depends on the picture as its node."""
-        arguments, keywords = fx.map_arg((node.args, node.kwargs), lambda read: self.constants.get(read, read))
-        return list(arguments), dict(keywords)
+        values = _run(self.operations, inputs, self.constants, {step.output for step in self.steps})
+        return [values[step.output] for step in self.steps]
 
 
-_RECORDINGS: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Recording]] = weakref.WeakKeyDictionary()
+def _operation(output: fx.Node) -> tuple[fx.Node, int | None]:
+    """The operation that ``output`` is of, and its number among several outputs."""
+    if output.target is operator.getitem:
+        node: Any = output.args[0]
+        part: Any = output.args[1]
+        return node, part
+    return output, None
+
+
+# By network; a network that cannot be recorded is known by the sentence that says so.
+_RECORDINGS: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Recording | str]] = weakref.WeakKeyDictionary()
 _BUSY = threading.Lock()
 
 
@@ -96,12 +106,18 @@ def recording(network: Network, layers: Sequence[str] = ()) -> Recording:
     Raises ConfigError for a layer that there is not or that gives no map, and for a network that cannot be written down
     as one list because its path depends on the picture.
     """
-    key = (network.size, network.name, tuple(layers))
+    key = (network.name, network.size, network.mean, network.std, tuple(layers))
     with _BUSY:
         known = _RECORDINGS.setdefault(network.module, {})
         if key not in known:
-            known[key] = _record(network, layers)
-        return known[key]
+            try:
+                known[key] = _record(network, layers)
+            except ConfigError as error:
+                known[key] = str(error)
+        found = known[key]
+    if isinstance(found, str):
+        raise ConfigError(found)
+    return found
 
 
 @dataclass
@@ -270,7 +286,7 @@ def _value(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
 @torch.inference_mode(False)
 @torch.no_grad()
 def _run(
-    recorded: fx.GraphModule, inputs: Tensor, constants: dict[fx.Node, Any], keep: dict[fx.Node, int] | None
+    recorded: fx.GraphModule, inputs: Tensor, constants: dict[fx.Node, Any], keep: set[fx.Node] | None
 ) -> dict[fx.Node, Any]:
     """The outputs of all operations that depend on the picture; of those in ``keep``, where it is given."""
     last: dict[fx.Node, fx.Node] = {}
@@ -301,13 +317,13 @@ def _steps(
     steps: list[Step] = []
     numbers: dict[fx.Node, int] = {}
     calls = {module: len(outputs) for module, outputs in places.outputs.items()}
-    used = _used(recorded)
+    used = _used([_logits(recorded), *layers])
     for node in recorded.graph.nodes:
         value = values.get(node)
-        if node not in used or not isinstance(value, Tensor):
+        if node not in used or node in constants or not isinstance(value, Tensor):
             continue
         geometry: dict[str, Any]
-        core, part = (node.args[0], node.args[1]) if node.target is operator.getitem else (node, None)
+        core, part = _operation(node)
         sources = [read for read in core.all_input_nodes if read not in constants]
         if node.op == "placeholder":
             kind, operation, geometry = "input", "input", {}
@@ -327,8 +343,7 @@ def _steps(
             operation,
             kinds.maps_shape(value.shape),
             tuple(dict.fromkeys(numbers[read] for read in sources)),
-            core,
-            part,
+            node,
             folded=next((folded[each] for each in modules if each in folded and kind == "convolution"), None),
             geometry=geometry,
         )
@@ -337,10 +352,9 @@ def _steps(
     return steps, numbers
 
 
-def _used(recorded: fx.GraphModule) -> set[fx.Node]:
-    """The operations that the logits depend on."""
+def _used(waiting: list[fx.Node]) -> set[fx.Node]:
+    """The operations that the outputs ``waiting`` depend on, and these."""
     used: set[fx.Node] = set()
-    waiting = [_logits(recorded)]
     while waiting:
         node = waiting.pop()
         if node not in used:
