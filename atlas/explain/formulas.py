@@ -68,6 +68,11 @@ def _elu(alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Fo
     )
 
 
+def _celu(alpha: float = 1.0) -> Formula:
+    text = f"x if x > 0, else {alpha:.4g} · (exp(x / {alpha:.4g}) − 1)"
+    return Formula("CELU", text, lambda x: x if x > 0 else alpha * math.expm1(x / alpha))
+
+
 def _gelu(approximate: str = "none") -> Formula:
     if approximate == "tanh":
         return Formula(
@@ -126,6 +131,7 @@ _FORMULAS: dict[Any, Callable[..., Formula]] = {
     _aten.gelu.default: _gelu,
     _aten.leaky_relu.default: lambda slope=0.01: leaky(slope),
     _aten.elu.default: _elu,
+    _aten.celu.default: _celu,
     _aten.softplus.default: _softplus,
     _aten.mish.default: _fixed("Mish", "x · tanh(log(1 + exp(x)))", lambda x: x * math.tanh(math.log1p(_exp(x)))),
     _aten.tanh.default: _fixed("tanh", "tanh(x)", math.tanh),

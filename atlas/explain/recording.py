@@ -61,7 +61,7 @@ class Step:
         return _operation(self.output)[1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recording:
     """A network's steps. ``layers`` is the row of layers as (name, step), the first is the picture; ``logits`` is the
     step of the logits; ``numbers`` says which step holds the output of a recorded operation, ``constants`` what does
@@ -75,9 +75,9 @@ class Recording:
     steps: tuple[Step, ...]
     layers: tuple[tuple[str, int], ...]
     logits: int
-    operations: fx.GraphModule
-    numbers: dict[fx.Node, int]
-    constants: dict[fx.Node, Any]
+    operations: fx.GraphModule = field(repr=False)
+    numbers: dict[fx.Node, int] = field(repr=False)
+    constants: dict[fx.Node, Any] = field(repr=False)
 
     def run(self, inputs: Tensor) -> list[Tensor]:
         """The output of every step for normalised ``inputs`` (1, 3, size, size)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,12 +22,12 @@ _CLASSES = 10
 MAPS = 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trace:
     """One picture's way through a network: the steps, and the output of each as the network gave it."""
 
     recording: Recording
-    values: tuple[Tensor, ...]
+    values: tuple[Tensor, ...] = field(repr=False)
 
     def maps(self, step: int) -> Tensor:
         """The output of ``step`` in the step's own shape: (channels, height, width) or (numbers,), float32."""
