@@ -419,10 +419,11 @@ def unknown_layer(network: Network, layer: str) -> str:
 def calls(network: Network, layer: str) -> int:
     """How often ``layer`` is called in one pass. One that is called more than once has no map of its own."""
     count = 0
+    caller = threading.get_ident()
 
     def add(*_: Any) -> None:
         nonlocal count
-        count += 1
+        count += threading.get_ident() == caller  # not another thread's pass through the same module
 
     handle = network.submodule(layer).register_forward_hook(add)
     try:
