@@ -214,18 +214,12 @@ def over_the_map(sides: list[int], count: int) -> bool:
     return count > 2 and sides == [count - 2, count - 1]
 
 
-def is_identity(
-    core: fx.Node,
-    part: int | None,
-    value: Tensor,
-    sources: list[fx.Node],
-    values: dict[fx.Node, Any],
-    constants: dict[fx.Node, Any],
-) -> bool:
+def is_identity(core: fx.Node, part: int | None, values: dict[fx.Node, Any], constants: dict[fx.Node, Any]) -> bool:
     """Whether the operation hands on what it reads as it is: every number stays at its place."""
-    if core.target not in MOVES or sources != [core.args[0]]:
+    given: Any = core.args[0] if core.args else None
+    if core.target not in MOVES or [read for read in core.all_input_nodes if read not in constants] != [given]:
         return False
-    source = values[sources[0]]
+    source, value = values[given], values[core] if part is None else values[core][part]
     if source.shape != value.shape or source.dtype != value.dtype:
         return False
     places = moved(core, part, source, constants)

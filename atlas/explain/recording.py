@@ -131,13 +131,15 @@ class _Mark:
 
 @dataclass
 class _Places:
-    """What the marks say of the operations: outputs of modules (all; those that the module itself made), and the
-    innermost module that an operation is in.
+    """What the marks say of the operations: ``outputs`` of modules, call by call; for an operation that is the output
+    of modules that ``made`` it, their names, the number of the call, and where it began; the innermost module that it
+    is ``inside`` of; and its ``order`` in the list.
     """
 
-    outputs: dict[str, list[fx.Node]]
-    made: dict[fx.Node, list[tuple[str, int]]]
-    inside: dict[fx.Node, str]
+    order: dict[fx.Node, int]
+    outputs: dict[str, list[fx.Node]] = field(default_factory=dict)
+    made: dict[fx.Node, list[tuple[str, int, int]]] = field(default_factory=dict)
+    inside: dict[fx.Node, str] = field(default_factory=dict)
 
 
 @torch.inference_mode(False)
@@ -150,8 +152,8 @@ def _record(network: Network, layers: Sequence[str]) -> Recording:
     marks: list[_Mark] = []
     recorded = record(lambda inputs: _marked(network.module, inputs, marks), probe)
     refusal = ConfigError(
-        f"The forward pass of {network.name} cannot be shown step by step: its path depends on the picture, so that it "
-        "is no fixed list of operations. Choose a network without such branches."
+        f"The forward pass of {network.name} cannot be shown step by step: its path depends on the picture or on "
+        "chance, so that it is no fixed list of operations. Choose a network without such branches."
     )
     if recorded is None:
         raise refusal
@@ -231,24 +233,23 @@ def _places(recorded: fx.GraphModule, marks: list[_Mark]) -> _Places:
     end = recorded.graph.find_nodes(op="output")[0]
     outputs: Any = end.args[0]
     *left, logits = outputs
-    order = {node: index for index, node in enumerate(recorded.graph.nodes)}
     at = dict(zip(left, marks, strict=True))
-    places = _Places({}, {}, {})
+    places = _Places({node: index for index, node in enumerate(recorded.graph.nodes)})
     open_modules: list[tuple[str, int]] = []
     for node in recorded.graph.nodes:
         mark = at.get(node)
         if mark is None:
             places.inside[node] = open_modules[-1][0] if open_modules else ""
         elif mark.begins:
-            open_modules.append((mark.module, order[node]))
+            open_modules.append((mark.module, places.order[node]))
         else:
             _, began = open_modules.pop()
             if mark.given:
                 output: Any = node.args[0]
                 calls = places.outputs.setdefault(mark.module, [])
                 calls.append(output)
-                if order[output] > began:
-                    places.made.setdefault(output, []).append((mark.module, len(calls)))
+                if places.order[output] > began:
+                    places.made.setdefault(output, []).append((mark.module, len(calls), began))
     end.args = (logits,)
     for node in left:
         recorded.graph.erase_node(node)
@@ -318,24 +319,23 @@ def _steps(
     numbers: dict[fx.Node, int] = {}
     calls = {module: len(outputs) for module, outputs in places.outputs.items()}
     used = _used([_logits(recorded), *layers])
-    for node in recorded.graph.nodes:
-        value = values.get(node)
-        if node not in used or node in constants or not isinstance(value, Tensor):
-            continue
-        geometry: dict[str, Any]
-        core, part = _operation(node)
-        sources = [read for read in core.all_input_nodes if read not in constants]
-        if node.op == "placeholder":
-            kind, operation, geometry = "input", "input", {}
-        elif kinds.is_identity(core, part, value, sources, values, constants) or (
-            node not in layers and kinds.is_padding_of_convolutions(node, constants)
-        ):
+    nodes = [node for node in recorded.graph.nodes if node in used and node not in constants]
+    nodes = [node for node in nodes if isinstance(values.get(node), Tensor)]
+    read_by = {node: [read for read in _operation(node)[0].all_input_nodes if read not in constants] for node in nodes}
+    same = {node: read_by[node][0] for node in nodes if kinds.is_identity(*_operation(node), values, constants)}
+    for node, source in reversed(same.items()):  # what a module made, it made also if it hands on a copy
+        made = [each for each in places.made.get(node, []) if each[2] < places.order[source]]
+        places.made.setdefault(source, []).extend(made)
+    for node in nodes:
+        value, sources = values[node], read_by[node]
+        if node in same or (node not in layers and kinds.is_padding_of_convolutions(node, constants)):
             numbers[node] = numbers[sources[0]]
             continue
-        else:
-            kind, operation, geometry = kinds.describe(core, part, value, values, constants)
+        kind, operation, geometry = "input", "input", dict[str, Any]()
+        if node.op != "placeholder":
+            kind, operation, geometry = kinds.describe(*_operation(node), value, values, constants)
         name = _name(node, places, calls, operation) if steps else "picture"
-        modules = [module for module, _ in places.made.get(node, [])]
+        modules = [module for module, _, _ in places.made.get(node, [])]
         step = Step(
             len(steps),
             name,
@@ -366,11 +366,11 @@ def _used(waiting: list[fx.Node]) -> set[fx.Node]:
 def _name(node: fx.Node, places: _Places, calls: dict[str, int], operation: str) -> str:
     """The module whose output ``node`` is, the innermost that is called once; else where it is and what it does."""
     made = places.made.get(node, [])
-    for module, _ in made:
+    for module, _, _ in made:
         if calls[module] == 1:
             return module
     if made:
-        module, call = made[0]
+        module, call, _ = made[0]
         return f"{module}, call {call}"
     around = places.inside.get(node, "")
     return f"{around}, {operation}" if around else operation
