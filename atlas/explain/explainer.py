@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from atlas.explain.effects import first_order, without_each, without_groups
 from atlas.explain.groups import Groups, factorise
 from atlas.explain.icons import QUICK, Drawn, draw_each
 from atlas.explain.picture import Square, read_square
+from atlas.explain.recording import recording
 from atlas.explain.tail import Tail
 from atlas.explain.trace import Trace, trace
 from atlas.images import MOST_PIXELS
@@ -76,6 +78,8 @@ class Explainer:
             network,
         ) in self.networks.items():  # what is recorded or read at first use is so before it is waited for
             self._pass(name, np.zeros((network.size, network.size, 3), np.uint8))
+            with suppress(ConfigError):  # told to whoever asks for the forward pass
+                recording(network, [each.module for each in self.layers_of(name)])
         for layer, moment in self._moments.items():
             self.run.place(layer, np.zeros((1, len(moment)), np.float32))
 
