@@ -75,14 +75,21 @@ export const FORMAT = 3;
 /** An error whose message is meant for the reader: what happened and what to do. */
 export class Sentence extends Error {}
 
-export async function loadAtlas(): Promise<Atlas> {
+/** What a site holds, and whether the server behind it also answers about pictures (see api.ts). */
+export interface Found {
+  atlas: Atlas;
+  hasApi: boolean;
+}
+
+export async function loadAtlas(): Promise<Found> {
   if (location.protocol === 'file:') {
     throw new Sentence(
       'A browser does not let a page opened as a file read its map. ' +
         'Serve the run instead: python -m atlas.serve runs/NAME, then open the address that it prints.',
     );
   }
-  const atlas = (await fetchJson('atlas.json')) as Atlas;
+  const response = await request('atlas.json');
+  const atlas = (await parsed(response, 'atlas.json')) as Atlas;
   if (atlas.format !== FORMAT) {
     throw new Sentence(
       `This page reads sites of format ${FORMAT}, and this site has format ${atlas.format}. ` +
@@ -92,11 +99,14 @@ export async function loadAtlas(): Promise<Atlas> {
   if (atlas.layers.length === 0) {
     throw new Sentence('This atlas holds no layer yet. Finish the run: python -m atlas.run CONFIG.');
   }
-  return atlas;
+  return { atlas, hasApi: response.headers.get('x-atlas-api') === '1' };
 }
 
 export async function fetchJson(address: string): Promise<unknown> {
-  const response = await request(address);
+  return await parsed(await request(address), address);
+}
+
+async function parsed(response: Response, address: string): Promise<unknown> {
   try {
     return await response.json();
   } catch {

@@ -1,0 +1,359 @@
+/** One picture and all that the server has told of it; a new picture or closing ends everything of the former one. */
+
+import {
+  askLimits,
+  askSamples,
+  explain,
+  explainClasses,
+  explainGroups,
+  explainIcons,
+  explainRemoved,
+  fetchSample,
+  isAbort,
+  type Attributions,
+  type ExplainedLayer,
+  type Grouping,
+  type Limits,
+  type Sample,
+  type Summary,
+} from '../lib/api';
+import { classesOf, Sentence, type Layer } from '../lib/atlas';
+import type { Point } from '../lib/levels';
+import type { Look } from '../lib/look.svelte';
+import { pictureAmong, refuseLarge } from './given';
+import { IconSheet, pictureOf, squareOf } from './sheet';
+
+/** What lies over the picture. */
+export type Over = 'nothing' | 'icons' | 'effect';
+/** How an effect is known: estimated to first order, or by taking each position out. */
+export type Way = 'estimated' | 'removed';
+/** What may be under way at the server. */
+export type Job = 'limits' | 'samples' | 'summary' | 'icons' | 'stand-ins' | 'classes' | 'removed' | 'groups';
+
+/** The groups of a layer, and their icons as far as they are there. */
+export interface Groups {
+  grouping: Grouping;
+  icons: readonly (ImageBitmap | null)[];
+}
+
+export class Subject {
+  readonly look: Look;
+  open = $state(false);
+  samples = $state.raw<readonly Sample[]>([]);
+  picture = $state.raw<{ blob: Blob; name: string } | null>(null);
+  /** The square that the network sees; null until it is read, and where this browser cannot show it. */
+  square = $state.raw<HTMLCanvasElement | null>(null);
+  summary = $state.raw<Summary | null>(null);
+  problem = $state<string | null>(null);
+  note = $state<string | null>(null);
+  over = $state<Over>('nothing');
+  way = $state<Way>('estimated');
+  /** The chosen place, as shares of the square: the same for all layers. */
+  place = $state.raw<Point | null>(null);
+  /** The position of the shown layer that is pointed at, on the picture or on the map. */
+  hovered = $state<number | null>(null);
+  /** The group that is pointed at. */
+  group = $state<number | null>(null);
+  count = $state(6);
+  /** How far each job is, 0 to 1; those that are not there are not under way. */
+  progress = $state.raw<Partial<Record<Job, number>>>({});
+  /** Counts what was drawn on the sheets of icons, which are no state of their own. */
+  drawn = $state(0);
+
+  #chosen = $state.raw<readonly number[]>([]);
+  #more = $state.raw<Record<number, Attributions>>({});
+  #removed = $state.raw<Record<string, Record<string, number[]>>>({});
+  #groups = $state.raw<Record<string, Groups>>({});
+  #limits: Promise<Limits> | null = null;
+  #controls = new Map<Job, AbortController>();
+  #sheets = new Map<string, IconSheet>();
+  /** The layer whose icons are under way. */
+  #drawing = '';
+
+  constructor(look: Look) {
+    this.look = look;
+  }
+
+  /** The layer itself, where the map shows one of its maps of classes. */
+  readonly layer = $derived.by<Layer>(() => this.own(this.look.layer));
+  readonly names = $derived.by(() => classesOf(this.look.atlas, this.layer));
+  readonly explained = $derived.by(() => this.layerOf(this.layer));
+  readonly top = $derived.by(() => this.summary?.networks[this.layer.network]?.classes ?? []);
+  /** Classes that the reader has chosen: the map's own, where it has them. */
+  readonly chosen = $derived.by(() => (this.look.atlas.attributions ? this.look.classes : this.#chosen));
+  /** The class or the two classes that are told of: without a choice the likeliest one. */
+  readonly classes = $derived.by(() => (this.chosen.length ? this.chosen : this.top.slice(0, 1).map((each) => each.class)));
+  readonly position = $derived.by(() => (this.place && this.explained ? positionAt(this.explained, this.place) : null));
+  readonly marked = $derived.by(() => this.hovered ?? this.position);
+  readonly estimated = $derived.by(() => this.#values((name) => this.explained?.attribution[name] ?? this.#further(name)));
+  readonly removed = $derived.by(() => this.#values((name) => this.#removed[this.explained?.path ?? '']?.[name]));
+  /** What each position adds to the class, or to the first of two against the second, in logits. */
+  readonly values = $derived.by(() => (this.way === 'removed' && this.removed ? this.removed : this.estimated));
+  readonly groups = $derived.by(() => this.#groups[this.explained?.path ?? ''] ?? null);
+  /** The icons of the shown layer. */
+  readonly sheet = $derived.by(() => {
+    void this.drawn;
+    return (this.explained && this.#sheets.get(this.explained.path)) ?? null;
+  });
+
+  own(layer: Layer): Layer {
+    if (layer.of_classes.length === 0) return layer;
+    const same = (each: Layer) => each.layer === layer.layer && each.network === layer.network && each.of_classes.length === 0;
+    return this.look.atlas.layers.find(same) ?? layer;
+  }
+
+  /** What was told of a layer's own map; null of maps of classes, which have places of their own. */
+  layerOf(layer: Layer): ExplainedLayer | null {
+    return this.summary?.layers.find((each) => each.path === layer.path) ?? null;
+  }
+
+  #further(name: string): number[] | undefined {
+    const layer = this.explained;
+    return layer ? this.#more[layer.network]?.[name]?.[layer.path] : undefined;
+  }
+
+  /** Values of one class, or the first of two less the second; null where one is not there yet. */
+  #values(of: (name: string) => number[] | undefined): number[] | null {
+    const [first, second] = this.classes.map((each) => of(String(each)));
+    if (!first || (this.classes.length === 2 && !second)) return null;
+    return second ? first.map((each, i) => each - (second[i] as number)) : first;
+  }
+
+  // Opening, giving a picture, closing
+
+  show(): void {
+    this.open = true;
+    void this.#know();
+    if (this.samples.length === 0) {
+      void this.#run('samples', async (signal) => {
+        const found = await askSamples(signal);
+        if (!signal.aborted) this.samples = found;
+      });
+    }
+  }
+
+  /** Close, and end all work under way. */
+  close(): void {
+    this.open = false;
+    this.#forget();
+    this.picture = null;
+  }
+
+  /** Take what was dropped, pasted or chosen; what is no picture leaves the former one as it is. */
+  async take(files: readonly File[]): Promise<void> {
+    this.show();
+    this.problem = this.note = null;
+    try {
+      const { file, note } = pictureAmong(files);
+      refuseLarge(file, await this.#know());
+      if (this.open) await this.#explain(file, file.name, note);
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  async takeSample(sample: Sample): Promise<void> {
+    this.#forget();
+    await this.#run('summary', async (signal) => {
+      const blob = await fetchSample(sample, signal);
+      if (!signal.aborted) void this.#explain(blob, sample.title, null);
+    });
+  }
+
+  /** What the server takes; a failure is told, and asked again the next time. */
+  #know(): Promise<Limits> {
+    if (!this.#limits) {
+      this.#limits = askLimits(new AbortController().signal).then(({ limits }) => limits);
+      this.#limits.catch((error) => {
+        this.#limits = null;
+        this.#fail(error);
+      });
+    }
+    return this.#limits;
+  }
+
+  async #explain(blob: Blob, name: string, note: string | null): Promise<void> {
+    this.#forget();
+    this.note = note;
+    this.picture = { blob, name };
+    await this.#run('summary', async (signal) => {
+      const shown = this.#cut(blob, null, signal);
+      const summary = await explain(blob, signal);
+      await shown;
+      if (signal.aborted) return;
+      this.summary = summary;
+      await this.#cut(blob, summary.picture, signal);
+    });
+    if (!this.summary && this.picture?.blob === blob) this.picture = null;
+  }
+
+  async #cut(blob: Blob, seen: Summary['picture'] | null, signal: AbortSignal): Promise<void> {
+    try {
+      const square = await squareOf(blob, seen);
+      if (!signal.aborted) this.square = square;
+    } catch {
+      // The server says whether it is a picture; a kind that only the browser does not know is told of on the page.
+    }
+  }
+
+  #forget(): void {
+    for (const job of [...this.#controls.keys()]) if (job !== 'samples') this.stop(job);
+    this.square = this.summary = this.place = this.hovered = this.group = this.problem = this.note = null;
+    this.#more = {};
+    this.#removed = {};
+    this.#groups = {};
+    this.#sheets.clear();
+    this.#drawing = '';
+    this.way = 'estimated';
+  }
+
+  // What is asked for further
+
+  /** Choose a class, or leave it; of more than two the longest chosen one goes. */
+  toggle(index: number): void {
+    const others = this.chosen.filter((each) => each !== index);
+    const next = others.length < this.chosen.length ? others : [...others.slice(-1), index];
+    if (this.look.atlas.attributions) this.look.classes = next;
+    else this.#chosen = next;
+  }
+
+  /** Attributions of chosen classes that did not come with the summary. */
+  completeClasses(): void {
+    const [picture, layer] = [this.picture, this.explained];
+    if (!picture || !layer) return;
+    const missing = this.classes.filter((each) => !layer.attribution[each] && !this.#further(String(each)));
+    if (!missing.length) return this.stop('classes');
+    void this.#run('classes', async (signal) => {
+      const found = await explainClasses(picture.blob, layer.network, missing, signal);
+      if (!signal.aborted) this.#more = { ...this.#more, [layer.network]: { ...this.#more[layer.network], ...found } };
+    });
+  }
+
+  /** The icons of the shown layer, where they are wanted; those of another layer end. */
+  followIcons(): void {
+    const layer = this.explained;
+    if (!layer || this.#drawing === layer.path) return;
+    this.stop('icons');
+    this.stop('stand-ins');
+    if (this.over === 'icons' && !this.#sheets.get(layer.path)?.halted) this.drawIcons();
+  }
+
+  drawIcons(): void {
+    const [picture, layer, map] = [this.picture, this.explained, this.layer];
+    if (!picture || !layer) return;
+    const sheet = this.#sheets.get(layer.path) ?? new IconSheet(layer);
+    const total = layer.rows * layer.cols;
+    this.#sheets.set(layer.path, sheet);
+    sheet.halted = false;
+    if (sheet.own.size === total) return;
+    this.#drawing = layer.path;
+    this.drawn += 1;
+    void this.#run('stand-ins', (signal) => sheet.standIn(this.look.atlas, map, layer, signal, () => (this.drawn += 1)));
+    void this.#run('icons', async (signal) => {
+      for await (const { position, picture: address } of explainIcons(picture.blob, layer.path, signal)) {
+        const icon = await pictureOf(address);
+        if (signal.aborted) return;
+        sheet.put(position, icon);
+        icon.close();
+        this.#tell('icons', sheet.own.size / total);
+        this.drawn += 1;
+      }
+    }).finally(() => {
+      if (this.#drawing === layer.path && this.progress.icons === undefined) this.#drawing = '';
+    });
+  }
+
+  haltIcons(): void {
+    this.stop('icons');
+    if (this.sheet) this.sheet.halted = true;
+    this.#drawing = '';
+    this.drawn += 1;
+  }
+
+  /** Take each position of the layer out, for the classes that are told of. */
+  takeOut(): void {
+    const [picture, layer, classes] = [this.picture, this.explained, this.classes];
+    if (!picture || !layer) return;
+    void this.#run('removed', async (signal) => {
+      for await (const told of explainRemoved(picture.blob, layer.path, classes, signal)) {
+        if (signal.aborted) return;
+        if ('share' in told) this.#tell('removed', told.share);
+        else {
+          this.#removed = { ...this.#removed, [layer.path]: { ...this.#removed[layer.path], ...told.classes } };
+          this.way = 'removed';
+        }
+      }
+    });
+  }
+
+  makeGroups(): void {
+    const [picture, layer] = [this.picture, this.explained];
+    if (!picture || !layer) return;
+    this.group = null;
+    void this.#run('groups', async (signal) => {
+      let groups: Groups | null = null;
+      for await (const told of explainGroups(picture.blob, layer.path, this.count, signal)) {
+        if ('groups' in told) groups = { grouping: told, icons: told.groups.map(() => null) };
+        else if (groups) {
+          const icon = await pictureOf(told.picture);
+          groups = { ...groups, icons: groups.icons.map((each, i) => (i === told.group ? icon : each)) };
+        }
+        if (signal.aborted || !groups) return;
+        this.#groups = { ...this.#groups, [layer.path]: groups };
+        this.#tell('groups', groups.icons.filter(Boolean).length / groups.icons.length);
+      }
+    });
+  }
+
+  /** Choose a position of the shown layer. */
+  choose(position: number): void {
+    if (this.explained) this.place = middleOf(this.explained, position);
+  }
+
+  // Jobs
+
+  stop(job: Job): void {
+    this.#controls.get(job)?.abort();
+    this.#end(job);
+  }
+
+  async #run(job: Job, work: (signal: AbortSignal) => Promise<void>): Promise<void> {
+    this.stop(job);
+    const control = new AbortController();
+    this.#controls.set(job, control);
+    this.#tell(job, 0);
+    try {
+      await work(control.signal);
+    } catch (error) {
+      if (!control.signal.aborted) this.#fail(error);
+    } finally {
+      if (this.#controls.get(job) === control) this.#end(job);
+    }
+  }
+
+  #tell(job: Job, share: number): void {
+    this.progress = { ...this.progress, [job]: share };
+  }
+
+  #end(job: Job): void {
+    this.#controls.delete(job);
+    const { [job]: _, ...others } = this.progress;
+    this.progress = others;
+  }
+
+  #fail(error: unknown): void {
+    if (isAbort(error)) return;
+    this.problem = error instanceof Sentence ? error.message : `Something in this page went wrong (${error}). Give the picture again; if that does not help, load the page again.`;
+  }
+}
+
+/** The position that holds a place. */
+export function positionAt({ rows, cols }: { rows: number; cols: number }, place: Point): number {
+  const along = (share: number, length: number) => Math.min(length - 1, Math.max(0, Math.floor(share * length)));
+  return along(place.y, rows) * cols + along(place.x, cols);
+}
+
+/** The place in the middle of a position. */
+export function middleOf({ rows, cols }: { rows: number; cols: number }, position: number): Point {
+  return { x: ((position % cols) + 0.5) / cols, y: (Math.floor(position / cols) + 0.5) / rows };
+}
