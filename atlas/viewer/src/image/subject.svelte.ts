@@ -1,5 +1,7 @@
 /** One picture and all that the server has told of it; a new picture or closing ends everything of the former one. */
 
+import { untrack } from 'svelte';
+
 import {
   askLimits,
   askSamples,
@@ -135,8 +137,7 @@ export class Subject {
   /** Close, and end all work under way. */
   close(): void {
     this.open = false;
-    this.#forget();
-    this.picture = null;
+    this.cancel();
   }
 
   /** Take what was dropped, pasted or chosen; what is no picture leaves the former one as it is. */
@@ -158,6 +159,18 @@ export class Subject {
       const blob = await fetchSample(sample, signal);
       if (!signal.aborted) void this.#explain(blob, sample.title, null);
     });
+  }
+
+  /** Tell why nothing can be done with what was given. */
+  refuse(sentence: string): void {
+    this.show();
+    this.problem = sentence;
+  }
+
+  /** Leave the picture, and end all work for it. */
+  cancel(): void {
+    this.#forget();
+    this.picture = null;
   }
 
   /** What the server takes; a failure is told, and asked again the next time. */
@@ -222,20 +235,25 @@ export class Subject {
     const [picture, layer] = [this.picture, this.explained];
     if (!picture || !layer) return;
     const missing = this.classes.filter((each) => !layer.attribution[each] && !this.#further(String(each)));
-    if (!missing.length) return this.stop('classes');
-    void this.#run('classes', async (signal) => {
-      const found = await explainClasses(picture.blob, layer.network, missing, signal);
-      if (!signal.aborted) this.#more = { ...this.#more, [layer.network]: { ...this.#more[layer.network], ...found } };
+    untrack(() => {
+      this.stop('classes');
+      if (!missing.length) return;
+      void this.#run('classes', async (signal) => {
+        const found = await explainClasses(picture.blob, layer.network, missing, signal);
+        if (!signal.aborted) this.#more = { ...this.#more, [layer.network]: { ...this.#more[layer.network], ...found } };
+      });
     });
   }
 
   /** The icons of the shown layer, where they are wanted; those of another layer end. */
   followIcons(): void {
-    const layer = this.explained;
+    const [layer, over] = [this.explained, this.over];
     if (!layer || this.#drawing === layer.path) return;
-    this.stop('icons');
-    this.stop('stand-ins');
-    if (this.over === 'icons' && !this.#sheets.get(layer.path)?.halted) this.drawIcons();
+    untrack(() => {
+      this.stop('icons');
+      this.stop('stand-ins');
+      if (over === 'icons' && !this.#sheets.get(layer.path)?.halted) this.drawIcons();
+    });
   }
 
   drawIcons(): void {
@@ -286,18 +304,21 @@ export class Subject {
     });
   }
 
+  /** What was asked of a layer and of certain classes is not wanted of others. */
+  endRemoval(): void {
+    void [this.explained, this.classes.join()];
+    untrack(() => this.stop('removed'));
+  }
+
   makeGroups(): void {
     const [picture, layer] = [this.picture, this.explained];
     if (!picture || !layer) return;
     this.group = null;
     void this.#run('groups', async (signal) => {
-      let groups: Groups | null = null;
+      let groups: Groups | null = null as Groups | null;
       for await (const told of explainGroups(picture.blob, layer.path, this.count, signal)) {
         if ('groups' in told) groups = { grouping: told, icons: told.groups.map(() => null) };
-        else if (groups) {
-          const icon = await pictureOf(told.picture);
-          groups = { ...groups, icons: groups.icons.map((each, i) => (i === told.group ? icon : each)) };
-        }
+        else if (groups) groups = withIcon(groups, told.group, await pictureOf(told.picture));
         if (signal.aborted || !groups) return;
         this.#groups = { ...this.#groups, [layer.path]: groups };
         this.#tell('groups', groups.icons.filter(Boolean).length / groups.icons.length);
@@ -345,6 +366,10 @@ export class Subject {
     if (isAbort(error)) return;
     this.problem = error instanceof Sentence ? error.message : `Something in this page went wrong (${error}). Give the picture again; if that does not help, load the page again.`;
   }
+}
+
+function withIcon({ grouping, icons }: Groups, group: number, icon: ImageBitmap): Groups {
+  return { grouping, icons: icons.map((each, i) => (i === group ? icon : each)) };
 }
 
 /** The position that holds a place. */

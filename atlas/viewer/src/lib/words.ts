@@ -71,3 +71,19 @@ export function share(value: number, values: readonly number[]): number {
   const largest = Math.max(...values.map(Math.abs));
   return largest > 0 ? Math.abs(value) / largest : 0;
 }
+
+/** How near an activation is to what the map is made of, in words. */
+export function likeness(confidence: number | null): string {
+  if (confidence === null) return 'it has no place on the map';
+  if (confidence >= 0.5) return 'much like what was in the data';
+  if (confidence >= 0.2) return 'like some of what was in the data';
+  if (confidence >= 0.05) return 'little like what was in the data';
+  return 'nothing like this was in the data';
+}
+
+/** A probability as per cent, with decimals only where they tell something. */
+export function percent(probability: number): string {
+  const value = 100 * probability;
+  if (value >= 9.95) return `${Math.round(value)} %`;
+  return value < 0.05 ? '< 0.1 %' : `${value.toFixed(1)} %`;
+}
