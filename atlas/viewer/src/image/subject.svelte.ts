@@ -77,7 +77,7 @@ export class Subject {
   }
 
   /** The layer itself, where the map shows one of its maps of classes. */
-  readonly layer = $derived.by<Layer>(() => this.own(this.look.layer));
+  readonly layer = $derived.by<Layer>(() => this.whole(this.look.layer));
   readonly names = $derived.by(() => classesOf(this.look.atlas, this.layer));
   readonly explained = $derived.by(() => this.layerOf(this.layer));
   readonly top = $derived.by(() => this.summary?.networks[this.layer.network]?.classes ?? []);
@@ -97,8 +97,14 @@ export class Subject {
     void this.drawn;
     return (this.explained && this.#sheets.get(this.explained.path)) ?? null;
   });
+  /** How many positions of the shown layer have their own icon. */
+  readonly own = $derived.by(() => {
+    void this.drawn;
+    return this.sheet?.own.size ?? 0;
+  });
 
-  own(layer: Layer): Layer {
+  /** The layer itself of which a map of classes shows a part. */
+  whole(layer: Layer): Layer {
     if (layer.of_classes.length === 0) return layer;
     const same = (each: Layer) => each.layer === layer.layer && each.network === layer.network && each.of_classes.length === 0;
     return this.look.atlas.layers.find(same) ?? layer;
@@ -137,6 +143,7 @@ export class Subject {
   /** Close, and end all work under way. */
   close(): void {
     this.open = false;
+    this.stop('samples');
     this.cancel();
   }
 

@@ -22,6 +22,8 @@ export interface Scene {
   /** How much smaller cells of few activations are drawn, 0 to 1. */
   density: number;
   low: Low;
+  /** What else is drawn on the map, below the names. */
+  marks: Marks | null;
   /** Names of the classes; null where no names are wanted. */
   names: ((index: number) => string) | null;
   /** Classes that are no names: those that the whole map is of. */
@@ -31,6 +33,8 @@ export interface Scene {
   /** The window's edges that the page's own panels cover: no name is put there. */
   covered: readonly { left: number; top: number; width: number; height: number }[];
 }
+
+export type Marks = (context: CanvasRenderingContext2D) => void;
 
 export interface Colours {
   ground: string;
@@ -78,6 +82,7 @@ export class Overlay {
     if (scene.density > 0) this.#drawSizes(frame, scene, colours);
     if (scene.veil) this.#drawVeil(frame, scene.cells, scene.veil);
     if (scene.low !== 'plain') this.#drawLow(frame, scene, colours);
+    scene.marks?.(context);
     return scene.names ? this.#drawNames(frame, scene, scene.names, colours) : [];
   }
 
