@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 
-import { cardPlace, cellBox, fittingSide, pointAt, viewOf, windowOnMap, type Frame } from '../src/lib/frame';
+import { cardPlace, cellBox, fittingSide, pointAt, viewOf, viewShowing, windowOnMap, type Frame } from '../src/lib/frame';
 
 const frame: Frame = { left: -300, top: 50, side: 2000, width: 1440, height: 900 };
 
@@ -15,6 +15,16 @@ describe('frame', () => {
     const fitting = { left: (1440 - side) / 2, top: (900 - side) / 2, side, width: 1440, height: 900 };
     expect(viewOf(fitting)).toEqual({ x: 0.5, y: 0.5, zoom: 1 });
     expect(side).toBeLessThan(900);
+  });
+
+  it('moves a cell that is covered into the middle of what is free, and leaves others where they are', () => {
+    const free = { left: 0, top: 0, right: 1056, bottom: 900 };
+    expect(viewShowing(frame, { grid: 20, row: 4, col: 8 }, free)).toBeNull();
+    const view = viewShowing(frame, { grid: 20, row: 4, col: 14 }, free); // at 1100 to 1200, under what begins at 1056
+    // The window's middle, 720, lies 192 right of the free part's, 528: 0.096 of the map's 2000.
+    expect(view?.x).toBeCloseTo(14.5 / 20 + 0.096);
+    expect(view?.y).toBeCloseTo(4.5 / 20);
+    expect(view?.zoom).toBe(viewOf(frame).zoom);
   });
 
   it('says which part of the map the window shows', () => {

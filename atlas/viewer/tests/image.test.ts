@@ -4,7 +4,9 @@ import type { ExplainedLayer } from '../src/lib/api';
 import { likeness, percent } from '../src/lib/words';
 import { nearestDot } from '../src/image/dots';
 import { pictureAmong, refuseLarge } from '../src/image/given';
-import { boxOf, largestOf, tint } from '../src/image/paint';
+import { largestOf, tint } from '../src/image/paint';
+import { boxOf, middleOf, positionAt, stepFrom } from '../src/image/positions';
+import { isMiddle } from '../src/image/sheet';
 
 const file = (name: string, type: string, bytes = 10) => new File([new Uint8Array(bytes)], name, { type });
 
@@ -54,12 +56,27 @@ describe('positions', () => {
 
   it('go row by row', () => {
     expect(boxOf(layer, 5, 400)).toEqual({ left: 100, top: 200, width: 100, height: 200 });
+    expect(middleOf(layer, 5)).toEqual({ x: 0.375, y: 0.75 });
+    expect(positionAt(layer, { x: 0.375, y: 0.75 })).toBe(5);
+    expect([positionAt(layer, { x: 1, y: 1 }), positionAt(layer, { x: -1, y: 0 })]).toEqual([7, 0]);
+  });
+
+  it('end at the edges', () => {
+    expect([stepFrom(layer, 5, 1, 0), stepFrom(layer, 5, 0, -1), stepFrom(layer, 5, 0, 1), stepFrom(layer, 4, -1, 0)]).toEqual([6, 1, 5, 4]);
   });
 
   it('are found by their dots, where one is near', () => {
     expect(nearestDot(layer, frame, { x: 206, y: 203 })).toBe(0);
     expect(nearestDot(layer, frame, { x: 299, y: 200 })).toBe(3);
     expect(nearestDot(layer, frame, { x: 250, y: 200 })).toBeNull();
+  });
+});
+
+describe('the square that the network saw', () => {
+  it('is most often the middle one', () => {
+    expect(isMiddle({ width: 640, height: 480, box: [80, 0, 560, 480] })).toBe(true);
+    expect(isMiddle({ width: 641, height: 480, box: [80, 0, 560, 480] })).toBe(true);
+    expect(isMiddle({ width: 640, height: 480, box: [110, 30, 530, 450] })).toBe(false);
   });
 });
 

@@ -1,8 +1,10 @@
 /** How one picture is painted: itself, the icons of its positions, effects on a class, or a group's mask. */
 
 import type { ExplainedLayer } from '../lib/api';
+import type { Box } from '../lib/frame';
 import { OPPOSE, SUPPORT } from '../lib/heat';
 import type { Colours } from '../lib/overlay';
+import { boxOf } from './positions';
 import type { IconSheet } from './sheet';
 
 export interface Painting {
@@ -55,11 +57,6 @@ export function paint(context: CanvasRenderingContext2D, side: number, painting:
   if (marked !== null) ring(context, boxOf(layer, marked, side), colours);
 }
 
-export function boxOf({ rows, cols }: { rows: number; cols: number }, position: number, side: number): { left: number; top: number; width: number; height: number } {
-  const [width, height] = [side / cols, side / rows];
-  return { left: (position % cols) * width, top: Math.floor(position / cols) * height, width, height };
-}
-
 /** An icon's area goes by the magnitude of its position. */
 function paintIcons(context: CanvasRenderingContext2D, side: number, layer: ExplainedLayer, sheet: IconSheet): void {
   for (const position of sheet.filled) {
@@ -109,7 +106,7 @@ function fill(context: CanvasRenderingContext2D, layer: ExplainedLayer, position
 }
 
 /** Dark and light, so that it stands out on everything. */
-function ring(context: CanvasRenderingContext2D, box: ReturnType<typeof boxOf>, colours: Colours): void {
+function ring(context: CanvasRenderingContext2D, box: Box, colours: Colours): void {
   for (const [width, colour] of [[5, colours.ground], [2, colours.ink]] as const) {
     context.lineWidth = width;
     context.strokeStyle = colour;

@@ -81,6 +81,12 @@ export async function pictureOf(address: string): Promise<ImageBitmap> {
   return createImageBitmap(new Blob([bytes], { type }));
 }
 
+/** Whether the network saw the middle square, give or take a pixel. */
+export function isMiddle({ width, height, box }: { width: number; height: number; box: readonly number[] }): boolean {
+  const [x, y, side] = [width / 2, height / 2, Math.min(width, height) / 2];
+  return [x - side, y - side, x + side, y + side].every((edge, i) => Math.abs(edge - (box[i] as number)) <= 1);
+}
+
 /** The square of a picture that the network saw (or, before that is known, its middle), upright. */
 export async function squareOf(picture: Blob, seen: { width: number; height: number; box: readonly number[] } | null): Promise<HTMLCanvasElement> {
   const whole = await createImageBitmap(picture);

@@ -23,7 +23,9 @@ import { classesOf, Sentence, type Layer } from '../lib/atlas';
 import type { Point } from '../lib/levels';
 import type { Look } from '../lib/look.svelte';
 import { pictureAmong, refuseLarge } from './given';
-import { IconSheet, pictureOf, squareOf } from './sheet';
+import { Jobs } from './jobs.svelte';
+import { middleOf, positionAt } from './positions';
+import { IconSheet, isMiddle, pictureOf, squareOf } from './sheet';
 
 /** What lies over the picture. */
 export type Over = 'nothing' | 'icons' | 'effect';
@@ -41,6 +43,8 @@ export interface Groups {
 export class Subject {
   readonly look: Look;
   open = $state(false);
+  /** Whether the server has its network at hand; it begins to load it when it is first asked. */
+  ready = $state(true);
   samples = $state.raw<readonly Sample[]>([]);
   picture = $state.raw<{ blob: Blob; name: string } | null>(null);
   /** The square that the network sees; null until it is read, and where this browser cannot show it. */
@@ -52,28 +56,31 @@ export class Subject {
   way = $state<Way>('estimated');
   /** The chosen place, as shares of the square: the same for all layers. */
   place = $state.raw<Point | null>(null);
-  /** The position of the shown layer that is pointed at, on the picture or on the map. */
-  hovered = $state<number | null>(null);
+  /** The place that is pointed at, on the picture or on the map. */
+  pointed = $state.raw<Point | null>(null);
   /** The group that is pointed at. */
   group = $state<number | null>(null);
   count = $state(6);
-  /** How far each job is, 0 to 1; those that are not there are not under way. */
-  progress = $state.raw<Partial<Record<Job, number>>>({});
   /** Counts what was drawn on the sheets of icons, which are no state of their own. */
   drawn = $state(0);
 
+  readonly #jobs = new Jobs<Job>((error) => this.#fail(error));
   #chosen = $state.raw<readonly number[]>([]);
   #more = $state.raw<Record<number, Attributions>>({});
   #removed = $state.raw<Record<string, Record<string, number[]>>>({});
   #groups = $state.raw<Record<string, Groups>>({});
   #limits: Promise<Limits> | null = null;
-  #controls = new Map<Job, AbortController>();
   #sheets = new Map<string, IconSheet>();
   /** The layer whose icons are under way. */
   #drawing = '';
 
   constructor(look: Look) {
     this.look = look;
+  }
+
+  /** How far each piece of work is, 0 to 1; those that are not there are not under way. */
+  get progress(): Partial<Record<Job, number>> {
+    return this.#jobs.progress;
   }
 
   /** The layer itself, where the map shows one of its maps of classes. */
@@ -86,7 +93,9 @@ export class Subject {
   /** The class or the two classes that are told of: without a choice the likeliest one. */
   readonly classes = $derived.by(() => (this.chosen.length ? this.chosen : this.top.slice(0, 1).map((each) => each.class)));
   readonly position = $derived.by(() => (this.place && this.explained ? positionAt(this.explained, this.place) : null));
-  readonly marked = $derived.by(() => this.hovered ?? this.position);
+  /** What is pointed at, or else chosen: the place, and the position of the shown layer that holds it. */
+  readonly mark = $derived.by(() => this.pointed ?? this.place);
+  readonly marked = $derived.by(() => (this.mark && this.explained ? positionAt(this.explained, this.mark) : null));
   readonly estimated = $derived.by(() => this.#values((name) => this.explained?.attribution[name] ?? this.#further(name)));
   readonly removed = $derived.by(() => this.#values((name) => this.#removed[this.explained?.path ?? '']?.[name]));
   /** What each position adds to the class, or to the first of two against the second, in logits. */
@@ -133,7 +142,7 @@ export class Subject {
     this.open = true;
     void this.#know();
     if (this.samples.length === 0) {
-      void this.#run('samples', async (signal) => {
+      void this.#jobs.run('samples', async (signal) => {
         const found = await askSamples(signal);
         if (!signal.aborted) this.samples = found;
       });
@@ -162,7 +171,7 @@ export class Subject {
 
   async takeSample(sample: Sample): Promise<void> {
     this.#forget();
-    await this.#run('summary', async (signal) => {
+    await this.#jobs.run('summary', async (signal) => {
       const blob = await fetchSample(sample, signal);
       if (!signal.aborted) void this.#explain(blob, sample.title, null);
     });
@@ -183,7 +192,10 @@ export class Subject {
   /** What the server takes; a failure is told, and asked again the next time. */
   #know(): Promise<Limits> {
     if (!this.#limits) {
-      this.#limits = askLimits(new AbortController().signal).then(({ limits }) => limits);
+      this.#limits = askLimits(new AbortController().signal).then(({ ready, limits }) => {
+        this.ready = ready;
+        return limits;
+      });
       this.#limits.catch((error) => {
         this.#limits = null;
         this.#fail(error);
@@ -196,13 +208,14 @@ export class Subject {
     this.#forget();
     this.note = note;
     this.picture = { blob, name };
-    await this.#run('summary', async (signal) => {
+    await this.#jobs.run('summary', async (signal) => {
       const shown = this.#cut(blob, null, signal);
       const summary = await explain(blob, signal);
       await shown;
       if (signal.aborted) return;
+      this.ready = true;
       this.summary = summary;
-      await this.#cut(blob, summary.picture, signal);
+      if (!isMiddle(summary.picture)) await this.#cut(blob, summary.picture, signal);
     });
     if (!this.summary && this.picture?.blob === blob) this.picture = null;
   }
@@ -217,8 +230,8 @@ export class Subject {
   }
 
   #forget(): void {
-    for (const job of [...this.#controls.keys()]) if (job !== 'samples') this.stop(job);
-    this.square = this.summary = this.place = this.hovered = this.group = this.problem = this.note = null;
+    this.#jobs.stopAll('samples');
+    this.square = this.summary = this.place = this.pointed = this.group = this.problem = this.note = null;
     this.#more = {};
     this.#removed = {};
     this.#groups = {};
@@ -245,7 +258,7 @@ export class Subject {
     untrack(() => {
       this.stop('classes');
       if (!missing.length) return;
-      void this.#run('classes', async (signal) => {
+      void this.#jobs.run('classes', async (signal) => {
         const found = await explainClasses(picture.blob, layer.network, missing, signal);
         if (!signal.aborted) this.#more = { ...this.#more, [layer.network]: { ...this.#more[layer.network], ...found } };
       });
@@ -273,14 +286,14 @@ export class Subject {
     if (sheet.own.size === total) return;
     this.#drawing = layer.path;
     this.drawn += 1;
-    void this.#run('stand-ins', (signal) => sheet.standIn(this.look.atlas, map, layer, signal, () => (this.drawn += 1)));
-    void this.#run('icons', async (signal) => {
+    void this.#jobs.run('stand-ins', (signal) => sheet.standIn(this.look.atlas, map, layer, signal, () => (this.drawn += 1)));
+    void this.#jobs.run('icons', async (signal) => {
       for await (const { position, picture: address } of explainIcons(picture.blob, layer.path, signal)) {
         const icon = await pictureOf(address);
         if (signal.aborted) return;
         sheet.put(position, icon);
         icon.close();
-        this.#tell('icons', sheet.own.size / total);
+        this.#jobs.tell('icons', sheet.own.size / total);
         this.drawn += 1;
       }
     }).finally(() => {
@@ -299,10 +312,10 @@ export class Subject {
   takeOut(): void {
     const [picture, layer, classes] = [this.picture, this.explained, this.classes];
     if (!picture || !layer) return;
-    void this.#run('removed', async (signal) => {
+    void this.#jobs.run('removed', async (signal) => {
       for await (const told of explainRemoved(picture.blob, layer.path, classes, signal)) {
         if (signal.aborted) return;
-        if ('share' in told) this.#tell('removed', told.share);
+        if ('share' in told) this.#jobs.tell('removed', told.share);
         else {
           this.#removed = { ...this.#removed, [layer.path]: { ...this.#removed[layer.path], ...told.classes } };
           this.way = 'removed';
@@ -321,52 +334,32 @@ export class Subject {
     const [picture, layer] = [this.picture, this.explained];
     if (!picture || !layer) return;
     this.group = null;
-    void this.#run('groups', async (signal) => {
+    void this.#jobs.run('groups', async (signal) => {
       let groups: Groups | null = null as Groups | null;
       for await (const told of explainGroups(picture.blob, layer.path, this.count, signal)) {
         if ('groups' in told) groups = { grouping: told, icons: told.groups.map(() => null) };
         else if (groups) groups = withIcon(groups, told.group, await pictureOf(told.picture));
         if (signal.aborted || !groups) return;
         this.#groups = { ...this.#groups, [layer.path]: groups };
-        this.#tell('groups', groups.icons.filter(Boolean).length / groups.icons.length);
+        this.#jobs.tell('groups', groups.icons.filter(Boolean).length / groups.icons.length);
       }
     });
   }
 
-  /** Choose a position of the shown layer. */
-  choose(position: number): void {
-    if (this.explained) this.place = middleOf(this.explained, position);
+  /** Choose a position of a layer. */
+  choose(layer: ExplainedLayer, position: number): void {
+    this.place = middleOf(layer, position);
   }
 
-  // Jobs
+  /** Point at a position of a layer, or at none. */
+  point(layer: ExplainedLayer | null, position: number | null): void {
+    const next = layer && position !== null ? middleOf(layer, position) : null;
+    if (next?.x !== this.pointed?.x || next?.y !== this.pointed?.y) this.pointed = next;
+  }
 
+  /** End one piece of work. */
   stop(job: Job): void {
-    this.#controls.get(job)?.abort();
-    this.#end(job);
-  }
-
-  async #run(job: Job, work: (signal: AbortSignal) => Promise<void>): Promise<void> {
-    this.stop(job);
-    const control = new AbortController();
-    this.#controls.set(job, control);
-    this.#tell(job, 0);
-    try {
-      await work(control.signal);
-    } catch (error) {
-      if (!control.signal.aborted) this.#fail(error);
-    } finally {
-      if (this.#controls.get(job) === control) this.#end(job);
-    }
-  }
-
-  #tell(job: Job, share: number): void {
-    this.progress = { ...this.progress, [job]: share };
-  }
-
-  #end(job: Job): void {
-    this.#controls.delete(job);
-    const { [job]: _, ...others } = this.progress;
-    this.progress = others;
+    this.#jobs.stop(job);
   }
 
   #fail(error: unknown): void {
@@ -377,15 +370,4 @@ export class Subject {
 
 function withIcon({ grouping, icons }: Groups, group: number, icon: ImageBitmap): Groups {
   return { grouping, icons: icons.map((each, i) => (i === group ? icon : each)) };
-}
-
-/** The position that holds a place. */
-export function positionAt({ rows, cols }: { rows: number; cols: number }, place: Point): number {
-  const along = (share: number, length: number) => Math.min(length - 1, Math.max(0, Math.floor(share * length)));
-  return along(place.y, rows) * cols + along(place.x, cols);
-}
-
-/** The place in the middle of a position. */
-export function middleOf({ rows, cols }: { rows: number; cols: number }, position: number): Point {
-  return { x: ((position % cols) + 0.5) / cols, y: (Math.floor(position / cols) + 0.5) / rows };
 }

@@ -1,7 +1,7 @@
 /** Where the map lies in the window, and the way between points of the map and pixels of the window. */
 
 import type { Point } from './levels';
-import type { View } from './link';
+import type { Place, View } from './link';
 
 /** The map's square and the window around it, all in CSS pixels. */
 export interface Frame {
@@ -39,6 +39,15 @@ export function cellBox(frame: Frame, cell: { grid: number; row: number; col: nu
 export function viewOf(frame: Frame): View {
   const middle = pointAt(frame, { x: frame.width / 2, y: frame.height / 2 });
   return { ...middle, zoom: frame.side / fittingSide(frame.width, frame.height) };
+}
+
+/** The view in which a cell lies in the middle of the free part of the window (in its pixels); null where it lies in it already. */
+export function viewShowing(frame: Frame, cell: Place, free: { left: number; top: number; right: number; bottom: number }): View | null {
+  const { left, top, right, bottom } = free;
+  const box = cellBox(frame, cell);
+  if (box.left >= left && box.top >= top && box.left + box.width <= right && box.top + box.height <= bottom) return null;
+  const off = { x: (frame.width - left - right) / 2 / frame.side, y: (frame.height - top - bottom) / 2 / frame.side };
+  return { x: (cell.col + 0.5) / cell.grid + off.x, y: (cell.row + 0.5) / cell.grid + off.y, zoom: viewOf(frame).zoom };
 }
 
 /** The part of the map that the window shows, as shares of the map's side; it may reach beyond 0 and 1. */

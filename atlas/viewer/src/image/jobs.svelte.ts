@@ -1,0 +1,47 @@
+/** Work under way: one piece of each kind at a time, each with a signal that ends it at once. */
+
+export class Jobs<Kind extends string> {
+  /** How far each is, 0 to 1; those that are not there are not under way. */
+  progress = $state.raw<Partial<Record<Kind, number>>>({});
+  readonly #controls = new Map<Kind, AbortController>();
+  readonly #failed: (error: unknown) => void;
+
+  /** `failed` hears of errors, but not of those of work that was ended. */
+  constructor(failed: (error: unknown) => void) {
+    this.#failed = failed;
+  }
+
+  /** Start a piece of work, in place of the one of its kind that may be under way. */
+  async run(kind: Kind, work: (signal: AbortSignal) => Promise<void>): Promise<void> {
+    this.stop(kind);
+    const control = new AbortController();
+    this.#controls.set(kind, control);
+    this.tell(kind, 0);
+    try {
+      await work(control.signal);
+    } catch (error) {
+      if (!control.signal.aborted) this.#failed(error);
+    } finally {
+      if (this.#controls.get(kind) === control) this.#end(kind);
+    }
+  }
+
+  tell(kind: Kind, share: number): void {
+    this.progress = { ...this.progress, [kind]: share };
+  }
+
+  stop(kind: Kind): void {
+    this.#controls.get(kind)?.abort();
+    this.#end(kind);
+  }
+
+  stopAll(but?: Kind): void {
+    for (const kind of [...this.#controls.keys()]) if (kind !== but) this.stop(kind);
+  }
+
+  #end(kind: Kind): void {
+    this.#controls.delete(kind);
+    const { [kind]: _, ...others } = this.progress;
+    this.progress = others as Partial<Record<Kind, number>>;
+  }
+}
