@@ -14,7 +14,7 @@ from made_api import MadeApi, icon_colour, serve_api, stand_in_colour
 from made_site import CLASSES, DESKTOP, PHONE, RESULTS, ROOT, Visitor, eventually, switch
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 from test_viewer_tools import serious
 
 LAYER, FINER = "_blocks.10", "_blocks.4"
@@ -475,6 +475,33 @@ def test_picture_and_atlas_mark_each_other(browser: Browser, api: MadeApi) -> No
         expect(canvas(page)).to_have_attribute("data-marked", "60")
 
 
+def as_the_layer(route: Route) -> None:
+    route.fulfill(response=route.fetch(url=route.request.url.replace("/part/", f"/{LAYER}/")))
+
+
+def test_a_map_of_classes_counts_as_its_layer(browser: Browser, api: MadeApi) -> None:
+    facts = api.atlas
+    part = {"name": f"{LAYER}: espresso", "path": "part", "of_classes": ["espresso"]}
+    facts["layers"].append({**facts["layers"][1], **part})
+    with browser.new_context(viewport=DESKTOP) as context:
+        visitor = Visitor(context)
+        page = visitor.page
+        page.route("**/atlas.json", lambda route: route.fulfill(json=facts, headers={"x-atlas-api": "1"}))
+        page.route("**/part/**", as_the_layer)
+        visitor.open(f"{api.address}#layer=part")
+        give(page, picture_of(BROWN))
+        expect(panel(page).get_by_label("Layer")).to_have_value(LAYER)
+        expect(panel(page)).to_contain_text("The map shows a part of the layer, with places of its own")
+        dots = page.get_by_test_id("dots")
+        expect(dots).to_have_attribute("data-dots", "0")
+        page.mouse.move(*point_at(page, 33))
+        expect(panel(page).get_by_role("status")).to_contain_text("Row 2, column 5")
+        panel(page).get_by_role("button", name="Show its map").click()
+        expect(switch(page, f"{LAYER};")).to_be_visible()
+        expect(dots).to_have_attribute("data-dots", str(SIDE * SIDE - 1))
+        assert visitor.complaints == []
+
+
 def test_groups_have_a_part_of_the_picture_each(browser: Browser, api: MadeApi) -> None:
     api.step_delay = 0.05
     with guest(browser, api) as visitor:
@@ -549,7 +576,7 @@ def test_closing_and_another_picture_end_all_work_at_once(browser: Browser, api:
         show(page, "class effect")
         panel(page).get_by_role("button", name="Take each position out").click()
         eventually(lambda: any("removed" in each for each in api.asked), "all of it under way")
-        give(page, picture_of(BLUE), "other.png")
+        give(page, picture_of(BLUE), "other.png")  # and all of it is ended
         for what in ("/icons", "/groups", "/removed"):
             eventually(lambda what=what: stopped(what), what, 2)  # type: ignore[misc]
         expect(panel(page).get_by_role("progressbar")).to_have_count(0)
@@ -623,6 +650,9 @@ def test_on_a_phone_it_is_a_sheet_from_below(browser: Browser, api: MadeApi) -> 
         assert (box["x"], box["width"]) == (0, 360)
         assert bar["y"] + bar["height"] <= map_box["y"]
         assert map_box["y"] + map_box["height"] <= box["y"] + 1, "the map is above it"
+        page.touchscreen.tap(*point_at(page, 33))
+        expect(canvas(page)).to_have_attribute("data-marked", "33")
+        expect(page.get_by_test_id("drawer")).to_have_count(0)  # the first tap points
         page.touchscreen.tap(*point_at(page, 33))
         cell = api.cell(LAYER, 33)
         assert cell is not None

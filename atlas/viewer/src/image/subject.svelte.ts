@@ -121,7 +121,7 @@ export class Subject {
 
   /** What was told of a layer's own map; null of maps of classes, which have places of their own. */
   layerOf(layer: Layer): ExplainedLayer | null {
-    return this.summary?.layers.find((each) => each.path === layer.path) ?? null;
+    return (layer.of_classes.length === 0 && this.summary?.layers.find((each) => each.path === layer.path)) || null;
   }
 
   #further(name: string): number[] | undefined {
@@ -328,6 +328,15 @@ export class Subject {
   endRemoval(): void {
     void [this.explained, this.classes.join()];
     untrack(() => this.stop('removed'));
+  }
+
+  /** Groups are of one layer. */
+  endGroups(): void {
+    void this.explained;
+    untrack(() => {
+      this.stop('groups');
+      this.group = null;
+    });
   }
 
   makeGroups(): void {
