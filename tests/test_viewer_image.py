@@ -414,7 +414,7 @@ def test_picture_and_atlas_mark_each_other(browser: Browser, api: MadeApi) -> No
         ring = [seen[int(y), int(x) + right].max() for right in range(7, 16)]
         assert min(ring) < 60, "and the ring around it"
         status = panel(page).get_by_role("status")
-        expect(status).to_contain_text(f"Row 2, column 5 of {SIDE} × {SIDE}")
+        expect(status).to_contain_text("Row 2, column 5")
         expect(status).to_contain_text("little like what was in the data (0.17 of 1)")
         page.mouse.move(*point_at(page, 2))
         expect(status).to_contain_text("nothing like this was in the data (0.01 of 1)")

@@ -12,6 +12,8 @@ const SMALLEST = 2.2;
 const LARGEST = 6.5;
 const USUAL = 864;
 const BADGE = 11;
+/** Opacity of a dot of which nothing like it was in the data. */
+const FAINTEST = 0.4;
 
 export interface Dots {
   layer: ExplainedLayer;
@@ -49,7 +51,7 @@ export function drawDots(context: CanvasRenderingContext2D, frame: Frame, { laye
     const [u, v] = [layer.u[position] ?? null, layer.v[position] ?? null];
     if (u === null || v === null) return;
     const { x, y } = at(frame, u, v);
-    context.globalAlpha = position === marked ? 1 : 0.25 + 0.75 * (layer.confidence[position] ?? 0);
+    context.globalAlpha = position === marked ? 1 : FAINTEST + (1 - FAINTEST) * (layer.confidence[position] ?? 0);
     disc(context, x, y, radius(position) + 1.4, colours.ground);
     disc(context, x, y, radius(position), colours.ink);
     if (position === marked) ring(context, x, y, radius(position) + 6, colours);

@@ -90,7 +90,7 @@ function paintValues(context: CanvasRenderingContext2D, side: number, layer: Exp
 function paintMask(context: CanvasRenderingContext2D, side: number, layer: ExplainedLayer, mask: readonly number[]): void {
   context.fillStyle = '#0e0f11';
   mask.forEach((share, position) => {
-    context.globalAlpha = DARKNESS * (1 - share);
+    context.globalAlpha = DARKNESS * (1 - share ** LIFT);
     fill(context, layer, position, side);
   });
   context.globalAlpha = 1;
