@@ -1,0 +1,169 @@
+/** What the server tells of a forward pass, and how it is asked. Every failure is a Sentence for the reader. */
+
+import { json, neurons, post, type TopClass } from '../lib/api';
+
+export type Kind =
+  | 'input'
+  | 'convolution'
+  | 'linear'
+  | 'add'
+  | 'multiply'
+  | 'concatenate'
+  | 'activation'
+  | 'max_pool'
+  | 'average_pool'
+  | 'batch_norm'
+  | 'move'
+  | 'other';
+
+export type Pair = readonly [number, number];
+
+/** One operation of the network, as it ran for this picture. */
+export interface Step {
+  step: number;
+  name: string;
+  kind: Kind;
+  operation: string;
+  shape: readonly number[];
+  reads: readonly number[];
+  layer: number;
+  folded: string | null;
+  kernel?: Pair;
+  stride?: Pair;
+  padding?: readonly [Pair, Pair];
+  dilation?: Pair;
+  groups?: number;
+}
+
+export interface LayerRow {
+  name: string;
+  step: number;
+  shape: readonly number[];
+  strongest: readonly { channel: number; largest: number }[];
+}
+
+export interface Pass {
+  network: string;
+  size: number;
+  mean: readonly number[];
+  std: readonly number[];
+  steps: readonly Step[];
+  layers: readonly LayerRow[];
+  answer: { step: number; classes: readonly TopClass[]; others: number };
+}
+
+export type Grid = readonly (readonly number[])[];
+
+/** One summand: what one input channel adds. */
+export interface Term {
+  step: number;
+  channel: number;
+  title: string;
+  /** Top left of the patch. */
+  y: number;
+  x: number;
+  sum: number;
+  patch: Grid;
+  kernel: Grid | null;
+  /** Of a max pool: where in the patch the largest number is. */
+  largest?: Pair;
+}
+
+/** The arithmetic of one number of a step's output. */
+export interface Unit {
+  step: number;
+  channel: number;
+  y: number;
+  x: number;
+  kind: Kind;
+  value: number;
+  total: number;
+  terms: readonly Term[];
+  rest: { count: number; sum: number } | null;
+  bias: number | null;
+  formula: { name: string; text?: string; input?: number | null } | null;
+  inner: Unit | null;
+}
+
+/** What is shown beside a term. */
+export interface TermPicture {
+  title?: string;
+  /** The map that the number was made of, and its step. */
+  map?: Float32Array | undefined;
+  rows: number;
+  cols: number;
+  step: number;
+  icon?: string | undefined;
+}
+
+/** One number of a step's output; y and x are 0 where the output is no map. */
+export interface Spot {
+  step: number;
+  channel: number;
+  y: number;
+  x: number;
+}
+
+/** The answers for one picture. What has been told is kept, so that going back is at once. */
+export class Answers {
+  readonly #maps = new Map<string, Float32Array>();
+  readonly #units = new Map<string, Unit>();
+  readonly #icons = new Map<string, string>();
+
+  constructor(
+    readonly picture: Blob,
+    readonly network: number,
+  ) {}
+
+  async pass(signal: AbortSignal): Promise<Pass> {
+    return (await this.#ask('api/forward', {}, signal)) as Pass;
+  }
+
+  /** Maps of some channels, each H·W numbers row by row; of a step that is no map all numbers, as channel 0. */
+  async maps(step: Step, channels: readonly number[], signal: AbortSignal): Promise<Map<number, Float32Array>> {
+    const wanted = isMap(step) ? channels : [0];
+    const missing = wanted.filter((channel) => !this.#maps.has(`${step.step} ${channel}`));
+    if (missing.length) {
+      const query = { step: step.step, ...(isMap(step) ? { channel: missing } : {}) };
+      const told = (await this.#ask('api/forward/maps', query, signal)) as { maps: Record<string, string> };
+      for (const [channel, text] of Object.entries(told.maps)) this.#maps.set(`${step.step} ${channel}`, floats(text));
+    }
+    const found = wanted.map((channel) => [channel, this.#maps.get(`${step.step} ${channel}`)] as const);
+    return new Map(found.filter((pair): pair is [number, Float32Array] => pair[1] !== undefined));
+  }
+
+  async unit(spot: Spot, terms: number, signal: AbortSignal): Promise<Unit> {
+    const query = { step: spot.step, channel: spot.channel, y: spot.y, x: spot.x, terms };
+    const key = Object.values(query).join(' ');
+    const found = this.#units.get(key) ?? ((await this.#ask('api/forward/unit', query, signal)) as Unit);
+    this.#units.set(key, found);
+    return found;
+  }
+
+  /** Icons of neurons, each told as it comes. */
+  async icons(layer: string, channels: readonly number[], signal: AbortSignal, arrived: (channel: number, picture: string) => void): Promise<void> {
+    const known = (channel: number) => this.#icons.get(`${layer} ${channel}`);
+    for (const channel of channels) if (known(channel)) arrived(channel, known(channel) as string);
+    const missing = channels.filter((channel) => !known(channel));
+    if (!missing.length) return;
+    for await (const icon of neurons(this.network, layer, missing, signal)) {
+      this.#icons.set(`${layer} ${icon.channel}`, icon.picture);
+      arrived(icon.channel, icon.picture);
+    }
+  }
+
+  async #ask(address: string, parameters: Record<string, number | readonly number[]>, signal: AbortSignal): Promise<unknown> {
+    return json(await post(address, { network: this.network, ...parameters }, this.picture, signal));
+  }
+}
+
+export function isMap(step: { shape: readonly number[] }): boolean {
+  return step.shape.length === 3;
+}
+
+/** float32, little-endian, as base64. */
+export function floats(text: string): Float32Array {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const view = new DataView(bytes.buffer);
+  return Float32Array.from({ length: bytes.length / 4 }, (_, index) => view.getFloat32(4 * index, true));
+}

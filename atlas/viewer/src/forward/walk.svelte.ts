@@ -1,0 +1,130 @@
+/** Where the reader is in the forward pass. */
+
+import { isMap, type LayerRow, type Pass, type Spot, type Step } from './api';
+import { toneOf, type Tone } from './paint';
+
+export class Walk {
+  readonly pass: Pass;
+  /** The open layer; null shows the row alone, and layers.length is what follows the last layer: the classes. */
+  layer = $state<number | null>(null);
+  step = $state(0);
+  channel = $state(0);
+  /** Null until the map is there, of which the largest number is taken. */
+  y = $state<number | null>(null);
+  x = $state<number | null>(null);
+  /** The numbers by which the present one was reached. */
+  trail = $state.raw<readonly Spot[]>([]);
+  /** What is shown of the step. */
+  how = $state<'number' | 'slide'>('number');
+  /** The class that the end is told of. */
+  guess = $state(0);
+  texts = $state(true);
+
+  constructor(pass: Pass, layer: string | null) {
+    this.pass = pass;
+    this.guess = pass.answer.classes[0]?.class ?? 0;
+    const index = pass.layers.findIndex((each) => each.name === layer);
+    if (index > 0) this.open(index);
+  }
+
+  get now(): Step {
+    return this.pass.steps[this.step] as Step;
+  }
+
+  get opened(): LayerRow | null {
+    return this.layer === null ? null : (this.pass.layers[this.layer] ?? null);
+  }
+
+  /** Whether what follows the last layer is open. */
+  get atEnd(): boolean {
+    return this.layer === this.pass.layers.length;
+  }
+
+  get spot(): Spot | null {
+    return this.y === null || this.x === null ? null : { step: this.step, channel: this.channel, y: this.y, x: this.x };
+  }
+
+  /** The steps of a layer; of the end, those up to the logits. */
+  steps(layer: number): Step[] {
+    return this.pass.steps.filter((each) => each.layer === layer && each.step <= this.pass.answer.step);
+  }
+
+  open(layer: number, channel?: number): void {
+    const row = this.pass.layers[layer];
+    const step = row?.step ?? this.pass.answer.step;
+    this.layer = layer;
+    this.trail = [];
+    this.#go(step, channel ?? row?.strongest[0]?.channel ?? this.guess);
+    if (!row) [this.y, this.x] = [0, 0];
+  }
+
+  close(): void {
+    this.layer = null;
+    this.trail = [];
+  }
+
+  /** Another step of the open layer; the channel stays where the step has one of this number. */
+  choose(step: number): void {
+    if (step === this.step) return;
+    this.trail = [];
+    const { shape } = this.pass.steps[step] as Step;
+    if (step === this.pass.answer.step) this.#go(step, this.guess);
+    else this.#go(step, this.channel < (shape[0] ?? 1) ? this.channel : 0);
+  }
+
+  channelTo(channel: number): void {
+    this.trail = [];
+    this.#go(this.step, channel);
+  }
+
+  place(y: number, x: number): void {
+    this.trail = [];
+    const [, rows = 1, cols = 1] = this.now.shape;
+    this.y = Math.min(Math.max(y, 0), rows - 1);
+    this.x = Math.min(Math.max(x, 0), cols - 1);
+  }
+
+  /** Go on to a number that the present one reads. */
+  follow(spot: Spot): void {
+    if (this.spot) this.trail = [...this.trail, this.spot];
+    this.#show(spot);
+  }
+
+  /** Back to a number of the trail. */
+  back(index: number): void {
+    const spot = this.trail[index];
+    if (!spot) return;
+    this.trail = this.trail.slice(0, index);
+    this.#show(spot);
+  }
+
+  #show(spot: Spot): void {
+    this.layer = this.pass.steps[spot.step]?.layer ?? this.layer;
+    this.#go(spot.step, spot.channel);
+    [this.y, this.x] = [spot.y, spot.x];
+  }
+
+  #go(step: number, channel: number): void {
+    this.step = step;
+    this.channel = channel;
+    const [, rows = 1, cols = 1] = this.now.shape;
+    [this.y, this.x] = isMap(this.now) && rows * cols > 1 ? [null, null] : [0, 0];
+    if (!this.slides) this.how = 'number';
+  }
+
+  /** The convolution whose kernel can be watched here: the step itself, or the one right before it. */
+  get slides(): Step | null {
+    let step: Step | undefined = this.now;
+    while (step && (step.kind === 'activation' || step.kind === 'batch_norm')) step = this.pass.steps[step.reads[0] ?? -1];
+    return step?.kind === 'convolution' && step.kernel ? step : null;
+  }
+
+  tone(step: number): Tone {
+    return toneOf(this.pass.steps[step] as Step, this.pass.steps);
+  }
+
+  /** The layer's name for a step that ends one, else the step's own. */
+  nameOf(step: number): string {
+    return this.pass.layers.find((each) => each.step === step)?.name ?? this.pass.steps[step]?.name ?? `step ${step}`;
+  }
+}

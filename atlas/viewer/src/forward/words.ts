@@ -1,0 +1,170 @@
+/** The forward pass in words and figures. */
+
+import type { Kind, Pass, Step } from './api';
+
+const MINUS = '−';
+const RGB = ['red', 'green', 'blue'];
+
+/** Decimals for a grid of numbers whose largest is this large: two, more of small ones and fewer of large ones. */
+export function decimals(largest: number): number {
+  if (!(largest > 0)) return 0;
+  const power = Math.floor(Math.log10(largest));
+  return Math.min(5, Math.max(0, power >= 1 ? 2 - power : power >= -1 ? 2 : 1 - power));
+}
+
+export function figure(value: number, places: number): string {
+  const text = Math.abs(value).toFixed(places);
+  return Number(text) !== 0 && value < 0 ? `${MINUS}${text}` : text;
+}
+
+export function signedFigure(value: number, places: number): string {
+  const text = figure(value, places);
+  return Number(text) === 0 || value < 0 ? text : `+${text}`;
+}
+
+/** A size of any order: 8,955 or 4.8 × 10⁸ or 3 × 10⁻⁷. */
+export function size(value: number): string {
+  if (value === 0) return '0';
+  const power = Math.floor(Math.log10(Math.abs(value)));
+  if (power >= 6 || power <= -4) return `${figure(value / 10 ** power, 1)} × 10${raised(power)}`;
+  return figure(value, Math.max(0, 3 - Math.max(power, 0))).replace(/\B(?=(\d{3})+(?!\d))(?<!\.\d*)/g, ',');
+}
+
+function raised(power: number): string {
+  return String(power).replace(/-/, '⁻').replace(/\d/g, (digit) => '⁰¹²³⁴⁵⁶⁷⁸⁹'[Number(digit)] as string);
+}
+
+export function shapeWords(shape: readonly number[]): string {
+  const [channels = 1, rows, cols] = shape;
+  const many = channels.toLocaleString('en');
+  if (rows === undefined || (rows === 1 && cols === 1)) return `${many} ${channels === 1 ? 'number' : 'numbers'}`;
+  return `${many} ${channels === 1 ? 'channel' : 'channels'} of ${rows} × ${cols}`;
+}
+
+/** How a channel is called: the picture's are colours. */
+export function channelName(step: Step, channel: number): string {
+  if (step.kind === 'input' && step.shape[0] === 3) return RGB[channel] as string;
+  return step.shape.length === 1 ? `number ${channel}` : `channel ${channel}`;
+}
+
+const KINDS: Record<Kind, string> = {
+  input: 'picture',
+  convolution: 'convolution',
+  linear: 'weighted sum',
+  add: 'add',
+  multiply: 'multiply',
+  concatenate: 'put side by side',
+  activation: 'non-linearity',
+  max_pool: 'keep the largest',
+  average_pool: 'average',
+  batch_norm: 'scale and shift',
+  move: 'rearrange',
+  other: 'other',
+};
+
+/** What a step does, in a few words; of a 1 × 1 convolution also whether it widens or narrows. */
+export function stepTitle(step: Step, pass: Pass): string {
+  if (step.kind === 'activation' || step.kind === 'other') return step.operation;
+  if (step.kind !== 'convolution') return KINDS[step.kind];
+  if (isDepthwise(step)) return 'depthwise';
+  const before = pass.steps[step.reads[0] ?? 0]?.shape[0] ?? 0;
+  const after = step.shape[0] ?? 0;
+  if (!isPointwise(step)) return 'convolution';
+  return after > 1.5 * before ? 'expand' : after < before / 1.5 ? 'project' : 'mix';
+}
+
+export function isDepthwise(step: Step): boolean {
+  return step.kind === 'convolution' && (step.groups ?? 1) > 1 && step.groups === step.shape[0];
+}
+
+function isPointwise(step: Step): boolean {
+  return step.kernel?.[0] === 1 && step.kernel[1] === 1;
+}
+
+/** A step for someone who sees one for the first time: two sentences at most. */
+export function stepText(step: Step, pass: Pass): string {
+  const before = pass.steps[step.reads[0] ?? 0]?.shape[0] ?? 0;
+  const [after = 0] = step.shape;
+  switch (step.kind) {
+    case 'input':
+      return 'The picture as the network sees it: three maps of numbers, one for each colour. They are shifted and scaled so that the average picture is 0 (normalisation).';
+    case 'convolution':
+      if (isDepthwise(step))
+        return 'Each channel has a small grid of weights of its own, which slides over that channel alone (depthwise convolution). Other channels are not looked at: mixing them is the next step.';
+      if (isPointwise(step))
+        return `At each position by itself, the ${before} channels are mixed into ${after}, each with a weight of its own (1 × 1 convolution).`;
+      return 'A small grid of weights (the kernel) slides over the maps; at each place it multiplies the numbers under it and adds up the products (convolution). A large sum says: the pattern of the kernel is here.';
+    case 'linear':
+      return 'Each class has a weight for each number: multiplied and added up, they are its score (linear layer, logit).';
+    case 'add':
+      return 'What came into the block is added to what the block made of it (residual connection). So the block only has to learn what to change.';
+    case 'multiply':
+      return 'Two results are multiplied with each other: one says how much of the other is let through (gate).';
+    case 'concatenate':
+      return 'The channels of several paths are put side by side (concatenation). No number changes.';
+    case 'activation':
+      return activationText(step.operation);
+    case 'max_pool':
+      return 'Of each small window only the largest number is kept, and the map gets smaller (max pooling). What was found stays; where exactly is forgotten.';
+    case 'average_pool':
+      return 'The numbers of each window become one, their mean (average pooling). Over a whole map it says how much of a pattern there is, wherever it is.';
+    case 'batch_norm':
+      return 'Each channel is scaled and shifted by two fixed numbers (batch norm).';
+    case 'move':
+      return 'Numbers are only put in another order or copied; none changes.';
+    case 'other':
+      return `This operation (${step.operation}) is not taken apart here: the network’s own result is shown.`;
+  }
+}
+
+function activationText(name: string): string {
+  if (name === 'ReLU6') return 'What is below 0 becomes 0, and what is above 6 becomes 6 (ReLU6). Without such a bend, all layers together could do no more than one.';
+  if (name === 'ReLU') return 'What is below 0 becomes 0, the rest stays (ReLU). Without such a bend, all layers together could do no more than one.';
+  return `Each number by itself goes through a curve (${name}). Without such a bend, all layers together could do no more than one.`;
+}
+
+/** What the steps of a layer do together: two sentences at most. */
+export function layerText(steps: readonly Step[], pass: Pass): string {
+  const last = steps.at(-1);
+  if (!last) return '';
+  const has = (kind: Kind) => steps.some((each) => each.kind === kind);
+  const convolutions = steps.filter((each) => each.kind === 'convolution');
+  if (has('concatenate')) return 'Several paths look at the same maps, each in its own way. Their channels are put side by side (concatenation).';
+  if (steps.some(isDepthwise) && convolutions.length > 1) {
+    const way = 'The channels are made more, each is filtered by a kernel of its own, and they are mixed into few again (inverted bottleneck).';
+    return has('add') ? `${way} What came in is added again.` : way;
+  }
+  if (has('add')) return 'The maps go through some convolutions, and what came in is added to the result (residual block). So only the change has to be learnt.';
+  const main = steps.find((each) => each.kind === 'convolution' || each.kind === 'linear') ?? last;
+  return stepText(main, pass);
+}
+
+export const END_TEXT = 'Each map becomes one number, its mean; weighted and added up for each class, these are the scores (logits). Made positive and divided by their sum, they are the shares of the answer (softmax).';
+
+/** The curve of a non-linearity, where it is a known one. */
+export function curveOf(name: string): ((x: number) => number) | null {
+  const key = name.toLowerCase().replace(/[^a-z0-9]/g, '');
+  const sigmoid = (x: number) => 1 / (1 + Math.exp(-x));
+  const curves: Record<string, (x: number) => number> = {
+    relu: (x) => Math.max(x, 0),
+    relu6: (x) => Math.min(Math.max(x, 0), 6),
+    silu: (x) => x * sigmoid(x),
+    swish: (x) => x * sigmoid(x),
+    sigmoid,
+    tanh: Math.tanh,
+    hardtanh: (x) => Math.min(Math.max(x, -1), 1),
+    hardswish: (x) => (x * Math.min(Math.max(x + 3, 0), 6)) / 6,
+    hardsigmoid: (x) => Math.min(Math.max(x + 3, 0), 6) / 6,
+    gelu: (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
+    elu: (x) => (x > 0 ? x : Math.exp(x) - 1),
+    leakyrelu: (x) => (x > 0 ? x : 0.01 * x),
+    softplus: (x) => Math.log1p(Math.exp(x)),
+    mish: (x) => x * Math.tanh(Math.log1p(Math.exp(x))),
+  };
+  return curves[key] ?? null;
+}
+
+/** Whether a shape has positions to choose from. */
+export function isMapShape(shape: readonly number[]): boolean {
+  return shape.length === 3 && (shape[1] as number) * (shape[2] as number) > 1;
+}
