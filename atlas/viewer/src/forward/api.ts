@@ -52,7 +52,8 @@ export interface Pass {
   answer: { step: number; classes: readonly TopClass[]; others: number };
 }
 
-export type Grid = readonly (readonly number[])[];
+/** Null is what JSON has no word for, as the edge of a max pool, which is below all numbers. */
+export type Grid = readonly (readonly (number | null)[])[];
 
 /** One summand: what one input channel adds. */
 export interface Term {
@@ -63,7 +64,8 @@ export interface Term {
   y: number;
   x: number;
   sum: number;
-  patch: Grid;
+  /** Null where the term is one number as it is. */
+  patch: Grid | null;
   kernel: Grid | null;
   /** Of a max pool: where in the patch the largest number is. */
   largest?: Pair;
@@ -87,7 +89,6 @@ export interface Unit {
 
 /** What is shown beside a term. */
 export interface TermPicture {
-  title?: string;
   /** The map that the number was made of, and its step. */
   map?: Float32Array | undefined;
   rows: number;

@@ -21,7 +21,7 @@ function isPositive(step: Step, steps: readonly Step[]): boolean {
   return step.reads.length > 0 && step.reads.every((read) => steps[read] !== undefined && isPositive(steps[read], steps));
 }
 
-export function largest(values: ArrayLike<number>): number {
+export function largest(values: ArrayLike<number | null>): number {
   let found = 0;
   for (let i = 0; i < values.length; i++) found = Math.max(found, Math.abs(values[i] as number) || 0);
   return found;

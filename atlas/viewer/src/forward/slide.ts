@@ -31,11 +31,11 @@ export function patchAt(sliding: Sliding, y: number, x: number): number[][] {
 }
 
 export function productOf(patch: Grid, kernel: Grid): number[][] {
-  return patch.map((line, i) => line.map((value, j) => value * (kernel[i]?.[j] ?? 0)));
+  return patch.map((line, i) => line.map((value, j) => (value ?? 0) * (kernel[i]?.[j] ?? 0)));
 }
 
 export function sumOf(grid: Grid): number {
-  return grid.flat().reduce((sum, value) => sum + value, 0);
+  return grid.flat().reduce<number>((sum, value) => sum + (value ?? 0), 0);
 }
 
 /** What this input channel adds to each position of the output. */

@@ -131,7 +131,9 @@ export function layerText(steps: readonly Step[], pass: Pass): string {
   const convolutions = steps.filter((each) => each.kind === 'convolution');
   if (has('concatenate')) return 'Several paths look at the same maps, each in its own way. Their channels are put side by side (concatenation).';
   if (steps.some(isDepthwise) && convolutions.length > 1) {
-    const way = 'The channels are made more, each is filtered by a kernel of its own, and they are mixed into few again (inverted bottleneck).';
+    const way = isDepthwise(convolutions[0] as Step)
+      ? 'Each channel is filtered by a kernel of its own, and then they are mixed (depthwise separable convolution).'
+      : 'The channels are made more, each is filtered by a kernel of its own, and they are mixed into few again (inverted bottleneck).';
     return has('add') ? `${way} What came in is added again.` : way;
   }
   if (has('add')) return 'The maps go through some convolutions, and what came in is added to the result (residual block). So only the change has to be learnt.';
