@@ -9,7 +9,7 @@ import asyncio
 import base64
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -305,10 +305,10 @@ class _Site(SiteFiles):
 
 
 @contextmanager
-def serve_api(site: Path, *, port: int = 0) -> Iterator[MadeApi]:
-    """The site with the made API behind it, on loopback."""
+def serve_api(site: Path, *, port: int = 0, more: Sequence[Route] = ()) -> Iterator[MadeApi]:
+    """The site with the made API behind it, on loopback; ``more``: further addresses below api/."""
     api = MadeApi(site)
-    app = Starlette(routes=[Mount("/api", routes=_Answers(api).routes()), Mount("/", _Site(site))])
+    app = Starlette(routes=[Mount("/api", routes=[*_Answers(api).routes(), *more]), Mount("/", _Site(site))])
     with open_socket("127.0.0.1", port) as bound:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})

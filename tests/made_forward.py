@@ -1,196 +1,187 @@
-"""A small network whose forward pass is told in full: answers for the page's view of it, computed so that sums are true."""
+"""The forward pass of a small network, answered by atlas.explain as the real server does, for tests of the page.
 
-import base64
+The network has what real ones trip over: a stride, a depthwise convolution, a residual sum, two paths that are put side
+by side, a max pool with its edge. Its weights are made up, so its answers mean nothing, but every sum is true.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as functional
+from made_api import MadeApi, icon, serve_api
 from PIL import Image
-from torch import Tensor
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from torch import Tensor, nn
 
-SIDE = 48
-MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-CLASSES = 7
+from atlas.errors import AtlasError
+from atlas.explain.arithmetic import unit
+from atlas.explain.trace import Trace, describe, maps, trace
+from atlas.networks import Network, load
 
-
-def convolution(name: str, reads: int, out: int, size: int = 1, **more: Any) -> dict[str, Any]:
-    return {"name": name, "kind": "convolution", "reads": [reads], "out": out, "size": size, **more}
-
-
-def relu6(name: str, reads: int) -> dict[str, Any]:
-    return {"name": name, "kind": "activation", "reads": [reads]}
+SIZE = 48
 
 
-PROGRAM: list[dict[str, Any]] = [
-    {"name": "picture", "kind": "input", "reads": []},
-    convolution("stem.convolution", 0, 16, 3, stride=2, folded="stem.norm"),
-    relu6("stem.relu", 1),
-    convolution("block.expand", 2, 32, folded="block.norm0"),
-    relu6("block.relu0", 3),
-    convolution("block.depthwise", 4, 32, 3, groups=32, folded="block.norm1"),
-    relu6("block.relu1", 5),
-    convolution("block.project", 6, 16, folded="block.norm2"),
-    {"name": "block.add", "kind": "add", "reads": [7, 2]},
-    convolution("branches.narrow", 8, 12),
-    convolution("branches.wide", 8, 12, 3),
-    relu6("branches.relu0", 9),
-    relu6("branches.relu1", 10),
-    {"name": "branches.concatenate", "kind": "concatenate", "reads": [11, 12]},
-    {"name": "pool", "kind": "max_pool", "reads": [13]},
-    convolution("head.convolution", 14, 40, folded="head.norm"),
-    relu6("head.relu", 15),
-    {"name": "mean", "kind": "average_pool", "reads": [16]},
-    {"name": "flatten", "kind": "move", "reads": [17]},
-    {"name": "classifier", "kind": "linear", "reads": [18], "out": CLASSES},
-]
-LAYERS = {0: "picture", 2: "stem", 8: "block", 13: "branches", 14: "pool", 16: "head"}
+class Block(nn.Sequential):
+    """Convolution, batch norm and, where asked for, ReLU6."""
+
+    def __init__(self, inputs: int, outputs: int, size: int = 1, *, relu: bool = True, **more: int) -> None:
+        convolution = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False, **more)  # type: ignore[arg-type]
+        super().__init__(convolution, nn.BatchNorm2d(outputs), nn.ReLU6() if relu else nn.Identity())
 
 
-class Made:
-    """The network's answers for one picture."""
+class Bottleneck(nn.Module):
+    """Made more, filtered each by itself, mixed into few, and added to what came in."""
 
-    def __init__(self, picture: bytes) -> None:
-        image = Image.open(BytesIO(picture)).convert("RGB").resize((SIDE, SIDE))
-        pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1) / 255
-        self.outputs: list[Tensor] = [(pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]]
-        self.weights: dict[int, tuple[Tensor, Tensor]] = {}
-        generator = torch.Generator().manual_seed(7)
-        for index, op in enumerate(PROGRAM[1:], 1):
-            inputs = [self.outputs[read] for read in op["reads"]]
-            self.outputs.append(self._run(index, op, inputs, generator))
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.expand = Block(channels, 2 * channels)
+        self.depthwise = Block(2 * channels, 2 * channels, 3, groups=2 * channels)
+        self.project = Block(2 * channels, channels, relu=False)
 
-    def _run(self, index: int, op: dict[str, Any], inputs: list[Tensor], generator: torch.Generator) -> Tensor:
-        first, kind = inputs[0], op["kind"]
-        if kind == "convolution":
-            groups, size = op.get("groups", 1), op["size"]
-            shape = (op["out"], first.shape[0] // groups, size, size)
-            weight = torch.randn(shape, generator=generator) * (2 / (shape[1] * size * size)) ** 0.5
-            bias = 0.3 * torch.randn(op["out"], generator=generator)
-            self.weights[index] = weight, bias
-            return functional.conv2d(first[None], weight, bias, op.get("stride", 1), size // 2, 1, groups)[0]
-        if kind == "linear":
-            weight, bias = torch.randn(op["out"], len(first), generator=generator), torch.randn(op["out"], generator=generator)
-            self.weights[index] = weight, bias
-            return weight @ first + bias
-        if kind == "activation":
-            return first.clamp(0, 6)
-        if kind == "add":
-            return inputs[0] + inputs[1]
-        if kind == "concatenate":
-            return torch.cat(inputs)
-        if kind == "max_pool":
-            return functional.max_pool2d(first[None], 3, 2, 1)[0]
-        if kind == "average_pool":
-            return first.mean((1, 2), keepdim=True)
-        return first.flatten()
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs + self.project(self.depthwise(self.expand(inputs)))
 
-    def summary(self) -> dict[str, Any]:
-        ends = list(LAYERS)
-        steps = []
-        for index, op in enumerate(PROGRAM):
-            layer = next((place for place, end in enumerate(ends) if end >= index), len(ends))
-            step = {"step": index, "name": op["name"], "kind": op["kind"], "operation": self._words(op), "reads": op["reads"],
-                    "shape": list(self.outputs[index].shape), "layer": layer, "folded": op.get("folded")}  # fmt: skip
-            if op["kind"] == "convolution":
-                size, stride = op["size"], op.get("stride", 1)
-                step |= {"kernel": [size, size], "stride": [stride, stride], "padding": [[size // 2] * 2] * 2,
-                         "dilation": [1, 1], "groups": op.get("groups", 1)}  # fmt: skip
-            steps.append(step)
-        layers = []
-        for end, name in LAYERS.items():
-            largest = self.outputs[end].abs().amax((1, 2))
-            best = largest.argsort(descending=True)[:8].tolist() if end else [0, 1, 2]
-            strongest = [{"channel": channel, "largest": float(largest[channel])} for channel in best]
-            layers.append({"name": name, "step": end, "shape": list(self.outputs[end].shape), "strongest": strongest})
-        logits = self.outputs[-1]
-        shares = logits.softmax(0)
-        classes = [
-            {"class": each, "logit": float(logits[each]), "probability": float(shares[each])}
-            for each in logits.argsort(descending=True)[:5].tolist()
-        ]
-        others = 1 - sum(each["probability"] for each in classes)
-        answer = {"step": len(PROGRAM) - 1, "classes": classes, "others": others}
-        return {"network": "made", "size": SIDE, "mean": MEAN, "std": STD, "steps": steps, "layers": layers, "answer": answer}
 
-    @staticmethod
-    def _words(op: dict[str, Any]) -> str:
-        if op["kind"] == "convolution":
-            depthwise = "depthwise " if op.get("groups", 1) > 1 else ""
-            stride = f", stride {op['stride']}" if "stride" in op else ""
-            return f"{depthwise}convolution {op['size']}×{op['size']}{stride}"
-        return {"activation": "ReLU6", "max_pool": "max pool 3×3, stride 2", "average_pool": "global average pool",
-                "move": "flatten"}.get(op["kind"], op["kind"])  # fmt: skip
+class Paths(nn.Module):
+    """Two kernels of different sizes side by side."""
 
-    def maps(self, step: int, channels: list[int]) -> dict[str, str]:
-        output = self.outputs[step]
-        if output.ndim == 1:
-            return {"0": base64.b64encode(output.numpy().astype("<f4").tobytes()).decode()}
-        return {str(each): base64.b64encode(output[each].numpy().astype("<f4").tobytes()).decode() for each in channels}
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.narrow = Block(inputs, outputs // 2)
+        self.wide = Block(inputs, outputs // 2, 3)
 
-    def unit(self, step: int, channel: int, y: int, x: int, terms: int) -> dict[str, Any]:
-        op, output = PROGRAM[step], self.outputs[step]
-        value = float(output[channel, y, x] if output.ndim == 3 else output[channel])
-        found = {"step": step, "channel": channel, "y": y, "x": x, "kind": op["kind"], "value": value, "total": value,
-                 "terms": [], "rest": None, "bias": None, "formula": None, "inner": None}  # fmt: skip
-        kind, reads = op["kind"], op["reads"]
-        if kind in ("convolution", "linear", "max_pool", "average_pool"):
-            all_terms = self._patches(step, channel, y, x)
-            all_terms.sort(key=lambda term: -abs(term["sum"]))
-            bias = float(self.weights[step][1][channel]) if step in self.weights else None
-            rest = [term["sum"] for term in all_terms[terms:]]
-            found |= {"terms": all_terms[:terms], "bias": bias, "rest": {"count": len(rest), "sum": sum(rest)} if rest else None,
-                      "total": sum(term["sum"] for term in all_terms) + (bias or 0)}  # fmt: skip
-            if kind.endswith("pool"):
-                found["formula"] = {"name": "maximum" if kind == "max_pool" else "mean", "text": "", "input": None}
-        elif kind == "activation":
-            inner = self.unit(reads[0], channel, y, x, terms)
-            formula = {"name": "ReLU6", "text": "min(max(x, 0), 6)", "input": inner["total"]}
-            found |= {"formula": formula, "inner": inner, "total": min(max(inner["total"], 0), 6)}
-        elif kind == "add":
-            summands = [self._single(read, channel, y, x) for read in reads]
-            found |= {"terms": summands, "total": sum(each["sum"] for each in summands)}
-        elif kind == "concatenate":
-            first = len(self.outputs[reads[0]])
-            read, from_channel = (reads[0], channel) if channel < first else (reads[1], channel - first)
-            found |= {"terms": [self._single(read, from_channel, y, x)]}
-        elif kind == "move":
-            found |= {"terms": [self._single(reads[0], channel, 0, 0)], "inner": self.unit(reads[0], channel, 0, 0, terms)}
-        return found
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.cat([self.narrow(inputs), self.wide(inputs)], 1)
 
-    def _single(self, step: int, channel: int, y: int, x: int) -> dict[str, Any]:
-        value = float(self.outputs[step].reshape(len(self.outputs[step]), -1)[channel].reshape(self.outputs[step].shape[1:] or (1, 1))[y, x])
-        return {"step": step, "channel": channel, "title": f"channel {channel} of {PROGRAM[step]['name']}", "y": y, "x": x,
-                "sum": value, "patch": [[value]], "kernel": None}  # fmt: skip
 
-    def _patches(self, step: int, channel: int, y: int, x: int) -> list[dict[str, Any]]:
-        op, read = PROGRAM[step], PROGRAM[step]["reads"][0]
-        source, name = self.outputs[read], PROGRAM[read]["name"]
-        if op["kind"] == "linear":
-            return [
-                {"step": read, "channel": each, "title": f"feature {each}", "y": 0, "x": 0, "sum": float(weight * value),
-                 "patch": [[float(value)]], "kernel": [[float(weight)]]}
-                for each, (value, weight) in enumerate(zip(source, self.weights[step][0][channel]))
-            ]  # fmt: skip
-        if op["kind"] == "average_pool":
-            patch = source[channel]
-            kernel = torch.full_like(patch, 1 / patch.numel())
-            return [{"step": read, "channel": channel, "title": f"channel {channel} of {name}", "y": 0, "x": 0,
-                     "sum": float(patch.mean()), "patch": patch.tolist(), "kernel": kernel.tolist()}]  # fmt: skip
-        size, stride = (3, 2) if op["kind"] == "max_pool" else (op["size"], op.get("stride", 1))
-        top, left = y * stride - size // 2, x * stride - size // 2
-        padded = functional.pad(source, [size // 2] * 4)
-        cut = padded[:, y * stride : y * stride + size, x * stride : x * stride + size]
-        if op["kind"] == "max_pool":
-            patch = cut[channel]
-            row, col = divmod(int(patch.argmax()), size)
-            return [{"step": read, "channel": channel, "title": f"channel {channel} of {name}", "y": top, "x": left,
-                     "sum": float(patch.max()), "patch": patch.tolist(), "kernel": None, "largest": [row, col]}]  # fmt: skip
-        weight = self.weights[step][0][channel]
-        channels = [channel] if op.get("groups", 1) > 1 else list(range(len(source)))
+class Walked(nn.Module):
+    """48 px → 24 × 24 → 12 × 12 → the made site's seven classes."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.stem = Block(3, 16, 3, stride=2)
+        self.block = Bottleneck(16)
+        self.paths = Paths(16, 24)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.last = Block(24, 40)
+        self.classifier = nn.Linear(40, classes)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        inside = self.last(self.pool(self.paths(self.block(self.stem(pictures)))))
+        return self.classifier(inside.mean((2, 3)))
+
+
+@lru_cache
+def network(classes: int) -> Network:
+    torch.manual_seed(3)
+    module = Walked(classes)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.weight, 0.8, 1.6)
+            nn.init.uniform_(part.bias, -0.2, 0.4)
+            nn.init.uniform_(part.running_var, 0.2, 0.6)  # type: ignore[arg-type]
+    return load(module, size=SIZE, classes=[f"class {each}" for each in range(classes)])
+
+
+@lru_cache(maxsize=4)
+def traced(picture: bytes, classes: int) -> Trace:
+    with Image.open(BytesIO(picture)) as opened:
+        pixels = np.asarray(opened.convert("RGB").resize((SIZE, SIZE)))
+    of = network(classes)
+    with torch.no_grad():
+        return trace(of, of.normalize(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255))
+
+
+@dataclass
+class ForwardApi:
+    """What a test sets and reads: a sentence that refuses a kind of question, a delay, what was asked."""
+
+    api: MadeApi
+    refusals: dict[str, str] = field(default_factory=dict)
+    icon_delay: float = 0.0
+    asked: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        return self.api.address
+
+    def trace(self, picture: bytes) -> Trace:
+        return traced(picture, self.api.classes(0))
+
+
+class _Answers:
+    """The addresses of the forward pass below api/."""
+
+    def __init__(self) -> None:
+        self.state: ForwardApi
+
+    def routes(self) -> list[Route]:
         return [
-            {"step": read, "channel": each, "title": f"channel {each} of {name}", "y": top, "x": left,
-             "sum": float((cut[each] * kernel).sum()), "patch": cut[each].tolist(), "kernel": kernel.tolist()}
-            for each, kernel in zip(channels, weight)
-        ]  # fmt: skip
+            Route("/forward", self.forward, methods=["POST"]),
+            Route("/forward/maps", self.maps, methods=["POST"]),
+            Route("/forward/unit", self.unit, methods=["POST"]),
+            Route("/neurons", self.neurons),
+        ]
+
+    async def tell(self, request: Request, answer: Callable[[Trace], Any]) -> Response:
+        what = request.url.path.rsplit("/", 1)[-1]
+        self.state.asked.append(f"{what}?{request.url.query}")
+        if what in self.state.refusals:
+            return JSONResponse({"sentence": self.state.refusals[what]}, 422)
+        try:
+            return JSONResponse(answer(self.state.trace(await request.body())))
+        except AtlasError as error:
+            return JSONResponse({"sentence": str(error)}, 422)
+
+    async def forward(self, request: Request) -> Response:
+        return await self.tell(request, describe)
+
+    async def maps(self, request: Request) -> Response:
+        asked = request.query_params
+        channels = [int(each) for each in asked.getlist("channel")]
+        return await self.tell(request, lambda known: maps(known, int(asked["step"]), channels))
+
+    async def unit(self, request: Request) -> Response:
+        asked = request.query_params
+        numbers = [int(asked[each]) for each in ("step", "channel", "y", "x", "terms")]
+        return await self.tell(request, lambda known: unit(known, *numbers))
+
+    async def neurons(self, request: Request) -> Response:
+        asked = f"{request.query_params['layer']}"
+        channels = [int(each) for each in request.query_params.getlist("channel")]
+        self.state.asked.append(f"neurons?{asked}")
+
+        async def lines() -> AsyncIterator[str]:
+            ended = False
+            try:
+                for channel in channels:
+                    await asyncio.sleep(self.state.icon_delay)
+                    yield json.dumps({"channel": channel, "picture": icon(channel)}) + "\n"
+                ended = True
+            finally:
+                if not ended:
+                    self.state.stopped.append(asked)
+
+        if "neurons" in self.state.refusals:
+            return JSONResponse({"sentence": self.state.refusals["neurons"]}, 422)
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+
+@contextmanager
+def serve_forward(site: Path, *, port: int = 0) -> Iterator[ForwardApi]:
+    """The site, the made answers about pictures, and the forward pass of the small network behind it."""
+    answers = _Answers()
+    with serve_api(site, port=port, more=answers.routes()) as api:
+        answers.state = ForwardApi(api)
+        yield answers.state

@@ -1,5 +1,6 @@
 /** What the server tells of a forward pass, and how it is asked. Every failure is a Sentence for the reader. */
 
+import { pictureOf } from '../image/sheet';
 import { json, neurons, post, type TopClass } from '../lib/api';
 
 export type Kind =
@@ -94,7 +95,7 @@ export interface TermPicture {
   rows: number;
   cols: number;
   step: number;
-  icon?: string | undefined;
+  icon: ImageBitmap | null;
 }
 
 /** One number of a step's output; y and x are 0 where the output is no map. */
@@ -109,7 +110,7 @@ export interface Spot {
 export class Answers {
   readonly #maps = new Map<string, Float32Array>();
   readonly #units = new Map<string, Unit>();
-  readonly #icons = new Map<string, string>();
+  readonly #icons = new Map<string, ImageBitmap>();
 
   constructor(
     readonly picture: Blob,
@@ -142,14 +143,19 @@ export class Answers {
   }
 
   /** Icons of neurons, each told as it comes. */
-  async icons(layer: string, channels: readonly number[], signal: AbortSignal, arrived: (channel: number, picture: string) => void): Promise<void> {
-    const known = (channel: number) => this.#icons.get(`${layer} ${channel}`);
-    for (const channel of channels) if (known(channel)) arrived(channel, known(channel) as string);
-    const missing = channels.filter((channel) => !known(channel));
+  async *icons(layer: string, channels: readonly number[], signal: AbortSignal): AsyncGenerator<readonly [number, ImageBitmap]> {
+    const missing: number[] = [];
+    for (const channel of channels) {
+      const known = this.#icons.get(`${layer} ${channel}`);
+      if (known) yield [channel, known];
+      else missing.push(channel);
+    }
     if (!missing.length) return;
     for await (const icon of neurons(this.network, layer, missing, signal)) {
-      this.#icons.set(`${layer} ${icon.channel}`, icon.picture);
-      arrived(icon.channel, icon.picture);
+      const picture = await pictureOf(icon.picture);
+      this.#icons.set(`${layer} ${icon.channel}`, picture);
+      if (signal.aborted) return;
+      yield [icon.channel, picture];
     }
   }
 
