@@ -44,12 +44,20 @@ class Bottleneck(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.expand = Block(channels, 2 * channels)
-        self.depthwise = Block(2 * channels, 2 * channels, 3, groups=2 * channels)
-        self.project = Block(2 * channels, channels, relu=False)
+        # A dictionary keeps the parts out of the row of layers, which goes two names deep.
+        self.parts = nn.ModuleDict(
+            {
+                "expand": Block(channels, 2 * channels),
+                "depthwise": Block(2 * channels, 2 * channels, 3, groups=2 * channels),
+                "project": Block(2 * channels, channels, relu=False),
+            }
+        )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return inputs + self.project(self.depthwise(self.expand(inputs)))
+        inside = inputs
+        for part in self.parts.values():
+            inside = part(inside)
+        return inputs + inside
 
 
 class Paths(nn.Module):
@@ -57,11 +65,10 @@ class Paths(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.narrow = Block(inputs, outputs // 2)
-        self.wide = Block(inputs, outputs // 2, 3)
+        self.parts = nn.ModuleDict({"narrow": Block(inputs, outputs // 2), "wide": Block(inputs, outputs // 2, 3)})
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return torch.cat([self.narrow(inputs), self.wide(inputs)], 1)
+        return torch.cat([part(inputs) for part in self.parts.values()], 1)
 
 
 class Walked(nn.Module):
