@@ -125,6 +125,7 @@ export class Walk {
 
   /** The layer's name for a step that ends one, else the step's own. */
   nameOf(step: number): string {
+    if (this.pass.steps[step]?.kind === 'input') return 'the picture';
     return this.pass.layers.find((each) => each.step === step)?.name ?? this.pass.steps[step]?.name ?? `step ${step}`;
   }
 }

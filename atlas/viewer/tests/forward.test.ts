@@ -1,0 +1,161 @@
+import { describe, expect, test } from 'vitest';
+
+import { floats, type Kind, type Pass, type Step } from '../src/forward/api';
+import { layOut } from '../src/forward/flow';
+import { photograph, pixels, toneOf } from '../src/forward/paint';
+import { corner, filled, partOf, patchAt, sumOf, type Sliding } from '../src/forward/slide';
+import { Walk } from '../src/forward/walk.svelte';
+import { curveOf, decimals, figure, layerText, shapeWords, signedFigure, size, stepTitle } from '../src/forward/words';
+
+function step(number: number, kind: Kind, reads: number[], shape = [8, 6, 6], more: Partial<Step> = {}): Step {
+  return { step: number, name: `step${number}`, kind, operation: kind, shape, reads, layer: 1, folded: null, ...more };
+}
+
+const convolution = (number: number, reads: number[], shape: number[], size: number, groups = 1) =>
+  step(number, 'convolution', reads, shape, { kernel: [size, size], stride: [1, 1], padding: [[1, 1], [1, 1]], dilation: [1, 1], groups });
+
+const steps: Step[] = [
+  step(0, 'input', [], [3, 6, 6], { layer: 0 }),
+  convolution(1, [0], [8, 6, 6], 3),
+  step(2, 'activation', [1], [8, 6, 6], { operation: 'ReLU6' }),
+  convolution(3, [2], [16, 6, 6], 1),
+  convolution(4, [3], [16, 6, 6], 3, 16),
+  convolution(5, [4], [8, 6, 6], 1),
+  step(6, 'add', [5, 2]),
+  step(7, 'linear', [6], [5], { layer: 2 }),
+];
+const pass: Pass = {
+  network: 'small',
+  size: 6,
+  mean: [0.5, 0.5, 0.5],
+  std: [0.25, 0.25, 0.25],
+  steps,
+  layers: [
+    { name: 'picture', step: 0, shape: [3, 6, 6], strongest: [{ channel: 0, largest: 1 }] },
+    { name: 'block', step: 6, shape: [8, 6, 6], strongest: [{ channel: 4, largest: 2 }] },
+  ],
+  answer: { step: 7, classes: [{ class: 3, logit: 2, probability: 0.6 }], others: 0.4 },
+};
+
+describe('the flow', () => {
+  test('a residual connection goes over the steps between', () => {
+    const { nodes, edges, columns, lanes } = layOut(steps.slice(3, 7));
+    expect([columns, lanes]).toEqual([5, 1]);
+    expect(nodes.find((node) => node.step === 2)).toMatchObject({ outside: true, column: 0 });
+    expect(edges.filter(({ over }) => over).map(({ from, to }) => [from.step, to.step])).toEqual([[2, 6]]);
+  });
+
+  test('paths stand side by side, and none stands in the way of another', () => {
+    const paths = [step(1, 'convolution', [0]), step(2, 'activation', [1]), step(3, 'convolution', [0]), step(4, 'convolution', [3]), step(5, 'convolution', [4]), step(6, 'concatenate', [2, 5])];
+    const { nodes, edges, lanes } = layOut(paths);
+    expect(lanes).toBe(2);
+    const at = (number: number) => nodes.find((node) => node.step === number);
+    expect([at(1)?.lane, at(2)?.lane, at(3)?.lane, at(5)?.lane, at(6)?.lane]).toEqual([0, 0, 1, 1, 0]);
+    expect(at(6)?.column).toBe(4);
+    expect(edges.every(({ over }) => !over)).toBe(true);
+  });
+});
+
+describe('the sliding kernel', () => {
+  const strided = step(1, 'convolution', [0], [1, 2, 2], { kernel: [3, 3], stride: [2, 2], padding: [[1, 1], [1, 1]], dilation: [1, 1] });
+  const sliding: Sliding = { input: Float32Array.from([1, 2, 3, 4, 5, 6, 7, 8, 9]), rows: 3, cols: 3, kernel: [[1, 0, 0], [0, 2, 0], [0, 0, -1]], step: strided };
+
+  test('beyond the edge there is 0', () => {
+    expect(corner(strided, 0, 1)).toEqual([-1, 1]);
+    expect(patchAt(sliding, 0, 1)).toEqual([[0, 0, 0], [2, 3, 0], [5, 6, 0]]);
+  });
+
+  test('its part is the sum of the products at every place', () => {
+    // 2·1 − 5; 2·3; 2·7; 5 + 2·9
+    expect([...partOf(sliding)]).toEqual([-3, 6, 14, 23]);
+    expect(sumOf([[1, null], [2, 3]])).toBe(6);
+  });
+
+  test('dilation leaves out numbers between', () => {
+    const apart = { ...strided, stride: [1, 1] as const, dilation: [2, 2] as const, padding: [[2, 2], [2, 2]] as const };
+    expect(patchAt({ ...sliding, step: apart }, 0, 0)).toEqual([[0, 0, 0], [0, 1, 3], [0, 7, 9]]);
+  });
+
+  test('what is not yet reached is not there', () => {
+    expect([...filled(Float32Array.from([1, 2, 3]), 2)]).toEqual([1, 2, Number.NaN]);
+  });
+});
+
+describe('maps as pictures', () => {
+  test('the tone goes by what a step can give', () => {
+    expect(steps.map((each) => toneOf(each, steps))).toEqual(['light', 'signed', 'ink', 'signed', 'signed', 'signed', 'signed', 'signed']);
+    expect(toneOf(step(8, 'max_pool', [2]), steps)).toBe('ink');
+  });
+
+  test('sign is colour, size is strength, and what is missing is clear', () => {
+    const found = [...pixels(Float32Array.from([2, -1, 0, Number.NaN]), 'signed')];
+    expect(found.slice(0, 8)).toEqual([0xd9, 0x5f, 0x02, 255, 0x1b, 0x6c, 0xa8, 128]);
+    expect([found[11], found[15]]).toEqual([0, 0]);
+  });
+
+  test('the picture has its colours again', () => {
+    const channels = [2, -2, 0].map((value) => Float32Array.from([value]));
+    expect([...photograph(channels, pass.mean, pass.std)]).toEqual([255, 0, 128, 255]);
+  });
+
+  test('numbers come as little-endian float32', () => {
+    expect([...floats(btoa(String.fromCharCode(0, 0, 192, 63, 0, 0, 0, 192)))]).toEqual([1.5, -2]);
+  });
+});
+
+describe('words and figures', () => {
+  test('figures', () => {
+    expect([figure(-1.25, 1), signedFigure(0.5, 2), signedFigure(-0.001, 2)]).toEqual(['−1.3', '+0.50', '0.00']);
+    expect([size(8955), size(4.8e8), size(3e-7), size(0), size(0.333)]).toEqual(['8,955', '4.8 × 10⁸', '3.0 × 10⁻⁷', '0', '0.333']);
+    expect([decimals(120), decimals(25), decimals(1.6), decimals(0.4), decimals(0.04)]).toEqual([0, 1, 2, 2, 3]);
+    expect([shapeWords([40, 28, 28]), shapeWords([1280, 1, 1]), shapeWords([7])]).toEqual(['40 channels of 28 × 28', '1,280 numbers', '7 numbers']);
+  });
+
+  test('steps are called by what they do', () => {
+    expect(steps.slice(1).map((each) => stepTitle(each, pass))).toEqual(['convolution', 'ReLU6', 'expand', 'depthwise', 'project', 'add', 'weighted sum']);
+    expect(layerText(steps.slice(3, 7), pass)).toContain('inverted bottleneck');
+  });
+
+  test('known curves', () => {
+    expect(curveOf('ReLU6')?.(9)).toBe(6);
+    expect(curveOf('Hardswish')?.(-1)).toBeCloseTo(-1 / 3);
+    expect(curveOf('something')).toBeNull();
+  });
+});
+
+describe('a walk', () => {
+  test('begins where it is told to, and else at the row', () => {
+    expect(new Walk(pass, null).layer).toBeNull();
+    expect(new Walk(pass, 'elsewhere').layer).toBeNull();
+    const walk = new Walk(pass, 'block');
+    expect([walk.layer, walk.step, walk.channel, walk.spot]).toEqual([1, 6, 4, null]);
+  });
+
+  test('terms lead on, and the trail leads back', () => {
+    const walk = new Walk(pass, 'block');
+    walk.place(2, 9);
+    expect(walk.spot).toEqual({ step: 6, channel: 4, y: 2, x: 5 });
+    walk.follow({ step: 0, channel: 1, y: 3, x: 3 });
+    expect([walk.layer, walk.trail.length, walk.nameOf(walk.step)]).toEqual([0, 1, 'the picture']);
+    walk.back(0);
+    expect([walk.spot, walk.trail.length]).toEqual([{ step: 6, channel: 4, y: 2, x: 5 }, 0]);
+  });
+
+  test('the kernel can be watched at a convolution and right behind it', () => {
+    const walk = new Walk(pass, 'block');
+    expect(walk.slides).toBeNull();
+    walk.choose(4);
+    walk.how = 'slide';
+    expect(walk.slides?.step).toBe(4);
+    walk.choose(2);
+    expect(walk.slides?.step).toBe(1);
+    walk.choose(6);
+    expect(walk.how).toBe('number');
+  });
+
+  test('the end is told of the likeliest class', () => {
+    const walk = new Walk(pass, null);
+    walk.open(2);
+    expect([walk.atEnd, walk.spot]).toEqual([true, { step: 7, channel: 3, y: 0, x: 0 }]);
+  });
+});
