@@ -304,7 +304,7 @@ def test_paths_pools_and_depthwise_steps_have_their_arithmetic(browser: Browser,
 
         view.get_by_role("button", name="All layers").click()
         layer(view, "last").click()
-        open_step(view, "keep the largest")
+        open_step(view, "largest of 3 × 3")
         view.get_by_label("Row", exact=True).fill("0")
         view.get_by_label("Row", exact=True).press("Enter")
         view.get_by_label("Column", exact=True).fill("0")

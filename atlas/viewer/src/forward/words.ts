@@ -6,10 +6,10 @@ const MINUS = '−';
 const RGB = ['red', 'green', 'blue'];
 
 /** Decimals for a grid of numbers whose largest is this large: two, more of small ones and fewer of large ones. */
-export function decimals(largest: number): number {
+export function decimals(largest: number, most = 5): number {
   if (!(largest > 0)) return 0;
   const power = Math.floor(Math.log10(largest));
-  return Math.min(5, Math.max(0, power >= 1 ? 2 - power : power >= -1 ? 2 : 1 - power));
+  return Math.min(most, Math.max(0, power >= 1 ? 2 - power : power >= -1 ? 2 : 1 - power));
 }
 
 export function figure(value: number, places: number): string {
@@ -55,7 +55,7 @@ const KINDS: Record<Kind, string> = {
   multiply: 'multiply',
   concatenate: 'put side by side',
   activation: 'non-linearity',
-  max_pool: 'keep the largest',
+  max_pool: 'largest of',
   average_pool: 'average',
   batch_norm: 'scale and shift',
   move: 'rearrange',
@@ -65,6 +65,7 @@ const KINDS: Record<Kind, string> = {
 /** What a step does, in a few words; of a 1 × 1 convolution also whether it widens or narrows. */
 export function stepTitle(step: Step, pass: Pass): string {
   if (step.kind === 'activation' || step.kind === 'other') return step.operation;
+  if (step.kind === 'average_pool' && step.kernel) return 'average of';
   if (step.kind !== 'convolution') return KINDS[step.kind];
   if (isDepthwise(step)) return 'depthwise';
   const before = pass.steps[step.reads[0] ?? 0]?.shape[0] ?? 0;
