@@ -172,6 +172,19 @@ def test_switching_the_layer_keeps_the_view(visitor: Visitor) -> None:
     eventually(lambda: visitor.shows("_blocks.4", "icons", 20, PLACES_20), "the other layer's icons")
 
 
+def test_layers_may_be_switched_faster_than_they_come(visitor: Visitor) -> None:
+    """A layer that left while it was under way comes back when it is wanted again."""
+    page = visitor.page
+    eventually(lambda: visitor.shows("_blocks.10", "icons", 20, PLACES_20), "the first layer")
+    for gap in (0, 20, 60, 120, 180):
+        for key in "[][":
+            page.keyboard.press(key)
+            page.wait_for_timeout(gap)
+        eventually(lambda: visitor.shows("_blocks.4", "icons", 20, PLACES_20), f"the layer before, {gap} ms apart")
+        page.keyboard.press("]")
+        eventually(lambda: visitor.shows("_blocks.10", "icons", 20, PLACES_20), f"the first layer, {gap} ms apart")
+
+
 def test_icons_and_patches_change_places(visitor: Visitor) -> None:
     page = visitor.page
     eventually(lambda: visitor.shows("_blocks.10", "icons", 20, PLACES_20), "icons")

@@ -167,7 +167,7 @@ def test_a_picture_is_dropped_and_told_of(browser: Browser, api: MadeApi) -> Non
     with guest(browser, api) as visitor:
         page = visitor.page
         expect(page.get_by_role("button", name="One image")).to_be_visible()
-        assert api.asked == [], "nothing is asked before there is a picture"
+        eventually(lambda: api.asked == ["GET api/explain"], "the network is loaded before there is a picture")
         picture = picture_of(BROWN)
         drop(page, ("photo.png", "image/png", picture), let_go=False)
         expect(page.get_by_test_id("drop")).to_contain_text("Let go to see what the network sees in it")
@@ -469,7 +469,9 @@ def test_picture_and_atlas_mark_each_other(browser: Browser, api: MadeApi) -> No
         # A dot chooses its position.
         page.keyboard.press("Escape")
         page.keyboard.press("0")
-        page.wait_for_timeout(700)
+        home = {"x": "0.5", "y": "0.5", "zoom": "1"}
+        eventually(lambda: home.items() <= visitor.link().items(), "the map is home and at rest")
+        page.wait_for_timeout(100)
         page.mouse.click(*dot_at(page, api, 60))
         page.mouse.move(700, 20)
         expect(canvas(page)).to_have_attribute("data-marked", "60")

@@ -69,7 +69,6 @@ export class Subject {
   #more = $state.raw<Record<number, Attributions>>({});
   #removed = $state.raw<Record<string, Record<string, number[]>>>({});
   #groups = $state.raw<Record<string, Groups>>({});
-  #limits: Promise<Limits> | null = null;
   #sheets = new Map<string, IconSheet>();
   /** The layer whose icons are under way. */
   #drawing = '';
@@ -140,7 +139,7 @@ export class Subject {
 
   show(): void {
     this.open = true;
-    void this.#know();
+    this.#know().catch((error) => this.#fail(error));
     if (this.samples.length === 0) {
       void this.#jobs.run('samples', async (signal) => {
         const found = await askSamples(signal);
@@ -189,19 +188,16 @@ export class Subject {
     this.picture = null;
   }
 
-  /** What the server takes; a failure is told, and asked again the next time. */
-  #know(): Promise<Limits> {
-    if (!this.#limits) {
-      this.#limits = askLimits(new AbortController().signal).then(({ ready, limits }) => {
-        this.ready = ready;
-        return limits;
-      });
-      this.#limits.catch((error) => {
-        this.#limits = null;
-        this.#fail(error);
-      });
-    }
-    return this.#limits;
+  /** Have the server load its network before there is a picture; whether it can is told when there is one. */
+  prepare(): void {
+    void askLimits(new AbortController().signal).catch(() => undefined);
+  }
+
+  /** What the server takes, and whether it is ready. */
+  async #know(): Promise<Limits> {
+    const { ready, limits } = await askLimits(new AbortController().signal);
+    this.ready = ready;
+    return limits;
   }
 
   async #explain(blob: Blob, name: string, note: string | null): Promise<void> {

@@ -105,15 +105,16 @@ export class AtlasMap {
     for (const [, item] of former) this.#viewer.world.removeItem(item);
   }
 
-  /** Show a source, unless it is shown or under way. */
-  #bring(source: Source, below: boolean, first: boolean): Promise<void> {
-    if (this.#shown.has(source.id)) return Promise.resolve();
-    let coming = this.#coming.get(source.id);
-    if (!coming) {
-      coming = this.#fetch(source, below, first).finally(() => this.#coming.delete(source.id));
-      this.#coming.set(source.id, coming);
+  /** Show a source, unless it is shown or under way; one that left while it was under way is fetched anew. */
+  async #bring(source: Source, below: boolean, first: boolean): Promise<void> {
+    while (!this.#shown.has(source.id) && this.#wanted.some((each) => each.source.id === source.id)) {
+      let coming = this.#coming.get(source.id);
+      if (!coming) {
+        coming = this.#fetch(source, below, first).finally(() => this.#coming.delete(source.id));
+        this.#coming.set(source.id, coming);
+      }
+      await coming;
     }
-    return coming;
   }
 
   async #fetch(source: Source, below: boolean, first: boolean): Promise<void> {
