@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from atlas.explain.trace import Trace
 
 # Long answers under way at a time.
-MOST_STREAMS = 16
+MOST_STREAMS = 64
 # Pictures, forward passes and channels' icons that are kept.
 _PICTURES, _TRACES, _CHANNELS = 8, 4, 2048
 # WebP's quality (0–100) of icons.
