@@ -259,8 +259,14 @@ def test_patches_show_the_nearest_exemplar(undisturbed: RunDirectory) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_in_a_stage_and_resumed(workshop: Path, undisturbed: RunDirectory, stage: str) -> None:
-    """SIGKILL while the stage writes; the same command again ends with equal bytes in every folder."""
+    """SIGKILL while the stage writes; the same command again ends with equal bytes in every folder. What stands before
+    the stage is that of the undisturbed run."""
     directory = RunDirectory(workshop / "runs" / f"killed-{stage}")
+    if stage != STAGES[0]:
+        shutil.copytree(undisturbed.path, directory.path)
+        for later in STAGES[STAGES.index(stage) :]:
+            shutil.rmtree(directory.folder(later))
+        directory.report.unlink()
     arguments = ("tiny.yaml", "--set", f"out={directory.path}")
     log = (workshop / f"killed-{stage}.log").open("w")
     process = subprocess.Popen(command(*arguments), cwd=workshop, env=environment(), stdout=log, stderr=log)

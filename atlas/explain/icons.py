@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from atlas.networks import Network
 from atlas.visualize import Recipe, draw
@@ -18,6 +22,8 @@ from atlas.visualize.score import answers, cosines
 QUICK = 32
 # So many icons are drawn at a time, after a first few that are soon there.
 _FIRST, _CHUNK = 8, 16
+# WebP's quality (0–100).
+_QUALITY = 88
 
 Float32 = NDArray[np.float32]
 
@@ -33,6 +39,13 @@ class Drawn:
     number: int
     pixels: NDArray[np.uint8]
     cosine: float
+
+    def shown(self) -> dict[str, Any]:
+        """``picture``, an address that holds the icon itself, as WebP; ``cosine``."""
+        file = BytesIO()
+        Image.fromarray(self.pixels).save(file, "WEBP", quality=_QUALITY)
+        address = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+        return {"picture": address, "cosine": round(self.cosine, 4)}
 
 
 def draw_each(

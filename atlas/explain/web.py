@@ -8,20 +8,15 @@ goes away, the work ends within a few steps. Networks are loaded when the page f
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import json
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import QueryParams
@@ -34,7 +29,6 @@ from atlas.explain.limits import MOST_BYTES, MOST_PIXELS, Rate, Recent, Refused,
 
 if TYPE_CHECKING:
     from atlas.explain.explainer import Explainer, Picture
-    from atlas.explain.icons import Drawn
     from atlas.explain.samples import Sample
     from atlas.explain.trace import Trace
 
@@ -42,8 +36,6 @@ if TYPE_CHECKING:
 MOST_STREAMS = 64
 # Pictures, forward passes and channels' icons that are kept.
 _PICTURES, _TRACES, _CHANNELS = 8, 4, 2048
-# WebP's quality (0–100) of icons.
-_QUALITY = 88
 
 Kept = TypeVar("Kept")
 Line = dict[str, Any]
@@ -139,6 +131,8 @@ class Desk:
         classes = self._classes(request.query_params, self._loaded.layer(layer).network)
 
         def lines(_cancelled: Callable[[], bool]) -> Iterator[Line]:
+            import numpy as np
+
             from atlas.explain.explainer import numbers
 
             rows, total = [], picture.maps(layer)[0].size
@@ -156,7 +150,7 @@ class Desk:
 
         def lines(cancelled: Callable[[], bool]) -> Iterator[Line]:
             for drawn in picture.icons(layer, cancelled=cancelled):
-                yield {"position": drawn.number, **_shown(drawn)}
+                yield {"position": drawn.number, **drawn.shown()}
 
         return self._stream(lines)
 
@@ -171,7 +165,7 @@ class Desk:
             groups, effects = picture.groups(layer, count)
             yield picture.group_facts(layer, groups, effects)
             for drawn in picture.icons(layer, groups.directions, cancelled=cancelled):
-                yield {"group": drawn.number, **_shown(drawn)}
+                yield {"group": drawn.number, **drawn.shown()}
 
         return self._stream(lines)
 
@@ -200,7 +194,7 @@ class Desk:
             yield from ({"channel": each, "picture": picture} for each, picture in known.items() if picture)
             missing = [each for each, picture in known.items() if not picture]
             for drawn in self._loaded.draw_channels(network, layer, missing, cancelled) if missing else ():
-                picture = data_address(drawn.pixels)
+                picture = drawn.shown()["picture"]
                 self._channels.keep((network, layer, drawn.number), picture)
                 yield {"channel": drawn.number, "picture": picture}
 
@@ -344,14 +338,3 @@ class Desk:
         finally:
             gone.set()
             self._streams -= 1
-
-
-def _shown(drawn: Drawn) -> Line:
-    return {"picture": data_address(drawn.pixels), "cosine": round(drawn.cosine, 4)}
-
-
-def data_address(pixels: NDArray[np.uint8]) -> str:
-    """RGB ``pixels`` uint8 (h, w, 3) as an address that holds the picture itself, as WebP."""
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, "WEBP", quality=_QUALITY)
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
