@@ -246,6 +246,7 @@ def test_groups_tell_what_the_best_classes_lose(explainer: Explainer, picture: P
     groups, effects = picture.groups("last", 3)
     facts = picture.group_facts("last", groups, effects)
     best = {each["class"] for each in picture.top_classes()}
+    assert facts == picture.group_facts("last", groups, effects, [next(iter(best))])
     for number, group in enumerate(facts["groups"]):
         assert len(group["mask"]) == groups.masks[0].size
         values = [each["value"] for each in group["supports"]]
@@ -358,6 +359,11 @@ def test_the_command_writes_pictures_figures_and_a_page(
     assert not list((out / "last").glob("group-*"))
 
 
+def last_line(capsys: pytest.CaptureFixture) -> str:
+    """What is said in the end, behind that the network is being loaded."""
+    return capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -386,7 +392,7 @@ def test_mistakes_are_sentences_and_leave_nothing(
     Path("text.png").write_text("this is no picture")
     run = str(undisturbed.path)
     assert main([*(each.replace("RUN", run) for each in arguments), "--out", "told"]) == 2
-    assert capsys.readouterr().err.startswith(sentence)
+    assert last_line(capsys).startswith(sentence)
     assert not Path("told").exists()
 
 
@@ -407,6 +413,9 @@ def test_folders_of_others_are_left_alone(
         assert main([str(undisturbed.path), str(image), "--out", str(folder)]) == 2
         assert "Give a" in capsys.readouterr().err
         assert (folder / name).read_text() == content
+    for impossible in ("/proc/told", str(image / "told"), str(tmp_path / ("long" * 90))):
+        assert main([str(undisturbed.path), str(image), "--out", impossible]) == 2
+        assert last_line(capsys).startswith(f"--out {impossible} cannot be made (")
     assert main([str(undisturbed.path), str(image), "--out", str(image)]) == 2
     assert "is a file, expected a folder" in capsys.readouterr().err
     assert image.read_bytes() == encoded(photo(4))

@@ -98,7 +98,7 @@ def test_classes_removed_positions_icons_and_groups(client: Client, explainer: E
     assert client.lines("/api/neurons?layer=stem&channel=4", None)[0] in channels  # kept
 
 
-def test_the_forward_pass(client: Client) -> None:
+def test_the_forward_pass(client: Client, explainer: Explainer) -> None:  # noqa: F811
     status, facts = client.ask("POST", "/api/forward", PICTURE)
     assert status == 200
     names = [layer["name"] for layer in facts["layers"]]
@@ -112,7 +112,10 @@ def test_the_forward_pass(client: Client) -> None:
     status, maps = client.ask("POST", f"/api/forward/maps?step={layer['step']}&channel={channel}", PICTURE)
     values = np.frombuffer(base64.b64decode(maps["maps"][str(channel)]), "<f4")
     assert len(values) == layer["shape"][1] * layer["shape"][2]
-    assert values.max() == pytest.approx(layer["strongest"][0]["largest"], rel=1e-6)
+    inside = values.reshape(layer["shape"][1:])[1:-1, 1:-1]
+    assert inside.max() == pytest.approx(layer["strongest"][0]["largest"], rel=1e-6)
+    logits = explainer.look(PICTURE).logits().astype(float)
+    assert facts["answer"]["log_sum"] == pytest.approx(np.log(np.exp(logits).sum()), rel=1e-6)
     assert values[layer["shape"][2] + 2] == pytest.approx(unit["value"], rel=1e-6)
 
 
@@ -233,6 +236,43 @@ def test_a_cancelled_picture_stops_working_at_once(client: Client, slow_steps: l
     assert answer.readline()
     assert time.monotonic() - began < 8  # the other 136 icons are not in the way
     answer.close()
+
+
+def test_pictures_that_nobody_waits_for_are_left_out(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[float] = []
+    look = Explainer.look
+
+    def slowly(*arguments: Any, **options: Any) -> Any:
+        time.sleep(0.4)
+        looked.append(time.monotonic())
+        return look(*arguments, **options)
+
+    monkeypatch.setattr(Explainer, "look", slowly)
+    abandoned = []
+    for seed in range(40, 50):
+        connection = http.client.HTTPConnection(client.host, timeout=60)
+        connection.request("POST", "/api/explain", encoded(photo(seed)))
+        abandoned.append(connection)
+    time.sleep(0.2)
+    for connection in abandoned:
+        connection.close()
+    began = time.monotonic()
+    assert client.ask("POST", "/api/explain", encoded(photo(50)))[0] == 200
+    assert time.monotonic() - began < 2.5
+    assert len(looked) <= 4
+
+
+def test_only_so_many_pictures_are_on_their_way(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploads = limits.Uploads()
+    with uploads.place("a"), uploads.place("b"):
+        monkeypatch.setattr(limits, "CLIENT_UPLOADS", 1)
+        with pytest.raises(limits.Refused, match="Too many pictures are on their way"), uploads.place("a"):
+            pass
+        monkeypatch.setattr(limits, "MOST_UPLOADS", 2)
+        with pytest.raises(limits.Refused), uploads.place("c"):
+            pass
+    with uploads.place("a"), uploads.place("c"):
+        pass
 
 
 def test_short_questions_do_not_wait_for_icons(client: Client, slow_steps: list[float]) -> None:

@@ -10,8 +10,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from atlas.errors import ConfigError
 from atlas.explain.explainer import Explainer
-from atlas.explain.folder import Wanted, prepare, write_explanation
+from atlas.explain.folder import Wanted, check, prepare, write_explanation
 from atlas.explain.groups import FEWEST, MOST
+from atlas.explain.picture import read_square
 
 
 def explain(run: str, image: Path, out: Path, **wanted: object) -> None:
@@ -23,6 +24,10 @@ def explain(run: str, image: Path, out: Path, **wanted: object) -> None:
     if not 1 <= asked.steps <= 10_000:
         raise ConfigError(f"--steps {asked.steps}: expected 1 to 10,000.")
     data = _read(image)
+    read_square(data, [16], name=str(image))  # before the network is loaded, which takes longer
+    check(out)
+    console = Console(file=sys.stderr)
+    console.print(f"Loading the network and the maps of {run} …", highlight=False)
     explainer = Explainer(run)
     picture = explainer.look(data, name=str(image))
     for layer in asked.layers:
@@ -31,7 +36,6 @@ def explain(run: str, image: Path, out: Path, **wanted: object) -> None:
         for network in explainer.networks:
             explainer.class_of(name, network)
     prepare(out)
-    console = Console(file=sys.stderr)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"), console=console
     ) as progress:

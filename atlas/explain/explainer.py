@@ -62,6 +62,8 @@ class Explainer:
         self.config = self.run.config
         self.layers: dict[str, ExplainedLayer] = {}
         for layer in self.run.layers:
+            self.run.store(layer)  # a run that is not finished is told by the first stage that is not
+            self.run.layout(layer)
             self.layers[layer] = ExplainedLayer(layer, *self.config.module_of(layer))
         self.networks: dict[str, Network] = {name: self.run.network(name) for name in self.config.networks()}
         self.recipe = replace(ATLAS, power=self.config.render.power, ridge=self.config.render.ridge)
@@ -73,10 +75,8 @@ class Explainer:
         self._recording = threading.Lock()
         self._drawn = {layer: self._drawn_cells(layer) for layer in self.layers}
         self._moments = {layer: self.run.second_moment(layer) for layer in self.layers}
-        for (
-            name,
-            network,
-        ) in self.networks.items():  # what is recorded or read at first use is so before it is waited for
+        # What is recorded or read at first use is so before anyone waits for it.
+        for name, network in self.networks.items():
             self._pass(name, np.zeros((network.size, network.size, 3), np.uint8))
             with suppress(ConfigError):  # told to whoever asks for the forward pass
                 recording(network, [each.module for each in self.layers_of(name)])
@@ -351,11 +351,11 @@ class Picture:
             "layers": layers,
         }
 
-    def group_facts(self, layer: str, groups: Groups, effects: Float32) -> dict[str, Any]:
-        """What is told of ``groups`` and their ``effects``, as plain values: which of the classes that the picture may
-        be they support and oppose. Among all classes those that stand out most do so by chance."""
+    def group_facts(self, layer: str, groups: Groups, effects: Float32, classes: Sequence[int] = ()) -> dict[str, Any]:
+        """What is told of ``groups`` and their ``effects``, as plain values: which of the ten likeliest classes, and of
+        ``classes``, they support and oppose. Among all classes those that stand out most do so by chance."""
         network = self._explainer.layer(layer).network
-        best = np.array([each["class"] for each in self.top_classes(network)])
+        best = np.array(list(dict.fromkeys([*(each["class"] for each in self.top_classes(network)), *classes])))
         placed = self._explainer.run.place(layer, groups.directions)
         where = places(self._explainer, layer, placed)
         told = []

@@ -17,7 +17,6 @@ from atlas.errors import ConfigError
 from atlas.explain.explainer import FIRST_CLASSES, Explainer, Picture
 from atlas.explain.page import page
 from atlas.explain.sheets import dotted, icon_grid, masked, overlay
-from atlas.faults import told
 from atlas.rundir import atomic, write_json
 
 FORMAT = 1
@@ -66,8 +65,27 @@ class _Folder:
 
 
 def prepare(path: Path) -> None:
-    """Make the folder, and remove what an earlier explanation has left in it. Raises ConfigError where it cannot be
-    one, or holds anything else under the same names."""
+    """Make the folder, and remove what an earlier explanation has left in it. Raises ConfigError as `check` does, and
+    where it cannot be made."""
+    try:
+        for name in check(path):
+            if (path / name).resolve().is_relative_to(path.resolve()):
+                (path / name).unlink(missing_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {path} cannot be made ({error.strerror or error}). Give another folder.") from None
+
+
+def check(path: Path) -> list[str]:
+    """What an earlier explanation has left in the folder. Raises ConfigError where ``path`` cannot be the folder of
+    one, or holds anything else."""
+    try:
+        return _earlier(path)
+    except OSError as error:
+        raise ConfigError(f"--out {path} cannot be made ({error.strerror or error}). Give another folder.") from None
+
+
+def _earlier(path: Path) -> list[str]:
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--out {path} is a file, expected a folder for what is written. Give another name.")
     earlier = path / "explain.json"
@@ -79,13 +97,10 @@ def prepare(path: Path) -> None:
             files = None
         if files is None:
             raise ConfigError(f"{earlier} was not written by atlas.explain. Give another folder with --out.")
-        for name in [*files, "explain.json"]:
-            if (path / name).resolve().is_relative_to(path.resolve()):
-                (path / name).unlink(missing_ok=True)
-    elif path.is_dir() and any(path.iterdir()):
+        return [*files, "explain.json"]
+    if path.is_dir() and any(path.iterdir()):
         raise ConfigError(f"--out {path} has other things in it. Give a new or an empty folder.")
-    with told(path):
-        path.mkdir(parents=True, exist_ok=True)
+    return []
 
 
 def write_explanation(
@@ -180,7 +195,7 @@ def _groups(
 ) -> None:
     name, known = layer["path"], explainer.networks[explainer.layer(layer["path"]).network].classes
     groups, effects = picture.groups(name, wanted.groups)
-    layer.update(picture.group_facts(name, groups, effects))
+    layer.update(picture.group_facts(name, groups, effects, [each["class"] for each in layer["classes"]]))
     for group in layer["groups"]:
         for each in [*group["supports"], *group["opposes"]]:
             each["name"] = known[each["class"]]

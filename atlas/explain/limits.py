@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from starlette.datastructures import QueryParams
@@ -16,6 +18,8 @@ MOST_BYTES, MOST_PIXELS = 20_000_000, 50_000_000
 _DRAINED = 10 * MOST_BYTES
 # Seconds in which a picture must have arrived.
 ARRIVAL = 60
+# Pictures that may be on their way at a time, in all and of one client.
+MOST_UPLOADS, CLIENT_UPLOADS = 24, 12
 # Questions of one client: so many at once, and then so many a second.
 BURST, RATE = 60, 20.0
 # Channels and classes in one question.
@@ -67,6 +71,25 @@ class Rate:
             return False
         self._left -= 1
         return True
+
+
+class Uploads:
+    """How many pictures may be on their way at a time: in all, and of one client."""
+
+    def __init__(self) -> None:
+        self._under_way: Counter[str] = Counter()
+
+    @contextmanager
+    def place(self, client: str) -> Iterator[None]:
+        """A place for one picture of ``client`` while it arrives. Raises Refused where there is none."""
+        if self._under_way.total() >= MOST_UPLOADS or self._under_way[client] >= CLIENT_UPLOADS:
+            raise Refused(503, "Too many pictures are on their way to this server; wait a second and send it again.")
+        self._under_way[client] += 1
+        try:
+            yield
+        finally:
+            self._under_way[client] -= 1
+            self._under_way += Counter()  # drops those who have none left
 
 
 async def read_body(request: Request) -> bytes:

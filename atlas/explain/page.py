@@ -6,8 +6,8 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-# Confidences up to which a place is told as unlike all data, and as unlike most of it.
-_UNLIKE, _HARDLY = 0.02, 0.1
+# Confidences below which a place is told as unlike all data, and as unlike most of it, as the viewer tells them.
+_UNLIKE, _HARDLY = 0.05, 0.2
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #f7f7f5; --ink: #1c1d1f; --soft: #5a5d62; --line: rgb(0 0 0 / 12%);
@@ -87,7 +87,7 @@ def _layer(layer: dict[str, Any]) -> str:
         groups = f"""<h3>In {len(layer["groups"])} groups</h3>
 <p>Positions that say the same, found by non-negative matrix factorisation. {parts}The groups hold
 {layer["explained"]:.0%} of what the layer says (of the squares of its activations). The figures tell what the logits
-of the ten best classes lose, or gain, when the group is taken out.</p>
+of the likeliest classes lose (+), or gain (−), when the group is taken out.</p>
 <div class="side">{told}</div>"""
     return f"""<section>
 <h2>{escape(layer["path"])}: {rows} × {cols} positions of {layer["channels"]} channels</h2>
@@ -97,7 +97,8 @@ larger, the stronger it is.</p>
 {_picture(layer["icons"], f"An icon for each position of {layer['path']}", None, "grid")}
 <h3>What each position adds</h3>
 <p><span class="support">Orange speaks for the class (+)</span>, <span class="oppose">blue against it (−)</span>: the
-first-order attribution, h · ∂logit/∂h, which is what the class would lose were the position a little weaker.</p>
+first-order attribution, h · ∂logit/∂h: the activation times the slope of the logit, an estimate of what the class
+would lose without the position.</p>
 <div class="side">{effects}</div>
 <h3>Its place on the atlas</h3>
 <p>{_places(layer)}</p>
@@ -122,8 +123,8 @@ def _effect(each: dict[str, Any]) -> str:
 
 def _places(layer: dict[str, Any]) -> str:
     confidences = [each for each in layer["confidence"] if each is not None]
-    unlike = sum(each <= _UNLIKE for each in confidences)
-    hardly = sum(_UNLIKE < each <= _HARDLY for each in confidences)
+    unlike = sum(each < _UNLIKE for each in confidences)
+    hardly = sum(_UNLIKE <= each < _HARDLY for each in confidences)
     total = len(layer["confidence"])
     told = [f"Each dot is a position, laid where the activations lie that are most like it; there are {total}."]
     if unlike:
@@ -145,7 +146,7 @@ def _group(group: dict[str, Any], number: int) -> str:
     icon = _picture(group["icon"], f"What group {number} would like to see", 114) if "icon" in group else ""
     return f"""<figure class="group">
 <div class="pair">{_picture(group["picture"], f"Where group {number} is", 114)}{icon}</div>
-<figcaption>Group {number}, {group["share"]:.0%}<br>{effects}</figcaption></figure>"""
+<figcaption>Group {number}, {group["share"]:.0%} of the groups<br>{effects}</figcaption></figure>"""
 
 
 def _picture(name: str, text: str, width: int | None, kind: str = "") -> str:

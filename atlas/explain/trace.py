@@ -18,6 +18,8 @@ from atlas.networks import Network
 # How many of a layer's channels are named, and how many classes.
 _STRONGEST = 8
 _CLASSES = 10
+# Maps with so many positions a side have an inside.
+_INNER = 5
 # At most so many maps in one answer.
 MAPS = 256
 
@@ -101,14 +103,19 @@ def describe(trace: Trace) -> dict[str, Any]:
 
 
 def _strongest(trace: Trace, step: int) -> list[dict[str, Any]]:
-    """The channels with the largest numbers anywhere on their maps."""
-    largest = trace.maps(step).flatten(1).amax(1).nan_to_num(-math.inf, math.inf, -math.inf)
+    """The channels with the largest numbers on their maps, away from the edge, where zeros that are padded on make
+    large ones of their own."""
+    maps = trace.maps(step)
+    if maps.ndim == 3 and min(maps.shape[1:]) >= _INNER:
+        maps = maps[:, 1:-1, 1:-1]
+    largest = maps.flatten(1).amax(1).nan_to_num(-math.inf, math.inf, -math.inf)
     values, channels = largest.topk(min(_STRONGEST, len(largest)))
     return [{"channel": channel, "largest": shown(value)} for channel, value in zip(channels.tolist(), values.tolist())]
 
 
 def _answer(trace: Trace) -> dict[str, Any]:
-    """The most likely classes with their logits and probabilities (the softmax), and what the other classes share."""
+    """The most likely classes with their logits and probabilities (the softmax), what the other classes
+    share, and the logarithm of the sum of all classes' exponentials."""
     step = trace.recording.logits
     logits = trace.maps(step).double().flatten()
     probabilities = logits.softmax(0)
@@ -117,7 +124,8 @@ def _answer(trace: Trace) -> dict[str, Any]:
         {"class": index, "logit": shown(float(logits[index])), "probability": shown(float(probabilities[index]))}
         for index in order[:_CLASSES].tolist()
     ]
-    return {"step": step, "classes": classes, "others": shown(float(probabilities[order[_CLASSES:]].sum()))}
+    others = shown(float(probabilities[order[_CLASSES:]].sum()))
+    return {"step": step, "classes": classes, "others": others, "log_sum": shown(float(logits.logsumexp(0)))}
 
 
 def maps(trace: Trace, step: int, channels: Iterable[int] = ()) -> dict[str, Any]:

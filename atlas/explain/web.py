@@ -23,9 +23,20 @@ from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from atlas.errors import AtlasError, ConfigError
-from atlas.explain.limits import MOST_BYTES, MOST_PIXELS, Rate, Recent, Refused, read_body, whole, whole_numbers
+from atlas.explain.limits import (
+    MOST_BYTES,
+    MOST_PIXELS,
+    Rate,
+    Recent,
+    Refused,
+    Uploads,
+    read_body,
+    whole,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
     from atlas.explain.explainer import Explainer, Picture
@@ -34,6 +45,8 @@ if TYPE_CHECKING:
 
 # Long answers under way at a time.
 MOST_STREAMS = 64
+# Seconds between two looks whether a client that waits for its turn is still there.
+_LOOK = 0.1
 # Pictures, forward passes and channels' icons that are kept.
 _PICTURES, _TRACES, _CHANNELS = 8, 4, 2048
 
@@ -89,7 +102,7 @@ class Desk:
         self._traces: Recent[tuple[str, str], Trace] = Recent(_TRACES)
         self._channels: Recent[tuple[str, str, int], str] = Recent(_CHANNELS)
         self._rates: Recent[str, Rate] = Recent(4096)
-        self._streams = 0
+        self._streams, self._uploads = 0, Uploads()
         # Short questions do not wait behind long ones. One at a time of each: torch itself uses all cores.
         self._short = ThreadPoolExecutor(1, thread_name_prefix="questions")
         self._long = ThreadPoolExecutor(1, thread_name_prefix="icons")
@@ -105,7 +118,7 @@ class Desk:
 
     async def summary(self, request: Request) -> Response:
         _, picture = await self._picture(request)
-        return JSONResponse(await self._answer(picture.summary))
+        return JSONResponse(await self._answer(request, picture.summary))
 
     async def classes(self, request: Request) -> Response:
         _, picture = await self._picture(request)
@@ -123,7 +136,7 @@ class Desk:
                 }
             }
 
-        return JSONResponse(await self._answer(work))
+        return JSONResponse(await self._answer(request, work))
 
     async def removed(self, request: Request) -> Response:
         _, picture = await self._picture(request)
@@ -158,12 +171,13 @@ class Desk:
         _, picture = await self._picture(request)
         layer = self._layer(request.query_params)
         count = whole(request.query_params, "count", 6)
+        also = self._classes(request.query_params, self._loaded.layer(layer).network, fewest=0)
         if not 2 <= count <= 10:
             raise Refused(422, f"{count} groups were asked for, expected 2 to 10.")
 
         def lines(cancelled: Callable[[], bool]) -> Iterator[Line]:
             groups, effects = picture.groups(layer, count)
-            yield picture.group_facts(layer, groups, effects)
+            yield picture.group_facts(layer, groups, effects, also)
             for drawn in picture.icons(layer, groups.directions, cancelled=cancelled):
                 yield {"group": drawn.number, **drawn.shown()}
 
@@ -204,14 +218,14 @@ class Desk:
         from atlas.explain.trace import describe
 
         trace = await self._trace(request)
-        return JSONResponse(await self._answer(lambda: describe(trace)))
+        return JSONResponse(await self._answer(request, lambda: describe(trace)))
 
     async def forward_maps(self, request: Request) -> Response:
         from atlas.explain.trace import maps
 
         trace, asked = await self._trace(request), request.query_params
         step, channels = whole(asked, "step", None), whole_numbers(asked, "channel", fewest=0)
-        return JSONResponse(await self._answer(lambda: maps(trace, step, channels)))
+        return JSONResponse(await self._answer(request, lambda: maps(trace, step, channels)))
 
     async def forward_unit(self, request: Request) -> Response:
         from atlas.explain.arithmetic import unit
@@ -219,7 +233,7 @@ class Desk:
         trace, asked = await self._trace(request), request.query_params
         step, channel = whole(asked, "step", None), whole(asked, "channel", None)
         y, x, terms = whole(asked, "y", 0), whole(asked, "x", 0), whole(asked, "terms", 12)
-        return JSONResponse(await self._answer(lambda: unit(trace, step, channel, y, x, terms=terms)))
+        return JSONResponse(await self._answer(request, lambda: unit(trace, step, channel, y, x, terms=terms)))
 
     # What they share
 
@@ -228,7 +242,7 @@ class Desk:
         origin, host = request.headers.get("origin"), request.headers.get("host", "")
         if origin is not None and origin.partition("://")[2] != host:
             raise Refused(403, f"This page asks from {origin[:100]}; only the atlas's own page may ask.")
-        client = request.client.host if request.client else ""
+        client = _client(request)
         rate = self._rates.get(client) or Rate()
         self._rates.keep(client, rate)
         if not rate.allows(time.monotonic()):
@@ -237,10 +251,11 @@ class Desk:
     async def _picture(self, request: Request) -> tuple[str, Picture]:
         """The picture in a request's body, with the key that it is kept by."""
         self._admit(request)
-        data = await read_body(request)
+        with self._uploads.place(_client(request)):
+            data = await read_body(request)
         key = hashlib.sha256(data).hexdigest()
         await self._ready()
-        return key, await self._answer(lambda: self._look(key, data))
+        return key, await self._answer(request, lambda: self._look(key, data))
 
     def _look(self, key: str, data: bytes) -> Picture:
         picture = self._pictures.get(key)
@@ -260,7 +275,7 @@ class Desk:
                 self._traces.keep((key, network), trace)
             return trace
 
-        return await self._answer(work)
+        return await self._answer(request, work)
 
     @property
     def _loaded(self) -> Explainer:
@@ -302,21 +317,31 @@ class Desk:
     def _layer(self, asked: QueryParams) -> str:
         return self._loaded.layer(asked.get("layer", "")).name
 
-    def _classes(self, asked: QueryParams, network: str) -> list[int]:
-        return [self._loaded.class_of(each, network) for each in whole_numbers(asked, "class")]
+    def _classes(self, asked: QueryParams, network: str, fewest: int = 1) -> list[int]:
+        return [self._loaded.class_of(each, network) for each in whole_numbers(asked, "class", fewest)]
 
-    async def _answer(self, work: Callable[[], Kept]) -> Kept:
-        """What ``work`` gives, done by the thread for short questions."""
-        return await asyncio.get_running_loop().run_in_executor(self._short, work)
+    async def _answer(self, request: Request, work: Callable[[], Kept]) -> Kept:
+        """What ``work`` gives, done by the thread for short questions; it is left out where the client goes away before
+        its turn."""
+        future = self._short.submit(work)
+        answer = asyncio.wrap_future(future)
+        while not answer.done():
+            await asyncio.wait({answer}, timeout=_LOOK)
+            if not answer.done() and await request.is_disconnected():
+                future.cancel()
+                raise ClientDisconnect
+        return answer.result()
 
     def _stream(self, lines: Callable[[Callable[[], bool]], Iterator[Line]]) -> Response:
         """``lines`` as JSON lines, each worked out by the thread for long answers, which takes turns between clients.
         They are given what tells them that the client has gone."""
         if self._streams >= MOST_STREAMS:
             raise Refused(503, f"{MOST_STREAMS} long answers are under way; wait until one is finished, and ask again.")
-        return StreamingResponse(
-            self._sent(lines), media_type="application/x-ndjson", headers={"cache-control": "no-store"}
-        )
+        self._streams += 1
+        return _Lines(self._sent(lines), self._ended)
+
+    def _ended(self) -> None:
+        self._streams -= 1
 
     async def _sent(self, lines: Callable[[Callable[[], bool]], Iterator[Line]]) -> AsyncIterator[str]:
         from atlas.explain.icons import Cancelled
@@ -327,7 +352,6 @@ class Desk:
         def step() -> Line | None:
             return None if gone.is_set() else next(found, None)
 
-        self._streams += 1
         try:
             while (line := await loop.run_in_executor(self._long, step)) is not None:
                 yield json.dumps(line, allow_nan=False) + "\n"
@@ -337,4 +361,21 @@ class Desk:
             yield json.dumps({"sentence": str(error)}) + "\n"
         finally:
             gone.set()
-            self._streams -= 1
+
+
+class _Lines(StreamingResponse):
+    """A stream of JSON lines; ``ended`` is called once, however it ends."""
+
+    def __init__(self, lines: AsyncIterator[str], ended: Callable[[], None]) -> None:
+        super().__init__(lines, media_type="application/x-ndjson", headers={"cache-control": "no-store"})
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._ended()
+
+
+def _client(request: Request) -> str:
+    return request.client.host if request.client else ""
