@@ -41,6 +41,7 @@ class MadeApi:
     explain_delay: float = 0.0
     icon_delay: float = 0.0
     step_delay: float = 0.0
+    limits_delay: float = 0.0
     samples: list[tuple[str, bytes]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
@@ -210,7 +211,8 @@ class _Answers:
         return asked
 
     async def limits(self, request: Request) -> Response:
-        self.note(request)
+        asked = self.note(request)
+        await self.wait(request, asked, self.api.limits_delay)
         return JSONResponse({"ready": True, "limits": LIMITS})
 
     async def samples(self, request: Request) -> Response:
@@ -228,14 +230,18 @@ class _Answers:
             summary = self.api.summary(picture)
         except OSError:
             return JSONResponse({"sentence": "This file is no picture that can be read; give a JPEG or PNG."}, 415)
+        await self.wait(request, asked, self.api.explain_delay)
+        return JSONResponse(summary)
+
+    async def wait(self, request: Request, asked: str, delay: float) -> None:
+        """So many seconds, or until nobody waits for the answer any more."""
         waited = 0.0
-        while waited < self.api.explain_delay:
+        while waited < delay:
             await asyncio.sleep(0.05)
             waited += 0.05
             if await request.is_disconnected():
                 self.api.stopped.append(asked)
                 break
-        return JSONResponse(summary)
 
     async def classes(self, request: Request) -> Response:
         self.note(request)

@@ -47,7 +47,7 @@ def served(site: Path) -> Iterator[MadeApi]:
 @pytest.fixture
 def api(served: MadeApi) -> MadeApi:
     """The server as it is at first: quick, without samples, and asked nothing yet."""
-    served.explain_delay = served.icon_delay = served.step_delay = 0.0
+    served.explain_delay = served.icon_delay = served.step_delay = served.limits_delay = 0.0
     served.samples = []
     served.asked.clear()
     served.stopped.clear()
@@ -266,6 +266,101 @@ def test_what_is_no_picture_is_told_in_a_sentence(browser: Browser, api: MadeApi
         drop(page, ("photo.png", "image/png", picture_of(BLUE)))
         expect(alert).to_contain_text("The server does not answer any more. Start it again")
         visitor.complaints = [each for each in visitor.complaints if "Failed to load" not in each]
+
+
+def test_a_picture_that_is_refused_leaves_all_that_was_told_of_the_former_one(browser: Browser, api: MadeApi) -> None:
+    api.samples = [("a blue one", picture_of(BLUE))]
+    with guest(browser, api) as visitor:
+        page = visitor.page
+        alert = panel(page).get_by_role("alert")
+        picture = picture_of(BROWN)
+        drop(page, ("one.png", "image/png", picture), ("two.png", "image/png", picture))
+        told(page, "one.png")
+        show(page, "icons")
+        expect(canvas(page)).to_have_attribute("data-own", str(SIDE * SIDE))
+        panel(page).get_by_role("button", name="Find groups").click()
+        section = panel(page).get_by_label("Groups", exact=True)
+        expect(section).to_contain_text("87 %")
+        page.mouse.click(*point_at(page, 33))
+        page.keyboard.press("Escape")
+        asked = len(api.asked)
+
+        def assert_all_there() -> None:
+            told(page, "one.png")
+            expect(panel(page)).to_contain_text("This is the first picture among them, “one.png”")
+            names = panel(page).get_by_label("What the network takes it for").locator("li .name")
+            expect(names.first).to_have_text(CLASSES[api.top(picture, 0)[0]])
+            expect(canvas(page)).to_have_attribute("data-own", str(SIDE * SIDE))
+            expect(canvas(page)).to_have_attribute("data-marked", "33")
+            expect(section).to_contain_text("87 %")
+            expect(page.get_by_test_id("dots")).to_have_attribute("data-dots", str(SIDE * SIDE - 1))
+
+        page.mouse.move(700, 20)
+        drop(page, ("broken.png", "image/png", b"no picture at all"))
+        expect(alert).to_have_text("This file is no picture that can be read; give a JPEG or PNG.")
+        assert_all_there()
+        show(page, "picture")
+        eventually(lambda: near(middle(page, 100), BROWN), "the former picture")
+        assert [each for each in api.asked[asked:] if each.startswith("POST")] == ["POST api/explain"], (
+            "kept, not asked"
+        )
+
+        # One that is left while it is under way, too.
+        api.explain_delay = 8
+        drop(page, ("slow.png", "image/png", picture_of(BLUE)))
+        expect(panel(page)).to_contain_text("The network looks at the picture …")
+        panel(page).get_by_role("button", name="Cancel").click()
+        show(page, "icons")
+        assert_all_there()
+        visitor.complaints = [each for each in visitor.complaints if "415" not in each]
+
+
+def test_a_sample_that_does_not_come_is_told_of(browser: Browser, api: MadeApi) -> None:
+    api.samples = [("a blue one", picture_of(BLUE))]
+    with guest(browser, api) as visitor:
+        page = visitor.page
+        page.get_by_role("button", name="One image").click()
+        samples = panel(page).get_by_label("Sample pictures").get_by_role("button")
+        eventually(lambda: samples.first.locator("img").evaluate("one => one.naturalWidth") == 120, "its picture")
+        page.route("**/api/samples/0", lambda route: route.fulfill(status=503, json={"sentence": "It is not there."}))
+        samples.first.click()
+        expect(panel(page).get_by_role("alert")).to_have_text("It is not there.")
+        assert "POST api/explain" not in api.asked
+        page.unroute("**/api/samples/0")
+        samples.first.click()
+        told(page, "a blue one")
+        expect(panel(page).get_by_role("alert")).to_have_count(0)
+        visitor.complaints = [each for each in visitor.complaints if "503" not in each]
+
+
+def test_of_pictures_in_quick_succession_the_last_one_counts(browser: Browser, api: MadeApi) -> None:
+    with guest(browser, api) as visitor:
+        page = visitor.page
+        give(page, picture_of(BROWN), "former.png")
+        api.asked.clear()
+        # While the server is asked for its limits.
+        api.limits_delay = 1.0
+        drop(page, ("first.png", "image/png", picture_of(BROWN)))
+        eventually(lambda: "GET api/explain" in api.asked, "the first is under way")
+        api.limits_delay = 0.0
+        drop(page, ("last.png", "image/png", picture_of(BLUE)))
+        told(page, "last.png")
+        eventually(lambda: api.stopped == ["GET api/explain"], "the first one's question is left off")
+        page.wait_for_timeout(1200)
+        expect(panel(page).locator("h2")).to_contain_text("last.png")
+        assert api.asked.count("POST api/explain") == 1
+
+        # While the network looks at it; a bad one then leaves what was told last.
+        api.explain_delay = 1.5
+        drop(page, ("first.png", "image/png", picture_of(BROWN)))
+        eventually(lambda: api.asked.count("POST api/explain") == 2, "the first is looked at")
+        drop(page, ("broken.png", "image/png", b"no picture at all"))
+        expect(panel(page).get_by_role("alert")).to_contain_text("no picture that can be read")
+        told(page, "last.png")
+        eventually(lambda: near(middle(page, 100), BLUE), "its picture")
+        page.wait_for_timeout(1600)
+        expect(panel(page).locator("h2")).to_contain_text("last.png")
+        visitor.complaints = [each for each in visitor.complaints if "415" not in each]
 
 
 def test_without_the_api_there_is_nothing_of_it(visitor: Visitor) -> None:

@@ -32,12 +32,19 @@ export type Over = 'nothing' | 'icons' | 'effect';
 /** How an effect is known: estimated to first order, or by taking each position out. */
 export type Way = 'estimated' | 'removed';
 /** What may be under way at the server. */
-export type Job = 'limits' | 'samples' | 'summary' | 'icons' | 'stand-ins' | 'classes' | 'removed' | 'groups';
+export type Job = 'limits' | 'given' | 'samples' | 'summary' | 'icons' | 'stand-ins' | 'classes' | 'removed' | 'groups';
 
 /** The groups of a layer, and their icons as far as they are there. */
 export interface Groups {
   grouping: Grouping;
   icons: readonly (ImageBitmap | null)[];
+}
+
+/** A picture that is to be told of. */
+interface Gift {
+  blob: Blob;
+  name: string;
+  note: string | null;
 }
 
 export class Subject {
@@ -72,6 +79,8 @@ export class Subject {
   #sheets = new Map<string, IconSheet>();
   /** The layer whose icons are under way. */
   #drawing = '';
+  /** Brings back the last picture that was told of, until the one that is under way is told of itself. */
+  #former: (() => void) | null = null;
 
   constructor(look: Look) {
     this.look = look;
@@ -138,8 +147,12 @@ export class Subject {
   // Opening, giving a picture, closing
 
   show(): void {
+    this.#show();
+    void this.#jobs.run('limits', async (signal) => void (await this.#know(signal)));
+  }
+
+  #show(): void {
     this.open = true;
-    this.#know().catch((error) => this.#fail(error));
     if (this.samples.length === 0) {
       void this.#jobs.run('samples', async (signal) => {
         const found = await askSamples(signal);
@@ -152,28 +165,38 @@ export class Subject {
   close(): void {
     this.open = false;
     this.stop('samples');
+    this.#former = null;
     this.cancel();
   }
 
   /** Take what was dropped, pasted or chosen; what is no picture leaves the former one as it is. */
   async take(files: readonly File[]): Promise<void> {
-    this.show();
-    this.problem = this.note = null;
+    this.#show();
+    this.problem = null;
     try {
       const { file, note } = pictureAmong(files);
-      refuseLarge(file, await this.#know());
-      if (this.open) await this.#explain(file, file.name, note);
+      await this.#take(async (signal) => {
+        refuseLarge(file, await this.#know(signal));
+        return { blob: file, name: file.name, note };
+      });
     } catch (error) {
       this.#fail(error);
     }
   }
 
   async takeSample(sample: Sample): Promise<void> {
-    this.#forget();
-    await this.#jobs.run('summary', async (signal) => {
-      const blob = await fetchSample(sample, signal);
-      if (!signal.aborted) void this.#explain(blob, sample.title, null);
+    this.problem = null;
+    await this.#take(async (signal) => ({ blob: await fetchSample(sample, signal), name: sample.title, note: null }));
+  }
+
+  /** Have a picture told of once it is there; of those that follow each other quickly the last one counts. */
+  async #take(bring: (signal: AbortSignal) => Promise<Gift>): Promise<void> {
+    let gift = null as Gift | null;
+    await this.#jobs.run('given', async (signal) => {
+      const brought = await bring(signal);
+      if (!signal.aborted) gift = brought;
     });
+    if (gift) await this.#explain(gift);
   }
 
   /** Tell why nothing can be done with what was given. */
@@ -182,10 +205,10 @@ export class Subject {
     this.problem = sentence;
   }
 
-  /** Leave the picture, and end all work for it. */
+  /** Leave the picture that is under way, and end all work for it: the former one is there again, if there was one. */
   cancel(): void {
-    this.#forget();
-    this.picture = null;
+    this.#jobs.stopAll('samples');
+    this.#return();
   }
 
   /** Have the server load its network before there is a picture; whether it can is told when there is one. */
@@ -194,44 +217,69 @@ export class Subject {
   }
 
   /** What the server takes, and whether it is ready. */
-  async #know(): Promise<Limits> {
-    const { ready, limits } = await askLimits(new AbortController().signal);
+  async #know(signal: AbortSignal): Promise<Limits> {
+    const { ready, limits } = await askLimits(signal);
     this.ready = ready;
     return limits;
   }
 
-  async #explain(blob: Blob, name: string, note: string | null): Promise<void> {
-    this.#forget();
+  async #explain({ blob, name, note }: Gift): Promise<void> {
+    if (this.summary) this.#former = this.#keep();
+    this.#jobs.stopAll('samples');
+    this.#clear();
     this.note = note;
     this.picture = { blob, name };
     await this.#jobs.run('summary', async (signal) => {
       const shown = this.#cut(blob, null, signal);
-      const summary = await explain(blob, signal);
-      await shown;
-      if (signal.aborted) return;
-      this.ready = true;
-      this.summary = summary;
-      if (!isMiddle(summary.picture)) await this.#cut(blob, summary.picture, signal);
+      try {
+        const summary = await explain(blob, signal);
+        await shown;
+        if (signal.aborted) return;
+        this.ready = true;
+        this.#former = null;
+        this.summary = summary;
+      } catch (error) {
+        if (!signal.aborted) this.#return();
+        throw error;
+      }
+      const { picture } = this.summary;
+      if (!isMiddle(picture)) await this.#cut(blob, picture, signal);
     });
-    if (!this.summary && this.picture?.blob === blob) this.picture = null;
+  }
+
+  /** What brings all back that was told of the present picture; what was under way for it does not go on. */
+  #keep(): () => void {
+    const { picture, square, summary, place, note, way } = this;
+    const [more, removed, groups, sheets] = [this.#more, this.#removed, this.#groups, this.#sheets];
+    return () => {
+      Object.assign(this, { picture, square, summary, place, note, way });
+      [this.#more, this.#removed, this.#groups, this.#sheets] = [more, removed, groups, sheets];
+    };
+  }
+
+  #return(): void {
+    this.#clear();
+    this.picture = null;
+    this.#former?.();
+    this.#former = null;
+    this.drawn += 1;
   }
 
   async #cut(blob: Blob, seen: Summary['picture'] | null, signal: AbortSignal): Promise<void> {
     try {
       const square = await squareOf(blob, seen);
-      if (!signal.aborted) this.square = square;
+      if (!signal.aborted && this.picture?.blob === blob) this.square = square; // else it was refused meanwhile
     } catch {
       // The server says whether it is a picture; a kind that only the browser does not know is told of on the page.
     }
   }
 
-  #forget(): void {
-    this.#jobs.stopAll('samples');
+  #clear(): void {
     this.square = this.summary = this.place = this.pointed = this.group = this.problem = this.note = null;
     this.#more = {};
     this.#removed = {};
     this.#groups = {};
-    this.#sheets.clear();
+    this.#sheets = new Map();
     this.#drawing = '';
     this.way = 'estimated';
   }
