@@ -111,11 +111,15 @@ def traced(picture: bytes, classes: int) -> Trace:
 
 @dataclass
 class ForwardApi:
-    """What a test sets and reads: a sentence that refuses a kind of question, a delay, what was asked."""
+    """What a test sets and reads: a sentence that refuses a kind of question, a delay, what was asked.
+
+    ``log_sum_off`` is added to the logarithm of the softmax's sum, or leaves it out where it is None.
+    """
 
     api: MadeApi
     refusals: dict[str, str] = field(default_factory=dict)
     icon_delay: float = 0.0
+    log_sum_off: float | None = 0.0
     asked: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
 
@@ -152,7 +156,15 @@ class _Answers:
             return JSONResponse({"sentence": str(error)}, 422)
 
     async def forward(self, request: Request) -> Response:
-        return await self.tell(request, describe)
+        return await self.tell(request, self.described)
+
+    def described(self, known: Trace) -> dict[str, Any]:
+        told = describe(known)
+        answer, off = told["answer"], self.state.log_sum_off
+        answer.pop("log_sum", None)
+        if off is not None:
+            answer["log_sum"] = float(known.maps(answer["step"]).double().flatten().logsumexp(0)) + off
+        return told
 
     async def maps(self, request: Request) -> Response:
         asked = request.query_params

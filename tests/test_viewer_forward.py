@@ -43,7 +43,7 @@ def server(site: Path) -> Iterator[ForwardApi]:
 @pytest.fixture
 def api(server: ForwardApi) -> ForwardApi:
     """The server as it is before a test has set anything."""
-    server.refusals, server.icon_delay = {}, 0.0
+    server.refusals, server.icon_delay, server.log_sum_off = {}, 0.0, 0.0
     server.asked.clear()
     server.stopped.clear()
     return server
@@ -91,7 +91,9 @@ def open_step(view: Locator, name: str) -> None:
 
 
 def number(text: str) -> float:
-    return float(text.strip().replace("−", "-").replace("+", "").replace(",", ""))
+    """The number that a figure stands for: −1,234.5 or 3.0 × 10⁻⁷."""
+    plain, _, power = text.strip().replace("−", "-").replace("+", "").replace(",", "").partition(" × 10")
+    return float(plain) * 10.0 ** int(power.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")) or 0)
 
 
 def parts(account: Locator, name: str) -> list[float]:
@@ -139,6 +141,8 @@ def test_the_row_tells_of_each_layer_from_the_picture_to_the_classes(browser: Br
         # The icon of a neuron stands beside its map.
         icon = column.locator(".map").first.locator("canvas").nth(1)
         expect(icon).to_have_attribute("data-there", "yes")
+        expect(column.get_by_role("status")).to_be_empty()
+        expect(view).to_contain_text("Of each layer the strongest channels are shown, by their largest number.")
         shown = icon.evaluate("(canvas) => [...canvas.getContext('2d').getImageData(3, 3, 1, 1).data]")
         assert tuple(shown[:3]) == icon_colour(strongest[0]["channel"])
         # The map is the network's own: orange above 0, blue below, the stronger the larger.
@@ -177,6 +181,7 @@ def test_icons_are_asked_for_the_columns_in_view_and_end_with_the_view(browser: 
     api.icon_delay = 3.0
     with walking(browser, api, viewport={"width": 500, "height": 800}) as (visitor, view):
         eventually(lambda: "neurons?stem" in api.asked, "the icons of what is in view")
+        expect(column_of(view, "stem").get_by_role("status")).to_have_text("drawing …")
         assert "neurons?last" not in api.asked, "the last column is out of view"
         for _ in range(6):
             layer(view, "The picture").focus()
@@ -410,7 +415,9 @@ def test_the_end_tells_scores_and_shares(browser: Browser, api: ForwardApi) -> N
         end = view.get_by_test_id("end")
         shares = parts(end, "share")
         assert sum(shares) + sum(parts(end, "others")) == pytest.approx(1, abs=0.0006)
-        assert shares == pytest.approx([each["probability"] for each in told["classes"]], abs=0.0001)
+        assert shares == pytest.approx([each["probability"] for each in told["classes"]], rel=0.001)
+        assert min(shares) < 0.1, "digits that count, of small shares too"
+        assert apart(end) < 1e-6
         for each in told["classes"][:3]:
             name = CLASSES[each["class"]].split(",")[0]
             row = end.get_by_role("row").filter(has_text=name)
@@ -421,10 +428,54 @@ def test_the_end_tells_scores_and_shares(browser: Browser, api: ForwardApi) -> N
             assert assert_whole(account) == pytest.approx(each["logit"], abs=0.001)
             assert parts(account, "value") == [pytest.approx(each["logit"], abs=0.001)]
         visitor.page.screenshot(path=RESULTS / "forward-end.png")
+        # The factors are as many digits as it takes to multiply them by hand.
+        for term in account.locator(".term").all():
+            patch, kernel = (grid(term, name).item() for name in ("Patch", "Kernel"))
+            assert patch * kernel == pytest.approx(number(term.locator("[data-part=term]").inner_text()), abs=0.00101)
+            for name in ("Patch", "Kernel"):
+                said = str(term.get_by_role("img", name=re.compile(f"^{name}:")).get_attribute("aria-label"))
+                assert len(re.sub(r"^0\.0*|\D", "", said.split(": ")[1].replace("0.0", "0."))) >= 3
+                title = term.get_by_role("img", name=re.compile(f"^{name}:")).locator("i").get_attribute("title")
+                assert number(str(title)) == pytest.approx(grid(term, name).item(), rel=0.001)
+        expect(account).to_contain_text(re.compile("The two are the same|of the size of what is added up"))
+        # Beside a weight stands the map that the average reads: the one behind the activation, and its module's icon.
+        assert "neurons?last.2" in api.asked
+        channel = int(re.findall(r"\d+", account.locator("button.name").first.inner_text())[0])
+        expect(account.locator(".columns")).to_contain_text("means of last")
+        (read,) = (each for each in describe(known)["steps"] if each["name"] == "last.2")
+        values = known.maps(read["step"])[channel].flatten()
+        map_shown = account.locator(".term").first.locator("canvas").first
+        script = "(canvas) => [...canvas.getContext('2d').getImageData(0, 0, 12, 12).data]"
+        eventually(lambda: map_shown.get_attribute("width") == "12", "its map")
+        alpha = np.array(map_shown.evaluate(script)).reshape(-1, 4)[:, 3]
+        np.testing.assert_allclose(alpha, (255 * values.abs() / values.abs().max()).numpy(), atol=1)
         # A feature leads on to the map that it is the mean of.
         account.locator("button.name").first.click()
         expect(view.get_by_role("navigation", name="The way here")).to_be_visible()
         assert parts(account_of(view), "total") == pytest.approx(parts(account_of(view), "value"), abs=0.001)
+
+
+def apart(end: Locator) -> float:
+    """How far the network's own shares are from those that the page has worked out."""
+    found = re.search(r"differ from these by (.*) at most", end.locator("[data-part=apart]").inner_text())
+    assert found
+    return number(found[1])
+
+
+def test_the_shares_are_worked_out_and_not_those_of_the_network(browser: Browser, api: ForwardApi) -> None:
+    told = describe(api.trace(PICTURE))["answer"]["classes"]
+    api.log_sum_off = 0.1
+    with walking(browser, api) as (_, view):
+        layer(view, "The classes").click()
+        end = view.get_by_test_id("end")
+        assert parts(end, "share")[0] == pytest.approx(told[0]["probability"] * np.exp(-0.1), rel=0.001)
+        assert apart(end) > 0.01, "which the page notices"
+    api.log_sum_off = None
+    with walking(browser, api) as (_, view):
+        layer(view, "The classes").click()
+        end = view.get_by_test_id("end")
+        assert parts(end, "share")[0] == pytest.approx(told[0]["probability"], rel=0.001)
+        expect(end.locator("[data-part=apart]")).to_have_count(0)
 
 
 def account_of_end(end: Locator, name: str) -> Locator:

@@ -460,6 +460,10 @@ def test_what_each_position_adds_to_a_class(browser: Browser, api: MadeApi) -> N
         expect(panel(page).get_by_role("button", name="each taken out")).to_have_attribute("aria-pressed", "true")
         assert f"POST api/explain/removed?layer={LAYER}&class={first}&class={third}" in api.asked
         assert_tinted(page, difference[::-1])
+        page.mouse.move(*point_at(page, difference.size - 1 - best))
+        words = f"without it {NAMES[third]} loses {-difference[best]:.2f} against {NAMES[first]}"
+        expect(panel(page).get_by_role("status")).to_contain_text(words)
+        page.mouse.move(700, 20)
         page.screenshot(path=RESULTS / "viewer-image-removed.png")
         panel(page).get_by_role("button", name="estimated (first order)").click()
         assert_tinted(page, difference)
@@ -613,12 +617,13 @@ def test_groups_have_a_part_of_the_picture_each(browser: Browser, api: MadeApi) 
         assert f"POST api/explain/groups?layer={LAYER}&count=4" in api.asked
         expect(section).to_contain_text("Together they make up 87 % of what the layer says here")
         expect(section).to_contain_text("with negative numbers is counted apart")
+        expect(section).to_contain_text("what the scores of the ten likeliest classes lose without it")
         icons = groups.get_by_role("button").locator("canvas[data-there]")
         eventually(lambda: icons.evaluate_all("all => all.every((one) => one.dataset.there === 'yes')"), "icons")
         expect(section.get_by_role("progressbar")).to_have_count(0)
 
         third = groups.nth(2)
-        expect(third).to_contain_text("25 % of the layer’s answer")
+        expect(third).to_contain_text("22 % of what the layer says")
         expect(third).to_contain_text("much like what was in the data")
         assert third.locator(".name").all_inner_texts() == [NAMES[each % 7] for each in (2, 3, 4, 5, 6, 0)]
         assert third.locator(".value").all_inner_texts() == ["+1.20", "+1.00", "+0.80", "−0.90", "−0.80", "−0.70"]

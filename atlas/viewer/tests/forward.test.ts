@@ -1,11 +1,14 @@
 import { describe, expect, test } from 'vitest';
 
-import { floats, type Kind, type Pass, type Step } from '../src/forward/api';
+import { closeness, factorDigits } from '../src/forward/account';
+import { floats, hasPositions, type Kind, type Pass, type Step, type Unit } from '../src/forward/api';
+import { curveOf } from '../src/forward/curves';
+import { endingOf, endingWords, isMeanOf, softmaxOf } from '../src/forward/end';
 import { layOut } from '../src/forward/flow';
 import { photograph, pixels, toneOf } from '../src/forward/paint';
 import { corner, filled, partOf, patchAt, sumOf, type Sliding } from '../src/forward/slide';
 import { Walk } from '../src/forward/walk.svelte';
-import { curveOf, decimals, figure, layerText, shapeWords, signedFigure, size, stepTitle } from '../src/forward/words';
+import { decimals, figure, full, layerText, shapeWords, signedFigure, significant, size, stepText, stepTitle } from '../src/forward/words';
 
 function step(number: number, kind: Kind, reads: number[], shape = [8, 6, 6], more: Partial<Step> = {}): Step {
   return { step: number, name: `step${number}`, kind, operation: kind, shape, reads, layer: 1, folded: null, ...more };
@@ -107,6 +110,11 @@ describe('words and figures', () => {
   test('figures', () => {
     expect([figure(-1.25, 1), signedFigure(0.5, 2), signedFigure(-0.001, 2)]).toEqual(['−1.3', '+0.50', '0.00']);
     expect([size(8955), size(4.8e8), size(3e-7), size(0), size(0.333)]).toEqual(['8,955', '4.8 × 10⁸', '3.0 × 10⁻⁷', '0', '0.333']);
+    expect([size(0.00123), size(0.0123)]).toEqual(['0.00123', '0.0123']);
+    expect([significant(0.71234567, 4), significant(-6, 4), significant(0.0012345678, 4), significant(1.2341e-6, 4), significant(0.99999, 4), significant(0, 3)]).toEqual(
+      ['0.7123', '−6.000', '0.001235', '1.234 × 10⁻⁶', '1.000', '0.00'],
+    );
+    expect([full(-0.7123456789), full(3)]).toEqual(['−0.712345679', '3']);
     expect([decimals(120), decimals(25), decimals(1.6), decimals(0.4), decimals(0.04)]).toEqual([0, 1, 2, 2, 3]);
     expect([shapeWords([40, 28, 28]), shapeWords([1280, 1, 1]), shapeWords([7])]).toEqual(['40 channels of 28 × 28', '1,280 numbers', '7 numbers']);
   });
@@ -117,9 +125,117 @@ describe('words and figures', () => {
   });
 
   test('known curves', () => {
-    expect(curveOf('ReLU6')?.(9)).toBe(6);
-    expect(curveOf('Hardswish')?.(-1)).toBeCloseTo(-1 / 3);
-    expect(curveOf('something')).toBeNull();
+    const at = (text: string, x: number) => curveOf(text)?.(x);
+    expect(at('min(max(x, 0), 6)', 9)).toBe(6);
+    expect(at('min(max(x, -0.5), 2.5)', -3)).toBe(-0.5);
+    expect(at('x · min(max(x + 3, 0), 6) / 6', -1)).toBeCloseTo(-1 / 3);
+    expect(at('x if x > 0, else 0.2 · x', -2)).toBeCloseTo(-0.4);
+    expect(at('x if x > 0, else 1e-05 · x', -2)).toBeCloseTo(-2e-5, 9);
+    // The two GELUs differ by 0.0005 at most, and here by more than their own error.
+    expect(at('x / 2 · (1 + erf(x / √2))', -2)).toBeCloseTo(-0.0455003, 6);
+    expect(at('x / 2 · (1 + tanh(√(2 / π) · (x + 0.044715 · x³)))', -2)).toBeCloseTo(-0.0454023, 6);
+    expect([curveOf('something'), curveOf(null)]).toEqual([null, null]);
+  });
+});
+
+describe('texts of steps', () => {
+  const text = (step: Step, others: Step[] = []) => stepText(step, { ...pass, steps: [...steps, ...others] });
+
+  test('what came in is added only where it came in', () => {
+    expect(text(steps[6] as Step)).toContain('residual connection');
+    const paths = [convolution(8, [2], [8, 6, 6], 1), convolution(9, [2], [8, 6, 6], 3)];
+    const sum = step(10, 'add', [8, 9]);
+    expect(text(sum, [...paths, sum])).toContain('Two paths are added');
+    expect(layerText([...paths, sum], { ...pass, steps: [...steps, ...paths, sum] })).toContain('Two paths look at');
+  });
+
+  test('a gate is between 0 and 1', () => {
+    const gate = step(8, 'activation', [3], [8, 1, 1], { operation: 'sigmoid' });
+    const [gated, plain] = [step(9, 'multiply', [2, 8]), step(10, 'multiply', [2, 6])];
+    expect(text(gated, [gate, gated, plain])).toContain('(gate)');
+    expect(text(plain, [gate, gated, plain])).not.toContain('gate');
+  });
+
+  test('a map gets smaller only where it does, and classes are at the end', () => {
+    expect(text(step(8, 'max_pool', [2], [8, 3, 3]))).toContain('gets smaller');
+    expect(text(step(8, 'max_pool', [2], [8, 6, 6]))).not.toContain('smaller');
+    expect(text(steps[7] as Step)).toContain('Each class has a weight');
+    const hidden = { ...pass, answer: { ...pass.answer, step: 8 }, steps: [...steps, step(8, 'linear', [7], [5])] };
+    expect(stepText(steps[7] as Step, hidden)).not.toContain('class');
+  });
+
+  test('positions are there to choose where there is more than one', () => {
+    expect([[8, 6, 6], [8, 1, 1], [8]].map((shape) => hasPositions({ shape }))).toEqual([true, false, false]);
+  });
+});
+
+describe('factors and differences', () => {
+  test('factors have the digits that their product needs', () => {
+    expect([factorDigits(4.283, 3), factorDigits(0.02, 3), factorDigits(428.3, 3), factorDigits(0, 3), factorDigits(1e9, 3)]).toEqual([5, 4, 7, 4, 9]);
+    const [one, other] = [6.00012345, 0.71381234];
+    const digits = factorDigits(one * other, 3);
+    expect(Number(significant(one, digits)) * Number(significant(other, digits))).toBeCloseTo(one * other, 3);
+  });
+
+  test('a difference is told beside what was added up', () => {
+    const term = (sum: number) => ({ step: 0, channel: 0, title: '', y: 0, x: 0, sum, patch: null, kernel: null });
+    const unit: Unit = { step: 1, channel: 0, y: 0, x: 0, kind: 'linear', value: 1e-6, total: 0, terms: [term(4), term(-3)], rest: { count: 2, sum: -2 }, bias: 1, formula: null, inner: null };
+    expect(closeness(unit)).toEqual({ difference: 1e-6, share: 1e-7 });
+    expect(closeness({ ...unit, kind: 'activation', terms: [term(0)], inner: unit }).share).toBe(1e-7);
+    expect(closeness({ ...unit, terms: [], rest: null, bias: null }).share).toBeNull();
+  });
+});
+
+describe('the end', () => {
+  const end = (more: Step[], answer = more.at(-1)?.step ?? 0): Pass => ({ ...pass, steps: [...steps.slice(0, 6), ...more], answer: { ...pass.answer, step: answer } });
+  const activation = step(6, 'activation', [5], [8, 6, 6], { operation: 'ReLU6' });
+  const pool = step(7, 'average_pool', [6], [8, 1, 1]);
+  const flat = step(8, 'move', [7], [8]);
+  const linear = step(9, 'linear', [8], [5]);
+
+  test('what the average reads is found behind the activation', () => {
+    const known = end([activation, pool, flat, linear]);
+    expect(endingOf(known)).toMatchObject({ linear: { step: 9 }, behind: [], pooled: { step: 6 } });
+    expect(endingWords(known)).toBe('pooled features × class weights');
+  });
+
+  test('there is no such map where the numbers are no means of maps', () => {
+    const bend = step(9, 'activation', [8], [8], { operation: 'hard swish' });
+    const wide = step(7, 'average_pool', [6], [8, 3, 3]);
+    expect(endingOf(end([activation, pool, flat, bend, step(10, 'linear', [9], [5])])).pooled).toBeNull();
+    expect(endingOf(end([activation, wide, step(8, 'move', [7], [72]), linear])).pooled).toBeNull();
+    expect(endingOf(end([activation, step(7, 'max_pool', [6], [8, 1, 1]), flat, linear])).pooled).toBeNull();
+    expect(endingWords(end([activation, wide, step(8, 'move', [7], [72]), linear]))).toBe('features × class weights');
+  });
+
+  test('a scaling behind the linear step is told', () => {
+    const known = end([activation, pool, flat, linear, step(10, 'multiply', [9], [5])]);
+    expect(endingOf(known)).toMatchObject({ linear: { step: 9 }, behind: [{ step: 10 }], pooled: { step: 6 } });
+    expect(endingWords(known)).toBe('pooled features × class weights, then multiply');
+  });
+
+  test('other last steps are told as what they are', () => {
+    const maps = step(8, 'average_pool', [7], [5]);
+    const known = end([activation, convolution(7, [6], [5, 6, 6], 1), maps]);
+    expect(endingOf(known)).toEqual({ linear: null, behind: [], pooled: null });
+    expect(endingWords(known)).toBe('the last step: average');
+    expect(endingWords(end([activation, pool, flat, linear, step(10, 'linear', [8], [5]), step(11, 'add', [9, 10], [5])]))).toBe('the last step: add');
+  });
+
+  test('a mean is one but for rounding', () => {
+    expect([isMeanOf(2, Float32Array.from([1, 3])), isMeanOf(2.01, Float32Array.from([1, 3])), isMeanOf(0, new Float32Array(0))]).toEqual([true, false, false]);
+  });
+
+  test('shares come of the scores alone, however large', () => {
+    const logits = [1000, 999, 990];
+    const all = 1000 + Math.log(1 + Math.exp(-1) + Math.exp(-10) + 0.5);
+    const told = logits.map((logit, index) => ({ class: index, logit, probability: [0.5, 0.25, 0.1][index] as number }));
+    const found = softmaxOf({ step: 9, classes: told, others: 0.26, log_sum: all });
+    expect(found?.shares[0]).toBeCloseTo(1 / 1.8679249, 6);
+    expect(found?.others).toBeCloseTo(0.5 / 1.8679249, 6);
+    expect([found?.powers[0], found?.whole]).toEqual([1, expect.closeTo(1.8679249, 6)]);
+    expect(found?.apart).toBeCloseTo(0.1, 1); // the told probabilities are not these
+    expect(softmaxOf({ step: 9, classes: told, others: 0.26 })).toBeNull();
   });
 });
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 
-import { className, count, match, share, signed, warning } from '../src/lib/words';
+import { className, count, effectWords, match, share, signed, warning } from '../src/lib/words';
 
 describe('words', () => {
   it('shows the first synonym of a class', () => {
@@ -33,5 +33,16 @@ describe('words', () => {
     expect([0.95, 0.8, 0.6, 0.2].map(match)).toEqual(['very well', 'well', 'roughly', 'poorly']);
     expect(warning('low')).toContain('care');
     expect(warning(null)).toBeNull();
+  });
+});
+
+describe('effectWords', () => {
+  it('says the right way round what is without a position', () => {
+    expect(effectWords(0.082, ['tiger cat'], true)).toBe('without it tiger cat loses 0.082');
+    expect(effectWords(-0.082, ['tiger cat'], true)).toBe('without it tiger cat gains 0.082');
+    expect(effectWords(-0.5, ['cat', 'dog'], true)).toBe('without it dog loses 0.50 against cat');
+    expect(effectWords(-0.082, ['tiger cat'], false)).toBe('−0.082 for tiger cat');
+    expect(effectWords(-0.5, ['cat', 'dog'], false)).toBe('0.50 more for dog');
+    expect(effectWords(0, ['cat', 'dog'], false)).toBe('0 for cat');
   });
 });

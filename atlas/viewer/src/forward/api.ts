@@ -50,7 +50,8 @@ export interface Pass {
   std: readonly number[];
   steps: readonly Step[];
   layers: readonly LayerRow[];
-  answer: { step: number; classes: readonly TopClass[]; others: number };
+  /** `others` is what all other classes share; `log_sum` the logarithm of the sum of e to the power of every score. */
+  answer: { step: number; classes: readonly TopClass[]; others: number; log_sum?: number | null };
 }
 
 /** Null is what JSON has no word for, as the edge of a max pool, which is below all numbers. */
@@ -84,7 +85,7 @@ export interface Unit {
   terms: readonly Term[];
   rest: { count: number; sum: number } | null;
   bias: number | null;
-  formula: { name: string; text?: string; input?: number | null } | null;
+  formula: { name: string; text?: string | null; input?: number | null } | null;
   inner: Unit | null;
 }
 
@@ -95,7 +96,8 @@ export interface TermPicture {
   rows: number;
   cols: number;
   step: number;
-  icon: ImageBitmap | null;
+  /** Undefined where there is none to come. */
+  icon?: ImageBitmap | null;
 }
 
 /** One number of a step's output; y and x are 0 where the output is no map. */
@@ -164,8 +166,15 @@ export class Answers {
   }
 }
 
+/** Whether a step has maps, be it of one position. */
 export function isMap(step: { shape: readonly number[] }): boolean {
   return step.shape.length === 3;
+}
+
+/** Whether a step has positions to choose from. */
+export function hasPositions(step: { shape: readonly number[] }): boolean {
+  const [, rows = 1, cols = 1] = step.shape;
+  return isMap(step) && rows * cols > 1;
 }
 
 /** float32, little-endian, as base64. */

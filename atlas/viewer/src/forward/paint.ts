@@ -1,12 +1,10 @@
 /** Maps as small pictures. 0 is the ground; orange is above it, blue below; where nothing is below 0, ink. */
 
+import { OPPOSE, SUPPORT } from '../lib/heat';
 import type { Step } from './api';
 
 /** `light` is for the picture's own channels: dark to light, as a photograph. */
 export type Tone = 'ink' | 'signed' | 'light';
-
-const SUPPORT = [0xd9, 0x5f, 0x02] as const;
-const OPPOSE = [0x1b, 0x6c, 0xa8] as const;
 
 /** How all maps of a step are drawn: by what it does, so that the channels of a step look alike. */
 export function toneOf(step: Step, steps: readonly Step[]): Tone {

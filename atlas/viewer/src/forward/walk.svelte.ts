@@ -1,6 +1,6 @@
 /** Where the reader is in the forward pass. */
 
-import { isMap, type LayerRow, type Pass, type Spot, type Step } from './api';
+import { hasPositions, type LayerRow, type Pass, type Spot, type Step } from './api';
 import { toneOf, type Tone } from './paint';
 
 export class Walk {
@@ -107,8 +107,7 @@ export class Walk {
   #go(step: number, channel: number): void {
     this.step = step;
     this.channel = channel;
-    const [, rows = 1, cols = 1] = this.now.shape;
-    [this.y, this.x] = isMap(this.now) && rows * cols > 1 ? [null, null] : [0, 0];
+    [this.y, this.x] = hasPositions(this.now) ? [null, null] : [0, 0];
     if (!this.slides) this.how = 'number';
   }
 

@@ -27,7 +27,19 @@ export function size(value: number): string {
   if (value === 0) return '0';
   const power = Math.floor(Math.log10(Math.abs(value)));
   if (power >= 6 || power <= -4) return `${figure(value / 10 ** power, 1)} × 10${raised(power)}`;
-  return figure(value, Math.max(0, 3 - Math.max(power, 0))).replace(/\B(?=(\d{3})+(?!\d))(?<!\.\d*)/g, ',');
+  return figure(value, power < 0 ? 2 - power : Math.max(0, 3 - power)).replace(/\B(?=(\d{3})+(?!\d))(?<!\.\d*)/g, ',');
+}
+
+/** A number as it was told, for those who check it. */
+export function full(value: number): string {
+  return String(Number(value.toPrecision(9))).replaceAll('-', MINUS);
+}
+
+/** A number with so many digits that count. */
+export function significant(value: number, digits: number): string {
+  const power = value === 0 ? 0 : Math.floor(Math.log10(Math.abs(Number(value.toPrecision(digits)))));
+  if (power <= -5) return `${figure(value / 10 ** power, digits - 1)} × 10${raised(power)}`;
+  return figure(value, Math.max(0, digits - 1 - power));
 }
 
 function raised(power: number): string {
@@ -96,17 +108,26 @@ export function stepText(step: Step, pass: Pass): string {
         return `At each position by itself, the ${before} channels are mixed into ${after}, each with a weight of its own (1 × 1 convolution).`;
       return 'A small grid of weights (the kernel) slides over the maps; at each place it multiplies the numbers under it and adds up the products (convolution). A large sum says: the pattern of the kernel is here.';
     case 'linear':
-      return 'Each class has a weight for each number: multiplied and added up, they are its score (linear layer, logit).';
+      return step.step === lastLinear(pass)
+        ? 'Each class has a weight for each number: multiplied and added up, they are its score (linear layer, logit).'
+        : `Each of the ${after.toLocaleString('en')} numbers that come out has a weight for each that comes in: multiplied and added up (linear layer).`;
     case 'add':
-      return 'What came into the block is added to what the block made of it (residual connection). So the block only has to learn what to change.';
+      return isResidual(step, pass)
+        ? 'What came into the block is added to what the block made of it (residual connection). So the block only has to learn what to change.'
+        : step.reads.length > 1
+          ? 'Two paths are added, number by number.'
+          : 'A fixed number is added to each.';
     case 'multiply':
-      return 'Two results are multiplied with each other: one says how much of the other is let through (gate).';
+      if (isGate(step, pass)) return 'Two results are multiplied with each other: one, between 0 and 1, says how much of the other is let through (gate).';
+      return step.reads.length > 1 ? 'Two results are multiplied with each other, number by number.' : 'Each number is multiplied by a fixed one.';
     case 'concatenate':
       return 'The channels of several paths are put side by side (concatenation). No number changes.';
     case 'activation':
       return activationText(step.operation);
     case 'max_pool':
-      return 'Of each small window only the largest number is kept, and the map gets smaller (max pooling). What was found stays; where exactly is forgotten.';
+      return isSmaller(step, pass)
+        ? 'Of each small window only the largest number is kept, and the map gets smaller (max pooling). What was found stays; where exactly is forgotten.'
+        : 'Of each small window only the largest number is kept; the map stays as large as it was (max pooling).';
     case 'average_pool':
       return 'The numbers of each window become one, their mean (average pooling). Over a whole map it says how much of a pattern there is, wherever it is.';
     case 'batch_norm':
@@ -116,6 +137,45 @@ export function stepText(step: Step, pass: Pass): string {
     case 'other':
       return `This operation (${step.operation}) is not taken apart here: the network’s own result is shown.`;
   }
+}
+
+/** The step whose sums are the scores; in front of it nothing is of classes yet. */
+function lastLinear(pass: Pass): number | undefined {
+  return pass.steps.filter((each) => each.kind === 'linear' && each.step <= pass.answer.step).at(-1)?.step;
+}
+
+/** Whether a step comes of another, at any distance. */
+function comesOf(step: number, other: number, pass: Pass): boolean {
+  const seen = new Set<number>();
+  const open = [step];
+  for (let next = open.pop(); next !== undefined; next = open.pop()) {
+    if (next === other) return true;
+    if (next < other || seen.has(next)) continue; // steps read only what ran before them
+    seen.add(next);
+    open.push(...(pass.steps[next]?.reads ?? []));
+  }
+  return false;
+}
+
+/** Whether what came into a block is added to what was made of it: one summand is what the other was made of. */
+function isResidual(step: Step, pass: Pass): boolean {
+  const [one, other] = step.reads;
+  return step.kind === 'add' && one !== undefined && other !== undefined && one !== other && comesOf(Math.max(one, other), Math.min(one, other), pass);
+}
+
+/** Whether one of two factors is a share: what a sigmoid, a hard sigmoid or a softmax gives. */
+function isGate(step: Step, pass: Pass): boolean {
+  const isShare = (read: number): boolean => {
+    const each = pass.steps[read];
+    if (each?.kind === 'move') return each.reads.length === 1 && isShare(each.reads[0] as number);
+    return each !== undefined && /^(hard ?sigmoid|sigmoid|softmax)/i.test(each.operation);
+  };
+  return step.reads.length > 1 && step.reads.some(isShare);
+}
+
+function isSmaller(step: Step, pass: Pass): boolean {
+  const [, rows = 1, cols = 1] = pass.steps[step.reads[0] ?? -1]?.shape ?? [];
+  return (step.shape[1] ?? 1) * (step.shape[2] ?? 1) < rows * cols;
 }
 
 function activationText(name: string): string {
@@ -135,39 +195,12 @@ export function layerText(steps: readonly Step[], pass: Pass): string {
     const way = isDepthwise(convolutions[0] as Step)
       ? 'Each channel is filtered by a kernel of its own, and then they are mixed (depthwise separable convolution).'
       : 'The channels are made more, each is filtered by a kernel of its own, and they are mixed into few again (inverted bottleneck).';
-    return has('add') ? `${way} What came in is added again.` : way;
+    return steps.some((each) => isResidual(each, pass)) ? `${way} What came in is added again.` : way;
   }
-  if (has('add')) return 'The maps go through some convolutions, and what came in is added to the result (residual block). So only the change has to be learnt.';
+  if (steps.some((each) => isResidual(each, pass))) return 'The maps go through some convolutions, and what came in is added to the result (residual block). So only the change has to be learnt.';
+  if (steps.some((each) => each.kind === 'add' && each.reads.length > 1)) return 'Two paths look at the same maps, each in its own way, and their results are added.';
   const main = steps.find((each) => each.kind === 'convolution' || each.kind === 'linear') ?? last;
   return stepText(main, pass);
 }
 
 export const END_TEXT = 'Each map becomes one number, its mean; weighted and added up for each class, these are the scores (logits). Made positive and divided by their sum, they are the shares of the answer (softmax).';
-
-/** The curve of a non-linearity, where it is a known one. */
-export function curveOf(name: string): ((x: number) => number) | null {
-  const key = name.toLowerCase().replace(/[^a-z0-9]/g, '');
-  const sigmoid = (x: number) => 1 / (1 + Math.exp(-x));
-  const curves: Record<string, (x: number) => number> = {
-    relu: (x) => Math.max(x, 0),
-    relu6: (x) => Math.min(Math.max(x, 0), 6),
-    silu: (x) => x * sigmoid(x),
-    swish: (x) => x * sigmoid(x),
-    sigmoid,
-    tanh: Math.tanh,
-    hardtanh: (x) => Math.min(Math.max(x, -1), 1),
-    hardswish: (x) => (x * Math.min(Math.max(x + 3, 0), 6)) / 6,
-    hardsigmoid: (x) => Math.min(Math.max(x + 3, 0), 6) / 6,
-    gelu: (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
-    elu: (x) => (x > 0 ? x : Math.exp(x) - 1),
-    leakyrelu: (x) => (x > 0 ? x : 0.01 * x),
-    softplus: (x) => Math.log1p(Math.exp(x)),
-    mish: (x) => x * Math.tanh(Math.log1p(Math.exp(x))),
-  };
-  return curves[key] ?? null;
-}
-
-/** Whether a shape has positions to choose from. */
-export function isMapShape(shape: readonly number[]): boolean {
-  return shape.length === 3 && (shape[1] as number) * (shape[2] as number) > 1;
-}

@@ -87,3 +87,14 @@ export function percent(probability: number): string {
   if (value >= 9.95) return `${Math.round(value)} %`;
   return value < 0.05 ? '< 0.1 %' : `${value.toFixed(1)} %`;
 }
+
+/** What a position does for a class, or for the first of two classes against the second, in logits. */
+export function effectWords(value: number, [first = '', second]: readonly string[], removed: boolean): string {
+  const figure = signed([value])[0] as string;
+  if (figure === '0') return removed ? `without it ${first} loses 0` : `0 for ${first}`;
+  const size = figure.slice(1);
+  // Of two classes the one is told for which it does more.
+  const [one, other] = value < 0 && second !== undefined ? [second, first] : [first, second];
+  if (removed) return other === undefined ? `without it ${first} ${value < 0 ? 'gains' : 'loses'} ${size}` : `without it ${one} loses ${size} against ${other}`;
+  return other === undefined ? `${figure} for ${first}` : `${size} more for ${one}`;
+}
