@@ -141,7 +141,7 @@ def test_the_row_tells_of_each_layer_from_the_picture_to_the_classes(browser: Br
         # The icon of a neuron stands beside its map.
         icon = column.locator(".map").first.locator("canvas").nth(1)
         expect(icon).to_have_attribute("data-there", "yes")
-        expect(column.get_by_role("status")).to_be_empty()
+        expect(column.get_by_test_id("drawing")).to_be_empty()
         expect(view).to_contain_text("Of each layer the strongest channels are shown, by their largest number.")
         shown = icon.evaluate("(canvas) => [...canvas.getContext('2d').getImageData(3, 3, 1, 1).data]")
         assert tuple(shown[:3]) == icon_colour(strongest[0]["channel"])
@@ -181,7 +181,7 @@ def test_icons_are_asked_for_the_columns_in_view_and_end_with_the_view(browser: 
     api.icon_delay = 3.0
     with walking(browser, api, viewport={"width": 500, "height": 800}) as (visitor, view):
         eventually(lambda: "neurons?stem" in api.asked, "the icons of what is in view")
-        expect(column_of(view, "stem").get_by_role("status")).to_have_text("drawing …")
+        expect(column_of(view, "stem").get_by_test_id("drawing")).to_have_text("drawing …")
         assert "neurons?last" not in api.asked, "the last column is out of view"
         for _ in range(6):
             layer(view, "The picture").focus()
