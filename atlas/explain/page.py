@@ -82,7 +82,7 @@ def _layer(layer: dict[str, Any]) -> str:
     effects = "\n".join(_effect(each) for each in layer["classes"])
     groups = ""
     if "groups" in layer:
-        told = "\n".join(_group(group, number) for number, group in enumerate(layer["groups"], 1))
+        told = "\n".join(_group(group, number, layer["explained"]) for number, group in enumerate(layer["groups"], 1))
         parts = "Positive and negative activations are taken apart for it. " if layer["signed"] else ""
         groups = f"""<h3>In {len(layer["groups"])} groups</h3>
 <p>Positions that say the same, found by non-negative matrix factorisation. {parts}The groups hold
@@ -136,7 +136,7 @@ def _places(layer: dict[str, Any]) -> str:
     return " ".join(told)
 
 
-def _group(group: dict[str, Any], number: int) -> str:
+def _group(group: dict[str, Any], number: int, explained: float) -> str:
     lines = [(each, "support", "+") for each in group["supports"][:3]]
     lines += [(each, "oppose", "−") for each in group["opposes"][:3]]
     effects = "<br>".join(
@@ -146,7 +146,7 @@ def _group(group: dict[str, Any], number: int) -> str:
     icon = _picture(group["icon"], f"What group {number} would like to see", 114) if "icon" in group else ""
     return f"""<figure class="group">
 <div class="pair">{_picture(group["picture"], f"Where group {number} is", 114)}{icon}</div>
-<figcaption>Group {number}, {group["share"]:.0%} of the groups<br>{effects}</figcaption></figure>"""
+<figcaption>Group {number}, {group["share"] * explained:.0%} of what the layer says<br>{effects}</figcaption></figure>"""
 
 
 def _picture(name: str, text: str, width: int | None, kind: str = "") -> str:
