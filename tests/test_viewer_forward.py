@@ -142,7 +142,7 @@ def test_the_row_tells_of_each_layer_from_the_picture_to_the_classes(browser: Br
         icon = column.locator(".map").first.locator("canvas").nth(1)
         expect(icon).to_have_attribute("data-there", "yes")
         expect(column.get_by_test_id("drawing")).to_be_empty()
-        expect(view).to_contain_text("Of each layer the strongest channels are shown, by their largest number away from the edge.")
+        expect(view).to_contain_text("the strongest channels are shown, by their largest number away from the edge.")
         shown = icon.evaluate("(canvas) => [...canvas.getContext('2d').getImageData(3, 3, 1, 1).data]")
         assert tuple(shown[:3]) == icon_colour(strongest[0]["channel"])
         # The map is the network's own: orange above 0, blue below, the stronger the larger.
