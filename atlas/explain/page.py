@@ -144,9 +144,10 @@ def _group(group: dict[str, Any], number: int, explained: float) -> str:
         for each, side, sign in lines
     )
     icon = _picture(group["icon"], f"What group {number} would like to see", 114) if "icon" in group else ""
+    share = f"{group['share'] * explained:.0%} of what the layer says"
     return f"""<figure class="group">
 <div class="pair">{_picture(group["picture"], f"Where group {number} is", 114)}{icon}</div>
-<figcaption>Group {number}, {group["share"] * explained:.0%} of what the layer says<br>{effects}</figcaption></figure>"""
+<figcaption>Group {number}, {share}<br>{effects}</figcaption></figure>"""
 
 
 def _picture(name: str, text: str, width: int | None, kind: str = "") -> str:
