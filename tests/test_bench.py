@@ -245,6 +245,25 @@ def test_wrong_arguments_are_refused(
     assert arguments[0] in capsys.readouterr().err
 
 
+def test_one_picture_is_asked_of_the_server(
+    bench: ModuleType, run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import bench_explain
+
+    from atlas.explain import limits
+
+    monkeypatch.setattr(limits, "RATE", limits.RATE)  # the bench sets another
+    monkeypatch.setattr(bench_explain, "PHOTOS", ("coffee",))
+    monkeypatch.setattr(bench_explain, "ICONS", 4)
+    assert bench.main(["explain", "--run", str(run.path), "--json", str(tmp_path / "rows.json")]) == 0
+    (row,) = json.loads((tmp_path / "rows.json").read_text())
+    assert (row["bench"], row["system"], row["pictures"]) == ("explain", "ours", 1)
+    assert row["drop_ms_most"] == pytest.approx(row["drop_ms"], abs=0.1)
+    for name in ("ready_seconds", "drop_ms", "class_ms", "removed_seconds", "icons_per_second", "unit_ms", "groups_ms"):
+        assert row[name] > 0
+    assert row["stop_ms"] < 5000
+
+
 def test_collect_beside_its_bound_and_a_plain_loop(tmp_path: Path) -> None:
     """A real run, its parts and the loop, each in processes of its own, over 24 pictures."""
     table = tmp_path / "rows.json"
