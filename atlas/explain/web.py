@@ -169,11 +169,13 @@ class Desk:
 
     async def groups(self, request: Request) -> Response:
         _, picture = await self._picture(request)
+        from atlas.explain.groups import FEWEST, MOST  # by now it is loaded, with scikit-learn
+
         layer = self._layer(request.query_params)
         count = whole(request.query_params, "count", 6)
         also = self._classes(request.query_params, self._loaded.layer(layer).network, fewest=0)
-        if not 2 <= count <= 10:
-            raise Refused(422, f"{count} groups were asked for, expected 2 to 10.")
+        if not FEWEST <= count <= MOST:
+            raise Refused(422, f"{count} groups were asked for, expected {FEWEST} to {MOST}.")
 
         def lines(cancelled: Callable[[], bool]) -> Iterator[Line]:
             groups, effects = picture.groups(layer, count)
