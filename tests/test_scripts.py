@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -82,3 +83,46 @@ def test_picture_lays_the_icons_on_the_grid(tmp_path: Path) -> None:
     assert pixels[5, 5].tolist() == [250, 20, 20]
     assert pixels[15, 15].tolist() == [20, 250, 20]
     assert pixels[15, 5].tolist() == [247, 247, 245]
+
+
+def test_stamp_shards_hold_equally_many_squares_of_each_stamp(tmp_path: Path) -> None:
+    from atlas.config import ImagesConfig
+    from atlas.sources import list_images
+
+    stamps = tmp_path / "stamps"
+    for name, colour in {"animals/fish": (250, 20, 20, 255), "food/pear": (20, 250, 20, 255)}.items():
+        (stamps / name).parent.mkdir(parents=True)
+        Image.new("RGBA", (90, 70), colour).save(stamps / f"{name}.png")
+    made = []
+    for out in (tmp_path / "one", tmp_path / "two"):
+        done = script(sys.executable, "scripts/stamp_shards.py", str(stamps), str(out), "--pictures", "10")
+        assert done.returncode == 0, done.stderr
+        made.append((out / "stamps-00000.tar").read_bytes())
+    assert made[0] == made[1], "equal arguments give equal bytes"
+    listing = list_images(ImagesConfig(source=f"{tmp_path}/one/*.tar"), seed=0)
+    assert sorted(key.rpartition("/")[2] for key in listing.keys) == sorted(
+        f"{name}-{number:04d}.jpg" for name in ("fish", "pear") for number in range(5)
+    )
+    names = [listing.label_names[label] for label in listing.labels]
+    assert sorted(names) == ["animals"] * 5 + ["food"] * 5
+    for index, name in enumerate(names):
+        with Image.open(BytesIO(listing.read(index))) as picture:
+            assert picture.size == (256, 256)
+            middle = np.asarray(picture.convert("RGB"))[128, 128]
+        assert np.abs(middle - np.array((250, 20, 20) if name == "animals" else (20, 250, 20))).max() < 6
+
+
+@pytest.mark.parametrize(
+    ("stamps", "pictures", "told"),
+    [
+        ("nowhere", "5", "There is no folder"),
+        (".", "5", "holds no PNG"),
+        (".", "0", "--pictures is 0, expected at least 1."),
+    ],
+)
+def test_stamp_shards_answer_mistakes(tmp_path: Path, stamps: str, pictures: str, told: str) -> None:
+    out = tmp_path / "out"
+    done = script(sys.executable, "scripts/stamp_shards.py", str(tmp_path / stamps), str(out), "--pictures", pictures)
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
