@@ -19,10 +19,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import bench  # beside this file
+import bench  # beside this file, as bench_render is
+import bench_render
 import numpy as np
 import torch
-from bench import Bytes, Drawing, Row, Task
+from bench_render import Bytes, Drawing, Row, Task
 from PIL import Image, ImageDraw, ImageFont
 from rich.box import SIMPLE
 from rich.console import Console
@@ -112,13 +113,13 @@ GROUPS: dict[str, dict[str, Values]] = {
     },
     # Its default begins with the parents' pictures too; only tasks that have some can be asked.
     STARTS: {
-        DEFAULT: {"start": bench.PARENTS},
-        "contrast 1, noise 0": {"start": bench.PARENTS, "recipe": Recipe(contrast=1.0, noise=0.0)},
-        "contrast 0.5": {"start": bench.PARENTS, "recipe": Recipe(contrast=0.5)},
-        "noise 0": {"start": bench.PARENTS, "recipe": Recipe(noise=0.0)},
-        "48 steps": {"start": bench.PARENTS, "recipe": Recipe(steps_from_start=48)},
-        "64 steps": {"start": bench.PARENTS, "recipe": Recipe(steps_from_start=64)},
-        "128 steps": {"start": bench.PARENTS, "recipe": Recipe(steps_from_start=128)},
+        DEFAULT: {"start": bench_render.PARENTS},
+        "contrast 1, noise 0": {"start": bench_render.PARENTS, "recipe": Recipe(contrast=1.0, noise=0.0)},
+        "contrast 0.5": {"start": bench_render.PARENTS, "recipe": Recipe(contrast=0.5)},
+        "noise 0": {"start": bench_render.PARENTS, "recipe": Recipe(noise=0.0)},
+        "48 steps": {"start": bench_render.PARENTS, "recipe": Recipe(steps_from_start=48)},
+        "64 steps": {"start": bench_render.PARENTS, "recipe": Recipe(steps_from_start=64)},
+        "128 steps": {"start": bench_render.PARENTS, "recipe": Recipe(steps_from_start=128)},
         "no parents, 92 steps": {"recipe": Recipe(steps=92)},
     },
     "tries": {
@@ -185,7 +186,7 @@ def drawn(task: Task, *, tries: int = 1, steps: int | None = None, apart: int = 
     is the best.
     """
     drawings = [
-        bench.our_icons(replace(task, seeds=task.seeds + each * TRY_APART), steps, **values)
+        bench_render.our_icons(replace(task, seeds=task.seeds + each * TRY_APART), steps, **values)
         for each in range(apart, apart + tries)
     ]
     if tries == 1:
@@ -214,15 +215,15 @@ def ablate(task: Task, groups: list[str]) -> Iterator[Measured]:
 
 def measure(task: Task, values: Values) -> Measured:
     """Draw and score one variant; shares are in [0, 1]."""
-    drawn(task, **values | {"steps": bench.WARM_UP_STEPS, "tries": 1})  # in batches of the size that is timed
+    drawn(task, **values | {"steps": bench_render.WARM_UP_STEPS, "tries": 1})  # in batches of the size that is timed
     started, started_cpu = time.perf_counter(), time.process_time()
     drawing = drawn(task, **values)
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
-    scores, icons = bench.scores_of(task, drawing.pixels), len(task.own)
+    scores, icons = bench_render.scores_of(task, drawing.pixels), len(task.own)
     figures = {
         "icons_per_cpu_second": icons / cpu_seconds,
         "icons_per_second": icons / seconds,
-        **bench.quality(task, scores),
+        **bench_render.quality(task, scores),
         "lowest_cosine": float(scores.cosine.min()),
         "cpu_seconds": cpu_seconds,
         "seconds": seconds,
@@ -281,7 +282,7 @@ def make_sheet(measured: list[Measured]) -> Image.Image:
 
 
 def command(options: argparse.Namespace) -> None:
-    task = bench.read_task(
+    task = bench_render.read_task(
         RunDirectory(options.run), layer=options.layer, grid=options.grid, count=options.count, seed=options.seed
     )
     groups = choose_groups(task, options.groups)

@@ -25,7 +25,7 @@ SHORT = {"steps": 4}  # a recipe for tests
 
 @pytest.fixture(scope="module")
 def ablate() -> Iterator[ModuleType]:
-    """scripts/ablate.py as a module, which finds bench.py beside itself as it does when it is run."""
+    """scripts/ablate.py as a module, which finds what lies beside itself as it does when it is run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(CHECKOUT / "scripts"))
         yield importlib.import_module("ablate")
@@ -33,7 +33,7 @@ def ablate() -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="module")
 def task(ablate: ModuleType, small: Network) -> Any:
-    """A few directions of the small network, with parents, as bench.read_task would give them."""
+    """A few directions of the small network, with parents, as bench_render.read_task would give them."""
     generator = np.random.default_rng(0)
     pictures = generator.integers(0, 256, (40, 4, 4, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
     rows = answers(small, LAYER, pictures)
@@ -55,14 +55,16 @@ def task(ablate: ModuleType, small: Network) -> Any:
 @pytest.fixture
 def short(ablate: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every variant takes few steps, whatever it asks for."""
-    ours = ablate.bench.our_icons
-    monkeypatch.setattr(ablate.bench, "our_icons", lambda task, steps, **values: ours(task, SHORT["steps"], **values))
+    ours = ablate.bench_render.our_icons
+    monkeypatch.setattr(
+        ablate.bench_render, "our_icons", lambda task, steps, **values: ours(task, SHORT["steps"], **values)
+    )
 
 
 @pytest.fixture
 def given(ablate: ModuleType, task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command finds the task without a run."""
-    monkeypatch.setattr(ablate.bench, "read_task", lambda run, **asked: task)
+    monkeypatch.setattr(ablate.bench_render, "read_task", lambda run, **asked: task)
 
 
 def raw(task: Any, pixels: np.ndarray) -> np.ndarray:
@@ -80,7 +82,7 @@ def test_every_variant_can_be_drawn_and_differs_from_its_default(ablate: ModuleT
             assert values != default, f"{group}, {variant}"
             rest = {name: value for name, value in values.items() if name not in ("tries", "apart")}
             signature.bind("network", "layer", "means", second_moment="moment", **rest)
-            assert rest.get("start", ablate.bench.PARENTS) == ablate.bench.PARENTS
+            assert rest.get("start", ablate.bench_render.PARENTS) == ablate.bench_render.PARENTS
             changed = [
                 field.name
                 for field in fields(Recipe)
@@ -103,7 +105,7 @@ def test_the_default_is_what_draw_draws_and_a_variant_is_not(ablate: ModuleType,
     np.testing.assert_array_equal(measured[0].pixels, alone.pixels)
     row = measured[0].row
     assert (row["bench"], row["group"], row["layer"], row["icons"]) == ("ablate", "colour", LAYER, COUNT)
-    for name, value in ablate.bench.quality(task, ablate.bench.scores_of(task, alone.pixels)).items():
+    for name, value in ablate.bench_render.quality(task, ablate.bench_render.scores_of(task, alone.pixels)).items():
         assert row[name] == pytest.approx(value, rel=1e-3)
     assert row["lowest_cosine"] == pytest.approx(raw(task, alone.pixels).min(), rel=1e-3)
     assert row["icons_per_cpu_second"] == pytest.approx(COUNT / row["cpu_seconds"], rel=1e-2)
@@ -157,7 +159,7 @@ def test_a_default_is_drawn_once_and_told_in_every_group(
     monkeypatch.setattr(ablate, "measure", fake)
     measured = list(ablate.ablate(task, list(ablate.GROUPS)))
     assert asked.count({}) == 1
-    assert asked.count({"start": ablate.bench.PARENTS}) == 1
+    assert asked.count({"start": ablate.bench_render.PARENTS}) == 1
     defaults = [each.row for each in measured if each.row["variant"] == "default"]
     assert [row["group"] for row in defaults] == list(ablate.GROUPS)
     assert {row["median_cosine"] for row in defaults if row["group"] != ablate.STARTS} == {1}
@@ -216,7 +218,7 @@ def test_without_parents_starts_are_left_out_and_refused(
     bare = replace(task, parents=None)
     assert ablate.choose_groups(task, None) == list(ablate.GROUPS)
     assert ablate.choose_groups(bare, None) == [group for group in ablate.GROUPS if group != ablate.STARTS]
-    monkeypatch.setattr(ablate.bench, "read_task", lambda run, **asked: bare)
+    monkeypatch.setattr(ablate.bench_render, "read_task", lambda run, **asked: bare)
     assert ablate.main(["--groups", "colour,starts"]) == 2
     told = capsys.readouterr().err
     assert told.startswith("The group starts needs the icons of a grid half as fine")

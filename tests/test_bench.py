@@ -1,5 +1,6 @@
 """The bench: the same task for all systems, plausible rows, and sentences for mistakes; ours and the peers for real."""
 
+import importlib
 import importlib.util
 import json
 import shutil
@@ -13,10 +14,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from atlas.errors import ConfigError
 from atlas.networks import Network
 from atlas.rundir import RunDirectory
 
 CHECKOUT = Path(__file__).parent.parent
+COSINE = "median_cosine"
 FIGURES = {
     "icons_per_second",
     "median_cosine",
@@ -40,10 +43,16 @@ def bench() -> Iterator[ModuleType]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["bench"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(CHECKOUT / "scripts"))
+        spec.loader.exec_module(module)
         yield module
+
+
+@pytest.fixture(scope="module")
+def bench_render(bench: ModuleType) -> ModuleType:
+    """scripts/bench_render.py as a module."""
+    return importlib.import_module("bench_render")
 
 
 @pytest.fixture
@@ -66,29 +75,29 @@ def check_row(row: dict, system: str, icons: int) -> None:
     assert row["rank1_share"] <= row["near_rank_share"]
 
 
-def test_equal_seeds_choose_equal_directions(bench: ModuleType, run: RunDirectory) -> None:
-    first, again, other = (bench.read_task(run, layer=None, grid=8, count=5, seed=seed) for seed in (3, 3, 4))
+def test_equal_seeds_choose_equal_directions(bench_render: ModuleType, run: RunDirectory) -> None:
+    first, again, other = (bench_render.read_task(run, layer=None, grid=8, count=5, seed=seed) for seed in (3, 3, 4))
     assert first.layer == "last", "the middle of the run's two layers"
     np.testing.assert_array_equal(first.means, again.means)
     np.testing.assert_array_equal(first.parents, again.parents)
     assert first.own.tolist() != other.own.tolist()
     assert len(set(first.own.tolist())) == 5
-    assert bench.read_task(run, layer=None, grid=8, count=3, seed=3).own.tolist() == first.own[:3].tolist()
+    assert bench_render.read_task(run, layer=None, grid=8, count=3, seed=3).own.tolist() == first.own[:3].tolist()
 
 
-def test_the_directions_are_means_of_drawn_cells_of_the_grid(bench: ModuleType, run: RunDirectory) -> None:
-    task = bench.read_task(run, layer="middle", grid=4, count=1000, seed=0)
+def test_the_directions_are_means_of_drawn_cells_of_the_grid(bench_render: ModuleType, run: RunDirectory) -> None:
+    task = bench_render.read_task(run, layer="middle", grid=4, count=1000, seed=0)
     cells = pq.read_table(run.cells("middle")).to_pylist()
     drawn = [cell["mean"] for cell in cells if cell["grid"] == 4 and cell["count"] >= 2]
     assert sorted(map(tuple, task.means.tolist())) == sorted(map(tuple, drawn))
     assert task.parents is None, "nothing is coarser"
-    assert [each.variant for each in bench.contenders(["ours"], task)] == ["default", "quick"]
+    assert [each.variant for each in bench_render.contenders(["ours"], task)] == ["default", "quick"]
 
 
-def test_a_run_without_icons_has_no_parents(bench: ModuleType, run: RunDirectory, tmp_path: Path) -> None:
+def test_a_run_without_icons_has_no_parents(bench_render: ModuleType, run: RunDirectory, tmp_path: Path) -> None:
     bare = RunDirectory(tmp_path / "bare")
     shutil.copytree(run.path, bare.path, ignore=shutil.ignore_patterns("icons", "site", "store"))
-    assert bench.read_task(bare, layer=None, grid=8, count=2, seed=0).parents is None
+    assert bench_render.read_task(bare, layer=None, grid=8, count=2, seed=0).parents is None
 
 
 def test_ours_is_measured(
@@ -109,10 +118,10 @@ def test_ours_is_measured(
 
 
 @pytest.mark.parametrize(("system", "variants"), [("torch-lucent", 3), ("horama", 2)])
-def test_a_peer_draws_the_same_task(bench: ModuleType, run: RunDirectory, system: str, variants: int) -> None:
-    task = bench.read_task(run, layer=None, grid=8, count=1, seed=0)
-    bench.import_peers([system])
-    rows = list(bench.bench_render(task, [system], steps=2))
+def test_a_peer_draws_the_same_task(bench_render: ModuleType, run: RunDirectory, system: str, variants: int) -> None:
+    task = bench_render.read_task(run, layer=None, grid=8, count=1, seed=0)
+    bench_render.import_peers([system])
+    rows = list(bench_render.bench_render(task, [system], steps=2))
     assert len(rows) == variants
     assert rows[0]["variant"] == "default"
     for row in rows:
@@ -121,28 +130,34 @@ def test_a_peer_draws_the_same_task(bench: ModuleType, run: RunDirectory, system
     assert not any(module._forward_hooks for module in task.network.module.modules()), "left as it was"
 
 
-def test_peers_climb(bench: ModuleType, run: RunDirectory) -> None:
+def test_peers_climb(bench_render: ModuleType, run: RunDirectory) -> None:
     """The peers are asked the right way: with steps, the cosine rises."""
-    task = bench.read_task(run, layer=None, grid=8, count=2, seed=0)
-    bench.import_peers(list(bench.PEERS))
-    for draw, values in ((bench.lucent_icons, {"own_size": True}), (bench.horama_icons, {"whole": True})):
+    task = bench_render.read_task(run, layer=None, grid=8, count=2, seed=0)
+    bench_render.import_peers(list(bench_render.PEERS))
+    for draw, values in ((bench_render.lucent_icons, {"own_size": True}), (bench_render.horama_icons, {"whole": True})):
         few, more = (
-            bench.quality(task, bench.scores_of(task, draw(task, steps, **values).pixels))["median_cosine"]
+            bench_render.quality(task, bench_render.scores_of(task, draw(task, steps, **values).pixels))[
+                "median_cosine"
+            ]
             for steps in (1, 40)
         )
         assert more > few
 
 
-def test_a_step_counts_what_the_layers_multiply(bench: ModuleType, small: Network) -> None:
+def test_a_step_counts_what_the_layers_multiply(bench_render: ModuleType, small: Network) -> None:
     """Stem: 8 filters of 3 × 3 × 3 at 16 × 16 places; forward, and as much again back to the picture."""
-    assert bench.step_flops(small, "stem", 32) == 2 * 2 * 8 * 27 * 16 * 16
+    assert bench_render.step_flops(small, "stem", 32) == 2 * 2 * 8 * 27 * 16 * 16
 
 
 @pytest.mark.parametrize("system", ["torch-lucent", "horama"])
 def test_a_missing_peer_is_a_sentence(
-    bench: ModuleType, system: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bench: ModuleType,
+    bench_render: ModuleType,
+    system: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setitem(sys.modules, bench.PEERS[system], None)  # as Python answers what cannot be imported
+    monkeypatch.setitem(sys.modules, bench_render.PEERS[system], None)  # as Python answers what cannot be imported
     assert bench.main(["render", "--systems", f"ours,{system}"]) == 2
     told = capsys.readouterr().err
     assert told.startswith(f"{system} cannot be imported")
@@ -262,6 +277,35 @@ def test_one_picture_is_asked_of_the_server(
     for name in ("ready_seconds", "drop_ms", "class_ms", "removed_seconds", "icons_per_second", "unit_ms", "groups_ms"):
         assert row[name] > 0
     assert row["stop_ms"] < 5000
+
+
+def test_all_benches_one_after_another(
+    bench: ModuleType,
+    run: RunDirectory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: dict[str, dict] = {}
+
+    def stand_in(name: str, fails: bool = False):
+        def command(options) -> None:
+            asked[name] = vars(options)
+            if fails:
+                raise ConfigError("no browser here")
+            options.json.write_text(json.dumps([{"bench": name, "system": "ours"}]))
+
+        return command
+
+    for name in ("collect", "layout", "render", "tiles", "viewer", "explain"):
+        monkeypatch.setattr(bench, f"{name}_command", stand_in(name, fails=name == "viewer"))
+    out = tmp_path / "all.json"
+    assert bench.main(["all", "--run", str(run.path), "--repeat", "3", "--threads", "1", "--json", str(out)]) == 2
+    assert capsys.readouterr().err == "viewer: no browser here\n"
+    assert [row["bench"] for row in json.loads(out.read_text())] == ["collect", "layout", "render", "tiles", "explain"]
+    assert all((options["repeat"], options["threads"]) == (3, 1) for options in asked.values())
+    assert asked["render"]["run"] == asked["explain"]["run"] == run.path
+    assert asked["layout"]["rows"] == [288], "as many as the run has: 24 pictures that can be read, 12 views each"
 
 
 def test_collect_beside_its_bound_and_a_plain_loop(tmp_path: Path) -> None:
