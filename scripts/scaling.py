@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""How a run's time and disk grow with the number of views: configs/million.yaml at several sizes.
+
+    scripts/scaling.py --views 10000 30000 100000     # run these, note their figures, draw
+    scripts/scaling.py                                # draw again what is noted
+
+Each size is a run of its own in --out, by `python -m atlas.run`, and goes on where it stopped when the command is given
+again. While it runs, the memory of every process is looked at every two seconds (proportional set sizes). Figures go to
+scripts/scaling.json after each run, the picture (log-log, with the slope of each stage) to scripts/pictures;
+the table is printed as Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import psutil
+from PIL import Image
+
+from atlas.rundir import FOLDERS, RunDirectory, write_json
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+
+HERE = Path(__file__).parent
+FIGURES, PICTURE = HERE / "scaling.json", HERE / "pictures" / "scaling.webp"
+CONFIG, CROPS = "million", 25
+STAGES = ("collect", "layout", "cells", "render", "publish")
+WATCHED_SECONDS = 2.0
+Row = dict[str, Any]
+
+# Told apart by colour-blind people too, and by their marks.
+STYLES = {
+    "collect": ("#d95f02", "o"),
+    "layout": ("#1b6ca8", "s"),
+    "cells": ("#7a7a7a", "^"),
+    "render": ("#66a61e", "D"),
+    "publish": ("#a6761d", "v"),
+}
+
+
+def measured_run(views: int, out: Path) -> Row:
+    """Run million.yaml over ``views`` views in ``out``, and tell its figures. Raises SystemExit where the run fails."""
+    folder = out / f"views-{views}"
+    command = [sys.executable, "-m", "atlas.run", CONFIG, "--set", f"images.limit={views // CROPS}"]
+    command += ["--set", f"out={folder}"]
+    started = time.monotonic()
+    process = psutil.Popen(command, cwd=HERE.parent)
+    now = {**_watch(process), "seconds_of_starts": round(time.monotonic() - started), "starts": 1}
+    noted = out / f"views-{views}.json"  # a run that is stopped and goes on has had the most of all its starts
+    memory = merged(json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else None, now)
+    write_json(noted, memory)
+    if process.wait():
+        raise SystemExit(f"The run of {views:,} views stopped; give the same command again, and it goes on.")
+    return row_of(RunDirectory(folder), views) | memory
+
+
+def _watch(process: psutil.Popen) -> Row:
+    """The memory of a command in MB while it runs: the client's own at a tenth of the time, in the middle and at the
+    end; the most of any process under it, and of all together."""
+    client: list[float] = []
+    largest = together = 0.0
+    while process.poll() is None:
+        sizes = []
+        for each in [process, *process.children(recursive=True)]:
+            try:
+                sizes.append(each.memory_full_info().pss / 1e6)
+            except psutil.Error:  # it has just ended
+                continue
+        if sizes:
+            client.append(sizes[0])
+            largest, together = max(largest, *sizes), max(together, sum(sizes))
+        time.sleep(WATCHED_SECONDS)
+    at = {f"client_mb_at_{share}": round(client[int(share / 100 * (len(client) - 1))]) for share in (10, 50, 90)}
+    return {**at, "peak_mb_of_a_process": round(largest), "peak_mb_of_all": round(together)}
+
+
+def row_of(run: RunDirectory, views: int) -> Row:
+    """What a finished run tells: seconds and units of each stage, and the bytes of its folder."""
+    stages = run.read_manifest()["stages"]
+    row: Row = {"views": views}
+    for stage in STAGES:
+        files = [path for path in (run.path / FOLDERS[stage]).rglob("*") if path.is_file()]
+        row[stage] = {
+            "seconds": stages[stage]["seconds"],
+            "units": stages[stage]["units"],
+            "megabytes": round(sum(path.stat().st_size for path in files) / 1e6, 1),
+            "worker_peak_mb": stages[stage]["worker_peak_mb"],
+        }
+    return row
+
+
+def slope(rows: list[Row], stage: str, figure: str) -> float | None:
+    """The exponent with which a stage's ``figure`` grows with the views: the least-squares line through the logarithms,
+    or None where there are fewer than two sizes."""
+    points = [(row["views"], row[stage][figure]) for row in rows if row[stage][figure] > 0]
+    if len(points) < 2:
+        return None
+    views, values = np.log(np.array(points, float)).T
+    return float(np.polyfit(views, values, 1)[0])
+
+
+def draw(rows: list[Row]) -> Image.Image:
+    """Seconds and bytes of each stage against the number of views, both axes logarithmic."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), constrained_layout=True)
+    for axis, name, label in zip(axes, ("seconds", "megabytes"), ("seconds", "megabytes on disk")):
+        for stage, (colour, mark) in STYLES.items():
+            values = [max(row[stage][name], 0.1) for row in rows]
+            found = slope(rows, stage, name)
+            told = stage if found is None else f"{stage}: views^{found:.2f}"
+            axis.plot([row["views"] for row in rows], values, color=colour, marker=mark, label=told, linewidth=1.6)
+        axis.set(xscale="log", yscale="log", xlabel="views", ylabel=label)
+        axis.grid(True, which="major", color="#dddddd", linewidth=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False, fontsize=9)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    plt.close(figure)
+    buffer.seek(0)
+    return Image.open(buffer).convert("RGB")
+
+
+def table(rows: list[Row]) -> str:
+    """The figures as Markdown."""
+    head = ["views", *(f"{stage}, s (MB)" for stage in STAGES), "all, s (GB)", "most of a process"]
+    head.append("client at 10, 50, 90 %")
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    for row in rows:
+        cells = [f"{row[stage]['seconds']:,.0f} ({row[stage]['megabytes']:,.0f})" for stage in STAGES]
+        seconds = sum(row[stage]["seconds"] for stage in STAGES)
+        gigabytes = sum(row[stage]["megabytes"] for stage in STAGES) / 1000
+        client = ", ".join(str(row[f"client_mb_at_{share}"]) for share in (10, 50, 90))
+        whole = [f"{row['views']:,}", *cells, f"{seconds:,.0f} ({gigabytes:.2f})"]
+        whole += [f"{row['peak_mb_of_a_process']:,} MB", f"{client} MB"]
+        lines.append(f"| {' | '.join(whole)} |")
+    return "\n".join(lines)
+
+
+def merged(before: Row | None, now: Row) -> Row:
+    """What was watched of a run over several starts: the most of all, the seconds together, and the client's memory in
+    the longest of them."""
+    if before is None:
+        return now
+    longest = before if before["seconds_of_starts"] > now["seconds_of_starts"] else now
+    most = {name: max(before[name], now[name]) for name in ("peak_mb_of_a_process", "peak_mb_of_all")}
+    sums = {name: before[name] + now[name] for name in ("seconds_of_starts", "starts")}
+    return longest | most | sums
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--views", type=int, nargs="*", default=[], help=f"how many; whole multiples of {CROPS}")
+    parser.add_argument("--out", type=Path, default=Path("runs/scaling"), help="where the runs go (runs/scaling)")
+    options = parser.parse_args()
+    wrong = [views for views in options.views if views < CROPS or views % CROPS]
+    if wrong:
+        sys.exit(f"--views {wrong[0]}: a picture gives {CROPS} views, so expected a multiple of {CROPS}.")
+    rows: list[Row] = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else []
+    for views in options.views:
+        now = measured_run(views, options.out.absolute())
+        known = {row["views"]: row for row in rows}
+        known[views] = now
+        rows = [known[count] for count in sorted(known)]
+        write_json(FIGURES, rows)
+    if not rows:
+        sys.exit("Nothing was measured yet. Give --views 10000, for instance.")
+    draw(rows).save(PICTURE, quality=90)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

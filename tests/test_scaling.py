@@ -1,0 +1,65 @@
+"""scripts/scaling.py: the slopes, the figures of a run, and what is kept over several starts."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from atlas.rundir import RunDirectory
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+@pytest.fixture
+def scaling(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    return importlib.import_module("scaling")
+
+
+def made(scaling: ModuleType, views: int) -> dict:
+    stages = {
+        stage: {"seconds": 2 * views**power, "units": views, "megabytes": 0.001 * views, "worker_peak_mb": 900}
+        for stage, power in zip(scaling.STAGES, (1, 1.2, 0.5, 0.1, 0.2))
+    }
+    memory = {"client_mb_at_10": 210, "client_mb_at_50": 215, "client_mb_at_90": 216}
+    return {"views": views, **stages, **memory, "peak_mb_of_a_process": 1900, "peak_mb_of_all": 4000}
+
+
+def test_slopes_are_the_exponents(scaling: ModuleType) -> None:
+    rows = [made(scaling, views) for views in (10_000, 30_000, 100_000)]
+    found = [scaling.slope(rows, stage, "seconds") for stage in scaling.STAGES]
+    np.testing.assert_allclose(found, (1, 1.2, 0.5, 0.1, 0.2), atol=1e-6)
+    assert scaling.slope(rows[:1], "collect", "seconds") is None
+    assert scaling.draw(rows).size[0] > 1000
+
+
+def test_the_table_has_a_line_for_each_size(scaling: ModuleType) -> None:
+    lines = scaling.table([made(scaling, 10_000), made(scaling, 30_000)]).splitlines()
+    assert len(lines) == 4
+    assert lines[2].startswith("| 10,000 | 20,000 (10) |")
+    assert lines[3].endswith("| 1,900 MB | 210, 215, 216 MB |")
+
+
+def test_a_run_tells_its_seconds_and_bytes(scaling: ModuleType, undisturbed: RunDirectory) -> None:
+    row = scaling.row_of(undisturbed, 288)
+    assert row["collect"]["units"] == 300, "views, those of the broken picture too"
+    store = sum(path.stat().st_size for path in (undisturbed.path / "store").rglob("*") if path.is_file())
+    assert row["collect"]["megabytes"] == pytest.approx(store / 1e6, abs=0.1)
+    assert row["render"]["seconds"] == undisturbed.read_manifest()["stages"]["render"]["seconds"]
+
+
+def test_several_starts_are_told_as_one(scaling: ModuleType) -> None:
+    long = {"client_mb_at_10": 1, "peak_mb_of_a_process": 5, "peak_mb_of_all": 9, "seconds_of_starts": 70, "starts": 1}
+    short = {"client_mb_at_10": 2, "peak_mb_of_a_process": 7, "peak_mb_of_all": 8, "seconds_of_starts": 30, "starts": 1}
+    assert scaling.merged(None, long) == long
+    assert scaling.merged(long, short) == {
+        "client_mb_at_10": 1, "peak_mb_of_a_process": 7, "peak_mb_of_all": 9, "seconds_of_starts": 100, "starts": 2
+    }  # fmt: skip
+
+
+def test_odd_numbers_of_views_are_refused(scaling: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["scaling.py", "--views", "1010"])
+    with pytest.raises(SystemExit, match=r"--views 1010: a picture gives 25 views"):
+        scaling.main()
