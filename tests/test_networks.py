@@ -13,8 +13,9 @@ from torch import nn
 from atlas.errors import ConfigError
 from atlas.folding import fold_batch_norms
 from atlas.images import open_picture
-from atlas.networks import Network, _torchvision, describe_layer, imagenet_classes, load, map_layers
+from atlas.networks import Network, describe_layer, load, map_layers
 from atlas.views import cut_view, view_box
+from atlas.zoo import _torchvision, imagenet_classes
 
 
 def pictures_of(network: Network, count: int = 3) -> torch.Tensor:
