@@ -25,7 +25,7 @@ from atlas.grid import cell_of
 from atlas.maps import shown_maps
 from atlas.patches import sheets
 from atlas.report import build_report, read_icons
-from atlas.rundir import STAGES
+from atlas.rundir import stages_of
 from atlas.store import to_numpy
 
 # What must be equal in row i of all layers, in all of one network, and what a layout repeats of it.
@@ -45,7 +45,7 @@ def compare(found: Findings, config: Config, console: Console) -> None:
     _stage_of_icons(found)
     _publish(found, config)
     _report(found, config)
-    for stage in STAGES:
+    for stage in stages_of(config):
         if stage in found.stale:
             found.stages[stage] = "of an earlier configuration; the run moves it aside when it comes by"
         elif not found.run.folder(stage).exists():

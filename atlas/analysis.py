@@ -25,7 +25,7 @@ from atlas.maps import maps_of
 from atlas.mosaic import mosaic
 from atlas.report import read_icons
 from atlas.rows import Columns, Store
-from atlas.rundir import STAGES, RunDirectory, read_marker
+from atlas.rundir import ABOVE, RunDirectory, read_marker
 from atlas.store import read_metadata, to_numpy
 from atlas.urls import refuse_url
 
@@ -223,8 +223,8 @@ class Run:
         facts = stages.get(stage)
         if facts is None:
             raise AtlasError(f"{self.path}: the stage {stage} has not been run. {_AGAIN}")
-        if stage != STAGES[0]:
-            above = STAGES[STAGES.index(stage) - 1]
+        if stage in ABOVE:
+            above = ABOVE[stage]
             self._key(above)
             if facts.get("above", stages[above]["key"]) != stages[above]["key"]:
                 raise AtlasError(

@@ -262,6 +262,26 @@ class TrackingConfig(_Section):
         return self
 
 
+class NeuronsConfig(_Section):
+    """The layers whose units are looked at one by one, and how much is kept of each unit."""
+
+    layers: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+    pictures: Annotated[int, Field(ge=1, le=16)] = 4
+    patches: Annotated[int, Field(ge=1, le=25)] = 9
+    sources: Annotated[int, Field(ge=1, le=100)] = 12
+
+    @field_validator("layers")
+    @classmethod
+    def _different(cls, layers: tuple[str, ...]) -> tuple[str, ...]:
+        return _each_once(layers)
+
+
+def _each_once(layers: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(layers)) != len(layers):
+        raise ValueError("expected each layer once")
+    return layers
+
+
 class Config(_Section):
     """A whole run. See configs/reference.yaml for what each key means."""
 
@@ -276,6 +296,7 @@ class Config(_Section):
     layout: LayoutConfig = LayoutConfig()
     cells: CellsConfig = CellsConfig()
     render: RenderConfig = RenderConfig()
+    neurons: NeuronsConfig | None = None
     cluster: ClusterConfig = ClusterConfig()
     tracking: TrackingConfig | None = None
 
@@ -294,9 +315,7 @@ class Config(_Section):
     @field_validator("layers")
     @classmethod
     def _different(cls, layers: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(layers)) != len(layers):
-            raise ValueError("expected each layer once")
-        return layers
+        return _each_once(layers)
 
     @model_validator(mode="after")
     def _agreeing(self) -> Config:
@@ -321,6 +340,12 @@ class Config(_Section):
         strangers = [name for name in layout.class_layers or () if name not in self.layers]
         if strangers:
             raise ValueError(f"layout.class_layers names {strangers[0]!r}, which is not among the layers")
+        strangers = [name for name in (self.neurons.layers if self.neurons else ()) if name not in self.layers]
+        if strangers:
+            raise ValueError(
+                f"neurons.layers names {strangers[0]!r}, which is not among the layers; they are "
+                f"{', '.join(self.layers)}"
+            )
         return self
 
     def module_of(self, layer: str) -> tuple[str, str]:

@@ -24,9 +24,18 @@ from atlas.config import Config
 from atlas.errors import AtlasError, ConfigError
 from atlas.faults import told
 
-STAGES = ("collect", "layout", "cells", "render", "publish")
+STAGES = ("collect", "layout", "cells", "render", "neurons", "publish")
+# The stage that each one stands on.
+ABOVE = {"layout": "collect", "cells": "layout", "render": "cells", "neurons": "cells", "publish": "render"}
 # The folder that each stage fills.
-FOLDERS = {"collect": "store", "layout": "layout", "cells": "cells", "render": "icons", "publish": "site"}
+FOLDERS = {
+    "collect": "store", "layout": "layout", "cells": "cells", "render": "icons", "neurons": "neurons", "publish": "site"
+}  # fmt: skip
+
+
+def stages_of(config: Config) -> tuple[str, ...]:
+    """The stages of a run, in order: units are looked at only where they are asked for."""
+    return tuple(stage for stage in STAGES if stage != "neurons" or config.neurons is not None)
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,9 @@ class RunDirectory:
 
     def icons(self, layer: str, grid: int) -> Path:
         return self.path / "icons" / layer / f"grid-{grid:03d}"
+
+    def neurons(self, layer: str) -> Path:
+        return self.path / "neurons" / layer
 
     def site_grid(self, layer: str, grid: int) -> Path:
         return self.path / "site" / layer / f"grid-{grid:03d}"
@@ -167,17 +179,17 @@ class RunDirectory:
         if noted != key:
             manifest = self.read_manifest()
             stages, past = manifest.get("stages", {}), manifest.get("past", {})
-            above = STAGES[STAGES.index(stage) - 1] if stage != STAGES[0] else None
+            above = ABOVE.get(stage)
             if noted:
                 past = {**past, noted: stages[stage]}
             facts = {**past.get(key, {}), "key": key}
             if above is not None:
                 facts["above"] = stages.get(above, {}).get("key")
             self.update_manifest(stages={**stages, stage: facts}, past=past)
-        elif stage != STAGES[0]:
+        elif stage in ABOVE:
             # The stage above was made anew in a way that this one does not depend on.
             stages = self.read_manifest()["stages"]
-            above = stages.get(STAGES[STAGES.index(stage) - 1], {}).get("key")
+            above = stages.get(ABOVE[stage], {}).get("key")
             if stages[stage].get("above") != above:
                 self.update_manifest(stages={**stages, stage: {**stages[stage], "above": above}})
         # After run.json: a crash in between leaves no folder, and the next start comes by here again.

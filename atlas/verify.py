@@ -22,7 +22,7 @@ from atlas.agreement import compare
 from atlas.errors import AtlasError, ConfigError
 from atlas.findings import Findings, size
 from atlas.maps import frames_of, maps_of
-from atlas.rundir import FOLDERS, STAGES, RunDirectory, digest_file, marked_key, parse_marker
+from atlas.rundir import ABOVE, FOLDERS, STAGES, RunDirectory, digest_file, marked_key, parse_marker, stages_of
 
 _LAYOUTS = ("fit-*", "place-*", "index-*", "class-*", "quality-*")
 # Where the markers of a stage lie below its folder.
@@ -31,6 +31,7 @@ _MARKERS = {
     "layout": tuple(f"{name}.json" for name in ("common-start", *_LAYOUTS, "box")),
     "cells": ("*.json",),
     "render": ("*/grid-*/part-*.json",),
+    "neurons": ("*/*.json",),
     "publish": (".markers/*.json",),
 }
 
@@ -61,7 +62,7 @@ def verify(run: RunDirectory, *, quick: bool = False, console: Console | None = 
         ) from error
     found.frames = tuple(frames_of(config))
     found.maps = maps_of(config)
-    _read_markers(found, manifest.get("stages", {}))
+    _read_markers(found, stages_of(config), manifest.get("stages", {}))
     _check_files(found, quick=quick, console=console)
     compare(found, config, console)
     return found
@@ -84,20 +85,20 @@ def describe(found: Findings, *, quick: bool) -> Iterator[str]:
         yield f"Nothing is wrong with {found.run.path} ({checked})."
 
 
-def _read_markers(found: Findings, stages: dict[str, Any]) -> None:
-    """Parse every marker and hold it against the stage's key in run.json."""
-    above: str | None = None
-    for stage in STAGES:
-        folder, facts = found.run.folder(stage), stages.get(stage, {})
-        key = facts.get("key")
-        left_behind = key is not None and facts.get("above") not in (None, above)
-        if key is not None and (left_behind or _before(stage) in found.stale):
+def _read_markers(found: Findings, stages: Iterable[str], noted: dict[str, Any]) -> None:
+    """Parse every marker and hold it against the stage's key in run.json, where ``noted`` stands of each stage."""
+    keys: dict[str, str | None] = {}
+    for stage in stages:
+        folder, facts = found.run.folder(stage), noted.get(stage, {})
+        key, above = facts.get("key"), ABOVE.get(stage, "")
+        left_behind = key is not None and facts.get("above") not in (None, keys.get(above))
+        if key is not None and (left_behind or above in found.stale):
             found.stale.add(stage)
         if key is None and folder.exists():
             found.notes.append(f"{folder.name}/ is unknown to run.json; the run takes it up, or moves it aside")
             found.stale.add(stage)
             key = marked_key(folder)
-        above = key
+        keys[stage] = key
         paths = sorted(path for pattern in _MARKERS[stage] for path in folder.glob(pattern))
         found.markers[stage] = {}
         for path in paths:
@@ -109,11 +110,6 @@ def _read_markers(found: Findings, stages: dict[str, Any]) -> None:
                 found.wrong(path, what, *found.with_it(stage, path))
             else:
                 found.markers[stage][path] = marker
-
-
-def _before(stage: str) -> str | None:
-    number = STAGES.index(stage)
-    return STAGES[number - 1] if number else None
 
 
 def _check_files(found: Findings, *, quick: bool, console: Console) -> None:

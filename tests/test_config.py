@@ -64,6 +64,7 @@ def test_three_keys_are_enough_and_the_rest_has_the_documented_defaults(tmp_path
             "interface": None, "directives": [], "prologue": [], "image": None, "namespace": None, "volumes": {},
             "pod": {},
         },
+        "neurons": None,
         "tracking": None,
         "compare": {},
     }  # fmt: skip

@@ -84,6 +84,10 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# The stages of a run that does not look at single units.
+PLAIN_STAGES = tuple(stage for stage in STAGES if stage != "neurons")
+
+
 def tiny_values(folder: Path) -> dict:
     return {
         "network": {"name": "tiny:make", "size": 48},

@@ -36,6 +36,7 @@ class CutNetwork:
         self, network: Network, layer: str, size: int, *, precision: Precision = "auto", compile: bool = False
     ) -> None:
         self._network, self._layer, self._size, self._compile = network, layer, size, compile
+        self.device = network.device
         std = torch.tensor(network.std, device=network.device).view(1, 3, 1, 1)
         self._scale = 1 / std
         self._shift = -torch.tensor(network.mean, device=network.device).view(1, 3, 1, 1) / std

@@ -93,12 +93,14 @@ class Objective:
 
     def _at(self, activations: Tensor) -> Tensor:
         """The same at each of k positions, for ``activations`` (n, channels, k): (n, k)."""
-        value = self.dot * _log((activations * self.whitened[:, :, None]).sum(1) / self.scale, self.floor)
+        value = self.dot * floored_log((activations * self.whitened[:, :, None]).sum(1) / self.scale, self.floor)
         if self.power:
-            value = value + self.power * _log(_cosine(activations, self.means, _TINY * self.scale**2), self.floor)
+            value = value + self.power * floored_log(
+                _cosine(activations, self.means, _TINY * self.scale**2), self.floor
+            )
         if self.power_whitened:
             whitened = torch.einsum("nck,cd->ndk", activations, self.whiten)
-            value = value + self.power_whitened * _log(_cosine(whitened, self.half_whitened, _TINY), self.floor)
+            value = value + self.power_whitened * floored_log(_cosine(whitened, self.half_whitened, _TINY), self.floor)
         return value
 
 
@@ -108,8 +110,8 @@ def _cosine(activations: Tensor, directions: Tensor, tiny: float) -> Tensor:
     return (activations * directions[:, :, None]).sum(1) / norms
 
 
-def _log(values: Tensor, floor: float) -> Tensor:
-    """The logarithm, continued under ``floor`` by its tangent."""
+def floored_log(values: Tensor, floor: float) -> Tensor:
+    """The logarithm of ``values``, continued under ``floor`` by its tangent."""
     return torch.where(values > floor, values.clamp(min=floor).log(), math.log(floor) + (values - floor) / floor)
 
 

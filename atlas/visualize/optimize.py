@@ -7,11 +7,8 @@ CPU, batches run side by side, each in a thread of its own: two threads that sha
 
 from __future__ import annotations
 
-import math
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, get_args
@@ -25,12 +22,11 @@ from torch import Tensor
 from atlas.errors import ConfigError
 from atlas.networks import Layer, Network, calls, describe_layer
 from atlas.operations import Precision
-from atlas.visualize.cut import CutNetwork, cut
+from atlas.visualize.climb import Climb, Told, side_by_side
+from atlas.visualize.cut import cut
 from atlas.visualize.objective import Objective, centre
-from atlas.visualize.parametrize import Fourier, from_bytes, to_bytes, variation
 from atlas.visualize.recipe import ALONE, ATLAS, Recipe
 from atlas.visualize.score import answers, cosines, flags, usual_norm
-from atlas.visualize.transform import fade, move
 
 SIZE = 80
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -44,9 +40,6 @@ _FINE_DECAY, _FINE_NOISE = 0.8, 0.4
 _BATCHES, _WORTH = (1, 2, 4, 8, 16, 32, 64), 1.03
 # Added to the seed of an icon that is tried again.
 _RETRY = 7_919
-# Steps between two words of how far the work is.
-_TELL = 8
-_TINY = 1e-20
 
 Float32 = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -114,8 +107,8 @@ def draw(
     if not count:
         return Icons(np.zeros((0, size, size, 3), np.uint8), np.zeros(0, np.int32), own_seeds)
     batch = batch or max(1, _BATCH_PIXELS // size**2)
-    told = _Told(progress)
-    climb = _Climb(
+    told = Told(progress)
+    climb = Climb(
         network=cut(network, layer, size, precision, compile),
         objective=Objective.make(means, moment, recipe=recipe, device=network.device),
         recipe=recipe,
@@ -130,7 +123,7 @@ def draw(
         pixels[rows], made[rows] = climb(rows, own_seeds[rows], begin, steps)
 
     told.expect(count * climb.length(start is not None, steps))
-    _side_by_side(first_try, np.arange(count), batch, network.device)
+    side_by_side(first_try, np.arange(count), batch, network.device)
 
     usual, asked = usual_norm(moment), recipe.power > 0
     rank, flagged = _judge(network, layer, pixels, means, usual, asked, batch)
@@ -143,109 +136,12 @@ def draw(
             other[places], _ = climb(rows, own_seeds[rows] + _RETRY, None, steps)
 
         told.expect(len(again) * length)
-        _side_by_side(second_try, np.arange(len(again)), batch, network.device)
+        side_by_side(second_try, np.arange(len(again)), batch, network.device)
         other_rank, _ = _judge(network, layer, other, means[again], usual, asked, batch)
         better = other_rank > rank[again]
         chosen = again[better]
         pixels[chosen], made[chosen], kept[chosen] = other[better], length, own_seeds[chosen] + _RETRY
     return Icons(pixels, made, kept)
-
-
-class _Told:
-    """Tells a caller how far the work is: ``expect`` icon-steps more, ``done`` so many of them."""
-
-    def __init__(self, progress: Callable[[float], None] | None) -> None:
-        self._progress, self._expected, self._done, self._lock = progress, 0, 0, threading.Lock()
-
-    def expect(self, steps: int) -> None:
-        self._expected += steps
-
-    def done(self, steps: int) -> None:
-        with self._lock:
-            self._done += steps
-            if self._progress:
-                self._progress(self._done / self._expected)
-
-
-def _side_by_side(
-    work: Callable[[NDArray[np.intp]], None], rows: NDArray[np.intp], batch: int, device: torch.device
-) -> None:
-    """Call ``work`` with batches of ``rows``, on a CPU with as many at a time as torch has threads here."""
-    threads = torch.get_num_threads()
-    lanes = max(1, min(threads, len(rows))) if device.type == "cpu" else 1
-    batches = _batches(rows, max(1, min(batch, -(-len(rows) // lanes))))
-    if lanes <= 1:
-        for each in batches:
-            work(each)
-        return
-    # One thread for the operations inside each lane. Every lane sets its own: the setting belongs to the thread.
-    with ThreadPoolExecutor(lanes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            list(pool.map(work, batches))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-        finally:
-            torch.set_num_threads(threads)
-
-
-@dataclass(frozen=True)
-class _Climb:
-    """Takes batches of icons from noise, or from a start, to the top of their objectives.
-
-    ``unseen``: the share of an icon's area that its centre position hardly sees, and the first weight of the positions
-    around the centre.
-    """
-
-    network: CutNetwork
-    objective: Objective
-    recipe: Recipe
-    size: int
-    unseen: float
-    told: _Told
-
-    def length(self, started: bool, steps: int | None) -> int:
-        """How many steps a climb takes."""
-        return steps or (self.recipe.steps_from_start if started else self.recipe.steps)
-
-    def __call__(
-        self, rows: NDArray[np.intp], seeds: NDArray[np.int64], start: Bytes | None, steps: int | None
-    ) -> tuple[Bytes, int]:
-        """Icons ``rows`` of the objective as uint8 (n, size, size, 3), and how many steps they took."""
-        recipe, length = self.recipe, self.length(start is not None, steps)
-        fourier = Fourier.make(self.size, recipe, steps=length, device=self.objective.means.device)
-        if start is None:
-            begin = fourier.noise(seeds)
-        else:
-            begin = fourier.encode(from_bytes(start, fourier.falloff.device)) * recipe.contrast
-            begin = begin + fourier.noise(seeds) * recipe.noise
-        moves = recipe.moves.draw_each(seeds, length)
-        return self._optimise(fourier, begin, self.objective.take(rows), moves), length
-
-    def _optimise(self, fourier: Fourier, begin: Tensor, objective: Objective, moves: Tensor) -> Bytes:
-        """The coefficients ``begin`` after a step for each of ``moves`` (steps, n, 4), as pictures."""
-        recipe, steps = self.recipe, len(moves)
-        coefficients = begin.requires_grad_(True)
-        optimiser = torch.optim.Adam([coefficients], lr=recipe.rate, betas=recipe.betas, eps=_TINY, fused=True)
-        for step in range(steps):
-            optimiser.param_groups[0]["lr"] = recipe.rate * 0.5 * (1 + math.cos(math.pi * step / steps))
-            pixels, strength = fourier.decode(coefficients), fade(step, steps, recipe.fade)
-            if strength > 0:
-                pixels = move(pixels, moves[step] * strength)
-            maps = self.network(pixels, recipe.leak if step < recipe.relaxed else 0.0)
-            value = objective(maps, self.unseen * max(strength, recipe.around))
-            if recipe.smooth:
-                value = value - recipe.smooth * variation(pixels)
-            (gradient,) = torch.autograd.grad(-value.sum(), coefficients)
-            # Each icon's gradient is brought to length 1: the first slopes can be ten times steeper than the last
-            # ones, and through Adam's memory of squares they would make every later step tiny.
-            lengths = gradient.flatten(1).norm(dim=1).clamp(min=_TINY)
-            coefficients.grad = gradient / lengths.view(-1, 1, 1, 1, 1)
-            optimiser.step()
-            if (step + 1) % _TELL == 0 or step + 1 == steps:
-                self.told.done(len(begin) * (step % _TELL + 1))
-        with torch.no_grad():
-            return to_bytes(fourier.decode(coefficients))
 
 
 @torch.inference_mode(False)
@@ -372,10 +268,6 @@ def _judge(
     flagged = np.array([flag is not None and (asked or flag != "low") for flag in found], dtype=bool)
     hopeless = np.array([flag in ("dead", "grey") for flag in found])
     return np.where(hopeless, cosine - 2, cosine).astype(np.float32), flagged
-
-
-def _batches(rows: NDArray[np.intp], batch: int) -> list[NDArray[np.intp]]:
-    return [rows[first : first + batch] for first in range(0, len(rows), batch)]
 
 
 def check(network: Network, layer: str, means: Float32, second_moment: NDArray[np.float64], size: int) -> Layer:
