@@ -101,7 +101,7 @@ def describe(
         return "activation", "PReLU", {}
     if (pooled := _pooling(core, part, values, alone)) is not None:
         return pooled
-    if alone and target in BATCH_NORMS and part == 0 and varying == [first] and not _is_training(core):
+    if alone and target in BATCH_NORMS and part == 0 and varying == [first] and not is_training(core):
         return "batch_norm", "batch norm", {}
     if target in MOVES and target is not _aten.as_strided.default and varying == [first]:
         return "move", MOVES[target], {}
@@ -109,7 +109,7 @@ def describe(
     return "other", word, {}
 
 
-def _is_training(core: fx.Node) -> bool:
+def is_training(core: fx.Node) -> bool:
     return core.target is not _aten._native_batch_norm_legit_no_training.default and bool(core.args[5])
 
 
