@@ -84,17 +84,26 @@ class Observer:
                     "own. Choose the block around it."
                 )
 
-    def observe(self, inputs: Tensor, positions: dict[str, Tensor], *, attributions: bool) -> Observation:
+    def observe(
+        self,
+        inputs: Tensor,
+        positions: dict[str, Tensor],
+        *,
+        attributions: bool,
+        channels: dict[str, Tensor] | None = None,
+    ) -> Observation:
         """Ask for ``positions[layer]``, shape (n, draws, 2) as (y, x), of normalised ``inputs`` (n, 3, h, w).
 
+        With ``channels[layer]``, shape (n, draws), an attribution is that of this one channel at the position, instead
+        of all its channels.
         Raises ConfigError when attributions are asked of a network that has no forward derivative.
         """
         with torch.no_grad():
             try:
                 walk = self._walk(inputs)
                 if walk is None:
-                    return self._as_it_is(inputs, positions, attributions)
-                return walk(inputs.to(self.dtype), positions, attributions)
+                    return self._as_it_is(inputs, positions, attributions, channels or {})
+                return walk(inputs.to(self.dtype), positions, attributions, channels or {})
             except (NotImplementedError, RuntimeError) as error:
                 if not attributions or ("forward" not in str(error) and "jvp" not in str(error)):
                     raise
@@ -171,7 +180,9 @@ class Observer:
 
     # A network as it is
 
-    def _as_it_is(self, inputs: Tensor, positions: dict[str, Tensor], attributions: bool) -> Observation:
+    def _as_it_is(
+        self, inputs: Tensor, positions: dict[str, Tensor], attributions: bool, channels: dict[str, Tensor]
+    ) -> Observation:
         mixed = torch.autocast(inputs.device.type, self.dtype, enabled=self.dtype != torch.float32)
         with self._hooks, mixed:
             *maps, logits = self._plain(inputs)
@@ -179,16 +190,20 @@ class Observer:
             effects: dict[str, Tensor] = {}
             for layer in self.layers if attributions else ():
                 draws = range(positions[layer].shape[1])
-                found = [self._dual(inputs, layer, positions[layer][:, draw], logits) for draw in draws]
+                found = [
+                    self._dual(inputs, layer, positions[layer][:, draw], logits, _drawn(channels, layer, draw))
+                    for draw in draws
+                ]
                 effects[layer] = torch.stack(found, dim=1).float().cpu()
         return Observation(logits.float().cpu(), seen, effects)
 
-    def _dual(self, inputs: Tensor, layer: str, positions: Tensor, logits: Tensor) -> Tensor:
-        """The attributions (n, classes) of ``layer`` at ``positions`` (n, 2), by dual numbers."""
+    def _dual(self, inputs: Tensor, layer: str, positions: Tensor, logits: Tensor, channels: Tensor | None) -> Tensor:
+        """The attributions (n, classes) of ``layer`` at ``positions`` (n, 2), by dual numbers; of one of the
+        ``channels`` (n,) each, or of all."""
 
         def replace(output: Tensor) -> Tensor:
             # A dual number shares its primal's memory: without the copy, `out += identity` would write into it.
-            return forward_ad.make_dual(output.clone(), _masked(output, positions))
+            return forward_ad.make_dual(output.clone(), _masked(output, positions, channels))
 
         with _DUAL_LEVEL, forward_ad.dual_level(), hooked(self.network.submodule(layer), replace):
             tangent = forward_ad.unpack_dual(self.network.module(inputs)).tangent
@@ -223,7 +238,9 @@ class _Walk:
         with torch.no_grad():
             return [value.float() for value in self._operations(inputs, 0.0)]
 
-    def __call__(self, inputs: Tensor, positions: dict[str, Tensor], attributions: bool) -> Observation:
+    def __call__(
+        self, inputs: Tensor, positions: dict[str, Tensor], attributions: bool, channels: dict[str, Tensor]
+    ) -> Observation:
         values: dict[fx.Node, Any] = {}
         tangents: dict[fx.Node, Tangents] = {}
         seen: dict[str, Tensor] = {}
@@ -241,7 +258,7 @@ class _Walk:
                 seen[layer] = _at(values[node], positions[layer])
                 if attributions:
                     for draw in range(positions[layer].shape[1]):
-                        started = _masked(values[node], positions[layer][:, draw])
+                        started = _masked(values[node], positions[layer][:, draw], _drawn(channels, layer, draw))
                         tangents.setdefault(node, {})[layer, draw] = started
             for unused in self._last.get(node, ()):
                 del values[unused]
@@ -333,12 +350,19 @@ def _at(maps: Tensor, positions: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1)[rows, where[..., 0], where[..., 1]].float()
 
 
-def _masked(maps: Tensor, positions: Tensor) -> Tensor:
-    """``maps`` with everything but one position (n, 2) a view set to zero."""
+def _drawn(channels: dict[str, Tensor], layer: str, draw: int) -> Tensor | None:
+    """The channels (n,) asked for of one draw; None where all are."""
+    return channels[layer][:, draw] if layer in channels else None
+
+
+def _masked(maps: Tensor, positions: Tensor, channels: Tensor | None = None) -> Tensor:
+    """``maps`` with everything but one position (n, 2) a view set to zero; with ``channels`` (n,) all but one channel
+    there too."""
     rows = torch.arange(len(maps), device=maps.device)
     where = positions.to(maps.device)
+    kept = slice(None) if channels is None else channels.to(maps.device)
     masked = torch.zeros_like(maps)
-    masked[rows, :, where[:, 0], where[:, 1]] = maps[rows, :, where[:, 0], where[:, 1]]
+    masked[rows, kept, where[:, 0], where[:, 1]] = maps[rows, kept, where[:, 0], where[:, 1]]
     return masked
 
 

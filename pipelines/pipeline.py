@@ -20,20 +20,20 @@ from atlas.maps import class_number, maps_of
 from atlas.mirror import Mirror
 from atlas.networks import Layer, Network, describe_layer, load
 from atlas.report import build_report
-from atlas.rundir import STAGES, RunDirectory, digest_values, read_marker, write_json
+from atlas.rundir import ABOVE, RunDirectory, digest_values, read_marker, stages_of, write_json
 from atlas.site import viewer_digest, viewer_folder
 from atlas.sources import Listing, list_images, sources_of
 from atlas.store import SCHEMA_VERSION
 from atlas.urls import is_remote, working_folder
 from atlas.versions import SITE_FORMAT, versions
-from pipelines import cells, collect, layout, publish, render
+from pipelines import cells, collect, layout, neurons, publish, render
 from pipelines.cluster import connect
 from pipelines.screen import progress_bars, say, show_end, show_plan, tell_failures, told_by
 from pipelines.stage import Item, Outcome, Stage, Summary, run_stage
 from pipelines.tracking import Tracking, require
 
 _MODULES: dict[str, ModuleType] = {
-    "collect": collect, "layout": layout, "cells": cells, "render": render, "publish": publish
+    "collect": collect, "layout": layout, "cells": cells, "render": render, "neurons": neurons, "publish": publish
 }  # fmt: skip
 
 
@@ -54,6 +54,12 @@ def run(
     Raises ConfigError for what cannot be done, AtlasError for what failed and can be resumed.
     """
     console = console or Console()
+    stages = stages_of(config)
+    if until not in stages:
+        raise ConfigError(
+            f"--until {until}: the configuration asks for no {until}. Give it some of its layers, such as --set "
+            f"'{until}={{layers: [{config.layers[-1]}]}}'."
+        )
     directory = RunDirectory(working_folder(config.out))
     with ExitStack() as stack:
         mirror = (
@@ -77,7 +83,7 @@ def run(
         _write_start(config, directory, prepared)
         if mirror:
             mirror.send_state(directory.listing)
-        _run_stages(config, directory, prepared, STAGES[: STAGES.index(until) + 1], console, mirror)
+        _run_stages(config, directory, prepared, stages[: stages.index(until) + 1], console, mirror)
         show_end(config, directory, until, console)
     return directory
 
@@ -220,7 +226,12 @@ def stage_keys(config: Config, directory: RunDirectory, prepared: Prepared, stag
             collecting,
             prepared.listing.digest,
         )
-    above = directory.stage_key(STAGES[STAGES.index(stage) - 1])
+    if stage == neurons.NAME:
+        # Neither on which layers are asked for nor on the map: what an item depends on beyond this is told by itself.
+        asked = {key: value for key, value in values["neurons"].items() if key in ("pictures", "patches")}
+        drawn = {key: values["render"][key] for key in ("steps", "precision", "compile")}
+        return digest_values(stage, directory.stage_key(collect.NAME), asked, drawn, neurons.engine())
+    above = directory.stage_key(ABOVE[stage])
     if stage == render.NAME:
         # Icons do not depend on which real pictures are kept beside them. The engine's own numbers count too: a version
         # that draws otherwise draws anew.

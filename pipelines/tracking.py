@@ -23,7 +23,7 @@ from atlas.config import Config, TrackingConfig
 from atlas.errors import ConfigError
 from atlas.maps import maps_of
 from atlas.mosaic import mosaic
-from atlas.rundir import STAGES, RunDirectory, digest_values
+from atlas.rundir import RunDirectory, digest_values, stages_of
 
 _SHEET_WIDTH = 1600
 # A tracker that hangs holds up the run: how long wandb may take to deliver the last of it.
@@ -87,16 +87,17 @@ class Tracking:
     def stage(self, name: str) -> None:
         """Tell the figures of a finished stage; after the icons also the report and a contact sheet of each layer."""
         facts = self._directory.read_manifest()["stages"][name]
+        step = stages_of(self._config).index(name) + 1
         with self._once(name, facts) as tracker:
             if tracker:
-                tracker.figures(_numbers({name: facts}), STAGES.index(name) + 1)
+                tracker.figures(_numbers({name: facts}), step)
         if name == "render":
             report = json.loads(self._directory.report.read_text(encoding="utf-8"))
             with self._once("report", report) as tracker:
                 if tracker:
-                    tracker.figures(_numbers({"report": report}), STAGES.index(name) + 1)
+                    tracker.figures(_numbers({"report": report}), step)
                     for layer, sheet in self._sheets():
-                        tracker.picture(f"contact sheet/{layer}", sheet, STAGES.index(name) + 1)
+                        tracker.picture(f"contact sheet/{layer}", sheet, step)
 
     def _sheets(self) -> Iterator[tuple[str, Image.Image]]:
         """The icons of each map's middle grid as one picture."""

@@ -45,6 +45,12 @@ def readers(run: RunDirectory, config: Config, precision: Precision) -> list[Rea
     ]
 
 
+def observer(run: RunDirectory, config: Config, name: str, module: str) -> Observer:
+    """What reads one layer, by its module, of one of the run's networks, in float32."""
+    settings, modules, digest = _known(run, config, name)
+    return _observer_of(settings, modules, digest, module)
+
+
 def listing(run: RunDirectory) -> Listing:
     """The run's listing."""
     return _listing(run.listing, run.listing.stat().st_mtime_ns)
@@ -78,6 +84,11 @@ def _layers(settings: str, names: tuple[str, ...], digest: str) -> tuple[Layer, 
 @lru_cache(maxsize=_NETWORKS)
 def _observer(settings: str, names: tuple[str, ...], digest: str, precision: Precision) -> Observer:
     return Observer(_network(settings, names, digest), names, precision)
+
+
+@lru_cache(maxsize=_NETWORKS)
+def _observer_of(settings: str, names: tuple[str, ...], digest: str, module: str) -> Observer:
+    return Observer(_network(settings, names, digest), (module,))
 
 
 @lru_cache(maxsize=1)

@@ -18,13 +18,13 @@ import yaml
 from distributed import LocalCluster
 from numpy.typing import NDArray
 from PIL import Image
-from tiny_run import GRIDS, atlas_run, command, contents, environment, paint_pictures, tiny_values
+from tiny_run import GRIDS, PLAIN_STAGES, atlas_run, command, contents, environment, paint_pictures, tiny_values
 
 from atlas.config import Config, validate
 from atlas.errors import AtlasError, ConfigError
 from atlas.images import decode_png
 from atlas.report import read_icons
-from atlas.rundir import FOLDERS, STAGES, RunDirectory
+from atlas.rundir import FOLDERS, RunDirectory
 from atlas.visualize import Icons, draw
 from atlas.visualize.parents import blend
 from atlas.visualize.score import answers, cosines
@@ -257,14 +257,14 @@ def test_patches_show_the_nearest_exemplar(undisturbed: RunDirectory) -> None:
     assert np.abs(shown - cut).mean() < 12
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", PLAIN_STAGES)
 def test_killed_in_a_stage_and_resumed(workshop: Path, undisturbed: RunDirectory, stage: str) -> None:
     """SIGKILL while the stage writes; the same command again ends with equal bytes in every folder. What stands before
     the stage is that of the undisturbed run."""
     directory = RunDirectory(workshop / "runs" / f"killed-{stage}")
-    if stage != STAGES[0]:
+    if stage != PLAIN_STAGES[0]:
         shutil.copytree(undisturbed.path, directory.path)
-        for later in STAGES[STAGES.index(stage) :]:
+        for later in PLAIN_STAGES[PLAIN_STAGES.index(stage) :]:
             shutil.rmtree(directory.folder(later))
         directory.report.unlink()
     arguments = ("tiny.yaml", "--set", f"out={directory.path}")

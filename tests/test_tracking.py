@@ -16,12 +16,12 @@ import pytest
 from distributed import Client, LocalCluster
 from PIL import Image
 from rich.console import Console
-from tiny_run import GRIDS
+from tiny_run import GRIDS, PLAIN_STAGES
 
 from atlas.config import Config, validate
 from atlas.errors import ConfigError
 from atlas.mosaic import mosaic
-from atlas.rundir import STAGES, RunDirectory
+from atlas.rundir import RunDirectory
 from pipelines import pipeline, tracking
 from pipelines.tracking import Tracking
 
@@ -52,7 +52,7 @@ def tell(run: RunDirectory, **settings: Any) -> list[str]:
     """Tell a tracker of all stages, as a run does; returns what the person was told."""
     said: list[str] = []
     with Tracking(configure(run, **settings), run, said.append) as told:
-        for stage in STAGES:
+        for stage in PLAIN_STAGES:
             told.stage(stage)
     return said
 
@@ -62,7 +62,7 @@ def expected(run: RunDirectory) -> dict[str, float]:
     figures: dict[str, float] = {}
     stages = json.loads(run.manifest.read_text())["stages"]
     units = {"collect": "views", "layout": "rows", "cells": "rows", "render": "icons", "publish": "parts"}
-    for stage in STAGES:
+    for stage in PLAIN_STAGES:
         for name in ("seconds", "units", "worker_peak_mb", f"{units[stage]}_per_second"):
             figures[f"{stage}/{name}"] = stages[stage][name]
     report = json.loads(run.report.read_text())
@@ -96,7 +96,7 @@ def test_tensorboard(finished: RunDirectory) -> None:
     events = EventAccumulator(str(folder / "first")).Reload()
     scalars = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
     holds({tag: values[-1].value for tag, values in scalars.items()}, expected(finished), 1e-6)
-    assert [scalars[f"{stage}/seconds"][0].step for stage in STAGES] == [1, 2, 3, 4, 5]
+    assert [scalars[f"{stage}/seconds"][0].step for stage in PLAIN_STAGES] == [1, 2, 3, 4, 5]
     for layer in LAYERS:
         image = events.Images(f"contact sheet/{layer}")[0].encoded_image_string
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(image))), sheet(finished, layer))

@@ -23,7 +23,7 @@ from atlas.errors import ConfigError
 from atlas.networks import Layer, Network, calls, describe_layer
 from atlas.operations import Precision
 from atlas.visualize.climb import Climb, Told, side_by_side
-from atlas.visualize.cut import cut
+from atlas.visualize.cut import CutNetwork, cut
 from atlas.visualize.objective import Objective, centre
 from atlas.visualize.recipe import ALONE, ATLAS, Recipe
 from atlas.visualize.score import answers, cosines, flags, usual_norm

@@ -1,0 +1,191 @@
+"""Stage neurons: store + cells → what is told of every unit of some layers.
+
+Items of a layer: the statistics of its units; parts of 16 units with their pictures, turned patches and classes; the
+circuits that build the units; and which cells of earlier layers build its cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atlas.config import Config, NeuronsConfig
+from atlas.neurons.circuits import Source, cells_table, circuit_table, earlier_layers
+from atlas.neurons.statistics import unit_statistics
+from atlas.neurons.turning import DISC
+from atlas.neurons.units import TURNED_PATCHES, Drawing, firing_rows, unit_table
+from atlas.neurons.views import Key, Seen, read_views
+from atlas.rundir import RunDirectory, atomic, digest_values, write_marker
+from atlas.store import read_metadata
+from atlas.visualize import fitting_precision, measure_batch
+from atlas.visualize.diverse import APART, UNIT_RECIPE, picture_size
+from pipelines import worker
+from pipelines.stage import Item, Summary
+
+NAME = "neurons"
+UNIT = "units"
+# Units of one item, whose pictures are drawn together.
+UNITS_PER_ITEM = 16
+# Of the stage's files: another one makes them anew.
+FORMAT = 1
+
+
+def plan(config: Config, run: RunDirectory) -> list[Item]:
+    asked = _asked(config)
+    items: list[Item] = []
+    circuits: list[Item] = []
+    for layer in asked.layers:
+        statistics = f"{layer}/statistics"
+        items.append(Item(statistics, NAME, run=str(run.path)))
+        units = read_metadata(run.shards(layer)[0])["channels"]
+        items += [
+            Item(f"{layer}/part-{part:05d}", NAME, (statistics,), str(run.path))
+            for part in range(-(-units // UNITS_PER_ITEM))
+        ]
+        others = [other.name for other in _others(config, layer)]
+        after = (statistics, *(f"{other}/statistics" for other in others))
+        # Asking for one more layer leaves all but these as they are.
+        circuits += [
+            Item(f"{layer}/circuit", NAME, after, str(run.path), digest_values(others, asked.sources)),
+            Item(f"{layer}/cells", NAME, after, str(run.path), digest_values(others, run.stage_key("cells"))),
+        ]
+    return [*items, *circuits]
+
+
+def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
+    return [run.folder(NAME) / f"{item.id}.json"]
+
+
+def run_item(item: Item) -> Summary:
+    run, config = item.open()
+    layer, _, work = item.id.rpartition("/")
+    facts: dict[str, Any] = {"of": item.of} if item.of else {}
+    if work == "statistics":
+        table = unit_statistics(run.shards(layer), _asked(config).patches)
+        facts["firing"] = int((table["largest"].to_numpy() > 0).sum())
+        done = Summary(0)
+    elif work == "circuit":
+        table, told = _circuit(run, config, layer)
+        facts["told"] = told
+        done = Summary(0)
+    elif work == "cells":
+        table, done = _cells(run, config, layer), Summary(0)
+    else:
+        table, failed = _units(run, config, layer, int(work.removeprefix("part-")))
+        facts["patches_failed"] = failed
+        done = Summary(table.num_rows, failed)
+    path = run.folder(NAME) / f"{item.id}.parquet"
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    write_marker(path.with_suffix(".json"), key=run.stage_key(NAME), files=[path], rows=table.num_rows, **facts)
+    return done
+
+
+def engine() -> dict[str, Any]:
+    """What the stage's key holds beside the configuration: a version that does otherwise does all anew."""
+    return {
+        "format": FORMAT,
+        "recipe": asdict(UNIT_RECIPE),
+        "apart": APART,
+        "disc": DISC,
+        "turned": TURNED_PATCHES,
+        "units": UNITS_PER_ITEM,
+    }
+
+
+def measure(path: str) -> dict[str, dict[str, Any]]:
+    """Precision and batch of the pictures of each layer of the run at ``path``: as configured for the icons, or as
+    suits this worker."""
+    run = RunDirectory(Path(path))
+    config, settings = run.config(), run.config().render
+    paces: dict[str, dict[str, Any]] = {}
+    for layer in config.layers:  # all of them: a later start may ask for more, and pace is measured once
+        named, module = config.module_of(layer)
+        network = worker.network(run, config, named)
+        size = picture_size(worker.layers(run, config, named)[layer], network)
+        precision, batch = settings.precision, settings.batch
+        if precision == "auto":
+            precision = fitting_precision(network, module, size)
+        if batch == "auto":
+            batch = measure_batch(network, module, size, precision, settings.compile)
+        paces[layer] = {"precision": precision, "batch": batch}
+    return paces
+
+
+def _asked(config: Config) -> NeuronsConfig:
+    assert config.neurons is not None  # the stage runs only where it is asked for
+    return config.neurons
+
+
+def _others(config: Config, layer: str) -> list[Source]:
+    """The other layers asked for of the same network."""
+    network, _ = config.module_of(layer)
+    return [
+        Source(other, config.module_of(other)[1])
+        for other in _asked(config).layers
+        if other != layer and config.module_of(other)[0] == network
+    ]
+
+
+def _statistics(run: RunDirectory, layer: str) -> pa.Table:
+    path = run.neurons(layer) / "statistics.parquet"
+    return _read_statistics(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _read_statistics(path: Path, _written: int) -> pa.Table:
+    return pq.read_table(path)
+
+
+def _reader(run: RunDirectory, config: Config, layer: str, size: int) -> Callable[[Sequence[Key]], dict[Key, Seen]]:
+    return lambda wanted: read_views(run.shards(layer), config, worker.listing(run), size, wanted)
+
+
+def _units(run: RunDirectory, config: Config, layer: str, part: int) -> tuple[pa.Table, int]:
+    """The table of some units, and how many of their top patches could not be read."""
+    named, module = config.module_of(layer)
+    network, described = worker.network(run, config, named), worker.layers(run, config, named)[layer]
+    statistics = _statistics(run, layer)
+    units = list(range(statistics.num_rows))[part * UNITS_PER_ITEM : (part + 1) * UNITS_PER_ITEM]
+    wanted = firing_rows(statistics, units)
+    views = _reader(run, config, layer, network.size)(wanted)
+    pace = run.read_manifest()["stages"][NAME]["pace"][layer]
+    drawing = Drawing(
+        pictures=_asked(config).pictures,
+        steps=None if config.render.steps == "auto" else config.render.steps,
+        precision=pace["precision"],
+        batch=pace["batch"],
+        compile=config.render.compile,
+        seed=config.seed,
+    )
+    observer = worker.observer(run, config, named, module) if config.collect.attributions else None
+    table = unit_table(network, described, statistics, units, views, drawing, observer)
+    return table, sum(key not in views for key in wanted)
+
+
+def _earlier(run: RunDirectory, config: Config, layer: str) -> list[Source]:
+    named, module = config.module_of(layer)
+    return earlier_layers(worker.network(run, config, named), module, _others(config, layer))
+
+
+def _circuit(run: RunDirectory, config: Config, layer: str) -> tuple[pa.Table, dict[str, str]]:
+    """The table of what builds the units, and what is to be told of layers that say nothing of it."""
+    named, module = config.module_of(layer)
+    network = worker.network(run, config, named)
+    read = _reader(run, config, layer, network.size)
+    sources = _earlier(run, config, layer)
+    return circuit_table(network, module, sources, _statistics(run, layer), read, _asked(config).sources)
+
+
+def _cells(run: RunDirectory, config: Config, layer: str) -> pa.Table:
+    named, module = config.module_of(layer)
+    network = worker.network(run, config, named)
+    read = _reader(run, config, layer, network.size)
+    target, sources = Source(layer, module), _earlier(run, config, layer)
+    return cells_table(network, run, config, target, sources, _statistics(run, layer), read)
