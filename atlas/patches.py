@@ -1,53 +1,33 @@
-"""Real pictures of cells: the nearest patch of each as a pyramid, and all exemplars as sheets of sprites.
-
-A patch is what a position sees of its source picture: the square of the layer's effective receptive field.
-"""
+"""Real pictures of cells: the nearest patch of each as a pyramid, and all exemplars as sheets of sprites."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from PIL import Image
 
 from atlas.config import Config
+from atlas.cutting import Cutter, Key, Pixels, Row, fitted, frame, key_of
 from atlas.details import cell_details
 from atlas.grid import morton
-from atlas.images import PictureError, decode_png, encode_png, open_picture
+from atlas.images import decode_png, encode_png
 from atlas.maps import Map
 from atlas.rundir import RunDirectory, atomic
 from atlas.sources import Listing
-from atlas.store import read_metadata
 from atlas.tiles import TileFormat, write_grid_pyramid
-from atlas.views import Box, backdrop, cut_view
+from atlas.views import Box
 
 # Side in pixels of a sprite, cells a side of a sheet, and WebP's quality (0–100).
 SPRITE, BLOCK, QUALITY = 80, 4, 80
 # Sheets that are made together: a picture is decoded once for all of them.
 SHEETS = 64
-
-Pixels = NDArray[np.uint8]
-Key = tuple[int, int, int]
-"""A row of the store: image_id, view, draw."""
-
-
-@dataclass(frozen=True)
-class _Row:
-    """What is needed of a row of the store to cut its patch again, and what is told of it."""
-
-    key: Key
-    box: Box
-    x: int
-    y: int
-    facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -65,8 +45,8 @@ def write_nearest(
     """A pyramid like the icons', whose cells show their nearest real patch; returns its .dzi file, and how many patches
     could not be cut again."""
     cells = _drawn(run, config, each, grid, "exemplars")
-    nearest = {(cell["row"], cell["col"]): _key(cell["exemplars"][0]) for cell in cells}
-    cut = _Cutter(run, config, listing, each)
+    nearest = {(cell["row"], cell["col"]): key_of(cell["exemplars"][0]) for cell in cells}
+    cut = Cutter(run, config, listing, each.layer)
     patches: dict[Key, bytes] = {}
     failed = 0
     for picture, rows in cut.pictures(set(nearest.values())):
@@ -112,16 +92,16 @@ def write_sheets(
         for cell in _drawn(run, config, each, grid, "exemplars", "diverse_exemplars")
         if _block(cell) in wanted
     ]
-    cut = _Cutter(run, config, listing, each)
+    cut = Cutter(run, config, listing, each.layer)
     sprites: dict[Key, _Sprites] = {}
     failed = 0
-    for picture, rows in cut.pictures({_key(exemplar) for cell in cells for exemplar in cell["shown"]}):
+    for picture, rows in cut.pictures({key_of(exemplar) for cell in cells for exemplar in cell["shown"]}):
         if picture is None:
             failed += len(rows)
             continue
-        small = _fitted(picture)
+        small = encode_png(fitted(picture, SPRITE), level=1)
         for row in rows:
-            facts = {"image": listing.keys[row.key[0]], "frame": _frame(picture, cut.box(row)), **row.facts}
+            facts = {"image": listing.keys[row.key[0]], "frame": frame(picture, cut.box(row), SPRITE), **row.facts}
             patch = encode_png(cut.patch(picture, row, SPRITE), level=1)
             sprites[row.key] = _Sprites(patch, small, facts)
     columns = config.cells.exemplars + config.cells.diverse_exemplars
@@ -160,15 +140,15 @@ def exemplars_of(
     """The exemplars of a row of cells/, nearest first, their patches ``size`` pixels wide, without those whose picture
     cannot be read any more."""
     shown = cell["exemplars"] + cell["diverse_exemplars"]
-    cut = _Cutter(run, config, listing, each)
-    found: dict[Key, tuple[Pixels, _Row]] = {}
-    for picture, rows in cut.pictures({_key(exemplar) for exemplar in shown}):
+    cut = Cutter(run, config, listing, each.layer)
+    found: dict[Key, tuple[Pixels, Row]] = {}
+    for picture, rows in cut.pictures({key_of(exemplar) for exemplar in shown}):
         if picture is not None:
             found |= {row.key: (picture, row) for row in rows}
     exemplars = []
     for exemplar in shown:
-        if _key(exemplar) in found:
-            picture, row = found[_key(exemplar)]
+        if key_of(exemplar) in found:
+            picture, row = found[key_of(exemplar)]
             exemplars.append(
                 Exemplar(
                     Image.fromarray(cut.patch(picture, row, size)), Image.fromarray(picture), cut.box(row),
@@ -183,8 +163,8 @@ def _write_sheet(path: Path, cells: list[dict[str, Any]], sprites: dict[Key, _Sp
     told: list[dict[str, Any]] = []
     for line, cell in enumerate(cells):
         entries = []
-        for column, exemplar in enumerate([one for one in cell["shown"] if _key(one) in sprites]):
-            of = sprites[_key(exemplar)]
+        for column, exemplar in enumerate([one for one in cell["shown"] if key_of(one) in sprites]):
+            of = sprites[key_of(exemplar)]
             for place, data in ((column, of.patch), (columns + column, of.whole)):
                 pixels = np.asarray(Image.open(BytesIO(data)).convert("RGBA"))
                 sheet[line * SPRITE : (line + 1) * SPRITE, place * SPRITE : (place + 1) * SPRITE] = pixels
@@ -212,80 +192,3 @@ def _drawn(run: RunDirectory, config: Config, each: Map, grid: int, *columns: st
 
 def _block(cell: dict[str, Any]) -> tuple[int, int]:
     return cell["row"] // BLOCK, cell["col"] // BLOCK
-
-
-def _key(exemplar: dict[str, Any]) -> Key:
-    return exemplar["image_id"], exemplar["view"], exemplar["draw"]
-
-
-class _Cutter:
-    """Cuts the patches of a layer's rows from their source pictures."""
-
-    def __init__(self, run: RunDirectory, config: Config, listing: Listing, each: Map) -> None:
-        self._shards, self._config, self._listing = run.shards(each.layer), config, listing
-        self._metadata = read_metadata(self._shards[0])
-
-    def pictures(self, wanted: set[Key]) -> Iterator[tuple[Pixels | None, list[_Row]]]:
-        """The pictures of rows ``wanted``, each decoded once (None where it cannot be read any more), with its rows."""
-        rows: dict[int, list[_Row]] = {}
-        names = ["image_id", "view", "draw", "box", "x", "y", "label", "predicted", "confidence"]
-        # Pictures stand in the order of their numbers, so most row groups are passed over unread.
-        of_them = pc.field("image_id").isin(sorted({key[0] for key in wanted}))
-        for shard in self._shards:
-            for values in pq.read_table(shard, columns=names, filters=of_them).to_pylist():
-                if (key := _key(values)) in wanted:
-                    rows.setdefault(key[0], []).append(_row(key, values))
-        for image_id, found in sorted(rows.items()):
-            try:
-                yield open_picture(self._listing.read(image_id)), found
-            except PictureError:
-                yield None, found
-
-    def box(self, row: _Row) -> Box:
-        return patch_box(row.box, row.x, row.y, self._metadata)
-
-    def patch(self, picture: Pixels, row: _Row, size: int) -> Pixels:
-        ground = backdrop(self._config.seed, self._listing.keys[row.key[0]], row.key[1])
-        return cut_view(picture, self.box(row), size, ground)
-
-
-def _row(key: Key, values: dict[str, Any]) -> _Row:
-    x0, y0, x1, y1 = values["box"]
-    facts = {**{name: values[name] for name in ("label", "predicted")}, "confidence": round(values["confidence"], 4)}
-    return _Row(key, (x0, y0, x1, y1), values["x"], values["y"], facts)
-
-
-def _fit(picture: Pixels) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Size (width, height) and corner (left, top) of a whole picture in the middle of its sprite."""
-    height, width = picture.shape[:2]
-    scale = SPRITE / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return size, ((SPRITE - size[0]) // 2, (SPRITE - size[1]) // 2)
-
-
-def _fitted(picture: Pixels) -> bytes:
-    """The whole picture in a sprite that is clear around it, as PNG."""
-    size, corner = _fit(picture)
-    sprite = Image.new("RGBA", (SPRITE, SPRITE))
-    small = Image.fromarray(picture).convert("RGBA").resize(size, Image.Resampling.BICUBIC, reducing_gap=2)
-    sprite.paste(small, corner)
-    return encode_png(np.asarray(sprite), level=1)
-
-
-def _frame(picture: Pixels, box: Box) -> list[float]:
-    """Where ``box`` of the picture lies in the whole picture's sprite: x0, y0, x1, y1 in shares of its side."""
-    (width, height), (left, top) = _fit(picture)
-    lengths = picture.shape[1], picture.shape[0]
-    sides = zip(box, lengths * 2, (width, height) * 2, (left, top) * 2)
-    return [round((offset + edge / length * side) / SPRITE, 4) for edge, length, side, offset in sides]
-
-
-def patch_box(box: Box, x: int, y: int, metadata: dict[str, Any]) -> Box:
-    """The part of the source picture that position (y, x) sees: its effective receptive field, kept inside the view."""
-    height, width = metadata["map_size"]
-    share = min(1.0, metadata["effective_receptive_field"] / metadata["input_size"])
-    x0, y0, x1, _ = box
-    side = x1 - x0
-    left = min(max((x + 0.5) / width - share / 2, 0), 1 - share)
-    top = min(max((y + 0.5) / height - share / 2, 0), 1 - share)
-    return (x0 + left * side, y0 + top * side, x0 + (left + share) * side, y0 + (top + share) * side)

@@ -17,13 +17,14 @@ from tiny_run import contents, tiny_values
 import atlas
 from atlas.class_atlas import Chosen, choose_rows, lay_out
 from atlas.config import Config, validate
+from atlas.cutting import patch_box
 from atlas.errors import ConfigError
 from atlas.grid import cell_of
 from atlas.images import open_picture
 from atlas.layout import fit_layout, principal_axes, unit_box
 from atlas.maps import class_number, maps_of
 from atlas.neighbors import unit_rows
-from atlas.patches import BLOCK, SPRITE, patch_box
+from atlas.patches import BLOCK, SPRITE
 from atlas.rundir import RunDirectory
 from atlas.site import heat_maps
 from atlas.store import read_metadata
