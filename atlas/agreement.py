@@ -23,6 +23,8 @@ from atlas.config import Config
 from atlas.findings import Findings
 from atlas.grid import cell_of
 from atlas.maps import shown_maps
+from atlas.neurons.site import neuron_layers
+from atlas.neurons.site import parts as neuron_parts
 from atlas.patches import sheets
 from atlas.report import build_report, read_icons
 from atlas.rundir import stages_of
@@ -314,6 +316,10 @@ def _publish(found: Findings, config: Config) -> None:
             if found.run.cells(each.name) not in found.suspect:
                 made = range(len(sheets(found.run, config, each, grid)))
                 parts += [f"{each.name}-grid-{grid:03d}-details-{part:05d}" for part in made]
+    parts += [
+        part.replace("/", "-") for layer in neuron_layers(config) for part in neuron_parts(found.run, config, layer)
+    ]
+    parts += ["tour"] if config.tour is not None else []
     done = sum(folder / f"{part}.json" in markers for part in parts)
     finished = folder / "page.json" in markers
     if finished and not found.stale:

@@ -299,6 +299,7 @@ class Config(_Section):
     neurons: NeuronsConfig | None = None
     cluster: ClusterConfig = ClusterConfig()
     tracking: TrackingConfig | None = None
+    tour: Annotated[str, Field(min_length=1)] | None = "tour"
 
     @field_validator("out")
     @classmethod
@@ -311,6 +312,12 @@ class Config(_Section):
         if not re.fullmatch(r"\w+://[^?#]*[^?#/]", out) or out.rpartition("/")[2] in (".", ".."):
             raise ValueError("expected an address that ends in the run's name, such as s3://bucket/runs/demo")
         return out
+
+    @field_validator("tour")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        """Workers may have been started in another folder; ``tour`` is the shipped one."""
+        return path if path in (None, "tour") else str(Path(path).expanduser().absolute())
 
     @field_validator("layers")
     @classmethod
@@ -382,7 +389,8 @@ def find_config(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_file():
         return path
-    shipped = {file.stem: file for folder in config_folders() for file in sorted(folder.glob("*.yaml"))}
+    files = [file for folder in config_folders() for file in sorted(folder.glob("*.yaml"))]
+    shipped = {file.stem: file for file in files if file.stem != "tour"}  # a tour is no run
     if path.parent in (Path(), Path("configs")) and path.stem in shipped:
         return shipped[path.stem]
     near = difflib.get_close_matches(path.stem, list(shipped), n=1)

@@ -22,6 +22,9 @@ from atlas.sources import Listing
 from atlas.store import read_metadata
 from atlas.views import Box, backdrop, cut_view
 
+# Side in pixels of a view that is cut again as a picture of its own.
+LARGEST_VIEW = 640
+
 Pixels = NDArray[np.uint8]
 Key = tuple[int, int, int]
 """A row of the store: image_id, view, draw."""
@@ -72,8 +75,15 @@ class Cutter:
 
     def patch(self, picture: Pixels, row: Row, size: int) -> Pixels:
         """The row's patch, uint8 (size, size, 3)."""
-        ground = backdrop(self._config.seed, self._listing.keys[row.key[0]], row.key[1])
-        return cut_view(picture, self.box(row), size, ground)
+        return cut_view(picture, self.box(row), size, self._ground(row))
+
+    def view(self, picture: Pixels, row: Row) -> Pixels:
+        """The view that the network saw, in about the picture's own pixels: uint8 (n, n, 3)."""
+        side = round(row.box[2] - row.box[0])
+        return cut_view(picture, row.box, min(max(side, self._metadata["input_size"]), LARGEST_VIEW), self._ground(row))
+
+    def _ground(self, row: Row) -> tuple[int, int, int]:
+        return backdrop(self._config.seed, self._listing.keys[row.key[0]], row.key[1])
 
 
 def _row(key: Key, values: dict[str, Any]) -> Row:

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from atlas.config import Config
 from atlas.errors import AtlasError
+from atlas.heat import heat_maps
 from atlas.images import decode_png
 from atlas.maps import Map, class_number, shown_maps
+from atlas.neurons.site import neuron_facts
 from atlas.patches import write_nearest
 from atlas.report import read_icons
 from atlas.rundir import RunDirectory, atomic, digest_file, digest_values, write_json
@@ -93,16 +95,6 @@ def write_grid(run: RunDirectory, config: Config, each: Map, grid: int) -> list[
     with atomic(folder / "cells.json") as temporary:
         temporary.write_text(json.dumps(facts, separators=(",", ":")), encoding="utf-8")
     return [folder / "cells.json", *files, *_pyramid_files(folder / "icons.dzi")]
-
-
-def heat_maps(attribution: NDArray[np.float32], drawn: NDArray[np.bool_]) -> tuple[Pixels, NDArray[np.float32]]:
-    """Attributions (cells, classes) as bytes (classes, cells), and each class's scale (classes,): a byte b stands for
-    (b − 128) / 127 of it. The scale is the largest value, whatever its sign, of the cells that are ``drawn`` (cells,);
-    cells of few rows may lie beyond it, and are cut off there."""
-    counted = attribution[drawn] if drawn.any() else attribution
-    scale = np.abs(counted).max(0, initial=0).astype(np.float32)
-    shares = attribution / np.where(scale > 0, scale, 1)
-    return (128 + np.rint(127 * np.clip(shares, -1, 1))).astype(np.uint8).T.copy(), scale
 
 
 def cell_facts(run: RunDirectory, each: Map, grid: int, table: pa.Table) -> dict[str, Any]:
@@ -209,6 +201,8 @@ def atlas_facts(run: RunDirectory, config: Config, report: dict[str, Any]) -> di
         "classes_per_file": CLASSES_PER_FILE,
         "labels": labels,
         "layers": layers,
+        "neurons": neuron_facts(run, config),
+        "tour": config.tour is not None,
         "provenance": {
             "images": name_of(config.images),
             "views": report["collect"]["views"],

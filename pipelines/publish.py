@@ -1,5 +1,5 @@
-"""Stage publish: cells + icons → the static site. Items: each grid of each map, the details of its cells, each map's
-pyramid, the page."""
+"""Stage publish: cells + icons + units → the static site. Items: each grid of each map, the details of its cells, each
+map's pyramid, the units of each layer that has any shown, the tour, the page."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from pathlib import Path
 from atlas import patches, site
 from atlas.config import Config
 from atlas.maps import shown_maps
+from atlas.neurons import site as neurons
+from atlas.neurons.reading import Folder
 from atlas.rundir import RunDirectory, digest_values, write_marker
+from atlas.tour import writing as tour
 from pipelines import worker
 from pipelines.stage import Item, Summary
 
 NAME = "publish"
 UNIT = "parts"
-_PAGE = "page"
+_PAGE, _TOUR, _NEURONS = "page", "tour", "neurons"
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
@@ -30,8 +33,17 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
                 for part in range(len(patches.sheets(run, config, each, grid)))
             ]
         items.append(Item(f"{each.name}/atlas", NAME, run=str(run.path)))
+    # Units are looked at by a stage of their own: what is published of them depends on it, and the rest does not.
+    looked_at = {layer: Folder(run, layer).digest() for layer in neurons.neuron_layers(config)}
+    for layer, of in looked_at.items():
+        items += [Item(name, NAME, run=str(run.path), of=of) for name in neurons.parts(run, config, layer)]
     # Which maps there are is the page's matter alone: asking for one more leaves what is published of the others.
     told = digest_values([[each.name, each.grids] for each in maps])
+    if config.tour is not None:
+        told = digest_values(told, tour.digest(config), looked_at)
+        items.append(Item(_TOUR, NAME, run=str(run.path), of=told))
+    elif looked_at:
+        told = digest_values(told, looked_at)
     return [*items, Item(_PAGE, NAME, tuple(item.id for item in items), str(run.path), told)]
 
 
@@ -44,6 +56,11 @@ def run_item(item: Item) -> Summary:
     facts: dict[str, object] = {"of": item.of} if item.of else {}
     if item.id == _PAGE:
         files = site.write_page(run, config, json.loads(run.report.read_text(encoding="utf-8")))
+    elif item.id == _TOUR:
+        files = tour.write_tour(run, config, worker.listing(run))
+    elif item.id.startswith(f"{_NEURONS}/"):
+        files, failed = neurons.write_part(run, config, worker.listing(run), item.id)
+        facts["patches_failed"] = failed
     else:
         name, *parts = item.id.split("/")
         each = next(each for each in shown_maps(run, config) if each.name == name)

@@ -1,0 +1,230 @@
+"""The tour's examples: which unit, picture and circuit of a run tell its story best, by figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from atlas.config import Config
+from atlas.cutting import Key, key_of
+from atlas.neurons.reading import Folder
+from atlas.neurons.site import neuron_layers
+from atlas.rundir import RunDirectory
+from atlas.store import iterate, read_metadata
+from atlas.tour.text import Step
+
+# A unit is judged by its turning only where its own patches, seen through a disc, excite it at least so much beside
+# the whole ones; and where it is above zero at this share of the rows at least.
+LEAST_PEAK, LEAST_POSITIVE = 0.5, 0.01
+# A circuit is told of where weights and data agree at least so much, and of sources that are as reliable as this.
+LEAST_AGREEMENT, LEAST_RELIABILITY = 0.5, 0.8
+# Sources that a circuit is shown with, and pictures that are tried where some cannot be read any more.
+SOURCES, TRIED = 4, 20
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the store says of the view that a row is of: the class that it is taken for, how surely, in [0, 1]."""
+
+    key: Key
+    predicted: int
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit and what is known of it: a row of STATISTICS, and its row of UNITS without pictures."""
+
+    layer: str
+    statistics: dict[str, Any]
+    unit: dict[str, Any]
+
+    @property
+    def number(self) -> int:
+        return int(self.statistics["unit"])
+
+    @property
+    def largest(self) -> float:
+        return float(self.statistics["largest"])
+
+    @property
+    def top(self) -> list[dict[str, Any]]:
+        return list(self.statistics["top"])
+
+    @property
+    def mean_top(self) -> float:
+        return float(np.mean([row["activation"] for row in self.top]))
+
+    @property
+    def response(self) -> NDArray[np.float64]:
+        """What it answers at each angle, on average over its patches (angles,)."""
+        mean: NDArray[np.float64] = np.maximum(np.array(self.unit["turned"], np.float64), 0).mean(0)
+        return mean
+
+
+@dataclass(frozen=True)
+class Clear:
+    """A unit whose picture tells what it is: ``ratio`` of its picture's answer to its largest in the data; how many of
+    its patches are ``agreeing`` on a class."""
+
+    of: Unit
+    ratio: float
+    agreeing: int
+    predicted: int
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """What builds a unit: the ``sources`` that do most, as in the site's file of the unit, and the ``share`` of its
+    answer to its top patches that those in favour bring about."""
+
+    of: Unit
+    layer: str
+    agreement: float | None
+    sources: list[dict[str, Any]]
+    share: float
+
+
+class Choosing:
+    """Finds the examples of one run."""
+
+    def __init__(self, run: RunDirectory, config: Config) -> None:
+        self.run, self.config = run, config
+
+    @cached_property
+    def units(self) -> list[Unit]:
+        """All units that are looked at, without those that never fire."""
+        columns = ("unit", "answers", "turned", "selectivity", "invariance")
+        found = []
+        for layer in neuron_layers(self.config):
+            folder = Folder(self.run, layer)
+            statistics = folder.statistics()
+            for each, unit in zip(statistics, folder.units(range(len(statistics)), columns)):
+                if each["largest"] > 0 and each["top"]:
+                    found.append(Unit(layer, each, unit))
+        return found
+
+    def clearest(self, step: Step) -> tuple[list[Clear], int]:
+        """Units whose picture tells what they are, the clearest first, and how many were compared: by the share of
+        their patches that agree on a class, and by how far their picture leads (ratio / (1 + ratio))."""
+        units = [unit for unit in self._asked(step, self.units) if unit.unit["answers"]]
+        found = []
+        for layer in dict.fromkeys(unit.layer for unit in units):
+            mine = [unit for unit in units if unit.layer == layer]
+            facts = self.facts(layer, {key_of(row) for unit in mine for row in unit.top})
+            for unit in mine:
+                classes = [facts[key].predicted for row in unit.top if (key := key_of(row)) in facts]
+                names, counts = np.unique(classes, return_counts=True)
+                if len(names):
+                    ratio = unit.unit["answers"][0] / unit.largest
+                    found.append(Clear(unit, ratio, int(counts.max()), int(names[counts.argmax()])))
+
+        def score(clear: Clear) -> float:
+            return clear.agreeing / len(clear.of.top) * max(clear.ratio, 0) / (1 + max(clear.ratio, 0))
+
+        # Of several as clear the one that knows most: the later layer comes first.
+        order = {layer: -number for number, layer in enumerate(neuron_layers(self.config))}
+        found.sort(key=lambda clear: (-score(clear), order[clear.of.layer], clear.of.number))
+        return found, len(units)
+
+    def most_certain(self, layer: str, among: set[Key] | None) -> tuple[list[Facts], int]:
+        """Views of which the network is surest, one a picture, and how many pictures were compared; ``among`` rows of
+        a layer, or all."""
+        found: dict[int, Facts] = {}
+        for each in self._scan(layer, among):
+            image = each.key[0]
+            if image not in found or each.confidence > found[image].confidence:
+                found[image] = each
+        ranked = sorted(found.values(), key=lambda facts: (-facts.confidence, facts.key))
+        return ranked[:TRIED], len(found)
+
+    def most_invariant(self, step: Step) -> tuple[list[Unit], int]:
+        """Units that answer alike to all angles, the steadiest first, and how many could be judged."""
+        if step.unit is not None:
+            mine = [unit for unit in self._asked(step, self.units) if unit.unit["turned"]]
+            return mine, len(mine)
+        judged = [
+            unit
+            for unit in self.units
+            if unit.unit["invariance"] is not None
+            and unit.statistics["positive"] >= LEAST_POSITIVE
+            and unit.response.max() >= LEAST_PEAK * unit.mean_top
+        ]
+        return sorted(judged, key=lambda unit: (-unit.unit["invariance"], unit.layer, unit.number)), len(judged)
+
+    def strongest(self, step: Step) -> tuple[list[Circuit], int]:
+        """Circuits, the strongest first, and how many were compared: by the share of a unit's answer that a few
+        reliable sources bring about, times how far weights and data agree."""
+        found = []
+        for layer in neuron_layers(self.config):
+            mine = {unit.number: unit for unit in self._asked(step, self.units) if unit.layer == layer}
+            if not mine:
+                continue
+            circuits = Folder(self.run, layer).circuits(range(min(mine), max(mine) + 1))
+            for number, unit in mine.items():
+                found += [
+                    circuit for told in circuits[number] if (circuit := _circuit(unit, told, step.by_rule)) is not None
+                ]
+        ranked = sorted(found, key=lambda one: (-one.share * (one.agreement or 0), one.of.layer, one.of.number))
+        return ranked, len({(one.of.layer, one.of.number) for one in found})
+
+    def facts(self, layer: str, wanted: set[Key]) -> dict[Key, Facts]:
+        """What the store says of rows."""
+        return {each.key: each for each in self._scan(layer, wanted)}
+
+    def classes(self, layer: str) -> list[str]:
+        """The names of the classes of a layer's network."""
+        names: list[str] = read_metadata(self.run.shards(layer)[0])["classes"]
+        return names
+
+    def _asked(self, step: Step, units: Iterable[Unit]) -> list[Unit]:
+        return [unit for unit in units if step.unit is None or (unit.layer, unit.number) == step.unit]
+
+    def _scan(self, layer: str, wanted: set[Key] | None) -> Iterator[Facts]:
+        """The store's rows of a layer, all or those wanted; memory holds one row group."""
+        names = ("image_id", "view", "draw", "predicted", "confidence")
+        codes = None if wanted is None else np.array([_code(*key) for key in wanted], np.int64)
+        for rows in iterate(self.run.shards(layer), names):
+            numbers = np.arange(len(rows["view"]))
+            if codes is not None:
+                mine = _code(*(rows[name].astype(np.int64) for name in names[:3]))
+                numbers = numbers[np.isin(mine, codes)]
+            else:  # the best of each picture is enough
+                order = np.lexsort((-rows["confidence"], rows["image_id"]))
+                _, first = np.unique(rows["image_id"][order], return_index=True)
+                numbers = order[first]
+            for number in numbers:
+                image, view, draw, predicted, confidence = (rows[name][number] for name in names)
+                yield Facts((int(image), int(view), int(draw)), int(predicted), float(confidence))
+
+
+def _code(image: Any, view: Any, draw: Any) -> Any:
+    """A row's key as one number: views and draws of a picture are fewer than 65,536."""
+    return image << 32 | view << 16 | draw
+
+
+def _circuit(unit: Unit, told: dict[str, Any], by_rule: bool) -> Circuit | None:
+    """A circuit as it is shown; None where too little is known of it to be told of."""
+    sources = told["sources"]
+    if by_rule:
+        if (told["agreement"] or 0) < LEAST_AGREEMENT:
+            return None
+        sources = [source for source in sources if source["reliability"] >= LEAST_RELIABILITY]
+    building = [source for source in sources if source["effect"] > 0][:SOURCES]
+    opposing = [source for source in sources if source["effect"] < 0][:1]
+    if not building:
+        return None
+    share = sum(source["effect"] for source in building) / unit.mean_top
+    return Circuit(unit, told["layer"], told["agreement"], building + opposing, share)
+
+
+def drawn_cells(run: RunDirectory, config: Config, layer: str) -> int:
+    """How many cells of a layer's map have a picture, at all levels."""
+    counts = pq.read_table(run.cells(layer), columns=["count"])["count"].to_numpy()
+    return int((counts >= config.cells.min_count).sum())

@@ -1,0 +1,85 @@
+"""The small pictures of the tour, as WebP in the site's folder tour/."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from atlas.cutting import Pixels
+from atlas.images import decode_png
+from atlas.report import read_icons
+from atlas.rundir import RunDirectory, atomic
+from atlas.tiles import encode_webp
+
+Picture = bytes | Pixels
+
+
+class Pictures:
+    """Writes pictures below ``site``/tour; each method returns the address that tour.json holds."""
+
+    SPRITE: ClassVar[int] = 96
+    LARGE: ClassVar[int] = 256
+    _QUALITY: ClassVar[int] = 82
+
+    def __init__(self, site: Path) -> None:
+        self._folder = site / "tour"
+        self.files: list[Path] = []
+
+    def sprite(self, name: str, picture: Picture) -> str:
+        return self._write(name, _square(picture, self.SPRITE))
+
+    def large(self, name: str, picture: Picture) -> str:
+        return self._write(name, _square(picture, self.LARGE))
+
+    def whole(self, name: str, picture: Pixels) -> str:
+        """A picture as it is, uint8 (h, w, 3 or 4)."""
+        return self._write(name, np.asarray(Image.fromarray(picture).convert("RGBA")))
+
+    def tidy(self) -> None:
+        """Remove the pictures of an earlier tour."""
+        for left in set(self._folder.glob("*.webp")) - set(self.files):
+            left.unlink()
+
+    def _write(self, name: str, pixels: Pixels) -> str:
+        path = self._folder / f"{name}.webp"
+        if path not in self.files:
+            with atomic(path) as temporary:
+                temporary.write_bytes(encode_webp(pixels, self._QUALITY))
+            self.files.append(path)
+        return f"tour/{path.name}"
+
+
+def grid_picture(run: RunDirectory, layer: str, grid: int, side: int = 720) -> Pixels | None:
+    """The icons of one grid, clear where no cell is drawn, cut to those that are: uint8 (h, w, 4), no side longer than
+    ``side``. None where none is drawn."""
+    icons = read_icons(run, layer, grid, ["row", "col", "png"]).to_pylist()
+    if not icons:
+        return None
+    top, left = min(icon["row"] for icon in icons), min(icon["col"] for icon in icons)
+    height, width = (1 + max(icon[name] for icon in icons) - first for name, first in (("row", top), ("col", left)))
+    size = max(4, side // max(height, width))
+    picture = np.zeros((height * size, width * size, 4), np.uint8)
+    for icon in icons:
+        row, col = icon["row"] - top, icon["col"] - left
+        picture[row * size : (row + 1) * size, col * size : (col + 1) * size] = _square(icon["png"], size)
+    return picture
+
+
+def icon_at(run: RunDirectory, layer: str, grid: int, row: int, col: int) -> Pixels | None:
+    """The icon of one cell; None where it is not drawn."""
+    filters = [("row", "=", row), ("col", "=", col)]
+    for part in sorted(run.icons(layer, grid).glob("part-*.parquet")):
+        found = pq.read_table(part, columns=["png"], filters=filters)["png"].to_pylist()
+        if found:
+            return decode_png(found[0])
+    return None
+
+
+def _square(picture: Picture, side: int) -> Pixels:
+    image = Image.open(BytesIO(picture)) if isinstance(picture, bytes) else Image.fromarray(picture)
+    return np.asarray(image.convert("RGBA").resize((side, side), Image.Resampling.LANCZOS))
