@@ -25,16 +25,18 @@ LEAST_PEAK, LEAST_POSITIVE = 0.5, 0.01
 # A circuit is told of where weights and data agree at least so much, and of sources that are as reliable as this.
 LEAST_AGREEMENT, LEAST_RELIABILITY = 0.5, 0.8
 # Sources that a circuit is shown with, and pictures that are tried where some cannot be read any more.
-SOURCES, TRIED = 4, 20
+SOURCES, TRIED = 4, 40
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the store says of the view that a row is of: the class that it is taken for, how surely, in [0, 1]."""
+    """What the store says of the view that a row is of: the class that it is taken for, how surely, in [0, 1], and the
+    side of its box in pixels of the picture."""
 
     key: Key
     predicted: int
     confidence: float
+    side: float
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class Choosing:
         found: dict[int, Facts] = {}
         for each in self._scan(layer, among):
             image = each.key[0]
-            if image not in found or each.confidence > found[image].confidence:
+            if image not in found or _better(each) > _better(found[image]):
                 found[image] = each
         ranked = sorted(found.values(), key=lambda facts: (-facts.confidence, facts.key))
         return ranked[:TRIED], len(found)
@@ -188,20 +190,31 @@ class Choosing:
 
     def _scan(self, layer: str, wanted: set[Key] | None) -> Iterator[Facts]:
         """The store's rows of a layer, all or those wanted; memory holds one row group."""
-        names = ("image_id", "view", "draw", "predicted", "confidence")
+        names = ("image_id", "view", "draw", "predicted", "confidence", "box")
         codes = None if wanted is None else np.array([_code(*key) for key in wanted], np.int64)
         for rows in iterate(self.run.shards(layer), names):
             numbers = np.arange(len(rows["view"]))
             if codes is not None:
                 mine = _code(*(rows[name].astype(np.int64) for name in names[:3]))
                 numbers = numbers[np.isin(mine, codes)]
-            else:  # the best of each picture is enough
-                order = np.lexsort((-rows["confidence"], rows["image_id"]))
+            else:  # the best view of each picture is enough
+                order = np.lexsort((-_side(rows["box"]), -np.round(rows["confidence"], 2), rows["image_id"]))
                 _, first = np.unique(rows["image_id"][order], return_index=True)
                 numbers = order[first]
             for number in numbers:
-                image, view, draw, predicted, confidence = (rows[name][number] for name in names)
-                yield Facts((int(image), int(view), int(draw)), int(predicted), float(confidence))
+                image, view, draw, predicted, confidence, box = (rows[name][number] for name in names)
+                key = int(image), int(view), int(draw)
+                yield Facts(key, int(predicted), float(confidence), float(_side(box)))
+
+
+def _side(box: NDArray[Any]) -> NDArray[Any]:
+    side: NDArray[Any] = box[..., 2] - box[..., 0]
+    return side
+
+
+def _better(facts: Facts) -> tuple[float, float]:
+    """Surer, and of views of which the network is as sure, the one that shows more."""
+    return round(facts.confidence, 2), facts.side
 
 
 def _code(image: Any, view: Any, draw: Any) -> Any:

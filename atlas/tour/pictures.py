@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from atlas.cutting import Pixels
+from atlas.grid import morton
 from atlas.images import decode_png
 from atlas.report import read_icons
 from atlas.rundir import RunDirectory, atomic
@@ -68,6 +69,18 @@ def grid_picture(run: RunDirectory, layer: str, grid: int, side: int = 720) -> P
         row, col = icon["row"] - top, icon["col"] - left
         picture[row * size : (row + 1) * size, col * size : (col + 1) * size] = _square(icon["png"], size)
     return picture
+
+
+def varied_icons(run: RunDirectory, layer: str, grid: int, count: int) -> list[bytes]:
+    """Up to ``count`` icons of a grid as PNGs, each from another part of the map: there the one that shows best what
+    the layer sees."""
+    icons = read_icons(run, layer, grid, ["row", "col", "cosine", "png"])
+    if not len(icons):
+        return []
+    order = np.argsort(morton(icons["row"].to_numpy(), icons["col"].to_numpy()), kind="stable")
+    cosine = icons["cosine"].to_numpy()
+    parts = [part for part in np.array_split(order, count) if len(part)]
+    return [icons["png"][int(part[cosine[part].argmax()])].as_py() for part in parts]
 
 
 def icon_at(run: RunDirectory, layer: str, grid: int, row: int, col: int) -> Pixels | None:

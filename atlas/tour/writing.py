@@ -14,12 +14,11 @@ from atlas.cutting import Cutter, Key, Row, key_of
 from atlas.maps import maps_of
 from atlas.neurons.reading import Folder
 from atlas.neurons.tables import DEGREES
-from atlas.report import read_icons
 from atlas.rundir import RunDirectory, atomic, digest_file
 from atlas.sources import Listing
 from atlas.store import count_rows, read_metadata
 from atlas.tour.choosing import Choosing, Clear, Facts, Unit, drawn_cells
-from atlas.tour.pictures import Pictures, grid_picture, icon_at
+from atlas.tour.pictures import Pictures, grid_picture, icon_at, varied_icons
 from atlas.tour.text import Step, Tour, filled, load_tour, tour_file
 
 # Every second, third … of the angles at which a patch was turned is shown.
@@ -27,6 +26,8 @@ _EVERY = 3
 _PATCHES = 9
 # Pictures of each layer in the first step.
 _OF_LAYER = 6
+# Difference of two confidences that makes no difference.
+_AS_SURE = 0.01
 
 Told = dict[str, Any]
 
@@ -109,14 +110,12 @@ class _Teller:
         }
 
     def _network(self, step: Step) -> Told | None:
-        """For each layer some of its own pictures, those of the coarsest level that show best what it sees."""
+        """For each layer some of its own pictures, of the coarsest level."""
         parts = []
         for layer in self._layers:
             grids = next(each.grids for each in maps_of(self._config) if each.name == layer)
-            icons = read_icons(self._run, layer, grids[0], ["cosine", "png"])
-            best = icons.sort_by([("cosine", "descending")]).slice(0, _OF_LAYER).to_pylist() if len(icons) else []
-            for place, icon in enumerate(best):
-                name = self._pictures.sprite(f"network-{self._layers.index(layer)}-{place}", icon["png"])
+            for place, icon in enumerate(varied_icons(self._run, layer, grids[0], _OF_LAYER)):
+                name = self._pictures.sprite(f"network-{self._layers.index(layer)}-{place}", icon)
                 parts.append({"picture": name, "label": layer if place == 0 else None, "line": layer})
         if not parts:
             return None
@@ -276,8 +275,8 @@ class _Teller:
         return Folder(self._run, layer).units(range(unit, unit + 1), (*columns, "unit"))[0]
 
     def _most_certain(self, step: Step) -> tuple[Facts, Row, int] | None:
-        """The picture of the steps that show one: the first can be read of those of which the network is surest. The
-        step of the neuron, where there is one, leaves the choice among the pictures that excite it."""
+        """The picture of the steps that show one, among those of which the network is surest and that can be read.
+        The step of the neuron, where there is one, leaves the choice among the pictures that excite it."""
         if self._image is not None and step.by_rule:
             return self._image
         layer, among = self._layers[0], None
@@ -288,19 +287,22 @@ class _Teller:
             among = {key_of(row) for row in self._clear.of.top}
         ranked, compared = self._choosing.most_certain(layer, among)
         cut = Cutter(self._run, self._config, self._listing, layer)
-        rows = {
-            row.key: row
+        seen = {
+            row.key: ((row.box[2] - row.box[0]) / min(picture.shape[:2]), row)
             for picture, rows in cut.pictures({each.key for each in ranked})
             if picture is not None
             for row in rows
         }
-        for facts in ranked:
-            if facts.key in rows:
-                chosen = facts, rows[facts.key], compared
-                if step.by_rule:
-                    self._image = chosen
-                return chosen
-        return None
+        readable = [each for each in ranked if each.key in seen]
+        if not readable:
+            return None
+        # As sure as the surest but for rounding: of those the view that shows most of its picture tells people most.
+        sure = [each for each in readable if each.confidence > readable[0].confidence - _AS_SURE]
+        best = max(sure, key=lambda each: (round(seen[each.key][0], 2), each.confidence))
+        chosen = best, seen[best.key][1], compared
+        if step.by_rule:
+            self._image = chosen
+        return chosen
 
     def _keys_of(self, layer: str, image: int) -> set[Key]:
         names = ["image_id", "view", "draw"]

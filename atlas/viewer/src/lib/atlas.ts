@@ -36,6 +36,8 @@ export interface Atlas {
   tile_size: number;
   /** Whether classes are told by attribution, and heat maps are there. */
   attributions: boolean;
+  /** Whether there is a tour. */
+  tour?: boolean;
   classes_per_file: number;
   /** The names of the pictures' own labels. */
   labels: string[];

@@ -1,0 +1,75 @@
+/** What tour.json holds: the steps of the story, with this run's own examples. */
+
+import { damaged, fetchJson } from '../lib/atlas';
+
+export type Kind = 'network' | 'neuron' | 'image' | 'atlas' | 'invariant' | 'circuit' | 'forward';
+
+/** A small picture of a step. */
+export interface Part {
+  picture: string;
+  label: string | null;
+  /** How much it counts, 0 to 1 beside the most. */
+  value?: number;
+  /** Whether it builds (1) or opposes (−1) what is on the right. */
+  sign?: 1 | -1;
+  /** Parts of one line stand side by side. */
+  line?: string;
+}
+
+export interface Step {
+  kind: Kind;
+  title: string;
+  text: string[];
+  /** What there is to be seen. */
+  see: string | null;
+  /** By which figure the example was chosen. */
+  figure: string | null;
+  /** The words of the button that leads to the live view. */
+  go: string | null;
+  link: string | null;
+  /** The picture that the live view is to be given. */
+  given: string | null;
+  picture: string | null;
+  parts: Part[];
+}
+
+export interface Tour {
+  title: string;
+  steps: Step[];
+}
+
+const ADDRESS = 'tour.json';
+
+export async function loadTour(): Promise<Tour> {
+  const tour = (await fetchJson(ADDRESS)) as Tour;
+  if (!tour.steps?.length) throw damaged(ADDRESS);
+  return tour;
+}
+
+/** Parts that stand side by side, line by line, in their order. */
+export function linesOf(parts: readonly Part[]): { label: string | null; parts: Part[] }[] {
+  const lines = new Map<string, Part[]>();
+  for (const part of parts) lines.set(part.line ?? '', [...(lines.get(part.line ?? '') ?? []), part]);
+  return [...lines.values()].map((line) => ({ label: line[0]?.label ?? null, parts: line }));
+}
+
+/** The step that a link names, counted from 0; null where it names none. */
+export function stepIn(hash: string): number | null {
+  const text = new URLSearchParams(hash.replace(/^#/, '')).get('tour');
+  if (text === null) return null;
+  const number = Number.parseInt(text, 10);
+  return number >= 1 ? number - 1 : 0;
+}
+
+export type Opening = 'image' | 'forward';
+
+/** What a link asks to be opened about one picture: what is told of it, or also its way through the network. */
+export function openingIn(hash: string): Opening | null {
+  const text = new URLSearchParams(hash.replace(/^#/, '')).get('open');
+  return text === 'image' || text === 'forward' ? text : null;
+}
+
+/** Whether a live view needs the network at hand, which a static site has not. */
+export function needsServer(step: Step): boolean {
+  return step.link !== null && openingIn(step.link) !== null;
+}

@@ -1,0 +1,68 @@
+/** Where someone is on the tour: at a step, or away from one, in its live view. */
+
+import { Sentence } from '../lib/atlas';
+import { loadTour, stepIn, type Step, type Tour } from './tour';
+
+export class Walk {
+  tour = $state.raw<Tour | null>(null);
+  problem = $state<string | null>(null);
+  /** The step that is shown, counted from 0; null while the tour is closed. */
+  at = $state<number | null>(null);
+  /** The step whose live view is on the screen. */
+  away = $state<number | null>(null);
+  #going = false;
+
+  /** What the page's link says of the tour. */
+  readonly suffix = $derived(this.at === null ? '' : `&tour=${this.at + 1}`);
+  readonly step = $derived.by<Step | null>(() => (this.at === null ? null : (this.tour?.steps[this.at] ?? null)));
+
+  /** Show what a link says. */
+  apply(hash: string): void {
+    const step = stepIn(hash);
+    if (step !== null) return this.open(step);
+    if (this.at !== null) this.away = this.#going ? this.at : null;
+    this.#going = false;
+    this.at = null;
+  }
+
+  open(step = 0): void {
+    this.at = this.#within(step);
+    this.away = null;
+    if (this.tour) return;
+    this.problem = null;
+    loadTour()
+      .then((found) => {
+        this.tour = found;
+        if (this.at !== null) this.at = this.#within(this.at);
+      })
+      .catch((error) => (this.problem = error instanceof Sentence ? error.message : String(error)));
+  }
+
+  #within(step: number): number {
+    return Math.min(step, (this.tour?.steps.length ?? Infinity) - 1);
+  }
+
+  /** To the step before or after; there is none beyond the ends. */
+  turn(by: 1 | -1): void {
+    if (this.at === null || !this.tour) return;
+    this.at = Math.max(0, this.#within(this.at + by));
+  }
+
+  /** To the live view of the step. The page follows the link as if someone had typed it. */
+  go(): void {
+    const link = this.step?.link;
+    if (!link) return;
+    this.#going = true;
+    if (location.hash === link) dispatchEvent(new HashChangeEvent('hashchange'));
+    else location.hash = link;
+  }
+
+  /** From the live view to the step that it belongs to; what was opened for it closes. */
+  back(): void {
+    if (this.away !== null) location.hash = `#tour=${this.away + 1}`;
+  }
+
+  end(): void {
+    this.at = this.away = null;
+  }
+}
