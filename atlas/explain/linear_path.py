@@ -52,6 +52,10 @@ _WEIGHTED = {
 Kind = Literal["linear", "maximum", "slope", "gate"]
 
 
+class NotLinearError(ConfigError):
+    """There is a path between two layers, but no fixed weights stand for it."""
+
+
 @dataclass(frozen=True)
 class PathStep:
     """One operation of the path, whose output is that of ``node``; ``reads`` are what it reads of the path. ``gate`` is
@@ -71,8 +75,8 @@ class LinearPath:
 
     ``steps`` are its operations from the source to the target, ``passed`` tells in words what is passed over.
     Raises ConfigError with a sentence where a layer is not there, gives no map or is called more than once, where no
-    path leads from one to the other, and where one cannot be taken as linear: it holds a softmax, a norm that depends
-    on the picture, or its operations depend on the picture.
+    path leads from one to the other; and NotLinearError, a ConfigError, where one cannot be taken as linear: it holds a
+    softmax, a norm that depends on the picture, or its operations depend on the picture.
     """
 
     def __init__(self, network: Network, source: str, target: str) -> None:
@@ -127,7 +131,7 @@ class LinearPath:
                 raise self._no_path(f"{self.source} comes later")
         recorded = record(both, probe)
         if recorded is None:
-            raise ConfigError(
+            raise NotLinearError(
                 f"The path from {self.source} to {self.target} of {network.name} cannot be written down as a list of "
                 "operations: it depends on the picture. Choose a network without such branches."
             )
@@ -194,7 +198,7 @@ class LinearPath:
         _, word, _ = kinds.describe(core, part, values[node], values, self.constants)
         if divided or (core.target in kinds.PRODUCTS):
             word = "a product or quotient of two maps"
-        raise ConfigError(
+        raise NotLinearError(
             f"The path from {self.source} to {self.target} of {self.network.name} cannot be taken as linear: it goes "
             f"through {word}, whose weights the picture itself decides. Choose two layers with nothing of the kind "
             "between them."

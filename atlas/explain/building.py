@@ -1,0 +1,68 @@
+"""Which cells of an earlier layer's map build a cell of a later one.
+
+A cell stands for a direction among a layer's channels, the mean of its rows. Expanded weights give the kernel of the
+target's direction; what a source cell adds is the sum over the kernel's positions of kernel · the source cell's mean:
+how much more of the target's direction there would be, were the whole surroundings filled with the source cell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atlas.errors import ConfigError
+from atlas.explain.expanded import summed
+from atlas.explain.gating import Gates
+from atlas.explain.linear_path import LinearPath
+
+Float32 = NDArray[np.float32]
+Integers = NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Building:
+    """For each of n target cells first its ``count`` supporting source cells, then its ``count`` opposing ones, arrays
+    (n, 2 · count): ``source``, their numbers (−1 where there is no more), ``strength`` (−1 to 1, a share of the largest
+    of the target cell) and ``together`` (0 to 1)."""
+
+    source: NDArray[np.int64]
+    strength: Float32
+    together: Float32
+
+
+def strengths(path: LinearPath, gates: Gates, targets: Float32, sources: Float32) -> Float32:
+    """What each of m source cells adds to each of n target cells, float32 (n, m), as a share of the largest magnitude
+    that a source cell has for that target cell: −1 to 1.
+
+    ``targets`` (n, channels of the target) and ``sources`` (m, channels of the source) are the cells' means.
+    Raises ConfigError for means of another length.
+    """
+    given = np.asarray(sources, np.float32)
+    if given.ndim != 2 or given.shape[1] != path.source_channels or len(given) == 0:
+        raise ConfigError(
+            f"Cells of {path.source} have {path.source_channels} numbers each, and means of shape {given.shape} were "
+            f"given. Give an array of shape (m, {path.source_channels}), m at least 1."
+        )
+    added = summed(path, targets, gates).astype(np.float64) @ given.T.astype(np.float64)
+    largest = np.abs(added).max(1, keepdims=True)
+    return np.divide(added, largest, out=np.zeros_like(added), where=largest > 0).astype(np.float32)
+
+
+def together_of(target_rows: Integers, source_rows: Integers, targets: int, sources: int) -> Float32:
+    """The share of each target cell's rows that lie in each source cell, float32 (targets, sources).
+
+    ``target_rows`` and ``source_rows`` (rows,): the cell that a row, one place of one view, lies in on either map; −1
+    where it lies in none. A target cell without rows shares nothing.
+    """
+    first, second = np.asarray(target_rows, np.int64), np.asarray(source_rows, np.int64)
+    if first.shape != second.shape or first.ndim != 1:
+        raise ConfigError(
+            f"Cells of {first.shape} rows of one map and of {second.shape} of the other were given. Give one of each "
+            "for each row."
+        )
+    count = np.bincount(first[first >= 0], minlength=targets)
+    both = (first >= 0) & (second >= 0)
+    shared = np.bincount(first[both] * sources + second[both], minlength=targets * sources)
+    return (shared.reshape(targets, sources) / np.maximum(count, 1)[:, None]).astype(np.float32)

@@ -1,0 +1,286 @@
+"""Circuits: which units of an earlier layer build a unit, and which inhibit it.
+
+Three figures stand for each pair of units, as each alone misleads (Voss et al. 2021, "Visualizing Weights"; Olah et al.
+2020, "Zoom In"):
+
+- ``let_through``, the expanded weight with all non-linearities passed through, summed over the kernel;
+- ``strength``, the same with each non-linearity replaced by its average slope on pictures that excite the layer;
+- ``effect``, what the data say: a_source · ∂a_unit/∂a_source, summed over the positions and averaged over the pictures
+  that excite the unit most. It is what the source adds to the unit's activation, to first order.
+
+Positive is excitatory: the source builds the unit. Weights can cancel, and between layers far apart they say little;
+``agreement`` tells how far strength and effect say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from atlas.errors import ConfigError
+from atlas.explain.expanded import expanded, summed
+from atlas.explain.gating import Gates, average_gates
+from atlas.explain.linear_path import LinearPath, NotLinearError
+from atlas.networks import Network
+from atlas.observe import hooked
+
+Float32 = NDArray[np.float32]
+Integers = NDArray[np.integer]
+# A kernel is cut to the square around its middle that holds this share of its magnitude, for all sources told of.
+_HELD = 0.99
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What the channels of one source do for units, a row for each view: ``effect`` (n, channels), in the units'
+    activation, and ``mean`` (n, channels), the mean over the view's map of the channel's activation where it is above 0
+    (and 0 elsewhere). float32."""
+
+    effect: Float32
+    mean: Float32
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def effects(
+    network: Network,
+    sources: Sequence[str],
+    target: str,
+    inputs: Tensor,
+    units: Integers,
+    positions: Integers,
+    *,
+    batch: int = 16,
+) -> dict[str, Effects]:
+    """The effect of every channel of the layers ``sources`` on one unit of ``target`` in each view.
+
+    ``inputs``: normalised (n, 3, h, w). ``units`` (n,): the unit that each view is asked about, and ``positions``
+    (n, 2) as (y, x): where on the target's map. One pass forwards and back for each view, for all sources together. A
+    source that does not act on the target has effects of 0. Any network will do, also one whose path is not linear.
+    Raises ConfigError for layers, units or positions that are not there, and a source that the pass does not reach.
+    """
+    where = np.column_stack([np.asarray(units).reshape(-1), np.asarray(positions).reshape(-1, 2)]).astype(np.int64)
+    if inputs.ndim != 4 or len(inputs) != len(where) or len(where) == 0:
+        raise ConfigError(
+            f"{len(where)} units with positions were given for pictures of shape {tuple(inputs.shape)}. Give one unit "
+            "and one position for each picture, and one picture at least."
+        )
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {source: [] for source in sources}
+    for first in range(0, len(where), batch):
+        part = inputs[first : first + batch].to(network.device)
+        asked = torch.from_numpy(where[first : first + batch]).to(network.device)
+        for source, pair in _effects(network, sources, target, part, asked).items():
+            found[source].append(pair)
+    return {
+        source: Effects(*(torch.cat(each).numpy() for each in zip(*pairs, strict=True)))
+        for source, pairs in found.items()
+    }
+
+
+def _effects(
+    network: Network, sources: Sequence[str], target: str, inputs: Tensor, asked: Tensor
+) -> dict[str, tuple[Tensor, Tensor]]:
+    maps: dict[str, Tensor] = {}
+    with ExitStack() as stack:
+        for source in sources:
+
+            def keep(output: Tensor, source: str = source) -> Tensor:
+                # The first that is reached is where the way back ends.
+                maps[source] = output if output.requires_grad else output.detach().requires_grad_(True)
+                return maps[source].clone()  # what comes later may write into it
+
+            stack.enter_context(hooked(network.submodule(source), keep))
+        outputs = network.activations(inputs, target)
+    if missing := [source for source in sources if source not in maps]:
+        raise ConfigError(
+            f"{missing[0]} of {network.name} is not reached before {target}. Choose as source a layer that {target} is "
+            "made from."
+        )
+    limits = torch.tensor([outputs.shape[1], *outputs.shape[2:]], device=asked.device)
+    if bool(((asked < 0) | (asked >= limits)).any()):
+        channels, height, width = limits.tolist()
+        raise ConfigError(
+            f"A unit or position that {target} of {network.name} does not have was asked for. Its units are 0 to "
+            f"{channels - 1}, its positions (0, 0) to ({height - 1}, {width - 1})."
+        )
+    given = [maps[source] for source in sources]
+    rows = torch.arange(len(asked), device=asked.device)
+    total = outputs[rows, asked[:, 0], asked[:, 1], asked[:, 2]].sum()
+    gradients: Sequence[Tensor | None] = [None] * len(given)
+    if total.requires_grad:
+        gradients = torch.autograd.grad(total, given, allow_unused=True)
+    found = {}
+    for source, output, gradient in zip(sources, given, gradients):
+        effect = torch.zeros_like(output) if gradient is None else output * gradient
+        found[source] = tuple(
+            each.detach().float().cpu() for each in (effect.sum((2, 3)), output.clamp(min=0).mean((2, 3)))
+        )
+    return found  # type: ignore[return-value]
+
+
+class Wiring:
+    """The weights between two layers of a network: ``strength`` and ``let_through``, float32 (units of the target,
+    channels of the source), and what was ``passed`` over.
+
+    ``inputs``: normalised pictures (n, 3, size, size) that excite the target, by which average slopes are measured.
+    ``told`` is None, or a sentence why there are no weights: then both are no numbers (NaN), and effects are all that
+    there is. Raises ConfigError where there is no path, as `LinearPath`.
+    """
+
+    def __init__(self, network: Network, source: str, target: str, inputs: Tensor) -> None:
+        self.network, self.source, self.target = network, source, target
+        self.told: str | None = None
+        self.path: LinearPath | None = None
+        self.gates: Gates | None = None
+        self.passed: tuple[str, ...] = ()
+        try:
+            self.path = LinearPath(network, source, target)
+            self.gates = average_gates(self.path, inputs)
+        except NotLinearError as error:
+            self.told, self.path = str(error), None
+        if self.path is None:
+            with torch.no_grad():
+                counts = [
+                    network.activations(inputs[:1].to(network.device), layer).shape[1] for layer in (target, source)
+                ]
+            self.strength: Float32 = np.full(counts, np.nan, np.float32)
+            self.let_through: Float32 = self.strength.copy()
+        else:
+            self.passed = self.path.passed
+            units = np.eye(self.path.target_channels, dtype=np.float32)
+            self.strength = summed(self.path, units, self.gates)
+            self.let_through = summed(self.path, units)
+
+    def kernels(self, unit: int, sources: Integers) -> Float32:
+        """The kernels of strength (sources, height, width) of one unit, float32, cut alike to the smallest square
+        around their middle that holds 99 % of the magnitude of all of them. Of no height and width where there are no
+        weights."""
+        if self.path is None:
+            return np.zeros((len(sources), 0, 0), np.float32)
+        direction = np.zeros((1, self.path.target_channels), np.float32)
+        direction[0, unit] = 1
+        return _cut(expanded(self.path, direction, self.gates).kernels[0, np.asarray(sources)])
+
+
+def _cut(kernels: Float32) -> Float32:
+    """The middle of ``kernels`` (n, height, width) that holds most of their magnitude, with odd sides."""
+    magnitude = np.abs(kernels).sum(0, dtype=np.float64)
+    middle = [side // 2 for side in magnitude.shape]
+    for reach in range(max(middle) + 1):
+        near = tuple(slice(max(0, each - reach), each + reach + 1) for each in middle)
+        if magnitude[near].sum() >= _HELD * magnitude.sum():
+            return kernels[:, *near]
+    return kernels
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """The sources that one unit is told to be built by, the largest effect first, arrays of k: ``source``, their
+    numbers; ``strength``, ``let_through`` and ``effect`` (positive: builds the unit; negative: inhibits it);
+    ``reliability`` of the effect, |mean| / (|mean| + standard error) over the patches, 0 to 1 (0 for a single patch);
+    ``kernels`` (k, height, width) of strength around the position below the unit.
+
+    ``agreement``: Pearson's correlation of strength × the source's mean activation above 0 with effect over all
+    channels of the source; None where one of them does not vary. ``passed`` tells in words what the weights pass over;
+    ``told`` why something is missing, or None.
+    """
+
+    source: NDArray[np.int64]
+    strength: Float32
+    let_through: Float32
+    effect: Float32
+    reliability: Float32
+    kernels: Float32
+    agreement: float | None
+    passed: tuple[str, ...]
+    told: str | None
+
+
+def circuit_of(wiring: Wiring, unit: int, effect: Float32, mean: Float32, count: int = 12) -> Circuit:
+    """The ``count`` sources that matter most to ``unit``, from its ``effect`` and ``mean`` (patches, channels of the
+    source), the rows of `effects` that are of this unit.
+
+    They are taken in turns, the largest |effect| and the largest |strength|, so that neither is hidden by the other; of
+    each sign of effect there are at least a quarter of ``count``, where so many exist.
+    Raises ConfigError for a unit that is not there and for arrays of another width.
+    """
+    units, channels = wiring.strength.shape
+    if not 0 <= unit < units:
+        raise ConfigError(f"{wiring.target} has no unit {unit}. Its units are 0 to {units - 1}.")
+    if effect.ndim != 2 or effect.shape != mean.shape or effect.shape[1] != channels or len(effect) == 0 or count < 1:
+        raise ConfigError(
+            f"Effects of shape {effect.shape}, means of shape {mean.shape} and {count} sources were given. Give one "
+            f"row of {channels} numbers for each patch, and ask for 1 source at least."
+        )
+    added = effect.mean(0, dtype=np.float64)
+    strength = wiring.strength[unit]
+    chosen = _chosen(added, strength, count)
+    told = wiring.told
+    if told is None and not added.any():
+        told = (
+            f"Unit {unit} of {wiring.target} does not answer to {wiring.source} on its patches (it never fires, or "
+            "every way to it is shut), so that there are weights but no effects."
+        )
+    return Circuit(
+        chosen,
+        strength[chosen],
+        wiring.let_through[unit, chosen],
+        added[chosen].astype(np.float32),
+        _reliability(effect)[chosen],
+        wiring.kernels(unit, chosen),
+        _correlation(strength * mean.mean(0, dtype=np.float64), added),
+        wiring.passed,
+        told,
+    )
+
+
+def circuit(
+    network: Network, source: str, target: str, unit: int, inputs: Tensor, positions: Integers, *, count: int = 12
+) -> Circuit:
+    """The circuit of one unit of the layer ``target`` from the layer ``source``.
+
+    ``inputs``: the pictures that excite the unit most, normalised (n, 3, size, size); ``positions`` (n, 2) as (y, x):
+    where on the target's map it fires. Average slopes are measured on these pictures too.
+    Raises ConfigError as `Wiring`, `effects` and `circuit_of`.
+    """
+    wiring = Wiring(network, source, target, inputs)
+    found = effects(network, [source], target, inputs, np.full(len(inputs), unit), positions)[source]
+    return circuit_of(wiring, unit, found.effect, found.mean, count)
+
+
+def _chosen(effect: NDArray[np.float64], strength: Float32, count: int) -> NDArray[np.int64]:
+    """Which sources are told of, the largest effect first."""
+    by_effect = np.argsort(-np.abs(effect), kind="stable")
+    by_strength = np.argsort(-np.abs(strength), kind="stable") if np.isfinite(strength).all() else by_effect
+    turns = list(dict.fromkeys(np.column_stack([by_effect, by_strength]).ravel().tolist()))
+    sign = np.sign(effect if effect.any() else np.nan_to_num(strength))
+    wanted: list[int] = []
+    for each in (1, -1):
+        wanted += [index for index in by_effect.tolist() if sign[index] == each][: count // 4]
+    found = list(dict.fromkeys(wanted + turns))[:count]
+    return np.array(
+        sorted(found, key=lambda index: (-abs(effect[index]), -abs(np.nan_to_num(strength[index])))), np.int64
+    )
+
+
+def _reliability(effect: Float32) -> Float32:
+    if len(effect) < 2:
+        return np.zeros(effect.shape[1], np.float32)
+    values = effect.astype(np.float64)
+    mean, error = np.abs(values.mean(0)), values.std(0, ddof=1) / np.sqrt(len(values))
+    total = mean + error
+    return np.divide(mean, total, out=np.zeros_like(total), where=total > 0).astype(np.float32)
+
+
+def _correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
+    if len(first) < 2 or not np.isfinite(first).all():
+        return None
+    one, other = first - first.mean(), second - second.mean()
+    size = float(np.sqrt((one @ one) * (other @ other)))
+    return float(one @ other) / size if size > 0 else None
