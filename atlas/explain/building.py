@@ -3,6 +3,11 @@
 A cell stands for a direction among a layer's channels, the mean of its rows. Expanded weights give the kernel of the
 target's direction; what a source cell adds is the sum over the kernel's positions of kernel · the source cell's mean:
 how much more of the target's direction there would be, were the whole surroundings filled with the source cell.
+
+Both means are taken as differences from the mean of all cells of their map: what builds this cell rather than another.
+On EfficientNet-Lite0 (`_blocks.8` → `_blocks.10`, 150 groups of like rows each) the source cell that lies under most of
+a target cell's rows then stands before 99 % of the others by strength, which knows nothing of rows; from `_blocks.6`
+before 90 %. With the means as they are, 99 and 86 %.
 """
 
 from __future__ import annotations
@@ -36,7 +41,8 @@ def strengths(path: LinearPath, gates: Gates, targets: Float32, sources: Float32
     """What each of m source cells adds to each of n target cells, float32 (n, m), as a share of the largest magnitude
     that a source cell has for that target cell: −1 to 1.
 
-    ``targets`` (n, channels of the target) and ``sources`` (m, channels of the source) are the cells' means.
+    ``targets`` (n, channels of the target) and ``sources`` (m, channels of the source) are the means of all cells of
+    either map, since each is compared with the others; a cell that is alone on its map is taken as it is.
     Raises ConfigError for means of another length.
     """
     given = np.asarray(sources, np.float32)
@@ -45,9 +51,49 @@ def strengths(path: LinearPath, gates: Gates, targets: Float32, sources: Float32
             f"Cells of {path.source} have {path.source_channels} numbers each, and means of shape {given.shape} were "
             f"given. Give an array of shape (m, {path.source_channels}), m at least 1."
         )
-    added = summed(path, targets, gates).astype(np.float64) @ given.T.astype(np.float64)
+    added = summed(path, _apart(targets), gates).astype(np.float64) @ _apart(given).T.astype(np.float64)
     largest = np.abs(added).max(1, keepdims=True)
     return np.divide(added, largest, out=np.zeros_like(added), where=largest > 0).astype(np.float32)
+
+
+def building(
+    path: LinearPath, gates: Gates, targets: Float32, sources: Float32, together: Float32, count: int = 3
+) -> Building:
+    """The source cells that build each target cell, and those that oppose it; means as for `strengths`, ``together``
+    (n, m) as `together_of` gives it.
+
+    Supporting cells (strength above 0) are ranked by strength × together, and behind them, where together is 0, by
+    strength: a strong cell that never lies there builds nothing, and one that lies there without weight neither.
+    Opposing cells (strength below 0) are ranked by strength alone: what is opposed is not there when the cell fires, so
+    that nothing together is no argument against them.
+    Raises ConfigError for arrays that do not fit each other.
+    """
+    strength = strengths(path, gates, targets, sources)
+    if together.shape != strength.shape or count < 1:
+        raise ConfigError(
+            f"Shares of shape {together.shape} and {count} cells were given for {len(targets)} cells of {path.target} "
+            f"and {len(sources)} of {path.source}. Give shares of shape {strength.shape}, and ask for 1 cell at least."
+        )
+    supports = np.lexsort((-strength, -np.maximum(strength, 0) * together), axis=1)
+    opposes = np.argsort(strength, axis=1, kind="stable")
+    found = Building(
+        np.full((len(strength), 2 * count), -1, np.int64),
+        np.zeros((len(strength), 2 * count), np.float32),
+        np.zeros((len(strength), 2 * count), np.float32),
+    )
+    for row, values in enumerate(strength):
+        for first, order, sign in ((0, supports[row], 1), (count, opposes[row], -1)):
+            chosen = order[values[order] * sign > 0][:count]
+            places = slice(first, first + len(chosen))
+            found.source[row, places] = chosen
+            found.strength[row, places], found.together[row, places] = values[chosen], together[row, chosen]
+    return found
+
+
+def _apart(means: Float32) -> Float32:
+    """``means`` (n, channels) less what all cells have in common."""
+    given = np.asarray(means, np.float32)
+    return given - given.mean(0) if len(given) > 1 else given
 
 
 def together_of(target_rows: Integers, source_rows: Integers, targets: int, sources: int) -> Float32:
