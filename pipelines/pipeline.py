@@ -24,6 +24,7 @@ from atlas.rundir import ABOVE, RunDirectory, digest_values, read_marker, stages
 from atlas.site import viewer_digest, viewer_folder
 from atlas.sources import Listing, list_images, sources_of
 from atlas.store import SCHEMA_VERSION
+from atlas.tour.text import check_choices, load_tour
 from atlas.urls import is_remote, working_folder
 from atlas.versions import SITE_FORMAT, versions
 from pipelines import cells, collect, layout, neurons, publish, render
@@ -124,9 +125,22 @@ def prepare(config: Config, directory: RunDirectory) -> Prepared:
                 problems.append(f"layers: {error}")
         if any(each.classes and config.module_of(each.layer)[0] == name for each in maps_of(config)):
             problems += _unknown_classes(config, networks[name])
+    problems += _tour(config, listing, layers)
     if problems or listing is None:
         raise ConfigError("\n".join(problems))
     return Prepared(listing, networks, {layer: layers[layer] for layer in config.layers})
+
+
+def _tour(config: Config, listing: Listing | None, layers: dict[str, Layer]) -> list[str]:
+    """What is wrong with the tour and with the examples that it names itself."""
+    try:
+        tour = load_tour(config)
+    except ConfigError as error:
+        return [str(error)]
+    if tour is None or listing is None or len(layers) < len(config.layers):
+        return []
+    channels = {name: layer.channels for name, layer in layers.items()}
+    return check_choices(tour, config, channels, listing.keys)
 
 
 def _unknown_classes(config: Config, network: Network) -> list[str]:

@@ -118,10 +118,12 @@ def write_neurons(run: RunDirectory, layers: list[str], *, patches: int = 3) -> 
         for part, first in enumerate(range(0, units, 8)):
             rows = [unit_row(unit, patches) for unit in range(first, min(first + 8, units))]
             write(folder, f"part-{part:05d}", UNITS, rows)
-        passed = {"passed": json.dumps({earlier: ["1 ReLU"] for earlier in layers[:number]})}
-        rows = [row for unit in range(units) for earlier in layers[:number] for row in circuit_rows(unit, earlier)]
-        write(folder, "circuit", CIRCUIT.with_metadata(passed), rows)
-        write(folder, "cells", CELLS, [row for earlier in layers[:number] for row in cell_rows(run, layer, earlier)])
+        earlier = layers[:number][::-1]  # the nearest first
+        facts = {"earlier": earlier, "passed": {each: ["1 ReLU"] for each in earlier}, "told": {}}
+        noted = {key: json.dumps(value) for key, value in facts.items()}
+        rows = [row for unit in range(units) for each in earlier for row in circuit_rows(unit, each)]
+        write(folder, "circuit", CIRCUIT.with_metadata(noted), rows)
+        write(folder, "cells", CELLS, [row for each in earlier for row in cell_rows(run, layer, each)])
 
 
 def cell_rows(run: RunDirectory, layer: str, earlier: str) -> list[dict[str, Any]]:

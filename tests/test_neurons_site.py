@@ -221,7 +221,7 @@ def test_atlas_json_tells_of_the_layers(run: RunDirectory) -> None:
 
 
 def test_the_nearest_earlier_layer_comes_last(run: RunDirectory, tmp_path: Path) -> None:
-    """Whatever the order in which the circuits name them."""
+    """In the circuits of a unit the nearest one is told of first."""
     fake = RunDirectory(tmp_path / "run")
     for layer in ("a", "b", "c"):
         shutil.copytree(run.store("last"), fake.store(layer))

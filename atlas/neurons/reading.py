@@ -23,7 +23,6 @@ class Folder:
     """The folder of one layer of the stage neurons."""
 
     def __init__(self, run: RunDirectory, layer: str) -> None:
-        self._run, self._layer = run, layer
         self.path = run.neurons(layer)
 
     def digest(self) -> str:
@@ -45,10 +44,9 @@ class Folder:
         return _rows(pa.concat_tables(parts))
 
     def earlier(self) -> list[str]:
-        """The layers from which a path leads to this one, the nearest last: the later a layer is, the more lead to
-        it."""
-        layers = self._sources()
-        return sorted(layers, key=lambda layer: (len(Folder(self._run, layer)._sources()), layers.index(layer)))
+        """The layers from which a path leads to this one, in the order of the network: the nearest is the last."""
+        noted = self._noted("earlier")
+        return list(noted[::-1]) if noted else []
 
     def circuits(self, units: range) -> dict[int, list[dict[str, Any]]]:
         """What builds each of these units: for each earlier layer, the nearest first, its sources, the largest effect
@@ -58,7 +56,7 @@ class Folder:
         if not layers:
             return found
         rows = pq.read_table(self._circuit, filters=_among(units)).to_pylist()
-        passed, told = self._noted("passed"), self._noted("told")
+        passed, told = self._noted("passed") or {}, self._noted("told") or {}
         of: dict[tuple[int, str], list[dict[str, Any]]] = {}
         for row in rows:
             of.setdefault((row["unit"], row["source_layer"]), []).append(row)
@@ -97,19 +95,12 @@ class Folder:
     def _circuit(self) -> Path:
         return self.path / "circuit.parquet"
 
-    def _sources(self) -> list[str]:
-        """The layers that the circuits of this one name."""
+    def _noted(self, name: str) -> Any:
+        """What the circuits' table notes under a name; None without it."""
         if not self._circuit.exists():
-            return []
-        named = dict.fromkeys([*self._noted("passed"), *self._noted("told")])
-        column = pq.read_table(self._circuit, columns=["source_layer"])["source_layer"]
-        return list(dict.fromkeys([*named, *column.unique().to_pylist()]))
-
-    def _noted(self, name: str) -> dict[str, Any]:
-        """What the circuits' table notes of each source layer."""
+            return None
         raw = (pq.read_schema(self._circuit).metadata or {}).get(name.encode())
-        found: dict[str, Any] = json.loads(raw) if raw else {}
-        return found
+        return json.loads(raw) if raw else None
 
 
 def _source(row: dict[str, Any]) -> dict[str, Any]:

@@ -130,9 +130,7 @@ class Choosing:
         def score(clear: Clear) -> float:
             return clear.agreeing / len(clear.of.top) * max(clear.ratio, 0) / (1 + max(clear.ratio, 0))
 
-        # Of several as clear the one that knows most: the later layer comes first.
-        order = {layer: -number for number, layer in enumerate(neuron_layers(self.config))}
-        found.sort(key=lambda clear: (-score(clear), order[clear.of.layer], clear.of.number))
+        found.sort(key=lambda clear: (-score(clear), *self._order(clear.of)))
         return found, len(units)
 
     def most_certain(self, layer: str, among: set[Key] | None) -> tuple[list[Facts], int]:
@@ -158,7 +156,7 @@ class Choosing:
             and unit.statistics["positive"] >= LEAST_POSITIVE
             and unit.response.max() >= LEAST_PEAK * unit.mean_top
         ]
-        return sorted(judged, key=lambda unit: (-unit.unit["invariance"], unit.layer, unit.number)), len(judged)
+        return sorted(judged, key=lambda unit: (-unit.unit["invariance"], *self._order(unit))), len(judged)
 
     def strongest(self, step: Step) -> tuple[list[Circuit], int]:
         """Circuits, the strongest first, and how many were compared: by the share of a unit's answer that a few
@@ -173,7 +171,7 @@ class Choosing:
                 found += [
                     circuit for told in circuits[number] if (circuit := _circuit(unit, told, step.by_rule)) is not None
                 ]
-        ranked = sorted(found, key=lambda one: (-one.share * (one.agreement or 0), one.of.layer, one.of.number))
+        ranked = sorted(found, key=lambda one: (-one.share * (one.agreement or 0), *self._order(one.of)))
         return ranked, len({(one.of.layer, one.of.number) for one in found})
 
     def facts(self, layer: str, wanted: set[Key]) -> dict[Key, Facts]:
@@ -184,6 +182,10 @@ class Choosing:
         """The names of the classes of a layer's network."""
         names: list[str] = read_metadata(self.run.shards(layer)[0])["classes"]
         return names
+
+    def _order(self, unit: Unit) -> tuple[int, int]:
+        """Of several units that do as well the one of the later layer comes first, which knows more."""
+        return -neuron_layers(self.config).index(unit.layer), unit.number
 
     def _asked(self, step: Step, units: Iterable[Unit]) -> list[Unit]:
         return [unit for unit in units if step.unit is None or (unit.layer, unit.number) == step.unit]
