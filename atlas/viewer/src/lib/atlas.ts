@@ -42,8 +42,23 @@ export interface Atlas {
   /** The names of the pictures' own labels. */
   labels: string[];
   layers: Layer[];
+  /** What is told of units; null, or not there, where the run has no neurons. */
+  neurons?: { layers: UnitLayer[] } | null;
   provenance: Provenance;
   report: Report;
+}
+
+/** A layer whose units (channels) are told of one by one. */
+export interface UnitLayer {
+  layer: string;
+  /** The folder of its units. */
+  path: string;
+  units: number;
+  /** Layers of the same network from which a path leads here. */
+  earlier: string[];
+  /** Pixels of an icon on icons.webp, and icons across. */
+  icon: number;
+  across: number;
 }
 
 export interface Provenance {
@@ -150,8 +165,8 @@ async function request(address: string): Promise<Response> {
   return response;
 }
 
-/** A layer's folder as part of an address. */
-export function layerAddress(layer: Layer): string {
+/** A layer's folder, or that of its units, as part of an address. */
+export function layerAddress(layer: { path: string }): string {
   return layer.path.split('/').map(encodeURIComponent).join('/');
 }
 

@@ -21,11 +21,23 @@ export interface Heat {
 }
 
 /** Raises a Sentence where the file cannot be had. */
-export async function loadHeat(atlas: Atlas, layer: Layer, cells: Cells, index: number): Promise<Heat> {
-  const file = Math.floor(index / atlas.classes_per_file);
-  const address = `${gridAddress(layer, cells.grid)}/classes-${String(file).padStart(3, '0')}.bin`;
+export function loadHeat(atlas: Atlas, layer: Layer, cells: Cells, index: number): Promise<Heat> {
+  return heatOf(layer, cells, 'classes', index, atlas.classes_per_file);
+}
+
+/** Units that a file of heat holds. */
+const UNITS_PER_FILE = 50;
+
+/** How strongly one unit answers in each cell of its layer. Raises a Sentence where the file cannot be had. */
+export function loadUnitHeat(layer: Layer, cells: Cells, unit: number): Promise<Heat> {
+  return heatOf(layer, cells, 'units', unit, UNITS_PER_FILE);
+}
+
+async function heatOf(layer: Layer, cells: Cells, name: string, index: number, perFile: number): Promise<Heat> {
+  const file = Math.floor(index / perFile);
+  const address = `${gridAddress(layer, cells.grid)}/${name}-${String(file).padStart(3, '0')}.bin`;
   const bytes = await kept(address);
-  const start = (index - file * atlas.classes_per_file) * cells.length;
+  const start = (index - file * perFile) * cells.length;
   if (bytes.length < start + cells.length) throw damaged(address);
   return { cells, shares: normalised(bytes.subarray(start, start + cells.length), cells.drawn) };
 }

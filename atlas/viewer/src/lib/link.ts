@@ -20,6 +20,15 @@ export type Arrangement = 'beside' | 'swipe';
 /** What happens to icons of low scores: they are marked, left out, or shown like all others. */
 export type Low = 'mark' | 'hide' | 'plain';
 
+/** One channel of a layer ("neuron"). */
+export interface Unit {
+  layer: string;
+  unit: number;
+}
+
+/** What the view of neurons lists first: the strongest answer, most alike at all angles, to one angle only, or seldom. */
+export type Order = 'strongest' | 'invariant' | 'selective' | 'rare';
+
 export interface Link {
   layer?: string;
   view?: View;
@@ -43,10 +52,18 @@ export interface Link {
   density?: number;
   labels?: boolean;
   low?: Low;
+  /** The unit that lights up on its layer's map, in place of a class. */
+  lit?: Unit;
+  /** The layer whose units are listed, or the unit that is shown. */
+  neurons?: string;
+  unit?: Unit;
+  show?: 'circuit';
+  order?: Order;
 }
 
 const SIDES: readonly Side[] = ['support', 'oppose', 'both'];
 const LOWS: readonly Low[] = ['mark', 'hide', 'plain'];
+export const ORDERS: readonly Order[] = ['strongest', 'invariant', 'selective', 'rare'];
 export const MOST_CELLS = 400;
 
 /** The link's text; what is as it is by default is left out. */
@@ -62,7 +79,8 @@ export function formatLink(link: Link): string {
   put('level', link.level);
   if (link.patches) put('patches', link.patches);
   for (const name of link.classes ?? []) put('class', name);
-  if (link.classes?.length) {
+  put('lit', link.lit && unitText(link.lit));
+  if (link.classes?.length || link.lit) {
     if (link.side !== 'support') put('side', link.side);
     if (link.strength !== DEFAULTS.strength) put('strength', link.strength);
   }
@@ -77,10 +95,14 @@ export function formatLink(link: Link): string {
   if (link.density) put('density', link.density);
   if (link.labels === false) put('labels', 'off');
   if (link.low !== DEFAULTS.low) put('low', link.low);
+  put('neurons', link.neurons);
+  put('unit', link.unit && unitText(link.unit));
+  if (link.unit) put('show', link.show);
+  if ((link.unit || link.neurons !== undefined) && link.order !== DEFAULTS.order) put('order', link.order);
   return `#${parts}`;
 }
 
-export const DEFAULTS = { patches: 0, side: 'support', strength: 0.75, how: 'beside', at: 0.5, density: 0, labels: true, low: 'mark' } as const;
+export const DEFAULTS = { patches: 0, side: 'support', strength: 0.75, how: 'beside', at: 0.5, density: 0, labels: true, low: 'mark', order: 'strongest' } as const;
 
 /** Reads what is usable and leaves out the rest: a link that was typed or cut short still opens the page. */
 export function parseLink(hash: string): Link {
@@ -116,8 +138,23 @@ export function parseLink(hash: string): Link {
       density: share('density'),
       labels: parts.get('labels') === 'off' ? false : undefined,
       low: one('low', LOWS),
+      lit: unitOf(parts.get('lit')),
+      neurons: text('neurons'),
+      unit: unitOf(parts.get('unit')),
+      show: one<'circuit'>('show', ['circuit']),
+      order: one('order', ORDERS),
     }),
   );
+}
+
+/** A unit as a link names it: _blocks.10:7. */
+function unitText({ layer, unit }: Unit): string {
+  return `${layer}:${unit}`;
+}
+
+function unitOf(text: string | null): Unit | undefined {
+  const found = /^(.+):(\d{1,6})$/.exec(text ?? '');
+  return found ? { layer: found[1] as string, unit: Number(found[2]) } : undefined;
 }
 
 function place(text: string): Place[] {

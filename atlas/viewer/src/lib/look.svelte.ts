@@ -1,7 +1,14 @@
 /** What is on the screen besides the view: the part of the page's state that a link holds. */
 
-import { classesOf, gridSizes, middleLayer, type Atlas, type Layer } from './atlas';
-import { DEFAULTS, formatLink, type Arrangement, type Link, type Low, type Place, type Side, type View } from './link';
+import { classesOf, gridSizes, middleLayer, type Atlas, type Layer, type UnitLayer } from './atlas';
+import { DEFAULTS, formatLink, type Arrangement, type Link, type Low, type Order, type Place, type Side, type Unit, type View } from './link';
+
+/** What the view of neurons shows: a layer's units, or one of them, or what builds it. */
+export interface Opened {
+  layer: string;
+  unit: number | null;
+  circuit: boolean;
+}
 
 export class Look {
   readonly atlas: Atlas;
@@ -10,8 +17,7 @@ export class Look {
   other = $state.raw<Layer | null>(null);
   level = $state<number | null>(null);
   patches = $state<number>(DEFAULTS.patches);
-  /** Numbers of one class or two, of the first map's network. */
-  classes = $state.raw<readonly number[]>([]);
+  #classes = $state.raw<readonly number[]>([]);
   side = $state<Side>(DEFAULTS.side);
   strength = $state<number>(DEFAULTS.strength);
   cells = $state.raw<readonly Place[]>([]);
@@ -20,6 +26,12 @@ export class Look {
   density = $state<number>(DEFAULTS.density);
   labels = $state<boolean>(DEFAULTS.labels);
   low = $state<Low>(DEFAULTS.low);
+  /** The unit that lights up on its layer's map, in place of classes. */
+  lit = $state.raw<Unit | null>(null);
+  /** The view of neurons over the map; null where the map is seen. */
+  neurons = $state.raw<Opened | null>(null);
+  /** The order in which it lists units. */
+  order = $state<Order>(DEFAULTS.order);
 
   /** What the link named and this atlas does not have, in words. */
   missing: string[] = [];
@@ -28,6 +40,16 @@ export class Look {
     this.atlas = atlas;
     this.layer = middleLayer(atlas);
     this.apply(link);
+  }
+
+  /** Numbers of one class or two, of the first map's network; they take the place of a unit. */
+  get classes(): readonly number[] {
+    return this.#classes;
+  }
+
+  set classes(classes: readonly number[]) {
+    this.#classes = classes;
+    if (classes.length) this.lit = null;
   }
 
   /** Show what a link says; what it leaves out is as it is by default. */
@@ -47,6 +69,9 @@ export class Look {
     this.density = link.density ?? DEFAULTS.density;
     this.labels = link.labels ?? DEFAULTS.labels;
     this.low = link.low ?? DEFAULTS.low;
+    this.lit = link.lit && this.#known(link.lit) && this.#seen(link.lit) && !this.classes.length ? link.lit : null;
+    this.neurons = this.#opened(link);
+    this.order = link.order ?? DEFAULTS.order;
     const lost = (name: string, wanted: string | number | undefined, found: boolean) =>
       wanted === undefined || found ? [] : [`${name} ${wanted}`];
     this.missing = [
@@ -54,7 +79,39 @@ export class Look {
       ...lost('layer', link.with, named(link.with) !== undefined),
       ...lost('level', link.level, this.level !== null),
       ...(link.classes ?? []).flatMap((name) => lost('class', name, names.includes(name))),
+      ...[link.unit, link.lit].flatMap((each) => lost('unit', each && `${each.unit} of ${each.layer}`, this.#known(each))),
+      ...lost('units of', link.unit ? undefined : link.neurons, this.units(link.neurons) !== undefined),
     ];
+  }
+
+  /** What is there of a layer's units. */
+  units(layer: string | undefined): UnitLayer | undefined {
+    return this.atlas.neurons?.layers.find((each) => each.layer === layer);
+  }
+
+  /** Light up a unit on its layer's map, or nothing. */
+  light(unit: Unit | null): void {
+    if (unit) {
+      const layer = this.atlas.layers.find((each) => each.path === unit.layer);
+      if (layer && !this.#seen(unit)) this.choose(layer);
+      this.classes = [];
+      this.neurons = null;
+    }
+    this.lit = unit;
+  }
+
+  #known(unit: Unit | undefined): boolean {
+    return unit !== undefined && unit.unit < (this.units(unit.layer)?.units ?? 0);
+  }
+
+  #seen({ layer }: Unit): boolean {
+    return this.layer.path === layer || this.other?.path === layer;
+  }
+
+  #opened({ neurons, unit, show }: Link): Opened | null {
+    if (unit && this.#known(unit)) return { ...unit, circuit: show === 'circuit' };
+    const layer = this.units(unit?.layer) ?? this.units(neurons);
+    return layer ? { layer: layer.layer, unit: null, circuit: false } : null;
   }
 
   /** Go to another layer: a class that its network does not have and cells of the former one are left behind. */
@@ -65,6 +122,7 @@ export class Look {
     if (this.other === layer) this.other = null;
     this.level = this.allowed(this.level);
     this.cells = cells;
+    if (this.lit && !this.#seen(this.lit)) this.lit = null;
   }
 
   /** A level that the layer has, or null. */
@@ -93,6 +151,15 @@ export class Look {
       low: this.low,
       ...(this.level === null ? {} : { level: this.level }),
       ...(this.other === null ? {} : { with: this.other.path }),
+      ...(this.lit === null ? {} : { lit: this.lit }),
+      ...this.#view(),
     };
+  }
+
+  #view(): Link {
+    if (!this.neurons) return {};
+    const { layer, unit, circuit } = this.neurons;
+    if (unit === null) return { neurons: layer, order: this.order };
+    return { unit: { layer, unit }, order: this.order, ...(circuit ? { show: 'circuit' } : {}) };
   }
 }

@@ -1,0 +1,180 @@
+/** A circuit as a graph: which units of earlier layers build a unit, and where they stand on the drawing. */
+
+import type { UnitLayer } from '../lib/atlas';
+import type { Unit } from '../lib/link';
+import type { Circuit, Source, UnitFacts } from './files';
+import { centreOf } from './kernel';
+
+/** What sources are ordered by: what they did in the data, or the expanded weights. */
+export type By = 'effect' | 'strength';
+
+/** Layers of sources behind the unit. */
+export const DEEPEST = 3;
+
+export interface Node {
+  key: string;
+  unit: Unit;
+  /** 0: the unit itself; 1: its sources; … */
+  depth: number;
+  /** The middle of its icon. */
+  x: number;
+  y: number;
+}
+
+export interface Edge {
+  source: Source;
+  circuit: Circuit;
+  from: Node;
+  to: Node;
+  value: number;
+  /** Its size beside the strongest of the same unit, 0 to 1. */
+  share: number;
+  /** Where it ends at the unit that it builds, above or below the middle of its icon. */
+  end: number;
+}
+
+export interface Graph {
+  nodes: Node[];
+  edges: Edge[];
+  width: number;
+  height: number;
+}
+
+/** Sizes of a drawing in CSS pixels. */
+export interface Sizes {
+  icon: number;
+  root: number;
+  kernel: number;
+  gap: number;
+  /** Between two sources, from middle to middle. */
+  row: number;
+  /** From a column's left edge to that of the next. */
+  column: number;
+  margin: number;
+}
+
+export function keyOf({ layer, unit }: Unit): string {
+  return `${layer}:${unit}`;
+}
+
+/** The nearest earlier layer: the one that has most layers before it. */
+export function nearestOf(circuits: readonly Circuit[], layers: readonly UnitLayer[]): Circuit | undefined {
+  const before = ({ layer }: Circuit) => layers.find((each) => each.layer === layer)?.earlier.length ?? 0;
+  return circuits.reduce<Circuit | undefined>((best, each) => (!best || before(each) > before(best) ? each : best), undefined);
+}
+
+/** The sources that are at least a share (`cut`) of the strongest, the strongest first. */
+export function sourcesOf(circuit: Circuit, by: By, cut: number): Source[] {
+  const largest = Math.max(0, ...circuit.sources.map((each) => Math.abs(each[by])));
+  const shown = circuit.sources.filter((each) => each[by] !== 0 && Math.abs(each[by]) >= cut * largest);
+  return shown.sort((one, other) => Math.abs(other[by]) - Math.abs(one[by]));
+}
+
+/**
+ * The graph of a unit's circuit, later layers to the right. Sources keep their place: one whose kernel's weight lies above
+ * the unit's own place stands above it, and one whose weight lies to the left stands a little to the left.
+ */
+export function graphOf({
+  root,
+  circuit,
+  opened,
+  layers,
+  by,
+  cut,
+  sizes,
+}: {
+  root: Unit;
+  circuit: Circuit;
+  /** Sources whose own sources are shown, by their keys, with what is told of them. */
+  opened: ReadonlyMap<string, UnitFacts>;
+  layers: readonly UnitLayer[];
+  by: By;
+  cut: number;
+  sizes: Sizes;
+}): Graph {
+  const first: Node = { key: keyOf(root), unit: root, depth: 0, x: 0, y: 0 };
+  const nodes = [first];
+  const edges: Edge[] = [];
+  let targets: [Node, Circuit][] = [[first, circuit]];
+  for (let depth = 1; depth <= DEEPEST && targets.length; depth++) {
+    const column = new Map<string, { node: Node; wanted: number[]; sides: number[] }>();
+    for (const [target, its] of targets) {
+      const shown = sourcesOf(its, by, cut);
+      const largest = Math.abs(shown[0]?.[by] ?? 0);
+      const centres = shown.map((each) => centreOf(each.kernel, its.kernel));
+      const reach = Math.max(LEAST_REACH, ...centres.map(({ y }) => Math.abs(y)));
+      const side = Math.max(LEAST_REACH, ...centres.map(({ x }) => Math.abs(x)));
+      shown.forEach((source, i) => {
+        const unit = { layer: its.layer, unit: source.unit };
+        const key = keyOf(unit);
+        const place = column.get(key) ?? { node: { key, unit, depth, x: 0, y: 0 }, wanted: [], sides: [] };
+        const centre = centres[i] as { x: number; y: number };
+        place.wanted.push(target.y + ((centre.y / reach) * sizes.row * (shown.length - 1)) / 2);
+        place.sides.push(centre.x / side);
+        column.set(key, place);
+        edges.push({ source, circuit: its, from: place.node, to: target, value: source[by], share: largest > 0 ? Math.abs(source[by]) / largest : 0, end: 0 });
+      });
+    }
+    const places = [...column.values()];
+    const ys = spread(places.map(({ wanted }) => mean(wanted)), sizes.row);
+    places.forEach(({ node, sides }, i) => {
+      node.y = ys[i] as number;
+      node.x = mean(sides) * NUDGE;
+      nodes.push(node);
+    });
+    targets = places.flatMap(({ node }) => {
+      const next = nearestOf(opened.get(node.key)?.circuit ?? [], layers);
+      return next ? [[node, next] as [Node, Circuit]] : [];
+    });
+  }
+  return placed(nodes, edges, sizes);
+}
+
+/** Kernels that are less off their middle than this, as a share of their half, are not spread over all of the height. */
+const LEAST_REACH = 0.15;
+/** Pixels that a source stands to the left or right for its weight's place. */
+const NUDGE = 12;
+
+/** Places near to the wanted ones, in their order and never nearer to each other than `least`. */
+export function spread(wanted: readonly number[], least: number): number[] {
+  const order = wanted.map((_, i) => i).sort((one, other) => (wanted[one] as number) - (wanted[other] as number));
+  const places = new Array<number>(wanted.length);
+  let last = -Infinity;
+  for (const i of order) {
+    last = Math.max(wanted[i] as number, last + least);
+    places[i] = last;
+  }
+  const off = mean(wanted) - mean(places);
+  return places.map((place) => place + off);
+}
+
+function mean(values: readonly number[]): number {
+  return values.length ? values.reduce((sum, each) => sum + each, 0) / values.length : 0;
+}
+
+/** Set the graph on a drawing whose corner is its top left. */
+function placed(nodes: Node[], edges: Edge[], sizes: Sizes): Graph {
+  const deepest = Math.max(...nodes.map(({ depth }) => depth));
+  const size = (node: Node) => (node.depth === 0 ? sizes.root : sizes.icon);
+  const top = Math.min(...nodes.map((node) => node.y - size(node) / 2));
+  const bottom = Math.max(...nodes.map((node) => node.y + size(node) / 2));
+  for (const node of nodes) {
+    node.y += sizes.margin - top;
+    node.x += sizes.margin + NUDGE + (deepest - node.depth) * sizes.column + size(node) / 2;
+  }
+  // Arrows end beside each other at the icon's edge, in the order in which they come.
+  for (const node of nodes) {
+    const ends = edges.filter(({ to }) => to === node).sort((one, other) => one.from.y - other.from.y);
+    const step = Math.min(9, (size(node) - 8) / Math.max(1, ends.length - 1));
+    ends.forEach((edge, i) => (edge.end = (i - (ends.length - 1) / 2) * step));
+  }
+  return {
+    nodes,
+    edges,
+    width: 2 * (sizes.margin + NUDGE) + deepest * sizes.column + sizes.root,
+    height: bottom - top + 2 * sizes.margin + LABEL,
+  };
+}
+
+/** Pixels for the name below an icon. */
+const LABEL = 16;

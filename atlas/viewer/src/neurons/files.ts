@@ -1,0 +1,169 @@
+/** What a site tells of units (channels of a layer): its files, fetched once while they are few. */
+
+import { damaged, fetchJson, gridAddress, layerAddress, type Layer, type UnitLayer } from '../lib/atlas';
+
+/** units.json: a column each, with one value a unit. */
+export interface UnitTable {
+  layer: string;
+  units: number;
+  largest: number[];
+  mean: number[];
+  /** Share of the rows in which the unit is above 0. */
+  positive: number[];
+  never: number[];
+  selectivity: (number | null)[];
+  invariance: (number | null)[];
+  /** The classes that each unit supports most, with their effects. */
+  classes: [number, number][][];
+  /** The units that answer most alike, with their correlations. */
+  similar: [number, number][][];
+}
+
+/** A patch of a picture, and how strongly the unit answers in its middle. */
+export interface Patch {
+  image: string;
+  activation: number;
+  /** Where it lies in the whole picture's sprite: left, top, right, bottom in shares of its side. */
+  frame: [number, number, number, number];
+  label: number | null;
+  predicted: number;
+  confidence: number;
+}
+
+/** The answers to top patches that are turned, mirrored and turned, and scaled. */
+export interface Turning {
+  degrees: number[];
+  response: number[];
+  each: number[][];
+  mirrored: number[];
+  scales: number[];
+  scaled: number[];
+  selectivity: number | null;
+  invariance: number | null;
+  preferred: number | null;
+  peak: number;
+}
+
+/** A unit of an earlier layer that builds this one. */
+export interface Source {
+  unit: number;
+  /** Expanded weight, through the average slope of each non-linearity; summed over the kernel. */
+  strength: number;
+  let_through: number;
+  /** Mean over the unit's top patches of the source's activation times its gradient. */
+  effect: number;
+  /** The weight at each place around the unit's own, row by row. */
+  kernel: number[];
+  reliability: number;
+}
+
+/** What builds a unit out of one earlier layer. */
+export interface Circuit {
+  layer: string;
+  /** How far weights times mean activations agree with the effects in the data (correlation). */
+  agreement: number | null;
+  /** The non-linearities that were passed over. */
+  passed: string[];
+  told: string | null;
+  kernel: [number, number];
+  sources: Source[];
+}
+
+export type Row = 'pictures' | 'top' | 'whole' | 'spread' | 'turned' | 'mirrored' | 'scaled';
+const ROWS: readonly Row[] = ['pictures', 'top', 'whole', 'spread', 'turned', 'mirrored', 'scaled'];
+
+/** unit-0007.json */
+export interface UnitFacts {
+  unit: number;
+  layer: string;
+  sprite: number;
+  rows: Record<Row, number>;
+  histogram: { low: number; high: number; counts: number[] };
+  top: Patch[];
+  spread: (Patch & { share: number })[];
+  supports: [number, number][];
+  opposes: [number, number][];
+  turning: Turning | null;
+  told: string | null;
+  circuit: Circuit[];
+}
+
+/** Which cells of the earlier layer's map build a cell: grid, row, column, strength (−1 to 1), share of its rows there. */
+export type BuiltFrom = [number, number, number, number, number];
+
+interface BuiltFile {
+  from: string;
+  grid: number;
+  cells: Record<string, BuiltFrom[]>;
+}
+
+/** One sprite of a sheet, in the terms of a CSS background. */
+export interface Sprite {
+  address: string;
+  columns: number;
+  lines: number;
+  column: number;
+  line: number;
+}
+
+/** Files that are kept, the last used ones. */
+const KEPT = 60;
+const files = new Map<string, Promise<unknown>>();
+
+export function loadTable(layer: UnitLayer): Promise<UnitTable> {
+  const address = `${layerAddress(layer)}/units.json`;
+  return kept(address, (file) => {
+    const table = file as UnitTable;
+    if (table.largest.length !== layer.units) throw damaged(address);
+    return table;
+  });
+}
+
+export function loadUnit(layer: UnitLayer, unit: number): Promise<UnitFacts> {
+  return kept(`${unitAddress(layer, unit)}.json`, (file) => file as UnitFacts);
+}
+
+/** What builds a cell of a layer; empty where nothing is known of it. */
+export async function loadBuilt(layer: Layer, { grid, row, col }: { grid: number; row: number; col: number }): Promise<{ from: string; cells: BuiltFrom[] }> {
+  const { from, cells } = await kept(`${gridAddress(layer, grid)}/built.json`, (file) => file as BuiltFile);
+  return { from, cells: cells[`${row}.${col}`] ?? [] };
+}
+
+function kept<T>(address: string, read: (file: unknown) => T): Promise<T> {
+  const found = files.get(address) ?? fetchJson(address).then(read);
+  files.delete(address);
+  files.set(address, found); // the last used comes last
+  found.catch(() => files.delete(address));
+  for (const oldest of files.keys()) {
+    if (files.size <= KEPT) break;
+    files.delete(oldest);
+  }
+  return found as Promise<T>;
+}
+
+function unitAddress(layer: UnitLayer, unit: number): string {
+  return `${layerAddress(layer)}/unit-${String(unit).padStart(4, '0')}`;
+}
+
+/** A unit's icon on its layer's sheet. */
+export function iconOf(layer: UnitLayer, unit: number): Sprite {
+  return {
+    address: `${layerAddress(layer)}/icons.webp`,
+    columns: layer.across,
+    lines: Math.ceil(layer.units / layer.across),
+    column: unit % layer.across,
+    line: Math.floor(unit / layer.across),
+  };
+}
+
+/** One of a unit's own sprites; a kind of which there is none has no line. */
+export function spriteOf(layer: UnitLayer, { unit, rows }: UnitFacts, row: Row, column: number): Sprite {
+  const lines = ROWS.filter((each) => rows[each] > 0);
+  return {
+    address: `${unitAddress(layer, unit)}.webp`,
+    columns: Math.max(...lines.map((each) => rows[each])),
+    lines: lines.length,
+    column,
+    line: lines.indexOf(row),
+  };
+}

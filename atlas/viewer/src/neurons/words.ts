@@ -1,0 +1,71 @@
+/** What the figures of units say, in plain words. */
+
+import type { Order } from '../lib/link';
+import type { Circuit, Turning } from './files';
+
+export const ORDER_WORDS: Record<Order, { button: string; title: string; note: string }> = {
+  strongest: {
+    button: 'strongest answer',
+    title: 'By the largest activation in the data',
+    note: 'By the strongest answer of each in all the pictures (largest activation).',
+  },
+  invariant: {
+    button: 'most pose-invariant',
+    title: 'By how alike a unit answers whichever way up its patches are',
+    note: 'By how alike each answers to its own top patches whichever way up they are: 1 is wholly alike (invariance).',
+  },
+  selective: {
+    button: 'most selective',
+    title: 'By how much a unit answers to one angle only',
+    note: 'By how much each answers to its own top patches at one angle only: 0 to all angles alike, 1 to one alone (selectivity).',
+  },
+  rare: {
+    button: 'rarest',
+    title: 'By the share of the places in the data at which a unit answers at all',
+    note: 'By the share of all places in the pictures at which each answers at all (activation above 0), the rarest first.',
+  },
+};
+
+/** Below this correlation, weights and data tell different stories. */
+export const LOW_AGREEMENT = 0.3;
+
+export function invarianceWords(value: number): string {
+  if (value >= 0.85) return 'almost alike';
+  if (value >= 0.7) return 'fairly alike';
+  if (value >= 0.5) return 'unevenly';
+  return 'only at some angles';
+}
+
+export function selectivityWords(value: number): string {
+  if (value < 0.05) return 'to none more than to others';
+  if (value < 0.15) return 'a little';
+  if (value < 0.3) return 'clearly';
+  return 'strongly';
+}
+
+/** The turning of a unit, for those who cannot see the curve. */
+export function turningWords({ degrees, response, peak }: Turning): string {
+  const parts = degrees.map((angle, i) => `${angle}°: ${Math.round((100 * (response[i] ?? 0)) / (peak || 1))} %`);
+  return `Answers by angle, beside the largest: ${parts.join(', ')}`;
+}
+
+/** How far the weights and the data agree, and what follows. */
+export function agreementWords({ agreement }: Circuit): { text: string; low: boolean } {
+  if (agreement === null) return { text: 'It is not known how far the weights agree with the data.', low: true };
+  const figure = `${agreement.toFixed(2)} of 1 (correlation)`;
+  if (agreement < LOW_AGREEMENT) {
+    return {
+      text: `The weights hardly agree with what happens in the data: ${figure}. Between layers so far apart expanded weights can cancel; trust the effect in the data.`,
+      low: true,
+    };
+  }
+  const how = agreement >= 0.8 ? 'agree well' : agreement >= 0.55 ? 'agree in part' : 'agree little';
+  return { text: `The weights ${how} with what happens in the data: ${figure}.`, low: false };
+}
+
+/** What was passed over when the way between two layers was made linear. */
+export function passedWords(passed: readonly string[]): string {
+  if (!passed.length) return 'Nothing on the way is non-linear: the weights are exact.';
+  const list = passed.length > 1 ? `${passed.slice(0, -1).join(', ')} and ${passed.at(-1)}` : passed[0];
+  return `On the way these were taken as linear: ${list}.`;
+}
