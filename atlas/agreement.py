@@ -8,7 +8,7 @@ layout and one grid's counts at a time.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from atlas.config import Config
 from atlas.findings import Findings
 from atlas.grid import cell_of
 from atlas.maps import shown_maps
+from atlas.neurons.folder import part_names, units_of
 from atlas.neurons.site import neuron_layers
 from atlas.neurons.site import parts as neuron_parts
 from atlas.patches import sheets
@@ -45,6 +46,8 @@ def compare(found: Findings, config: Config, console: Console) -> None:
         _icons(found, each.name)
     _stage_of_cells(found)
     _stage_of_icons(found)
+    if config.neurons is not None:
+        _neurons(found, config.neurons.layers)
     _publish(found, config)
     _report(found, config)
     for stage in stages_of(config):
@@ -304,6 +307,35 @@ def _stage_of_icons(found: Findings) -> None:
     found.stages["render"] = f"{'finished' if whole else 'unfinished'}: {done:,} of {drawn:,} icons"
 
 
+def _neurons(found: Findings, layers: Sequence[str]) -> None:
+    """What is told of units: that the rows of a layer's store were counted, and each unit looked at once."""
+    markers, done, missing = found.markers["neurons"], 0, 0
+    for layer in layers:
+        folder = found.run.neurons(layer)
+        statistics = folder / "statistics.parquet"
+        if statistics.with_suffix(".json") not in markers or statistics in found.suspect:
+            missing += 1
+            continue
+        table = _read(found, statistics, ("unit", "rows", "histogram"))
+        if table is None:
+            continue
+        shards = [path for path in found.markers["collect"] if path.parent == found.run.store(layer)]
+        rows = sum(found.markers["collect"][path]["rows"] for path in shards)
+        counted = to_numpy(table["histogram"]).sum(1)
+        if "neurons" not in found.stale and ((to_numpy(table["rows"]) != rows).any() or (counted != rows).any()):
+            found.wrong(statistics, f"does not count the {rows:,} rows of the store", statistics)
+        for name in part_names(table.num_rows):
+            path = folder / f"{name}.parquet"
+            if path.with_suffix(".json") not in markers:
+                missing += 1
+            elif path not in found.suspect and (part := _read(found, path, ("unit",))) is not None:
+                if part["unit"].to_pylist() != units_of(name, table.num_rows):
+                    found.wrong(path, "holds other units than its own", path)
+                done += part.num_rows
+        missing += sum(folder / f"{name}.json" not in markers for name in ("circuit", "cells"))
+    found.stages["neurons"] = f"{'unfinished' if missing else 'finished'}: {done:,} units"
+
+
 def _publish(found: Findings, config: Config) -> None:
     """The site: all its parts, and the counts that it shows against the cells."""
     folder, markers = found.run.folder("publish") / ".markers", found.markers["publish"]
@@ -347,7 +379,8 @@ def _shown(found: Findings, layer: str, grid: int) -> None:
 def _report(found: Findings, config: Config) -> None:
     """report.json against a report that is made anew; only the speed, which belongs to its day, may differ."""
     path = found.run.report
-    finished = all(found.stages[stage].startswith("finished") for stage in ("collect", "layout", "cells", "render"))
+    before = [stage for stage in stages_of(config) if stage != "publish"]
+    finished = all(found.stages[stage].startswith("finished") for stage in before)
     if found.problems or found.stale or not finished:
         return
     try:

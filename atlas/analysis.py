@@ -202,6 +202,47 @@ class Run:
             raise ConfigError(f"{self.path}: no icon of {name} is drawn on the grid of {grid}; take a coarser one.")
         return picture
 
+    def neurons(self, layer: str) -> pa.Table:
+        """A row for each unit (channel) of a layer of ``neurons.layers``, as ``atlas.neurons.tables`` lists them: what
+        the store tells of it (range, histogram, top rows, like units), its pictures as PNGs, the classes that it
+        supports, and how it answers to turned patches."""
+        self._check_units(layer)
+        from atlas.neurons.folder import read_units
+
+        return read_units(self._directory, layer)
+
+    def neuron(self, layer: str, unit: int) -> dict[str, Any]:
+        """One row of ``neurons(layer)``, and as ``circuit`` the units of earlier layers that build it, strongest
+        first. Raises ConfigError for a unit that the layer does not have."""
+        self._check_units(layer)
+        from atlas.neurons.folder import read_circuit, read_unit
+
+        count = self.store(layer).channels
+        if isinstance(unit, bool) or not isinstance(unit, int | np.integer) or not 0 <= unit < count:
+            raise ConfigError(f"{layer} has no unit {unit!r}: it has {count}, counted from 0.")
+        table, _ = read_circuit(self._directory, layer)
+        mine = table.filter(pc.field("unit") == int(unit)).drop_columns("unit").to_pylist()
+        return {**read_unit(self._directory, layer, int(unit)), "circuit": mine}
+
+    def _check_units(self, layer: str) -> None:
+        """Raise ConfigError unless the layer's units were asked for, AtlasError unless all is there."""
+        self._check(layer, known=self.layers)
+        asked = self.config.neurons.layers if self.config.neurons else ()
+        if layer not in asked:
+            of = f"of {', '.join(asked)}" if asked else "of no layer"
+            raise ConfigError(
+                f"{self.path} was asked for the units {of}, not of {layer}. Give the run's command again with --set "
+                f"'neurons={{layers: [{', '.join((*asked, layer))}]}}'."
+            )
+        self._key("neurons")
+        from atlas.neurons.folder import missing_files
+
+        if missing := missing_files(self._directory, layer):
+            raise AtlasError(
+                f"{self.path}: the stage neurons is not finished: {layer}/{missing[0]} is missing, or does not fit its "
+                f"marker. {_AGAIN}"
+            )
+
     def _check(self, name: str, grid: int | None = None, known: tuple[str, ...] | None = None) -> None:
         """Raise ConfigError unless ``name`` is a map of the run, or among ``known``, and has ``grid``."""
         if name not in (known or self.maps):

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from atlas.config import Config
 from atlas.maps import maps_of
+from atlas.neurons.folder import is_whole, layer_figures
 from atlas.rundir import RunDirectory
 from atlas.store import to_numpy
 
@@ -28,6 +29,9 @@ def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
             "cells": {str(grid): _cells(run, each.name, grid, config) for grid in each.grids},
             "icons": {str(grid): _icons(run, each.name, grid) for grid in each.grids},
         }
+    if config.neurons is not None and is_whole(run, config):
+        for layer in config.neurons.layers:
+            layers[layer]["neurons"] = layer_figures(run, layer)
     return {
         "collect": {
             "views": failures["views"],

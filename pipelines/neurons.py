@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from atlas.config import Config, NeuronsConfig
 from atlas.neurons.circuits import Source, cells_table, circuit_table, earlier_layers
+from atlas.neurons.folder import UNITS_PER_PART, part_names, units_of
 from atlas.neurons.statistics import unit_statistics
 from atlas.neurons.turning import DISC
 from atlas.neurons.units import TURNED_PATCHES, Drawing, firing_rows, unit_table
@@ -30,8 +31,6 @@ from pipelines.stage import Item, Summary
 
 NAME = "neurons"
 UNIT = "units"
-# Units of one item, whose pictures are drawn together.
-UNITS_PER_ITEM = 16
 # Of the stage's files: another one makes them anew.
 FORMAT = 1
 
@@ -44,10 +43,7 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
         statistics = f"{layer}/statistics"
         items.append(Item(statistics, NAME, run=str(run.path)))
         units = read_metadata(run.shards(layer)[0])["channels"]
-        items += [
-            Item(f"{layer}/part-{part:05d}", NAME, (statistics,), str(run.path))
-            for part in range(-(-units // UNITS_PER_ITEM))
-        ]
+        items += [Item(f"{layer}/{part}", NAME, (statistics,), str(run.path)) for part in part_names(units)]
         others = [other.name for other in _others(config, layer)]
         after = (statistics, *(f"{other}/statistics" for other in others))
         # Asking for one more layer leaves all but these as they are.
@@ -77,7 +73,7 @@ def run_item(item: Item) -> Summary:
     elif work == "cells":
         table, done = _cells(run, config, layer), Summary(0)
     else:
-        table, failed = _units(run, config, layer, int(work.removeprefix("part-")))
+        table, failed = _units(run, config, layer, work)
         facts["patches_failed"] = failed
         done = Summary(table.num_rows, failed)
     path = run.folder(NAME) / f"{item.id}.parquet"
@@ -95,7 +91,7 @@ def engine() -> dict[str, Any]:
         "apart": APART,
         "disc": DISC,
         "turned": TURNED_PATCHES,
-        "units": UNITS_PER_ITEM,
+        "units": UNITS_PER_PART,
     }
 
 
@@ -147,12 +143,12 @@ def _reader(run: RunDirectory, config: Config, layer: str, size: int) -> Callabl
     return lambda wanted: read_views(run.shards(layer), config, worker.listing(run), size, wanted)
 
 
-def _units(run: RunDirectory, config: Config, layer: str, part: int) -> tuple[pa.Table, int]:
+def _units(run: RunDirectory, config: Config, layer: str, part: str) -> tuple[pa.Table, int]:
     """The table of some units, and how many of their top patches could not be read."""
     named, module = config.module_of(layer)
     network, described = worker.network(run, config, named), worker.layers(run, config, named)[layer]
     statistics = _statistics(run, layer)
-    units = list(range(statistics.num_rows))[part * UNITS_PER_ITEM : (part + 1) * UNITS_PER_ITEM]
+    units = units_of(part, statistics.num_rows)
     wanted = firing_rows(statistics, units)
     views = _reader(run, config, layer, network.size)(wanted)
     pace = run.read_manifest()["stages"][NAME]["pace"][layer]

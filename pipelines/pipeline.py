@@ -313,7 +313,7 @@ def _run_stages(
                 console.print(f"{name}: {done} in {outcome.seconds:.0f} s")
             if name == collect.NAME:
                 tell_failures(directory, progress.console)
-            if name == "render":
+            if name in (render.NAME, neurons.NAME):
                 write_json(directory.report, build_report(directory, config))
             if mirror:
                 mirror.finish(name, directory.stage_key(name))

@@ -28,6 +28,8 @@ DISC = (_RADIUS, _SOLID, _GROUND)
 """What a key must hold of it."""
 # Were pictures sampled on their own pixels at quarter turns only, these would be sharper than all others.
 _OFF = 0.25
+# Views are enlarged so many times before they are sampled, so that every angle is as sharp as the next.
+_FINE = 2
 # Poses in one pass: a divisor of all there are.
 _BATCH = 13
 
@@ -126,14 +128,15 @@ def window_of(network: Network, layer: Layer) -> Window:
             side, maps = tried, (found[0], found[1])
             break
     x, y = _middle(network, layer.name, side)
+    x, y, off = math.floor(x) + 0.5, math.floor(y) + 0.5, (x, y)
     limit = min(x, y, side - x, side - y)
     return Window(
         side=side,
-        x=math.floor(x) + 0.5,
-        y=math.floor(y) + 0.5,
+        x=x,
+        y=y,
         radius=min(_RADIUS * layer.effective_receptive_field, limit),
-        off_x=x - (maps[1] // 2 + 0.5) * side / maps[1],
-        off_y=y - (maps[0] // 2 + 0.5) * side / maps[0],
+        off_x=off[0] - (maps[1] // 2 + 0.5) * side / maps[1],
+        off_y=off[1] - (maps[0] // 2 + 0.5) * side / maps[0],
     )
 
 
@@ -169,23 +172,24 @@ def show(view: Tensor, place: tuple[float, float], window: Window, poses: tuple[
     across, down = along[None, :] - window.x, along[:, None] - window.y
     distance = torch.hypot(across, down)
     shown = []
+    x, y = math.floor(place[0]) + 0.5 + _OFF, math.floor(place[1]) + 0.5 + _OFF
+    sources: dict[float, Tensor] = {}
     for pose in poses:
-        source, (x, y), scale = view, place, pose.scale
-        if scale < 1:  # shrunk first, so that fine detail does not alias
-            smaller = [max(1, round(length * scale)) for length in view.shape[1:]]
-            source = F.interpolate(view[None], smaller, mode="bicubic", antialias=True)[0].clamp(0, 1)
-            x, y, scale = x * smaller[1] / view.shape[2], y * smaller[0] / view.shape[1], 1.0
-        x, y = math.floor(x) + 0.5 + _OFF, math.floor(y) + 0.5 + _OFF
+        scale = pose.scale
+        if (shrunk := min(scale, 1.0)) not in sources:  # shrunk first, so that fine detail does not alias
+            fine = [max(1, round(_FINE * shrunk * length)) for length in view.shape[1:]]
+            enlarged = F.interpolate(view[None], fine, mode="bicubic", antialias=True)
+            sources[shrunk] = enlarged.clamp(0, 1)
         cosine, sine = math.cos(math.radians(pose.degrees)) / scale, math.sin(math.radians(pose.degrees)) / scale
         left, top = across * cosine + down * sine, down * cosine - across * sine
         columns, rows = x + (-left if pose.mirrored else left), y + top
-        height, width = source.shape[1:]
+        height, width = view.shape[1:]
         grid = torch.stack([2 * columns / width - 1, 2 * rows / height - 1], dim=-1)[None]
-        disc = F.grid_sample(source[None], grid, mode="bicubic", padding_mode="reflection", align_corners=False)[0]
+        disc = F.grid_sample(sources[shrunk], grid, mode="bilinear", padding_mode="reflection", align_corners=False)[0]
         radius = min(window.radius * pose.scale, *_reach(window))
         weight = ((radius - distance) / ((1 - _SOLID) * radius)).clamp(0, 1)
         weight = weight * weight * (3 - 2 * weight)
-        shown.append(ground + (disc.clamp(0, 1) - ground) * weight)
+        shown.append(ground + (disc - ground) * weight)
     return torch.stack(shown)
 
 

@@ -31,7 +31,7 @@ from atlas.visualize.transform import Moves
 # A unit of a layer is shown this many times the layer's effective receptive field, at least so many pixels.
 WIDE, SMALLEST = 1.3, 32
 # How a unit is drawn: at first all positions count, in the end mostly the centre, so that what it looks for is there.
-UNIT_RECIPE = replace(ALONE, steps=128, dot=1.0, power=0.0, power_whitened=0.0, around=0.25, moves=Moves(9, 12, 0.12))
+UNIT_RECIPE = replace(ALONE, steps=96, dot=1.0, power=0.0, power_whitened=0.0, around=0.25, moves=Moves(9, 12, 0.12))
 # What being unlike the others weighs against the logarithm of the unit's activation.
 APART = 2.0
 # Pixels of one batch where nothing was measured.
