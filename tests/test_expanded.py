@@ -155,3 +155,274 @@ def test_a_linear_stack_gives_its_composed_kernel(name: str) -> None:
     )
     assert float(expected.abs().sum()) == pytest.approx(float(np.abs(found.kernels).sum()), rel=1e-5)  # nothing beside
     assert summed(path, eye(path)) == pytest.approx(found.kernels.sum((2, 3)), abs=1e-4)
+
+
+class Gated(nn.Module):
+    """Squeeze and excitation: each channel is multiplied by what its mean over the map decides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.squeeze, self.excite = nn.Conv2d(6, 2, 1), nn.Conv2d(2, 6, 1)
+        self.spread = nn.Conv2d(6, 6, 3, padding=1)
+
+    def gate(self, maps: Tensor) -> Tensor:
+        return self.excite(self.squeeze(maps.mean((2, 3), keepdim=True)).relu()).sigmoid()
+
+    def forward(self, maps: Tensor) -> Tensor:
+        maps = self.spread(maps)
+        return maps * self.gate(maps)
+
+
+class Swish(nn.Module):
+    """Written out, its sigmoid is a gate of the map that it is made from."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps * functional.relu6(maps + 3) / 6
+
+
+def weights_of(*layers: nn.Module) -> nn.Sequential:
+    """The same layers without what is between them."""
+    return nn.Sequential(*(layer for layer in layers if isinstance(layer, nn.Conv2d | nn.AvgPool2d)))
+
+
+@pytest.mark.parametrize(
+    ("between_them", "passed"),
+    [
+        ([nn.ReLU()], ("1 ReLU",)),
+        ([nn.ReLU6(), nn.ReLU6()], ("2 ReLU6",)),
+        ([nn.SiLU(), nn.GELU()], ("1 SiLU", "1 GELU")),
+        ([nn.Hardswish(), nn.LeakyReLU(0.1)], ("1 hard swish", "1 leaky ReLU")),
+        ([nn.PReLU(8), nn.Sigmoid()], ("1 PReLU", "1 sigmoid")),
+        ([Swish()], ("1 gate held",)),
+    ],
+)
+def test_non_linearities_are_passed_through_and_counted(between_them: list[nn.Module], passed: tuple[str, ...]) -> None:
+    first, last = nn.Conv2d(6, 8, 3, padding=1), nn.Conv2d(8, 5, 3, 2, 1)
+    network = between(nn.Sequential(first, *between_them, last))
+    path = LinearPath(network, "first", "middle")
+    assert path.passed == passed
+    found = expanded(path, eye(path))
+    factor = 1 / 6 if isinstance(between_them[0], Swish) else 1  # the constant that the gate's product is divided by
+    expected = by_torch(network, nn.Sequential(first, last), found.unit)
+    top, left = found.centre[0] - 2, found.centre[1] - 2
+    assert found.kernels.shape[2:] == (5, 5)
+    assert found.kernels == pytest.approx(factor * expected[:, :, top : top + 5, left : left + 5].numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("most", "average"),
+    [
+        (nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(3, 2, 1)),
+        (nn.MaxPool2d(2), nn.AvgPool2d(2)),
+        (nn.AdaptiveMaxPool2d(8), nn.AvgPool2d(4)),
+    ],
+)
+def test_max_pooling_is_taken_as_average(most: nn.Module, average: nn.Module) -> None:
+    last = nn.Conv2d(6, 5, 3, padding=1)
+    torch.manual_seed(2)
+    network = between(nn.Sequential(most, last))
+    path = LinearPath(network, "first", "middle")
+    assert path.passed == ("1 max-pooling taken as average",)
+    found = expanded(path, eye(path))
+    expected = by_torch(network, nn.Sequential(average, last), found.unit)
+    assert found.kernels.sum((2, 3)) == pytest.approx(expected.sum((2, 3)).numpy(), abs=1e-5)
+    height = found.kernels.shape[2]
+    top, left = (each - height // 2 for each in found.centre)
+    expected = expected[:, :, top : top + height, left : left + height]
+    assert found.kernels == pytest.approx(expected.numpy(), abs=1e-6)
+
+
+def test_average_gates_are_the_mean_slopes_and_gates_of_the_pictures() -> None:
+    torch.manual_seed(3)
+    relu, gated, last = nn.ReLU(), Gated(), nn.Conv2d(6, 5, 1)
+    network = between(nn.Sequential(relu, gated, last))
+    path = LinearPath(network, "first", "middle")
+    assert path.passed == ("1 ReLU", "1 gate held")  # what is inside of the gate is not passed over
+    inputs = torch.randn(5, 3, SIDE, SIDE)
+    gates = average_gates(path, inputs, batch=2)
+    assert gates.views == 5
+    maps = network.activations(inputs, "first")
+    open_share = (maps > 0).float().mean((0, 2, 3))
+    assert 0.05 < float(open_share.min()) < 0.95
+    held = gated.gate(gated.spread(maps.relu())).mean((0, 2, 3))
+    kernel = (
+        torch.einsum("oc,cikl->oikl", last.weight[:, :, 0, 0] * held, gated.spread.weight) * open_share[:, None, None]
+    )
+    assert expanded(path, eye(path), gates).kernels == pytest.approx(kernel.numpy(), abs=1e-6)
+    plain = torch.einsum("oc,cikl->oikl", last.weight[:, :, 0, 0], gated.spread.weight)
+    assert expanded(path, eye(path)).kernels == pytest.approx(plain.numpy(), abs=1e-6)
+    assert summed(path, eye(path), gates) == pytest.approx(kernel.sum((2, 3)).numpy(), abs=1e-5)
+
+
+def test_gates_are_measured_one_by_one_where_the_batch_is_written_down() -> None:
+    torch.manual_seed(4)
+    shuffled = between(nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), Shuffled(), nn.Conv2d(8, 5, 1)))
+
+    class Fixed(nn.Module):
+        def forward(self, maps: Tensor) -> Tensor:
+            rows = maps.permute(0, 2, 3, 1).reshape(-1, 6)  # positions of all pictures on one side
+            return functional.silu(rows).reshape(len(maps), SIDE, SIDE, 6).permute(0, 3, 1, 2)
+
+    by_rows = between(nn.Sequential(Fixed(), nn.Conv2d(6, 5, 1)))
+    for network, passed in ((shuffled, "1 ReLU"), (by_rows, "1 SiLU")):
+        path = LinearPath(network, "first", "middle")
+        assert path.passed == (passed,)
+        inputs = torch.randn(4, 3, SIDE, SIDE)
+        one = [summed(path, eye(path), average_gates(path, inputs[[index]])) for index in range(4)]
+        all_four = summed(path, eye(path), average_gates(path, inputs))
+        # Linear in the one non-linearity's slopes.
+        assert all_four == pytest.approx(np.mean(one, axis=0), abs=1e-5)
+
+
+def test_a_direction_is_a_mixture_of_units() -> None:
+    network = load(factory(), size=64)
+    path = LinearPath(network, "stem", "branches")
+    assert path.passed == ("5 ReLU",)
+    mixture = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
+    kernels = expanded(path, eye(path)).kernels
+    expected = np.einsum("nc,cikl->nikl", mixture, kernels)
+    assert expanded(path, mixture).kernels == pytest.approx(expected, abs=1e-4)
+    assert summed(path, mixture) == pytest.approx(expected.sum((2, 3)), abs=1e-4)
+
+
+def test_a_planted_kernel_points_to_where_its_source_lies() -> None:
+    """Window above, wheel below: two steps up for one source, two steps down for the other."""
+    first, last = nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.Conv2d(6, 1, 3, padding=1)
+    network = between(nn.Sequential(first, nn.ReLU(), last))
+    with torch.no_grad():
+        for values in (first.weight, first.bias, last.weight, last.bias):
+            values.zero_()
+        first.weight[1, 0, 0, 1] = last.weight[0, 1, 0, 1] = 1  # window
+        first.weight[4, 0, 2, 1] = 1  # wheel
+        last.weight[0, 4, 2, 1] = 0.5
+        last.weight[0, 3, 1, 0] = -0.25  # what stands left of it must not be there
+        first.weight[3, 0, 1, 1] = 1
+    path = LinearPath(network, "first", "middle")
+    found = expanded(path, eye(path))
+    kernel = found.kernels[0]
+    assert found.centre == found.unit == (16, 16)
+    assert {tuple(place): float(kernel[tuple(place)]) for place in np.argwhere(kernel)} == {
+        (1, 0, 2): 1,
+        (3, 2, 1): -0.25,
+        (4, 4, 2): 0.5,
+    }
+
+
+def refused(network: Network, source: str, target: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        LinearPath(network, source, target)
+    return str(error.value)
+
+
+def test_what_cannot_be_told_is_a_sentence() -> None:
+    small = load(factory(), size=64)
+    assert refused(small, "branches", "stem") == (
+        "No path leads from branches to stem in SmallNetwork: branches comes later. Choose as source a layer that stem "
+        "is made from."
+    )
+    assert "they lie on branches side by side" in refused(small, "branches.narrow", "branches.wide")
+    assert "A circuit of stem with itself" in refused(small, "stem", "stem")
+    assert "Near names: stem" in refused(small, "stm", "branches")
+    assert "gives no map of activations" in refused(small, "stem", "head")
+    mixed = load(mixed_factory(), size=64)
+    assert LinearPath(mixed, "first", "pooled").passed == ("1 gate held", "1 max-pooling taken as average")
+    assert refused(mixed, "first", "mixed") == (
+        "The path from first to mixed of Mixed cannot be taken as linear: it goes through group norm, whose weights "
+        "the picture itself decides. Choose two layers with nothing of the kind between them."
+    )
+    # Seen from within a gate it is the other factor that is held.
+    assert LinearPath(mixed, "gate", "pooled").passed == ("1 sigmoid", "1 gate held", "1 max-pooling taken as average")
+
+
+class Attention(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        tokens = maps.flatten(2)
+        return (
+            ((tokens.transpose(1, 2) @ tokens).softmax(-1) @ tokens.transpose(1, 2)).transpose(1, 2).reshape(maps.shape)
+        )
+
+
+class Multiplied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(6, 6, 1), nn.Conv2d(6, 6, 1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.one(maps) * self.two(maps)
+
+
+class Forks(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps if float(maps.sum()) > 0 else -maps
+
+
+class Normed(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return functional.layer_norm(maps.permute(0, 2, 3, 1), (6,)).permute(0, 3, 1, 2)
+
+
+class Divided(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps / (1 + maps.norm(dim=1, keepdim=True))
+
+
+@pytest.mark.parametrize(
+    ("middle", "word"),
+    [
+        (Attention(), "goes through matrix product"),
+        (Multiplied(), "goes through a product or quotient of two maps"),
+        (Normed(), "goes through layer norm"),
+        (Divided(), "goes through a product or quotient of two maps"),
+        (Forks(), "depends on the picture"),
+        (nn.InstanceNorm2d(6), "goes through a norm by the picture's own mean and deviation"),
+    ],
+)
+def test_what_is_not_linear_is_named(middle: nn.Module, word: str) -> None:
+    assert word in refused(between(nn.Sequential(nn.ReLU(), middle)), "first", "middle")
+
+
+def test_a_network_that_forks_behind_the_layers_is_no_trouble() -> None:
+    assert LinearPath(load(forking_factory(), size=64), "stem", "residual").passed == ("2 ReLU",)
+
+
+def test_directions_and_pictures_must_fit() -> None:
+    path = LinearPath(load(factory(), size=64), "stem", "residual")
+    with pytest.raises(
+        ConfigError, match=r"Directions of residual have 8 numbers each, and an array of shape \(2, 3\)"
+    ):
+        expanded(path, np.zeros((2, 3), np.float32))
+    with pytest.raises(ConfigError, match=r"shape \(n, 3, 64, 64\), n at least 1, and \(0, 3, 64, 64\) was given"):
+        average_gates(path, torch.zeros(0, 3, 64, 64))
+
+
+def test_a_layer_that_is_called_twice_has_no_map_of_its_own() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.again, self.head = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 1), nn.Linear(6, 4)
+
+        def forward(self, pictures: Tensor) -> Tensor:
+            return self.head(self.again(self.again(self.first(pictures))).mean((2, 3)))
+
+    assert "again of Twice is called 2 times in one pass" in refused(load(Twice(), size=SIDE), "first", "again")
+
+
+def test_the_demo_network_has_weights_between_its_blocks() -> None:
+    path = LinearPath(load("efficientnet_lite0"), "_blocks.9", "_blocks.10")
+    assert path.passed == ("2 ReLU6",)
+    found = expanded(path, eye(path))
+    assert found.kernels.shape == (112, 112, 5, 5)
+    assert found.centre == found.unit == (7, 7)
+    assert np.isfinite(found.kernels).all()
+    # The way past the block adds each unit to itself, at the middle.
+    without = found.kernels[:, :, 2, 2] - np.eye(112)
+    block = path.network.submodule("_blocks.10")
+    maps = torch.zeros(1, 112, 14, 14)
+    maps[0, 5, 7, 7] = 1
+
+    def plain(maps: Tensor) -> Tensor:
+        wide = functional.conv2d(maps, block._expand_conv.weight)
+        wide = functional.conv2d(wide, block._depthwise_conv.weight, padding=2, groups=wide.shape[1])
+        return functional.conv2d(wide, block._project_conv.weight)
+
+    assert without[:, 5] == pytest.approx(plain(maps)[0, :, 7, 7].numpy(), abs=1e-4)

@@ -168,10 +168,6 @@ class LinearPath:
                 continue
             found[node] = self._step(node, after, values)
             waiting += found[node].reads
-        if self.target_node is not self.source_node and not any(
-            self.source_node in step.reads for step in found.values()
-        ):
-            raise self._no_path(f"{self.source} acts on it by a gate alone, and gates are held")
         return tuple(found[node] for node in self.recorded.graph.nodes if node in found)
 
     def _step(self, node: fx.Node, after: set[fx.Node], values: dict[fx.Node, Any]) -> PathStep:
@@ -198,6 +194,8 @@ class LinearPath:
         _, word, _ = kinds.describe(core, part, values[node], values, self.constants)
         if divided or (core.target in kinds.PRODUCTS):
             word = "a product or quotient of two maps"
+        elif training:
+            word = "a norm by the picture's own mean and deviation"
         raise NotLinearError(
             f"The path from {self.source} to {self.target} of {self.network.name} cannot be taken as linear: it goes "
             f"through {word}, whose weights the picture itself decides. Choose two layers with nothing of the kind "
