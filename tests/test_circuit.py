@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from atlas.errors import ConfigError
 from atlas.explain.building import building, strengths, together_of
-from atlas.explain.circuit import Wiring, circuit, circuit_of, effects
+from atlas.explain.circuit import Wiring, circuit, circuit_of, effects, predicted
 from atlas.explain.gating import Gates
 from atlas.explain.linear_path import LinearPath
 from atlas.networks import Network, load
@@ -133,6 +133,22 @@ def test_effect_and_strength_take_turns_and_both_signs_are_kept() -> None:
     assert told_of(effect, strength, 2) == [0, 7]
     assert told_of([float(value) for value in range(8, 0, -1)], [0.0] * 8, 4) == [0, 1, 2, 3]
     assert told_of(effect, strength, 50) == [0, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_kernels_on_the_source_s_map_are_the_effects_of_a_linear_stack() -> None:
+    network, inputs = stack(nn.Identity()), pictures(4)
+    positions = np.array([[0, 0], [15, 3], [7, 15], [8, 8]])  # also where the kernel reaches beyond the map
+    for source in ("first", "wide"):
+        wiring = Wiring(network, source, "last", inputs)
+        expected = effects(network, [source], "last", inputs, np.full(4, 1), positions)[source].effect
+        found = predicted(wiring, 1, inputs, positions, batch=3)
+        if source == "wide":
+            assert found == pytest.approx(expected, abs=1e-5)
+        else:  # what is padded on between the layers is beyond a kernel: at the edge alone
+            assert found[3] == pytest.approx(expected[3], abs=1e-5)
+    told = Wiring(load(mixed_factory(), size=SIDE), "first", "mixed", inputs)
+    with pytest.raises(ConfigError, match="group norm"):
+        predicted(told, 0, inputs, positions)
 
 
 def test_far_kernels_are_cut_to_what_counts() -> None:

@@ -86,6 +86,19 @@ class Context(nn.Module):
         return maps + 3 * maps.mean((2, 3), keepdim=True)
 
 
+class Arithmetic(nn.Module):
+    """Sums, differences, products and quotients with what is constant, and with itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.scale = nn.Conv2d(6, 6, 3, padding=1), nn.Parameter(torch.ones(6, 1, 1))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        conv = self.conv(maps)
+        maps = 1 - (maps * self.scale / 3 - torch.sub(conv, maps, alpha=2))
+        return -(maps + maps) - conv
+
+
 class Skipped(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         return maps[:, 1:4, 2::3, 1::2]
@@ -127,6 +140,7 @@ LINEAR: dict[str, Callable[[], nn.Module]] = {
         nn.AvgPool2d(2), nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(6, 5, 1)
     ),
     "context": lambda: nn.Sequential(Context(), nn.Conv2d(6, 5, 1)),
+    "arithmetic": lambda: Arithmetic(),
     "skipped": lambda: nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), Skipped(), nn.Conv2d(3, 5, 3, padding=1)),
     "by positions": lambda: nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), ByPositions()),
     "reflected": lambda: nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(6, 5, 3)),
