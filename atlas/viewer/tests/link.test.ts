@@ -23,6 +23,20 @@ describe('link', () => {
     expect(parseLink(formatLink(link))).toEqual(link);
   });
 
+  it('names units, and what is shown of them', () => {
+    const views: Link[] = [
+      { layer: '_blocks.4', lit: { layer: '_blocks.4', unit: 0 }, side: 'both', strength: 0.3 },
+      { layer: 'a', neurons: '_blocks.10', order: 'invariant' },
+      { layer: 'a', unit: { layer: 'b:c d', unit: 7 }, show: 'circuit', order: 'rare' },
+    ];
+    for (const link of views) expect(parseLink(formatLink({ low: 'mark', ...link }))).toEqual(link);
+    const unit = { layer: '_blocks.10', unit: 7 };
+    expect(parseLink('#unit=_blocks.10:7&show=circuit')).toEqual({ unit, show: 'circuit' });
+    expect(parseLink('#lit=_blocks.10%3A7&layer=_blocks.10')).toEqual({ lit: unit, layer: '_blocks.10' });
+    expect(parseLink('#unit=_blocks.10&lit=7&show=all&order=best')).toEqual({});
+    expect(formatLink({ layer: 'a', neurons: 'b', order: 'strongest', low: 'mark' })).toBe('#layer=a&neurons=b');
+  });
+
   it('says only what is not as it is by default', () => {
     expect(formatLink({ ...DEFAULTS, layer: 'a', classes: [], cells: [] })).toBe('#layer=a');
     expect(formatLink({ layer: 'a', side: 'both', how: 'swipe', at: 0.2, low: 'mark' })).toBe('#layer=a');

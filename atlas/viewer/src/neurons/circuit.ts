@@ -116,7 +116,8 @@ export function graphOf({
       });
     }
     const places = [...column.values()];
-    const ys = spread(places.map(({ wanted }) => mean(wanted)), sizes.row);
+    const middle = mean(targets.map(([target]) => target.y));
+    const ys = spread(places.map(({ wanted }) => mean(wanted)), sizes.row, middle);
     places.forEach(({ node, sides }, i) => {
       node.y = ys[i] as number;
       node.x = mean(sides) * NUDGE;
@@ -135,8 +136,11 @@ const LEAST_REACH = 0.15;
 /** Pixels that a source stands to the left or right for its weight's place. */
 const NUDGE = 12;
 
-/** Places near to the wanted ones, in their order and never nearer to each other than `least`. */
-export function spread(wanted: readonly number[], least: number): number[] {
+/**
+ * Places near to the wanted ones, in their order and never nearer to each other than `least`; their mean is no further than
+ * half of that from the middle.
+ */
+export function spread(wanted: readonly number[], least: number, middle: number): number[] {
   const order = wanted.map((_, i) => i).sort((one, other) => (wanted[one] as number) - (wanted[other] as number));
   const places = new Array<number>(wanted.length);
   let last = -Infinity;
@@ -144,7 +148,8 @@ export function spread(wanted: readonly number[], least: number): number[] {
     last = Math.max(wanted[i] as number, last + least);
     places[i] = last;
   }
-  const off = mean(wanted) - mean(places);
+  const goal = Math.min(middle + least / 2, Math.max(middle - least / 2, mean(wanted)));
+  const off = goal - mean(places);
   return places.map((place) => place + off);
 }
 

@@ -1,0 +1,183 @@
+import { describe, expect, it } from 'vitest';
+
+import type { Atlas, UnitLayer } from '../src/lib/atlas';
+import { Look } from '../src/lib/look.svelte';
+import { graphOf, nearestOf, sourcesOf, spread, type Sizes } from '../src/neurons/circuit';
+import { iconOf, spriteOf, type Circuit, type Source, type UnitFacts, type UnitTable } from '../src/neurons/files';
+import { centreOf, kernelMap, placeWords } from '../src/neurons/kernel';
+import { listed, short } from '../src/neurons/order';
+import { agreementWords, passedWords } from '../src/neurons/words';
+
+const table: UnitTable = {
+  layer: 'late',
+  units: 4,
+  largest: [3, 0, 5, 1.5],
+  mean: [0, 0, 0, 0],
+  positive: [0.5, 0, 0.02, 0.1],
+  never: [0, 1, 0, 0],
+  selectivity: [0.3, null, null, 0.4],
+  invariance: [0.7, null, 0.9, 0.6],
+  classes: [[[3, 0.2]], [], [[1, 0.5], [3, 0.7]], []],
+  similar: [[[2, 0.8], [3, 0.5]], [], [], []],
+};
+
+describe('listed', () => {
+  const units = (wanted: Parameters<typeof listed>[1]) => listed(table, wanted).map(({ unit, figure }) => [unit, figure]);
+
+  it('puts units that have no figure behind all others', () => {
+    expect(units({ order: 'strongest' })).toEqual([[2, '5.00'], [0, '3.00'], [3, '1.50'], [1, '–']]);
+    expect(units({ order: 'invariant' })).toEqual([[2, '0.90'], [0, '0.70'], [3, '0.60'], [1, '–']]);
+    expect(units({ order: 'selective' })).toEqual([[3, '0.40'], [0, '0.30'], [1, '–'], [2, '–']]);
+    expect(units({ order: 'rare' })).toEqual([[2, '2.0 %'], [3, '10 %'], [0, '50 %'], [1, '–']]);
+  });
+
+  it('finds the units of a class by their effect, and those that are like one', () => {
+    expect(units({ class: 3 })).toEqual([[2, '+0.70'], [0, '+0.20']]);
+    expect(units({ class: 9 })).toEqual([]);
+    expect(units({ like: 0 })).toEqual([[0, 'itself'], [2, '0.80'], [3, '0.50']]);
+  });
+
+  it('tells numbers by three figures', () => {
+    expect([0, 12.345, -0.01234, 12345, 1e-5].map(short)).toEqual(['0', '12.3', '−0.0123', '1.2e+4', '1.0e-5']);
+  });
+});
+
+const layers: UnitLayer[] = ['early', 'middle', 'late'].map((layer, i, all) => ({ layer, path: `neurons/${layer}`, units: 40, earlier: all.slice(0, i), icon: 64, across: 16 }));
+
+describe('sprites', () => {
+  it('stand on their line of the sheet; kinds without any have none', () => {
+    const [, , late] = layers as [UnitLayer, UnitLayer, UnitLayer];
+    expect(iconOf(late, 17)).toEqual({ address: 'neurons/late/icons.webp', columns: 16, lines: 3, column: 1, line: 1 });
+    const facts = { unit: 7, rows: { pictures: 4, top: 9, whole: 9, spread: 0, turned: 24, mirrored: 24, scaled: 5 } } as UnitFacts;
+    expect(spriteOf(late, facts, 'turned', 5)).toEqual({ address: 'neurons/late/unit-0007.webp', columns: 24, lines: 6, column: 5, line: 3 });
+  });
+});
+
+const above = [0, 1, 0, 0, 0, 0, 0, 0, 0];
+const below = [0, 0, 0, 0, 0, 0, 0, -1, 0];
+const left = [0, 0, 0, 1, 0, 0, 0, 0, 0];
+
+describe('kernels', () => {
+  it('know where their weight lies, whatever its sign', () => {
+    expect(centreOf(above, [3, 3])).toEqual({ x: 0, y: -1 });
+    expect(centreOf(below, [3, 3])).toEqual({ x: 0, y: 1 });
+    expect(centreOf(left, [3, 3])).toEqual({ x: -1, y: 0 });
+    expect(centreOf([2], [1, 1])).toEqual({ x: 0, y: 0 });
+    expect(centreOf([0, 0], [1, 2])).toEqual({ x: 0, y: 0 });
+    expect([above, below, left].map((kernel) => placeWords(centreOf(kernel, [3, 3])))).toEqual(['above', 'below', 'to the left']);
+    expect(placeWords({ x: 0.5, y: -0.5 })).toBe('above and to the right');
+    expect(placeWords({ x: 0, y: 0.01 })).toBe('in the middle');
+  });
+
+  it('are drawn in their largest weight\'s terms, and coarser where they are large', () => {
+    expect(kernelMap([0, 2, -1, 0], [2, 2])).toEqual({ rows: 2, cols: 2, squares: [{ row: 0, col: 1, value: 1 }, { row: 1, col: 0, value: -0.5 }] });
+    const large = kernelMap(Array<number>(900).fill(1), [30, 30]);
+    expect([large.rows, large.cols, large.squares.length]).toEqual([15, 15, 225]);
+    expect(kernelMap([0, 0], [1, 2]).squares).toEqual([]);
+  });
+});
+
+const source = (unit: number, effect: number, strength: number, kernel: number[]): Source => ({ unit, effect, strength, let_through: 0, kernel, reliability: 1 });
+const circuit = (layer: string, sources: Source[]): Circuit => ({ layer, agreement: 0.9, passed: [], told: null, kernel: [3, 3], sources });
+const SIZES: Sizes = { icon: 50, root: 100, kernel: 30, gap: 4, row: 70, column: 250, margin: 10 };
+
+describe('graphOf', () => {
+  const near = circuit('middle', [source(1, 0.8, 0.1, below), source(2, -0.4, -0.5, above), source(3, 0.1, 0.2, left)]);
+  const early = circuit('early', [source(9, 0.5, 0.5, above), source(8, 0.4, 0.4, below)]);
+  const draw = (opened: [string, Circuit[]][] = [], by: 'effect' | 'strength' = 'effect', cut = 0.2) =>
+    graphOf({
+      root: { layer: 'late', unit: 7 },
+      circuit: near,
+      opened: new Map(opened.map(([key, circuit]) => [key, { circuit } as UnitFacts])),
+      layers,
+      by,
+      cut,
+      sizes: SIZES,
+    });
+  const at = (graph: ReturnType<typeof draw>, key: string) => graph.nodes.find((each) => each.key === key) as (typeof graph.nodes)[number];
+
+  it('leaves out what is weak beside the strongest, by either figure', () => {
+    expect(sourcesOf(near, 'effect', 0.2).map(({ unit }) => unit)).toEqual([1, 2]);
+    expect(sourcesOf(near, 'strength', 0.3).map(({ unit }) => unit)).toEqual([2, 3]);
+    expect(sourcesOf(near, 'effect', 0).map(({ unit }) => unit)).toEqual([1, 2, 3]);
+  });
+
+  it('puts above what lies above, and earlier layers to the left', () => {
+    const graph = draw();
+    expect(at(graph, 'middle:2').y).toBeLessThan(at(graph, 'middle:1').y);
+    expect(at(graph, 'middle:1').y - at(graph, 'middle:2').y).toBeGreaterThanOrEqual(SIZES.row);
+    expect(at(graph, 'middle:1').x).toBeLessThan(at(graph, 'late:7').x - SIZES.column / 2);
+    expect(graph.edges.map(({ from, to, value, share }) => [from.key, to.key, value, share])).toEqual([
+      ['middle:1', 'late:7', 0.8, 1],
+      ['middle:2', 'late:7', -0.4, 0.5],
+    ]);
+    expect(graph.nodes.every(({ x, y }) => x > 0 && y > 0 && x < graph.width && y < graph.height)).toBe(true);
+  });
+
+  it('goes further back where a source is opened; what builds two units stands once', () => {
+    const graph = draw([['middle:1', [early]], ['middle:2', [early]]]);
+    expect(graph.nodes.map(({ key, depth }) => [key, depth])).toEqual([['late:7', 0], ['middle:1', 1], ['middle:2', 1], ['early:9', 2], ['early:8', 2]]);
+    expect(graph.edges.filter(({ from }) => from.key === 'early:9').map(({ to }) => to.key)).toEqual(['middle:1', 'middle:2']);
+    expect(at(graph, 'early:9').x).toBeLessThan(at(graph, 'middle:1').x);
+    expect(at(graph, 'early:9').y).toBeLessThan(at(graph, 'early:8').y);
+  });
+
+  it('begins with the nearest of the earlier layers', () => {
+    expect(nearestOf([early, near], layers)).toBe(near);
+    expect(nearestOf([], layers)).toBeUndefined();
+  });
+
+  it('keeps places apart, in their order', () => {
+    const near = [-10 / 3, 20 / 3, 290 / 3]; // where they are wanted in the mean
+    spread([0, 0, 100], 10, 30).forEach((place, i) => expect(place).toBeCloseTo(near[i] as number));
+    expect(spread([50], 10, 0)).toEqual([5]); // a single one is off the middle only a little
+    const places = spread([5, 0, 5.5], 10, 4);
+    expect((places[0] as number) - (places[1] as number)).toBeCloseTo(10);
+    expect((places[2] as number) - (places[0] as number)).toBeCloseTo(10);
+  });
+});
+
+describe('words', () => {
+  it('warn where weights and data disagree', () => {
+    expect(agreementWords(circuit('a', []))).toEqual({ text: 'The weights agree well with what happens in the data: 0.90 of 1 (correlation).', low: false });
+    const low = agreementWords({ ...circuit('a', []), agreement: 0.11 });
+    expect(low.low).toBe(true);
+    expect(low.text).toContain('hardly agree');
+    expect(passedWords(['12 ReLU6', '1 max-pooling as average'])).toBe('On the way these were taken as linear: 12 ReLU6 and 1 max-pooling as average.');
+    expect(passedWords([])).toContain('exact');
+  });
+});
+
+describe('Look', () => {
+  const map = (path: string) => ({ name: path, path, layer: path, network: 0, of_classes: [], channels: 40, map_size: [7, 7], rows: 1, dropped: 0, grids: [] });
+  const atlas = { attributions: true, networks: [{ classes: ['a', 'b'] }], layers: ['early', 'late'].map(map), neurons: { layers } } as unknown as Atlas;
+
+  it('lights up a unit or classes, never both, and a unit only on its own map', () => {
+    const look = new Look(atlas, { layer: 'early', classes: ['b'] });
+    look.light({ layer: 'late', unit: 7 });
+    expect([look.layer.path, look.classes, look.lit]).toEqual(['late', [], { layer: 'late', unit: 7 }]);
+    look.classes = [0];
+    expect(look.lit).toBeNull();
+    look.light({ layer: 'late', unit: 7 });
+    look.choose(atlas.layers[0] as Atlas['layers'][number]);
+    expect([look.lit, look.classes]).toEqual([null, []]);
+  });
+
+  it('says which unit of a link it does not have', () => {
+    const look = new Look(atlas, { unit: { layer: 'late', unit: 40 }, lit: { layer: 'gone', unit: 1 }, neurons: 'lost' });
+    expect(look.missing).toEqual(['unit 40 of late', 'unit 1 of gone']);
+    expect([look.neurons, look.lit]).toEqual([{ layer: 'late', unit: null, circuit: false }, null]);
+    expect(new Look(atlas, { neurons: 'lost' }).missing).toEqual(['units of lost']);
+  });
+
+  it('makes each view a step of its own', () => {
+    const look = new Look(atlas, {});
+    const steps = new Set([look.step]);
+    for (const next of [{ layer: 'late', unit: null, circuit: false }, { layer: 'late', unit: 7, circuit: false }, { layer: 'late', unit: 7, circuit: true }]) {
+      look.neurons = next;
+      steps.add(look.step);
+    }
+    expect(steps.size).toBe(4);
+    expect(look.step).toContain('unit=late%3A7&show=circuit');
+  });
+});
