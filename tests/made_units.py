@@ -16,7 +16,7 @@ UNITS = {EARLIEST: 6, EARLIER: 12, LATER: 40}
 ICON, ACROSS, SPRITE = 64, 16, 96
 DEGREES = list(range(0, 360, 15))
 SCALES = [0.5, 0.71, 1, 1.41, 2]
-# Of the later layer: the unit that answers alike to all angles, the one that answers to one, and the one that never fires.
+# Of the later layer: the unit that answers to all angles alike, the one that answers to one, and one that never fires.
 INVARIANT, ORIENTED, SILENT = 7, 3, 5
 TOLD = "Unit 5 of _blocks.10 never answers above 0 in these pictures, so there is nothing to turn."
 FAR = "What lies so far apart is told by the data alone."
@@ -65,9 +65,10 @@ def add_units(site: Path) -> None:
         for grid in GRIDS:
             cells = json.loads((site / layer / f"grid-{grid:03d}" / "cells.json").read_text())
             (site / layer / f"grid-{grid:03d}" / "units-000.bin").write_bytes(unit_heat(cells, units))
-            if layer == LATER:
+            if earlier_of(layer):
                 row, col = (at * grid // 20 for at in BUILT_CELL[1:])
-                built = {"from": EARLIER, "grid": grid, "cells": {f"{row}.{col}": BUILT_FROM}}
+                cells_built = {f"{row}.{col}": BUILT_FROM} if layer == LATER else {}
+                built = {"from": earlier_of(layer)[-1], "grid": grid, "cells": cells_built}
                 (site / layer / f"grid-{grid:03d}" / "built.json").write_text(json.dumps(built))
     assert all(is_there(20, row, col) and is_drawn(20, row, col) for _, row, col, *_ in BUILT_FROM)
 
@@ -182,7 +183,7 @@ def kernel_at(row: int, col: int, value: float) -> list[float]:
 
 
 def circuit_of(layer: str, earlier: str) -> dict[str, Any]:
-    """Unit 1 builds from above, unit 2 inhibits from below, unit 3 builds from the left, unit 4 hardly does anything."""
+    """Unit 1 builds from above, unit 2 inhibits from below, unit 3 builds from the left, unit 4 hardly counts."""
     far = (layer, earlier) == (LATER, EARLIEST)
     sources = [(1, 0.8, 0.3, (0, 2)), (2, -0.5, -0.6, (4, 2)), (3, 0.3, 0.2, (2, 0)), (4, 0.1, -0.02, (2, 2))]
     return {
@@ -200,8 +201,8 @@ def circuit_of(layer: str, earlier: str) -> dict[str, Any]:
 
 
 def unit_sheet(layer: str, unit: int) -> NDArray[np.uint8]:
-    """A line for each kind of picture: the unit's colour; red patches and blue wholes; greens from dark to bright; arrows
-    that point to where they are turned."""
+    """A line for each kind of picture: the unit's colour; red patches and blue wholes; greens from dark to bright;
+    arrows that point to where they are turned."""
     rows = unit_facts(layer, unit)["rows"]
     lines = {name: count for name, count in rows.items() if count}
     sheet = Image.new("RGBA", (SPRITE * max(lines.values()), SPRITE * len(lines)))

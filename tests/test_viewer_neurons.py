@@ -96,7 +96,7 @@ def shown(view: Locator) -> list[tuple[int, str]]:
     texts = (
         units(view).locator(".words").evaluate_all("all => all.map(one => [...one.children].map(e => e.textContent))")
     )
-    return [(int(unit), figure) for unit, figure in texts]
+    return [(int(unit.removeprefix("Unit ")), figure) for unit, figure in texts]
 
 
 def middle(visitor: Visitor, what: Locator) -> Any:
@@ -122,6 +122,14 @@ def place(view: Locator, layer: str, unit: int) -> tuple[float, float]:
     return x + side / 2, y + side / 2
 
 
+def icon_shows(visitor: Visitor, view: Locator, layer: str, unit: int) -> bool:
+    """Whether a unit's own icon is seen where it stands in the drawing."""
+    drawing = view.get_by_role("group", name="Circuit").bounding_box()
+    assert drawing is not None
+    x, y = place(view, layer, unit)
+    return near(visitor.screen()[int(drawing["y"] + y), int(drawing["x"] + x)], unit_colour(layer, unit))
+
+
 # The list
 
 
@@ -140,7 +148,7 @@ def test_the_button_opens_the_list_of_the_layers_units(browser: Browser, neurons
         for unit in (by[0], 7, 33):
             eventually(
                 lambda unit=unit: near(
-                    middle(visitor, view.get_by_role("button", name=f"Unit {unit},").locator(".picture")),
+                    middle(visitor, view.get_by_role("button", name=f"Unit {unit} ").locator(".picture")),
                     unit_colour("_blocks.10", unit),
                 ),
                 f"the icon of unit {unit}",
@@ -158,17 +166,17 @@ def test_a_site_without_units_has_no_button(visitor: Visitor) -> None:
 def test_the_list_is_ordered_by_each_figure(browser: Browser, neurons: str) -> None:
     table = unit_table("_blocks.10")
     with opened(browser, f"{neurons}#neurons=_blocks.10&order=invariant") as (visitor, view):
-        expect(units(view).first).to_have_accessible_name(f"Unit {INVARIANT}, 0.93")
+        expect(units(view).first).to_have_accessible_name(f"Unit {INVARIANT} 0.93")
         known = [unit for unit in range(40) if invariance("_blocks.10", unit) is not None]
         assert [unit for unit, _ in shown(view)][:-1] == sorted(known, key=lambda unit: -table["invariance"][unit])
         view.get_by_role("button", name="most selective").click()
-        expect(units(view).first).to_have_accessible_name(f"Unit {ORIENTED}, 0.47")
+        expect(units(view).first).to_have_accessible_name(f"Unit {ORIENTED} 0.47")
         known = [unit for unit in range(40) if selectivity("_blocks.10", unit) is not None]
         listed = shown(view)
         assert [unit for unit, _ in listed][: len(known)] == sorted(known, key=lambda unit: -table["selectivity"][unit])
         assert {figure for _, figure in listed[len(known) :]} == {"–"}
         view.get_by_role("button", name="rarest").click()
-        expect(units(view).first).to_have_accessible_name("Unit 39, 1.3 %")
+        expect(units(view).first).to_have_accessible_name("Unit 39 1.3 %")
         eventually(lambda: visitor.link().get("order") == "rare", "in the address")
         visitor.page.go_back()
         expect(view.get_by_role("button", name="most selective")).to_have_attribute("aria-pressed", "true")
@@ -189,7 +197,7 @@ def test_units_are_found_by_class_and_by_likeness(browser: Browser, neurons: str
         expect(view.get_by_role("status")).to_contain_text("No unit of _blocks.10 has daisy among the five classes")
         view.get_by_role("button", name="Show all units").click()
         expect(units(view)).to_have_count(40)
-        view.get_by_role("button", name="Unit 7,").click()
+        view.get_by_role("button", name="Unit 7 ").click()
         view.get_by_role("button", name="Show them in the list").click()
         expect(view.get_by_role("heading", name="Units like unit 7")).to_be_visible()
         assert shown(view) == [(7, "itself"), (8, "0.80"), (9, "0.70"), (10, "0.60")]
@@ -236,7 +244,7 @@ def test_a_list_of_2048_units_is_whole(browser: Browser, neurons: str, neurons_s
         view = page.get_by_test_id("neurons")
         expect(units(view)).to_have_count(2048)
         view.get_by_role("button", name="most pose-invariant").click()
-        expect(units(view).first).to_have_accessible_name("Unit 7, 0.93")
+        expect(units(view).first).to_have_accessible_name("Unit 7 0.93")
         units(view).first.focus()
         page.keyboard.press("End")
         expect(units(view).nth(2047)).to_be_in_viewport()
@@ -266,7 +274,7 @@ def test_a_units_page_tells_all_that_is_known(browser: Browser, neurons: str) ->
             [f"× {each} {value}" for each, value in zip(SCALES, ("1.00", "3.00", "6.00", "4.00", "0"))]
         )
         bars = unit.get_by_test_id("scaled").locator(".bar i").evaluate_all("all => all.map(one => one.offsetHeight)")
-        assert bars == [8, 24, 48, 32, 1]
+        assert bars == pytest.approx([8, 24, 48, 32, 1], abs=1.1)
         visitor.page.screenshot(path=RESULTS / "neurons-unit.png")
         unit.get_by_role("button", name="All units for espresso").click()
         expect(view.get_by_role("heading", name="Units for espresso")).to_be_visible()
@@ -298,7 +306,7 @@ def points(path: str) -> list[tuple[float, float]]:
 
 
 def test_the_tuning_curve_reaches_to_where_it_answers(browser: Browser, neurons: str) -> None:
-    """The oriented unit answers at 90° to the right of the plot, mirrored at 270° to the left; the other to all alike."""
+    """The oriented unit answers at 90°, on the right of the plot, and mirrored on the left; the other to all alike."""
     with opened(browser, f"{neurons}#unit=_blocks.10:{ORIENTED}") as (visitor, view):
         ring = view.get_by_test_id("turning")
         turned, mirrored = (
@@ -322,14 +330,14 @@ def test_the_tuning_curve_reaches_to_where_it_answers(browser: Browser, neurons:
         expect(view).to_contain_text("75°: 76 % of its largest answer")
         expect(view).to_contain_text("Strongly: 0.47 of 1 (selectivity), most at 90°.")
         visitor.page.keyboard.press("Escape")
-        view.get_by_role("button", name=f"Unit {INVARIANT},").click()
+        view.get_by_role("button", name=f"Unit {INVARIANT} ").click()
         path = view.get_by_test_id("turning").locator("[data-line=turned]")
         radii = [np.hypot(*point) for point in points(path.get_attribute("d") or "")]
         assert min(radii) > 85, "almost a circle"
 
 
 def test_a_unit_that_never_fires_says_so(browser: Browser, neurons: str) -> None:
-    with opened(browser, f"{neurons}#unit=_blocks.10:{SILENT}") as (visitor, view):
+    with opened(browser, f"{neurons}#unit=_blocks.10:{SILENT}") as (_, view):
         expect(view.get_by_test_id("told")).to_have_text(TOLD)
         expect(view.get_by_test_id("turning")).to_have_count(0)
         expect(view.get_by_role("group", name="Top patches")).to_have_count(0)
@@ -403,9 +411,8 @@ def test_a_circuit_keeps_the_places_of_its_sources(browser: Browser, neurons: st
         ground = view.locator(f"[data-kernel='{EARLIER}:2'] rect.ground")
         strongest = max(kernel.all(), key=lambda each: float(each.get_attribute("fill-opacity") or "0"))
         assert float(strongest.get_attribute("y") or "") > float(ground.get_attribute("y") or "") + 24, "at the bottom"
-        eventually(
-            lambda: near(middle(visitor, view.locator(f"[data-icon='{EARLIER}:1']")), unit_colour(EARLIER, 1)), "icon"
-        )
+        for layer, unit in ((EARLIER, 1), (EARLIER, 2), ("_blocks.10", 7)):
+            eventually(lambda of=(layer, unit): icon_shows(visitor, view, *of), f"the icon of unit {unit}")  # type: ignore[misc]
         expect(view.get_by_test_id("agreement")).to_have_text(
             "The weights agree well with what happens in the data: 0.91 of 1 (correlation)."
         )
@@ -517,7 +524,7 @@ def test_a_cell_tells_which_cells_build_it_and_arrows_show_it(browser: Browser, 
         expect(built).to_contain_text("Cells of _blocks.4 whose mean activation raises (+) or lowers (−)")
         expect(built.get_by_role("button", name="Go to")).to_have_count(3)
         expect(built.get_by_role("button", name="row 10, column 3")).to_have_accessible_name(
-            "Go to _blocks.4, row 10, column 3: inhibits it, −0.60, with 2 % of its activations"
+            "Go to _blocks.4, row 10, column 3: inhibits it, −0.60 2 % of its activations lie there"
         )
         expect(page.get_by_test_id("arrows")).to_have_count(0)
         built.get_by_role("button", name="Show both maps").click()
@@ -525,7 +532,7 @@ def test_a_cell_tells_which_cells_build_it_and_arrows_show_it(browser: Browser, 
         expect(arrows).to_have_count(3)
         expect(built.get_by_role("button", name="Show both maps")).to_have_count(0)
         eventually(lambda: arrows_fit(page), "arrows from the cells of the other map to the open one")
-        signs = [each.inner_text() if False else each.text_content() for each in arrows.locator("text").all()]
+        signs = [each.text_content() for each in arrows.locator("text").all()]
         assert signs == ["+", "+", "−"]
         colours = arrows.locator(".line").evaluate_all("all => all.map(one => getComputedStyle(one).stroke)")
         assert colours == ["rgb(217, 95, 2)"] * 2 + ["rgb(27, 108, 168)"]
@@ -567,7 +574,7 @@ def test_going_back_closes_view_after_view(browser: Browser, neurons: str) -> No
         page = visitor.page
         page.get_by_role("button", name="Neurons").click()
         view.get_by_role("button", name="_blocks.10").click()
-        view.get_by_role("button", name="Unit 7,").click()
+        view.get_by_role("button", name="Unit 7 ").click()
         view.get_by_role("button", name="what builds it").click()
         expect(view.get_by_test_id("circuit")).to_be_visible()
         eventually(lambda: visitor.link().get("show") == "circuit", "in the address")
@@ -647,7 +654,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser: Browser, neurons: 
         page = visitor.page
         for name, act in {
             "list": lambda: expect(units(view)).to_have_count(40),
-            "unit": lambda: view.get_by_role("button", name="Unit 7,").tap(),
+            "unit": lambda: view.get_by_role("button", name="Unit 7 ").tap(),
             "circuit": lambda: view.get_by_role("button", name="what builds it").tap(),
         }.items():
             act()
@@ -659,9 +666,10 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser: Browser, neurons: 
             page.screenshot(path=RESULTS / f"neurons-phone-{name}.png")
         node(view, EARLIER, 2).tap()
         expect(view.get_by_test_id("source")).to_contain_text("Inhibits unit 7.")
-        icon = view.locator("[data-icon='_blocks.10:7']").bounding_box()
-        assert icon is not None
-        assert icon["x"] + icon["width"] <= NARROW["width"], "the unit and its sources fit the screen"
+        drawing = view.get_by_role("group", name="Circuit").bounding_box()
+        assert drawing is not None
+        assert drawing["x"] >= 0
+        assert drawing["x"] + drawing["width"] <= NARROW["width"], "the unit and its sources fit the screen"
 
 
 def test_the_lit_map_stays_with_its_own_layer(browser: Browser, neurons: str) -> None:
