@@ -500,7 +500,7 @@ def test_a_circuit_is_saved_as_a_file_that_stands_alone(browser: Browser, neuron
         strokes = {each.get("stroke") for each in drawing.findall(f".//{SVG}path")}
         assert {"rgb(217, 95, 2)", "rgb(27, 108, 168)"} <= strokes
         words = {"".join(each.itertext()) for each in drawing.findall(f".//{SVG}text")}
-        assert {"+0.80", "−0.50", "unit 7 of _blocks.10"} <= words
+        assert {"+0.80", "−0.50", "unit 7", "of _blocks.10"} <= words
         assert not re.search(r"var\(|https?://(?!www\.w3\.org)|url\(|class=", text), "nothing is looked for outside"
         # Another program shows it too.
         alone = tmp_path / "circuit.svg"

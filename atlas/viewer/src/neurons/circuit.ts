@@ -181,5 +181,5 @@ function placed(nodes: Node[], edges: Edge[], sizes: Sizes): Graph {
   };
 }
 
-/** Pixels for the name below an icon. */
-const LABEL = 16;
+/** Pixels for the names below an icon. */
+const LABEL = 32;
