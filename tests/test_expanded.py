@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as functional
+from small_network import factory, forking_factory, mixed_factory
 from torch import Tensor, nn
 
+from atlas.errors import ConfigError
 from atlas.explain.expanded import expanded, summed
+from atlas.explain.gating import average_gates
 from atlas.explain.linear_path import LinearPath
 from atlas.networks import Network, load
 

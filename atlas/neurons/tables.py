@@ -84,7 +84,7 @@ CIRCUIT = pa.schema(
             height=pa.int32(),
             width=pa.int32(),
         ),
-        pa.field("agreement", _float32),  # of strength × mean activation with effect, over all sources of the unit
+        pa.field("agreement", _float32),  # of what the weights predict and the effects: rank correlation, −1 … 1
     ],
     # Per source layer the schema's metadata tells what was passed over: {"passed": {LAYER: ["12 ReLU6", …]}} as JSON.
 )
