@@ -6,7 +6,7 @@ import os
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from atlas.maps import FEWEST_ROWS, Map, frames_of, has_common_start, maps_of, s
 from atlas.networks import Layer, Network
 from atlas.observe import Observer
 from atlas.report import build_report
-from atlas.rundir import STAGES, RunDirectory
+from atlas.rundir import STAGES, RunDirectory, parse_marker
 from atlas.urls import is_remote
 from atlas.views import Failure, reason
 from atlas.visualize import step_seconds
@@ -187,6 +187,18 @@ def tell_failures(directory: RunDirectory, console: Console) -> None:
     )
 
 
+def tell_neurons(layers: Sequence[str], report: dict[str, Any], directory: RunDirectory, console: Console) -> None:
+    """A line for each layer whose units were looked at, and why some say nothing of what builds them."""
+    for layer in layers:
+        facts = report["layers"][layer]["neurons"]
+        share = facts["invariant_share"]
+        told = "none can be turned" if share is None else f"{share:.0%} of them answer alike to all angles"
+        say(console, f"{layer}: {facts['units']:,} units, {facts['firing']:,} fire, {told}")
+        marker = parse_marker(directory.neurons(layer) / "circuit.json") or {}
+        for source, sentence in marker.get("told", {}).items():
+            say(console, f"{layer}: no weights from {source}. {sentence}")
+
+
 def _too_few(each: Map, config: Config, facts: dict[str, Any]) -> str:
     """Why no cell of a map of classes is drawn."""
     chosen, fewest = facts["chosen"], config.cells.min_count
@@ -232,6 +244,8 @@ def show_end(config: Config, directory: RunDirectory, until: str, console: Conso
             f"No icon was drawn: no cell has cells.min_count = {config.cells.min_count} rows. Take more pictures or "
             "images.crops, coarser cells.grids, or a lower cells.min_count.",
         )
+    if config.neurons is not None and STAGES.index(until) >= STAGES.index("neurons"):
+        tell_neurons(config.neurons.layers, report, directory, console)
     if until == "publish":
         shown = os.path.relpath(directory.path) if is_remote(config.out) else config.out
         say(console, f"Done. Open the atlas with:  python -m atlas.serve {shlex.quote(shown)}")

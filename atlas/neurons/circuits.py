@@ -16,7 +16,7 @@ from torch import Tensor
 
 from atlas.config import Config
 from atlas.errors import ConfigError
-from atlas.explain.building import strengths, together_of
+from atlas.explain.building import building, together_of
 from atlas.explain.circuit import Wiring, circuit_of, effects
 from atlas.explain.gating import average_gates
 from atlas.explain.linear_path import LinearPath
@@ -31,10 +31,8 @@ from atlas.store import to_numpy
 
 # Units whose top views are held at a time, and views by which the average gates are taken.
 _AT_ONCE, _GATE_VIEWS = 16, 192
-# Cells told of as supporting a cell, and as opposing it.
-_BUILDERS = 3
-# Cells whose share of rows in all cells of the other map is held at a time.
-_CELLS_AT_ONCE = 512
+# Pairs of cells of two maps that are compared at the most: 7,000 cells on each, a gigabyte.
+_MOST_PAIRS = 50_000_000
 
 Read = Callable[[Sequence[Key]], dict[Key, Seen]]
 """Reads the views of rows that can be read."""
@@ -149,7 +147,7 @@ def cells_table(
     read: Read,
 ) -> pa.Table:
     """The table CELLS of the drawn cells of layer ``target``, by the cells of each earlier layer on a grid of the same
-    size. Layers that cannot be linearised are left out."""
+    size. Layers that cannot be linearised are left out, and levels of too many cells."""
     gate_inputs = _gate_inputs(network, statistics, read)
     rows: list[dict[str, object]] = []
     for source in sources:
@@ -161,43 +159,26 @@ def cells_table(
         for grid in config.cells.grids:
             above, mine = _drawn(run, config, target.name, grid)
             below, theirs = _drawn(run, config, source.name, grid)
-            if not len(above.means) or not len(below.means):
+            if not 0 < len(above.means) * len(below.means) <= _MOST_PAIRS:
                 continue
-            for first in range(0, len(above.means), _CELLS_AT_ONCE):
-                part = slice(first, min(first + _CELLS_AT_ONCE, len(above.means)))
-                inside = (mine >= part.start) & (mine < part.stop)
-                numbers = np.where(inside, mine - first, -1)
-                together = together_of(numbers, theirs, part.stop - first, len(below.means))
-                added = strengths(path, gates, above.means[part], below.means)
-                for cell, other in _builders(added, together):
-                    rows.append(
-                        {
-                            "grid": grid,
-                            "row": int(above.row[first + cell]),
-                            "col": int(above.col[first + cell]),
-                            "source_layer": source.name,
-                            "source_grid": grid,
-                            "source_row": int(below.row[other]),
-                            "source_col": int(below.col[other]),
-                            "strength": float(added[cell, other]),
-                            "together": float(together[cell, other]),
-                        }
-                    )
+            together = together_of(mine, theirs, len(above.means), len(below.means))
+            made = building(path, gates, above.means, below.means, together)
+            for cell, place in np.argwhere(made.source >= 0):
+                other = int(made.source[cell, place])
+                rows.append(
+                    {
+                        "grid": grid,
+                        "row": int(above.row[cell]),
+                        "col": int(above.col[cell]),
+                        "source_layer": source.name,
+                        "source_grid": grid,
+                        "source_row": int(below.row[other]),
+                        "source_col": int(below.col[other]),
+                        "strength": float(made.strength[cell, place]),
+                        "together": float(made.together[cell, place]),
+                    }
+                )
     return pa.Table.from_pylist(rows, schema=CELLS)
-
-
-def _builders(strength: NDArray[np.float32], together: NDArray[np.float32]) -> list[tuple[int, int]]:
-    """The cells told of for each target cell, as (target, source): the strongest that support it, those before all
-    others in which rows of it lie, then the strongest that oppose it. Both arrays: (targets, sources)."""
-    pairs: list[tuple[int, int]] = []
-    for cell in range(len(strength)):
-        mine, met = strength[cell], together[cell] > 0
-        supporting = np.lexsort((-mine, ~met))[: len(mine)]
-        supporting = supporting[mine[supporting] > 0][:_BUILDERS]
-        opposing = np.argsort(mine, kind="stable")[:_BUILDERS]
-        opposing = opposing[mine[opposing] < 0]
-        pairs += [(cell, int(other)) for other in (*supporting, *opposing)]
-    return pairs
 
 
 @dataclass(frozen=True)

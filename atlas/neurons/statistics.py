@@ -105,7 +105,7 @@ class _Filled:
     @classmethod
     def empty(cls, low: Float32, high: Float32) -> _Filled:
         units = len(low)
-        width = np.maximum(high - low, np.finfo(np.float32).tiny)
+        width = np.where(high > low, high - low, 1)  # a unit that stays as it is: all in the first bin
         return cls(
             histogram=np.zeros((units, BINS), np.int64),
             values=np.full((SPREAD, units), np.nan, np.float32),
