@@ -246,10 +246,12 @@ class _TileWriter:
         return self._empty[shape]
 
 
-def encode_webp(pixels: Pixels, quality: int = QUALITY) -> bytes:
-    """uint8 (height, width, 4), RGBA, as WebP bytes: the same bytes for the same pixels."""
+def encode_webp(pixels: Pixels, quality: int = QUALITY, alpha: int = 100) -> bytes:
+    """uint8 (height, width, 4), RGBA, as WebP bytes: the same bytes for the same pixels. ``alpha``: quality of the
+    clearness, 100 as it is."""
     buffer = BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels), "RGBA").save(buffer, "WEBP", quality=quality, method=EFFORT)
+    picture = Image.fromarray(np.ascontiguousarray(pixels), "RGBA")
+    picture.save(buffer, "WEBP", quality=quality, alpha_quality=alpha, method=EFFORT)
     return buffer.getvalue()
 
 
