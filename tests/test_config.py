@@ -100,6 +100,24 @@ def test_an_address_ends_in_the_runs_name(tmp_path: Path, out: str) -> None:
         load_config(write(tmp_path), [f"out={out}"])
 
 
+def test_units_are_asked_for_of_the_runs_layers(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path), ["neurons={layers: [_blocks.4]}"])
+    assert config.neurons is not None
+    assert config.neurons.model_dump() == {"layers": ("_blocks.4",), "pictures": 4, "patches": 9, "sources": 12}
+    for value, expected in (
+        ("{layers: []}", "  neurons.layers: given []; list should have at least 1 item after validation, not 0."),
+        ("{}", "  neurons.layers: missing; it has no default and must be given."),
+        ("{layers: [_blocks.4, _blocks.4]}",
+         '  neurons.layers: given ["_blocks.4", "_blocks.4"]; expected each layer once.'),
+        ("{layers: [_blocks.5]}",
+         "  neurons.layers names '_blocks.5', which is not among the layers; they are _blocks.4; change one of them."),
+        ("{layers: [_blocks.4], picture: 2}", "  neurons.picture: unknown key; did you mean pictures?"),
+        ("{layers: [_blocks.4], patches: 0}",
+         "  neurons.patches: given 0; input should be greater than or equal to 1."),
+    ):  # fmt: skip
+        assert mistakes(tmp_path, [f"neurons={value}"])[1:] == [expected], value
+
+
 def test_several_sources_and_classes_that_are_numbers(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     config = load_config(write(tmp_path), ["images.source=[a, b]", "images.classes=[0, 1]"])
     assert config.images.source == ("a", "b")

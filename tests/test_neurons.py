@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,16 @@ import torch
 import yaml
 from numpy.typing import NDArray
 from PIL import Image
+from small_network import factory, forking_factory
 from tiny_run import PLAIN_STAGES, atlas_run, command, contents, environment, paint_pictures, tiny_values
+from torch import nn
 
 import atlas
 from atlas.check import main as check
 from atlas.config import Config, validate
 from atlas.errors import AtlasError, ConfigError
 from atlas.images import decode_png
-from atlas.networks import Network
+from atlas.networks import Network, load
 from atlas.neurons.classes import strongest
 from atlas.neurons.folder import read_circuit, read_units
 from atlas.neurons.statistics import unit_statistics
@@ -34,6 +37,7 @@ from atlas.neurons.tables import BINS, CELLS, CIRCUIT, SPREAD, STATISTICS, UNITS
 from atlas.neurons.turning import TURNED as POSES
 from atlas.neurons.turning import figures, place_of, show, window_of
 from atlas.neurons.views import read_views
+from atlas.observe import Observer
 from atlas.rundir import RunDirectory, parse_marker
 from atlas.sources import Listing
 from atlas.store import to_numpy
@@ -254,7 +258,7 @@ def test_classes_are_those_of_autograd(looked: RunDirectory, network: Network) -
             y, x = views[key].position
             mine = [torch.autograd.grad(logit, found[0], retain_graph=True)[0] for logit in logits]
             unit = told["unit"]
-            effects.append([float(found[0][0, unit, y, x] * each[0, unit, y, x]) for each in mine])
+            effects.append([float(found[0][0, unit, y, x].detach() * each[0, unit, y, x]) for each in mine])
         mean = np.mean(effects, 0) if effects else np.zeros(0)
         shown = [*told["supports"], *told["opposes"]]
         assert {entry["class"] for entry in shown} == set(np.flatnonzero(mean != 0).tolist())
@@ -263,6 +267,23 @@ def test_classes_are_those_of_autograd(looked: RunDirectory, network: Network) -
         for name, sign in (("supports", -1), ("opposes", 1)):
             values = [sign * entry["effect"] for entry in told[name]]
             assert values == sorted(values), name
+
+
+@pytest.mark.parametrize("make", [factory, forking_factory])
+def test_attributions_of_one_channel_add_up_to_those_of_all(make: Callable[[], nn.Module]) -> None:
+    """Also of a network that runs as it is, with dual numbers."""
+    small = load(make(), size=32)
+    observer = Observer(small, ["depthwise"])
+    inputs = small.normalize(torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(2)))
+    at = {"depthwise": torch.tensor([[[2, 3], [0, 7]], [[1, 1], [4, 4]], [[7, 0], [5, 2]]])}
+    whole = observer.observe(inputs, at, attributions=True).attributions["depthwise"]
+    total = torch.zeros_like(whole)
+    for channel in range(12):
+        channels = {"depthwise": torch.tensor([[channel, channel]] * 3)}
+        one = observer.observe(inputs, at, attributions=True, channels=channels).attributions["depthwise"]
+        assert one.abs().max() < whole.abs().max() * 3
+        total += one
+    torch.testing.assert_close(total, whole, rtol=1e-3, atol=1e-5)
 
 
 def test_strongest_classes_by_hand() -> None:
