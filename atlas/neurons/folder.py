@@ -18,7 +18,7 @@ from atlas.rundir import RunDirectory, read_marker
 # Units that are made together.
 UNITS_PER_PART = 16
 # From this invariance on a unit counts as pose-invariant.
-INVARIANT = 0.9
+INVARIANT = 0.8
 
 
 def part_names(units: int) -> list[str]:
@@ -84,7 +84,7 @@ def read_circuit(run: RunDirectory, layer: str) -> tuple[pa.Table, dict[str, Any
 
 def layer_figures(run: RunDirectory, layer: str) -> dict[str, Any]:
     """What report.json tells of a layer's units: how many there are and fire, the share of those that fire whose mean
-    over all turns is at least nine tenths of their peak, the medians of invariance and selectivity, and of how well
+    over all turns is at least four fifths of their peak, the medians of invariance and selectivity, and of how well
     weights and effects agree for each earlier layer."""
     columns = ["largest", "invariance", "selectivity"]
     table = read_units(run, layer, columns)
