@@ -26,7 +26,7 @@ from atlas.tiles import encode_webp
 
 # Side in pixels of a unit's icon on its layer's sheet, and of a sprite on the sheet of one unit.
 ICON, SPRITE = 64, 88
-# WebP's quality of icons, and of colours and clearness on the sheet of one unit: two fifths of it are turned patches, on
+# WebP's quality of icons, and of colours and clearness on the sheet of one unit: half of it are turned patches, on
 # which nobody sees the difference.
 ICON_QUALITY, QUALITY, ALPHA_QUALITY = 75, 50, 20
 # Units that are published together: a picture is decoded once for all of them.
