@@ -29,6 +29,7 @@ from atlas.config import Config
 from atlas.listing import Listing
 from atlas.maps import FEWEST_ROWS, Map, frames_of, has_common_start, maps_of, shown_maps
 from atlas.networks import Layer, Network
+from atlas.neurons.units import seconds_a_unit
 from atlas.observe import Observer
 from atlas.report import build_report
 from atlas.rundir import STAGES, RunDirectory, parse_marker
@@ -40,9 +41,9 @@ from pipelines import collect
 from pipelines.cluster import default_workers
 from pipelines.stage import Item, Summary
 
-# For the estimate before a run, measured on two cores: seconds a row of layout, bytes an icon in the store and the
-# site.
-_LAYOUT_SECONDS, _LAYOUT_START, _ICON_BYTES = 2e-4, 5.0, 40_000
+# For the estimate before a run, measured on two cores: seconds a row of layout, bytes of an icon and of a unit in their
+# folders and the site.
+_LAYOUT_SECONDS, _LAYOUT_START, _ICON_BYTES, _UNIT_BYTES = 2e-4, 5.0, 40_000, 300_000
 
 
 def told_by(progress: Progress, line: Any, unit: str) -> Callable[[Item, Summary], None]:
@@ -112,6 +113,10 @@ def show_plan(
     ]
     lines += [("map", f"{each.title}, grids of {', '.join(map(str, each.grids))}") for each in maps if each.classes]
     lines.append(("cells", f"grids of {', '.join(map(str, config.cells.grids))} a side; about {icons:,} icons"))
+    if config.neurons is not None:
+        counted = {name: layers[name].channels for name in config.neurons.layers}
+        told = ", ".join(f"{count:,} units of {name}" for name, count in counted.items())
+        lines.append(("neurons", f"{told}, {config.neurons.pictures} pictures each"))
     size = f"{disk / 1e9:.1f} GB" if disk > 1e9 else f"{max(1, round(disk / 1e6))} MB"
     lines.append(("estimate", f"about {max(1, round(seconds / 60))} min and {size}, as this machine is now"))
     done = [name for name in STAGES if (directory.folder(name)).exists()]
@@ -159,9 +164,24 @@ def _estimate(
     layouts = len(frames_of(config)) + has_common_start(config)
     layout_seconds = layouts * (_LAYOUT_START + rows * _LAYOUT_SECONDS)
     collect_seconds = views * view_seconds / min(workers, shards)
-    return collect_seconds + icons * float(
-        np.mean(icon_seconds)
-    ) / workers + layout_seconds, store + icons * _ICON_BYTES
+    drawing = icons * float(np.mean(icon_seconds)) + _neuron_seconds(config, networks, layers)
+    units = sum(layers[name].channels for name in config.neurons.layers) if config.neurons else 0
+    seconds = collect_seconds + drawing / workers + layout_seconds
+    return seconds, store + icons * _ICON_BYTES + units * _UNIT_BYTES
+
+
+def _neuron_seconds(config: Config, networks: dict[str, Network], layers: dict[str, Layer]) -> float:
+    """For all units that are looked at, on one worker."""
+    if config.neurons is None:
+        return 0.0
+    steps = None if config.render.steps == "auto" else config.render.steps
+    options: dict[str, Any] = {
+        "pictures": config.neurons.pictures, "steps": steps, "precision": config.render.precision
+    }  # fmt: skip
+    return sum(
+        layers[name].channels * seconds_a_unit(networks[config.module_of(name)[0]], layers[name], **options)
+        for name in config.neurons.layers
+    )
 
 
 def _icon_seconds(network: Network, layer: str, config: Config) -> float:

@@ -35,7 +35,8 @@ from atlas.neurons.views import Key, Seen, as_inputs
 from atlas.observe import Observer
 from atlas.operations import Precision
 from atlas.visualize.cut import CutNetwork, cut
-from atlas.visualize.diverse import Diverse, diverse, picture_size
+from atlas.visualize.diverse import UNIT_RECIPE, Diverse, diverse, picture_size
+from atlas.visualize.optimize import step_seconds
 
 # Top patches that are turned: each costs 52 passes.
 TURNED_PATCHES = 6
@@ -103,6 +104,15 @@ def unit_table(
             }
         )
     return pa.Table.from_pylist(rows, schema=UNITS)
+
+
+def seconds_a_unit(network: Network, layer: Layer, *, pictures: int, steps: int | None, precision: Precision) -> float:
+    """About how long a unit takes, here and now: its ``pictures``, and its patches in all their poses."""
+    climbed = pictures * (steps or UNIT_RECIPE.steps)
+    # A pass and back is three passes; a third more for the moves, the spectrum and what else a unit needs.
+    turned = TURNED_PATCHES * (len(TURNED) + len(MIRRORED) + len(SCALED) - 1) / 3
+    drawing = climbed * step_seconds(network, layer.name, picture_size(layer, network), precision)
+    return 1.3 * (drawing + turned * step_seconds(network, layer.name, window_of(network, layer).side, "float32"))
 
 
 def firing_rows(statistics: pa.Table, units: Sequence[int]) -> list[Key]:
