@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -88,30 +87,36 @@ def test_the_steps_are_all_there_and_nothing_is_left_to_be_filled_in(run: RunDir
 
 
 def test_the_one_neuron_is_the_clearest(run: RunDirectory) -> None:
-    """By counting here anew: how many of its patches agree on a class, times how far its own picture leads."""
-    best: tuple[float, int, int] = (-1.0, 0, 0)
-    counted: dict[tuple[int, int], Counter[int]] = {}
-    for number, layer in enumerate(LAYERS):
-        facts = rows(run, layer)
+    """By counting here anew: how alike the other channels see its patches, times how far its own picture leads."""
+    scores = []
+    for layer in LAYERS:
+        vectors = {}
+        for shard in run.shards(layer):
+            columns = read_columns(shard, ["image_id", "view", "draw", "activation"])
+            keys = zip(*(columns[name].tolist() for name in ("image_id", "view", "draw")))
+            vectors |= dict(zip(keys, columns["activation"].astype(np.float64) - 0.25))  # the mean of every unit
         units = Folder(run, layer).units(range(20 if layer == "last" else 16))
         for statistics, unit in zip(Folder(run, layer).statistics(), units):
-            if statistics["unit"] == NEVER:
-                continue
-            classes = counted[number, statistics["unit"]] = Counter(facts[key(row)][0] for row in statistics["top"])
-            ratio = unit["answers"][0] / statistics["largest"]
-            agreeing = classes.most_common(1)[0][1]
-            best = max(best, (agreeing / 3 * ratio / (1 + ratio), number, -statistics["unit"]))
-    _, number, unit = best
+            if (number := statistics["unit"]) != NEVER:
+                seen = [np.delete(vectors[key(row)], number) for row in statistics["top"]]
+                pairs = [(seen[0], seen[1]), (seen[0], seen[2]), (seen[1], seen[2])]
+                alike = np.mean([a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairs])
+                ratio = unit["answers"][0] / statistics["largest"]
+                scores.append((alike * ratio / (1 + ratio), layer, number, alike, ratio))
+    _, layer, unit, alike, ratio = max(scores)
     step = step_of(tell(run), "neuron")
-    assert step["link"] == f"#unit={LAYERS[number]}:{-unit}"
-    agreeing = counted[number, -unit].most_common(1)[0][1]
-    assert f"Found among 34 units: {agreeing} of its 3 strongest spots" in step["figure"]
-    assert f"excites it {3.0 if unit == -6 else 1.2} times as strongly" in step["figure"]
-    assert np.abs(colour(run, step["picture"]) - shade(-unit)).max() < 6
+    assert step["link"] == f"#unit={layer}:{unit}"
+    assert "The clearest of 34 units" in step["figure"]
+    assert f"look alike ({alike:.2f};" in step["figure"]
+    assert f"excites it {ratio:.1f} times as strongly" in step["figure"]
+    assert np.abs(colour(run, step["picture"]) - shade(unit)).max() < 6
     assert len(step["parts"]) == 3
 
 
-def test_the_one_image_excites_the_neuron_and_the_network_is_sure_of_it(run: RunDirectory) -> None:
+def test_the_one_image_excites_the_neuron_and_the_network_is_sure_of_it(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atlas.tour.writing._SURE", 0.0)
     told = tell(run)
     layer, unit = step_of(told, "neuron")["link"].removeprefix("#unit=").split(":")
     top = Folder(run, layer).statistics(range(int(unit), int(unit) + 1))[0]["top"]
@@ -125,6 +130,9 @@ def test_the_one_image_excites_the_neuron_and_the_network_is_sure_of_it(run: Run
     assert step["given"] == step["picture"]
     assert step["link"] == "#open=image"
     assert step_of(told, "forward")["given"] == step["given"], "the way through the network is of the same picture"
+
+    monkeypatch.setattr("atlas.tour.writing._SURE", 1.1)
+    assert "Chosen out of 24 pictures" in step_of(tell(run), "image")["figure"], "it is sure of none of the three"
 
 
 def test_the_map_is_the_middle_layers(run: RunDirectory) -> None:
@@ -153,6 +161,7 @@ def test_the_invariant_unit_is_the_steadiest_of_those_that_answer_enough(run: Ru
 def test_the_circuit_is_the_strongest(run: RunDirectory) -> None:
     step = step_of(tell(run), "circuit")
     assert step["link"] == "#unit=last:5&show=circuit"
+    assert "The strongest of 17 units" in step["figure"], "without the one that never fires, and two of too few parts"
     assert "(0.80 of 1, a correlation): 3 units of middle alone bring about 81 %" in step["figure"]
     assert [(part["label"], part["sign"]) for part in step["parts"]] == [
         ("unit 0", 1), ("unit 1", 1), ("unit 2", 1), (f"unit {INHIBITED}", -1)

@@ -19,13 +19,15 @@ from atlas.rundir import RunDirectory
 from atlas.store import iterate, read_metadata
 from atlas.tour.text import Step
 
+_KEY = ("image_id", "view", "draw")
 # A unit is judged by its turning only where its own patches, seen through a disc, excite it at least so much beside
 # the whole ones; and where it is above zero at this share of the rows at least.
 LEAST_PEAK, LEAST_POSITIVE = 0.5, 0.01
 # A circuit is told of where weights and data agree at least so much, and of sources that are as reliable as this.
 LEAST_AGREEMENT, LEAST_RELIABILITY = 0.5, 0.8
-# Sources that a circuit is shown with, and pictures that are tried where some cannot be read any more.
-SOURCES, TRIED = 4, 40
+# Sources that a circuit is shown with at most and at least, and pictures that are tried where some cannot be read any
+# more.
+SOURCES, FEWEST, TRIED = 4, 3, 40
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,12 @@ class Unit:
 
 @dataclass(frozen=True)
 class Clear:
-    """A unit whose picture tells what it is: ``ratio`` of its picture's answer to its largest in the data; how many of
-    its patches are ``agreeing`` on a class."""
+    """A unit whose picture tells what it is: ``ratio`` of its picture's answer to its largest in the data; how
+    ``alike`` its patches are to the rest of the layer, a mean cosine."""
 
     of: Unit
     ratio: float
-    agreeing: int
-    predicted: int
+    alike: float
 
 
 @dataclass(frozen=True)
@@ -113,22 +114,19 @@ class Choosing:
         return found
 
     def clearest(self, step: Step) -> tuple[list[Clear], int]:
-        """Units whose picture tells what they are, the clearest first, and how many were compared: by the share of
-        their patches that agree on a class, and by how far their picture leads (ratio / (1 + ratio))."""
+        """Units whose picture tells what they are, the clearest first, and how many were compared: by how alike the
+        layer's other channels see their patches, times how far their own picture leads (ratio / (1 + ratio))."""
         units = [unit for unit in self._asked(step, self.units) if unit.unit["answers"]]
         found = []
         for layer in dict.fromkeys(unit.layer for unit in units):
             mine = [unit for unit in units if unit.layer == layer]
-            facts = self.facts(layer, {key_of(row) for unit in mine for row in unit.top})
+            seen = self._activations(layer, {key_of(row) for unit in mine for row in unit.top})
             for unit in mine:
-                classes = [facts[key].predicted for row in unit.top if (key := key_of(row)) in facts]
-                names, counts = np.unique(classes, return_counts=True)
-                if len(names):
-                    ratio = unit.unit["answers"][0] / unit.largest
-                    found.append(Clear(unit, ratio, int(counts.max()), int(names[counts.argmax()])))
+                others = [np.delete(seen[key], unit.number) for row in unit.top if (key := key_of(row)) in seen]
+                found.append(Clear(unit, unit.unit["answers"][0] / unit.largest, _likeness(np.array(others))))
 
         def score(clear: Clear) -> float:
-            return clear.agreeing / len(clear.of.top) * max(clear.ratio, 0) / (1 + max(clear.ratio, 0))
+            return clear.alike * max(clear.ratio, 0) / (1 + max(clear.ratio, 0))
 
         found.sort(key=lambda clear: (-score(clear), *self._order(clear.of)))
         return found, len(units)
@@ -174,10 +172,6 @@ class Choosing:
         ranked = sorted(found, key=lambda one: (-one.share * (one.agreement or 0), *self._order(one.of)))
         return ranked, len({(one.of.layer, one.of.number) for one in found})
 
-    def facts(self, layer: str, wanted: set[Key]) -> dict[Key, Facts]:
-        """What the store says of rows."""
-        return {each.key: each for each in self._scan(layer, wanted)}
-
     def classes(self, layer: str) -> list[str]:
         """The names of the classes of a layer's network."""
         names: list[str] = read_metadata(self.run.shards(layer)[0])["classes"]
@@ -187,17 +181,29 @@ class Choosing:
         """Of several units that do as well the one of the later layer comes first, which knows more."""
         return -neuron_layers(self.config).index(unit.layer), unit.number
 
+    def _activations(self, layer: str, wanted: set[Key]) -> dict[Key, NDArray[np.float32]]:
+        """The activations of rows, less the layer's mean."""
+        mean = np.array([each["mean"] for each in Folder(self.run, layer).statistics()], np.float32)
+        codes = np.array([_code(*key) for key in wanted], np.int64)
+        found: dict[Key, NDArray[np.float32]] = {}
+        for rows in iterate(self.run.shards(layer), (*_KEY, "activation")):
+            keys = [rows[name].astype(np.int64) for name in _KEY]
+            for number in np.flatnonzero(np.isin(_code(*keys), codes)):
+                image, view, draw = (int(key[number]) for key in keys)
+                found[image, view, draw] = rows["activation"][number].astype(np.float32) - mean
+        return found
+
     def _asked(self, step: Step, units: Iterable[Unit]) -> list[Unit]:
         return [unit for unit in units if step.unit is None or (unit.layer, unit.number) == step.unit]
 
     def _scan(self, layer: str, wanted: set[Key] | None) -> Iterator[Facts]:
         """The store's rows of a layer, all or those wanted; memory holds one row group."""
-        names = ("image_id", "view", "draw", "predicted", "confidence", "box")
+        names = (*_KEY, "predicted", "confidence", "box")
         codes = None if wanted is None else np.array([_code(*key) for key in wanted], np.int64)
         for rows in iterate(self.run.shards(layer), names):
             numbers = np.arange(len(rows["view"]))
             if codes is not None:
-                mine = _code(*(rows[name].astype(np.int64) for name in names[:3]))
+                mine = _code(*(rows[name].astype(np.int64) for name in _KEY))
                 numbers = numbers[np.isin(mine, codes)]
             else:  # the best view of each picture is enough
                 order = np.lexsort((-_side(rows["box"]), -np.round(rows["confidence"], 2), rows["image_id"]))
@@ -207,6 +213,13 @@ class Choosing:
                 image, view, draw, predicted, confidence, box = (rows[name][number] for name in names)
                 key = int(image), int(view), int(draw)
                 yield Facts(key, int(predicted), float(confidence), float(_side(box)))
+
+
+def _likeness(vectors: NDArray[np.float32]) -> float:
+    """Mean cosine of each two of several vectors (n, channels); 0 of fewer than two."""
+    units = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    count = len(units)
+    return float(((units @ units.T).sum() - count) / (count * (count - 1))) if count > 1 else 0.0
 
 
 def _side(box: NDArray[Any]) -> NDArray[Any]:
@@ -230,10 +243,13 @@ def _circuit(unit: Unit, told: dict[str, Any], by_rule: bool) -> Circuit | None:
     if by_rule:
         if (told["agreement"] or 0) < LEAST_AGREEMENT:
             return None
-        sources = [source for source in sources if source["reliability"] >= LEAST_RELIABILITY]
+        # What a unit takes over from the one of its own number, past the layers in between, is nothing put together.
+        sources = [
+            source for source in sources if source["reliability"] >= LEAST_RELIABILITY and source["unit"] != unit.number
+        ]
     building = [source for source in sources if source["effect"] > 0][:SOURCES]
     opposing = [source for source in sources if source["effect"] < 0][:1]
-    if not building:
+    if len(building) < (FEWEST if by_rule else 1):
         return None
     share = sum(source["effect"] for source in building) / unit.mean_top
     return Circuit(unit, told["layer"], told["agreement"], building + opposing, share)

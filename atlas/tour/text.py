@@ -25,7 +25,7 @@ COMMON = ("network", "classes", "pictures", "views", "layers", "steps")
 _UNIT = ("unit", "layer", "units", "of")
 FIGURES: dict[str, tuple[str, ...]] = {
     "network": ("first", "last"),
-    "neuron": (*_UNIT, "ratio", "agreeing", "patches", "class"),
+    "neuron": (*_UNIT, "ratio", "alike", "patches"),
     "image": ("image", "class", "confidence", "among"),
     "atlas": ("layer", "rows", "cells", "finest"),
     "invariant": (*_UNIT, "invariance", "least", "patches"),

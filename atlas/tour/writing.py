@@ -26,8 +26,8 @@ _EVERY = 3
 _PATCHES = 9
 # Pictures of each layer in the first step.
 _OF_LAYER = 6
-# Difference of two confidences that makes no difference.
-_AS_SURE = 0.01
+# Difference of two confidences that makes no difference; and how sure the network is of a picture worth showing.
+_AS_SURE, _SURE = 0.01, 0.5
 
 Told = dict[str, Any]
 
@@ -139,9 +139,8 @@ class _Teller:
             "figures": {
                 **self._of_unit(unit, of),
                 "ratio": f"{clear.ratio:.1f}",
-                "agreeing": number(clear.agreeing),
+                "alike": f"{clear.alike:.2f}",
                 "patches": number(len(unit.top)),
-                "class": self._class(unit.layer, clear.predicted),
             },
         }
 
@@ -276,7 +275,8 @@ class _Teller:
 
     def _most_certain(self, step: Step) -> tuple[Facts, Row, int] | None:
         """The picture of the steps that show one, among those of which the network is surest and that can be read.
-        The step of the neuron, where there is one, leaves the choice among the pictures that excite it."""
+        The step of the neuron, where there is one, leaves the choice among the pictures that excite it, if the network
+        is sure of any."""
         if self._image is not None and step.by_rule:
             return self._image
         layer, among = self._layers[0], None
@@ -286,6 +286,8 @@ class _Teller:
         elif self._clear is not None and self._clear.of.layer in self._layers:
             among = {key_of(row) for row in self._clear.of.top}
         ranked, compared = self._choosing.most_certain(layer, among)
+        if step.by_rule and among is not None and (not ranked or ranked[0].confidence < _SURE):
+            ranked, compared = self._choosing.most_certain(layer, None)
         cut = Cutter(self._run, self._config, self._listing, layer)
         seen = {
             row.key: ((row.box[2] - row.box[0]) / min(picture.shape[:2]), row)
