@@ -23,8 +23,9 @@ _KEY = ("image_id", "view", "draw")
 # A unit is judged by its turning only where its own patches, seen through a disc, excite it at least so much beside
 # the whole ones; and where it is above zero at this share of the rows at least.
 LEAST_PEAK, LEAST_POSITIVE = 0.5, 0.01
-# A circuit is told of where weights and data agree at least so much, and of sources that are as reliable as this.
-LEAST_AGREEMENT, LEAST_RELIABILITY = 0.5, 0.8
+# A circuit is told of where weights and data agree at least so much, and of sources that are as reliable as this: whose
+# mean effect is twice its standard error.
+LEAST_AGREEMENT, LEAST_RELIABILITY = 0.5, 2 / 3
 # Sources that a circuit is shown with at most and at least, and pictures that are tried where some cannot be read any
 # more.
 SOURCES, FEWEST, TRIED = 4, 3, 40
