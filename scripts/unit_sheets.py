@@ -38,13 +38,16 @@ class Units:
         return facts
 
     def sprites(self, unit: int) -> dict[str, list[Image.Image]]:
-        """The sprites of a unit's sheet by the name of their line."""
+        """The sprites of a unit's sheet by the name of their line, and the ``pictures`` made for it."""
         facts = self.facts(unit)
+        with Image.open(self.folder / f"unit-{unit:04d}-pictures.webp") as made:
+            side, pixels = made.height, made.convert("RGB")
+        boxes = [(place * side, 0, (place + 1) * side, side) for place in range(facts["pictures"])]
+        lines = {"pictures": [pixels.crop(box) for box in boxes]}
         side = facts["sprite"]
         with Image.open(self.folder / f"unit-{unit:04d}.webp") as sheet:
             pixels = sheet.convert("RGB")
-        lines = {}
-        for line, (name, count) in enumerate(facts["rows"].items()):
+        for line, (name, count) in enumerate((name, count) for name, count in facts["rows"].items() if count):
             boxes = [(place * side, line * side, (place + 1) * side, (line + 1) * side) for place in range(count)]
             lines[name] = [pixels.crop(box) for box in boxes]
         return lines

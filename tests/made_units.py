@@ -13,14 +13,14 @@ from PIL import Image, ImageDraw
 
 EARLIEST, EARLIER, LATER = "_blocks.2", "_blocks.4", "_blocks.10"
 UNITS = {EARLIEST: 6, EARLIER: 12, LATER: 40}
-ICON, ACROSS, SPRITE = 64, 16, 96
+ICON, ACROSS, SPRITE, PICTURE, PICTURES = 64, 16, 96, 128, 4
 DEGREES = list(range(0, 360, 15))
 SCALES = [0.5, 0.71, 1, 1.41, 2]
 # Of the later layer: the unit that answers to all angles alike, the one that answers to one, and one that never fires.
 INVARIANT, ORIENTED, SILENT = 7, 3, 5
 TOLD = "Unit 5 of _blocks.10 never answers above 0 in these pictures, so there is nothing to turn."
 FAR = "What lies so far apart is told by the data alone."
-ROWS = {"pictures": 4, "top": 9, "whole": 9, "spread": 8, "turned": 24, "mirrored": 24, "scaled": 5}
+ROWS = {"top": 9, "whole": 9, "spread": 8, "turned": 24, "mirrored": 24, "scaled": 5}
 # The cell of the later map whose sources are known: grid, row, column, strength, together.
 BUILT_CELL = (20, 14, 12)
 BUILT_FROM = [[20, 5, 5, 1, 0.4], [20, 14, 12, 0.5, 0.31], [20, 10, 3, -0.6, 0.02]]
@@ -60,6 +60,8 @@ def add_units(site: Path) -> None:
             (folder / f"unit-{unit:04d}.json").write_text(json.dumps(told))
             if any(told["rows"].values()):
                 Image.fromarray(unit_sheet(layer, unit)).save(folder / f"unit-{unit:04d}.webp", quality=90)
+                made = Image.fromarray(unit_pictures(layer, unit))
+                made.save(folder / f"unit-{unit:04d}-pictures.webp", quality=90)
         Image.fromarray(icons).save(folder / "icons.webp", lossless=True)
         (folder / "units.json").write_text(json.dumps(unit_table(layer)))
         for grid in GRIDS:
@@ -146,8 +148,9 @@ def unit_facts(layer: str, unit: int) -> dict[str, Any]:
     return {
         "unit": unit,
         "layer": layer,
+        "pictures": PICTURES,
         "sprite": SPRITE,
-        "rows": {name: 0 if silent and name not in ("pictures",) else rows for name, rows in ROWS.items()},
+        "rows": {name: 0 if silent else rows for name, rows in ROWS.items()},
         "histogram": {"low": -1.0, "high": 0.0 if silent else 7.0, "counts": counts},
         "top": [] if silent else [patch(number, 7 - 0.1 * number) for number in range(9)],
         "spread": [] if silent else [{**patch(20 + number, number - 1), "share": number / 7} for number in range(8)],
@@ -201,11 +204,11 @@ def circuit_of(layer: str, earlier: str) -> dict[str, Any]:
 
 
 def unit_sheet(layer: str, unit: int) -> NDArray[np.uint8]:
-    """A line for each kind of picture: the unit's colour; red patches and blue wholes; greens from dark to bright;
+    """A line for each kind of picture: red patches and blue wholes; greens from dark to bright;
     arrows that point to where they are turned."""
     rows = unit_facts(layer, unit)["rows"]
     lines = {name: count for name, count in rows.items() if count}
-    sheet = Image.new("RGBA", (SPRITE * max(lines.values()), SPRITE * len(lines)))
+    sheet = Image.new("RGBA", (SPRITE * max([1, *lines.values()]), SPRITE * max(1, len(lines))))
     for line, (name, count) in enumerate(lines.items()):
         for column in range(count):
             sprite = made_sprite(name, column, unit_colour(layer, unit))
@@ -213,9 +216,14 @@ def unit_sheet(layer: str, unit: int) -> NDArray[np.uint8]:
     return np.asarray(sheet)
 
 
+def unit_pictures(layer: str, unit: int) -> NDArray[np.uint8]:
+    """The pictures made for a unit, side by side: its colour, each a little darker than the one before."""
+    colours = np.array([unit_colour(layer, unit)]) * (10 - np.arange(PICTURES))[:, None] // 10
+    return np.repeat(np.repeat(colours[None].astype(np.uint8), PICTURE, 0), PICTURE, 1)
+
+
 def made_sprite(name: str, column: int, colour: tuple[int, int, int]) -> Image.Image:
     shades = {
-        "pictures": tuple(each * (10 - column) // 10 for each in colour),
         "top": (200 - 8 * column, 30, 30),
         "whole": (30, 30, 200 - 8 * column),
         "spread": (30, 60 + 20 * column, 30),

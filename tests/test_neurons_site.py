@@ -98,15 +98,22 @@ def test_a_units_sheet_has_a_line_for_each_kind_of_picture(run: RunDirectory) ->
     unit = 5
     facts = told(folder(run) / f"unit-{unit:04d}.json")
     sheet, side = pixels(folder(run) / f"unit-{unit:04d}.webp"), facts["sprite"]
-    assert facts["rows"] == {
-        "pictures": PICTURES, "top": 3, "whole": 3, "spread": 8, "turned": 24, "mirrored": 24, "scaled": 5
-    }  # fmt: skip
-    assert sheet.shape == (7 * side, 24 * side, 4)
+    assert facts["rows"] == {"top": 3, "whole": 3, "spread": 8, "turned": 24, "mirrored": 24, "scaled": 5}
+    assert sheet.shape == (6 * side, 24 * side, 4)
+    assert np.abs(sprite(sheet, 3, 23, side)[..., :3].mean((0, 1)) - (DEGREES[23] // 2, 0, 0)).max() < 12
+    assert np.abs(sprite(sheet, 4, 23, side)[..., :3].mean((0, 1)) - (0, DEGREES[23] // 2, 0)).max() < 12
+    assert np.abs(sprite(sheet, 5, 4, side)[..., :3].mean((0, 1)) - (0, 0, 100)).max() < 12
+
+
+def test_the_pictures_of_a_unit_stand_side_by_side_as_large_as_they_were_drawn(run: RunDirectory) -> None:
+    unit = 5
+    assert told(folder(run) / f"unit-{unit:04d}.json")["pictures"] == PICTURES
+    sheet = pixels(folder(run) / f"unit-{unit:04d}-pictures.webp")
+    side = sheet.shape[0]
+    assert sheet.shape[1] == PICTURES * side
+    assert side == Folder(run, "last").units(range(unit, unit + 1), ["unit", "size"])[0]["size"]
     for number in range(PICTURES):
         assert np.abs(sprite(sheet, 0, number, side)[..., :3].mean((0, 1)) - shade(unit, number)).max() < 12
-    assert np.abs(sprite(sheet, 4, 23, side)[..., :3].mean((0, 1)) - (DEGREES[23] // 2, 0, 0)).max() < 12
-    assert np.abs(sprite(sheet, 5, 23, side)[..., :3].mean((0, 1)) - (0, DEGREES[23] // 2, 0)).max() < 12
-    assert np.abs(sprite(sheet, 6, 4, side)[..., :3].mean((0, 1)) - (0, 0, 100)).max() < 12
 
 
 def test_the_patches_are_those_of_the_rows(run: RunDirectory) -> None:
@@ -120,13 +127,13 @@ def test_the_patches_are_those_of_the_rows(run: RunDirectory) -> None:
     ((picture, (found,)),) = list(cut.pictures({key_of(row)}))
     assert picture is not None
     patch = cut.patch(picture, found, side)
-    assert np.abs(sprite(sheet, 1, 0, side)[..., :3] - patch.astype(int)).mean() < 8
-    other = sprite(sheet, 1, 1, side)[..., :3]
+    assert np.abs(sprite(sheet, 0, 0, side)[..., :3] - patch.astype(int)).mean() < 8
+    other = sprite(sheet, 0, 1, side)[..., :3]
     assert np.abs(other - patch.astype(int)).mean() > 20, "the next one is of another picture"
     assert facts["top"][0]["image"] == listing.keys[row["image_id"]]
     assert facts["top"][0]["activation"] == 9
     x0, y0, x1, y1 = (round(edge * side) for edge in facts["top"][0]["frame"])
-    whole = sprite(sheet, 2, 0, side)[max(0, y0) : y1, max(0, x0) : x1]
+    whole = sprite(sheet, 1, 0, side)[max(0, y0) : y1, max(0, x0) : x1]
     solid = whole[..., 3] == 255
     assert np.abs(whole[solid][:, :3].mean(0) - patch.mean((0, 1))).max() < 25
 
@@ -154,7 +161,7 @@ def test_a_unit_that_never_fires_has_its_picture_and_a_sentence(run: RunDirector
     assert facts["top"] == []
     assert facts["rows"]["turned"] == 0
     sheet = pixels(folder(run) / f"unit-{NEVER:04d}.webp")
-    assert sheet.shape == (2 * neurons.SPRITE, 8 * neurons.SPRITE, 4), "only the lines that have pictures"
+    assert sheet.shape == (1 * neurons.SPRITE, 8 * neurons.SPRITE, 4), "only the lines that have pictures"
 
 
 def test_what_builds_a_unit(run: RunDirectory) -> None:

@@ -26,9 +26,11 @@ from atlas.tiles import encode_webp
 
 # Side in pixels of a unit's icon on its layer's sheet, and of a sprite on the sheet of one unit.
 ICON, SPRITE = 64, 88
+# Pictures made for a unit are shown as large as they were drawn, up to this side.
+PICTURE = 160
 # WebP's quality of icons, and of colours and clearness on the sheet of one unit: half of it are turned patches, on
 # which nobody sees the difference.
-ICON_QUALITY, QUALITY, ALPHA_QUALITY = 75, 50, 20
+ICON_QUALITY, PICTURE_QUALITY, QUALITY, ALPHA_QUALITY = 75, 75, 50, 20
 # Units that are published together: a picture is decoded once for all of them.
 TOGETHER = 64
 # Units in one file of heat maps.
@@ -114,8 +116,8 @@ def write_layer(run: RunDirectory, layer: str) -> list[Path]:
 def write_units(
     run: RunDirectory, config: Config, listing: Listing, layer: str, units: range
 ) -> tuple[list[Path], int]:
-    """The sheet of pictures and the figures of each of these units; returns the files, and how many rows could not be
-    cut again."""
+    """The pictures, the sheet of patches and the figures of each of these units; returns the files, and how many rows
+    could not be cut again."""
     source = Folder(run, layer)
     statistics = source.statistics(units)
     wanted = {key_of(row) for each in statistics for row in (*each["top"], *each["spread"])}
@@ -126,7 +128,6 @@ def write_units(
         path = _target(run, layer) / f"unit-{each['unit']:04d}"
         top, spread = ([row for row in each[name] if key_of(row) in sprites] for name in ("top", "spread"))
         lines = {
-            "pictures": [_sprite(picture, SPRITE) for picture in unit["pictures"]],
             "top": [_sprite(sprites[key_of(row)][0], SPRITE) for row in top],
             "whole": [_sprite(sprites[key_of(row)][1], SPRITE) for row in top],
             "spread": [_sprite(sprites[key_of(row)][0], SPRITE) for row in spread],
@@ -139,6 +140,7 @@ def write_units(
         told = {
             "unit": each["unit"],
             "layer": layer,
+            "pictures": len(unit["pictures"]),
             "sprite": SPRITE,
             "rows": {name: len(line) for name, line in lines.items()},
             "histogram": {"low": short(each["low"]), "high": short(each["high"]), "counts": each["histogram"]},
@@ -153,7 +155,10 @@ def write_units(
             "told": unit["told"],
             "circuit": circuits[each["unit"]],
         }
+        pictures = path.with_name(f"{path.name}-pictures.webp")
+        drawn = np.concatenate([_sprite(picture, min(unit["size"], PICTURE)) for picture in unit["pictures"]], axis=1)
         files += [
+            _written(pictures, encode_webp(drawn, PICTURE_QUALITY)),
             _written(path.with_suffix(".webp"), encode_webp(_sheet(lines.values()), QUALITY, ALPHA_QUALITY)),
             _told(path.with_suffix(".json"), told),
         ]

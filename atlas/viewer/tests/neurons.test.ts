@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import type { Atlas, UnitLayer } from '../src/lib/atlas';
 import { Look } from '../src/lib/look.svelte';
 import { graphOf, nearestOf, sourcesOf, spread, type Sizes } from '../src/neurons/circuit';
-import { iconOf, spriteOf, type Circuit, type Source, type UnitFacts, type UnitTable } from '../src/neurons/files';
+import { iconOf, pictureOf, spriteOf, type Circuit, type Source, type UnitFacts, type UnitTable } from '../src/neurons/files';
 import { centreOf, kernelMap, placeWords } from '../src/neurons/kernel';
 import { listed, short } from '../src/neurons/order';
 import { agreementWords, passedWords } from '../src/neurons/words';
@@ -48,8 +48,9 @@ describe('sprites', () => {
   it('stand on their line of the sheet; kinds without any have none', () => {
     const [, , late] = layers as [UnitLayer, UnitLayer, UnitLayer];
     expect(iconOf(late, 17)).toEqual({ address: 'neurons/late/icons.webp', columns: 16, lines: 3, column: 1, line: 1 });
-    const facts = { unit: 7, rows: { pictures: 4, top: 9, whole: 9, spread: 0, turned: 24, mirrored: 24, scaled: 5 } } as UnitFacts;
-    expect(spriteOf(late, facts, 'turned', 5)).toEqual({ address: 'neurons/late/unit-0007.webp', columns: 24, lines: 6, column: 5, line: 3 });
+    const facts = { unit: 7, pictures: 4, rows: { top: 9, whole: 9, spread: 0, turned: 24, mirrored: 24, scaled: 5 } } as UnitFacts;
+    expect(spriteOf(late, facts, 'turned', 5)).toEqual({ address: 'neurons/late/unit-0007.webp', columns: 24, lines: 5, column: 5, line: 2 });
+    expect(pictureOf(late, facts, 3)).toEqual({ address: 'neurons/late/unit-0007-pictures.webp', columns: 4, lines: 1, column: 3, line: 0 });
   });
 });
 

@@ -69,13 +69,15 @@ export interface Circuit {
   sources: Source[];
 }
 
-export type Row = 'pictures' | 'top' | 'whole' | 'spread' | 'turned' | 'mirrored' | 'scaled';
-const ROWS: readonly Row[] = ['pictures', 'top', 'whole', 'spread', 'turned', 'mirrored', 'scaled'];
+export type Row = 'top' | 'whole' | 'spread' | 'turned' | 'mirrored' | 'scaled';
+const ROWS: readonly Row[] = ['top', 'whole', 'spread', 'turned', 'mirrored', 'scaled'];
 
 /** unit-0007.json */
 export interface UnitFacts {
   unit: number;
   layer: string;
+  /** How many pictures were made for it: unit-0007-pictures.webp, side by side. */
+  pictures: number;
   sprite: number;
   rows: Record<Row, number>;
   histogram: { low: number; high: number; counts: number[] };
@@ -154,6 +156,11 @@ export function iconOf(layer: UnitLayer, unit: number): Sprite {
     column: unit % layer.across,
     line: Math.floor(unit / layer.across),
   };
+}
+
+/** One of the pictures that were made for a unit. */
+export function pictureOf(layer: UnitLayer, { unit, pictures }: UnitFacts, column: number): Sprite {
+  return { address: `${unitAddress(layer, unit)}-pictures.webp`, columns: pictures, lines: 1, column, line: 0 };
 }
 
 /** One of a unit's own sprites; a kind of which there is none has no line. */
