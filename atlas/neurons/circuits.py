@@ -17,7 +17,7 @@ from torch import Tensor
 from atlas.config import Config
 from atlas.errors import ConfigError
 from atlas.explain.building import building, together_of
-from atlas.explain.circuit import Wiring, circuit_of, effects
+from atlas.explain.circuit import Wiring, circuit_of, effects, predicted
 from atlas.explain.gating import average_gates
 from atlas.explain.linear_path import LinearPath
 from atlas.grid import cell_of
@@ -89,7 +89,10 @@ def circuit_table(
             mine = asked == unit
             for source in known:
                 of = found[source.module]
-                made = circuit_of(wirings[source.name], unit, of.effect[mine], of.mean[mine], count)
+                wiring = wirings[source.name]
+                kernels = None if wiring.told else predicted(wiring, unit, inputs[mine], positions[mine])
+                effect, mean = of.effect[mine], of.mean[mine]
+                made = circuit_of(wiring, unit, effect, mean, count, told_by_kernels=kernels)
                 for place in range(len(made.source)):
                     kernel = made.kernels[place]
                     rows.append(
