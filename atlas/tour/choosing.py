@@ -115,9 +115,12 @@ class Choosing:
         return found
 
     def clearest(self, step: Step) -> tuple[list[Clear], int]:
-        """Units whose picture tells what they are, the clearest first, and how many were compared: by how alike the
-        layer's other channels see their patches, times how far their own picture leads (ratio / (1 + ratio))."""
+        """Units of the latest layer whose picture tells what they are, the clearest first, and how many were compared:
+        by how alike the layer's other channels see their patches, times how far their own picture leads
+        (ratio / (1 + ratio))."""
         units = [unit for unit in self._asked(step, self.units) if unit.unit["answers"]]
+        if step.by_rule:
+            units = [unit for unit in units if unit.layer == self._latest]
         found = []
         for layer in dict.fromkeys(unit.layer for unit in units):
             mine = [unit for unit in units if unit.layer == layer]
@@ -158,10 +161,12 @@ class Choosing:
         return sorted(judged, key=lambda unit: (-unit.unit["invariance"], *self._order(unit))), len(judged)
 
     def strongest(self, step: Step) -> tuple[list[Circuit], int]:
-        """Circuits, the strongest first, and how many were compared: by the share of a unit's answer that a few
-        reliable sources bring about, times how far weights and data agree."""
+        """Circuits of the latest layer's units, the strongest first, and how many were compared: by the share of a
+        unit's answer that a few reliable sources bring about, times how far weights and data agree."""
         found = []
         for layer in neuron_layers(self.config):
+            if step.by_rule and layer != self._latest:
+                continue
             mine = {unit.number: unit for unit in self._asked(step, self.units) if unit.layer == layer}
             if not mine:
                 continue
@@ -177,6 +182,13 @@ class Choosing:
         """The names of the classes of a layer's network."""
         names: list[str] = read_metadata(self.run.shards(layer)[0])["classes"]
         return names
+
+    @cached_property
+    def _latest(self) -> str | None:
+        """The layer that most others lead to: its units know most. None where no units are looked at."""
+        layers = neuron_layers(self.config)
+        known = sorted(layers, key=lambda layer: (len(Folder(self.run, layer).earlier()), layers.index(layer)))
+        return known[-1] if known else None
 
     def _order(self, unit: Unit) -> tuple[int, int]:
         """Of several units that do as well the one of the later layer comes first, which knows more."""
