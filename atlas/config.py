@@ -167,6 +167,10 @@ class RenderConfig(_Section):
     icons_per_item: Annotated[int, Field(ge=1, le=10_000)] = 64
 
 
+class PublishConfig(_Section):
+    opens: Annotated[str, Field(min_length=1)] | None = None
+
+
 class ClusterConfig(_Section):
     """Where the work runs. A key that says nothing to the chosen kind is a mistake, and so is one that it lacks."""
 
@@ -297,6 +301,7 @@ class Config(_Section):
     cells: CellsConfig = CellsConfig()
     render: RenderConfig = RenderConfig()
     neurons: NeuronsConfig | None = None
+    publish: PublishConfig = PublishConfig()
     cluster: ClusterConfig = ClusterConfig()
     tracking: TrackingConfig | None = None
     tour: Annotated[str, Field(min_length=1)] | None = "tour"
@@ -344,6 +349,8 @@ class Config(_Section):
             )
         if not self.layers_of(""):
             raise ValueError("layers: none is of network; give one without an @ sign")
+        if self.publish.opens not in (None, *self.layers):
+            raise ValueError(f"publish.opens names {self.publish.opens!r}, which is not among the layers")
         strangers = [name for name in layout.class_layers or () if name not in self.layers]
         if strangers:
             raise ValueError(f"layout.class_layers names {strangers[0]!r}, which is not among the layers")
@@ -368,6 +375,12 @@ class Config(_Section):
     def layers_of(self, network: str) -> tuple[str, ...]:
         """The layers of one of the networks, by their names in the run."""
         return tuple(layer for layer in self.layers if self.module_of(layer)[0] == network)
+
+    @property
+    def opening(self) -> str:
+        """The layer that the page opens on: by default the middle one of the first network's."""
+        own = self.layers_of("")
+        return self.publish.opens or own[len(own) // 2]
 
     def plain(self) -> dict[str, Any]:
         """The configuration as JSON-ready values, defaults written out."""

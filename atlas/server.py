@@ -242,7 +242,7 @@ def _index_item(name: str, site: Path) -> str:
         picture, what = "", "of another version; finish the run again"
     else:
         layers = [layer for layer in atlas["layers"] if not layer["of_classes"]]
-        layer = layers[len(layers) // 2]
+        layer = next((each for each in layers if each["path"] == atlas.get("opens")), layers[len(layers) // 2])
         side = min(grid["grid"] for grid in layer["grids"]) * atlas["icon_size"]
         address = f"{quote(name)}/{quote(layer['path'])}/atlas_files/{(side - 1).bit_length() - 1}/0_0.webp"
         picture = f'<img src="{address}" alt="" width="160" height="160">'

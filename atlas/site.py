@@ -200,6 +200,7 @@ def atlas_facts(run: RunDirectory, config: Config, report: dict[str, Any]) -> di
         "attributions": config.collect.attributions,
         "classes_per_file": CLASSES_PER_FILE,
         "labels": labels,
+        "opens": config.opening,
         "layers": layers,
         "neurons": neuron_facts(run, config),
         "tour": config.tour is not None,

@@ -38,9 +38,10 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
     for layer, of in looked_at.items():
         items += [Item(name, NAME, run=str(run.path), of=of) for name in neurons.parts(run, config, layer)]
     # Which maps there are is the page's matter alone: asking for one more leaves what is published of the others.
-    told = digest_values([[each.name, each.grids] for each in maps], tour.digest(config), looked_at)
+    opens = config.opening
+    told = digest_values([[each.name, each.grids] for each in maps], tour.digest(config), looked_at, opens)
     if config.tour is not None:
-        of = digest_values(tour.digest(config), looked_at)
+        of = digest_values(tour.digest(config), looked_at, opens)
         items.append(Item(_TOUR, NAME, run=str(run.path), of=of))
     return [*items, Item(_PAGE, NAME, tuple(item.id for item in items), str(run.path), told)]
 

@@ -188,7 +188,7 @@ def kernel_at(row: int, col: int, value: float) -> list[float]:
 def circuit_of(layer: str, earlier: str) -> dict[str, Any]:
     """Unit 1 builds from above, unit 2 inhibits from below, unit 3 builds from the left, unit 4 hardly counts."""
     far = (layer, earlier) == (LATER, EARLIEST)
-    sources = [(1, 0.8, 0.3, (0, 2)), (2, -0.5, -0.6, (4, 2)), (3, 0.3, 0.2, (2, 0)), (4, 0.1, -0.02, (2, 2))]
+    sources = [(1, 0.8, 0.3, (0, 2)), (2, -0.5, -0.6, (4, 2)), (3, 0.3, 0.2, (2, 0)), (4, 0.02, -0.02, (2, 2))]
     return {
         "layer": earlier,
         "agreement": 0.11 if far else 0.91,

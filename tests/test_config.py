@@ -65,6 +65,7 @@ def test_three_keys_are_enough_and_the_rest_has_the_documented_defaults(tmp_path
             "pod": {},
         },
         "neurons": None,
+        "publish": {"opens": None},
         "tracking": None,
         "tour": "tour",
         "compare": {},
@@ -275,6 +276,14 @@ def test_every_shipped_configuration_is_valid() -> None:
     assert {"demo", "imagenet", "reference"} <= names
     for name in names:
         assert load_config(name).layers
+
+
+def test_a_run_opens_on_its_middle_layer_or_on_one_that_is_named(tmp_path: Path) -> None:
+    layers = "layers=[_blocks.4, _blocks.7, _blocks.10]"
+    assert load_config(write(tmp_path), [layers]).opening == "_blocks.7"
+    assert load_config(write(tmp_path), [layers, "publish.opens=_blocks.10"]).opening == "_blocks.10"
+    with pytest.raises(ConfigError, match=r"publish\.opens names '_blocks.9', which is not among the layers"):
+        load_config(write(tmp_path), [layers, "publish.opens=_blocks.9"])
 
 
 def test_the_reference_names_every_key_with_its_default() -> None:

@@ -135,7 +135,7 @@ def test_the_one_image_excites_the_neuron_and_the_network_is_sure_of_it(
     assert "Chosen out of 24 pictures" in step_of(tell(run), "image")["figure"], "it is sure of none of the three"
 
 
-def test_the_map_is_the_middle_layers(run: RunDirectory) -> None:
+def test_the_map_is_that_of_the_layer_that_the_page_opens_on(run: RunDirectory) -> None:
     step = step_of(tell(run), "atlas")
     assert step["link"] == "#layer=last"
     cells = [json.loads((run.site_grid("last", grid) / "cells.json").read_text())["drawn"] for grid in (4, 8)]

@@ -417,7 +417,7 @@ def test_a_circuit_keeps_the_places_of_its_sources(browser: Browser, neurons: st
             "The weights agree well with what happens in the data: 0.91 of 1 (correlation)."
         )
         expect(view).to_contain_text("On the way these were taken as linear: 4 ReLU6.")
-        expect(view).to_contain_text("3 of 4 are shown, those with at least 20 % of the strongest.")
+        expect(view).to_contain_text("3 of 4 are shown, those with at least 5 % of the strongest.")
         visitor.page.screenshot(path=RESULTS / "neurons-circuit.png")
 
 

@@ -25,7 +25,7 @@ from atlas.store import read_metadata, to_numpy
 from atlas.tiles import encode_webp
 
 # Side in pixels of a unit's icon on its layer's sheet, and of a sprite on the sheet of one unit.
-ICON, SPRITE = 64, 88
+ICON, SPRITE = 96, 88
 # Pictures made for a unit are shown as large as they were drawn, up to this side.
 PICTURE = 160
 # WebP's quality of icons, and of colours and clearness on the sheet of one unit: half of it are turned patches, on

@@ -38,7 +38,7 @@ RULES = {
     "network": "every layer",
     "neuron": "clearest",
     "image": "most certain",
-    "atlas": "middle layer",
+    "atlas": "opening layer",
     "invariant": "most invariant",
     "circuit": "strongest",
     "forward": "same image",

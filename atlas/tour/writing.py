@@ -156,7 +156,7 @@ class _Teller:
         }
 
     def _atlas(self, step: Step) -> Told | None:
-        layer = self._layers[len(self._layers) // 2] if step.by_rule else step.choose
+        layer = self._config.opening if step.by_rule else step.choose
         grids = next(each.grids for each in maps_of(self._config) if each.name == layer)
         picture = grid_picture(self._run, layer, grids[min(1, len(grids) - 1)])
         if picture is None:

@@ -171,6 +171,12 @@ describe('Look', () => {
     expect(new Look(atlas, { neurons: 'lost' }).missing).toEqual(['units of lost']);
   });
 
+  it('opens on the layer that the run names, else on the middle one', () => {
+    expect(new Look(atlas, {}).layer.path).toBe('late');
+    expect(new Look({ ...atlas, opens: 'early' }, {}).layer.path).toBe('early');
+    expect(new Look({ ...atlas, opens: 'early' }, { layer: 'late' }).layer.path).toBe('late');
+  });
+
   it('makes each view a step of its own', () => {
     const look = new Look(atlas, {});
     const steps = new Set([look.step]);

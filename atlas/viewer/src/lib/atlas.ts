@@ -41,6 +41,8 @@ export interface Atlas {
   classes_per_file: number;
   /** The names of the pictures' own labels. */
   labels: string[];
+  /** The path of the layer that the page opens on. */
+  opens?: string;
   layers: Layer[];
   /** What is told of units; null, or not there, where the run has no neurons. */
   neurons?: { layers: UnitLayer[] } | null;
@@ -179,8 +181,10 @@ export function gridSizes(layer: Layer): number[] {
   return layer.grids.map((each) => each.grid).sort((a, b) => a - b);
 }
 
-/** The page opens on the middle layer of the first network. */
-export function middleLayer(atlas: Atlas): Layer {
+/** The layer that the run opens on; without one the middle layer of the first network. */
+export function openingLayer(atlas: Atlas): Layer {
+  const chosen = atlas.layers.find((each) => each.path === atlas.opens);
+  if (chosen) return chosen;
   const whole = atlas.layers.filter((each) => each.of_classes.length === 0);
   const own = whole.filter((each) => each.network === 0);
   const among = [own, whole, atlas.layers].find((layers) => layers.length > 0) as Layer[];

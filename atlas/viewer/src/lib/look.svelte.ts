@@ -1,6 +1,6 @@
 /** What is on the screen besides the view: the part of the page's state that a link holds. */
 
-import { classesOf, gridSizes, middleLayer, type Atlas, type Layer, type UnitLayer } from './atlas';
+import { classesOf, gridSizes, openingLayer, type Atlas, type Layer, type UnitLayer } from './atlas';
 import { DEFAULTS, formatLink, type Arrangement, type Link, type Low, type Order, type Place, type Side, type Unit, type View } from './link';
 
 /** What the view of neurons shows: a layer's units, or one of them, or what builds it. */
@@ -38,7 +38,7 @@ export class Look {
 
   constructor(atlas: Atlas, link: Link) {
     this.atlas = atlas;
-    this.layer = middleLayer(atlas);
+    this.layer = openingLayer(atlas);
     this.apply(link);
   }
 
