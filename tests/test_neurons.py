@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 from small_network import factory, forking_factory
-from tiny_run import PLAIN_STAGES, atlas_run, command, contents, environment, paint_pictures, tiny_values
+from tiny_run import CHECKOUT, PLAIN_STAGES, atlas_run, command, contents, environment, paint_pictures, tiny_values
 from torch import nn
 
 import atlas
@@ -87,6 +88,26 @@ def looked(workshop: Path, undisturbed: RunDirectory) -> RunDirectory:
     assert "Traceback" not in done.stderr
     assert "last: 20 units, " in done.stdout
     return directory
+
+
+def test_the_readmes_snippet(looked: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"## One neuron, one circuit.*?```python\n(.*?)```", readme, re.DOTALL)
+    assert found is not None
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/demo").symlink_to(looked.path)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(found[1].replace("_blocks.10", "last"), names)
+    told = {row["unit"]: row for row in read_units(looked, "last").to_pylist()}
+    known = {unit: row["invariance"] for unit, row in told.items() if row["invariance"] is not None}
+    best = max(known, key=lambda unit: known[unit])
+    assert known[names["steady"][-1]] == known[best]
+    assert len(names["steady"]) == 10
+    assert {layer for layer, _, _ in names["sources"]} == {"middle"}
+    effects = [abs(effect) for _, _, effect in names["sources"]]
+    assert effects == sorted(effects, reverse=True)
+    assert effects[0] > 0
 
 
 def arguments(directory: RunDirectory) -> tuple[str, ...]:
