@@ -174,7 +174,7 @@ def test_what_builds_a_unit(run: RunDirectory) -> None:
     assert circuit["kernel"] == [2, 3]
     assert [source["effect"] for source in circuit["sources"]] == pytest.approx([3, -2.7, 2.4, 1.8])
     assert [source["unit"] for source in circuit["sources"]] == [0, INHIBITED, 1, 2]
-    assert circuit["sources"][0]["kernel"] == [0, 0.5, 0, -0.25, 1, 0.25]
+    assert circuit["sources"][0]["kernel"] == [0, 64, 0, -32, 127, 32], "in steps of its largest"
 
 
 @pytest.mark.parametrize("grid", [4, 8])

@@ -105,7 +105,13 @@ class Folder:
 
 def _source(row: dict[str, Any]) -> dict[str, Any]:
     figures = {name: short(row[name]) for name in ("strength", "let_through", "effect", "reliability")}
-    return {"unit": row["source"], **figures, "kernel": [short(value) for value in row["kernel"]]}
+    return {"unit": row["source"], **figures, "kernel": _steps(row["kernel"])}
+
+
+def _steps(kernel: list[float]) -> list[int]:
+    """A kernel in whole steps, 127 for its largest value whatever the sign: what a picture of it shows."""
+    largest = max(map(abs, kernel), default=0)
+    return [round(127 * value / largest) if largest else 0 for value in kernel]
 
 
 def _among(units: range | None) -> list[tuple[str, str, int]] | None:

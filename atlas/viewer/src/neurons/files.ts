@@ -53,6 +53,7 @@ export interface Source {
   /** Mean over the unit's top patches of the source's activation times its gradient. */
   effect: number;
   /** The weight at each place around the unit's own, row by row. */
+  /** Row by row, in steps of which 127 are its largest value, whatever the sign. */
   kernel: number[];
   reliability: number;
 }
