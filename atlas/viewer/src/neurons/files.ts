@@ -52,8 +52,7 @@ export interface Source {
   let_through: number;
   /** Mean over the unit's top patches of the source's activation times its gradient. */
   effect: number;
-  /** The weight at each place around the unit's own, row by row. */
-  /** Row by row, in steps of which 127 are its largest value, whatever the sign. */
+  /** The weight at each place around the unit's own, row by row, in steps of which 127 are the largest, whatever the sign. */
   kernel: number[];
   reliability: number;
 }
