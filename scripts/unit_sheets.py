@@ -4,7 +4,8 @@ python scripts/unit_sheets.py runs/demo --layer _blocks.10 --out scripts/picture
 
 Reads the finished site. units-invariant.webp and units-selective.webp: a line for each unit with the picture that it
 would most like to see, its strongest real patches, the first of them turned in steps of 45°, and its tuning curve.
-circuits.webp: three units, by default those that the strongest circuits lead to, with the units that build them.
+circuits.webp: three units, by default those that the strongest circuits lead to, with the units that build them; struck
+through are those that do so by their absence (where their activation is below 0).
 """
 
 import argparse
@@ -105,6 +106,10 @@ def circuits_sheet(site: Path, units: Units, chosen: list[int]) -> Image.Image:
                 sheet.paste(icon.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (x, y + 18))
                 sheet.paste(kernel_picture(source["kernel"], circuit["kernel"]), (x + SIDE + 3, y + 18))
                 told = f"{source['unit']}: {source['effect']:+.2f}"
+                if by_absence(source):
+                    draw.line((x, y + 18 + SIDE, x + SIDE, y + 18), GROUND, 5)
+                    draw.line((x, y + 18 + SIDE, x + SIDE, y + 18), INK, 2)
+                    told = f"not {told}"
                 draw.text((x, y + 20 + SIDE), told, INK, _font(12))
     return sheet
 
@@ -118,17 +123,24 @@ def strongest(units: Units, unit: int) -> dict[str, Any]:
 
 
 def best_circuits(units: Units, count: int) -> list[int]:
-    """The units whose three largest sources do most of what is done, among those that weights and data agree on."""
+    """The units of which three sources that are there do most of what is done, among those that weights and data agree
+    on."""
 
     def share(unit: int) -> float:
         if units.table["never"][unit]:
             return 0.0
         circuit = strongest(units, unit)
-        effects = [abs(source["effect"]) for source in circuit["sources"] if source["reliability"] > RELIABLE]
+        sure = [source for source in circuit["sources"] if source["reliability"] > RELIABLE and not by_absence(source)]
+        effects = [abs(source["effect"]) for source in sure]
         total = sum(abs(source["effect"]) for source in circuit["sources"])
         return sum(effects[:3]) / total if total and (circuit["agreement"] or 0) > AGREEING else 0.0
 
     return sorted(range(units.table["units"]), key=lambda unit: -share(unit))[:count]
+
+
+def by_absence(source: dict[str, Any]) -> bool:
+    """Whether a source does what it does mainly where its activation is below 0, where its picture is not seen."""
+    return bool(abs(source["present"]) < abs(source["effect"] - source["present"]))
 
 
 def kernel_picture(kernel: list[float], shape: list[int]) -> Image.Image:
