@@ -60,8 +60,8 @@ def add_units(site: Path) -> None:
             (folder / f"unit-{unit:04d}.json").write_text(json.dumps(told))
             if any(told["rows"].values()):
                 Image.fromarray(unit_sheet(layer, unit)).save(folder / f"unit-{unit:04d}.webp", quality=90)
-                made = Image.fromarray(unit_pictures(layer, unit))
-                made.save(folder / f"unit-{unit:04d}-pictures.webp", quality=90)
+            made = Image.fromarray(unit_pictures(layer, unit))
+            made.save(folder / f"unit-{unit:04d}-pictures.webp", quality=90)
         Image.fromarray(icons).save(folder / "icons.webp", lossless=True)
         (folder / "units.json").write_text(json.dumps(unit_table(layer)))
         for grid in GRIDS:

@@ -399,7 +399,8 @@ def test_a_wide_layer_is_projected_with_99_percent_of_its_energy_and_its_cosines
     assert 0.99 <= projection.energy <= 1
     kept = project(shards, projection)
     chosen = np.array([0, 7, 249, 250, 251, 499])  # on both sides of where the shards meet
-    np.testing.assert_array_equal(project(shards, projection, chosen), kept[chosen])
+    # The products of few rows and of many may differ in the last bit.
+    np.testing.assert_allclose(project(shards, projection, chosen), kept[chosen], atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(np.delete(kept, 9, 0), axis=1), 1, atol=1e-5)
     assert not kept[9].any()
     full = unit_rows(stored)

@@ -218,8 +218,22 @@ def test_atlas_json_tells_of_the_layers(run: RunDirectory) -> None:
     facts = atlas_facts(run, run.config(), told(run.report))
     assert facts["neurons"] == {
         "layers": [
-            {"layer": "middle", "path": "neurons/middle", "units": 16, "earlier": [], "icon": neurons.ICON, "across": 16},
-            {"layer": "last", "path": "neurons/last", "units": 20, "earlier": ["middle"], "icon": neurons.ICON, "across": 16},
+            {
+                "layer": "middle",
+                "path": "neurons/middle",
+                "units": 16,
+                "earlier": [],
+                "icon": neurons.ICON,
+                "across": 16,
+            },
+            {
+                "layer": "last",
+                "path": "neurons/last",
+                "units": 20,
+                "earlier": ["middle"],
+                "icon": neurons.ICON,
+                "across": 16,
+            },
         ]
     }
     without = atlas_facts(run, run.config().model_copy(update={"neurons": None, "tour": None}), told(run.report))

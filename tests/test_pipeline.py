@@ -513,7 +513,8 @@ def test_the_demo_network_on_real_pictures(tmp_path: Path) -> None:
         Image.fromarray(pixels).save(pictures / f"{name}.jpg", quality=95)
     changes = [
         f"images.source={pictures}", "images.crops=40", "images.crop_scale=[0.6, 1.0]", "collect.rows_per_shard=60",
-        "cells.grids=[3, 6]", "cells.min_count=4", "layers=[_blocks.4, _blocks.10]", f"out={tmp_path / 'run'}",
+        "cells.grids=[3, 6]", "cells.min_count=4", "layers=[_blocks.4, _blocks.10]", "neurons=null",
+        f"out={tmp_path / 'run'}",
     ]  # fmt: skip
     done = atlas_run(
         tmp_path, str(CHECKOUT / "configs/demo.yaml"), *(word for change in changes for word in ("--set", change))
