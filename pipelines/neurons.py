@@ -32,7 +32,7 @@ from pipelines.stage import Item, Summary
 NAME = "neurons"
 UNIT = "units"
 # Of the stage's files: another one makes them anew.
-FORMAT = 1
+FORMAT = 2
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:

@@ -16,7 +16,8 @@ from atlas.store import read_columns, read_metadata
 
 KEY = "made"
 PICTURES = 2
-INHIBITED = 3  # of four sources of a unit, the one that speaks against it
+INHIBITED = 3  # of five sources of a unit, the one that speaks against it
+ABSENT = 4  # and the one that builds it by its absence
 NEVER = 1  # the unit that never fires
 
 
@@ -96,15 +97,17 @@ def unit_row(unit: int, patches: int) -> dict[str, Any]:
 
 
 def circuit_rows(unit: int, source_layer: str) -> list[dict[str, Any]]:
-    """Four sources each; those of unit 5 do most, and weights and data agree on them."""
+    """Five sources each; those of unit 5 do most, and weights and data agree on them."""
     largest = 3.0 if unit == 5 else 1.0
+    effects = {0: 1.0, 1: 0.8, 2: 0.6, INHIBITED: -0.9, ABSENT: 0.95}
     return [
         {
             "unit": unit, "source_layer": source_layer, "source": source, "strength": 0.5, "let_through": 0.75,
-            "effect": largest * (-0.9 if source == INHIBITED else 1 - 0.2 * source), "reliability": 0.9,
+            "effect": largest * effect, "present": largest * effect * (0.25 if source == ABSENT else 0.75),
+            "reliability": 0.9,
             "kernel": [0.0, 0.5, 0.0, -0.25, 1.0, 0.25], "height": 2, "width": 3, "agreement": 0.8,
         }
-        for source in range(4)
+        for source, effect in effects.items()
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from atlas.errors import ConfigError
 from atlas.explain.building import building, strengths, together_of
-from atlas.explain.circuit import Wiring, circuit, circuit_of, effects, predicted
+from atlas.explain.circuit import Effects, Wiring, circuit, circuit_of, effects, predicted
 from atlas.explain.gating import Gates
 from atlas.explain.linear_path import LinearPath
 from atlas.networks import Network, load
@@ -77,6 +77,34 @@ def test_effects_are_the_activation_times_the_gradient() -> None:
     assert found["depthwise"].effect.shape == (3, 12)
 
 
+def test_a_source_may_build_by_its_absence() -> None:
+    """One that is always below 0 and has a negative weight excites the unit, and never by being there."""
+    network = stack(nn.Identity())
+    module = network.module
+    with torch.no_grad():
+        for layer in (module.first, module.wide, module.last):
+            layer.weight.zero_()
+        module.first.weight[0, 0, 1, 1] = 1
+        module.wide.weight[5, 0, 1, 1] = -1  # always below 0
+        module.wide.weight[1, 0, 1, 1] = 1  # always above 0
+        module.wide.weight[6, 0, 1, 1], module.wide.weight[6, 0, 1, 0] = 1, -1  # either
+        module.last.weight[2, 5, 1, 1] = -2
+        module.last.weight[2, 1, 1, 1] = -0.5
+        module.last.weight[2, 6, :, :] = 1
+    inputs = torch.rand(6, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(3)) + 0.1
+    positions = np.full((6, 2), 5)  # below it the middle of the kernel is at (10, 10)
+    found = circuit(network, "wide", "last", 2, inputs, positions, count=3)
+    of = {source: row for row, source in enumerate(found.source)}
+    middle = float(inputs[:, 0, 10, 10].mean())
+    assert found.effect[of[5]] == pytest.approx(2 * middle, rel=1e-5)
+    assert found.present[of[5]] == 0
+    assert found.effect[of[1]] == found.present[of[1]] == pytest.approx(-0.5 * middle, rel=1e-5)
+    window = network.activations(inputs, "wide")[:, 6, 9:12, 9:12].flatten(1)
+    assert found.effect[of[6]] == pytest.approx(float(window.sum(1).mean()), rel=1e-4)
+    assert found.present[of[6]] == pytest.approx(float(window.clamp(min=0).sum(1).mean()), rel=1e-5)
+    assert found.present[of[6]] > found.effect[of[6]] + 0.1
+
+
 def test_a_circuit_names_who_builds_and_who_opposes() -> None:
     network = stack(nn.ReLU())
     module = network.module
@@ -118,7 +146,7 @@ def test_a_circuit_names_who_builds_and_who_opposes() -> None:
     expected = spearmanr(by_kernels, single.effect.mean(0)).statistic
     assert found.agreement == pytest.approx(expected, abs=1e-6)
     assert expected > 0.4
-    coarse = circuit_of(wiring, 2, single.effect, single.mean)
+    coarse = circuit_of(wiring, 2, single)
     summed = spearmanr(wiring.strength[2] * single.mean.mean(0), single.effect.mean(0)).statistic
     assert coarse.agreement == pytest.approx(summed, abs=1e-6)
 
@@ -128,7 +156,7 @@ def told_of(effect: list[float], strength: list[float], count: int) -> list[int]
     wiring = Wiring(network, "wide", "last", pictures(1))
     wiring.strength[0] = strength
     rows = np.array([effect, effect], np.float32)
-    return circuit_of(wiring, 0, rows, np.ones_like(rows), count).source.tolist()
+    return circuit_of(wiring, 0, Effects(rows, np.ones_like(rows), rows), count).source.tolist()
 
 
 def test_effect_and_strength_take_turns_and_both_signs_are_kept() -> None:
@@ -208,9 +236,9 @@ def test_bad_questions_are_sentences() -> None:
         effects(network, ["wide"], "last", inputs[:1], np.zeros(2), middle)
     wiring = Wiring(network, "wide", "last", inputs)
     with pytest.raises(ConfigError, match=r"last has no unit 6\. Its units are 0 to 5"):
-        circuit_of(wiring, 6, np.zeros((2, 8), np.float32), np.zeros((2, 8), np.float32))
+        circuit_of(wiring, 6, Effects(*np.zeros((3, 2, 8), np.float32)))
     with pytest.raises(ConfigError, match="Give one row of 8 numbers for each patch"):
-        circuit_of(wiring, 1, np.zeros((2, 7), np.float32), np.zeros((2, 7), np.float32))
+        circuit_of(wiring, 1, Effects(*np.zeros((3, 2, 7), np.float32)))
 
 
 def test_weights_of_the_demo_network_agree_with_its_data() -> None:
@@ -227,7 +255,7 @@ def test_weights_of_the_demo_network_agree_with_its_data() -> None:
         positions, _ = tops(network, "_blocks.10", inputs, unit)
         found = effects(network, ["_blocks.9"], "_blocks.10", inputs, np.full(3, unit), positions)["_blocks.9"]
         kernels = predicted(wiring, unit, inputs, positions)
-        told = circuit_of(wiring, unit, found.effect, found.mean, told_by_kernels=kernels)
+        told = circuit_of(wiring, unit, found, told_by_kernels=kernels)
         assert told.kernels.shape[0] == 12
         assert told.kernels.shape[1] in (1, 3, 5)
         assert np.isfinite(told.strength).all()

@@ -327,6 +327,7 @@ def test_circuits_hold_the_weights_between_neighbouring_layers(looked: RunDirect
         assert row["let_through"] == pytest.approx(float(weights[row["unit"], row["source"]]), rel=1e-3, abs=1e-5)
         assert len(row["kernel"]) == row["height"] * row["width"]
         assert sum(row["kernel"]) == pytest.approx(row["strength"], rel=0.05, abs=0.02)
+        assert row["present"] == row["effect"], "behind a ReLU nothing is below 0"
     for unit in {row["unit"] for row in rows}:
         sizes = [abs(row["effect"]) for row in rows if row["unit"] == unit]
         assert len(sizes) == ASKED["sources"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from made_neurons import INHIBITED, NEVER, PICTURES, shade, turning, write_neurons
+from made_neurons import ABSENT, INHIBITED, NEVER, PICTURES, shade, turning, write_neurons
 from PIL import Image
 
 from atlas.cutting import Cutter, Pixels, key_of
@@ -172,8 +172,10 @@ def test_what_builds_a_unit(run: RunDirectory) -> None:
     assert circuit["passed"] == ["1 ReLU"]
     assert circuit["told"] is None
     assert circuit["kernel"] == [2, 3]
-    assert [source["effect"] for source in circuit["sources"]] == pytest.approx([3, -2.7, 2.4, 1.8])
-    assert [source["unit"] for source in circuit["sources"]] == [0, INHIBITED, 1, 2]
+    assert [source["effect"] for source in circuit["sources"]] == pytest.approx([3, 2.85, -2.7, 2.4, 1.8])
+    present = [source["present"] for source in circuit["sources"]]
+    assert present == pytest.approx([2.25, 0.7125, -2.025, 1.8, 1.35], abs=1e-3)
+    assert [source["unit"] for source in circuit["sources"]] == [0, ABSENT, INHIBITED, 1, 2]
     assert circuit["sources"][0]["kernel"] == [0, 64, 0, -32, 127, 32], "in steps of its largest"
 
 
@@ -216,24 +218,11 @@ def test_which_cells_build_a_cell(run: RunDirectory) -> None:
 
 def test_atlas_json_tells_of_the_layers(run: RunDirectory) -> None:
     facts = atlas_facts(run, run.config(), told(run.report))
+    drawn = {"icon": neurons.ICON, "across": 16}
     assert facts["neurons"] == {
         "layers": [
-            {
-                "layer": "middle",
-                "path": "neurons/middle",
-                "units": 16,
-                "earlier": [],
-                "icon": neurons.ICON,
-                "across": 16,
-            },
-            {
-                "layer": "last",
-                "path": "neurons/last",
-                "units": 20,
-                "earlier": ["middle"],
-                "icon": neurons.ICON,
-                "across": 16,
-            },
+            {"layer": "middle", "path": "neurons/middle", "units": 16, "earlier": [], **drawn},
+            {"layer": "last", "path": "neurons/last", "units": 20, "earlier": ["middle"], **drawn},
         ]
     }
     without = atlas_facts(run, run.config().model_copy(update={"neurons": None, "tour": None}), told(run.report))

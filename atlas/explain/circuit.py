@@ -8,7 +8,9 @@ Three figures stand for each pair of units, as each alone misleads (Voss et al. 
 - ``effect``, what the data say: a_source · ∂a_unit/∂a_source, summed over the positions and averaged over the pictures
   that excite the unit most. It is what the source adds to the unit's activation, to first order.
 
-Positive is excitatory: the source builds the unit. Weights can cancel, and between layers far apart they say little;
+Positive is excitatory: the source builds the unit. An activation may be negative, where a layer does not end in a ReLU;
+then a source may build by its absence: the unit answers more where it sees the opposite of its picture. ``present`` is
+the part of the effect from positions where the source is above 0. Weights can cancel, and far apart they say little;
 ``agreement`` tells how far strength and effect say the same.
 """
 
@@ -41,10 +43,17 @@ _HELD = 0.99
 @dataclass(frozen=True)
 class Effects:
     """What the channels of one source do for units, a row for each view: ``effect`` (n, channels), in the units'
-    activation, and ``mean`` (n, channels), the mean of the channel's activation over the view's map. float32."""
+    activation; ``mean`` (n, channels), the mean of the channel's activation over the view's map; and ``present``
+    (n, channels), the part of the effect from positions where the channel is above 0. The rest of it is from where it
+    is below 0. float32."""
 
     effect: Float32
     mean: Float32
+    present: Float32
+
+    def of(self, rows: NDArray[np.bool_]) -> Effects:
+        """The same of some of the views."""
+        return Effects(self.effect[rows], self.mean[rows], self.present[rows])
 
 
 @torch.inference_mode(False)
@@ -72,21 +81,21 @@ def effects(
             f"{len(where)} units with positions were given for pictures of shape {tuple(inputs.shape)}. Give one unit "
             "and one position for each picture, and one picture at least."
         )
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {source: [] for source in sources}
+    found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {source: [] for source in sources}
     for first in range(0, len(where), batch):
         part = inputs[first : first + batch].to(network.device)
         asked = torch.from_numpy(where[first : first + batch]).to(network.device)
-        for source, pair in _effects(network, sources, target, part, asked).items():
-            found[source].append(pair)
+        for source, told in _effects(network, sources, target, part, asked).items():
+            found[source].append(told)
     return {
-        source: Effects(*(torch.cat(each).numpy() for each in zip(*pairs, strict=True)))
-        for source, pairs in found.items()
+        source: Effects(*(torch.cat(each).numpy() for each in zip(*parts, strict=True)))
+        for source, parts in found.items()
     }
 
 
 def _effects(
     network: Network, sources: Sequence[str], target: str, inputs: Tensor, asked: Tensor
-) -> dict[str, tuple[Tensor, Tensor]]:
+) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
     maps: dict[str, Tensor] = {}
     with ExitStack() as stack:
         for source in sources:
@@ -119,8 +128,9 @@ def _effects(
     found = {}
     for source, output, gradient in zip(sources, given, gradients):
         effect = torch.zeros_like(output) if gradient is None else output * gradient
-        mean = output.detach().mean((2, 3))
-        found[source] = effect.detach().sum((2, 3)).float().cpu(), mean.float().cpu()
+        parts = effect.sum((2, 3)), output.mean((2, 3)), (effect * (output > 0)).sum((2, 3))
+        effect, mean, present = (part.detach().float().cpu() for part in parts)
+        found[source] = effect, mean, present
     return found
 
 
@@ -221,7 +231,9 @@ def _cut(kernels: Float32) -> Float32:
 class Circuit:
     """The sources that one unit is told to be built by, the largest effect first, arrays of k: ``source``, their
     numbers; ``strength``, ``let_through`` and ``effect`` (positive: builds the unit; negative: inhibits it);
-    ``reliability`` of the effect, |mean| / (|mean| + standard error) over the patches, 0 to 1 (0 for a single patch);
+    ``present``, the part of the effect from where the source is above 0: where the rest of it, from where the source is
+    below 0, is larger, the source acts by its absence; ``reliability`` of the effect, |mean| / (|mean| + standard
+    error) over the patches, 0 to 1 (0 for a single patch);
     ``kernels`` (k, height, width) of strength around the position below the unit.
 
     ``agreement``: the correlation of ranks (Spearman) over all channels of the source between effect and what the
@@ -235,6 +247,7 @@ class Circuit:
     strength: Float32
     let_through: Float32
     effect: Float32
+    present: Float32
     reliability: Float32
     kernels: Float32
     agreement: float | None
@@ -245,14 +258,13 @@ class Circuit:
 def circuit_of(
     wiring: Wiring,
     unit: int,
-    effect: Float32,
-    mean: Float32,
+    found: Effects,
     count: int = 12,
     *,
     told_by_kernels: Float32 | None = None,
 ) -> Circuit:
-    """The ``count`` sources that matter most to ``unit``, from its ``effect`` and ``mean`` (patches, channels of the
-    source), the rows of `effects` that are of this unit.
+    """The ``count`` sources that matter most to ``unit``, from what `effects` ``found``: the rows that are of this
+    unit (patches, channels of the source).
 
     They are taken in turns, the largest |effect| and the largest |strength|, so that neither is hidden by the other; of
     each sign of effect there are at least a quarter of ``count``, where so many exist. ``told_by_kernels`` is what
@@ -262,14 +274,15 @@ def circuit_of(
     units, channels = wiring.strength.shape
     if not 0 <= unit < units:
         raise ConfigError(f"{wiring.target} has no unit {unit}. Its units are 0 to {units - 1}.")
-    if effect.ndim != 2 or effect.shape != mean.shape or effect.shape[1] != channels or len(effect) == 0 or count < 1:
+    shapes = found.effect.shape, found.mean.shape, found.present.shape
+    if len(set(shapes)) > 1 or len(shapes[0]) != 2 or shapes[0][1] != channels or shapes[0][0] == 0 or count < 1:
         raise ConfigError(
-            f"Effects of shape {effect.shape}, means of shape {mean.shape} and {count} sources were given. Give one "
-            f"row of {channels} numbers for each patch, and ask for 1 source at least."
+            f"Effects, means and present parts of shapes {', '.join(map(str, shapes))} and {count} sources were given. "
+            f"Give one row of {channels} numbers for each patch, and ask for 1 source at least."
         )
-    added = effect.mean(0, dtype=np.float64)
+    added = found.effect.mean(0, dtype=np.float64)
     strength = wiring.strength[unit]
-    expected = strength * mean.mean(0, dtype=np.float64) if told_by_kernels is None else told_by_kernels.mean(0)
+    expected = strength * found.mean.mean(0, dtype=np.float64) if told_by_kernels is None else told_by_kernels.mean(0)
     chosen = _chosen(added, strength, count)
     told = wiring.told
     if told is None and not added.any():
@@ -282,7 +295,8 @@ def circuit_of(
         strength[chosen],
         wiring.let_through[unit, chosen],
         added[chosen].astype(np.float32),
-        _reliability(effect)[chosen],
+        found.present.mean(0, dtype=np.float64)[chosen].astype(np.float32),
+        _reliability(found.effect)[chosen],
         wiring.kernels(unit, chosen),
         _agreement(expected, added),
         wiring.passed,
@@ -302,7 +316,7 @@ def circuit(
     wiring = Wiring(network, source, target, inputs)
     found = effects(network, [source], target, inputs, np.full(len(inputs), unit), positions)[source]
     told = predicted(wiring, unit, inputs, positions) if wiring.path is not None else None
-    return circuit_of(wiring, unit, found.effect, found.mean, count, told_by_kernels=told)
+    return circuit_of(wiring, unit, found, count, told_by_kernels=told)
 
 
 def _chosen(effect: NDArray[np.float64], strength: Float32, count: int) -> NDArray[np.int64]:

@@ -88,11 +88,9 @@ def circuit_table(
         for unit in units:
             mine = asked == unit
             for source in known:
-                of = found[source.module]
                 wiring = wirings[source.name]
                 kernels = None if wiring.told else predicted(wiring, unit, inputs[mine], positions[mine])
-                effect, mean = of.effect[mine], of.mean[mine]
-                made = circuit_of(wiring, unit, effect, mean, count, told_by_kernels=kernels)
+                made = circuit_of(wiring, unit, found[source.module].of(mine), count, told_by_kernels=kernels)
                 for place in range(len(made.source)):
                     kernel = made.kernels[place]
                     rows.append(
@@ -103,6 +101,7 @@ def circuit_table(
                             "strength": float(made.strength[place]),
                             "let_through": float(made.let_through[place]),
                             "effect": float(made.effect[place]),
+                            "present": float(made.present[place]),
                             "reliability": float(made.reliability[place]),
                             "kernel": kernel.ravel(),
                             "height": kernel.shape[0],

@@ -104,7 +104,8 @@ class Folder:
 
 
 def _source(row: dict[str, Any]) -> dict[str, Any]:
-    figures = {name: short(row[name]) for name in ("strength", "let_through", "effect", "reliability")}
+    names = ("strength", "let_through", "effect", "present", "reliability")
+    figures = {name: short(row[name]) for name in names}
     return {"unit": row["source"], **figures, "kernel": _steps(row["kernel"])}
 
 

@@ -79,6 +79,7 @@ CIRCUIT = pa.schema(
             strength=_float32,  # through average gates, summed over the kernel
             let_through=_float32,  # every non-linearity passed through, summed over the kernel
             effect=_float32,  # mean over the unit's top patches of the source's activation times its gradient
+            present=_float32,  # the part of the effect from positions where the source's activation is above 0
             reliability=_float32,  # |mean| / (|mean| + standard error) of the effect over the patches
             kernel=_several(_float32),  # of strength, row by row
             height=pa.int32(),

@@ -256,9 +256,14 @@ def _circuit(unit: Unit, told: dict[str, Any], by_rule: bool) -> Circuit | None:
     if by_rule:
         if (told["agreement"] or 0) < LEAST_AGREEMENT:
             return None
+        # What acts by its absence is seen where the opposite of its picture is: nothing to be told of with pictures.
         # What a unit takes over from the one of its own number, past the layers in between, is nothing put together.
         sources = [
-            source for source in sources if source["reliability"] >= LEAST_RELIABILITY and source["unit"] != unit.number
+            source
+            for source in sources
+            if source["reliability"] >= LEAST_RELIABILITY
+            and source["unit"] != unit.number
+            and abs(source["present"]) > abs(source["effect"] - source["present"])
         ]
     building = [source for source in sources if source["effect"] > 0][:SOURCES]
     opposing = [source for source in sources if source["effect"] < 0][:1]
