@@ -189,8 +189,13 @@ def test_far_kernels_are_cut_to_what_counts() -> None:
     with torch.no_grad():
         network.module.wide.weight.mul_(1e-4)
         network.module.wide.weight[:, :, 1, 1] = 1
+        network.module.last.weight[:] = torch.tensor([[0.0, 0, 0], [0, 1, 0], [0, 0.1, 0]])
     wiring = Wiring(network, "first", "last", pictures(1))
-    assert wiring.kernels(0, np.array([1, 3])).shape == (2, 3, 3)  # of 5 × 5
+    assert wiring.kernels(0, np.array([1, 3])).shape == (2, 1, 1)  # of 5 × 5, a tenth lies beside the middle
+    with torch.no_grad():
+        network.module.last.weight[:, :, 2, 1] = 0.15
+    wiring = Wiring(network, "first", "last", pictures(1))
+    assert wiring.kernels(0, np.array([1, 3])).shape == (2, 3, 3)  # too much lies beside it
     assert wiring.passed == ()
 
 

@@ -36,8 +36,9 @@ from atlas.observe import hooked
 
 Float32 = NDArray[np.float32]
 Integers = NDArray[np.integer]
-# A kernel is cut to the square around its middle that holds this share of its magnitude, for all sources told of.
-_HELD = 0.99
+# A kernel is cut to the square around its middle that holds this share of its magnitude, for all sources told of:
+# of what is cut off nothing would be seen in a picture of it.
+_HELD = 0.9
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ class Wiring:
 
     def kernels(self, unit: int, sources: Integers) -> Float32:
         """The kernels of strength (sources, height, width) of one unit, float32, cut alike to the smallest square
-        around their middle that holds 99 % of the magnitude of all of them. Of no height and width where there are no
+        around their middle that holds 90 % of the magnitude of all of them. Of no height and width where there are no
         weights."""
         if self.path is None:
             return np.zeros((len(sources), 0, 0), np.float32)
