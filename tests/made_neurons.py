@@ -72,6 +72,11 @@ def turning(unit: int) -> list[float]:
     return (3 + 0.25 * abs(unit - 4) * wave).tolist()
 
 
+def class_effects(unit: int) -> list[float]:
+    """The effects of a unit on four classes; on the last no unit has any."""
+    return [0.1 * (unit - 5 * number) for number in range(3)] + [0.0]
+
+
 def unit_row(unit: int, patches: int) -> dict[str, Any]:
     """``answers``: unit 6's own picture excites it most beside its largest activation."""
     fires = unit != NEVER
@@ -83,6 +88,7 @@ def unit_row(unit: int, patches: int) -> dict[str, Any]:
         "answers": [(3.0 if unit == 6 else 1.2) * (4.0 + unit)] * PICTURES,
         "supports": [{"class": (unit + place) % 7, "effect": 1.0 - 0.1 * place} for place in range(7)],
         "opposes": [{"class": 6, "effect": -0.5}],
+        "effects": class_effects(unit) if fires else [],
         "turned": [turned] * patches if fires else [],
         "mirrored": [[-1.0] * len(DEGREES)] * patches if fires else [],
         "scaled": [[2.0] * len(SCALES)] * patches if fires else [],

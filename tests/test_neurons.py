@@ -285,6 +285,7 @@ def test_classes_are_those_of_autograd(looked: RunDirectory, network: Network) -
         assert {entry["class"] for entry in shown} == set(np.flatnonzero(mean != 0).tolist())
         for entry in shown:
             assert entry["effect"] == pytest.approx(mean[entry["class"]], rel=1e-3, abs=1e-4 * np.abs(mean).max())
+        assert told["effects"] == pytest.approx(mean, rel=1e-3, abs=1e-4 * np.abs(mean).max(initial=0))
         for name, sign in (("supports", -1), ("opposes", 1)):
             values = [sign * entry["effect"] for entry in told[name]]
             assert values == sorted(values), name

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_neurons import ABSENT, INHIBITED, NEVER, PICTURES, shade, turning, write_neurons
+from made_neurons import ABSENT, INHIBITED, NEVER, PICTURES, class_effects, shade, turning, write_neurons
 from PIL import Image
 
 from atlas.cutting import Cutter, Pixels, key_of
 from atlas.neurons import site as neurons
+from atlas.neurons import tables
 from atlas.neurons.reading import Folder
 from atlas.neurons.tables import DEGREES
 from atlas.rundir import RunDirectory
@@ -92,6 +94,33 @@ def test_the_layers_table_has_a_value_for_each_unit(run: RunDirectory) -> None:
     assert table["invariance"][NEVER] is None
     assert table["classes"][5] == [[(5 + place) % 7, round(1 - 0.1 * place, 4)] for place in range(5)]
     assert table["similar"][7] == [[0, 0.75]]
+
+
+def test_the_effects_of_all_units_on_all_classes(run: RunDirectory, tmp_path: Path) -> None:
+    body = (folder(run) / "classes.bin").read_bytes()
+    units, classes = UNITS["last"], 4
+    assert len(body) == 4 * classes + classes * units
+    scale = np.frombuffer(body[: 4 * classes], "<f4")
+    expected = np.array([class_effects(unit) for unit in range(units)]).T
+    expected[:, NEVER] = 0
+    assert scale == pytest.approx(np.abs(expected).max(1))
+    steps = np.frombuffer(body[4 * classes :], np.uint8).reshape(classes, units).astype(float)
+    assert np.abs((steps - 128) / 127 * scale[:, None] - expected).max() <= scale.max() / 254 + 1e-6
+    assert set(steps[:, NEVER]) == set(steps[3]) == {128}
+    assert steps[0, 19] == 255
+    assert steps[2, 0] == 1
+
+    plain = RunDirectory(tmp_path / "run")
+    shutil.copytree(run.store("last"), plain.store("last"))
+    shutil.copytree(run.neurons("last"), plain.neurons("last"))
+    folder(plain).mkdir(parents=True)
+    for part in plain.neurons("last").glob("part-*.parquet"):
+        table = pq.read_table(part)
+        none = pa.array([[]] * len(table), tables.UNITS.field("effects").type)
+        at = table.schema.get_field_index("effects")
+        pq.write_table(table.set_column(at, tables.UNITS.field("effects"), none), part)
+    names = [path.name for path in neurons.write_layer(plain, "last")]
+    assert names == ["icons.webp", "units.json"], "a run without attributions"
 
 
 def test_a_units_sheet_has_a_line_for_each_kind_of_picture(run: RunDirectory) -> None:

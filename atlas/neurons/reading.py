@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from atlas.neurons.tables import UNITS
 from atlas.rundir import RunDirectory, digest_values, parse_marker
@@ -42,6 +44,18 @@ class Folder:
             for part in sorted(self.path.glob("part-*.parquet"))
         ]
         return _rows(pa.concat_tables(parts))
+
+    def effects(self) -> NDArray[np.float32] | None:
+        """The mean effect of each unit on each class (units, classes), 0 of units that never fire; None where the run
+        has no attributions."""
+        parts = [pq.read_table(part, columns=["unit", "effects"]) for part in sorted(self.path.glob("part-*.parquet"))]
+        lists = pa.concat_tables(parts).sort_by("unit")["effects"].combine_chunks()
+        lengths = lists.value_lengths().to_numpy()
+        if not lengths.any():
+            return None
+        found = np.zeros((len(lists), lengths.max()), np.float32)
+        found[lengths > 0] = lists.flatten().to_numpy().reshape(-1, lengths.max())
+        return found
 
     def earlier(self) -> list[str]:
         """The layers from which a path leads to this one, in the order of the network: the nearest is the last."""

@@ -89,7 +89,11 @@ def neuron_facts(run: RunDirectory, config: Config) -> dict[str, Any] | None:
 
 
 def write_layer(run: RunDirectory, layer: str) -> list[Path]:
-    """The sheet of a layer's icons, each unit's first picture, and the table of its units; returns both files."""
+    """The sheet of a layer's icons, each unit's first picture, the table of its units, and where the run has
+    attributions their effects on all classes; returns the files.
+
+    classes.bin: the largest |effect| of each class, float32, then uint8 (classes, units): 128 is none, 1 and 255 that
+    largest, against the class and for it."""
     source, target = Folder(run, layer), _target(run, layer)
     statistics = source.statistics()
     units = source.units(range(len(statistics)), ("unit", "pictures", "supports", "selectivity", "invariance"))
@@ -110,7 +114,12 @@ def write_layer(run: RunDirectory, layer: str) -> list[Path]:
             for each in statistics
         ],
     }
-    return [_written(target / "icons.webp", encode_webp(sheet, ICON_QUALITY)), _told(target / "units.json", table)]
+    files = [_written(target / "icons.webp", encode_webp(sheet, ICON_QUALITY)), _told(target / "units.json", table)]
+    effects = source.effects()
+    if effects is not None:
+        steps, scale = heat_maps(effects, np.ones(len(effects), np.bool_))
+        files.append(_written(target / "classes.bin", scale.astype("<f4").tobytes() + steps.tobytes()))
+    return files
 
 
 def write_units(

@@ -54,6 +54,7 @@ UNITS = pa.schema(
             answers=_several(_float32),  # the unit's activation at the middle of each picture
             supports=_several(_EFFECT),
             opposes=_several(_EFFECT),
+            effects=_several(_float32),  # on every class, mean over the top patches; none where there are none
             turned=_several(_several(_float32)),  # patches × DEGREES, the unit's activations, negative ones as they are
             mirrored=_several(_several(_float32)),
             scaled=_several(_several(_float32)),  # patches × SCALES

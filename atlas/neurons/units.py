@@ -93,6 +93,7 @@ def unit_table(
                 "answers": drawn.answers[number],
                 "supports": strongest(effects[number], SUPPORTED),
                 "opposes": strongest(effects[number], OPPOSED, opposing=True),
+                "effects": effects[number].mean(0) if len(effects[number]) else [],
                 "turned": list(tuned.turned),
                 "mirrored": list(tuned.mirrored),
                 "scaled": list(tuned.scaled),
