@@ -290,9 +290,10 @@ def test_every_mistake_is_told_in_a_sentence(tmp_path: Path) -> None:
         {"kind": "neuron", "choose": "_blocks.10", "title": "", "text": [{"say": "{unit", "with": "nobody"}]},
         {**STEP, "see": 7, "text": []},
         "nothing",
+        {**STEP, "kind": "network", "see": "{first:d} {last!z} {layers:{oof}} {steps}"},
     ]
     told = mistakes(tmp_path, own(tmp_path, *steps, colour="red"))
-    assert told[0] == f"tour: {tmp_path / 'mine.yaml'} has 14 mistakes:"
+    assert told[0] == f"tour: {tmp_path / 'mine.yaml'} has 16 mistakes:"
     kinds = "network, neuron, image, atlas, invariant, circuit, forward"
     expected = [
         "colour: unknown key. Known keys here: title, steps.",
@@ -307,12 +308,16 @@ def test_every_mistake_is_told_in_a_sentence(tmp_path: Path) -> None:
         "steps.3.see: given 7, expected a sentence.",
         "steps.3.text: expected a list of at least one paragraph.",
         "steps.3.kind: atlas is there twice; expected each kind once.",
+        "steps.5.see: given {first:d}, expected {first} alone: figures are words already.",
+        "steps.5.see: given {last!z}, expected {last} alone: figures are words already.",
+        "steps.5.see: given {layers:{oof}}, expected {layers} alone: figures are words already.",
     ]
     lines = [line.strip() for line in told[1:]]
     for line in expected:
         assert line in lines, "\n".join(lines)
     assert any(line.startswith("steps.2.text.0.say: its braces do not fit") for line in lines)
     assert any(line.startswith("steps.4: given 'nothing', expected the keys kind") for line in lines)
+    assert not [line for line in lines if "network is there twice" in line], "those of no kind are not of another"
 
 
 @pytest.mark.parametrize(

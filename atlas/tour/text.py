@@ -160,25 +160,26 @@ class _Reader:
         if not isinstance(steps, list) or not steps:
             self.wrong.append("steps: expected a list of at least one step.")
             steps = []
-        read = tuple(self._step(f"steps.{number}", each) for number, each in enumerate(steps))
-        seen: set[str] = set()
-        for number, step in enumerate(read):
-            if step.kind in seen:
+        read: list[Step] = []
+        for number, each in enumerate(steps):
+            step = self._step(f"steps.{number}", each)
+            if step is None:
+                continue
+            if step.kind in {other.kind for other in read}:
                 self.wrong.append(f"steps.{number}.kind: {step.kind} is there twice; expected each kind once.")
-            seen.add(step.kind)
-        return Tour(self._sentence("title", values.get("title"), COMMON) or "", read)
+            read.append(step)
+        return Tour(self._sentence("title", values.get("title"), COMMON) or "", tuple(read))
 
-    def _step(self, where: str, values: Any) -> Step:
-        nothing = Step(KINDS[0], "", (), RULES[KINDS[0]])
+    def _step(self, where: str, values: Any) -> Step | None:
         if not isinstance(values, dict):
             self.wrong.append(f"{where}: given {values!r}, expected the keys {', '.join(_KEYS)}.")
-            return nothing
+            return None
         self._keys(f"{where}.", values, _KEYS)
         kind = values.get("kind")
         if kind not in KINDS:
             given = "missing" if kind is None else f"given {kind!r}"
             self.wrong.append(f"{where}.kind: {given}, expected one of {', '.join(KINDS)}.")
-            return nothing
+            return None
         known = (*COMMON, *FIGURES[kind])
         text = values.get("text")
         if not isinstance(text, list) or not text:
@@ -228,11 +229,14 @@ class _Reader:
             self.wrong.append(f"{where}: {given}, expected a sentence.")
             return None
         try:
-            named = [name for _, name, _, _ in string.Formatter().parse(value) if name is not None]
+            places = [place[1:] for place in string.Formatter().parse(value) if place[1] is not None]
         except ValueError as error:
             self.wrong.append(f"{where}: its braces do not fit ({error}); write {{{{ for a brace itself.")
             return None
-        for name in named:
+        for name, form, conversion in places:
+            if form or conversion:
+                given = f"{{{name}{f'!{conversion}' if conversion else ''}{f':{form}' if form else ''}}}"
+                self.wrong.append(f"{where}: given {given}, expected {{{name}}} alone: figures are words already.")
             if name not in known:
                 hint = _near(name, known) or f" Known here: {', '.join(known)}."
                 self.wrong.append(f"{where}: there is no figure {{{name}}}.{hint}")
