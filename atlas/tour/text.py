@@ -229,7 +229,8 @@ class _Reader:
             self.wrong.append(f"{where}: {given}, expected a sentence.")
             return None
         try:
-            places = [place[1:] for place in string.Formatter().parse(value) if place[1] is not None]
+            parsed = string.Formatter().parse(value)
+            places = [(name, form, sign) for _, name, form, sign in parsed if name is not None]
         except ValueError as error:
             self.wrong.append(f"{where}: its braces do not fit ({error}); write {{{{ for a brace itself.")
             return None
