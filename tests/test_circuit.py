@@ -228,6 +228,16 @@ def test_where_no_weights_can_be_told_the_effects_still_are() -> None:
     assert found.effect.any()
 
 
+def test_arrays_do_as_well_as_tensors() -> None:
+    network, inputs = stack(nn.ReLU()), pictures(2)
+    positions = np.array([[3, 4], [8, 0]])
+    expected = circuit(network, "wide", "last", 3, inputs, positions)
+    found = circuit(network, "wide", "last", 3, inputs.numpy().astype(np.float64), torch.from_numpy(positions))
+    assert found.source.tolist() == expected.source.tolist()
+    assert found.effect == pytest.approx(expected.effect)
+    assert found.effect.any()
+
+
 def test_bad_questions_are_sentences() -> None:
     network, inputs = stack(nn.ReLU()), pictures(2)
     middle = np.full((2, 2), 3)
@@ -237,8 +247,17 @@ def test_bad_questions_are_sentences() -> None:
         circuit(network, "last", "wide", 0, inputs, middle)
     with pytest.raises(ConfigError, match=r"Its units are 0 to 5, its positions \(0, 0\) to \(15, 15\)"):
         effects(network, ["wide"], "last", inputs, np.array([0, 6]), middle)
-    with pytest.raises(ConfigError, match="Give one unit and one position for each picture"):
+    with pytest.raises(ConfigError, match=r"Positions of shape \(2, 2\) were given for pictures of shape \(1, "):
         effects(network, ["wide"], "last", inputs[:1], np.zeros(2), middle)
+    with pytest.raises(ConfigError, match="3 units were given for 2 pictures"):
+        effects(network, ["wide"], "last", inputs, np.zeros(3), middle)
+    for bad in (middle[:1], middle[0], np.zeros((2, 3), np.int64)):
+        with pytest.raises(ConfigError, match=r"Positions of shape .*one for each picture"):
+            circuit(network, "wide", "last", 0, inputs, bad)
+    with pytest.raises(ConfigError, match=r"one at least"):
+        circuit(network, "wide", "last", 0, inputs[:0], middle[:0])
+    with pytest.raises(ConfigError, match=r"Pictures of torch.uint8 were given, expected normalised ones"):
+        circuit(network, "wide", "last", 0, np.zeros((2, 3, 32, 32), np.uint8), middle)
     wiring = Wiring(network, "wide", "last", inputs)
     with pytest.raises(ConfigError, match=r"last has no unit 6\. Its units are 0 to 5"):
         circuit_of(wiring, 6, Effects(*np.zeros((3, 2, 8), np.float32)))

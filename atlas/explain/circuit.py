@@ -63,25 +63,27 @@ def effects(
     network: Network,
     sources: Sequence[str],
     target: str,
-    inputs: Tensor,
+    inputs: Tensor | NDArray[np.floating],
     units: Integers,
-    positions: Integers,
+    positions: Tensor | Integers,
     *,
     batch: int = 16,
 ) -> dict[str, Effects]:
     """The effect of every channel of the layers ``sources`` on one unit of ``target`` in each view.
 
-    ``inputs``: normalised (n, 3, h, w). ``units`` (n,): the unit that each view is asked about, and ``positions``
-    (n, 2) as (y, x): where on the target's map. One pass forwards and back for each view, for all sources together. A
-    source that does not act on the target has effects of 0. Any network will do, also one whose path is not linear.
+    ``inputs``: normalised (n, 3, h, w), a tensor or an array. ``units`` (n,): the unit that each view is asked about,
+    and ``positions`` (n, 2) as (y, x): where on the target's map. One pass forwards and back for each view, for all
+    sources together. A source that does not act on the target has effects of 0. Any network will do, also one whose
+    path is not linear.
     Raises ConfigError for layers, units or positions that are not there, and a source that the pass does not reach.
     """
-    where = np.column_stack([np.asarray(units).reshape(-1), np.asarray(positions).reshape(-1, 2)]).astype(np.int64)
-    if inputs.ndim != 4 or len(inputs) != len(where) or len(where) == 0:
+    inputs, places = _views(inputs, positions)
+    asked_units = np.asarray(units).reshape(-1)
+    if len(asked_units) != len(inputs):
         raise ConfigError(
-            f"{len(where)} units with positions were given for pictures of shape {tuple(inputs.shape)}. Give one unit "
-            "and one position for each picture, and one picture at least."
+            f"{len(asked_units)} units were given for {len(inputs)} pictures. Give one unit and one position for each."
         )
+    where = np.column_stack([asked_units, places]).astype(np.int64)
     found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {source: [] for source in sources}
     for first in range(0, len(where), batch):
         part = inputs[first : first + batch].to(network.device)
@@ -92,6 +94,22 @@ def effects(
         source: Effects(*(torch.cat(each).numpy() for each in zip(*parts, strict=True)))
         for source, parts in found.items()
     }
+
+
+def _views(inputs: Tensor | NDArray[np.floating], positions: Tensor | Integers) -> tuple[Tensor, Integers]:
+    """Pictures as float32 and one position for each as int64 (n, 2). Raises ConfigError for what is neither."""
+    pictures = inputs if isinstance(inputs, Tensor) else torch.from_numpy(np.array(inputs))
+    places = positions.cpu().numpy() if isinstance(positions, Tensor) else np.asarray(positions)
+    if not pictures.is_floating_point():
+        raise ConfigError(
+            f"Pictures of {pictures.dtype} were given, expected normalised ones, as Network.from_bytes makes."
+        )
+    if pictures.ndim != 4 or len(pictures) == 0 or places.shape != (len(pictures), 2):
+        raise ConfigError(
+            f"Positions of shape {places.shape} were given for pictures of shape {tuple(pictures.shape)}. Give "
+            "pictures (n, 3, height, width), one at least, and positions (n, 2) as (y, x), one for each picture."
+        )
+    return pictures.float(), places.astype(np.int64)
 
 
 def _effects(
@@ -306,14 +324,23 @@ def circuit_of(
 
 
 def circuit(
-    network: Network, source: str, target: str, unit: int, inputs: Tensor, positions: Integers, *, count: int = 12
+    network: Network,
+    source: str,
+    target: str,
+    unit: int,
+    inputs: Tensor | NDArray[np.floating],
+    positions: Tensor | Integers,
+    *,
+    count: int = 12,
 ) -> Circuit:
     """The circuit of one unit of the layer ``target`` from the layer ``source``.
 
     ``inputs``: the pictures that excite the unit most, normalised (n, 3, size, size); ``positions`` (n, 2) as (y, x):
-    where on the target's map it fires. Average slopes are measured on these pictures too.
+    where on the target's map it fires; tensors or arrays. Of a run's unit ``Run.top_views`` gives both. Average slopes
+    are measured on these pictures too.
     Raises ConfigError as `Wiring`, `effects` and `circuit_of`.
     """
+    inputs, positions = _views(inputs, positions)
     wiring = Wiring(network, source, target, inputs)
     found = effects(network, [source], target, inputs, np.full(len(inputs), unit), positions)[source]
     told = predicted(wiring, unit, inputs, positions) if wiring.path is not None else None
