@@ -30,6 +30,8 @@ from atlas.store import read_metadata, to_numpy
 from atlas.urls import refuse_url
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from atlas.networks import Network
     from atlas.patches import Exemplar
     from atlas.placing import Placement, Placer
@@ -217,12 +219,43 @@ class Run:
         self._check_units(layer)
         from atlas.neurons.folder import read_circuit, read_unit
 
-        count = self.store(layer).channels
-        if isinstance(unit, bool) or not isinstance(unit, int | np.integer) or not 0 <= unit < count:
-            raise ConfigError(f"{layer} has no unit {unit!r}: it has {count}, counted from 0.")
+        self._check_unit(layer, unit)
         table, _ = read_circuit(self._directory, layer)
         mine = table.filter(pc.field("unit") == int(unit)).drop_columns("unit").to_pylist()
         return {**read_unit(self._directory, layer, int(unit)), "circuit": mine}
+
+    def top_views(self, layer: str, unit: int) -> tuple[Tensor, NDArray[np.int64]]:
+        """The views in which a unit of ``neurons.layers`` fires most, the strongest first: normalised inputs, float32
+        (n, 3, size, size), on the network's device, and where on the layer's map each answers, (n, 2) as (y, x). Views
+        whose picture cannot be read any more are left out.
+
+        With them a circuit is told of any two modules of the network, also of layers that the run does not have:
+        ``circuit(run.network(), "_blocks.7", "_blocks.10", 24, *run.top_views("_blocks.10", 24))``, by
+        ``atlas.explain.circuit``. A layer of another network under compare, "features.8@old", is the module features.8
+        of ``run.network("old")``.
+
+        Raises ConfigError for a unit that the layer does not have, AtlasError for one that has no such view.
+        """
+        self._check_units(layer)
+        self._check_unit(layer, unit)
+        from atlas.neurons.folder import read_unit
+        from atlas.neurons.views import as_inputs, read_views
+
+        top = read_unit(self._directory, layer, int(unit))["top"]
+        keys = [(row["image_id"], row["view"], row["draw"]) for row in top if row["activation"] > 0]
+        network = self.network(self.config.module_of(layer)[0])
+        shards = self._directory.shards(layer)
+        seen = read_views(shards, self.config, Listing.load(self._directory.listing), network.size, keys)
+        if not seen:
+            why = "none of its pictures can be read any more" if keys else "it never fires"
+            raise AtlasError(f"{self.path}: unit {unit} of {layer} has no views that excite it: {why}.")
+        inputs, positions = as_inputs([seen[key] for key in keys if key in seen], network)
+        return inputs, positions.numpy()
+
+    def _check_unit(self, layer: str, unit: int) -> None:
+        count = self.store(layer).channels
+        if isinstance(unit, bool) or not isinstance(unit, int | np.integer) or not 0 <= unit < count:
+            raise ConfigError(f"{layer} has no unit {unit!r}: it has {count}, counted from 0.")
 
     def _check_units(self, layer: str) -> None:
         """Raise ConfigError unless the layer's units were asked for, AtlasError unless all is there."""

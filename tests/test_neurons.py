@@ -29,6 +29,7 @@ import atlas
 from atlas.check import main as check
 from atlas.config import Config, validate
 from atlas.errors import AtlasError, ConfigError
+from atlas.explain.circuit import circuit
 from atlas.images import decode_png
 from atlas.networks import Network, load
 from atlas.neurons.classes import strongest
@@ -435,6 +436,35 @@ def test_a_run_opened_knows_its_units(looked: RunDirectory, undisturbed: RunDire
         ConfigError, match=r"was asked for the units of no layer, not of last.*neurons=\{layers: \[last\]"
     ):
         atlas.open_run(undisturbed.path).neurons("last")
+
+
+def test_a_units_strongest_views_tell_its_circuit(
+    looked: RunDirectory, network: Network, workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workshop)
+    opened = atlas.open_run(looked.path)
+    told = {row["unit"]: row for row in read_units(looked, "last").to_pylist()}
+    unit = max(told, key=lambda each: told[each]["largest"])
+    inputs, positions = opened.top_views("last", unit)
+    top = [row["activation"] for row in told[unit]["top"]]
+    assert inputs.shape == (len(top), 3, network.size, network.size)
+    maps = network.activations(inputs, "last")[:, unit].numpy()
+    assert maps[range(len(top)), positions[:, 0], positions[:, 1]] == pytest.approx(top, rel=2e-2, abs=1e-2)
+    assert top == sorted(top, reverse=True)
+    found = circuit(opened.network(), "middle", "last", unit, inputs, positions, count=5)
+    stored = {row["source"]: row for row in opened.neuron("last", unit)["circuit"]}
+    both = [place for place, source in enumerate(found.source.tolist()) if source in stored]
+    assert len(both) >= 3
+    for place in both:
+        row = stored[int(found.source[place])]
+        assert found.effect[place] == pytest.approx(row["effect"], rel=1e-3, abs=1e-4)
+        assert found.present[place] == pytest.approx(row["present"], rel=1e-3, abs=1e-4)
+    silent = [each for each in told if told[each]["largest"] <= 0]
+    for each in silent[:1]:
+        with pytest.raises(AtlasError, match="has no views that excite it: it never fires"):
+            opened.top_views("last", each)
+    with pytest.raises(ConfigError, match=r"last has no unit 20: it has 20, counted from 0"):
+        opened.top_views("last", 20)
 
 
 def test_unfinished_units_are_told(looked: RunDirectory, tmp_path: Path) -> None:
