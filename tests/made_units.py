@@ -186,8 +186,10 @@ def kernel_at(row: int, col: int, value: float) -> list[float]:
 
 
 def circuit_of(layer: str, earlier: str) -> dict[str, Any]:
-    """Unit 1 builds from above, unit 2 inhibits from below, unit 3 builds from the left, unit 4 hardly counts."""
+    """Unit 1 builds from above, unit 2 inhibits from below, unit 3 builds from the left by its absence, unit 4
+    hardly counts."""
     far = (layer, earlier) == (LATER, EARLIEST)
+    present = {1: 0.7, 2: -0.4, 3: -0.1, 4: 0.02}
     sources = [(1, 0.8, 0.3, (0, 2)), (2, -0.5, -0.6, (4, 2)), (3, 0.3, 0.2, (2, 0)), (4, 0.02, -0.02, (2, 2))]
     return {
         "layer": earlier,
@@ -197,7 +199,7 @@ def circuit_of(layer: str, earlier: str) -> dict[str, Any]:
         "kernel": [5, 5],
         "sources": [
             {"unit": unit, "strength": strength, "let_through": 2 * strength, "effect": effect,
-             "kernel": kernel_at(*place, strength), "reliability": 0.9}
+             "present": present[unit], "kernel": kernel_at(*place, strength), "reliability": 0.9}
             for unit, effect, strength, place in sources
         ],
     }  # fmt: skip

@@ -390,6 +390,15 @@ def test_a_circuit_keeps_the_places_of_its_sources(browser: Browser, neurons: st
         expect(node(view, EARLIER, 2)).to_have_accessible_name(
             "Unit 2 of _blocks.4 inhibits unit 7, −0.50; it counts most below"
         )
+        expect(node(view, EARLIER, 3)).to_have_accessible_name(
+            "Unit 3 of _blocks.4 builds unit 7 by its absence, +0.30; it counts most to the left"
+        )
+        assert view.locator("[data-struck]").evaluate_all("all => all.map(one => one.dataset.struck)") == [
+            f"{EARLIER}:3"
+        ]
+        expect(node(view, EARLIER, 3).locator(".name")).to_have_text("not 3")
+        expect(node(view, EARLIER, 1).locator(".name")).to_have_text("1")
+        expect(view.get_by_test_id("absence")).to_contain_text("acts by its absence")
         expect(node(view, EARLIER, 4)).to_have_count(0)
         top, side, bottom, root = (
             place(view, *each) for each in ((EARLIER, 1), (EARLIER, 3), (EARLIER, 2), ("_blocks.10", 7))
@@ -456,7 +465,10 @@ def test_a_source_opens_its_own_sources(browser: Browser, neurons: str) -> None:
         source = view.get_by_test_id("source")
         expect(source).to_contain_text("unit 1 of _blocks.4")
         expect(source).to_contain_text("Builds unit 7. It counts most above.")
-        expect(source.locator("dt")).to_have_text(["+0.80", "+0.30", "+0.60", "0.90 of 1"])
+        expect(source.locator("dt")).to_have_text(["+0.80", "+0.70", "+0.30", "+0.60", "0.90 of 1"])
+        node(view, EARLIER, 3).click()
+        expect(source).to_contain_text("Builds unit 7 by its absence. Unit 7 answers more where this one is below 0")
+        node(view, EARLIER, 1).click()
         source.get_by_role("button", name="Show what builds it").click()
         expect(view.locator(f"[data-edge='{EARLIEST}:1 {EARLIER}:1']")).to_have_count(1)
         assert place(view, EARLIEST, 1)[0] < place(view, EARLIER, 1)[0] - 100
@@ -485,7 +497,9 @@ def test_a_circuit_is_saved_as_a_file_that_stands_alone(browser: Browser, neuron
         text = Path(told.value.path()).read_text()
         drawing = ElementTree.fromstring(text)
         assert drawing.findtext(f"{SVG}title") == "Circuit of unit 7 of _blocks.10"
-        assert "effect in the data" in (drawing.findtext(f"{SVG}desc") or "")
+        told_of = drawing.findtext(f"{SVG}desc") or ""
+        assert "effect in the data" in told_of
+        assert "by their absence" in told_of
         images = drawing.findall(f".//{SVG}image")
         assert len(images) == 7
         wanted = [
@@ -500,7 +514,7 @@ def test_a_circuit_is_saved_as_a_file_that_stands_alone(browser: Browser, neuron
         strokes = {each.get("stroke") for each in drawing.findall(f".//{SVG}path")}
         assert {"rgb(217, 95, 2)", "rgb(27, 108, 168)"} <= strokes
         words = {"".join(each.itertext()) for each in drawing.findall(f".//{SVG}text")}
-        assert {"+0.80", "−0.50", "unit 7", "of _blocks.10"} <= words
+        assert {"+0.80", "−0.50", "unit 7", "of _blocks.10", "not 3"} <= words
         assert not re.search(r"var\(|https?://(?!www\.w3\.org)|url\(|class=", text), "nothing is looked for outside"
         # Another program shows it too.
         alone = tmp_path / "circuit.svg"

@@ -2,11 +2,11 @@ import { describe, expect, it } from 'vitest';
 
 import type { Atlas, UnitLayer } from '../src/lib/atlas';
 import { Look } from '../src/lib/look.svelte';
-import { graphOf, nearestOf, sourcesOf, spread, type Sizes } from '../src/neurons/circuit';
+import { graphOf, isAbsent, nearestOf, sourcesOf, spread, type Sizes } from '../src/neurons/circuit';
 import { iconOf, pictureOf, spriteOf, type Circuit, type Source, type UnitFacts, type UnitTable } from '../src/neurons/files';
 import { centreOf, kernelMap, placeWords } from '../src/neurons/kernel';
 import { listed, short } from '../src/neurons/order';
-import { agreementWords, passedWords } from '../src/neurons/words';
+import { agreementWords, deedWords, passedWords } from '../src/neurons/words';
 
 const table: UnitTable = {
   layer: 'late',
@@ -101,6 +101,21 @@ describe('graphOf', () => {
     expect(sourcesOf(near, 'effect', 0.2).map(({ unit }) => unit)).toEqual([1, 2]);
     expect(sourcesOf(near, 'strength', 0.3).map(({ unit }) => unit)).toEqual([2, 3]);
     expect(sourcesOf(near, 'effect', 0).map(({ unit }) => unit)).toEqual([1, 2, 3]);
+  });
+
+  it('knows what acts by its absence, in the data alone', () => {
+    const of = (effect: number, present?: number) => ({ ...source(1, effect, 1, above), present }) as Source;
+    expect([of(1), of(1, 0.6), of(1, 0.4), of(1, -0.1), of(-1, -0.2), of(-1, -0.9)].map(isAbsent)).toEqual([false, false, true, true, true, false]);
+    const absent = { ...near, sources: near.sources.map((each) => ({ ...each, present: 0 })) };
+    const graph = (by: 'effect' | 'strength') => graphOf({ root: { layer: 'late', unit: 7 }, circuit: absent, opened: new Map(), layers, by, cut: 0, sizes: SIZES });
+    expect(graph('effect').edges.map((each) => each.absent)).toEqual([true, true, true]);
+    expect(graph('strength').edges.map((each) => each.absent)).toEqual([false, false, false]);
+    expect([deedWords(1, false, 7), deedWords(1, true, 7), deedWords(-1, false, 7), deedWords(-1, true, 7)]).toEqual([
+      'builds unit 7',
+      'builds unit 7 by its absence',
+      'inhibits unit 7',
+      'inhibits unit 7 by its absence',
+    ]);
   });
 
   it('puts above what lies above, and earlier layers to the left', () => {

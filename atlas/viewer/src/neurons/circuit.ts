@@ -27,6 +27,8 @@ export interface Edge {
   from: Node;
   to: Node;
   value: number;
+  /** Its effect comes mainly from where the source is below 0. */
+  absent: boolean;
   /** Its size beside the strongest of the same unit, 0 to 1. */
   share: number;
   /** Where it ends at the unit that it builds, above or below the middle of its icon. */
@@ -61,6 +63,11 @@ export function keyOf({ layer, unit }: Unit): string {
 export function nearestOf(circuits: readonly Circuit[], layers: readonly UnitLayer[]): Circuit | undefined {
   const before = ({ layer }: Circuit) => layers.find((each) => each.layer === layer)?.earlier.length ?? 0;
   return circuits.reduce<Circuit | undefined>((best, each) => (!best || before(each) > before(best) ? each : best), undefined);
+}
+
+/** Whether a source acts mainly where its activation is below 0, where it sees the opposite of its picture. */
+export function isAbsent({ effect, present = effect }: Source): boolean {
+  return Math.abs(present) < Math.abs(effect - present);
 }
 
 /** The sources that are at least a share (`cut`) of the strongest, the strongest first. */
@@ -112,7 +119,16 @@ export function graphOf({
         place.wanted.push(target.y + ((centre.y / reach) * sizes.row * (shown.length - 1)) / 2);
         place.sides.push(centre.x / side);
         column.set(key, place);
-        edges.push({ source, circuit: its, from: place.node, to: target, value: source[by], share: largest > 0 ? Math.abs(source[by]) / largest : 0, end: 0 });
+        edges.push({
+          source,
+          circuit: its,
+          from: place.node,
+          to: target,
+          value: source[by],
+          absent: by === 'effect' && isAbsent(source), // weights are the same whatever the data
+          share: largest > 0 ? Math.abs(source[by]) / largest : 0,
+          end: 0,
+        });
       });
     }
     const places = [...column.values()];

@@ -52,6 +52,8 @@ export interface Source {
   let_through: number;
   /** Mean over the unit's top patches of the source's activation times its gradient. */
   effect: number;
+  /** The part of the effect from where the source is above 0; without it all is taken to be from there. */
+  present?: number;
   /** The weight at each place around the unit's own, row by row, in steps of which 127 are the largest, whatever the sign. */
   kernel: number[];
   reliability: number;

@@ -49,6 +49,16 @@ export function turningWords({ degrees, response, peak }: Turning): string {
   return `Answers by angle, beside the largest: ${parts.join(', ')}`;
 }
 
+/** What a source does to a unit: four cases. */
+export function deedWords(value: number, absent: boolean, unit: number): string {
+  return `${value > 0 ? 'builds' : 'inhibits'} unit ${unit}${absent ? ' by its absence' : ''}`;
+}
+
+/** What that means where it is not seen at once. */
+export function absenceWords(value: number, unit: number): string {
+  return `Unit ${unit} answers ${value > 0 ? 'more' : 'less'} where this one is below 0, where it sees the opposite of its picture.`;
+}
+
 /** How far the weights and the data agree, and what follows. */
 export function agreementWords({ agreement }: Circuit): { text: string; low: boolean } {
   if (agreement === null) return { text: 'It is not known how far the weights agree with the data.', low: true };
