@@ -346,6 +346,14 @@ def test_a_unit_that_never_fires_says_so(browser: Browser, neurons: str) -> None
         expect(view.get_by_test_id("circuit")).to_have_text(TOLD)
 
 
+def test_the_earliest_layer_says_that_nothing_is_before_it(browser: Browser, neurons: str) -> None:
+    with opened(browser, f"{neurons}#unit={EARLIEST}:1&show=circuit") as (_, view):
+        expect(view.get_by_test_id("circuit")).to_have_text(
+            f"{EARLIEST} is the earliest of the layers looked at: nothing before it is known. "
+            "Name an earlier layer under neurons.layers."
+        )
+
+
 def test_a_unit_lights_up_on_the_map(browser: Browser, neurons: str) -> None:
     with opened(browser, f"{neurons}#layer=_blocks.4&class=espresso&unit=_blocks.10:{INVARIANT}") as (visitor, view):
         page = visitor.page
@@ -426,6 +434,7 @@ def test_a_circuit_keeps_the_places_of_its_sources(browser: Browser, neurons: st
             "The weights agree well with what happens in the data: 0.91 of 1 (correlation)."
         )
         expect(view).to_contain_text("On the way these were taken as linear: 4 ReLU6.")
+        expect(view).to_contain_text("What clearly counts above stands above, what counts below stands below")
         expect(view).to_contain_text("3 of 4 are shown, those with at least 5 % of the strongest.")
         visitor.page.screenshot(path=RESULTS / "neurons-circuit.png")
 

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 
 import type { Atlas, UnitLayer } from '../src/lib/atlas';
 import { Look } from '../src/lib/look.svelte';
-import { graphOf, isAbsent, nearestOf, sourcesOf, spread, type Sizes } from '../src/neurons/circuit';
+import { graphOf, isAbsent, nearestOf, ranksOf, sourcesOf, spread, type Sizes } from '../src/neurons/circuit';
 import { iconOf, pictureOf, spriteOf, type Circuit, type Source, type UnitFacts, type UnitTable } from '../src/neurons/files';
 import { centreOf, kernelMap, placeWords } from '../src/neurons/kernel';
 import { listed, short } from '../src/neurons/order';
@@ -128,6 +128,16 @@ describe('graphOf', () => {
       ['middle:2', 'late:7', -0.4, 0.5],
     ]);
     expect(graph.nodes.every(({ x, y }) => x > 0 && y > 0 && x < graph.width && y < graph.height)).toBe(true);
+  });
+
+  it('puts what is neither above nor below between, the strongest first', () => {
+    expect(ranksOf([0.01, 0.5, -0.05, -0.3, 0.05, -0.9])).toEqual([2, 5, 3, 1, 4, 0]);
+    const high = [0, 1, 0, 0, 0.95, 0, 0, 0.9, 0]; // hardly above the middle
+    const all = circuit('middle', [source(1, 0.9, 1, left), source(2, 0.8, 1, high), source(3, 0.7, 1, below), source(4, 0.6, 1, left), source(5, 0.5, 1, above)]);
+    const graph = graphOf({ root: { layer: 'late', unit: 7 }, circuit: all, opened: new Map(), layers, by: 'effect', cut: 0, sizes: SIZES });
+    const sources = graph.nodes.filter(({ depth }) => depth === 1).sort((one, other) => one.y - other.y);
+    expect(sources.map(({ unit }) => unit.unit)).toEqual([5, 1, 2, 4, 3]);
+    expect((sources[0] as (typeof sources)[number]).x).toBeGreaterThan((sources[1] as (typeof sources)[number]).x);
   });
 
   it('goes further back where a source is opened; what builds two units stands once', () => {

@@ -3,7 +3,7 @@
 import type { UnitLayer } from '../lib/atlas';
 import type { Unit } from '../lib/link';
 import type { Circuit, Source, UnitFacts } from './files';
-import { centreOf } from './kernel';
+import { centreOf, CLEAR } from './kernel';
 
 /** What sources are ordered by: what they did in the data, or the expanded weights. */
 export type By = 'effect' | 'strength';
@@ -78,8 +78,9 @@ export function sourcesOf(circuit: Circuit, by: By, cut: number): Source[] {
 }
 
 /**
- * The graph of a unit's circuit, later layers to the right. Sources keep their place: one whose kernel's weight lies above
- * the unit's own place stands above it, and one whose weight lies to the left stands a little to the left.
+ * The graph of a unit's circuit, later layers to the right. Sources keep their place: those whose kernel's weight clearly
+ * lies above the unit's own place stand above the others, those below stand below, and between them the others stand, the
+ * strongest first. One whose weight clearly lies to the left stands a little to the left.
  */
 export function graphOf({
   root,
@@ -109,15 +110,15 @@ export function graphOf({
       const shown = sourcesOf(its, by, cut);
       const largest = Math.abs(shown[0]?.[by] ?? 0);
       const centres = shown.map((each) => centreOf(each.kernel, its.kernel));
-      const reach = Math.max(LEAST_REACH, ...centres.map(({ y }) => Math.abs(y)));
+      const ranks = ranksOf(centres.map(({ y }) => y));
       const side = Math.max(LEAST_REACH, ...centres.map(({ x }) => Math.abs(x)));
       shown.forEach((source, i) => {
         const unit = { layer: its.layer, unit: source.unit };
         const key = keyOf(unit);
         const place = column.get(key) ?? { node: { key, unit, depth, x: 0, y: 0 }, wanted: [], sides: [] };
         const centre = centres[i] as { x: number; y: number };
-        place.wanted.push(target.y + ((centre.y / reach) * sizes.row * (shown.length - 1)) / 2);
-        place.sides.push(centre.x / side);
+        place.wanted.push(target.y + ((ranks[i] as number) - (shown.length - 1) / 2) * sizes.row);
+        place.sides.push(Math.abs(centre.x) > CLEAR ? centre.x / side : 0);
         column.set(key, place);
         edges.push({
           source,
@@ -147,10 +148,20 @@ export function graphOf({
   return placed(nodes, edges, sizes);
 }
 
-/** Kernels that are less off their middle than this, as a share of their half, are not spread over all of the height. */
+/** Kernels that are less off their middle than this, as a share of their half, do not stand fully to one side. */
 const LEAST_REACH = 0.15;
 /** Pixels that a source stands to the left or right for its weight's place. */
 const NUDGE = 12;
+
+/** From the top: what clearly lies above, the highest first; the others in their order; what clearly lies below. */
+export function ranksOf(heights: readonly number[]): number[] {
+  const group = (y: number) => (y < -CLEAR ? -1 : y > CLEAR ? 1 : 0);
+  const order = heights.map((y, i) => ({ y, i }));
+  order.sort((one, other) => group(one.y) - group(other.y) || (group(one.y) === 0 ? one.i - other.i : one.y - other.y));
+  const ranks = new Array<number>(heights.length);
+  order.forEach(({ i }, rank) => (ranks[i] = rank));
+  return ranks;
+}
 
 /**
  * Places near to the wanted ones, in their order and never nearer to each other than `least`; their mean is no further than

@@ -49,9 +49,11 @@ export function centreOf(kernel: readonly number[], [height, width]: readonly [n
   return { x: along(x, width), y: along(y, height) };
 }
 
+/** How far off the middle a centre clearly is, as a share of the kernel's half. */
+export const CLEAR = 0.08;
+
 /** Whether a kernel's weight lies above, below, left or right of the unit's own place, in words. */
 export function placeWords({ x, y }: { x: number; y: number }): string {
-  const CLEAR = 0.08;
   const parts = [y < -CLEAR ? 'above' : y > CLEAR ? 'below' : '', x < -CLEAR ? 'to the left' : x > CLEAR ? 'to the right' : ''].filter(Boolean);
   return parts.length ? parts.join(' and ') : 'in the middle';
 }
