@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from made_site import GRIDS, is_drawn, is_there
+from made_site import CLASSES, GRIDS, is_drawn, is_there
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -64,6 +64,7 @@ def add_units(site: Path) -> None:
             made.save(folder / f"unit-{unit:04d}-pictures.webp", quality=90)
         Image.fromarray(icons).save(folder / "icons.webp", lossless=True)
         (folder / "units.json").write_text(json.dumps(unit_table(layer)))
+        (folder / "classes.bin").write_bytes(classes_file(layer))
         for grid in GRIDS:
             cells = json.loads((site / layer / f"grid-{grid:03d}" / "cells.json").read_text())
             (site / layer / f"grid-{grid:03d}" / "units-000.bin").write_bytes(unit_heat(cells, units))
@@ -125,6 +126,20 @@ def classes_of(layer: str, unit: int) -> tuple[list[list[float]], list[list[floa
     espresso = {2: 0.4, 7: 0.62, 20: 0.8}.get(unit)
     supports = [[1, 0.3], [2, 0.2]] if espresso is None else [[3, espresso], [1, 0.1]]
     return supports, [[4, -0.25], [5, -0.1]]
+
+
+def effects_on(layer: str, index: int) -> list[float]:
+    """What each unit of a layer does for a class."""
+    known = [{int(each): value for found in classes_of(layer, unit) for each, value in found}
+             for unit in range(UNITS[layer])]  # fmt: skip
+    return [effects.get(index, 0.0) for effects in known]
+
+
+def classes_file(layer: str) -> bytes:
+    effects = np.array([effects_on(layer, index) for index in range(len(CLASSES))], np.float32)
+    scale = np.abs(effects).max(1)
+    steps = 128 + np.rint(127 * effects / np.where(scale > 0, scale, 1)[:, None])
+    return scale.astype("<f4").tobytes() + steps.astype("u1").tobytes()
 
 
 def response(unit: int, turned: float) -> float:

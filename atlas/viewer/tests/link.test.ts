@@ -27,6 +27,8 @@ describe('link', () => {
     const views: Link[] = [
       { layer: '_blocks.4', lit: { layer: '_blocks.4', unit: 0 }, side: 'both', strength: 0.3 },
       { layer: 'a', neurons: '_blocks.10', order: 'invariant' },
+      { layer: 'a', neurons: '_blocks.10', for: 'Egyptian cat', order: 'rare' },
+      { layer: 'a', unit: { layer: 'b', unit: 8 }, like: 7, order: 'rare' },
       { layer: 'a', unit: { layer: 'b:c d', unit: 7 }, show: 'circuit', order: 'rare' },
     ];
     for (const link of views) expect(parseLink(formatLink({ low: 'mark', ...link }))).toEqual(link);

@@ -22,7 +22,7 @@ const table: UnitTable = {
 };
 
 describe('listed', () => {
-  const units = (wanted: Parameters<typeof listed>[1]) => listed(table, wanted).map(({ unit, figure }) => [unit, figure]);
+  const units = (wanted: Parameters<typeof listed>[1], effects: number[] = []) => listed(table, wanted, effects).map(({ unit, figure }) => [unit, figure]);
 
   it('puts units that have no figure behind all others', () => {
     expect(units({ order: 'strongest' })).toEqual([[2, '5.00'], [0, '3.00'], [3, '1.50'], [1, '–']]);
@@ -32,8 +32,7 @@ describe('listed', () => {
   });
 
   it('finds the units of a class by their effect, and those that are like one', () => {
-    expect(units({ class: 3 })).toEqual([[2, '+0.70'], [0, '+0.20']]);
-    expect(units({ class: 9 })).toEqual([]);
+    expect(units({ class: 3 }, [0.2, 0, 0.7, -0.1])).toEqual([[2, '+0.70'], [0, '+0.20'], [3, '−0.10'], [1, '–']]);
     expect(units({ like: 0 })).toEqual([[0, 'itself'], [2, '0.80'], [3, '0.50']]);
   });
 
@@ -192,7 +191,7 @@ describe('Look', () => {
   it('says which unit of a link it does not have', () => {
     const look = new Look(atlas, { unit: { layer: 'late', unit: 40 }, lit: { layer: 'gone', unit: 1 }, neurons: 'lost' });
     expect(look.missing).toEqual(['unit 40 of late', 'unit 1 of gone']);
-    expect([look.neurons, look.lit]).toEqual([{ layer: 'late', unit: null, circuit: false }, null]);
+    expect([look.neurons, look.lit]).toEqual([{ layer: 'late', unit: null, circuit: false, narrowed: null }, null]);
     expect(new Look(atlas, { neurons: 'lost' }).missing).toEqual(['units of lost']);
   });
 
@@ -200,6 +199,21 @@ describe('Look', () => {
     expect(new Look(atlas, {}).layer.path).toBe('late');
     expect(new Look({ ...atlas, opens: 'early' }, {}).layer.path).toBe('early');
     expect(new Look({ ...atlas, opens: 'early' }, { layer: 'late' }).layer.path).toBe('late');
+  });
+
+  it('keeps the class of the list in the link and in other layers', () => {
+    const look = new Look(atlas, { neurons: 'late', for: 'B' });
+    expect(look.neurons?.narrowed).toEqual({ class: 1 });
+    look.visit('early', null);
+    expect(look.step).toContain('neurons=early&for=b');
+    look.neurons = { layer: 'late', unit: null, circuit: false, narrowed: { like: 7 } };
+    expect(look.step).toContain('neurons=late&like=7');
+    look.visit('late', 8);
+    expect(look.neurons.narrowed).toEqual({ like: 7 });
+    look.visit('early', null);
+    expect(look.neurons.narrowed).toBeNull();
+    expect(new Look(atlas, { neurons: 'late', for: 'c' }).missing).toEqual(['class c']);
+    expect(new Look(atlas, { neurons: 'late', like: 40 }).neurons?.narrowed).toBeNull();
   });
 
   it('makes each view a step of its own', () => {

@@ -59,6 +59,9 @@ export interface Link {
   unit?: Unit;
   show?: 'circuit';
   order?: Order;
+  /** The class or the unit that the list of units is narrowed to. */
+  for?: string;
+  like?: number;
 }
 
 const SIDES: readonly Side[] = ['support', 'oppose', 'both'];
@@ -99,6 +102,10 @@ export function formatLink(link: Link): string {
   put('unit', link.unit && unitText(link.unit));
   if (link.unit) put('show', link.show);
   if ((link.unit || link.neurons !== undefined) && link.order !== DEFAULTS.order) put('order', link.order);
+  if (link.unit || link.neurons !== undefined) {
+    put('for', link.for);
+    put('like', link.like);
+  }
   return `#${parts}`;
 }
 
@@ -143,6 +150,8 @@ export function parseLink(hash: string): Link {
       unit: unitOf(parts.get('unit')),
       show: one<'circuit'>('show', ['circuit']),
       order: one('order', ORDERS),
+      for: text('for'),
+      like: /^\d{1,6}$/.test(parts.get('like') ?? '') ? number('like') : undefined,
     }),
   );
 }

@@ -1,13 +1,19 @@
 /** What is on the screen besides the view: the part of the page's state that a link holds. */
 
 import { classesOf, gridSizes, openingLayer, type Atlas, type Layer, type UnitLayer } from './atlas';
+import { classNumber, className } from './words';
 import { DEFAULTS, formatLink, type Arrangement, type Link, type Low, type Order, type Place, type Side, type Unit, type View } from './link';
+
+/** By the effects on a class, by its number in the layer's network; or the units that answer like one. */
+export type Narrowed = { class: number } | { like: number };
 
 /** What the view of neurons shows: a layer's units, or one of them, or what builds it. */
 export interface Opened {
   layer: string;
   unit: number | null;
   circuit: boolean;
+  /** What the list is narrowed to, in place of an order of all. */
+  narrowed?: Narrowed | null;
 }
 
 export class Look {
@@ -80,6 +86,7 @@ export class Look {
       ...lost('level', link.level, this.level !== null),
       ...(link.classes ?? []).flatMap((name) => lost('class', name, names.includes(name))),
       ...[link.unit, link.lit].flatMap((each) => lost('unit', each && `${each.unit} of ${each.layer}`, this.#known(each))),
+      ...lost('class', this.neurons ? link.for : undefined, Boolean(this.neurons?.narrowed)),
       ...lost('units of', link.unit ? undefined : link.neurons, this.units(link.neurons) !== undefined),
     ];
   }
@@ -108,10 +115,36 @@ export class Look {
     return this.layer.path === layer || this.other?.path === layer;
   }
 
-  #opened({ neurons, unit, show }: Link): Opened | null {
-    if (unit && this.#known(unit)) return { ...unit, circuit: show === 'circuit' };
+  #opened(link: Link): Opened | null {
+    const { neurons, unit, show } = link;
+    if (unit && this.#known(unit)) return { ...unit, circuit: show === 'circuit', narrowed: this.#narrowed(unit.layer, link) };
     const layer = this.units(unit?.layer) ?? this.units(neurons);
-    return layer ? { layer: layer.layer, unit: null, circuit: false } : null;
+    return layer ? { layer: layer.layer, unit: null, circuit: false, narrowed: this.#narrowed(layer.layer, link) } : null;
+  }
+
+  #narrowed(layer: string, link: Link): Narrowed | null {
+    if (link.for !== undefined) {
+      const index = this.atlas.attributions ? classNumber(this.unitClasses(layer), link.for) : -1;
+      return index < 0 ? null : { class: index };
+    }
+    return link.like !== undefined && this.#known({ layer, unit: link.like }) ? { like: link.like } : null;
+  }
+
+  /** The names of the classes that the network of a layer of units tells apart. */
+  unitClasses(layer: string): string[] {
+    const map = this.atlas.layers.find(({ path }) => path === layer);
+    return map ? classesOf(this.atlas, map) : (this.atlas.networks[0]?.classes ?? []);
+  }
+
+  /** Go to a unit or to a list of units: a class stays chosen in another layer, as far as its network has it. */
+  visit(layer: string, unit: number | null, circuit = false): void {
+    let narrowed = this.neurons?.narrowed ?? null;
+    const before = this.neurons?.layer ?? layer;
+    if (narrowed && layer !== before) {
+      const index = 'class' in narrowed ? this.unitClasses(layer).indexOf(this.unitClasses(before)[narrowed.class] as string) : -1;
+      narrowed = index < 0 ? null : { class: index };
+    }
+    this.neurons = { layer, unit, circuit, narrowed };
   }
 
   /** Go to another layer: a class that its network does not have and cells of the former one are left behind. */
@@ -158,8 +191,18 @@ export class Look {
 
   #view(): Link {
     if (!this.neurons) return {};
-    const { layer, unit, circuit } = this.neurons;
-    if (unit === null) return { neurons: layer, order: this.order };
-    return { unit: { layer, unit }, order: this.order, ...(circuit ? { show: 'circuit' } : {}) };
+    const { layer, unit, circuit, narrowed } = this.neurons;
+    const list: Link = { order: this.order };
+    if (narrowed && 'class' in narrowed) list.for = this.#classText(layer, narrowed.class);
+    else if (narrowed) list.like = narrowed.like;
+    if (unit === null) return { neurons: layer, ...list };
+    return { unit: { layer, unit }, ...list, ...(circuit ? { show: 'circuit' } : {}) };
+  }
+
+  /** A class by its first synonym, or by its whole name where another one has the same. */
+  #classText(layer: string, index: number): string {
+    const names = this.unitClasses(layer);
+    const short = className(names, index);
+    return classNumber(names, short) === index ? short : (names[index] as string);
   }
 }

@@ -1,6 +1,6 @@
 /** What a site tells of units (channels of a layer): its files, fetched once while they are few. */
 
-import { damaged, fetchJson, gridAddress, layerAddress, type Layer, type UnitLayer } from '../lib/atlas';
+import { damaged, fetchBytes, fetchJson, gridAddress, layerAddress, type Layer, type UnitLayer } from '../lib/atlas';
 
 /** units.json: a column each, with one value a unit. */
 export interface UnitTable {
@@ -133,8 +133,20 @@ export async function loadBuilt(layer: Layer, { grid, row, col }: { grid: number
   return { from, cells: cells[`${row}.${col}`] ?? [] };
 }
 
-function kept<T>(address: string, read: (file: unknown) => T): Promise<T> {
-  const found = files.get(address) ?? fetchJson(address).then(read);
+/**
+ * The mean effect of each unit of a layer on one of so many classes. classes.bin: the scale of each class as float32 (little
+ * endian), then a byte for each class and unit, class by class; (byte − 128) / 127 × scale is the effect.
+ */
+export async function loadEffects(layer: UnitLayer, index: number, classes: number): Promise<number[]> {
+  const address = `${layerAddress(layer)}/classes.bin`;
+  const file = await kept(address, (found) => found as ArrayBuffer, fetchBytes);
+  if (file.byteLength !== classes * (4 + layer.units)) throw damaged(address);
+  const scale = new DataView(file).getFloat32(4 * index, true);
+  return [...new Uint8Array(file, 4 * classes + index * layer.units, layer.units)].map((byte) => ((byte - 128) / 127) * scale);
+}
+
+function kept<T>(address: string, read: (file: unknown) => T, fetched: (address: string) => Promise<unknown> = fetchJson): Promise<T> {
+  const found = files.get(address) ?? fetched(address).then(read);
   files.delete(address);
   files.set(address, found); // the last used comes last
   found.catch(() => files.delete(address));

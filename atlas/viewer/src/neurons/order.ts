@@ -1,11 +1,12 @@
 /** Which units a list shows, in which order, and the figure beside each. */
 
 import type { Order } from '../lib/link';
+import type { Narrowed } from '../lib/look.svelte';
 import { percent, signed } from '../lib/words';
 import type { UnitTable } from './files';
 
-/** All units in an order; those that support a class; or those that answer like one. */
-export type Wanted = { order: Order } | { class: number } | { like: number };
+/** All units in an order, or by their effects on a class; or those that answer like one. */
+export type Wanted = { order: Order } | Narrowed;
 
 export interface Listed {
   unit: number;
@@ -16,15 +17,14 @@ export interface Listed {
 
 const NONE = '–';
 
-export function listed(table: UnitTable, wanted: Wanted): Listed[] {
+/** `effects` are those of each unit on the class that is wanted. */
+export function listed(table: UnitTable, wanted: Wanted, effects: readonly number[] = []): Listed[] {
   if ('class' in wanted) {
-    const found = table.classes.flatMap((classes, unit) => {
-      const effect = classes.find(([index]) => index === wanted.class)?.[1];
-      return effect === undefined ? [] : [[unit, effect] as const];
-    });
-    found.sort(([, one], [, other]) => other - one);
-    const figures = signed(found.map(([, effect]) => effect));
-    return found.map(([unit], i) => ({ unit, figure: figures[i] as string, without: false }));
+    const figures = signed(effects);
+    const without = (unit: number) => Boolean(table.never[unit]);
+    const units = effects.map((_, unit) => unit);
+    units.sort((one, other) => Number(without(one)) - Number(without(other)) || (effects[other] as number) - (effects[one] as number));
+    return units.map((unit) => ({ unit, figure: without(unit) ? NONE : (figures[unit] as string), without: without(unit) }));
   }
   if ('like' in wanted) {
     const alike = table.similar[wanted.like] ?? [];
