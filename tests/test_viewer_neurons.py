@@ -131,6 +131,16 @@ def icon_shows(visitor: Visitor, view: Locator, layer: str, unit: int) -> bool:
     return near(visitor.screen()[int(drawing["y"] + y), int(drawing["x"] + x)], unit_colour(layer, unit))
 
 
+def overlap(one: Any, other: Any) -> bool:
+    """Whether two boxes of the screen cover each other, but for the space around letters."""
+    return bool(
+        one["x"] < other["x"] + other["width"]
+        and other["x"] < one["x"] + one["width"]
+        and one["y"] < other["y"] + other["height"] - 4
+        and other["y"] < one["y"] + one["height"] - 4
+    )
+
+
 # The list
 
 
@@ -446,7 +456,7 @@ def test_a_circuit_keeps_the_places_of_its_sources(browser: Browser, neurons: st
             expect(edge).to_have_class(re.compile(rf"\b{kind}\b"))
             style = line.evaluate("one => [getComputedStyle(one).stroke, getComputedStyle(one).strokeDasharray]")
             assert style == (["rgb(217, 95, 2)", "none"] if kind == "plus" else ["rgb(27, 108, 168)", "7px, 4px"])
-            expect(edge.locator("text")).to_contain_text("+" if kind == "plus" else "−")
+            expect(view.locator(f"[data-figure='{EARLIER}:{unit} _blocks.10:7']")).to_contain_text("+" if kind == "plus" else "−")
             widths.append(float(line.get_attribute("stroke-width") or ""))
         assert widths[0] > widths[1] > widths[2]
         kernel = view.locator(f"[data-kernel='{EARLIER}:2'] rect.minus")
@@ -507,6 +517,18 @@ def test_a_source_opens_its_own_sources(browser: Browser, neurons: str) -> None:
         expect(view.locator(f"[data-edge='{EARLIEST}:1 {EARLIER}:1']")).to_have_count(1)
         assert place(view, EARLIEST, 1)[0] < place(view, EARLIER, 1)[0] - 100
         assert place(view, EARLIEST, 1)[1] < place(view, EARLIEST, 2)[1]
+        expect(node(view, EARLIER, 1)).to_be_in_viewport(ratio=1)
+        names = view.get_by_role("group", name="Circuit").locator(".layer")
+        expect(names).to_have_text([EARLIER, EARLIEST])
+        expect(source.get_by_role("img", name="Its kernel: it counts most above")).to_have_attribute("width", "150")
+        node(view, EARLIER, 2).click()
+        source.get_by_role("button", name="Show what builds it").click()
+        expect(view.locator(f"[data-edge='{EARLIEST}:1 {EARLIER}:2']")).to_have_count(1)
+        boxes = [each.bounding_box() for each in view.locator(f"[data-figure^='{EARLIEST}:']").all()]
+        assert len(boxes) == 6
+        assert not any(overlap(one, other) for at, one in enumerate(boxes) for other in boxes[:at]), "each is readable"
+        visitor.page.screenshot(path=RESULTS / "neurons-circuit-deep.png")
+        source.get_by_role("button", name="Hide what builds it").click()
         node(view, EARLIEST, 1).click()
         expect(source).to_contain_text("unit 1 of _blocks.2")
         expect(source.get_by_role("button", name="Show what builds it")).to_have_count(0)
@@ -548,7 +570,7 @@ def test_a_circuit_is_saved_as_a_file_that_stands_alone(browser: Browser, neuron
         strokes = {each.get("stroke") for each in drawing.findall(f".//{SVG}path")}
         assert {"rgb(217, 95, 2)", "rgb(27, 108, 168)"} <= strokes
         words = {"".join(each.itertext()) for each in drawing.findall(f".//{SVG}text")}
-        assert {"+0.80", "−0.50", "unit 7", "of _blocks.10", "not 3"} <= words
+        assert {"+0.80", "−0.50", "unit 7", "of _blocks.10", "not 3", EARLIER, EARLIEST} <= words
         assert not re.search(r"var\(|https?://(?!www\.w3\.org)|url\(|class=", text), "nothing is looked for outside"
         # Another program shows it too.
         alone = tmp_path / "circuit.svg"

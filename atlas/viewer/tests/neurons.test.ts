@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 
 import type { Atlas, UnitLayer } from '../src/lib/atlas';
 import { Look } from '../src/lib/look.svelte';
-import { graphOf, isAbsent, nearestOf, ranksOf, sourcesOf, spread, type Sizes } from '../src/neurons/circuit';
+import { figureHeights, graphOf, isAbsent, nearestOf, ranksOf, sourcesOf, spread, type Sizes } from '../src/neurons/circuit';
 import { iconOf, pictureOf, spriteOf, type Circuit, type Source, type UnitFacts, type UnitTable } from '../src/neurons/files';
 import { centreOf, kernelMap, placeWords } from '../src/neurons/kernel';
 import { listed, short } from '../src/neurons/order';
@@ -145,6 +145,24 @@ describe('graphOf', () => {
     expect(graph.edges.filter(({ from }) => from.key === 'early:9').map(({ to }) => to.key)).toEqual(['middle:1', 'middle:2']);
     expect(at(graph, 'early:9').x).toBeLessThan(at(graph, 'middle:1').x);
     expect(at(graph, 'early:9').y).toBeLessThan(at(graph, 'early:8').y);
+  });
+
+  it('names the layer of each column above its highest icon', () => {
+    const graph = draw([['middle:1', [early]]]);
+    expect(graph.columns.map(({ layer }) => layer)).toEqual(['middle', 'early']);
+    graph.columns.forEach(({ layer, y }) => {
+      const tops = graph.nodes.filter(({ unit }) => unit.layer === layer).map((each) => each.y - SIZES.icon / 2);
+      expect(y).toBeCloseTo(Math.min(...tops) - 10);
+      expect(y).toBeGreaterThan(10);
+    });
+  });
+
+  it('keeps the figures of one source apart', () => {
+    expect(figureHeights(100, [40], [2], 0.3)).toEqual([113]); // its line bends up
+    expect(figureHeights(100, [100], [2], 0.3)).toEqual([95]);
+    const heights = figureHeights(100, [60, 50, 200], [1, 1, 1], 0.3);
+    expect((heights[0] as number) - (heights[1] as number)).toBeCloseTo(14);
+    expect((heights[2] as number) - (heights[0] as number)).toBeGreaterThanOrEqual(14);
   });
 
   it('begins with the nearest of the earlier layers', () => {

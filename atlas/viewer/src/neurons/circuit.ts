@@ -35,9 +35,18 @@ export interface Edge {
   end: number;
 }
 
+/** A column of sources, which are all of one layer. */
+export interface Column {
+  layer: string;
+  /** Where its layer's name begins. */
+  x: number;
+  y: number;
+}
+
 export interface Graph {
   nodes: Node[];
   edges: Edge[];
+  columns: Column[];
   width: number;
   height: number;
 }
@@ -191,7 +200,7 @@ function placed(nodes: Node[], edges: Edge[], sizes: Sizes): Graph {
   const top = Math.min(...nodes.map((node) => node.y - size(node) / 2));
   const bottom = Math.max(...nodes.map((node) => node.y + size(node) / 2));
   for (const node of nodes) {
-    node.y += sizes.margin - top;
+    node.y += sizes.margin + HEAD - top;
     node.x += sizes.margin + NUDGE + (deepest - node.depth) * sizes.column + size(node) / 2;
   }
   // Arrows end beside each other at the icon's edge, in the order in which they come.
@@ -203,10 +212,40 @@ function placed(nodes: Node[], edges: Edge[], sizes: Sizes): Graph {
   return {
     nodes,
     edges,
+    columns: columnsOf(nodes, sizes),
     width: 2 * (sizes.margin + NUDGE) + deepest * sizes.column + sizes.root,
-    height: bottom - top + 2 * sizes.margin + LABEL,
+    height: bottom - top + 2 * sizes.margin + HEAD + LABEL,
   };
 }
 
+/** The name of each column's layer stands above its highest icon. */
+function columnsOf(nodes: readonly Node[], sizes: Sizes): Column[] {
+  const columns = new Map<number, Column>();
+  for (const { unit, depth, x, y } of nodes) {
+    if (depth === 0) continue;
+    const [left, above] = [x - sizes.icon / 2, y - sizes.icon / 2 - 10];
+    const found = columns.get(depth);
+    columns.set(depth, { layer: unit.layer, x: Math.min(left, found?.x ?? left), y: Math.min(above, found?.y ?? above) });
+  }
+  return [...columns.values()];
+}
+
+/**
+ * Where the figures of a source's lines stand, by the places at which the lines end: that of one alone on the side from which
+ * its line bends away, those of several on their own lines, a little on their way (`share`) and never over each other.
+ */
+export function figureHeights(start: number, ends: readonly number[], thick: readonly number[], share: number): number[] {
+  if (ends.length === 1) {
+    const off = (thick[0] as number) / 2;
+    return [(ends[0] as number) < start - 4 ? start + 12 + off : start - 4 - off];
+  }
+  const wanted = ends.map((end) => start + (end - start) * share);
+  return spread(wanted, FIGURE, mean(wanted)).map((y) => y + 4);
+}
+
+/** Pixels from one figure's line to the next. */
+const FIGURE = 14;
+/** Pixels for the layers' names above the columns. */
+const HEAD = 20;
 /** Pixels for the names below an icon. */
 const LABEL = 32;
