@@ -439,8 +439,8 @@ def test_a_circuit_keeps_the_places_of_its_sources(browser: Browser, neurons: st
         assert view.locator("[data-struck]").evaluate_all("all => all.map(one => one.dataset.struck)") == [
             f"{EARLIER}:3"
         ]
-        expect(node(view, EARLIER, 3).locator(".name")).to_have_text("not 3")
-        expect(node(view, EARLIER, 1).locator(".name")).to_have_text("1")
+        expect(view.locator(f"[data-name='{EARLIER}:3']")).to_have_text("not 3")
+        expect(view.locator(f"[data-name='{EARLIER}:1']")).to_have_text("1")
         expect(view.get_by_test_id("absence")).to_contain_text("acts by its absence")
         expect(node(view, EARLIER, 4)).to_have_count(0)
         top, side, bottom, root = (
@@ -602,8 +602,11 @@ def test_a_cell_tells_which_cells_build_it_and_arrows_show_it(browser: Browser, 
         expect(arrows).to_have_count(3)
         expect(built.get_by_role("button", name="Show both maps")).to_have_count(0)
         eventually(lambda: arrows_fit(page), "arrows from the cells of the other map to the open one")
-        signs = [each.text_content() for each in arrows.locator("text").all()]
+        signs = [each.text_content() for each in page.get_by_test_id("arrows").locator("text").all()]
         assert signs == ["+", "+", "−"]
+        marks = [each.bounding_box() for each in page.get_by_test_id("arrows").locator("text").all()]
+        assert not any(overlap(one, other) for at, one in enumerate(marks) for other in marks[:at])
+        eventually(lambda: visitor.link().get("level") == str(grid), "the open cell's level on both maps")
         colours = arrows.locator(".line").evaluate_all("all => all.map(one => getComputedStyle(one).stroke)")
         assert colours == ["rgb(217, 95, 2)"] * 2 + ["rgb(27, 108, 168)"]
         widths = arrows.locator(".line").evaluate_all("all => all.map(one => Number(one.getAttribute('stroke-width')))")

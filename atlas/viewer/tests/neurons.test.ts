@@ -3,10 +3,10 @@ import { describe, expect, it } from 'vitest';
 import type { Atlas, UnitLayer } from '../src/lib/atlas';
 import { Look } from '../src/lib/look.svelte';
 import { figureHeights, graphOf, isAbsent, nearestOf, ranksOf, sourcesOf, spread, type Sizes } from '../src/neurons/circuit';
-import { iconOf, pictureOf, spriteOf, type Circuit, type Source, type UnitFacts, type UnitTable } from '../src/neurons/files';
+import { iconOf, pictureOf, spriteOf, type Circuit, type Source, type Turning, type UnitFacts, type UnitTable } from '../src/neurons/files';
 import { centreOf, kernelMap, placeWords } from '../src/neurons/kernel';
 import { listed, short } from '../src/neurons/order';
-import { agreementWords, deedWords, passedWords } from '../src/neurons/words';
+import { agreementWords, deedWords, isTurned, passedWords } from '../src/neurons/words';
 
 const table: UnitTable = {
   layer: 'late',
@@ -181,6 +181,11 @@ describe('graphOf', () => {
 });
 
 describe('words', () => {
+  it('tell a preferred angle only where it is clearly not upright', () => {
+    const of = (preferred: number | null, selectivity: number | null = 0.4) => isTurned({ preferred, selectivity } as Turning);
+    expect([of(90), of(31), of(-45), of(320), of(0), of(30), of(335), of(null), of(90, 0.04), of(90, null)]).toEqual([true, true, true, true, false, false, false, false, false, false]);
+  });
+
   it('warn where weights and data disagree', () => {
     expect(agreementWords(circuit('a', []))).toEqual({ text: 'The weights agree well with what happens in the data: 0.90 of 1 (correlation).', low: false });
     const low = agreementWords({ ...circuit('a', []), agreement: 0.11 });

@@ -43,6 +43,16 @@ export function selectivityWords(value: number): string {
   return 'strongly';
 }
 
+/** Degrees from upright within which a preferred angle says nothing: patches are chosen as they were found. */
+const UPRIGHT = 30;
+
+/** Whether a unit clearly answers most to its patches when they are turned. */
+export function isTurned({ preferred, selectivity }: Turning): boolean {
+  if (preferred === null || selectivity === null || selectivity < 0.05) return false;
+  const angle = ((preferred % 360) + 360) % 360;
+  return Math.min(angle, 360 - angle) > UPRIGHT;
+}
+
 /** The turning of a unit, for those who cannot see the curve. */
 export function turningWords({ degrees, response, peak }: Turning): string {
   const parts = degrees.map((angle, i) => `${angle}°: ${Math.round((100 * (response[i] ?? 0)) / (peak || 1))} %`);
