@@ -106,9 +106,9 @@ def test_the_one_neuron_is_the_clearest(run: RunDirectory) -> None:
     _, layer, unit, alike, ratio = max(scores)
     step = step_of(tell(run), "neuron")
     assert step["link"] == f"#unit={layer}:{unit}"
-    assert "The clearest of 19 units" in step["figure"]
-    assert f"look alike ({alike:.2f};" in step["figure"]
-    assert f"excites it {ratio:.1f} times as strongly" in step["figure"]
+    assert "Of 19 units the one that comes out first" in step["figure"]
+    assert f"look to the rest of its layer ({alike:.2f};" in step["figure"]
+    assert f"excites it ({ratio:.1f} times as strongly" in step["figure"]
     assert np.abs(colour(run, step["picture"]) - shade(unit)).max() < 6
     assert len(step["parts"]) == 3
 
@@ -149,7 +149,8 @@ def test_the_invariant_unit_is_the_steadiest_of_those_that_answer_enough(run: Ru
     """Unit 4 is steadier, but its own patches, seen through a disc, excite it less than half as much."""
     step = step_of(tell(run), "invariant")
     assert step["link"] == "#unit=last:2"
-    assert "The steadiest of 4 units" in step["figure"], "units 0 and 2 of both layers"
+    assert "The steadiest of the 2 units" in step["figure"], "units 0 and 2 of the latest layer"
+    assert "on average over its 3 strongest spots, of which the first is shown" in step["see"]
     assert "86 % of its strongest" in step["figure"], "3 of 3.5"
     assert "still with 71 %" in step["figure"], "2.5 of 3.5"
     assert [part["label"] for part in step["parts"]] == [f"{angle}°" for angle in range(0, 360, 45)]

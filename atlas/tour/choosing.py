@@ -147,14 +147,16 @@ class Choosing:
         return ranked[:TRIED], len(found)
 
     def most_invariant(self, step: Step) -> tuple[list[Unit], int]:
-        """Units that answer alike to all angles, the steadiest first, and how many could be judged."""
+        """Units of the latest layer that answer alike to all angles, the steadiest first, and how many could be
+        judged."""
         if step.unit is not None:
             mine = [unit for unit in self._asked(step, self.units) if unit.unit["turned"]]
             return mine, len(mine)
         judged = [
             unit
             for unit in self.units
-            if unit.unit["invariance"] is not None
+            if unit.layer == self._latest
+            and unit.unit["invariance"] is not None
             and unit.statistics["positive"] >= LEAST_POSITIVE
             and unit.response.max() >= LEAST_PEAK * unit.mean_top
         ]
@@ -162,7 +164,7 @@ class Choosing:
 
     def strongest(self, step: Step) -> tuple[list[Circuit], int]:
         """Circuits of the latest layer's units, the strongest first, and how many were compared: by the share of a
-        unit's answer that a few reliable sources bring about, times how far weights and data agree."""
+        unit's answer that a few reliable sources bring about by being there, times how far weights and data agree."""
         found = []
         for layer in neuron_layers(self.config):
             if step.by_rule and layer != self._latest:
@@ -252,18 +254,16 @@ def _code(image: Any, view: Any, draw: Any) -> Any:
 
 def _circuit(unit: Unit, told: dict[str, Any], by_rule: bool) -> Circuit | None:
     """A circuit as it is shown; None where too little is known of it to be told of."""
-    sources = told["sources"]
+    # What acts by its absence does so where the opposite of its picture is seen: no picture would tell that.
+    sources = [
+        source for source in told["sources"] if abs(source["present"]) > abs(source["effect"] - source["present"])
+    ]
     if by_rule:
         if (told["agreement"] or 0) < LEAST_AGREEMENT:
             return None
-        # What acts by its absence is seen where the opposite of its picture is: nothing to be told of with pictures.
         # What a unit takes over from the one of its own number, past the layers in between, is nothing put together.
         sources = [
-            source
-            for source in sources
-            if source["reliability"] >= LEAST_RELIABILITY
-            and source["unit"] != unit.number
-            and abs(source["present"]) > abs(source["effect"] - source["present"])
+            source for source in sources if source["reliability"] >= LEAST_RELIABILITY and source["unit"] != unit.number
         ]
     building = [source for source in sources if source["effect"] > 0][:SOURCES]
     opposing = [source for source in sources if source["effect"] < 0][:1]
