@@ -456,7 +456,9 @@ def test_a_circuit_keeps_the_places_of_its_sources(browser: Browser, neurons: st
             expect(edge).to_have_class(re.compile(rf"\b{kind}\b"))
             style = line.evaluate("one => [getComputedStyle(one).stroke, getComputedStyle(one).strokeDasharray]")
             assert style == (["rgb(217, 95, 2)", "none"] if kind == "plus" else ["rgb(27, 108, 168)", "7px, 4px"])
-            expect(view.locator(f"[data-figure='{EARLIER}:{unit} _blocks.10:7']")).to_contain_text("+" if kind == "plus" else "−")
+            expect(view.locator(f"[data-figure='{EARLIER}:{unit} _blocks.10:7']")).to_contain_text(
+                "+" if kind == "plus" else "−"
+            )
             widths.append(float(line.get_attribute("stroke-width") or ""))
         assert widths[0] > widths[1] > widths[2]
         kernel = view.locator(f"[data-kernel='{EARLIER}:2'] rect.minus")
@@ -672,7 +674,7 @@ def test_going_back_closes_view_after_view(browser: Browser, neurons: str) -> No
         ("#neurons=_blocks.10", "**/units.json", "neurons"),
         (UNIT, "**/unit-0007.json", "neurons"),
         (UNIT, "**/units-000.bin", "neurons"),
-        ("#neurons=_blocks.10&for=espresso", "**/classes.bin", "neurons"),
+        ("#neurons=_blocks.10&for=espresso", "**/neurons/_blocks.10/classes.bin", "neurons"),
         (ARROWS, "**/built.json", "drawer"),
     ],
 )

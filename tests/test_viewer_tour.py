@@ -231,7 +231,12 @@ def test_the_tours_picture_is_opened(browser: Browser, api: ForwardApi) -> None:
         expect(panel).to_contain_text("Picture of the tour")
         first = CLASSES[GIVEN[0] * len(CLASSES) // 256].split(",")[0]
         expect(panel).to_contain_text(first)
-        expect(page.get_by_role("group", name="Tour")).to_contain_text("Tour 3 of 7")
+        pill = page.get_by_role("group", name="Tour")
+        expect(pill).to_contain_text("Tour 3 of 7")
+        for each in page.locator(".panel, .minimap, aside.image").all():
+            if each.is_visible():
+                assert not overlap(box_of(pill), box_of(each)), each.get_attribute("class")
+        page.screenshot(path=RESULTS / "tour-image.png")
         page.get_by_role("button", name="Tour 3 of 7").click()
         at(page, 3)
         expect(panel).to_have_count(0)
@@ -244,7 +249,10 @@ def test_from_the_forward_pass_one_click_leads_back(browser: Browser, api: Forwa
         tour(page).get_by_role("button", name="Go to forward").click()
         walk = page.get_by_role("dialog", name="Step by step")
         expect(walk.get_by_test_id("layers")).to_be_visible(timeout=20_000)
-        expect(walk.get_by_role("group", name="Tour")).to_be_visible()
+        pill = walk.get_by_role("group", name="Tour")
+        expect(pill).to_be_visible()
+        for other in walk.locator("header > :not([role=group])").all():
+            assert not overlap(box_of(pill), box_of(other)), "it covers nothing"
         page.screenshot(path=RESULTS / "tour-forward.png")
         walk.get_by_role("button", name="Tour 7 of 7").click()
         at(page, 7)
@@ -326,6 +334,16 @@ def test_bars_and_signs_say_what_the_figures_say(browser: Browser, static: str) 
         at(page, 6)
         expect(tour(page).get_by_role("listitem").filter(has_text="builds")).to_have_count(3)
         expect(tour(page).get_by_role("listitem").filter(has_text="opposes")).to_have_count(1)
+
+
+def overlap(one: Any, other: Any) -> bool:
+    """Whether two boxes of the screen cover each other."""
+    return bool(
+        one["x"] < other["x"] + other["width"]
+        and other["x"] < one["x"] + one["width"]
+        and one["y"] < other["y"] + other["height"]
+        and other["y"] < one["y"] + one["height"]
+    )
 
 
 def box_of(place: Locator) -> Any:
