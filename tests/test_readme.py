@@ -100,6 +100,8 @@ def test_every_reading_in_the_table_of_open_run_is_there(
     names["activations"] = np.ones((2, len(cells["mean"][0])), np.float32)
     names |= {side: cells[side][0].as_py() for side in ("row", "col")}
     for call in calls:
+        if call.startswith("run.neuron"):
+            continue  # tests/test_neurons.py calls them on a run with units
         if call.startswith(("run", "store")):
             exec(call.replace("grid=20", f"grid={GRID}"), names)
     assert len(names["store"]) == 288

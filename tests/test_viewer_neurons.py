@@ -241,6 +241,7 @@ def test_units_are_found_by_class_and_by_likeness(browser: Browser, neurons: str
 def test_the_list_by_keyboard_alone(browser: Browser, neurons: str) -> None:
     with opened(browser, f"{neurons}#neurons=_blocks.10") as (visitor, view):
         page = visitor.page
+        expect(units(view)).to_have_count(40)
         order = [unit for unit, _ in shown(view)]
         units(view).first.focus()
         across = len(
