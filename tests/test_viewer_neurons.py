@@ -753,6 +753,8 @@ def test_the_lit_map_stays_with_its_own_layer(browser: Browser, neurons: str) ->
     with opened(browser, f"{neurons}#layer=_blocks.10&lit=_blocks.10:7") as (visitor, _):
         page = visitor.page
         expect(page.get_by_test_id("heat-key")).to_contain_text("unit 7 of _blocks.10")
+        expect(page.get_by_test_id("overlay")).to_have_attribute("data-veil", "unit 7")  # the map is there
+        eventually(lambda: "x" in visitor.link(), "the map's place in the link")
         page.keyboard.type("esp")
         page.keyboard.press("Enter")
         expect(page.get_by_test_id("heat-key")).to_contain_text("espresso")
