@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -243,14 +244,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def address(site: Path) -> Iterator[str]:
-    """The site under a path prefix, served beside a second run, whose site is the same."""
-    twin = site.parent.parent / "twin"
-    twin.mkdir(exist_ok=True)
-    shutil.copytree(site, twin / "site", dirs_exist_ok=True)
+@contextmanager
+def served(*runs: Path) -> Iterator[str]:
+    """The address of these runs, served as the product serves them, but for the questions about pictures."""
     with open_socket("127.0.0.1", 0) as bound:
-        server = uvicorn.Server(uvicorn.Config(create_app([site.parent, twin]), log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(create_app(list(runs)), log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
         try:
@@ -258,6 +256,16 @@ def address(site: Path) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+@pytest.fixture(scope="session")
+def address(site: Path) -> Iterator[str]:
+    """The site under a path prefix, served beside a second run, whose site is the same."""
+    twin = site.parent.parent / "twin"
+    twin.mkdir(exist_ok=True)
+    shutil.copytree(site, twin / "site", dirs_exist_ok=True)
+    with served(site.parent, twin) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ made; see made_units."""
 import json
 import re
 import shutil
-import threading
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import uvicorn
-from made_site import CLASSES, DESKTOP, RESULTS, ROOT, Visitor, cell_20, colour, eventually, switch
+from made_site import CLASSES, DESKTOP, RESULTS, ROOT, Visitor, cell_20, colour, eventually, served, switch
 from made_units import (
     BUILT_CELL,
     BUILT_FROM,
@@ -40,7 +38,6 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 from test_viewer_tools import lit, serious
 
-from atlas.server import create_app, open_socket
 from atlas.tiles import encode_webp
 
 NARROW: Any = {"width": 390, "height": 844}
@@ -61,15 +58,8 @@ def neurons_site(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def neurons(neurons_site: Path) -> Iterator[str]:
     """The address of a site with neurons."""
-    with open_socket("127.0.0.1", 0) as bound:
-        server = uvicorn.Server(uvicorn.Config(create_app([neurons_site.parent]), log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{bound.getsockname()[1]}/"
-        finally:
-            server.should_exit = True
-            thread.join()
+    with served(neurons_site.parent) as url:
+        yield url
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -11,14 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from made_forward import ForwardApi, serve_forward
-from made_site import CLASSES, DESKTOP, PHONE, RESULTS, ROOT, Visitor, eventually, switch
+from made_site import CLASSES, DESKTOP, PHONE, RESULTS, ROOT, Visitor, eventually, served, switch
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 from test_viewer_tools import serious
-
-from atlas.server import create_app, open_socket
 
 STEPS = ("network", "neuron", "image", "atlas", "invariant", "circuit", "forward")
 TITLES = [f"The step {kind}" for kind in STEPS]
@@ -90,15 +86,8 @@ def api(toured: Path) -> Iterator[ForwardApi]:
 @pytest.fixture(scope="module")
 def static(toured: Path) -> Iterator[str]:
     """The same site from a server that knows no network of it."""
-    with open_socket("127.0.0.1", 0) as bound:
-        server = uvicorn.Server(uvicorn.Config(create_app([toured.parent]), log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{bound.getsockname()[1]}/"
-        finally:
-            server.should_exit = True
-            thread.join()
+    with served(toured.parent) as url:
+        yield url
 
 
 @contextmanager
