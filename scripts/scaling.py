@@ -54,21 +54,32 @@ def measured_run(views: int, out: Path) -> Row:
     command += ["--set", f"out={folder}"]
     started = time.monotonic()
     process = psutil.Popen(command, cwd=HERE.parent)
-    now = {**_watch(process), "seconds_of_starts": round(time.monotonic() - started), "starts": 1}
+    watched = _watch(process, RunDirectory(folder))
+    now = {**watched, "seconds_of_starts": round(time.monotonic() - started), "starts": 1}
     noted = out / f"views-{views}.json"  # a run that is stopped and goes on has had the most of all its starts
     memory = merged(json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else None, now)
     write_json(noted, memory)
     if process.wait():
         raise SystemExit(f"The run of {views:,} views stopped; give the same command again, and it goes on.")
-    return row_of(RunDirectory(folder), views) | memory
+    row = row_of(RunDirectory(folder), views) | memory
+    if memory["starts"] > 1:  # what a killed stage had spent stands in no manifest
+        for stage in STAGES:
+            row[stage]["seconds"] = round(memory["seconds_at"].get(stage, 0.0), 1)
+    return row
 
 
-def _watch(process: psutil.Popen) -> Row:
+def _watch(process: psutil.Popen, run: RunDirectory) -> Row:
     """The memory of a command in MB while it runs: the client's own at a tenth of the time, in the middle and at the
-    end; the most of any process under it, and of all together."""
+    end; the most of any process under it, and of all together. And the seconds during which each stage was the next to
+    be finished: starting counts for that stage."""
     client: list[float] = []
+    spent: dict[str, float] = {}
     largest = together = 0.0
+    last = time.monotonic()
     while process.poll() is None:
+        last, since = time.monotonic(), last
+        if stage := under_way(run):
+            spent[stage] = spent.get(stage, 0.0) + last - since
         sizes = []
         for each in [process, *process.children(recursive=True)]:
             try:
@@ -80,7 +91,13 @@ def _watch(process: psutil.Popen) -> Row:
             largest, together = max(largest, *sizes), max(together, sum(sizes))
         time.sleep(WATCHED_SECONDS)
     at = {f"client_mb_at_{share}": round(client[int(share / 100 * (len(client) - 1))]) for share in (10, 50, 90)}
-    return {**at, "peak_mb_of_a_process": round(largest), "peak_mb_of_all": round(together)}
+    return {**at, "peak_mb_of_a_process": round(largest), "peak_mb_of_all": round(together), "seconds_at": spent}
+
+
+def under_way(run: RunDirectory) -> str | None:
+    """The first stage that a run has not finished."""
+    known = run.read_manifest().get("stages", {})
+    return next((stage for stage in STAGES if "seconds" not in known.get(stage, {})), None)
 
 
 def row_of(run: RunDirectory, views: int) -> Row:
@@ -135,24 +152,25 @@ def table(rows: list[Row]) -> str:
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for row in rows:
         cells = [f"{row[stage]['seconds']:,.0f} ({row[stage]['megabytes']:,.0f})" for stage in STAGES]
-        seconds = sum(row[stage]["seconds"] for stage in STAGES)
         gigabytes = sum(row[stage]["megabytes"] for stage in STAGES) / 1000
         client = ", ".join(str(row[f"client_mb_at_{share}"]) for share in (10, 50, 90))
-        whole = [f"{row['views']:,}", *cells, f"{seconds:,.0f} ({gigabytes:.2f})"]
+        whole = [f"{row['views']:,}", *cells, f"{row['seconds_of_starts']:,} ({gigabytes:.2f})"]
         whole += [f"{row['peak_mb_of_a_process']:,} MB", f"{client} MB"]
         lines.append(f"| {' | '.join(whole)} |")
     return "\n".join(lines)
 
 
 def merged(before: Row | None, now: Row) -> Row:
-    """What was watched of a run over several starts: the most of all, the seconds together, and the client's memory in
-    the longest of them."""
+    """What was watched of a run over several starts: the most of all, the seconds together (in all, and of each stage),
+    and the client's memory in the longest of them."""
     if before is None:
         return now
     longest = before if before["seconds_of_starts"] > now["seconds_of_starts"] else now
     most = {name: max(before[name], now[name]) for name in ("peak_mb_of_a_process", "peak_mb_of_all")}
     sums = {name: before[name] + now[name] for name in ("seconds_of_starts", "starts")}
-    return longest | most | sums
+    stages = {*before["seconds_at"], *now["seconds_at"]}
+    spent = {stage: before["seconds_at"].get(stage, 0.0) + now["seconds_at"].get(stage, 0.0) for stage in stages}
+    return longest | most | sums | {"seconds_at": spent}
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from atlas.rundir import RunDirectory
+from atlas.rundir import RunDirectory, write_json
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -24,7 +24,14 @@ def made(scaling: ModuleType, views: int) -> dict:
         for stage, power in zip(scaling.STAGES, (1, 1.2, 0.5, 0.1, 0.2))
     }
     memory = {"client_mb_at_10": 210, "client_mb_at_50": 215, "client_mb_at_90": 216}
-    return {"views": views, **stages, **memory, "peak_mb_of_a_process": 1900, "peak_mb_of_all": 4000}
+    return {
+        "views": views,
+        **stages,
+        **memory,
+        "peak_mb_of_a_process": 1900,
+        "peak_mb_of_all": 4000,
+        "seconds_of_starts": 40_123,
+    }
 
 
 def test_slopes_are_the_exponents(scaling: ModuleType) -> None:
@@ -39,7 +46,7 @@ def test_the_table_has_a_line_for_each_size(scaling: ModuleType) -> None:
     lines = scaling.table([made(scaling, 10_000), made(scaling, 30_000)]).splitlines()
     assert len(lines) == 4
     assert lines[2].startswith("| 10,000 | 20,000 (10) |")
-    assert lines[3].endswith("| 1,900 MB | 210, 215, 216 MB |")
+    assert lines[3].endswith("| 40,123 (0.15) | 1,900 MB | 210, 215, 216 MB |")
 
 
 def test_a_run_tells_its_seconds_and_bytes(scaling: ModuleType, undisturbed: RunDirectory) -> None:
@@ -52,11 +59,23 @@ def test_a_run_tells_its_seconds_and_bytes(scaling: ModuleType, undisturbed: Run
 
 def test_several_starts_are_told_as_one(scaling: ModuleType) -> None:
     long = {"client_mb_at_10": 1, "peak_mb_of_a_process": 5, "peak_mb_of_all": 9, "seconds_of_starts": 70, "starts": 1}
+    long["seconds_at"] = {"collect": 70.0}
     short = {"client_mb_at_10": 2, "peak_mb_of_a_process": 7, "peak_mb_of_all": 8, "seconds_of_starts": 30, "starts": 1}
+    short["seconds_at"] = {"collect": 10.0, "layout": 20.0}
     assert scaling.merged(None, long) == long
     assert scaling.merged(long, short) == {
-        "client_mb_at_10": 1, "peak_mb_of_a_process": 7, "peak_mb_of_all": 9, "seconds_of_starts": 100, "starts": 2
+        "client_mb_at_10": 1, "peak_mb_of_a_process": 7, "peak_mb_of_all": 9, "seconds_of_starts": 100, "starts": 2,
+        "seconds_at": {"collect": 80.0, "layout": 20.0},
     }  # fmt: skip
+
+
+def test_the_stage_under_way_is_the_first_that_is_not_finished(scaling: ModuleType, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    assert scaling.under_way(run) == "collect"
+    write_json(run.manifest, {"stages": {"collect": {"key": "a", "seconds": 3}, "layout": {"key": "b"}}})
+    assert scaling.under_way(run) == "layout"
+    write_json(run.manifest, {"stages": {stage: {"seconds": 3} for stage in scaling.STAGES}})
+    assert scaling.under_way(run) is None
 
 
 def test_odd_numbers_of_views_are_refused(scaling: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
