@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from distributed import LocalCluster
-from tiny_run import TINY, atlas_run, command, contents, environment, paint_pictures, tiny_values
+from tiny_run import TINY, atlas_run, command, contents, end_all, environment, paint_pictures, tiny_values
 
 from atlas.config import validate
 from atlas.errors import AtlasError
@@ -121,15 +121,6 @@ def workers_of(process: psutil.Process) -> list[psutil.Process]:
         except psutil.NoSuchProcess:
             continue
     return found
-
-
-def end_all(process: subprocess.Popen) -> None:
-    """Leave nothing running, whatever came before."""
-    if process.poll() is None:
-        known = psutil.Process(process.pid)
-        for one in [*known.children(recursive=True), known]:
-            one.kill()
-        process.wait()
 
 
 def finished_shards(directory: RunDirectory) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 import boto3
 import psutil
 import pytest
-from tiny_run import atlas_run, command, contents, environment, tiny_values
+from tiny_run import atlas_run, command, contents, end_all, environment, tiny_values
 
 from atlas.config import validate
 from atlas.errors import AtlasError, ConfigError
@@ -162,14 +162,17 @@ def test_killed_and_gone_on_with_on_another_machine(
     process = subprocess.Popen(
         command(*arguments), cwd=workshop, env=braked, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    patience = time.monotonic() + 120
-    while process.poll() is None and not any(markers(bucket.objects("killed"))):
-        assert time.monotonic() < patience
-        time.sleep(0.02)
-    children = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    psutil.wait_procs(children, timeout=30)
+    try:
+        patience = time.monotonic() + 120
+        while process.poll() is None and not any(markers(bucket.objects("killed"))):
+            assert time.monotonic() < patience
+            time.sleep(0.02)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        psutil.wait_procs(children, timeout=30)
+    finally:
+        end_all(process)
     left = bucket.objects("killed")
     assert all_that_is_vouched_for_is_there(left) > 0
     assert "store/failures.json" not in left, "nothing may look finished"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -123,6 +124,15 @@ def atlas_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(
         command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, timeout=300
     )
+
+
+def end_all(process: subprocess.Popen) -> None:
+    """Leave nothing running, whatever came before."""
+    if process.poll() is None:
+        known = psutil.Process(process.pid)
+        for one in [*known.children(recursive=True), known]:
+            one.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="session")
