@@ -21,6 +21,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 from PIL import Image
+from readme_commands import the_command
 from small_network import factory, forking_factory
 from tiny_run import CHECKOUT, PLAIN_STAGES, atlas_run, command, contents, environment, paint_pictures, tiny_values
 from torch import nn
@@ -113,6 +114,20 @@ def test_the_readmes_snippet(looked: RunDirectory, tmp_path: Path, monkeypatch: 
 
 def arguments(directory: RunDirectory) -> tuple[str, ...]:
     return ("tiny.yaml", "--set", f"out={directory.path}", "--set", f"neurons={json.dumps(ASKED)}")
+
+
+def test_contact_sheets_of_units(looked: RunDirectory, tmp_path: Path) -> None:
+    """The README's command, for this run."""
+    names = {"runs/demo": str(looked.path), "_blocks.10": "last", "FOLDER": str(tmp_path)}
+    words = [names.get(word, word) for word in the_command("scripts/unit_sheets.py")]
+    done = subprocess.run([sys.executable, *words], cwd=CHECKOUT, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    heights = {}
+    for name in ("units-invariant", "units-selective", "circuits"):
+        with Image.open(tmp_path / f"{name}.webp") as sheet:
+            heights[name] = sheet.height
+            assert np.asarray(sheet.convert("RGB")).std() > 10, f"{name} shows something"
+    assert heights["units-invariant"] > 700, "ten lines"
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The scripts beside the package: what they write, and how they answer mistakes."""
 
+import importlib
+import os
 import subprocess
 import sys
 from io import BytesIO
@@ -10,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from readme_commands import CHECKOUT, the_command
 
-CHECKOUT = Path(__file__).parent.parent
+from atlas.rundir import RunDirectory
 
 
 def script(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -83,6 +86,42 @@ def test_picture_lays_the_icons_on_the_grid(tmp_path: Path) -> None:
     assert pixels[5, 5].tolist() == [250, 20, 20]
     assert pixels[15, 15].tolist() == [20, 250, 20]
     assert pixels[15, 5].tolist() == [247, 247, 245]
+
+
+def test_neurons_lie_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(CHECKOUT / "scripts"))
+    neurons = importlib.import_module("neurons")
+    monkeypatch.setattr(neurons, "NEURONS", {"_blocks.4": (9,), "_blocks.7": (24,)})
+    monkeypatch.setattr(neurons, "SIZE", 48)
+    monkeypatch.setattr(neurons, "LARGE", ("_blocks.4", 9, 64))
+    monkeypatch.setattr("sys.argv", ["neurons.py", "--out", str(tmp_path)])
+    neurons.main()
+    sheet = np.asarray(Image.open(tmp_path / "neurons.webp").convert("RGB")).astype(int)
+    assert sheet.shape == (48, 6 * (48 + 8) - 8, 3)
+    left, right = sheet[:, :48], sheet[:, 56:104]
+    assert left.std() > 20
+    assert right.std() > 20
+    assert abs(left - right).mean() > 20, "two neurons, two pictures"
+    assert sheet[:, 110:].min() > 250, "the rest is empty"
+    assert Image.open(tmp_path / "neuron-512.webp").size == (64, 64)
+
+
+def test_a_picture_of_the_page_with_a_picture_explained(
+    undisturbed: RunDirectory, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The README's command, for the tiny run."""
+    photo, picture = tmp_path / "photo.jpg", tmp_path / "image.webp"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(photo)
+    names = {"runs/demo": str(undisturbed.path), "image.webp": str(picture), "photo.jpg": str(photo)}
+    words = [names.get(word, word) for word in the_command("scripts/page_picture.py")]
+    paths = os.pathsep.join([str(CHECKOUT), str(workshop)])
+    done = subprocess.run(
+        [sys.executable, *words], cwd=CHECKOUT, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    pixels = np.asarray(Image.open(picture).convert("RGB"))
+    assert pixels.shape == (900, 1440, 3)
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 2000, "icons, and the picture itself"
 
 
 def test_stamp_shards_hold_equally_many_squares_of_each_stamp(tmp_path: Path) -> None:

@@ -3,9 +3,15 @@
 import io
 import json
 import math
+import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +21,7 @@ import numpy as np
 import pytest
 from distributed import Client, LocalCluster
 from PIL import Image
+from readme_commands import the_command
 from rich.console import Console
 from tiny_run import GRIDS, PLAIN_STAGES
 
@@ -211,6 +218,62 @@ def wandb_records(path: Path) -> Iterator[Any]:
         if kind in (1, 4):  # whole, or the last part
             yield Record.FromString(parts)
             parts = b""
+
+
+def for_run(run: RunDirectory, words: list[str]) -> list[str]:
+    """A command of the README, for this run and by this environment's programs."""
+    words = [word.replace("runs/NAME", str(run.path)) for word in words]
+    return [str(Path(sys.executable).with_name(words[0])), *words[1:]]
+
+
+def test_the_readmes_command_finds_what_wandb_is_to_be_sent(finished: RunDirectory) -> None:
+    tell(finished, kind="wandb", mode="offline")
+    program, verb, pattern = for_run(finished, the_command("wandb sync"))
+    (folder,) = Path("/").glob(pattern.lstrip("/"))
+    done = subprocess.run([program, verb, "--dry-run", str(folder)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert folder.name in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "question", "answer"),
+    [
+        (
+            "mlflow",
+            the_command("mlflow ui"),
+            "/api/2.0/mlflow/experiments/get-by-name?experiment_name=activation-atlas",
+            "experiment",
+        ),
+        ("tensorboard", the_command("tensorboard --logdir"), "/data/runs", "tiny"),
+    ],
+)
+def test_the_readmes_command_shows_what_was_told(
+    finished: RunDirectory, monkeypatch: pytest.MonkeyPatch, kind: str, words: list[str], question: str, answer: str
+) -> None:
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # of another package here; it would ask the network
+    tell(finished, kind=kind)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    line = [*for_run(finished, words), "--port", str(port)]
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as server:
+        try:
+            assert answer in _answer(server, f"http://127.0.0.1:{port}{question}")
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
+
+
+def _answer(server: subprocess.Popen[bytes], address: str) -> str:
+    """What the server answers, once it is up."""
+    patience = time.monotonic() + 120
+    while True:
+        assert server.poll() is None
+        try:
+            with urllib.request.urlopen(address, timeout=30) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            assert time.monotonic() < patience
+            time.sleep(0.2)
 
 
 def test_without_tracking_nothing_is_told_or_kept(finished: RunDirectory) -> None:

@@ -1,0 +1,111 @@
+"""Every command of the README is run: by a test that takes it from there, or by a test or script named here."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+import urllib.request
+from pathlib import Path
+
+import pytest
+from dask.config import collect_env
+from readme_commands import CHECKOUT, commands, the_command
+from tiny_run import environment
+
+from atlas.config import load_config
+from atlas.rundir import RunDirectory
+
+# The start of a command → a file that runs it, and the words by which it does.
+RUN_BY = {
+    "scripts/demo": ("tests/test_scripts.py", '"scripts/demo"'),
+    "scripts/test": (".ci/run", "scripts/test"),
+    "pip install": ("scripts/environment.sh", '-m pip install -q --disable-pip-version-check -e ".[$extras]"'),
+    "python -m atlas.run demo --set images.source": ("tests/test_wheel.py", 'f"images.source={workshop / '),
+    "python -m atlas.run my.yaml": ("tests/tiny_run.py", '[sys.executable, "-m", "atlas.run", *arguments]'),
+    "python -m atlas.serve runs/demo": ("scripts/demo", 'python -m atlas.serve "$run"'),
+    "python -m atlas.explain": ("tests/test_readme.py", "python -m atlas.explain"),
+    "dask scheduler": ("tests/test_cluster.py", '"scheduler", "scheduler", "--host"'),
+    "OMP_NUM_THREADS=1 dask worker": ("tests/test_cluster.py", '"--nthreads", "1", "--memory-limit", "0"'),
+    "embedding-atlas": ("tests/test_readme.py", '"sh")'),
+    "scripts/bench.py render": ("tests/test_bench.py", '"render"'),
+    "scripts/picture.py": ("tests/test_scripts.py", '"scripts/picture.py"'),
+    "scripts/neurons.py": ("tests/test_scripts.py", 'import_module("neurons")'),
+}  # fmt: skip
+
+
+def test_every_command_is_run_somewhere() -> None:
+    told = commands()
+    assert len(told) > 20
+    here = set[str]()
+    for path in (CHECKOUT / "tests").glob("test_*.py"):
+        here |= set(re.findall(r'the_command\("(.+?)"\)', path.read_text(encoding="utf-8")))
+    for command in told:
+        assert any(command.startswith(start) for start in {*here, *RUN_BY}), f"nothing runs: {command}"
+    for start, (file, words) in RUN_BY.items():
+        assert any(command.startswith(start) for command in told), f"the README does not have: {start}"
+        assert words in (CHECKOUT / file).read_text(encoding="utf-8"), f"{file} does not run: {start}"
+
+
+def test_every_extra_that_is_named_can_be_installed() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r'"\.\[(\w+)\]"', readme))
+    assert {"demo", "s3", "gcs", "http", "cuda", "jobqueue", "kubernetes", "wandb", "mlflow", "tensorboard"} <= named
+    assert named <= set(project["optional-dependencies"])
+
+
+def test_the_scheduler_started_by_hand_bears_lost_workers() -> None:
+    """The two variables are those that the project's own clusters set."""
+    told = dict(word.split("=") for word in the_command("export DASK")[1:])
+    given = collect_env(told)["distributed"]["scheduler"]
+    assert {name.replace("_", "-"): value for name, value in given.items()} == {
+        "allowed-failures": 10,
+        "worker-ttl": None,
+    }
+
+
+@pytest.fixture
+def demo(undisturbed: RunDirectory, tmp_path: Path) -> RunDirectory:
+    """A folder that has a finished run as runs/demo."""
+    shutil.copytree(undisturbed.path, tmp_path / "runs/demo")
+    return RunDirectory(tmp_path / "runs/demo")
+
+
+def test_a_run_is_checked(demo: RunDirectory, tmp_path: Path) -> None:
+    words = the_command("python -m atlas.check")
+    done = subprocess.run([sys.executable, *words[1:]], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + done.stdout
+    demo.report.unlink()
+    done = subprocess.run([sys.executable, *words[1:]], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "report.json" in done.stdout
+
+
+def test_several_runs_are_served(demo: RunDirectory, tmp_path: Path) -> None:
+    shutil.copytree(demo.path, tmp_path / "runs/other")
+    words = the_command("python -m atlas.serve runs/*")
+    line = shlex.join([sys.executable, *words[1:-1]]) + f" {words[-1]} --port 0"  # the shell finds the runs
+    with subprocess.Popen(
+        line, shell=True, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as server:
+        try:
+            assert server.stdout
+            address = next(found[0] for line in server.stdout if (found := re.findall(r"http://\S+", line)))
+            with urllib.request.urlopen(address, timeout=30) as answer:
+                page = answer.read().decode()
+            assert "demo" in page
+            assert "other" in page
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+
+
+def test_a_pair_of_classes_is_asked_for_as_the_readme_says() -> None:
+    """tests/test_maps.py makes such maps."""
+    words = the_command("python -m atlas.run demo --set 'layout.class_pair")
+    assert words[:4] == ["python", "-m", "atlas.run", "demo"]
+    config = load_config("demo", [words[5]])
+    assert config.layout.class_pair == (("lemon", "strawberry"),)
