@@ -27,11 +27,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atlas.config import LayoutConfig
 from atlas.errors import AtlasError
 from atlas.neighbors import unit_rows
 from atlas.quality import quality
 from atlas.rundir import RunDirectory
+from atlas.sections import LayoutConfig
 from atlas.store import iterate
 
 Row = dict[str, Any]

@@ -24,9 +24,10 @@ from distributed import Client, LocalCluster
 from no_work import NoWork
 from tiny_run import atlas_run, command, contents, environment
 
-from atlas.config import ClusterConfig, load_config, validate
+from atlas.config import load_config, validate
 from atlas.errors import AtlasError, ConfigError
 from atlas.rundir import RunDirectory
+from atlas.sections import ClusterConfig
 from pipelines import cluster
 from pipelines.stage import Item, Outcome, Summary, run_stage
 

@@ -14,9 +14,10 @@ from conftest import gradient
 from PIL import Image, ImageOps
 
 from atlas import images as images_module
-from atlas.config import Config, ImagesConfig
+from atlas.config import Config
 from atlas.errors import ConfigError
 from atlas.images import Encoded, PictureError, open_picture, unit_hash
+from atlas.sections import ImagesConfig
 from atlas.sources import Listing, list_images
 from atlas.views import backdrop, cut_view, cut_views, reduction_for, view_box
 

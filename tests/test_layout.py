@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from umap.umap_ import fuzzy_simplicial_set, simplicial_set_embedding
 
 from atlas import gpu, layout, neighbors
-from atlas.config import LayoutConfig
 from atlas.errors import AtlasError
 from atlas.forces import embed
 from atlas.layout import (
@@ -31,6 +30,7 @@ from atlas.neighbors import unit_rows
 from atlas.projection import Projection, fit_projection, project, read_moments
 from atlas.quality import distance_between
 from atlas.quality import quality as block_quality
+from atlas.sections import LayoutConfig
 from atlas.store import ShardWriter, schema
 from atlas.whitening import Moments
 

@@ -21,9 +21,10 @@ import yaml
 from PIL import Image
 from tiny_run import leave_off
 
-from atlas.config import TrackingConfig, validate
+from atlas.config import validate
 from atlas.grid import cell_of
 from atlas.rundir import RunDirectory
+from atlas.sections import TrackingConfig
 
 CHECKOUT = Path(__file__).parent.parent
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")

@@ -22,11 +22,12 @@ from tiny_run import tiny_values
 from atlas import files as files_module
 from atlas import parquet_rows
 from atlas.collect import prefetch
-from atlas.config import Config, ImagesConfig
+from atlas.config import Config
 from atlas.errors import AtlasError, ConfigError
 from atlas.files import File, LocalFiles
 from atlas.images import PictureError, open_picture
 from atlas.listing import Listing
+from atlas.sections import ImagesConfig
 from atlas.sources import list_images
 from atlas.views import Failure, cut_views
 from pipelines.pipeline import run
