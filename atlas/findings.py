@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from atlas.maps import COMMON, Map
 from atlas.rundir import RunDirectory
 
@@ -52,7 +55,16 @@ class Findings:
         self.problems.append(Problem(self.name(path), what, tuple(map(self.name, delete)), remedy))
 
     def name(self, path: Path) -> str:
+        """``path`` as it is told: from the run's folder on."""
         return os.path.relpath(path, self.run.path)
+
+    def table(self, path: Path, columns: tuple[str, ...]) -> pa.Table | None:
+        """Columns of a table that a marker vouches for; None, and a problem, where it cannot be read."""
+        try:
+            return pq.read_table(path, columns=list(columns))
+        except (pa.ArrowException, OSError) as error:
+            self.wrong(path, f"cannot be read ({short(error)})", *([path] if path.exists() else []))
+            return None
 
     def begun(self, *stages: str) -> bool:
         """Whether one of ``stages`` has a marker of the present configuration."""
@@ -84,3 +96,8 @@ class Findings:
 def size(count: int) -> str:
     """Bytes as a person reads them."""
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def short(error: Exception) -> str:
+    """The first sentence of what ``error`` says."""
+    return str(error).split(". ")[0].strip()
