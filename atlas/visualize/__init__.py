@@ -8,11 +8,13 @@ Usable alone, in three lines:
 
 For whole levels of an atlas there are draw, which also begins with parents' pictures, and score. Inside: parametrize
 (pictures as spectra), transform (small moves), objective (what is asked for), cut (the network up to the layer),
-optimize (the loop), recipe (its settings), score.
+arguments (what is given, checked), optimize (the loop), recipe (its settings), alone (pictures without a pipeline),
+score.
 """
 
+from atlas.visualize.alone import neuron, render
 from atlas.visualize.cut import fitting_precision
-from atlas.visualize.optimize import Icons, draw, measure_batch, neuron, render, step_seconds
+from atlas.visualize.optimize import Icons, draw, measure_batch, step_seconds
 from atlas.visualize.recipe import Recipe
 from atlas.visualize.score import Scores, score
 
