@@ -94,6 +94,16 @@ export const FORMAT = 3;
 /** An error whose message is meant for the reader: what happened and what to do. */
 export class Sentence extends Error {}
 
+/** A failure in words for the reader; one that has none of its own is told by `otherwise`, which is given what it says. */
+export function inWords(error: unknown, otherwise = (what: string) => what): string {
+  return error instanceof Sentence ? error.message : otherwise(String(error));
+}
+
+/** For views that lie over the map. */
+export function inView(what: string): string {
+  return `Something in this view went wrong (${what}). Close it and open it again.`;
+}
+
 /** What a site holds, and whether the server behind it also answers about pictures (see api.ts). */
 export interface Found {
   atlas: Atlas;

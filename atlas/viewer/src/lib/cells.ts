@@ -1,6 +1,7 @@
 /** The cells of one grid: columns in typed arrays, and a look-up by row and column. */
 
 import { damaged, fetchBytes, fetchJson, gridAddress, type Layer } from './atlas';
+import { Kept } from './kept';
 import type { Point } from './levels';
 
 /** cells.json, a list for each column. */
@@ -119,18 +120,12 @@ export function cellUnder(point: Point, grid: number): { row: number; col: numbe
   return { row: along(point.y), col: along(point.x) };
 }
 
-const loaded = new Map<string, Promise<Cells>>();
+const loaded = new Kept<Cells>();
 
 /** The cells of one grid of a layer, fetched once; after a failure the next call tries again. */
 export function loadCells(layer: Layer, grid: number): Promise<Cells> {
   const folder = gridAddress(layer, grid);
-  let cells = loaded.get(folder);
-  if (!cells) {
-    cells = fetchCells(folder);
-    cells.catch(() => loaded.delete(folder));
-    loaded.set(folder, cells);
-  }
-  return cells;
+  return loaded.get(folder, () => fetchCells(folder));
 }
 
 async function fetchCells(folder: string): Promise<Cells> {

@@ -1,6 +1,7 @@
 /** What a cell's drawer tells: fetched in sheets of 4 × 4 cells. */
 
 import { fetchJson, gridAddress, type Layer } from './atlas';
+import { Kept } from './kept';
 import type { Place } from './link';
 
 export interface Exemplar {
@@ -49,29 +50,15 @@ interface File {
   cells: Details[];
 }
 
-const files = new Map<string, Promise<File>>();
+const files = new Kept<File>(KEPT);
 
 /** The details of a drawn cell; null where the sheet does not have it. */
 export async function loadDetails(layer: Layer, place: Place): Promise<Sheet | null> {
   const name = `${Math.floor(place.row / BLOCK)}-${Math.floor(place.col / BLOCK)}`;
   const address = `${gridAddress(layer, place.grid)}/details/${name}`;
-  const file = await kept(`${address}.json`);
+  const file = await files.get(address, () => fetchJson(`${address}.json`) as Promise<File>);
   const line = file.cells.findIndex((cell) => cell.row === place.row && cell.col === place.col);
   const details = file.cells[line];
   if (!details) return null;
   return { details, picture: `${address}.webp`, line, lines: file.cells.length, columns: file.columns };
-}
-
-function kept(address: string): Promise<File> {
-  let file = files.get(address);
-  if (!file) {
-    file = fetchJson(address) as Promise<File>;
-    file.catch(() => files.delete(address));
-    files.set(address, file);
-    for (const oldest of files.keys()) {
-      if (files.size <= KEPT) break;
-      files.delete(oldest);
-    }
-  }
-  return file;
 }

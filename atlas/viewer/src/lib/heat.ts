@@ -2,6 +2,7 @@
 
 import { damaged, fetchBytes, gridAddress, type Atlas, type Layer } from './atlas';
 import type { Cells } from './cells';
+import { Kept } from './kept';
 import type { Side } from './link';
 
 /** The byte that stands for no effect at all; larger ones support the class. */
@@ -11,7 +12,7 @@ const FULL = 0.97;
 /** Files that are kept: of the largest levels each has about a megabyte. */
 const KEPT = 12;
 
-const files = new Map<string, Promise<Uint8Array>>();
+const files = new Kept<ArrayBuffer>(KEPT);
 
 /** One class on one grid, as shares of its strongest support or opposition there. */
 export interface Heat {
@@ -36,7 +37,7 @@ export function loadUnitHeat(layer: Layer, cells: Cells, unit: number): Promise<
 async function heatOf(layer: Layer, cells: Cells, name: string, index: number, perFile: number): Promise<Heat> {
   const file = Math.floor(index / perFile);
   const address = `${gridAddress(layer, cells.grid)}/${name}-${String(file).padStart(3, '0')}.bin`;
-  const bytes = await kept(address);
+  const bytes = new Uint8Array(await files.get(address, () => fetchBytes(address)));
   const start = (index - file * perFile) * cells.length;
   if (bytes.length < start + cells.length) throw damaged(address);
   return { cells, shares: normalised(bytes.subarray(start, start + cells.length), cells.drawn) };
@@ -73,23 +74,6 @@ function limitOf(bytes: Uint8Array, drawn: Uint8Array, sign: 1 | -1): number {
     if (seen > 0 && seen >= FULL * total) return value;
   }
   return 0;
-}
-
-function kept(address: string): Promise<Uint8Array> {
-  const found = files.get(address);
-  if (found) {
-    files.delete(address);
-    files.set(address, found); // the last used comes last
-    return found;
-  }
-  const bytes = fetchBytes(address).then((buffer) => new Uint8Array(buffer));
-  bytes.catch(() => files.delete(address));
-  files.set(address, bytes);
-  for (const oldest of files.keys()) {
-    if (files.size <= KEPT) break;
-    files.delete(oldest);
-  }
-  return bytes;
 }
 
 type Colour = readonly [number, number, number];

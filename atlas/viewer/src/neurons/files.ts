@@ -1,6 +1,7 @@
 /** What a site tells of units (channels of a layer): its files, fetched once while they are few. */
 
 import { damaged, fetchBytes, fetchJson, gridAddress, layerAddress, type Layer, type UnitLayer } from '../lib/atlas';
+import { Kept } from '../lib/kept';
 
 /** units.json: a column each, with one value a unit. */
 export interface UnitTable {
@@ -112,24 +113,26 @@ export interface Sprite {
 
 /** Files that are kept, the last used ones. */
 const KEPT = 60;
-const files = new Map<string, Promise<unknown>>();
+const files = new Kept<unknown>(KEPT);
 
 export function loadTable(layer: UnitLayer): Promise<UnitTable> {
   const address = `${layerAddress(layer)}/units.json`;
-  return kept(address, (file) => {
-    const table = file as UnitTable;
+  return files.get(address, async () => {
+    const table = (await fetchJson(address)) as UnitTable;
     if (table.largest.length !== layer.units) throw damaged(address);
     return table;
   });
 }
 
 export function loadUnit(layer: UnitLayer, unit: number): Promise<UnitFacts> {
-  return kept(`${unitAddress(layer, unit)}.json`, (file) => file as UnitFacts);
+  const address = `${unitAddress(layer, unit)}.json`;
+  return files.get(address, () => fetchJson(address) as Promise<UnitFacts>);
 }
 
 /** What builds a cell of a layer; empty where nothing is known of it. */
 export async function loadBuilt(layer: Layer, { grid, row, col }: { grid: number; row: number; col: number }): Promise<{ from: string; cells: BuiltFrom[] }> {
-  const { from, cells } = await kept(`${gridAddress(layer, grid)}/built.json`, (file) => file as BuiltFile);
+  const address = `${gridAddress(layer, grid)}/built.json`;
+  const { from, cells } = await files.get(address, () => fetchJson(address) as Promise<BuiltFile>);
   return { from, cells: cells[`${row}.${col}`] ?? [] };
 }
 
@@ -139,22 +142,10 @@ export async function loadBuilt(layer: Layer, { grid, row, col }: { grid: number
  */
 export async function loadEffects(layer: UnitLayer, index: number, classes: number): Promise<number[]> {
   const address = `${layerAddress(layer)}/classes.bin`;
-  const file = await kept(address, (found) => found as ArrayBuffer, fetchBytes);
+  const file = await files.get(address, () => fetchBytes(address));
   if (file.byteLength !== classes * (4 + layer.units)) throw damaged(address);
   const scale = new DataView(file).getFloat32(4 * index, true);
   return [...new Uint8Array(file, 4 * classes + index * layer.units, layer.units)].map((byte) => ((byte - 128) / 127) * scale);
-}
-
-function kept<T>(address: string, read: (file: unknown) => T, fetched: (address: string) => Promise<unknown> = fetchJson): Promise<T> {
-  const found = files.get(address) ?? fetched(address).then(read);
-  files.delete(address);
-  files.set(address, found); // the last used comes last
-  found.catch(() => files.delete(address));
-  for (const oldest of files.keys()) {
-    if (files.size <= KEPT) break;
-    files.delete(oldest);
-  }
-  return found as Promise<T>;
 }
 
 function unitAddress(layer: UnitLayer, unit: number): string {
