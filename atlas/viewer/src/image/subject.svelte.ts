@@ -7,25 +7,24 @@ import {
   askSamples,
   explain,
   explainClasses,
-  explainGroups,
-  explainIcons,
   explainRemoved,
   fetchSample,
   isAbort,
   type Attributions,
   type ExplainedLayer,
-  type Grouping,
   type Limits,
   type Sample,
   type Summary,
 } from '../lib/api';
-import { classesOf, Sentence, type Layer } from '../lib/atlas';
+import { classesOf, inWords, type Layer } from '../lib/atlas';
 import type { Point } from '../lib/levels';
 import type { Look } from '../lib/look.svelte';
 import { pictureAmong, refuseLarge } from './given';
+import { Groups } from './grouping.svelte';
+import { Icons } from './icons.svelte';
 import { Jobs } from './jobs.svelte';
 import { middleOf, positionAt } from './positions';
-import { IconSheet, isMiddle, pictureOf, squareOf } from './sheet';
+import { isMiddle, squareOf } from './sheet';
 
 /** What lies over the picture. */
 export type Over = 'nothing' | 'icons' | 'effect';
@@ -33,12 +32,6 @@ export type Over = 'nothing' | 'icons' | 'effect';
 export type Way = 'estimated' | 'removed';
 /** What may be under way at the server. */
 export type Job = 'limits' | 'given' | 'samples' | 'summary' | 'icons' | 'stand-ins' | 'classes' | 'removed' | 'groups';
-
-/** The groups of a layer, and their icons as far as they are there. */
-export interface Groups {
-  grouping: Grouping;
-  icons: readonly (ImageBitmap | null)[];
-}
 
 /** A picture that is to be told of. */
 interface Gift {
@@ -65,22 +58,16 @@ export class Subject {
   place = $state.raw<Point | null>(null);
   /** The place that is pointed at, on the picture or on the map. */
   pointed = $state.raw<Point | null>(null);
-  /** The group that is pointed at. */
-  group = $state<number | null>(null);
-  count = $state(6);
-  /** Counts what was drawn on the sheets of icons, which are no state of their own. */
-  drawn = $state(0);
 
   readonly #jobs = new Jobs<Job>((error) => this.#fail(error));
   #chosen = $state.raw<readonly number[]>([]);
   #more = $state.raw<Record<number, Attributions>>({});
   #removed = $state.raw<Record<string, Record<string, number[]>>>({});
-  #groups = $state.raw<Record<string, Groups>>({});
-  #sheets = new Map<string, IconSheet>();
-  /** The layer whose icons are under way. */
-  #drawing = '';
   /** Brings back the last picture that was told of, until the one that is under way is told of itself. */
   #former: (() => void) | null = null;
+
+  readonly icons = new Icons(this, this.#jobs);
+  readonly groups = new Groups(this, this.#jobs);
 
   constructor(look: Look) {
     this.look = look;
@@ -108,17 +95,6 @@ export class Subject {
   readonly removed = $derived.by(() => this.#values((name) => this.#removed[this.explained?.path ?? '']?.[name]));
   /** What each position adds to the class, or to the first of two against the second, in logits. */
   readonly values = $derived.by(() => (this.way === 'removed' && this.removed ? this.removed : this.estimated));
-  readonly groups = $derived.by(() => this.#groups[this.explained?.path ?? ''] ?? null);
-  /** The icons of the shown layer. */
-  readonly sheet = $derived.by(() => {
-    void this.drawn;
-    return (this.explained && this.#sheets.get(this.explained.path)) ?? null;
-  });
-  /** How many positions of the shown layer have their own icon. */
-  readonly own = $derived.by(() => {
-    void this.drawn;
-    return this.sheet?.own.size ?? 0;
-  });
 
   /** The layer itself of which a map of classes shows a part. */
   whole(layer: Layer): Layer {
@@ -250,10 +226,12 @@ export class Subject {
   /** What brings all back that was told of the present picture; what was under way for it does not go on. */
   #keep(): () => void {
     const { picture, square, summary, place, note, way } = this;
-    const [more, removed, groups, sheets] = [this.#more, this.#removed, this.#groups, this.#sheets];
+    const [more, removed, icons, groups] = [this.#more, this.#removed, this.icons.keep(), this.groups.keep()];
     return () => {
       Object.assign(this, { picture, square, summary, place, note, way });
-      [this.#more, this.#removed, this.#groups, this.#sheets] = [more, removed, groups, sheets];
+      [this.#more, this.#removed] = [more, removed];
+      icons();
+      groups();
     };
   }
 
@@ -262,7 +240,7 @@ export class Subject {
     this.picture = null;
     this.#former?.();
     this.#former = null;
-    this.drawn += 1;
+    this.icons.drawn += 1;
   }
 
   async #cut(blob: Blob, seen: Summary['picture'] | null, signal: AbortSignal): Promise<void> {
@@ -275,12 +253,11 @@ export class Subject {
   }
 
   #clear(): void {
-    this.square = this.summary = this.place = this.pointed = this.group = this.problem = this.note = null;
+    this.square = this.summary = this.place = this.pointed = this.problem = this.note = null;
     this.#more = {};
     this.#removed = {};
-    this.#groups = {};
-    this.#sheets = new Map();
-    this.#drawing = '';
+    this.icons.clear();
+    this.groups.clear();
     this.way = 'estimated';
   }
 
@@ -309,49 +286,6 @@ export class Subject {
     });
   }
 
-  /** The icons of the shown layer, where they are wanted; those of another layer end. */
-  followIcons(): void {
-    const [layer, over] = [this.explained, this.over];
-    if (!layer || this.#drawing === layer.path) return;
-    untrack(() => {
-      this.stop('icons');
-      this.stop('stand-ins');
-      if (over === 'icons' && !this.#sheets.get(layer.path)?.halted) this.drawIcons();
-    });
-  }
-
-  drawIcons(): void {
-    const [picture, layer, map] = [this.picture, this.explained, this.layer];
-    if (!picture || !layer) return;
-    const sheet = this.#sheets.get(layer.path) ?? new IconSheet(layer);
-    const total = layer.rows * layer.cols;
-    this.#sheets.set(layer.path, sheet);
-    sheet.halted = false;
-    if (sheet.own.size === total) return;
-    this.#drawing = layer.path;
-    this.drawn += 1;
-    void this.#jobs.run('stand-ins', (signal) => sheet.standIn(this.look.atlas, map, layer, signal, () => (this.drawn += 1)));
-    void this.#jobs.run('icons', async (signal) => {
-      for await (const { position, picture: address } of explainIcons(picture.blob, layer.path, signal)) {
-        const icon = await pictureOf(address);
-        if (signal.aborted) return;
-        sheet.put(position, icon);
-        icon.close();
-        this.#jobs.tell('icons', sheet.own.size / total);
-        this.drawn += 1;
-      }
-    }).finally(() => {
-      if (this.#drawing === layer.path && this.progress.icons === undefined) this.#drawing = '';
-    });
-  }
-
-  haltIcons(): void {
-    this.stop('icons');
-    if (this.sheet) this.sheet.halted = true;
-    this.#drawing = '';
-    this.drawn += 1;
-  }
-
   /** Take each position of the layer out, for the classes that are told of. */
   takeOut(): void {
     const [picture, layer, classes] = [this.picture, this.explained, this.classes];
@@ -374,31 +308,6 @@ export class Subject {
     untrack(() => this.stop('removed'));
   }
 
-  /** Groups are of one layer. */
-  endGroups(): void {
-    void this.explained;
-    untrack(() => {
-      this.stop('groups');
-      this.group = null;
-    });
-  }
-
-  makeGroups(): void {
-    const [picture, layer] = [this.picture, this.explained];
-    if (!picture || !layer) return;
-    this.group = null;
-    void this.#jobs.run('groups', async (signal) => {
-      let groups: Groups | null = null as Groups | null;
-      for await (const told of explainGroups(picture.blob, layer.path, this.count, signal)) {
-        if ('groups' in told) groups = { grouping: told, icons: told.groups.map(() => null) };
-        else if (groups) groups = withIcon(groups, told.group, await pictureOf(told.picture));
-        if (signal.aborted || !groups) return;
-        this.#groups = { ...this.#groups, [layer.path]: groups };
-        this.#jobs.tell('groups', groups.icons.filter(Boolean).length / groups.icons.length);
-      }
-    });
-  }
-
   /** Choose a position of a layer. */
   choose(layer: ExplainedLayer, position: number): void {
     this.place = middleOf(layer, position);
@@ -417,10 +326,6 @@ export class Subject {
 
   #fail(error: unknown): void {
     if (isAbort(error)) return;
-    this.problem = error instanceof Sentence ? error.message : `Something in this page went wrong (${error}). Give the picture again; if that does not help, load the page again.`;
+    this.problem = inWords(error, (what) => `Something in this page went wrong (${what}). Give the picture again; if that does not help, load the page again.`);
   }
-}
-
-function withIcon({ grouping, icons }: Groups, group: number, icon: ImageBitmap): Groups {
-  return { grouping, icons: icons.map((each, i) => (i === group ? icon : each)) };
 }
