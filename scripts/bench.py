@@ -6,6 +6,8 @@
     scripts/bench.py tiles --run runs/demo --repeat 3 --json tiles.json
     scripts/bench.py viewer --repeat 3 --json viewer.json
     scripts/bench.py explain --run runs/demo --repeat 3 --json explain.json
+    scripts/bench.py decode --repeat 7
+    scripts/bench.py schedule --items 10000
     scripts/bench.py all --run runs/demo --large runs/million --repeat 3 --json all.json
 
 Ours and the peers work on the same data in the same process, one after another, with the same number of threads and
@@ -132,6 +134,27 @@ def explain_command(options: argparse.Namespace) -> None:
     print_table(f"{options.run}, served on loopback, photographs of scikit-image, {options.threads} threads", rows)
 
 
+def decode_command(options: argparse.Namespace) -> None:
+    """Decoders of JPEGs beside each other, and what a reduced scale costs."""
+    from bench_decode import bench_decode  # beside this file
+
+    rows = bench_decode(options.repeat)
+    if options.json:
+        write_json(options.json, rows)
+    for bench, title in (("decode", "JPEGs of quality 90, one thread"), ("spare", "views from reduced pictures")):
+        print_table(title, [row for row in rows if row["bench"] == bench])
+
+
+def schedule_command(options: argparse.Namespace) -> None:
+    """What handing out an item costs."""
+    from bench_schedule import bench_schedule  # beside this file, by its name: workers find its functions so
+
+    rows = [bench_schedule(options.items, options.workers)]
+    if options.json:
+        write_json(options.json, rows)
+    print_table("items of no work, scheduler and workers on this machine", rows)
+
+
 def all_command(options: argparse.Namespace) -> None:
     """Each bench as it is by default, one after another. One that fails is told of, and the others go on."""
     large = options.large or options.run
@@ -143,6 +166,8 @@ def all_command(options: argparse.Namespace) -> None:
         "tiles": of_run,
         "viewer": [],
         "explain": of_run,
+        "decode": [],
+        "schedule": [],
     }
     rows: list[Row] = []
     failed: list[str] = []
@@ -266,6 +291,12 @@ def make_parser() -> argparse.ArgumentParser:
     explain.add_argument("--run", type=Path, default=Path("runs/demo"), help="its folder, by default runs/demo")
     explain.add_argument("--layer", help="by default the middle one of the run")
     explain.set_defaults(command=explain_command)
+    decode = benches.add_parser("decode", parents=[shared], help="JPEGs into pixels, by several decoders")
+    decode.set_defaults(command=decode_command)
+    schedule = benches.add_parser("schedule", parents=[shared], help="what handing out an item costs")
+    schedule.add_argument("--items", type=positive, default=10_000)
+    schedule.add_argument("--workers", type=positive, default=2)
+    schedule.set_defaults(command=schedule_command)
     every = benches.add_parser("all", parents=[shared], help="each of them, one after another")
     every.add_argument("--run", type=Path, default=Path("runs/demo"), help="a finished run, by default runs/demo")
     every.add_argument("--large", type=Path, help="a run of many rows, which are laid out; by default those of --run")

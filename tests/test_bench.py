@@ -297,15 +297,43 @@ def test_all_benches_one_after_another(
 
         return command
 
-    for name in ("collect", "layout", "render", "tiles", "viewer", "explain"):
+    for name in ("collect", "layout", "render", "tiles", "viewer", "explain", "decode", "schedule"):
         monkeypatch.setattr(bench, f"{name}_command", stand_in(name, fails=name == "viewer"))
     out = tmp_path / "all.json"
     assert bench.main(["all", "--run", str(run.path), "--repeat", "3", "--threads", "1", "--json", str(out)]) == 2
     assert capsys.readouterr().err == "viewer: no browser here\n"
-    assert [row["bench"] for row in json.loads(out.read_text())] == ["collect", "layout", "render", "tiles", "explain"]
+    done = [row["bench"] for row in json.loads(out.read_text())]
+    assert done == ["collect", "layout", "render", "tiles", "explain", "decode", "schedule"]
     assert all((options["repeat"], options["threads"]) == (3, 1) for options in asked.values())
     assert asked["render"]["run"] == asked["explain"]["run"] == run.path
     assert asked["layout"]["rows"] == [288], "as many as the run has: 24 pictures that can be read, 12 views each"
+
+
+def test_decoders_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: ModuleType) -> None:
+    decode = importlib.import_module("bench_decode")
+    monkeypatch.setattr(decode, "SIZES", {"small": (120, 90)})
+    monkeypatch.setattr(decode, "VIEWS", 2)
+    monkeypatch.setattr(decode, "LAYERS", ("_blocks.4",))
+    out = tmp_path / "decode.json"
+    assert bench.main(["decode", "--json", str(out)]) == 0
+    rows = json.loads(out.read_text())
+    found = {row["system"]: row for row in rows if row["bench"] == "decode"}
+    assert {"Pillow", "simplejpeg", "atlas.images"} <= set(found)
+    assert found["simplejpeg"]["most"] == found["atlas.images"]["most"] == 0, "the same pixels"
+    assert all(row["images_per_second"] > 0 for row in found.values())
+    spare = [row for row in rows if row["bench"] == "spare"]
+    assert next(row["spare"] for row in spare) == [1.0, 1.5]
+    assert all(0.8 < row["lowest_cosine_of_95"] <= row["median_cosine"] <= 1 for row in spare)
+
+
+def test_what_handing_out_an_item_costs(tmp_path: Path, bench: ModuleType) -> None:
+    out = tmp_path / "schedule.json"
+    assert bench.main(["schedule", "--items", "40", "--workers", "1", "--json", str(out)]) == 0
+    (row,) = json.loads(out.read_text())
+    assert row["items"] == 40
+    assert row["ms_an_item"] > 0
+    assert row["bytes_of_an_item"] < 300
+    assert 0 < row["bytes_written_an_item"] < 20_000
 
 
 def test_collect_beside_its_bound_and_a_plain_loop(tmp_path: Path) -> None:

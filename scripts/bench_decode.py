@@ -1,7 +1,4 @@
-#!/usr/bin/env python3
-"""Measure how JPEGs are best decoded: by which decoder, and how far at a reduced scale.
-
-    scripts/decoders.py --json decoders.json
+"""How JPEGs are best decoded: by which decoder, and how far at a reduced scale.
 
 Decoders: pictures a second on one thread, by CPU time, and the difference of their pixels to Pillow's. Spare: views are
 cut from photos decoded whole and at 1/2 to 1/8, and what the layers of a network answer is compared by its cosine,
@@ -11,33 +8,22 @@ scikit-image and scikit-learn carry, as JPEGs of quality 90.
 
 from __future__ import annotations
 
-import argparse
-import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch and NumPy when they are loaded
 
 import numpy as np
 import simplejpeg
 import torch
-from bench import positive  # beside this file
 from numpy.typing import NDArray
 from PIL import Image
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
 from sample_photos import photos  # beside this file
 from torchvision.io import decode_jpeg
 
 from atlas.images import Encoded
 from atlas.networks import Network, load
-from atlas.rundir import write_json
 from atlas.views import Box, cut_view
 
 Pixels = NDArray[np.uint8]
@@ -50,6 +36,15 @@ WANTED = 336
 LAYERS = ("_blocks.4", "_blocks.10", "_blocks.14")
 SPARES = ((1.0, 1.5), (1.5, 2.0), (2.0, 2.5), (2.5, 3.0), (3.0, 4.0))
 VIEWS = 40  # of each photo
+INPUT = 64  # of the network: photos are many times as wide
+
+
+def bench_decode(repeat: int) -> list[Row]:
+    """Rows of the bench ``decode``, medians of ``repeat`` rounds each, and of the bench ``spare``."""
+    torch.set_num_threads(1)
+    originals = list(photos().values())
+    rows = measure_decoders(originals, repeat)
+    return rows + measure_spare(originals, load("efficientnet_lite0", size=INPUT, device="cpu"))
 
 
 def jpeg(pixels: Pixels, size: tuple[int, int] | None = None) -> bytes:
@@ -197,46 +192,3 @@ def _answers_apart(network: Network, one: list[Pixels], other: list[Pixels]) -> 
             first, second = (each[:, :, each.shape[2] // 2, each.shape[3] // 2] for each in maps)
             found[layer] = torch.nn.functional.cosine_similarity(first, second).tolist()
     return found
-
-
-# The command
-
-
-def print_tables(rows: list[Row]) -> None:
-    decoders = Table(title=f"JPEGs of quality {QUALITY}, one thread", box=SIMPLE, title_justify="left")
-    for heading in ("size", "decoder", "pictures/s", "largest difference", "mean"):
-        decoders.add_column(heading)
-    spare = Table(title="Activations of views from reduced pictures", box=SIMPLE, title_justify="left")
-    for heading in ("view at the reduced scale / input", "layer", "views", "median cosine", "95 % are above"):
-        spare.add_column(heading)
-    for row in rows:
-        if row["bench"] == "decode":
-            shown = [row["size"], row["system"], row["images_per_second"], row["most"], row["mean"]]
-            decoders.add_row(*("–" if value is None else str(value) for value in shown))
-        else:
-            low, high = row["spare"]
-            figures = [row["views"], row["median_cosine"], row["lowest_cosine_of_95"]]
-            spare.add_row(f"{low} to {high}", row["layer"], *map(str, figures))
-    console = Console(width=max(Console().width, 100))
-    console.print(decoders)
-    console.print(spare)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="scripts/decoders.py", description="Measure how JPEGs are best decoded.")
-    parser.add_argument("--repeats", type=positive, default=7, help="of each timing; the median is told")
-    parser.add_argument("--size", type=positive, default=64, help="the network's input: photos are many times as wide")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here as well")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    originals = list(photos().values())
-    rows = measure_decoders(originals, options.repeats)
-    rows += measure_spare(originals, load("efficientnet_lite0", size=options.size, device="cpu"))
-    print_tables(rows)
-    if options.json:
-        write_json(options.json, rows)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,14 +1,11 @@
 """What handing out an item costs: items of no work through ``run_stage``, on a scheduler and workers of their own.
 
-    python scripts/scheduler_overhead.py --items 10000 --workers 2
-
-Prints one row of the table in ``scripts/benchmarks.md``: milliseconds an item, bytes that the scheduler read and wrote
-for it, and the pickled sizes of an item and of what comes back.
+Milliseconds an item, bytes that the scheduler read and wrote for it, and the pickled sizes of an item and of what comes
+back.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import pickle
 import re
@@ -25,6 +22,8 @@ from atlas.config import Config, validate
 from atlas.rundir import RunDirectory
 from pipelines.cluster import connect, environment
 from pipelines.stage import Item, Outcome, Summary, run_stage
+
+Row = dict[str, Any]
 
 
 class NoWork:
@@ -54,22 +53,23 @@ def nothing(item: Item) -> Summary:
     return Summary(1)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--items", type=int, default=10_000)
-    parser.add_argument("--workers", type=int, default=2)
-    options = parser.parse_args(arguments)
+def bench_schedule(items: int, workers: int) -> Row:
+    """``items`` items on ``workers`` workers of one thread."""
     with tempfile.TemporaryDirectory() as folder:
-        outcome, read, written = measure(Path(folder), options.items, options.workers)
-    stage = NoWork(3)
-    item = stage.plan(None, RunDirectory(Path("/shared/runs/imagenet")))[0]  # type: ignore[arg-type]
-    sizes = len(pickle.dumps(item)), len(pickle.dumps(Summary(65_536, 12, 1_800)))
-    print("| items | workers | seconds | ms an item | scheduler read | wrote | pickled item | pickled summary |")
-    print(
-        f"| {outcome.items:,} | {options.workers} | {outcome.seconds:.1f} | "
-        f"{1000 * outcome.seconds / outcome.items:.2f} | {read / outcome.items:,.0f} bytes an item | "
-        f"{written / outcome.items:,.0f} bytes an item | {sizes[0]} bytes | {sizes[1]} bytes |"
-    )
+        outcome, read, written = measure(Path(folder), items, workers)
+    item = NoWork(3).plan(None, RunDirectory(Path("/shared/runs/imagenet")))[0]  # type: ignore[arg-type]
+    return {
+        "bench": "schedule",
+        "system": "ours",
+        "items": outcome.items,
+        "workers": workers,
+        "seconds": round(outcome.seconds, 1),
+        "ms_an_item": round(1000 * outcome.seconds / outcome.items, 2),
+        "bytes_read_an_item": round(read / outcome.items),
+        "bytes_written_an_item": round(written / outcome.items),
+        "bytes_of_an_item": len(pickle.dumps(item)),
+        "bytes_of_a_summary": len(pickle.dumps(Summary(65_536, 12, 1_800))),
+    }
 
 
 def measure(folder: Path, items: int, workers: int) -> tuple[Outcome, int, int]:
@@ -151,9 +151,3 @@ def bytes_counted() -> tuple[int, int]:
     from tornado.iostream import IOStream
 
     return tuple(IOStream.counted)  # type: ignore[attr-defined, no-any-return]
-
-
-if __name__ == "__main__":
-    import scheduler_overhead  # by its name, so that workers find the items' function by name too
-
-    scheduler_overhead.main()
