@@ -19,18 +19,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import bench  # beside this file, as bench_render is
+import bench  # beside this file, as the next three
 import bench_render
+import bench_task
 import numpy as np
 import torch
-from bench_render import Bytes, Drawing, Row, Task
+from bench_render import Row
+from bench_task import Bytes, Drawing, Task
 from PIL import Image, ImageDraw, ImageFont
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from atlas.allocator import keep_memory
-from atlas.errors import AtlasError, ConfigError
+from atlas.errors import ConfigError
 from atlas.rundir import RunDirectory, atomic, write_json
 from atlas.visualize import Recipe
 from atlas.visualize.score import answers, cosines
@@ -282,7 +283,7 @@ def make_sheet(measured: list[Measured]) -> Image.Image:
 
 
 def command(options: argparse.Namespace) -> None:
-    task = bench_render.read_task(
+    task = bench_task.read_task(
         RunDirectory(options.run), layer=options.layer, grid=options.grid, count=options.count, seed=options.seed
     )
     groups = choose_groups(task, options.groups)
@@ -343,16 +344,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
-    keep_memory()
-    try:
-        command(options)
-    except (AtlasError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nStopped. What was done is in the files given with --json and --sheet.", file=sys.stderr)
-        return 3
-    return 0
+    return bench.status_of(command, options, "What was done is in the files given with --json and --sheet.")
 
 
 if __name__ == "__main__":

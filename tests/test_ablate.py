@@ -33,7 +33,7 @@ def ablate() -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="module")
 def task(ablate: ModuleType, small: Network) -> Any:
-    """A few directions of the small network, with parents, as bench_render.read_task would give them."""
+    """A few directions of the small network, with parents, as bench_task.read_task would give them."""
     generator = np.random.default_rng(0)
     pictures = generator.integers(0, 256, (40, 4, 4, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
     rows = answers(small, LAYER, pictures)
@@ -64,7 +64,7 @@ def short(ablate: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def given(ablate: ModuleType, task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command finds the task without a run."""
-    monkeypatch.setattr(ablate.bench_render, "read_task", lambda run, **asked: task)
+    monkeypatch.setattr(ablate.bench_task, "read_task", lambda run, **asked: task)
 
 
 def raw(task: Any, pixels: np.ndarray) -> np.ndarray:
@@ -218,7 +218,7 @@ def test_without_parents_starts_are_left_out_and_refused(
     bare = replace(task, parents=None)
     assert ablate.choose_groups(task, None) == list(ablate.GROUPS)
     assert ablate.choose_groups(bare, None) == [group for group in ablate.GROUPS if group != ablate.STARTS]
-    monkeypatch.setattr(ablate.bench_render, "read_task", lambda run, **asked: bare)
+    monkeypatch.setattr(ablate.bench_task, "read_task", lambda run, **asked: bare)
     assert ablate.main(["--groups", "colour,starts"]) == 2
     told = capsys.readouterr().err
     assert told.startswith("The group starts needs the icons of a grid half as fine")

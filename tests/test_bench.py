@@ -6,9 +6,10 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -55,6 +56,18 @@ def bench_render(bench: ModuleType) -> ModuleType:
     return importlib.import_module("bench_render")
 
 
+@pytest.fixture(scope="module")
+def bench_peers(bench: ModuleType) -> ModuleType:
+    """scripts/bench_peers.py as a module."""
+    return importlib.import_module("bench_peers")
+
+
+@pytest.fixture(scope="module")
+def read_task(bench: ModuleType) -> Callable[..., Any]:
+    """What reads a run's directions, of scripts/bench_task.py."""
+    return importlib.import_module("bench_task").read_task
+
+
 @pytest.fixture
 def run(undisturbed: RunDirectory, workshop: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
     """The tiny run, its network importable from here."""
@@ -75,18 +88,20 @@ def check_row(row: dict, system: str, icons: int) -> None:
     assert row["rank1_share"] <= row["near_rank_share"]
 
 
-def test_equal_seeds_choose_equal_directions(bench_render: ModuleType, run: RunDirectory) -> None:
-    first, again, other = (bench_render.read_task(run, layer=None, grid=8, count=5, seed=seed) for seed in (3, 3, 4))
+def test_equal_seeds_choose_equal_directions(read_task: Callable[..., Any], run: RunDirectory) -> None:
+    first, again, other = (read_task(run, layer=None, grid=8, count=5, seed=seed) for seed in (3, 3, 4))
     assert first.layer == "last", "the middle of the run's two layers"
     np.testing.assert_array_equal(first.means, again.means)
     np.testing.assert_array_equal(first.parents, again.parents)
     assert first.own.tolist() != other.own.tolist()
     assert len(set(first.own.tolist())) == 5
-    assert bench_render.read_task(run, layer=None, grid=8, count=3, seed=3).own.tolist() == first.own[:3].tolist()
+    assert read_task(run, layer=None, grid=8, count=3, seed=3).own.tolist() == first.own[:3].tolist()
 
 
-def test_the_directions_are_means_of_drawn_cells_of_the_grid(bench_render: ModuleType, run: RunDirectory) -> None:
-    task = bench_render.read_task(run, layer="middle", grid=4, count=1000, seed=0)
+def test_the_directions_are_means_of_drawn_cells_of_the_grid(
+    bench_render: ModuleType, read_task: Callable[..., Any], run: RunDirectory
+) -> None:
+    task = read_task(run, layer="middle", grid=4, count=1000, seed=0)
     cells = pq.read_table(run.cells("middle")).to_pylist()
     drawn = [cell["mean"] for cell in cells if cell["grid"] == 4 and cell["count"] >= 2]
     assert sorted(map(tuple, task.means.tolist())) == sorted(map(tuple, drawn))
@@ -94,10 +109,10 @@ def test_the_directions_are_means_of_drawn_cells_of_the_grid(bench_render: Modul
     assert [each.variant for each in bench_render.contenders(["ours"], task)] == ["default", "quick"]
 
 
-def test_a_run_without_icons_has_no_parents(bench_render: ModuleType, run: RunDirectory, tmp_path: Path) -> None:
+def test_a_run_without_icons_has_no_parents(read_task: Callable[..., Any], run: RunDirectory, tmp_path: Path) -> None:
     bare = RunDirectory(tmp_path / "bare")
     shutil.copytree(run.path, bare.path, ignore=shutil.ignore_patterns("icons", "site", "store"))
-    assert bench_render.read_task(bare, layer=None, grid=8, count=2, seed=0).parents is None
+    assert read_task(bare, layer=None, grid=8, count=2, seed=0).parents is None
 
 
 def test_ours_is_measured(
@@ -118,9 +133,16 @@ def test_ours_is_measured(
 
 
 @pytest.mark.parametrize(("system", "variants"), [("torch-lucent", 3), ("horama", 2)])
-def test_a_peer_draws_the_same_task(bench_render: ModuleType, run: RunDirectory, system: str, variants: int) -> None:
-    task = bench_render.read_task(run, layer=None, grid=8, count=1, seed=0)
-    bench_render.import_peers([system])
+def test_a_peer_draws_the_same_task(
+    bench_render: ModuleType,
+    bench_peers: ModuleType,
+    read_task: Callable[..., Any],
+    run: RunDirectory,
+    system: str,
+    variants: int,
+) -> None:
+    task = read_task(run, layer=None, grid=8, count=1, seed=0)
+    bench_peers.import_peers([system])
     rows = list(bench_render.bench_render(task, [system], steps=2))
     assert len(rows) == variants
     assert rows[0]["variant"] == "default"
@@ -130,11 +152,13 @@ def test_a_peer_draws_the_same_task(bench_render: ModuleType, run: RunDirectory,
     assert not any(module._forward_hooks for module in task.network.module.modules()), "left as it was"
 
 
-def test_peers_climb(bench_render: ModuleType, run: RunDirectory) -> None:
+def test_peers_climb(
+    bench_render: ModuleType, bench_peers: ModuleType, read_task: Callable[..., Any], run: RunDirectory
+) -> None:
     """The peers are asked the right way: with steps, the cosine rises."""
-    task = bench_render.read_task(run, layer=None, grid=8, count=2, seed=0)
-    bench_render.import_peers(list(bench_render.PEERS))
-    for draw, values in ((bench_render.lucent_icons, {"own_size": True}), (bench_render.horama_icons, {"whole": True})):
+    task = read_task(run, layer=None, grid=8, count=2, seed=0)
+    bench_peers.import_peers(list(bench_peers.PEERS))
+    for draw, values in ((bench_peers.lucent_icons, {"own_size": True}), (bench_peers.horama_icons, {"whole": True})):
         few, more = (
             bench_render.quality(task, bench_render.scores_of(task, draw(task, steps, **values).pixels))[
                 "median_cosine"
@@ -152,12 +176,12 @@ def test_a_step_counts_what_the_layers_multiply(bench_render: ModuleType, small:
 @pytest.mark.parametrize("system", ["torch-lucent", "horama"])
 def test_a_missing_peer_is_a_sentence(
     bench: ModuleType,
-    bench_render: ModuleType,
+    bench_peers: ModuleType,
     system: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setitem(sys.modules, bench_render.PEERS[system], None)  # as Python answers what cannot be imported
+    monkeypatch.setitem(sys.modules, bench_peers.PEERS[system], None)  # as Python answers what cannot be imported
     assert bench.main(["render", "--systems", f"ours,{system}"]) == 2
     told = capsys.readouterr().err
     assert told.startswith(f"{system} cannot be imported")

@@ -1,0 +1,112 @@
+"""What scripts/bench.py render and scripts/ablate.py draw: the directions of a run's cells, and pictures of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atlas.config import Config
+from atlas.errors import AtlasError, ConfigError
+from atlas.images import decode_png
+from atlas.networks import Network
+from atlas.report import read_icons
+from atlas.rundir import RunDirectory
+from atlas.visualize.parents import blend
+from atlas.whitening import Moments
+from pipelines import worker
+from pipelines.render import drawn_cells, icon_seeds
+
+Bytes = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every system draws: ``means`` float32 (n, channels) at ``layer``, as pictures of ``size`` pixels.
+
+    ``level`` holds all drawn cells of the grid (row, col, mean, cosines, norm) and ``own`` int (n,) the rows of the
+    chosen ones in it. ``seeds`` int64 (n,) are those of the product. ``parents`` uint8 (n, size, size, 3) are the
+    blends of the run's coarser icons, None if it has none.
+    """
+
+    network: Network
+    layer: str
+    size: int
+    second_moment: NDArray[np.float64]
+    level: dict[str, NDArray[Any]]
+    own: NDArray[np.int64]
+    seeds: NDArray[np.int64]
+    parents: Bytes | None
+
+    @property
+    def means(self) -> Float32:
+        means: Float32 = self.level["mean"][self.own]
+        return means
+
+    def take(self, count: int) -> Task:
+        """The same for the first ``count`` directions."""
+        parents = None if self.parents is None else self.parents[:count]
+        return replace(self, own=self.own[:count], seeds=self.seeds[:count], parents=parents)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Pictures uint8 (n, size, size, 3), and what they took: ``steps`` an icon (the mean), in each of which the network
+    saw ``views`` pictures of ``side`` pixels for an icon."""
+
+    pixels: Bytes
+    steps: float
+    side: int
+    views: int = 1
+
+
+def choose(count: int, among: int, seed: int) -> NDArray[np.int64]:
+    """At most ``count`` of ``among`` rows, equal for equal seeds; fewer rows are the first of more."""
+    return np.random.default_rng(seed).permutation(among)[:count]
+
+
+def read_task(run: RunDirectory, *, layer: str | None, grid: int, count: int, seed: int) -> Task:
+    """The directions of ``count`` drawn cells of one grid. Raises AtlasError when the run does not have them."""
+    config = run.config()
+    layer = layer or config.layers[len(config.layers) // 2]
+    if layer not in config.layers:
+        raise ConfigError(f"{run.path} has no layer {layer}. Its layers: {', '.join(config.layers)}.")
+    if grid not in config.cells.grids:
+        raise ConfigError(f"{run.path} has no grid {grid}. Its grids: {', '.join(map(str, config.cells.grids))}.")
+    if not run.cells(layer).is_file():
+        raise AtlasError(
+            f"{run.path} has no cells of layer {layer} yet. Finish the run first: python -m atlas.run CONFIG."
+        )
+    level = drawn_cells(run.cells(layer), grid, config.cells.min_count, "mean", "cosines", "norm")
+    own = choose(count, len(level["row"]), seed)
+    if not len(own):
+        raise AtlasError(f"{run.path} has no drawn cell in grid {grid} of layer {layer}. Choose another --grid.")
+    cells = list(zip(level["row"][own].tolist(), level["col"][own].tolist()))
+    network, module = config.module_of(layer)
+    row, col = level["row"][own], level["col"][own]
+    return Task(
+        network=worker.network(run, config, network),
+        layer=module,
+        size=config.render.size,
+        second_moment=Moments.load(run.moments(layer)).second_moment,
+        level=level,
+        own=own,
+        seeds=icon_seeds(config.seed, grid, row, col, coarsest=grid == config.cells.grids[0]),
+        parents=read_parents(run, config, layer, grid, cells),
+    )
+
+
+def read_parents(
+    run: RunDirectory, config: Config, layer: str, grid: int, cells: list[tuple[int, int]]
+) -> Bytes | None:
+    """What the product starts the icons of ``cells`` from, uint8 (n, size, size, 3); None if a parent is missing."""
+    if grid // 2 not in config.cells.grids:
+        return None
+    icons = read_icons(run, layer, grid // 2).to_pylist()
+    pictures = {(icon["row"], icon["col"]): decode_png(icon["png"]) for icon in icons}
+    if any((row // 2, col // 2) not in pictures for row, col in cells):
+        return None
+    return np.stack([blend(pictures, row, col) for row, col in cells])
