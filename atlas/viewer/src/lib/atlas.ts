@@ -99,6 +99,11 @@ export function inWords(error: unknown, otherwise = (what: string) => what): str
   return error instanceof Sentence ? error.message : otherwise(String(error));
 }
 
+/** For the page as a whole. */
+export function inPage(what: string): string {
+  return `Something in this page went wrong (${what}). Load it again; if that does not help, tell its authors.`;
+}
+
 /** For views that lie over the map. */
 export function inView(what: string): string {
   return `Something in this view went wrong (${what}). Close it and open it again.`;

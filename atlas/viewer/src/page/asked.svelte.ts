@@ -1,0 +1,58 @@
+/** What a link asks for besides what the maps show: a step of the tour, or a picture to be opened. */
+
+import type { Subject } from '../image/subject.svelte';
+import { inPage, inWords } from '../lib/atlas';
+import { givePicture } from '../tour/open';
+import { openingIn, stepIn } from '../tour/tour';
+import type { Walk } from '../tour/walk.svelte';
+
+export class Asked {
+  /** Whether the picture's way through the network is shown. */
+  walking = $state(false);
+  /** The name of the picture whose way is shown as soon as it is there. */
+  #awaited = $state<string | null>(null);
+  readonly #subject: Subject | null;
+  readonly #tour: Walk | null;
+  readonly #warn: (sentence: string) => void;
+
+  /** Called while a component begins, with which it ends. */
+  constructor(subject: Subject | null, tour: Walk | null, warn: (sentence: string) => void) {
+    this.#subject = subject;
+    this.#tour = tour;
+    this.#warn = warn;
+
+    $effect(() => {
+      if (this.#awaited === null || subject?.picture?.name !== this.#awaited) return;
+      this.#awaited = null;
+      this.walking = true;
+    });
+  }
+
+  /** Do what the address line says. */
+  follow(): void {
+    const [subject, tour] = [this.#subject, this.#tour];
+    const opening = openingIn(location.hash);
+    const from = tour?.step ?? null;
+    tour?.apply(location.hash);
+    if (tour && tour.at !== null) {
+      this.walking = false;
+      this.#awaited = null;
+      subject?.close();
+    }
+    if (!opening) return;
+    if (!subject) {
+      this.#warn(
+        'What the network makes of a picture is told by the network itself. Where the run lies, give python -m atlas.serve runs/NAME and open the address that it prints.',
+      );
+      return;
+    }
+    givePicture(subject, from)
+      .then((name) => opening === 'forward' && (this.#awaited = name))
+      .catch((error) => this.#warn(inWords(error, inPage)));
+  }
+
+  /** Whether the address line names a step of a tour that this site has not. */
+  get lacking(): boolean {
+    return !this.#tour && stepIn(location.hash) !== null;
+  }
+}

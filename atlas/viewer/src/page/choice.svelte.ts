@@ -1,0 +1,110 @@
+/** How cells are chosen: on either map, from lists, and by arrow keys. */
+
+import type { Subject } from '../image/subject.svelte';
+import { inPage, inWords, type Layer } from '../lib/atlas';
+import type { Cell } from '../lib/cells';
+import { loadDetails } from '../lib/details';
+import { MOST_CELLS, type Place } from '../lib/link';
+import type { Look } from '../lib/look.svelte';
+import type { Maps } from './maps.svelte';
+
+/** Cells of a rectangle on the second map that are looked up on the first. */
+const MOST_THERE = 60;
+
+export class Choice {
+  /** Whether a click or a tap selects further cells. */
+  several = $state(false);
+  readonly #look: Look;
+  readonly #maps: Maps;
+  readonly #subject: Subject | null;
+  readonly #warn: (sentence: string) => void;
+
+  constructor(look: Look, maps: Maps, subject: Subject | null, warn: (sentence: string) => void) {
+    this.#look = look;
+    this.#maps = maps;
+    this.#subject = subject;
+    this.#warn = warn;
+  }
+
+  /** Open a cell, or with `more` select it beside others or take it out; empty ground closes. */
+  open(cell: Cell | null, more: boolean): void {
+    const look = this.#look;
+    if (!cell) {
+      if (!more && !this.several) look.cells = [];
+      return;
+    }
+    const place = placeOf(cell);
+    const known = look.cells.some((each) => isSame(each, place));
+    if (more || this.several) {
+      const others = look.cells.filter((each) => !isSame(each, place) && each.grid === place.grid);
+      this.#select(known ? others : [place, ...others]);
+    } else {
+      look.cells = known && look.cells.length === 1 ? [] : [place];
+      if (look.cells.length) this.#reveal(place);
+    }
+  }
+
+  /** Select cells of one level beside those of it that are selected already. */
+  add(cells: readonly Cell[]): void {
+    if (!cells.length) return;
+    const places = cells.map(placeOf);
+    const known = this.#look.cells.filter((each) => each.grid === places[0]?.grid && !places.some((one) => isSame(one, each)));
+    this.#select([...places, ...known]);
+  }
+
+  /** Open a cell of the layer, or of another one that is shown then. */
+  go(place: Place, layer: Layer = this.#look.layer): void {
+    if (layer !== this.#look.layer) this.#look.choose(layer);
+    this.#look.cells = [place];
+    this.#reveal(place);
+  }
+
+  /** From the open cell, or from the middle, to the next cell in a direction. */
+  neighbour(right: number, down: number): void {
+    const { cells, pointed } = this.#maps;
+    const from = this.#look.cells[0] ?? pointed;
+    if (!from || !cells || from.grid !== cells.grid) return;
+    for (let far = 1; far < cells.grid; far++) {
+      const next = cells.at(from.row + far * down, from.col + far * right);
+      if (next) return this.go(placeOf(next));
+    }
+  }
+
+  /** Cells of the second map are chosen: the first one opens those that hold most of the same activations. */
+  async there(cells: readonly (Cell | null)[]): Promise<void> {
+    const look = this.#look;
+    const { layer: first, other: second } = look;
+    const drawn = cells.filter((cell) => cell?.drawn).slice(0, MOST_THERE) as Cell[];
+    if (!drawn.length || !second) return;
+    try {
+      const sheets = await Promise.all(drawn.map((cell) => loadDetails(second, cell)));
+      if (look.layer !== first || look.other !== second) return;
+      const found = sheets.flatMap((each) => each?.details.elsewhere[first.path]?.slice(0, 1) ?? []);
+      const places = new Map(found.map(([grid, row, col]) => [`${grid}.${row}.${col}`, { grid, row, col }]));
+      if (places.size) {
+        this.#select([...places.values()]);
+        if (look.cells[0]) this.#reveal(look.cells[0]);
+      } else this.#warn(`Of ${second.name} it is not known which cells of ${first.name} hold the same activations: one of them is a map of classes.`);
+    } catch (error) {
+      this.#warn(inWords(error, inPage));
+    }
+  }
+
+  /** Cells of one level as the selection; a link holds no more than MOST_CELLS. */
+  #select(places: Place[]): void {
+    this.#look.cells = places.slice(0, MOST_CELLS);
+    if (places.length > MOST_CELLS) this.#warn(`${MOST_CELLS} cells are selected, which is the most; ${places.length - MOST_CELLS} more were in the rectangle.`);
+  }
+
+  #reveal(place: Place): void {
+    this.#maps.reveal(place, this.#subject?.open === true);
+  }
+}
+
+function placeOf({ grid, row, col }: Place): Place {
+  return { grid, row, col };
+}
+
+function isSame(one: Place, other: Place): boolean {
+  return one.grid === other.grid && one.row === other.row && one.col === other.col;
+}
