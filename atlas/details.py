@@ -18,7 +18,7 @@ from atlas.maps import Map
 from atlas.neighbors import nearest, unit_rows
 from atlas.report import read_icons
 from atlas.rundir import RunDirectory
-from atlas.store import to_numpy
+from atlas.store import read_columns, to_numpy
 
 # Cells that are told of as nearest by their means, and as holding most of the same rows on another layer.
 NEAR, ELSEWHERE = 6, 3
@@ -111,5 +111,5 @@ def _elsewhere(
 
 def _cells_of_rows(run: RunDirectory, name: str, grid: int) -> NDArray[np.int64]:
     """The cell number of every row of a map, −1 where it has no place."""
-    table = pq.read_table(run.layout(name), columns=["u", "v"])
-    return cell_of(to_numpy(table["u"]), to_numpy(table["v"]), grid)
+    places = read_columns(run.layout(name), ["u", "v"])
+    return cell_of(places["u"], places["v"], grid)

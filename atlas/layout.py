@@ -23,7 +23,6 @@ from atlas.placing import QUANTILES, nearness_quantiles
 from atlas.sections import LayoutConfig
 
 Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
 
 # UMAP's own scale for a start: coordinates of some ten units across.
 _START_SPAN = 10.0

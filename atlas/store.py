@@ -111,9 +111,9 @@ def _to_arrow(values: Any, kind: pa.DataType) -> pa.Array:
     return pa.array(values, kind)
 
 
-def read_columns(path: Path, columns: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Columns of one shard as NumPy arrays: vectors and boxes of shape (rows, n) without object arrays."""
-    table = pq.read_table(path, columns=list(columns))
+def read_columns(path: Path, columns: Sequence[str], filters: Any = None) -> dict[str, NDArray[Any]]:
+    """Columns of a shard, or of another table of a run, as ``to_numpy`` gives them; ``filters`` are PyArrow's."""
+    table = pq.read_table(path, columns=list(columns), filters=filters)
     return {name: to_numpy(table[name]) for name in columns}
 
 

@@ -11,6 +11,7 @@ from atlas.config import Config
 from atlas.grid import build_cells
 from atlas.maps import find_map, maps_of
 from atlas.rundir import RunDirectory, atomic, write_marker
+from atlas.store import read_columns
 from pipelines.stage import Item, Summary
 
 NAME = "cells"
@@ -28,8 +29,8 @@ def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
 def run_item(item: Item) -> Summary:
     run, config = item.open()
     mapped = find_map(config, item.id)
-    layout = pq.read_table(run.layout(item.id), columns=["u", "v"])
-    u, v = (layout[name].to_numpy().astype(np.float64) for name in ("u", "v"))
+    places = read_columns(run.layout(item.id), ["u", "v"])
+    u, v = (places[name].astype(np.float64) for name in ("u", "v"))
     table = build_cells(
         run.shards(mapped.layer),
         u,

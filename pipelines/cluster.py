@@ -50,19 +50,18 @@ _TALKATIVE = ("distributed", "dask_jobqueue", "dask_kubernetes", "tornado.applic
 
 
 @contextmanager
-def connect(config: ClusterConfig, logs: Path | None = None, tell: Callable[[str], None] = print) -> Iterator[Client]:
+def connect(config: ClusterConfig, tell: Callable[[str], None] = print) -> Iterator[Client]:
     """A client of the cluster that ``config`` asks for, with a worker at least; what was started is ended at the end.
 
-    ``logs`` is the folder for the output of batch jobs, by default where the batch system puts it; ``tell`` is given
-    a sentence when workers are waited for. Raises ConfigError when the cluster cannot be had, AtlasError when its
-    scheduler is lost.
+    ``tell`` is given a sentence when workers are waited for. Raises ConfigError when the cluster cannot be had,
+    AtlasError when its scheduler is lost.
     """
     with _quiet(), dask.config.set(_SETTINGS):
         if config.kind == "address":
             with _client_of_address(config) as client, _sentences(client), _watched(client, tell):
                 yield client
             return
-        with _cluster(config, logs) as cluster, Client(cluster) as client, _sentences(client):
+        with _cluster(config) as cluster, Client(cluster) as client, _sentences(client):
             _await_worker(client, config, tell)
             with _watched(client, tell):
                 yield client
@@ -102,7 +101,7 @@ _SETTINGS: dict[str, object] = {
 
 
 @contextmanager
-def _cluster(config: ClusterConfig, logs: Path | None) -> Iterator[Cluster]:
+def _cluster(config: ClusterConfig) -> Iterator[Cluster]:
     """The started cluster of ``config``, of any kind but address."""
     if config.kind in ("local", "cuda"):
         with _start_local(config) as cluster:
@@ -119,7 +118,7 @@ def _cluster(config: ClusterConfig, logs: Path | None) -> Iterator[Cluster]:
                 f"Start the run where jobs can be submitted."
             )
         fewest, most = config.adaptive or (config.workers, config.workers)
-        cluster = batch_cluster(config, logs)
+        cluster = batch_cluster(config)
         for _ in range(-(-max(fewest or 0, 1) // config.workers_per_job)):
             cluster.worker_spec.update(cluster.new_worker_spec())  # scale() would keep silent about a refused job
         with ExitStack() as stack:
@@ -161,7 +160,7 @@ def _start_local(config: ClusterConfig) -> LocalCluster:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-def batch_cluster(config: ClusterConfig, logs: Path | None = None) -> Any:
+def batch_cluster(config: ClusterConfig) -> Any:
     """A cluster of jobs of SLURM or PBS, none submitted yet. ``job_script()`` tells what one would be."""
     each = config.workers_per_job
     options: dict[str, Any] = {
@@ -173,7 +172,6 @@ def batch_cluster(config: ClusterConfig, logs: Path | None = None) -> Any:
         "queue": config.queue,
         "account": config.account,
         "interface": config.interface,
-        "log_directory": None if logs is None else str(logs),
         "job_extra_directives": list(config.directives),
         # Jobs start in the folder of the run's command, so that a network in a file of one's own is found.
         "job_script_prologue": [

@@ -40,7 +40,7 @@ from atlas.placing import nearness_quantiles, place
 from atlas.projection import Projection, fit_projection, project, read_moments, widest
 from atlas.quality import distance_between, quality
 from atlas.rundir import RunDirectory, atomic, read_marker, write_marker
-from atlas.store import count_rows, iterate, read_metadata, to_numpy
+from atlas.store import count_rows, iterate, read_columns, read_metadata
 from pipelines.cluster import available_cores
 from pipelines.stage import Item, Summary
 
@@ -307,8 +307,8 @@ def _box(run: RunDirectory, config: Config) -> Summary:
 
 def _places(run: RunDirectory, name: str) -> NDArray[np.float32]:
     """The coordinates (n, 2) of a finished map, NaN where dropped."""
-    table = pq.read_table(run.layout(name), columns=["u", "v"])
-    return np.stack([to_numpy(table["u"]), to_numpy(table["v"])], 1)
+    places = read_columns(run.layout(name), ["u", "v"])
+    return np.stack([places["u"], places["v"]], 1)
 
 
 def _quality(item: Item, run: RunDirectory, config: Config) -> Summary:

@@ -17,7 +17,7 @@ from atlas.grid import morton
 from atlas.images import decode_png, encode_png, unit_hash
 from atlas.maps import find_map, maps_of
 from atlas.rundir import RunDirectory, atomic, write_marker
-from atlas.store import to_numpy
+from atlas.store import read_columns
 from atlas.visualize import Recipe, draw, fitting_precision, measure_batch, score
 from atlas.visualize.parents import blend, coarser_cells
 from atlas.visualize.recipe import ATLAS
@@ -50,9 +50,9 @@ SCHEMA = pa.schema(
 def drawn_cells(path: Path, grid: int, min_count: int, *facts: str) -> dict[str, NDArray[Any]]:
     """Row, col and further ``facts`` of the drawn cells of one grid, in Z-order, so that siblings share a batch."""
     names = ["row", "col", *facts]
-    table = pq.read_table(path, columns=names, filters=[("grid", "=", grid), ("count", ">=", min_count)])
-    order = np.argsort(morton(table["row"].to_numpy(), table["col"].to_numpy()), kind="stable")
-    return {name: to_numpy(table[name])[order] for name in names}
+    cells = read_columns(path, names, [("grid", "=", grid), ("count", ">=", min_count)])
+    order = np.argsort(morton(cells["row"], cells["col"]), kind="stable")
+    return {name: values[order] for name, values in cells.items()}
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:

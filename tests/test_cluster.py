@@ -96,15 +96,13 @@ def test_the_job_script_of_slurm_line_by_line(tmp_path: Path, monkeypatch: pytes
         kind="slurm", workers=3, memory="4GB", walltime="08:00:00", threads=2, queue="short", account="atlas",
         directives=["--exclusive"], prologue=["module load something"], interface="lo",
     )  # fmt: skip
-    with cluster.batch_cluster(config, tmp_path / "logs") as jobs:
+    with cluster.batch_cluster(config) as jobs:
         script = jobs.job_script().splitlines()
         address = jobs.scheduler_address
     assert script == [
         "#!/usr/bin/env bash",
         "",
         "#SBATCH -J activation-atlas",
-        f"#SBATCH -e {tmp_path}/logs/activation-atlas-%J.err",
-        f"#SBATCH -o {tmp_path}/logs/activation-atlas-%J.out",
         "#SBATCH -p short",
         "#SBATCH -A atlas",
         "#SBATCH -n 1",

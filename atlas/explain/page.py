@@ -42,7 +42,7 @@ figure { margin: 0; }
 def page(facts: dict[str, Any]) -> str:
     """index.html for ``facts``, which explain.json holds."""
     title = escape(f"{facts['title']}, explained")
-    networks = "\n".join(_network(network, number) for number, network in enumerate(facts["networks"]))
+    networks = "\n".join(_network(network) for network in facts["networks"])
     layers = "\n".join(_layer(layer) for layer in facts["layers"])
     return f"""<!doctype html>
 <html lang="en">
@@ -62,7 +62,7 @@ def page(facts: dict[str, Any]) -> str:
 """
 
 
-def _network(network: dict[str, Any], number: int) -> str:
+def _network(network: dict[str, Any]) -> str:
     rows = "\n".join(
         f"<tr><td>{escape(each['name'])}</td><td class=number>{each['probability']:.1%}</td>"
         f"<td class=number>{each['logit']:.2f}</td></tr>"

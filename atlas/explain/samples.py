@@ -26,8 +26,8 @@ class Sample:
     png: bytes
 
 
-def find_samples(run: Run, count: int = COUNT) -> list[Sample]:
-    """Up to ``count`` pictures, one of each class, those first that the network is surest of; fewer, or none, where
+def find_samples(run: Run) -> list[Sample]:
+    """Up to ``COUNT`` pictures, one of each class, those first that the network is surest of; fewer, or none, where
     the run's pictures can no longer be read."""
     store = run.store(run.layers[0])
     rows = store.sample(min(_ROWS, len(store)), columns=["image_id", "predicted", "confidence"])
@@ -36,7 +36,7 @@ def find_samples(run: Run, count: int = COUNT) -> list[Sample]:
     listing = Listing.load(run.listing)
     samples: list[Sample] = []
     for row in order[np.sort(first)]:
-        if len(samples) == count:
+        if len(samples) == COUNT:
             break
         try:
             picture = open_picture(listing.read(int(rows["image_id"][row])))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -27,7 +26,7 @@ from atlas.neurons.units import firing_rows
 from atlas.neurons.views import Key, Seen, as_inputs
 from atlas.observe import hooked
 from atlas.rundir import RunDirectory
-from atlas.store import to_numpy
+from atlas.store import read_columns
 
 # Units whose top views are held at a time, and views by which the average gates are taken.
 _AT_ONCE, _GATE_VIEWS = 16, 192
@@ -193,10 +192,10 @@ class _Drawn:
 def _drawn(run: RunDirectory, config: Config, layer: str, grid: int) -> tuple[_Drawn, NDArray[np.int64]]:
     """The drawn cells of a grid, and for each row of the store the number of its cell among them, −1 for none."""
     filters = [("grid", "=", grid), ("count", ">=", config.cells.min_count)]
-    table = pq.read_table(run.cells(layer), columns=["row", "col", "mean"], filters=filters)
-    row, col = (to_numpy(table[name]).astype(np.int64) for name in ("row", "col"))
+    table = read_columns(run.cells(layer), ["row", "col", "mean"], filters)
+    row, col = (table[name].astype(np.int64) for name in ("row", "col"))
     numbers = np.full(grid * grid + 1, -1, np.int64)  # the last one stands for rows that were dropped
     numbers[row * grid + col] = np.arange(len(row))
-    places = pq.read_table(run.layout(layer), columns=["u", "v"])
-    cell = cell_of(to_numpy(places["u"]), to_numpy(places["v"]), grid)
-    return _Drawn(row, col, to_numpy(table["mean"]).astype(np.float32)), numbers[np.where(cell < 0, grid * grid, cell)]
+    places = read_columns(run.layout(layer), ["u", "v"])
+    cell = cell_of(places["u"], places["v"], grid)
+    return _Drawn(row, col, table["mean"].astype(np.float32)), numbers[np.where(cell < 0, grid * grid, cell)]

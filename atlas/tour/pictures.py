@@ -19,6 +19,9 @@ from atlas.tiles import encode_webp
 
 Picture = bytes | Pixels
 
+# The longer side of a grid's picture.
+_GRID_SIDE = 720
+
 
 class Pictures:
     """Writes pictures below ``site``/tour; each method returns the address that tour.json holds."""
@@ -55,15 +58,15 @@ class Pictures:
         return f"tour/{path.name}"
 
 
-def grid_picture(run: RunDirectory, layer: str, grid: int, side: int = 720) -> Pixels | None:
+def grid_picture(run: RunDirectory, layer: str, grid: int) -> Pixels | None:
     """The icons of one grid, clear where no cell is drawn, cut to those that are: uint8 (h, w, 4), no side longer than
-    ``side``. None where none is drawn."""
+    720. None where none is drawn."""
     icons = read_icons(run, layer, grid, ["row", "col", "png"]).to_pylist()
     if not icons:
         return None
     top, left = min(icon["row"] for icon in icons), min(icon["col"] for icon in icons)
     height, width = (1 + max(icon[name] for icon in icons) - first for name, first in (("row", top), ("col", left)))
-    size = max(4, side // max(height, width))
+    size = max(4, _GRID_SIDE // max(height, width))
     picture = np.zeros((height * size, width * size, 4), np.uint8)
     for icon in icons:
         row, col = icon["row"] - top, icon["col"] - left
