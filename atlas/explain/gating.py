@@ -14,7 +14,8 @@ from torch import Tensor, fx
 
 from atlas.errors import ConfigError
 from atlas.explain.adjoint import is_map
-from atlas.explain.linear_path import LinearPath, PathStep, value_of
+from atlas.explain.linear_path import LinearPath, PathStep
+from atlas.explain.replay import replay
 
 # How far the list may differ from the network, as a share of the target's largest activation.
 _TOLERANCE = 1e-3
@@ -69,7 +70,7 @@ def _agrees(path: LinearPath, inputs: Tensor) -> bool:
     with torch.no_grad():
         expected = path.network.activations(inputs, path.target)
         try:
-            found = _run(path, inputs, {path.target_node})[path.target_node]
+            found = _values(path, inputs, {path.target_node})[path.target_node]
         except RuntimeError:  # a recorded shape that holds the batch
             return False
     if found.shape != expected.shape:
@@ -77,28 +78,16 @@ def _agrees(path: LinearPath, inputs: Tensor) -> bool:
     return bool((found - expected).abs().max() <= _TOLERANCE * expected.abs().max())
 
 
-def _run(path: LinearPath, inputs: Tensor, keep: set[fx.Node]) -> dict[fx.Node, Tensor]:
+def _values(path: LinearPath, inputs: Tensor, keep: set[fx.Node]) -> dict[fx.Node, Tensor]:
     """The outputs of the operations in ``keep`` for a batch of inputs."""
-    last: dict[fx.Node, fx.Node] = {}
-    nodes = [node for node in path.recorded.graph.nodes if node.op in ("placeholder", "call_function")]
-    for node in nodes:
-        last.update(dict.fromkeys(node.all_input_nodes, node))
-    values = dict(path.constants)
-    with torch.no_grad():
-        for node in nodes:
-            if node in values:
-                continue
-            values[node] = inputs if node.op == "placeholder" else value_of(node, values)
-            for read in node.all_input_nodes:
-                if last[read] is node and read not in keep:
-                    del values[read]
+    values = path.constants | replay(path.recorded, inputs, path.constants, keep)
     return {node: values[node] for node in keep}
 
 
 def _measured(path: LinearPath, inputs: Tensor, steps: list[PathStep]) -> list[tuple[PathStep, Tensor]]:
     """For each step the factors of each view (n, channels) or (n, …)."""
     read = {step.node: step.gate or step.operation.core.args[0] for step in steps}
-    values = _run(path, inputs, set(read.values()))  # type: ignore[arg-type]
+    values = _values(path, inputs, set(read.values()))  # type: ignore[arg-type]
     found = []
     for step in steps:
         value = values[read[step.node]]  # type: ignore[index]

@@ -25,6 +25,7 @@ from atlas.errors import ConfigError
 from atlas.explain import kinds
 from atlas.explain.adjoint import Operation
 from atlas.explain.formulas import formula
+from atlas.explain.replay import constants_of, replay
 from atlas.networks import Network, calls
 from atlas.observe import hooked
 from atlas.operations import record
@@ -98,8 +99,8 @@ class LinearPath:
         outputs: Any = self.recorded.graph.find_nodes(op="output")[0].args[0]
         self.source_node: fx.Node = outputs[0].args[0]  # what a layer gave was cloned to be an output
         self.target_node: fx.Node = outputs[1].args[0]
-        self.constants = _constants(self.recorded)
-        values = self._values(probe)
+        self.constants = constants_of(self.recorded)
+        values = replay(self.recorded, probe, self.constants)
         self.shapes = {node: value.shape for node, value in values.items() if isinstance(value, Tensor)}
         self.steps = self._steps(values)
         self.passed = _words(self.steps)
@@ -142,16 +143,6 @@ class LinearPath:
             f"No path leads from {self.source} to {self.target} in {self.network.name}: {reason}. Choose as source a "
             f"layer that {self.target} is made from."
         )
-
-    def _values(self, probe: Tensor) -> dict[fx.Node, Any]:
-        values: dict[fx.Node, Any] = dict(self.constants)
-        with torch.no_grad():
-            for node in self.recorded.graph.nodes:
-                if node.op == "placeholder":
-                    values[node] = probe
-                elif node.op == "call_function" and node not in values:
-                    values[node] = value_of(node, values)
-        return {node: value for node, value in values.items() if node not in self.constants}
 
     def _steps(self, values: dict[fx.Node, Any]) -> tuple[PathStep, ...]:
         after = {self.source_node}  # all that depends on the source
@@ -232,29 +223,11 @@ class LinearPath:
             node = pictured[0]
 
 
-def value_of(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
-    """What the recorded operation ``node`` makes of ``values``."""
-    arguments, options = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-    return node.target(*arguments, **options)  # type: ignore[operator]
-
-
 def _once(core: fx.Node) -> list[fx.Node]:
     """What ``core`` reads once: a product of something with itself is not linear in it."""
     counted: Counter[fx.Node] = Counter()
     fx.map_arg((core.args, core.kwargs), lambda node: counted.update([node]))
     return [node for node, count in counted.items() if count == 1]
-
-
-def _constants(recorded: fx.GraphModule) -> dict[fx.Node, Any]:
-    """The values of all operations that do not depend on the picture."""
-    constants: dict[fx.Node, Any] = {}
-    with torch.no_grad():
-        for node in recorded.graph.nodes:
-            if node.op == "get_attr":
-                constants[node] = getattr(recorded, str(node.target)).detach()
-            elif node.op == "call_function" and all(read in constants for read in node.all_input_nodes):
-                constants[node] = value_of(node, constants)
-    return constants
 
 
 def _words(steps: tuple[PathStep, ...]) -> tuple[str, ...]:

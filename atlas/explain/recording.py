@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 
 from atlas.errors import ConfigError
 from atlas.explain import kinds
+from atlas.explain.replay import constants_of, replay
 from atlas.networks import Network, map_layers
 from atlas.operations import record
 
@@ -81,7 +82,7 @@ class Recording:
 
     def run(self, inputs: Tensor) -> list[Tensor]:
         """The output of every step for normalised ``inputs`` (1, 3, size, size)."""
-        values = _run(self.operations, inputs, self.constants, {step.output for step in self.steps})
+        values = replay(self.operations, inputs, self.constants, {step.output for step in self.steps})
         return [values[step.output] for step in self.steps]
 
 
@@ -159,8 +160,8 @@ def _record(network: Network, layers: Sequence[str]) -> Recording:
         raise refusal
     places = _places(recorded, marks)
     _tidy(recorded)
-    constants = _constants(recorded)
-    values = _run(recorded, probe, constants, None)
+    constants = constants_of(recorded)
+    values = replay(recorded, probe, constants)
     logits = _logits(recorded)
     expected = network.module(probe)
     found = values.get(logits)
@@ -266,44 +267,6 @@ def _tidy(recorded: fx.GraphModule) -> None:
 def _logits(recorded: fx.GraphModule) -> fx.Node:
     logits: Any = recorded.graph.find_nodes(op="output")[0].args[0]
     return logits
-
-
-def _constants(recorded: fx.GraphModule) -> dict[fx.Node, Any]:
-    """The values of all operations that do not depend on the picture."""
-    constants: dict[fx.Node, Any] = {}
-    for node in recorded.graph.nodes:
-        if node.op == "get_attr":
-            constants[node] = getattr(recorded, str(node.target)).detach()
-        elif node.op == "call_function" and all(read in constants for read in node.all_input_nodes):
-            constants[node] = _value(node, constants)
-    return constants
-
-
-def _value(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
-    arguments, options = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-    return node.target(*arguments, **options)  # type: ignore[operator]
-
-
-@torch.inference_mode(False)
-@torch.no_grad()
-def _run(
-    recorded: fx.GraphModule, inputs: Tensor, constants: dict[fx.Node, Any], keep: set[fx.Node] | None
-) -> dict[fx.Node, Any]:
-    """The outputs of all operations that depend on the picture; of those in ``keep``, where it is given."""
-    last: dict[fx.Node, fx.Node] = {}
-    for node in recorded.graph.nodes:
-        last.update(dict.fromkeys(node.all_input_nodes, node))
-    values: dict[fx.Node, Any] = dict(constants)
-    for node in recorded.graph.nodes:
-        if node.op == "placeholder":
-            values[node] = inputs
-        elif node.op == "call_function" and node not in constants:
-            values[node] = _value(node, values)
-            if keep is not None:
-                for read in node.all_input_nodes:
-                    if last[read] is node and read not in keep:
-                        del values[read]
-    return {node: value for node, value in values.items() if node not in constants}
 
 
 def _steps(
