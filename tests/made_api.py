@@ -8,7 +8,6 @@ picture depends on its mean colour, so that the answers to two pictures differ.
 import asyncio
 import base64
 import json
-import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,15 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import uvicorn
-from made_site import colour
+from made_site import colour, running
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
-from atlas.server import SiteFiles, open_socket
+from atlas.server import SiteFiles
 
 LIMITS = {"bytes": 2_000_000, "pixels": 100_000_000}
 SIDES = (28, 14, 7)  # of the layers' maps, in the order of the layers
@@ -311,17 +309,10 @@ class _Site(SiteFiles):
 
 
 @contextmanager
-def serve_api(site: Path, *, port: int = 0, more: Sequence[Route] = ()) -> Iterator[MadeApi]:
+def serve_api(site: Path, *, more: Sequence[Route] = ()) -> Iterator[MadeApi]:
     """The site with the made API behind it, on loopback; ``more``: further addresses below api/."""
     api = MadeApi(site)
     app = Starlette(routes=[Mount("/api", routes=[*_Answers(api).routes(), *more]), Mount("/", _Site(site))])
-    with open_socket("127.0.0.1", port) as bound:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-        thread.start()
-        api.address = f"http://127.0.0.1:{bound.getsockname()[1]}/"
-        try:
-            yield api
-        finally:
-            server.should_exit = True
-            thread.join()
+    with running(app, timeout_graceful_shutdown=1) as url:
+        api.address = url
+        yield api

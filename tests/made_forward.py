@@ -198,9 +198,9 @@ class _Answers:
 
 
 @contextmanager
-def serve_forward(site: Path, *, port: int = 0) -> Iterator[ForwardApi]:
+def serve_forward(site: Path) -> Iterator[ForwardApi]:
     """The site, the made answers about pictures, and the forward pass of the small network behind it."""
     answers = _Answers()
-    with serve_api(site, port=port, more=answers.routes()) as api:
+    with serve_api(site, more=answers.routes()) as api:
         answers.state = ForwardApi(api)
         yield answers.state

@@ -247,8 +247,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def served(*runs: Path) -> Iterator[str]:
     """The address of these runs, served as the product serves them, but for the questions about pictures."""
+    with running(create_app(list(runs))) as url:
+        yield url
+
+
+@contextmanager
+def running(app: Any, **options: Any) -> Iterator[str]:
+    """The address of an application on loopback; ``options`` are uvicorn's."""
     with open_socket("127.0.0.1", 0) as bound:
-        server = uvicorn.Server(uvicorn.Config(create_app(list(runs)), log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", **options))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
         try:
@@ -336,12 +343,39 @@ def eventually(condition: Callable[[], bool], what: str, seconds: float = 8) -> 
 @pytest.fixture
 def visitor(browser: Browser, address: str) -> Iterator[Visitor]:
     """Someone at a desk who has opened the page; at the end nothing must have been complained about."""
-    with browser.new_context(viewport=DESKTOP, color_scheme="light") as context:
-        visitor = Visitor(context)
-        visitor.open(f"{address}made/")
+    with guest(browser, f"{address}made/") as visitor:
         yield visitor
-        assert visitor.complaints == [], visitor.complaints
-        assert {url.split("/")[2] for url in visitor.requests} == {address.split("/")[2]}
+
+
+@contextmanager
+def guest(
+    browser: Browser, address: str, *, missing: str = "", complaints: int = 0, **context: Any
+) -> Iterator[Visitor]:
+    """Someone who follows a link. Addresses like ``missing`` are not there, of which the browser complains so many
+    times; nothing is asked of another server."""
+    with browser.new_context(**{"viewport": DESKTOP, "color_scheme": "light", **context}) as made:
+        visitor = Visitor(made)
+        if missing:
+            visitor.page.route(missing, lambda route: route.fulfill(status=404))
+        visitor.open(address)
+        yield visitor
+        assert len(visitor.complaints) == complaints, visitor.complaints
+        asked = {url.split("/")[2] for url in visitor.requests if url.startswith("http")}
+        assert asked == {address.split("/")[2]}, "nothing comes from outside"
+
+
+def serious(page: Page, axe: str) -> list[str]:
+    """What axe finds wrong with the page as it is, of what is serious."""
+    # A panel that is still fading in has less contrast than it will have.
+    page.evaluate("Promise.all(document.getAnimations().map((each) => each.finished))")
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    return [
+        f"{each['id']}: {node['html'][:150]} {node['failureSummary']}"
+        for each in found["violations"]
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
 
 
 # At zoom 1 on 1440 × 900 the map is 864 px wide: 43 px for a cell of grid 20.
@@ -350,6 +384,13 @@ PLACES_20 = [(5, 5), (14, 12), (10, 3), (8, 17)]
 
 def cell_20(row: int, col: int) -> tuple[float, float]:
     return 288 + (col + 0.5) * 43.2, 18 + (row + 0.5) * 43.2
+
+
+def lit(visitor: Visitor, row: int, col: int) -> float:
+    """How bright a cell of grid 20 is in the middle, beside the icon that lies there."""
+    x, y = cell_20(row, col)
+    seen = visitor.screen()[int(y), int(x)]
+    return float(seen.sum() / sum(colour("_blocks.10", "icons", 20, row, col)))
 
 
 def switch(page: Page, layer: str) -> Locator:

@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +14,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from distributed import LocalCluster
-from tiny_run import TINY, atlas_run, command, contents, end_all, environment, paint_pictures, tiny_values
+from tiny_run import TINY, atlas_run, cluster_here, command, contents, end_all, environment, paint_pictures, tiny_values
 
 from atlas.config import validate
 from atlas.errors import AtlasError
@@ -86,12 +84,8 @@ def many_values(folder: Path) -> dict:
 @pytest.fixture(scope="module")
 def scheduler(shop: Path) -> Iterator[str]:
     """A cluster inside this process."""
-    sys.path.insert(0, str(shop))
-    with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, memory_limit=0, protocol="tcp://"
-    ) as cluster:
-        yield cluster.scheduler_address
-    sys.path.remove(str(shop))
+    with cluster_here(shop) as address:
+        yield address
 
 
 def collect(shop: Path, scheduler: str, out: str, **changes: dict) -> RunDirectory:

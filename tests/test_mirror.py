@@ -213,20 +213,23 @@ def fill(directory: RunDirectory, key: str, text: str) -> Path:
     return shard
 
 
+def begin(directory: RunDirectory, out: str, key: str) -> None:
+    """What a run does at its beginning, and no more."""
+    with Mirror(out, {}, directory) as mirror:
+        mirror.begin()
+        mirror.claim("collect", key)
+
+
 def test_what_was_finished_but_not_sent_is_sent_next_time(tmp_path: Path) -> None:
     out = f"file://{tmp_path}/there"
     directory = working_copy(tmp_path, out)
     shard = fill(directory, "a" * 64, "first")
     (directory.store("last") / "part-00001.parquet").write_text("unfinished: without a marker")
     there = tmp_path / "there" / "store" / "last"
-    with Mirror(out, {}, directory) as mirror:
-        mirror.begin()
-        mirror.claim("collect", "a" * 64)
+    begin(directory, out, "a" * 64)
     assert {path.name: path.read_text() for path in there.glob("*.parquet")} == {shard.name: "first"}
     fill(directory, "a" * 64, "other")  # as long as the first: made again after a loss
-    with Mirror(out, {}, directory) as mirror:
-        mirror.begin()
-        mirror.claim("collect", "a" * 64)
+    begin(directory, out, "a" * 64)
     assert (there / shard.name).read_text() == "other"
 
 
@@ -261,9 +264,7 @@ def test_what_another_configuration_made_there_is_moved_aside(tmp_path: Path, co
     out = f"file://{tmp_path}/there"
     first = working_copy(tmp_path, out)
     fill(first, "a" * 64, "first")
-    with Mirror(out, {}, first) as mirror:
-        mirror.begin()
-        mirror.claim("collect", "a" * 64)
+    begin(first, out, "a" * 64)
     if copy == "none":
         shutil.rmtree(first.path)
     with Mirror(out, {}, first) as mirror:
@@ -279,9 +280,7 @@ def test_what_another_configuration_made_there_is_moved_aside(tmp_path: Path, co
         f"store.aaaaaaaa/{part}.parquet",
     }  # fmt: skip
     shutil.rmtree(first.path)
-    with Mirror(out, {}, first) as mirror:
-        mirror.begin()
-        mirror.claim("collect", "a" * 64)
+    begin(first, out, "a" * 64)
     assert (first.store("last") / "part-00000.parquet").read_text() == "first"
     assert f"store.bbbbbbbb/{part}.json" in names_there(tmp_path)
 
@@ -290,26 +289,17 @@ def test_a_kill_between_two_moves_costs_nothing(tmp_path: Path, monkeypatch: pyt
     out = f"file://{tmp_path}/there"
     directory = working_copy(tmp_path, out)
     fill(directory, "a" * 64, "first")
-    with Mirror(out, {}, directory) as mirror:
-        mirror.begin()
-        mirror.claim("collect", "a" * 64)
+    begin(directory, out, "a" * 64)
 
     def killed(_self: RunDirectory, _stage: str, _key: str) -> None:
         raise KeyboardInterrupt
 
-    def stopped() -> None:
-        with Mirror(out, {}, directory) as mirror:
-            mirror.begin()
-            mirror.claim("collect", "b" * 64)
-
     with monkeypatch.context() as patched:
         patched.setattr(RunDirectory, "claim", killed)
         with pytest.raises(KeyboardInterrupt):
-            stopped()
+            begin(directory, out, "b" * 64)
     for key in ("b", "a"):
-        with Mirror(out, {}, directory) as mirror:
-            mirror.begin()
-            mirror.claim("collect", key * 64)
+        begin(directory, out, key * 64)
     assert (tmp_path / "there" / "store" / "last" / "part-00000.parquet").read_text() == "first"
 
 

@@ -4,16 +4,12 @@ import io
 import json
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,7 +19,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from readme_commands import the_command
 from small_network import factory, forking_factory
-from tiny_run import CHECKOUT, PLAIN_STAGES, atlas_run, command, contents, environment, paint_pictures, tiny_values
+from tiny_run import (
+    CHECKOUT,
+    PLAIN_STAGES,
+    atlas_run,
+    contents,
+    kill_when,
+    paint_pictures,
+    tiny_values,
+)
 from torch import nn
 
 import atlas
@@ -496,19 +500,8 @@ def test_killed_and_resumed_ends_with_equal_bytes(
 ) -> None:
     directory = RunDirectory(workshop / "runs" / "killed-neurons")
     shutil.copytree(undisturbed.path, directory.path)
-    log = (workshop / "killed-neurons.log").open("w")
-    process = subprocess.Popen(command(*arguments(directory)), cwd=workshop, env=environment(), stdout=log, stderr=log)
-    children: list[psutil.Process] = []
-    try:
-        while not any(directory.folder("neurons").rglob("part-*")):
-            assert process.poll() is None, "the run ended before it could be killed"
-            time.sleep(0.005)
-        children = psutil.Process(process.pid).children(recursive=True)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    _, alive = psutil.wait_procs(children, timeout=30)
-    assert not alive
+    begun = directory.folder("neurons")
+    kill_when(lambda: any(begun.rglob("part-*")), workshop, "killed-neurons.log", *arguments(directory))
     assert not (directory.neurons("last") / "circuit.json").exists(), "it was killed before the end"
     done = atlas_run(workshop, *arguments(directory))
     assert done.returncode == 0, done.stderr

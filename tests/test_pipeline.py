@@ -11,14 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from distributed import LocalCluster
 from numpy.typing import NDArray
 from PIL import Image
-from tiny_run import GRIDS, PLAIN_STAGES, atlas_run, command, contents, environment, paint_pictures, tiny_values
+from tiny_run import (
+    GRIDS,
+    PLAIN_STAGES,
+    atlas_run,
+    command,
+    contents,
+    environment,
+    kill_when,
+    paint_pictures,
+    tiny_values,
+)
 
 from atlas.config import Config, validate
 from atlas.errors import AtlasError, ConfigError
@@ -268,19 +277,7 @@ def test_killed_in_a_stage_and_resumed(workshop: Path, undisturbed: RunDirectory
             shutil.rmtree(directory.folder(later))
         directory.report.unlink()
     arguments = ("tiny.yaml", "--set", f"out={directory.path}")
-    log = (workshop / f"killed-{stage}.log").open("w")
-    process = subprocess.Popen(command(*arguments), cwd=workshop, env=environment(), stdout=log, stderr=log)
-    children: list[psutil.Process] = []
-    try:
-        while not any(directory.folder(stage).rglob("*.*")):
-            assert process.poll() is None, "the run ended before it could be killed"
-            time.sleep(0.005)
-        children = psutil.Process(process.pid).children(recursive=True)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    _, alive = psutil.wait_procs(children, timeout=30)
-    assert not alive, "workers outlive the process that started them"
+    kill_when(lambda: any(directory.folder(stage).rglob("*.*")), workshop, f"killed-{stage}.log", *arguments)
     assert not (directory.folder("publish") / "atlas.json").exists(), "nothing may look finished"
     done = atlas_run(workshop, *arguments)
     assert done.returncode == 0, done.stderr

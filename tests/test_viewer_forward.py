@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from made_api import icon_colour
 from made_forward import ForwardApi, serve_forward
-from made_site import CLASSES, DESKTOP, PHONE, RESULTS, ROOT, Visitor, eventually
+from made_site import CLASSES, DESKTOP, PHONE, RESULTS, ROOT, Visitor, eventually, guest, serious
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
-from test_viewer_tools import serious
 
 from atlas.explain.trace import describe
 
@@ -52,14 +51,9 @@ def api(server: ForwardApi) -> ForwardApi:
 @contextmanager
 def walking(browser: Browser, api: ForwardApi, **context: Any) -> Iterator[tuple[Visitor, Locator]]:
     """Someone who has given a picture and opened its way through the network."""
-    with browser.new_context(**{"viewport": DESKTOP, "color_scheme": "light", **context}) as made:
-        visitor = Visitor(made)
-        visitor.open(api.address)
+    with guest(browser, api.address, **context) as visitor:
         begin(visitor.page)
         yield visitor, visitor.page.get_by_role("dialog", name="Step by step")
-        assert visitor.complaints == []
-        asked = {url.split("/")[2] for url in visitor.requests if not url.startswith("blob:")}
-        assert asked == {api.address.split("/")[2]}, "nothing comes from outside"
 
 
 def begin(page: Page) -> None:

@@ -3,7 +3,6 @@ then on the screen."""
 
 import base64
 from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from made_api import MadeApi, icon_colour, serve_api, stand_in_colour
-from made_site import CLASSES, DESKTOP, PHONE, RESULTS, ROOT, Visitor, eventually, switch
+from made_site import CLASSES, DESKTOP, PHONE, RESULTS, ROOT, Visitor, eventually, guest, serious, switch
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Route, expect
-from test_viewer_tools import serious
 
 LAYER, FINER = "_blocks.10", "_blocks.4"
 SIDE = 14  # positions of LAYER's map
@@ -52,16 +50,6 @@ def api(served: MadeApi) -> MadeApi:
     served.asked.clear()
     served.stopped.clear()
     return served
-
-
-@contextmanager
-def guest(browser: Browser, api: MadeApi, **context: Any) -> Iterator[Visitor]:
-    with browser.new_context(**{"viewport": DESKTOP, "color_scheme": "light", **context}) as made:
-        visitor = Visitor(made)
-        visitor.open(api.address)
-        yield visitor
-        assert visitor.complaints == [], visitor.complaints
-        assert {url.split("/")[2] for url in visitor.requests} == {api.address.split("/")[2]}
 
 
 def drop(page: Page, *files: tuple[str, str, bytes], let_go: bool = True) -> None:
@@ -164,7 +152,7 @@ def dot_at(page: Page, api: MadeApi, position: int) -> tuple[float, float]:
 
 
 def test_a_picture_is_dropped_and_told_of(browser: Browser, api: MadeApi) -> None:
-    with guest(browser, api) as visitor:
+    with guest(browser, api.address) as visitor:
         page = visitor.page
         expect(page.get_by_role("button", name="One image")).to_be_visible()
         eventually(lambda: api.asked == ["GET api/explain"], "the network is loaded before there is a picture")
@@ -196,7 +184,7 @@ def test_a_picture_is_dropped_and_told_of(browser: Browser, api: MadeApi) -> Non
 def test_a_picture_is_pasted_chosen_or_one_of_the_samples(browser: Browser, api: MadeApi) -> None:
     api.samples = [("a blue one", picture_of(BLUE)), ("a brown one", picture_of(BROWN))]
     permissions = ["clipboard-read", "clipboard-write"]
-    with guest(browser, api, permissions=permissions) as visitor:
+    with guest(browser, api.address, permissions=permissions) as visitor:
         page = visitor.page
         page.get_by_role("button", name="One image").click()
         expect(panel(page).get_by_role("button", name="Choose a picture")).to_be_visible()
@@ -235,7 +223,7 @@ def test_a_picture_is_pasted_chosen_or_one_of_the_samples(browser: Browser, api:
 
 
 def test_what_is_no_picture_is_told_in_a_sentence(browser: Browser, api: MadeApi) -> None:
-    with guest(browser, api) as visitor:
+    with guest(browser, api.address) as visitor:
         page = visitor.page
         alert = panel(page).get_by_role("alert")
         drop(page, ("holiday.mp4", "video/mp4", b"moving"))
@@ -270,7 +258,7 @@ def test_what_is_no_picture_is_told_in_a_sentence(browser: Browser, api: MadeApi
 
 def test_a_picture_that_is_refused_leaves_all_that_was_told_of_the_former_one(browser: Browser, api: MadeApi) -> None:
     api.samples = [("a blue one", picture_of(BLUE))]
-    with guest(browser, api) as visitor:
+    with guest(browser, api.address) as visitor:
         page = visitor.page
         alert = panel(page).get_by_role("alert")
         picture = picture_of(BROWN)
@@ -317,7 +305,7 @@ def test_a_picture_that_is_refused_leaves_all_that_was_told_of_the_former_one(br
 
 def test_a_sample_that_does_not_come_is_told_of(browser: Browser, api: MadeApi) -> None:
     api.samples = [("a blue one", picture_of(BLUE))]
-    with guest(browser, api) as visitor:
+    with guest(browser, api.address) as visitor:
         page = visitor.page
         page.get_by_role("button", name="One image").click()
         samples = panel(page).get_by_label("Sample pictures").get_by_role("button")
@@ -334,7 +322,7 @@ def test_a_sample_that_does_not_come_is_told_of(browser: Browser, api: MadeApi) 
 
 
 def test_of_pictures_in_quick_succession_the_last_one_counts(browser: Browser, api: MadeApi) -> None:
-    with guest(browser, api) as visitor:
+    with guest(browser, api.address) as visitor:
         page = visitor.page
         give(page, picture_of(BROWN), "former.png")
         api.asked.clear()
@@ -378,7 +366,7 @@ def test_without_the_api_there_is_nothing_of_it(visitor: Visitor) -> None:
 
 def test_icons_come_one_by_one_in_place_of_those_of_the_cells(browser: Browser, api: MadeApi) -> None:
     api.icon_delay = 0.02
-    with guest(browser, api) as visitor:
+    with guest(browser, api.address) as visitor:
         page = visitor.page
         give(page, picture_of(BROWN))
         show(page, "icons")
@@ -420,7 +408,7 @@ def test_icons_come_one_by_one_in_place_of_those_of_the_cells(browser: Browser, 
 
 
 def test_what_each_position_adds_to_a_class(browser: Browser, api: MadeApi) -> None:
-    with guest(browser, api) as visitor:
+    with guest(browser, api.address) as visitor:
         page = visitor.page
         picture = picture_of(BROWN)
         give(page, picture)
@@ -500,7 +488,7 @@ def assert_tinted(page: Page, values: NDArray[np.float64]) -> None:
 
 
 def test_picture_and_atlas_mark_each_other(browser: Browser, api: MadeApi) -> None:
-    with guest(browser, api) as visitor:
+    with guest(browser, api.address) as visitor:
         page = visitor.page
         give(page, picture_of(BROWN))
         dots = page.get_by_test_id("dots")
@@ -605,7 +593,7 @@ def test_a_map_of_classes_counts_as_its_layer(browser: Browser, api: MadeApi) ->
 
 def test_groups_have_a_part_of_the_picture_each(browser: Browser, api: MadeApi) -> None:
     api.step_delay = 0.05
-    with guest(browser, api) as visitor:
+    with guest(browser, api.address) as visitor:
         page = visitor.page
         give(page, picture_of(BROWN))
         section = panel(page).get_by_label("Groups", exact=True)
@@ -649,7 +637,7 @@ def test_closing_and_another_picture_end_all_work_at_once(browser: Browser, api:
     def stopped(what: str) -> bool:
         return any(f"POST api/explain{what}" == each.split("?")[0] for each in api.stopped)
 
-    with guest(browser, api) as visitor:
+    with guest(browser, api.address) as visitor:
         page = visitor.page
         opener = page.get_by_role("button", name="One image")
         opener.click()
@@ -700,7 +688,7 @@ def test_two_pages_at_once_do_not_mix(browser: Browser, api: MadeApi) -> None:
     api.explain_delay = 0.4
     one, other = picture_of(BROWN), picture_of(BLUE)
     assert api.top(one, 0)[0] != api.top(other, 0)[0]
-    with guest(browser, api) as first, guest(browser, api) as second:
+    with guest(browser, api.address) as first, guest(browser, api.address) as second:
         for visitor, picture in ((first, one), (second, other)):
             drop(visitor.page, ("photo.png", "image/png", picture))
         for visitor, picture, colour in ((first, one, BROWN), (second, other, BLUE)):
@@ -716,7 +704,7 @@ def test_two_pages_at_once_do_not_mix(browser: Browser, api: MadeApi) -> None:
 def test_axe_finds_nothing_serious(browser: Browser, api: MadeApi, scheme: str) -> None:
     axe = (ROOT / "atlas/viewer/node_modules/axe-core/axe.min.js").read_text()
     api.samples = [("a blue one", picture_of(BLUE))]
-    with guest(browser, api, color_scheme=scheme, bypass_csp=True) as visitor:
+    with guest(browser, api.address, color_scheme=scheme, bypass_csp=True) as visitor:
         page = visitor.page
         page.get_by_role("button", name="One image").click()
         expect(panel(page).get_by_label("Sample pictures")).to_be_visible()
@@ -737,7 +725,7 @@ def test_axe_finds_nothing_serious(browser: Browser, api: MadeApi, scheme: str) 
 
 def test_on_a_phone_it_is_a_sheet_from_below(browser: Browser, api: MadeApi) -> None:
     options: dict[str, Any] = {"viewport": PHONE, "has_touch": True, "is_mobile": True}
-    with guest(browser, api, **options) as visitor:
+    with guest(browser, api.address, **options) as visitor:
         page = visitor.page
         page.get_by_role("button", name="One image").tap()
         with page.expect_file_chooser() as chooser:

@@ -14,7 +14,21 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from made_site import CLASSES, DESKTOP, RESULTS, ROOT, Visitor, cell_20, colour, eventually, served, switch
+from made_site import (
+    CLASSES,
+    DESKTOP,
+    RESULTS,
+    ROOT,
+    Visitor,
+    cell_20,
+    colour,
+    eventually,
+    guest,
+    lit,
+    serious,
+    served,
+    switch,
+)
 from made_units import (
     BUILT_CELL,
     BUILT_FROM,
@@ -36,7 +50,6 @@ from made_units import (
 )
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
-from test_viewer_tools import lit, serious
 
 from atlas.tiles import encode_webp
 
@@ -63,19 +76,10 @@ def neurons(neurons_site: Path) -> Iterator[str]:
 
 
 @contextmanager
-def opened(
-    browser: Browser, address: str, missing: str = "", complaints: int = 0, **context: Any
-) -> Iterator[tuple[Visitor, Locator]]:
-    """Someone who follows a link, with the view of neurons; addresses like ``missing`` are not there, of which the
-    browser complains so many times."""
-    with browser.new_context(**{"viewport": DESKTOP, "color_scheme": "light", **context}) as made:
-        visitor = Visitor(made)
-        if missing:
-            visitor.page.route(missing, lambda route: route.fulfill(status=404))
-        visitor.open(address)
+def opened(browser: Browser, address: str, **options: Any) -> Iterator[tuple[Visitor, Locator]]:
+    """Someone who follows a link, with the view of neurons; ``options`` are those of ``guest``."""
+    with guest(browser, address, **options) as visitor:
         yield visitor, visitor.page.get_by_test_id("neurons")
-        assert len(visitor.complaints) == complaints, visitor.complaints
-        assert {url.split("/")[2] for url in visitor.requests if not url.startswith("blob:")} == {address.split("/")[2]}
 
 
 def units(view: Locator) -> Locator:

@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,22 +21,18 @@ from made_site import (
     cell_count,
     colour,
     eventually,
+    guest,
     is_drawn,
     is_low,
+    lit,
     near_cell,
+    serious,
     switch,
 )
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 TABLET: Any = {"width": 768, "height": 1024}
-
-
-def lit(visitor: Visitor, row: int, col: int) -> float:
-    """How bright a cell of grid 20 is in the middle, beside the icon that lies there."""
-    x, y = cell_20(row, col)
-    seen = visitor.screen()[int(y), int(x)]
-    return float(seen.sum() / sum(colour("_blocks.10", "icons", 20, row, col)))
 
 
 def find(visitor: Visitor, typed: str, name: str) -> None:
@@ -55,15 +49,6 @@ def options(page: Page) -> None:
 def open_cell(visitor: Visitor, row: int, col: int) -> None:
     visitor.page.mouse.click(*cell_20(row, col))
     expect(visitor.page.get_by_test_id("drawer")).to_contain_text(f"Row {row}, column {col}")
-
-
-@contextmanager
-def opened(browser: Browser, address: str, **context: Any) -> Iterator[Visitor]:
-    with browser.new_context(**{"viewport": DESKTOP, **context}) as made:
-        visitor = Visitor(made)
-        visitor.open(address)
-        yield visitor
-        assert visitor.complaints == []
 
 
 # Classes
@@ -262,7 +247,7 @@ def test_a_link_holds_everything(browser: Browser, address: str) -> None:
         "#layer=_blocks.10&x=0.45&y=0.55&zoom=1.5&level=20&patches=0.5&class=espresso&side=both&strength=0.3"
         "&cells=20.14.12+20.14.11&with=_blocks.4&how=swipe&at=0.25&density=0.6&labels=off&low=hide"
     )
-    with opened(browser, f"{address}made/{link}") as visitor:
+    with guest(browser, f"{address}made/{link}") as visitor:
         page = visitor.page
         expect(page.get_by_test_id("drawer")).to_contain_text("Row 14, column 12")
         expect(page.get_by_test_id("selected")).to_have_count(3)  # one of them on the second map
@@ -275,7 +260,7 @@ def test_a_link_holds_everything(browser: Browser, address: str) -> None:
 
 def test_a_link_to_what_is_not_there_opens_the_rest(browser: Browser, address: str) -> None:
     link = "#layer=lost&class=zebra&class=espresso&with=gone&level=7&cells=20.0.0+20.14.12+10.1.1"
-    with opened(browser, f"{address}made/{link}") as visitor:
+    with guest(browser, f"{address}made/{link}") as visitor:
         expect(visitor.page.get_by_test_id("drawer")).to_contain_text("Row 14, column 12")
         expect(visitor.page.get_by_test_id("selected")).to_have_count(1)
         expect(visitor.page.get_by_test_id("heat-key")).to_contain_text("espresso")
@@ -536,7 +521,7 @@ def test_the_view_and_a_poster_are_saved_as_pictures(visitor: Visitor) -> None:
 
 
 def test_the_link_is_copied(browser: Browser, address: str) -> None:
-    with opened(browser, f"{address}made/", permissions=["clipboard-read", "clipboard-write"]) as visitor:
+    with guest(browser, f"{address}made/", permissions=["clipboard-read", "clipboard-write"]) as visitor:
         open_cell(visitor, 14, 12)
         options(visitor.page)
         visitor.page.get_by_role("button", name="Copy the link to this view").click()
@@ -586,23 +571,10 @@ def test_axe_finds_nothing_serious(browser: Browser, address: str, scheme: str) 
         assert serious(page, axe) == []
 
 
-def serious(page: Page, axe: str) -> list[str]:
-    # A panel that is still fading in has less contrast than it will have.
-    page.evaluate("Promise.all(document.getAnimations().map((each) => each.finished))")
-    page.evaluate(axe)
-    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
-    return [
-        f"{each['id']}: {node['html'][:150]} {node['failureSummary']}"
-        for each in found["violations"]
-        if each["impact"] in ("serious", "critical")
-        for node in each["nodes"]
-    ]
-
-
 @pytest.mark.parametrize(("name", "size"), [("phone", PHONE), ("tablet", TABLET)])
 def test_small_screens_have_all_of_it(browser: Browser, address: str, name: str, size: Any) -> None:
     extra = {"has_touch": True, "is_mobile": True} if name == "phone" else {}
-    with opened(browser, f"{address}made/", viewport=size, **extra) as visitor:
+    with guest(browser, f"{address}made/", viewport=size, **extra) as visitor:
         page = visitor.page
         page.wait_for_timeout(400)
         page.screenshot(path=RESULTS / f"viewer-{name}-open.png")

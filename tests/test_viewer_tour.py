@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from made_forward import ForwardApi, serve_forward
-from made_site import CLASSES, DESKTOP, PHONE, RESULTS, ROOT, Visitor, eventually, served, switch
+from made_site import CLASSES, DESKTOP, PHONE, RESULTS, ROOT, eventually, guest, serious, served, switch
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
-from test_viewer_tools import serious
 
 STEPS = ("network", "neuron", "image", "atlas", "invariant", "circuit", "forward")
 TITLES = [f"The step {kind}" for kind in STEPS]
@@ -88,15 +86,6 @@ def static(toured: Path) -> Iterator[str]:
     """The same site from a server that knows no network of it."""
     with served(toured.parent) as url:
         yield url
-
-
-@contextmanager
-def guest(browser: Browser, address: str, *, complaints: int = 0, **context: Any) -> Iterator[Visitor]:
-    with browser.new_context(**{"viewport": DESKTOP, "color_scheme": "light", **context}) as made:
-        visitor = Visitor(made)
-        visitor.open(address)
-        yield visitor
-        assert len(visitor.complaints) == complaints, visitor.complaints
 
 
 def tour(page: Page) -> Locator:

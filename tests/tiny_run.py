@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +137,24 @@ def end_all(process: subprocess.Popen) -> None:
         process.wait()
 
 
+def kill_when(begun: Callable[[], bool], folder: Path, log: str, *arguments: str) -> None:
+    """Start a run in ``folder``, its output in the file ``log`` there, and SIGKILL it as soon as it has ``begun``. Its
+    workers must end by themselves."""
+    with (folder / log).open("w") as out:
+        process = subprocess.Popen(command(*arguments), cwd=folder, env=environment(), stdout=out, stderr=out)
+        children: list[psutil.Process] = []
+        try:
+            while not begun():
+                assert process.poll() is None, "the run ended before it could be killed"
+                time.sleep(0.005)
+            children = psutil.Process(process.pid).children(recursive=True)
+        finally:
+            process.kill()
+            process.wait()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive, "workers outlive the process that started them"
+
+
 @pytest.fixture(scope="session")
 def undisturbed(workshop: Path) -> RunDirectory:
     """The whole run in one go, from the command line."""
@@ -148,12 +168,19 @@ def undisturbed(workshop: Path) -> RunDirectory:
 @pytest.fixture(scope="session")
 def scheduler(workshop: Path) -> Iterator[str]:
     """A cluster inside this process, by its address: for runs that are given little to do."""
-    sys.path.insert(0, str(workshop))
+    with cluster_here(workshop) as address:
+        yield address
+
+
+@contextmanager
+def cluster_here(folder: Path) -> Iterator[str]:
+    """The address of a cluster inside this process, which finds the network that is in ``folder``."""
+    sys.path.insert(0, str(folder))
     with LocalCluster(
         n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, memory_limit=0, protocol="tcp://"
     ) as cluster:
         yield cluster.scheduler_address
-    sys.path.remove(str(workshop))
+    sys.path.remove(str(folder))
 
 
 def leave_off(run: RunDirectory, layer: str, rows: list[int]) -> None:
