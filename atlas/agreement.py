@@ -20,7 +20,7 @@ from atlas.config import Config
 from atlas.findings import Findings
 from atlas.grid import cell_of
 from atlas.maps import shown_maps
-from atlas.neurons.folder import part_names, units_of
+from atlas.neurons.parts import part_names, units_of
 from atlas.neurons.site import neuron_layers
 from atlas.neurons.site import parts as neuron_parts
 from atlas.patches import sheets

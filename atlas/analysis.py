@@ -23,6 +23,8 @@ from atlas.errors import AtlasError, ConfigError
 from atlas.listing import Listing
 from atlas.maps import maps_of
 from atlas.mosaic import mosaic
+from atlas.neurons.parts import missing_files
+from atlas.neurons.reading import Folder
 from atlas.report import read_icons
 from atlas.rows import Columns, Store
 from atlas.rundir import ABOVE, RunDirectory, read_marker
@@ -209,20 +211,17 @@ class Run:
         the store tells of it (range, histogram, top rows, like units), its pictures as PNGs, the classes that it
         supports, and how it answers to turned patches."""
         self._check_units(layer)
-        from atlas.neurons.folder import read_units
-
-        return read_units(self._directory, layer)
+        return Folder(self._directory, layer).table()
 
     def neuron(self, layer: str, unit: int) -> dict[str, Any]:
         """One row of ``neurons(layer)``, and as ``circuit`` the units of earlier layers that build it, strongest
         first. Raises ConfigError for a unit that the layer does not have."""
         self._check_units(layer)
-        from atlas.neurons.folder import read_circuit, read_unit
-
         self._check_unit(layer, unit)
-        table, _ = read_circuit(self._directory, layer)
+        folder = Folder(self._directory, layer)
+        table, _ = folder.circuit()
         mine = table.filter(pc.field("unit") == int(unit)).drop_columns("unit").to_pylist()
-        return {**read_unit(self._directory, layer, int(unit)), "circuit": mine}
+        return {**folder.unit(int(unit)), "circuit": mine}
 
     def top_views(self, layer: str, unit: int) -> tuple[Tensor, NDArray[np.int64]]:
         """The views in which a unit of ``neurons.layers`` fires most, the strongest first: normalised inputs, float32
@@ -238,10 +237,9 @@ class Run:
         """
         self._check_units(layer)
         self._check_unit(layer, unit)
-        from atlas.neurons.folder import read_unit
         from atlas.neurons.views import as_inputs, read_views
 
-        top = read_unit(self._directory, layer, int(unit))["top"]
+        top = Folder(self._directory, layer).unit(int(unit))["top"]
         keys = [(row["image_id"], row["view"], row["draw"]) for row in top if row["activation"] > 0]
         network = self.network(self.config.module_of(layer)[0])
         shards = self._directory.shards(layer)
@@ -268,8 +266,6 @@ class Run:
                 f"'neurons={{layers: [{', '.join((*asked, layer))}]}}'."
             )
         self._key("neurons")
-        from atlas.neurons.folder import missing_files
-
         if missing := missing_files(self._directory, layer):
             raise AtlasError(
                 f"{self.path}: the stage neurons is not finished: {layer}/{missing[0]} is missing, or does not fit its "

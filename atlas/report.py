@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from atlas.config import Config
 from atlas.maps import maps_of
-from atlas.neurons.folder import is_whole, layer_figures
+from atlas.neurons.parts import is_whole
+from atlas.neurons.reading import Folder
 from atlas.rundir import RunDirectory
 from atlas.store import to_numpy
 
@@ -31,7 +32,7 @@ def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
         }
     if config.neurons is not None and is_whole(run, config):
         for layer in config.neurons.layers:
-            layers[layer]["neurons"] = layer_figures(run, layer)
+            layers[layer]["neurons"] = Folder(run, layer).figures()
     return {
         "collect": {
             "views": failures["views"],

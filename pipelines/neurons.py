@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from atlas.config import Config
 from atlas.neurons.circuits import Source, cells_table, circuit_table, earlier_layers
-from atlas.neurons.folder import UNITS_PER_PART, part_names, units_of
+from atlas.neurons.parts import UNITS_PER_PART, part_names, units_of
 from atlas.neurons.statistics import unit_statistics
 from atlas.neurons.turning import DISC
 from atlas.neurons.units import TURNED_PATCHES, Drawing, firing_rows, unit_table

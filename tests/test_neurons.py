@@ -38,7 +38,7 @@ from atlas.explain.circuit import circuit
 from atlas.images import decode_png
 from atlas.networks import Network, load
 from atlas.neurons.classes import strongest
-from atlas.neurons.folder import read_circuit, read_units
+from atlas.neurons.reading import Folder
 from atlas.neurons.statistics import unit_statistics
 from atlas.neurons.tables import BINS, CELLS, CIRCUIT, SPREAD, STATISTICS, UNITS
 from atlas.neurons.turning import TURNED as POSES
@@ -105,7 +105,7 @@ def test_the_readmes_snippet(looked: RunDirectory, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(found[1].replace("_blocks.10", "last"), names)
-    told = {row["unit"]: row for row in read_units(looked, "last").to_pylist()}
+    told = {row["unit"]: row for row in Folder(looked, "last").table().to_pylist()}
     known = {unit: row["invariance"] for unit, row in told.items() if row["invariance"] is not None}
     best = max(known, key=lambda unit: known[unit])
     assert known[names["steady"][-1]] == known[best]
@@ -212,7 +212,7 @@ def test_statistics_do_not_depend_on_where_shards_end(looked: RunDirectory, tmp_
 
 
 def test_pictures_excite_their_unit_and_differ(looked: RunDirectory, network: Network) -> None:
-    table = read_units(looked, "last")
+    table = Folder(looked, "last").table()
     size = picture_size(worker.layers(looked, looked.config())["last"], network)
     assert size >= 32
     for told in table.to_pylist():
@@ -251,7 +251,7 @@ def test_turned_patches_are_those_of_the_top_rows(looked: RunDirectory, network:
     described = worker.layers(looked, config)["last"]
     window = window_of(network, described)
     firing = 0
-    for told in read_units(looked, "last").to_pylist():
+    for told in Folder(looked, "last").table().to_pylist():
         top = [row for row in told["top"] if row["activation"] > 0]
         turned = np.array(told["turned"], np.float32)
         assert len(turned) == len(told["mirrored"]) == len(told["scaled"]) == len(top)
@@ -281,7 +281,7 @@ def test_turned_patches_are_those_of_the_top_rows(looked: RunDirectory, network:
 
 def test_classes_are_those_of_autograd(looked: RunDirectory, network: Network) -> None:
     config = looked.config()
-    for told in read_units(looked, "last").to_pylist()[::4]:
+    for told in Folder(looked, "last").table().to_pylist()[::4]:
         keys = [key_of(row) for row in told["top"] if row["activation"] > 0]
         views = read_views(looked.shards("last"), config, Listing.load(looked.listing), network.size, keys)
         effects = []
@@ -337,7 +337,7 @@ def test_strongest_classes_by_hand() -> None:
 
 def test_circuits_hold_the_weights_between_neighbouring_layers(looked: RunDirectory, network: Network) -> None:
     """One convolution lies between: passed through, its weights are the answer."""
-    table, facts = read_circuit(looked, "last")
+    table, facts = Folder(looked, "last").circuit()
     assert table.schema.equals(CIRCUIT)
     assert facts["earlier"] == ["middle"]
     assert facts["told"] == {}
@@ -353,7 +353,7 @@ def test_circuits_hold_the_weights_between_neighbouring_layers(looked: RunDirect
         sizes = [abs(row["effect"]) for row in rows if row["unit"] == unit]
         assert len(sizes) == ASKED["sources"]
         assert sizes == sorted(sizes, reverse=True)
-    first, facts = read_circuit(looked, "middle")
+    first, facts = Folder(looked, "middle").circuit()
     assert first.num_rows == 0
     assert facts == {"earlier": [], "passed": {}, "told": {}}
 
@@ -394,7 +394,7 @@ def test_cells_are_built_by_drawn_cells(looked: RunDirectory) -> None:
 
 def test_report_check_and_screen_know_the_stage(looked: RunDirectory, capsys: pytest.CaptureFixture) -> None:
     report = json.loads(looked.report.read_text())
-    table = read_units(looked, "last", ["largest", "invariance"])
+    table = Folder(looked, "last").table(["largest", "invariance"])
     told = report["layers"]["last"]["neurons"]
     assert told["units"] == 20
     assert told["firing"] == (table["largest"].to_numpy() > 0).sum()
@@ -462,7 +462,7 @@ def test_a_units_strongest_views_tell_its_circuit(
 ) -> None:
     monkeypatch.chdir(workshop)
     opened = atlas.open_run(looked.path)
-    told = {row["unit"]: row for row in read_units(looked, "last").to_pylist()}
+    told = {row["unit"]: row for row in Folder(looked, "last").table().to_pylist()}
     unit = max(told, key=lambda each: told[each]["largest"])
     inputs, positions = opened.top_views("last", unit)
     top = [row["activation"] for row in told[unit]["top"]]
@@ -527,7 +527,7 @@ def test_asking_for_one_more_layer_leaves_the_others(
     kept = {path: path.stat().st_mtime_ns for path in directory.neurons("last").glob("part-*")}
     assert len(kept) == 4
     assert not directory.neurons("middle").exists()
-    assert read_circuit(directory, "last")[0].num_rows == 0
+    assert Folder(directory, "last").circuit()[0].num_rows == 0
     key = directory.stage_key("neurons")
     run(configure(workshop, scheduler, directory, layers=["middle", "last"]), until="neurons")
     assert directory.stage_key("neurons") == key
@@ -591,11 +591,11 @@ def test_dead_units_and_paths_that_are_not_linear_are_sentences(tmp_path: Path) 
     assert "Traceback" not in done.stderr + done.stdout
     directory = RunDirectory(tmp_path / "run")
     assert done.stdout.count("third: no weights from first. ") == 1
-    _, facts = read_circuit(directory, "third")
+    _, facts = Folder(directory, "third").circuit()
     assert facts["earlier"] == ["first"]
     assert facts["told"].keys() == {"first"}
     assert pq.read_table(directory.neurons("third") / "cells.parquet").num_rows == 0
-    dead = read_units(directory, "third").to_pylist()[2]
+    dead = Folder(directory, "third").table().to_pylist()[2]
     assert dead["largest"] == 0
     assert dead["told"] == "It never fires: it is not above 0 in any row of the store."
     assert dead["turned"] == dead["supports"] == []

@@ -9,11 +9,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from atlas.neurons.parts import UNITS_PER_PART, part_names
 from atlas.neurons.tables import UNITS
 from atlas.rundir import RunDirectory, digest_values, parse_marker
+
+# From this invariance on a unit counts as pose-invariant.
+INVARIANT = 0.8
 
 
 def short(value: float | None) -> float | None:
@@ -31,6 +36,23 @@ class Folder:
         """What the markers of the folder vouch for: what is published of these units depends on it."""
         markers = [(path.name, parse_marker(path)) for path in sorted(self.path.glob("*.json"))]
         return digest_values([[name, marker["files"]] for name, marker in markers if marker])
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """A row for each unit: the columns of STATISTICS, then those of UNITS; or only ``columns`` of them."""
+        joined = pq.read_table(self.path / "statistics.parquet")
+        wanted = [name for name in UNITS.names if name != "unit" and (columns is None or name in columns)]
+        parts = [pq.read_table(self.path / f"{part}.parquet", columns=wanted) for part in part_names(joined.num_rows)]
+        made = pa.concat_tables(parts)
+        for name in wanted:
+            joined = joined.append_column(made.schema.field(name), made[name])
+        return joined if columns is None else joined.select(list(columns))
+
+    def unit(self, unit: int) -> dict[str, Any]:
+        """One row of ``table``."""
+        row: dict[str, Any] = pq.read_table(self.path / "statistics.parquet").slice(unit, 1).to_pylist()[0]
+        part, place = divmod(unit, UNITS_PER_PART)
+        made: dict[str, Any] = pq.read_table(self.path / f"part-{part:05d}.parquet").slice(place, 1).to_pylist()[0]
+        return {**row, **made}
 
     def statistics(self, units: range | None = None) -> list[dict[str, Any]]:
         """A row of STATISTICS for each unit, or for each of ``units``, in their order."""
@@ -56,6 +78,11 @@ class Folder:
         found = np.zeros((len(lists), lengths.max()), np.float32)
         found[lengths > 0] = lists.flatten().to_numpy().reshape(-1, lengths.max())
         return found
+
+    def circuit(self) -> tuple[pa.Table, dict[str, Any]]:
+        """The table CIRCUIT of the layer, and its facts: ``earlier`` (layers, the nearest first), ``passed`` (what was
+        passed over, by layer) and ``told`` (why there are no weights, by layer)."""
+        return pq.read_table(self._circuit), {name: self._noted(name) for name in ("earlier", "passed", "told")}
 
     def earlier(self) -> list[str]:
         """The layers from which a path leads to this one, in the order of the network: the nearest is the last."""
@@ -105,6 +132,30 @@ class Folder:
             cells.setdefault(f"{row['row']}.{row['col']}", []).append([*place, *figures])
         return {"from": nearest[0], "grid": grid, "cells": cells}
 
+    def figures(self) -> dict[str, Any]:
+        """What report.json tells of the layer's units: how many there are and fire, the share of those that fire whose
+        mean over all turns is at least four fifths of their peak, the medians of invariance and selectivity, and of how
+        well weights and effects agree for each earlier layer."""
+        columns = ["largest", "invariance", "selectivity"]
+        table = self.table(columns)
+        largest = table["largest"].to_numpy()
+        invariance, selectivity = (table[name].drop_null().to_numpy() for name in columns[1:])
+        circuit, facts = self.circuit()
+        agreement: dict[str, float | None] = {}
+        for source in facts["earlier"]:
+            mine = circuit.filter(pc.equal(circuit["source_layer"], source))
+            # Every row of a unit has the same.
+            known = dict(zip(mine["unit"].to_pylist(), mine["agreement"].to_pylist()))
+            agreement[source] = _median(np.array([value for value in known.values() if value is not None]))
+        return {
+            "units": table.num_rows,
+            "firing": int((largest > 0).sum()),
+            "invariant_share": float((invariance >= INVARIANT).mean()) if len(invariance) else None,
+            "median_invariance": _median(invariance),
+            "median_selectivity": _median(selectivity),
+            "circuit_agreement": agreement,
+        }
+
     @property
     def _circuit(self) -> Path:
         return self.path / "circuit.parquet"
@@ -115,6 +166,10 @@ class Folder:
             return None
         raw = (pq.read_schema(self._circuit).metadata or {}).get(name.encode())
         return json.loads(raw) if raw else None
+
+
+def _median(values: NDArray[Any]) -> float | None:
+    return float(np.median(values)) if len(values) else None
 
 
 def _source(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,45 @@
+"""Which files the stage neurons makes of a layer, and whether all are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pyarrow.parquet as pq
+
+from atlas.config import Config
+from atlas.rundir import RunDirectory, read_marker
+
+# Units that are made together.
+UNITS_PER_PART = 16
+
+
+def part_names(units: int) -> list[str]:
+    """The parts that a layer of so many units is made in."""
+    return [f"part-{part:05d}" for part in range(-(-units // UNITS_PER_PART))]
+
+
+def units_of(part: str, units: int) -> list[int]:
+    """The units of one part of a layer that has ``units``."""
+    first = int(part.removeprefix("part-")) * UNITS_PER_PART
+    return list(range(first, min(first + UNITS_PER_PART, units)))
+
+
+def missing_files(run: RunDirectory, layer: str) -> list[str]:
+    """The names of what the stage has not finished of a layer, of the files that the run's present key asks for."""
+    key = run.stage_key("neurons")
+
+    def lacking(names: Iterable[str]) -> list[str]:
+        return [name for name in names if read_marker(run.neurons(layer) / f"{name}.json", key) is None]
+
+    first = lacking(["statistics"])
+    if first:
+        return first
+    units = pq.read_metadata(run.neurons(layer) / "statistics.parquet").num_rows
+    return lacking([*part_names(units), "circuit", "cells"])
+
+
+def is_whole(run: RunDirectory, config: Config) -> bool:
+    """Whether all layers that are asked for have been looked at."""
+    if config.neurons is None or "neurons" not in run.read_manifest().get("stages", {}):
+        return False
+    return not any(missing_files(run, layer) for layer in config.neurons.layers)
