@@ -240,15 +240,20 @@ describe('the end', () => {
 });
 
 describe('a walk', () => {
-  test('begins where it is told to, and else at the row', () => {
-    expect(new Walk(pass, null).layer).toBeNull();
-    expect(new Walk(pass, 'elsewhere').layer).toBeNull();
-    const walk = new Walk(pass, 'block');
+  function openedAt(layer: number): Walk {
+    const walk = new Walk(pass);
+    walk.open(layer);
+    return walk;
+  }
+
+  test('begins at the row, and a layer at its last step', () => {
+    expect(new Walk(pass).layer).toBeNull();
+    const walk = openedAt(1);
     expect([walk.layer, walk.step, walk.channel, walk.spot]).toEqual([1, 6, 4, null]);
   });
 
   test('terms lead on, and the trail leads back', () => {
-    const walk = new Walk(pass, 'block');
+    const walk = openedAt(1);
     walk.place(2, 9);
     expect(walk.spot).toEqual({ step: 6, channel: 4, y: 2, x: 5 });
     walk.follow({ step: 0, channel: 1, y: 3, x: 3 });
@@ -258,7 +263,7 @@ describe('a walk', () => {
   });
 
   test('the kernel can be watched at a convolution and right behind it', () => {
-    const walk = new Walk(pass, 'block');
+    const walk = openedAt(1);
     expect(walk.slides).toBeNull();
     walk.choose(4);
     walk.how = 'slide';
@@ -270,8 +275,7 @@ describe('a walk', () => {
   });
 
   test('the end is told of the likeliest class', () => {
-    const walk = new Walk(pass, null);
-    walk.open(2);
+    const walk = openedAt(2);
     expect([walk.atEnd, walk.spot]).toEqual([true, { step: 7, channel: 3, y: 0, x: 0 }]);
   });
 });

@@ -20,11 +20,9 @@ export class Walk {
   guess = $state(0);
   texts = $state(true);
 
-  constructor(pass: Pass, layer: string | null) {
+  constructor(pass: Pass) {
     this.pass = pass;
     this.guess = pass.answer.classes[0]?.class ?? 0;
-    const index = pass.layers.findIndex((each) => each.name === layer);
-    if (index > 0) this.open(index);
   }
 
   get now(): Step {

@@ -147,10 +147,15 @@ export class Look {
     this.neurons = { layer, unit, circuit, narrowed };
   }
 
+  /** The chosen classes by the numbers of a layer's network; one that it does not have is left out. */
+  classesIn(layer: Layer): number[] {
+    const [before, after] = [classesOf(this.atlas, this.layer), classesOf(this.atlas, layer)];
+    return this.classes.map((index) => after.indexOf(before[index] as string)).filter((index) => index >= 0);
+  }
+
   /** Go to another layer: a class that its network does not have and cells of the former one are left behind. */
   choose(layer: Layer, cells: readonly Place[] = []): void {
-    const [before, after] = [classesOf(this.atlas, this.layer), classesOf(this.atlas, layer)];
-    this.classes = this.classes.map((index) => after.indexOf(before[index] as string)).filter((index) => index >= 0);
+    this.classes = this.classesIn(layer);
     this.layer = layer;
     if (this.other === layer) this.other = null;
     this.level = this.allowed(this.level);

@@ -3,6 +3,7 @@
 import { inPage, inWords } from '../lib/atlas';
 import { loadCells, type Cells } from '../lib/cells';
 import { loadDetails, type Sheet } from '../lib/details';
+import { hear } from '../lib/hear';
 import type { Place } from '../lib/link';
 import type { Look } from '../lib/look.svelte';
 
@@ -22,27 +23,26 @@ export class Opened {
       this.cells = null;
       const place = this.place;
       if (!place) return;
-      let current = true;
-      loadCells(look.layer, place.grid)
-        .then((found) => {
-          if (!current) return;
+      return hear(
+        () => loadCells(look.layer, place.grid),
+        (found) => {
           this.cells = found;
           const there = look.cells.filter(({ grid, row, col }) => grid === found.grid && found.find(row, col) >= 0);
           if (there.length < look.cells.length) look.cells = there; // a link may name empty ground
-        })
-        .catch((error) => current && warn(inWords(error, inPage)));
-      return () => (current = false);
+        },
+        (error) => warn(inWords(error, inPage)),
+      );
     });
 
     $effect(() => {
       const cell = this.cell;
       this.sheet = this.problem = null;
       if (!cell?.drawn) return;
-      let current = true;
-      loadDetails(look.layer, cell)
-        .then((found) => current && (this.sheet = found))
-        .catch((error) => current && (this.problem = inWords(error, inPage)));
-      return () => (current = false);
+      return hear(
+        () => loadDetails(look.layer, cell),
+        (found) => (this.sheet = found),
+        (error) => (this.problem = inWords(error, inPage)),
+      );
     });
   }
 
