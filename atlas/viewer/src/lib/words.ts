@@ -98,3 +98,13 @@ export function effectWords(value: number, [first = '', second]: readonly string
   if (removed) return other === undefined ? `without it ${first} ${value < 0 ? 'gains' : 'loses'} ${size}` : `without it ${one} loses ${size} against ${other}`;
   return other === undefined ? `${figure} for ${first}` : `${size} more for ${one}`;
 }
+
+/** What a patch's picture is taken for and, where that is known, its own label. */
+export function pictureWords(
+  { predicted, confidence, label }: { predicted: number; confidence: number; label: number | null },
+  classes: readonly string[],
+  labels: readonly string[],
+): string[] {
+  const taken = `taken for ${className(classes, predicted)} (${Math.round(confidence * 100)} %)`;
+  return label === null ? [taken] : [taken, `label: ${labels[label] ?? label}`];
+}
