@@ -17,7 +17,7 @@ export type Kind =
   | 'move'
   | 'other';
 
-export type Pair = readonly [number, number];
+type Pair = readonly [number, number];
 
 /** One operation of the network, as it ran for this picture. */
 export interface Step {

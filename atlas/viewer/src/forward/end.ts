@@ -3,7 +3,7 @@
 import { isMap, type Pass, type Step } from './api';
 import { stepTitle } from './words';
 
-export interface Ending {
+interface Ending {
   /** The linear step that the scores come of, with at most some scaling behind it. */
   linear: Step | null;
   /** The steps behind the linear one, each of one input, in the order in which they run. */
@@ -63,7 +63,7 @@ export function isMeanOf(value: number, map: Float32Array): boolean {
   return map.length > 0 && Math.abs(value - sum / map.length) <= (1e-4 * sizes) / map.length;
 }
 
-export interface Softmax {
+interface Softmax {
   /** e to the power of each score less the largest, which no score makes too large a number. */
   powers: readonly number[];
   shares: readonly number[];

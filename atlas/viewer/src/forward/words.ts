@@ -86,7 +86,7 @@ export function stepTitle(step: Step, pass: Pass): string {
   return after > 1.5 * before ? 'expand' : after < before / 1.5 ? 'project' : 'mix';
 }
 
-export function isDepthwise(step: Step): boolean {
+function isDepthwise(step: Step): boolean {
   return step.kind === 'convolution' && (step.groups ?? 1) > 1 && step.groups === step.shape[0];
 }
 

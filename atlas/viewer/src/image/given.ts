@@ -3,7 +3,7 @@
 import type { Limits } from '../lib/api';
 import { Sentence } from '../lib/atlas';
 
-export interface Given {
+interface Given {
   file: File;
   /** What else there is to say of it; null where all is as one would think. */
   note: string | null;

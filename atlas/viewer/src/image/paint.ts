@@ -7,7 +7,7 @@ import type { Colours } from '../lib/overlay';
 import { boxOf } from './positions';
 import type { IconSheet } from './sheet';
 
-export interface Painting {
+interface Painting {
   picture: HTMLCanvasElement | null;
   layer: ExplainedLayer | null;
   /** What lies over the picture; a mask goes before the others. */

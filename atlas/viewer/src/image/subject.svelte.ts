@@ -29,7 +29,7 @@ import { isMiddle, squareOf } from './sheet';
 /** What lies over the picture. */
 export type Over = 'nothing' | 'icons' | 'effect';
 /** How an effect is known: estimated to first order, or by taking each position out. */
-export type Way = 'estimated' | 'removed';
+type Way = 'estimated' | 'removed';
 /** What may be under way at the server. */
 export type Job = 'limits' | 'given' | 'samples' | 'summary' | 'icons' | 'stand-ins' | 'classes' | 'removed' | 'groups';
 

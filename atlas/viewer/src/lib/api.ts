@@ -27,7 +27,7 @@ export interface TopClass {
 }
 
 /** [grid, row, col] */
-export type DrawnCell = readonly [number, number, number];
+type DrawnCell = readonly [number, number, number];
 
 /** One layer of the picture; lists have an entry for each position, row by row: position = y · cols + x. */
 export interface ExplainedLayer {
@@ -66,7 +66,7 @@ export interface PositionIcon {
   cosine: number;
 }
 
-export interface ClassValue {
+interface ClassValue {
   class: number;
   value: number;
 }
@@ -91,19 +91,19 @@ export interface Grouping {
   signed: boolean;
 }
 
-export interface GroupIcon {
+interface GroupIcon {
   group: number;
   picture: string;
   cosine: number;
 }
 
-export interface ChannelIcon {
+interface ChannelIcon {
   channel: number;
   picture: string;
 }
 
 /** How far the server is (0 to 1), or at last the logit with − the logit without each position, by class. */
-export type Removal = { share: number } | { classes: Record<string, number[]> };
+type Removal = { share: number } | { classes: Record<string, number[]> };
 
 export async function askLimits(signal: AbortSignal): Promise<{ ready: boolean; limits: Limits }> {
   return (await json(await ask('api/explain', { signal }))) as { ready: boolean; limits: Limits };

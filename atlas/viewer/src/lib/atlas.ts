@@ -8,7 +8,7 @@ export interface Grid {
   flagged: number;
 }
 
-export interface Network {
+interface Network {
   name: string;
   input_size: number;
   classes: string[];
@@ -63,7 +63,7 @@ export interface UnitLayer {
   across: number;
 }
 
-export interface Provenance {
+interface Provenance {
   images: string;
   views: number;
   seed: number;
@@ -71,7 +71,7 @@ export interface Provenance {
   versions: Record<string, string>;
 }
 
-export interface Report {
+interface Report {
   layers: Record<
     string,
     {
@@ -81,7 +81,7 @@ export interface Report {
   >;
 }
 
-export interface IconReport {
+interface IconReport {
   n: number;
   median_cosine: number | null;
   median_cosine_whitened: number | null;
@@ -89,7 +89,7 @@ export interface IconReport {
   flagged_share: number | null;
 }
 
-export const FORMAT = 3;
+const FORMAT = 3;
 
 /** An error whose message is meant for the reader: what happened and what to do. */
 export class Sentence extends Error {}

@@ -4,7 +4,7 @@ import { fetchJson, gridAddress, type Layer } from './atlas';
 import { Kept } from './kept';
 import type { Place } from './link';
 
-export interface Exemplar {
+interface Exemplar {
   image: string;
   /** Where the patch lies in the whole picture's sprite: left, top, right, bottom in shares of its side. */
   frame: [number, number, number, number];
@@ -16,7 +16,7 @@ export interface Exemplar {
   nearest: boolean;
 }
 
-export interface Details {
+interface Details {
   row: number;
   col: number;
   scores: { cosine_whitened: number; cosine_robust: number; percentile: number; rank: number } | null;

@@ -12,7 +12,7 @@ export interface Label {
   weight: number;
 }
 
-export interface Sized {
+interface Sized {
   width: number;
   height: number;
 }

@@ -19,7 +19,7 @@ export interface Shown {
   opacity: number;
 }
 
-export interface MapEvents {
+interface MapEvents {
   /** The map has moved or the window has changed; called in every frame of a movement. */
   frame(frame: Frame): void;
   /** The map has come to rest. */

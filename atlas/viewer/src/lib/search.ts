@@ -1,6 +1,6 @@
 /** Classes found by typing. */
 
-export interface Match {
+interface Match {
   index: number;
   /** The first synonym, and the others. */
   name: string;

@@ -44,7 +44,7 @@ export function thumbnail(atlas: Atlas, layer: Layer, picture: Picture, side: nu
 }
 
 /** Where a cell's picture is: a tile, and a square in the tile's pixels. */
-export interface TilePlace {
+interface TilePlace {
   address: string;
   left: number;
   top: number;

@@ -64,7 +64,7 @@ export interface Sizes {
   margin: number;
 }
 
-export function keyOf({ layer, unit }: Unit): string {
+function keyOf({ layer, unit }: Unit): string {
   return `${layer}:${unit}`;
 }
 

@@ -5,14 +5,14 @@ const MOST = 15;
 /** Squares below this share of the largest are not drawn. */
 const LEAST = 0.02;
 
-export interface Square {
+interface Square {
   row: number;
   col: number;
   /** −1 to 1, as a share of the kernel's largest. */
   value: number;
 }
 
-export interface KernelMap {
+interface KernelMap {
   rows: number;
   cols: number;
   squares: Square[];

@@ -27,7 +27,7 @@ export const ORDER_WORDS: Record<Order, { button: string; title: string; note: s
 };
 
 /** Below this correlation, weights and data tell different stories. */
-export const LOW_AGREEMENT = 0.3;
+const LOW_AGREEMENT = 0.3;
 
 export function invarianceWords(value: number): string {
   if (value >= 0.85) return 'almost alike';

@@ -7,7 +7,7 @@ const NUDGE = 0.15;
 const ARROWS: Record<string, [number, number]> = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /** What keys do besides moving the map. */
-export interface Deeds {
+interface Deeds {
   /** Point at the cell in the middle. */
   point: () => void;
   /** Go from cell to cell. */
