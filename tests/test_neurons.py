@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from tiny_run import (
     PLAIN_STAGES,
     atlas_run,
     contents,
+    environment,
     kill_when,
     paint_pictures,
     tiny_values,
