@@ -16,7 +16,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 
 from made_site import address, browser, site, visitor  # noqa: F401 - fixtures for all
-from tiny_run import scheduler, undisturbed, workshop  # noqa: F401 - fixtures for all
+from tiny_run import scheduler, tiny, undisturbed, workshop  # noqa: F401 - fixtures for all
 
 from atlas.config import Config, validate
 from atlas.networks import Network, load

@@ -68,13 +68,6 @@ def read_task(bench: ModuleType) -> Callable[..., Any]:
     return importlib.import_module("bench_task").read_task
 
 
-@pytest.fixture
-def run(undisturbed: RunDirectory, workshop: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
-    """The tiny run, its network importable from here."""
-    monkeypatch.syspath_prepend(str(workshop))
-    return undisturbed
-
-
 def check_row(row: dict, system: str, icons: int) -> None:
     assert {"bench", "system", "variant", *FIGURES} <= set(row)
     assert (row["bench"], row["system"], row["icons"]) == ("render", system, icons)
@@ -88,38 +81,38 @@ def check_row(row: dict, system: str, icons: int) -> None:
     assert row["rank1_share"] <= row["near_rank_share"]
 
 
-def test_equal_seeds_choose_equal_directions(read_task: Callable[..., Any], run: RunDirectory) -> None:
-    first, again, other = (read_task(run, layer=None, grid=8, count=5, seed=seed) for seed in (3, 3, 4))
+def test_equal_seeds_choose_equal_directions(read_task: Callable[..., Any], tiny: RunDirectory) -> None:
+    first, again, other = (read_task(tiny, layer=None, grid=8, count=5, seed=seed) for seed in (3, 3, 4))
     assert first.layer == "last", "the middle of the run's two layers"
     np.testing.assert_array_equal(first.means, again.means)
     np.testing.assert_array_equal(first.parents, again.parents)
     assert first.own.tolist() != other.own.tolist()
     assert len(set(first.own.tolist())) == 5
-    assert read_task(run, layer=None, grid=8, count=3, seed=3).own.tolist() == first.own[:3].tolist()
+    assert read_task(tiny, layer=None, grid=8, count=3, seed=3).own.tolist() == first.own[:3].tolist()
 
 
 def test_the_directions_are_means_of_drawn_cells_of_the_grid(
-    bench_render: ModuleType, read_task: Callable[..., Any], run: RunDirectory
+    bench_render: ModuleType, read_task: Callable[..., Any], tiny: RunDirectory
 ) -> None:
-    task = read_task(run, layer="middle", grid=4, count=1000, seed=0)
-    cells = pq.read_table(run.cells("middle")).to_pylist()
+    task = read_task(tiny, layer="middle", grid=4, count=1000, seed=0)
+    cells = pq.read_table(tiny.cells("middle")).to_pylist()
     drawn = [cell["mean"] for cell in cells if cell["grid"] == 4 and cell["count"] >= 2]
     assert sorted(map(tuple, task.means.tolist())) == sorted(map(tuple, drawn))
     assert task.parents is None, "nothing is coarser"
     assert [each.variant for each in bench_render.contenders(["ours"], task)] == ["default", "quick"]
 
 
-def test_a_run_without_icons_has_no_parents(read_task: Callable[..., Any], run: RunDirectory, tmp_path: Path) -> None:
+def test_a_run_without_icons_has_no_parents(read_task: Callable[..., Any], tiny: RunDirectory, tmp_path: Path) -> None:
     bare = RunDirectory(tmp_path / "bare")
-    shutil.copytree(run.path, bare.path, ignore=shutil.ignore_patterns("icons", "site", "store"))
+    shutil.copytree(tiny.path, bare.path, ignore=shutil.ignore_patterns("icons", "site", "store"))
     assert read_task(bare, layer=None, grid=8, count=2, seed=0).parents is None
 
 
 def test_ours_is_measured(
-    bench: ModuleType, run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bench: ModuleType, tiny: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "rows.json"
-    arguments = ["--run", str(run.path), "--grid", "8", "--count", "5", "--threads", "1", "--json", str(out)]
+    arguments = ["--run", str(tiny.path), "--grid", "8", "--count", "5", "--threads", "1", "--json", str(out)]
     assert bench.main(["render", *arguments, "--systems", "ours", "--repeat", "2"]) == 0
     rows = json.loads(out.read_text())
     assert [row["variant"] for row in rows] == ["default", "from parents", "quick"]
@@ -137,11 +130,11 @@ def test_a_peer_draws_the_same_task(
     bench_render: ModuleType,
     bench_peers: ModuleType,
     read_task: Callable[..., Any],
-    run: RunDirectory,
+    tiny: RunDirectory,
     system: str,
     variants: int,
 ) -> None:
-    task = read_task(run, layer=None, grid=8, count=1, seed=0)
+    task = read_task(tiny, layer=None, grid=8, count=1, seed=0)
     bench_peers.import_peers([system])
     rows = list(bench_render.bench_render(task, [system], steps=2))
     assert len(rows) == variants
@@ -153,10 +146,10 @@ def test_a_peer_draws_the_same_task(
 
 
 def test_peers_climb(
-    bench_render: ModuleType, bench_peers: ModuleType, read_task: Callable[..., Any], run: RunDirectory
+    bench_render: ModuleType, bench_peers: ModuleType, read_task: Callable[..., Any], tiny: RunDirectory
 ) -> None:
     """The peers are asked the right way: with steps, the cosine rises."""
-    task = read_task(run, layer=None, grid=8, count=2, seed=0)
+    task = read_task(tiny, layer=None, grid=8, count=2, seed=0)
     bench_peers.import_peers(list(bench_peers.PEERS))
     for draw, values in ((bench_peers.lucent_icons, {"own_size": True}), (bench_peers.horama_icons, {"whole": True})):
         few, more = (
@@ -197,21 +190,21 @@ def test_a_missing_peer_is_a_sentence(
     ],
 )
 def test_what_a_run_does_not_have_is_a_sentence(
-    bench: ModuleType, run: RunDirectory, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+    bench: ModuleType, tiny: RunDirectory, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
 ) -> None:
-    assert bench.main(["render", "--run", str(run.path), "--systems", "ours", "--grid", "8", *arguments]) == 2
+    assert bench.main(["render", "--run", str(tiny.path), "--systems", "ours", "--grid", "8", *arguments]) == 2
     assert told in capsys.readouterr().err
 
 
 def test_a_missing_run_is_a_sentence(
-    bench: ModuleType, run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bench: ModuleType, tiny: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["render", "--systems", "ours", "--grid", "8", "--run"]
     assert bench.main([*arguments, str(tmp_path / "nothing")]) == 2
     assert "nothing is no run directory" in capsys.readouterr().err
     begun = tmp_path / "begun"
     begun.mkdir()
-    shutil.copy(run.manifest, begun)
+    shutil.copy(tiny.manifest, begun)
     assert bench.main([*arguments, str(begun)]) == 2
     assert "has no cells of layer last yet. Finish the run first" in capsys.readouterr().err
 
@@ -242,11 +235,11 @@ def test_tiles_beside_libvips(tmp_path: Path, capfd: pytest.CaptureFixture[str],
 
 
 def test_tiles_of_a_run_take_its_icons(
-    bench: ModuleType, run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bench: ModuleType, tiny: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert bench.main(["tiles", "--grid", "10", "--run", str(run.path)]) == 2
+    assert bench.main(["tiles", "--grid", "10", "--run", str(tiny.path)]) == 2
     assert "have 32 px; those of a run with 80 fit" in capsys.readouterr().err
-    assert bench.main(["tiles", "--grid", "10", "--run", str(run.path), "--layer", "first"]) == 2
+    assert bench.main(["tiles", "--grid", "10", "--run", str(tiny.path), "--layer", "first"]) == 2
     assert "has no icons of layer first. Finish the run first" in capsys.readouterr().err
 
 
@@ -285,7 +278,7 @@ def test_wrong_arguments_are_refused(
 
 
 def test_one_picture_is_asked_of_the_server(
-    bench: ModuleType, run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: ModuleType, tiny: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import bench_explain
 
@@ -294,7 +287,7 @@ def test_one_picture_is_asked_of_the_server(
     monkeypatch.setattr(limits, "RATE", limits.RATE)  # the bench sets another
     monkeypatch.setattr(bench_explain, "PHOTOS", ("coffee",))
     monkeypatch.setattr(bench_explain, "ICONS", 4)
-    assert bench.main(["explain", "--run", str(run.path), "--json", str(tmp_path / "rows.json")]) == 0
+    assert bench.main(["explain", "--run", str(tiny.path), "--json", str(tmp_path / "rows.json")]) == 0
     (row,) = json.loads((tmp_path / "rows.json").read_text())
     assert (row["bench"], row["system"], row["pictures"]) == ("explain", "ours", 1)
     assert row["drop_ms_most"] == pytest.approx(row["drop_ms"], abs=0.1)
@@ -305,7 +298,7 @@ def test_one_picture_is_asked_of_the_server(
 
 def test_all_benches_one_after_another(
     bench: ModuleType,
-    run: RunDirectory,
+    tiny: RunDirectory,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -324,12 +317,12 @@ def test_all_benches_one_after_another(
     for name in ("collect", "layout", "render", "tiles", "viewer", "explain", "decode", "schedule"):
         monkeypatch.setattr(bench, f"{name}_command", stand_in(name, fails=name == "viewer"))
     out = tmp_path / "all.json"
-    assert bench.main(["all", "--run", str(run.path), "--repeat", "3", "--threads", "1", "--json", str(out)]) == 2
+    assert bench.main(["all", "--run", str(tiny.path), "--repeat", "3", "--threads", "1", "--json", str(out)]) == 2
     assert capsys.readouterr().err == "viewer: no browser here\n"
     done = [row["bench"] for row in json.loads(out.read_text())]
     assert done == ["collect", "layout", "render", "tiles", "explain", "decode", "schedule"]
     assert all((options["repeat"], options["threads"]) == (3, 1) for options in asked.values())
-    assert asked["render"]["run"] == asked["explain"]["run"] == run.path
+    assert asked["render"]["run"] == asked["explain"]["run"] == tiny.path
     assert asked["layout"]["rows"] == [288], "as many as the run has: 24 pictures that can be read, 12 views each"
 
 

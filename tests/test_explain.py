@@ -278,14 +278,11 @@ def test_classes_and_layers_are_found_by_name(explainer: Explainer) -> None:
         explainer.layer("stem")
 
 
-def test_a_network_that_has_changed_is_refused(
-    undisturbed: RunDirectory, monkeypatch: pytest.MonkeyPatch, workshop: Path
-) -> None:
-    monkeypatch.syspath_prepend(workshop)
-    facts = {**undisturbed.network_facts(), "sha256": "0" * 64}
+def test_a_network_that_has_changed_is_refused(tiny: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {**tiny.network_facts(), "sha256": "0" * 64}
     monkeypatch.setattr(RunDirectory, "network_facts", lambda *_: facts)
     with pytest.raises(AtlasError, match="has other weights now than when the run was made"):
-        Explainer(undisturbed.path)
+        Explainer(tiny.path)
 
 
 # Sheets
@@ -317,16 +314,11 @@ def test_sheets_show_what_the_numbers_say() -> None:
 
 
 def test_the_command_writes_pictures_figures_and_a_page(
-    undisturbed: RunDirectory,
-    workshop: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
+    tiny: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.syspath_prepend(workshop)
     image, out = tmp_path / "my photo.png", tmp_path / "told"
     image.write_bytes(encoded(photo(4)))
-    arguments = [str(undisturbed.path), str(image), "--out", str(out), "--steps", "2", "--layer", "last"]
+    arguments = [str(tiny.path), str(image), "--out", str(out), "--steps", "2", "--layer", "last"]
     assert main([*arguments, "--class", "class 2", "--groups", "2", "--without-each"]) == 0
     assert capsys.readouterr().out == f"Written: {out / 'index.html'}\n"
     facts = json.loads((out / "explain.json").read_text())
@@ -378,44 +370,35 @@ def last_line(capsys: pytest.CaptureFixture) -> str:
     ],
 )
 def test_mistakes_are_sentences_and_leave_nothing(
-    undisturbed: RunDirectory,
-    workshop: Path,
+    tiny: RunDirectory,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
     arguments: list[str],
     sentence: str,
 ) -> None:
-    monkeypatch.syspath_prepend(workshop)
     monkeypatch.chdir(tmp_path)
     Path("photo.png").write_bytes(encoded(photo(4)))
     Path("text.png").write_text("this is no picture")
-    run = str(undisturbed.path)
+    run = str(tiny.path)
     assert main([*(each.replace("RUN", run) for each in arguments), "--out", "told"]) == 2
     assert last_line(capsys).startswith(sentence)
     assert not Path("told").exists()
 
 
-def test_folders_of_others_are_left_alone(
-    undisturbed: RunDirectory,
-    workshop: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
-) -> None:
-    monkeypatch.syspath_prepend(workshop)
+def test_folders_of_others_are_left_alone(tiny: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     image = tmp_path / "photo.png"
     image.write_bytes(encoded(photo(4)))
     for name, content in (("notes.txt", "mine"), ("explain.json", '{"files": ["../photo.png"]}')):
         folder = tmp_path / name.partition(".")[0]
         folder.mkdir()
         (folder / name).write_text(content)
-        assert main([str(undisturbed.path), str(image), "--out", str(folder)]) == 2
+        assert main([str(tiny.path), str(image), "--out", str(folder)]) == 2
         assert "Give a" in capsys.readouterr().err
         assert (folder / name).read_text() == content
     for impossible in ("/proc/told", str(image / "told"), str(tmp_path / ("long" * 90))):
-        assert main([str(undisturbed.path), str(image), "--out", impossible]) == 2
+        assert main([str(tiny.path), str(image), "--out", impossible]) == 2
         assert last_line(capsys).startswith(f"--out {impossible} cannot be made (")
-    assert main([str(undisturbed.path), str(image), "--out", str(image)]) == 2
+    assert main([str(tiny.path), str(image), "--out", str(image)]) == 2
     assert "is a file, expected a folder" in capsys.readouterr().err
     assert image.read_bytes() == encoded(photo(4))

@@ -165,6 +165,13 @@ def undisturbed(workshop: Path) -> RunDirectory:
     return RunDirectory(workshop / "runs/undisturbed")
 
 
+@pytest.fixture
+def tiny(undisturbed: RunDirectory, workshop: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+    """The whole run, its network importable from here."""
+    monkeypatch.syspath_prepend(workshop)
+    return undisturbed
+
+
 @pytest.fixture(scope="session")
 def scheduler(workshop: Path) -> Iterator[str]:
     """A cluster inside this process, by its address: for runs that are given little to do."""
