@@ -17,7 +17,7 @@ export type Kind =
   | 'move'
   | 'other';
 
-type Pair = readonly [number, number];
+export type Pair = readonly [number, number];
 
 /** One operation of the network, as it ran for this picture. */
 export interface Step {

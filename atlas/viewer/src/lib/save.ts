@@ -11,11 +11,11 @@ import { loadTile } from './tiles';
 /** Browsers draw no canvas that is much larger. */
 const LARGEST_POSTER = 12_800;
 
-/** Hand a file to the reader under a name. */
+/** Hand a file to the reader under a name, in which all but letters, digits, dots, dashes and underscores become dashes. */
 export function download(content: Blob, name: string): void {
   const link = document.createElement('a');
   link.href = URL.createObjectURL(content);
-  link.download = name;
+  link.download = name.replace(/[^\w.-]+/g, '-');
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }

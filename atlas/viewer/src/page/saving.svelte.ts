@@ -78,7 +78,7 @@ export class Saving {
   }
 
   async #keep(what: string, make: () => Promise<Blob>, end: string): Promise<void> {
-    const name = `${this.#look.atlas.title}-${this.#look.layer.path}-${end}`.replace(/[^\w.-]+/g, '-');
+    const name = `${this.#look.atlas.title}-${this.#look.layer.path}-${end}`;
     this.doing = what;
     try {
       download(await make(), name);
