@@ -1,6 +1,14 @@
 /** Light or dark: the system's, until the reader chooses. */
 
+import type { Colours } from './overlay';
+
 export type Theme = 'light' | 'dark';
+
+/** What is drawn on canvases has the colours of the page's stylesheet. */
+export const COLOURS: Record<Theme, Colours> = {
+  light: { ground: '#f7f7f5', ink: '#1c1d1f' },
+  dark: { ground: '#111214', ink: '#ececea' },
+};
 
 const KEY = 'activation-atlas-theme';
 const dark = () => matchMedia('(prefers-color-scheme: dark)');
