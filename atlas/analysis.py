@@ -173,8 +173,8 @@ class Run:
         return icons
 
     def members(self, name: str, grid: int, row: int, col: int) -> NDArray[np.int64]:
-        """The rows of one cell of a map, ascending, as ``store(layer).take`` and ``layout(name)`` number them; none
-        where the cell is empty."""
+        """The rows of one cell of a map, int64 (n,), ascending, as ``store(layer).take`` and ``layout(name)`` number
+        them; none where the cell is empty."""
         self._check(name, grid)
         layout = self.layout(name)
         from atlas.grid import cell_of  # FAISS comes with it

@@ -23,6 +23,7 @@ _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M
 
 
 def card_path(run: RunDirectory) -> Path:
+    """Where a run's data card stands."""
     return run.folder("collect") / "README.md"
 
 

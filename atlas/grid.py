@@ -54,7 +54,8 @@ def cell_of(u: NDArray[np.floating], v: NDArray[np.floating], grid: int) -> NDAr
 
 
 def morton(row: NDArray[np.integer], col: NDArray[np.integer]) -> NDArray[np.int64]:
-    """The Z-order of cells: neighbours stay near each other, and the children of a cell stand together."""
+    """The numbers (n,) of cells ``row``, ``col`` (n,) in Z-order: neighbours stay near each other, and the children of
+    a cell stand together."""
     code = np.zeros(len(row), np.int64)
     for bit in range(12):
         code |= ((np.asarray(col, np.int64) >> bit) & 1) << (2 * bit)

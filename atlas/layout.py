@@ -53,7 +53,7 @@ SCHEMA = pa.schema(
 
 
 def choose_fitted(count: int, limit: int, seed: int) -> NDArray[np.int64]:
-    """The rows of a layer of ``count`` that are laid out, ascending: all, or a fair sample of ``limit``."""
+    """The rows of a layer of ``count`` that are laid out, int64 (n,), ascending: all, or a fair sample of ``limit``."""
     if count <= limit:
         return np.arange(count)
     return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))

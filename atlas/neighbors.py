@@ -46,6 +46,7 @@ def build_index(rows: Float32, *, threads: int) -> faiss.Index:
 
 
 def save_index(index: faiss.Index, path: Path) -> None:
+    """Write an index so that ``load_index`` can map it."""
     faiss.write_index(index, str(path))
 
 

@@ -35,8 +35,8 @@ _RECORDING = threading.Lock()
 
 
 def record(function: Callable[[Tensor], Any], probe: Tensor) -> fx.GraphModule | None:
-    """What ``function`` does with ``probe``, operation by operation; None where it cannot be written down (its path
-    depends on the values).
+    """What ``function`` does with ``probe`` (n, 3, size, size), operation by operation; None where it cannot be
+    written down (its path depends on the values).
     """
     try:
         with _RECORDING, torch.no_grad():
@@ -219,20 +219,22 @@ class FusedConvolution(nn.Module):
         self.back = _gradient_kernel(weight, stride, padding, dilation, groups)
 
     def forward(self, inputs: Tensor, leak: float) -> Tensor:
+        """``inputs`` (n, channels, H, W) → (n, filters, H, W), the gradient let through by ``leak`` where shut."""
         outputs: Tensor = _Convolve.apply(inputs, self, leak)
         return outputs
 
     def run(self, inputs: Tensor) -> Tensor:
+        """``inputs`` (n, channels, H, W) → (n, filters, H, W), without a gradient."""
         outputs = _convolve(inputs, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         return outputs if self.limits is None else outputs.clamp_(*self.limits)
 
     def tangent(self, tangent: Tensor, outputs: Tensor) -> Tensor:
-        """The tangent of ``outputs``, which ``run`` gave, where the inputs have ``tangent``."""
+        """The tangent of ``outputs``, in their shape, which ``run`` gave; ``tangent`` is that of the inputs."""
         found = _convolve(tangent, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
         return found if self.limits is None else _clip_gradient(found, outputs, self.limits, 0)
 
     def gradient(self, gradient: Tensor, inputs: Tensor) -> Tensor:
-        """The gradient of the inputs, given that of the outputs before clipping."""
+        """The gradient of the inputs, in their shape, given that of the outputs before clipping, in theirs."""
         if self.back is None:
             found: Tensor = _aten.convolution_backward(
                 gradient.float(), inputs.float(), self.weight.float(), None, self.stride, self.padding, self.dilation,
@@ -343,12 +345,15 @@ class Clip(nn.Module):
         self.low, self.high = low, high
 
     def run(self, inputs: Tensor) -> Tensor:
+        """``inputs``, of any shape, between the limits; without a gradient of its own."""
         return inputs.clamp(self.low, self.high)
 
     def tangent(self, tangent: Tensor, outputs: Tensor) -> Tensor:
+        """The tangent of ``outputs``, which ``run`` gave, where the inputs have ``tangent``, all of one shape."""
         return _clip_gradient(tangent, outputs, (self.low, self.high), 0)
 
     def forward(self, inputs: Tensor, leak: float) -> Tensor:
+        """``inputs``, of any shape, between the limits; the gradient is let through by ``leak`` where it is shut."""
         outputs: Tensor = _ClipValues.apply(inputs, self.low, self.high, leak)
         return outputs
 

@@ -36,11 +36,13 @@ class Projection:
         return unit_rows(rows if self.components.shape[0] == self.components.shape[1] else rows @ self.components)
 
     def save(self, path: Path) -> None:
+        """Write it as a .npz file, from which ``load`` reads it."""
         with path.open("wb") as file:
             np.savez(file, components=self.components, energy=self.energy)
 
     @classmethod
     def load(cls, path: Path) -> Projection:
+        """The projection that ``save`` wrote."""
         with np.load(path) as saved:
             return cls(saved["components"], float(saved["energy"]))
 

@@ -111,7 +111,8 @@ class Store:
         return _rebatch(self._blocks(names, start, stop), size)
 
     def take(self, rows: ArrayLike, columns: Sequence[str] | None = None) -> Columns:
-        """The rows of these numbers, in this order. Raises ConfigError for a number beyond the store."""
+        """The rows of these numbers (n,), in this order: each column (n,) or (n, width). Raises ConfigError for a
+        number beyond the store."""
         names = self._known(columns)
         wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
         if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):

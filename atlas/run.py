@@ -13,6 +13,7 @@ DONE, CONFIGURATION, RESUMABLE = 0, 2, 3
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Exit code 0 when all is done, 2 for a wrong configuration, 3 where the same command goes on later."""
     parser = argparse.ArgumentParser(
         prog="python -m atlas.run",
         description="Make an activation atlas. Giving the same command again goes on where the last run stopped.",

@@ -45,25 +45,31 @@ class RunDirectory:
     path: Path
 
     def folder(self, stage: str) -> Path:
+        """What a stage fills."""
         return self.path / FOLDERS[stage]
 
     @property
     def manifest(self) -> Path:
+        """The configuration, versions, the stages' keys and what was measured of each."""
         return self.path / "run.json"
 
     @property
     def report(self) -> Path:
+        """How good the run's work is."""
         return self.path / "report.json"
 
     @property
     def listing(self) -> Path:
+        """The pictures' names in the order of work."""
         return self.path / "listing.parquet"
 
     @property
     def failures(self) -> Path:
+        """The pictures and views that gave no row."""
         return self.path / "store" / "failures.parquet"
 
     def store(self, layer: str) -> Path:
+        """The shards of a layer and their markers."""
         return self.path / "store" / layer
 
     def shards(self, layer: str) -> list[Path]:
@@ -71,12 +77,15 @@ class RunDirectory:
         return sorted(path for path in self.store(layer).glob("part-*.parquet") if path.with_suffix(".json").exists())
 
     def layout(self, layer: str) -> Path:
+        """Where each row of a map lies."""
         return self.path / "layout" / f"{layer}.parquet"
 
     def moments(self, layer: str) -> Path:
+        """The count, sum and second sum of a layer's activations."""
         return self.path / "layout" / f"{layer}.moments.npz"
 
     def projection(self, layer: str) -> Path:
+        """What a layer's neighbours are searched among."""
         return self.path / "layout" / f"{layer}.projection.npz"
 
     def coordinates(self, layer: str) -> Path:
@@ -88,18 +97,23 @@ class RunDirectory:
         return self.path / "layout" / f"{layer}.alone.npz"
 
     def index(self, layer: str) -> Path:
+        """The FAISS index of a layer's fitted rows."""
         return self.path / "layout" / f"{layer}.faiss"
 
     def cells(self, layer: str) -> Path:
+        """The cells of all grids of a map."""
         return self.path / "cells" / f"{layer}.parquet"
 
     def icons(self, layer: str, grid: int) -> Path:
+        """The parts of one grid's icons and their markers."""
         return self.path / "icons" / layer / f"grid-{grid:03d}"
 
     def neurons(self, layer: str) -> Path:
+        """What is told of a layer's units."""
         return self.path / "neurons" / layer
 
     def site_grid(self, layer: str, grid: int) -> Path:
+        """What the page shows of one grid."""
         return self.path / "site" / layer / f"grid-{grid:03d}"
 
     def read_manifest(self) -> dict[str, Any]:
@@ -274,6 +288,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` with sorted keys, so that equal values give equal bytes: the whole file or none."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -73,6 +73,7 @@ class ShardWriter:
         )
 
     def append(self, columns: Mapping[str, Any]) -> None:
+        """Add rows: for each column of the schema (rows,) or (rows, width). Whole row groups are written at once."""
         arrays = [_to_arrow(columns[field.name], field.type) for field in self._schema]
         batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
         self._pending.append(batch)
@@ -112,13 +113,15 @@ def _to_arrow(values: Any, kind: pa.DataType) -> pa.Array:
 
 
 def read_columns(path: Path, columns: Sequence[str], filters: Any = None) -> dict[str, NDArray[Any]]:
-    """Columns of a shard, or of another table of a run, as ``to_numpy`` gives them; ``filters`` are PyArrow's."""
+    """Columns of a shard, or of another table of a run, as ``to_numpy`` gives them: (rows,) or (rows, width).
+    ``filters`` are PyArrow's."""
     table = pq.read_table(path, columns=list(columns), filters=filters)
     return {name: to_numpy(table[name]) for name in columns}
 
 
 def iterate(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[dict[str, NDArray[Any]]]:
-    """The columns of each row group of ``paths`` in order; memory holds one row group at a time."""
+    """The columns of each row group of ``paths`` in order, each (rows,) or (rows, width); memory holds one row group at
+    a time."""
     for path in paths:
         with pq.ParquetFile(path) as file:
             for group in range(file.metadata.num_row_groups):

@@ -8,6 +8,7 @@ from atlas.errors import ConfigError
 
 
 def is_remote(source: str) -> bool:
+    """Whether it is an address, and no folder of this machine."""
     return "://" in source
 
 

@@ -30,6 +30,7 @@ class Moments:
 
     @classmethod
     def empty(cls, channels: int) -> Moments:
+        """Moments of no rows."""
         return cls(0, np.zeros(channels), np.zeros((channels, channels)))
 
     def add(self, rows: NDArray[np.floating]) -> None:
@@ -45,11 +46,13 @@ class Moments:
         return self.second / max(self.count, 1)
 
     def save(self, path: Path) -> None:
+        """Write them as a .npz file, from which ``load`` reads them."""
         with path.open("wb") as file:
             np.savez(file, count=self.count, total=self.total, second=self.second)
 
     @classmethod
     def load(cls, path: Path) -> Moments:
+        """The moments that ``save`` wrote."""
         with np.load(path) as saved:
             return cls(int(saved["count"]), saved["total"], saved["second"])
 

@@ -19,6 +19,7 @@ UNIT = "rows"
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
+    """An item for each map."""
     return [Item(each.name, NAME, run=str(run.path)) for each in maps_of(config)]
 
 
@@ -27,6 +28,7 @@ def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
 
 
 def run_item(item: Item) -> Summary:
+    """Cut one map at all its levels."""
     run, config = item.open()
     mapped = find_map(config, item.id)
     places = read_columns(run.layout(item.id), ["u", "v"])

@@ -42,6 +42,7 @@ def images_per_shard(config: Config, pictures: int) -> int:
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
+    """An item for each shard, and one that gathers what failed."""
     pictures = len(Listing.load(run.listing))
     shards = -(-pictures // images_per_shard(config, pictures))
     items = [Item(f"part-{shard:05d}", NAME, run=str(run.path)) for shard in range(shards)]
@@ -49,12 +50,14 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
+    """Of a shard one in each layer's folder."""
     if item.id == _FAILURES:
         return [run.failures.with_suffix(".json")]
     return [run.store(layer) / f"{item.id}.json" for layer in config.layers]
 
 
 def run_item(item: Item) -> Summary:
+    """Look at one shard's views, and write its rows of every layer."""
     run, config = item.open()
     if item.id == _FAILURES:
         return _gather_failures(item, run, config)

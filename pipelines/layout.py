@@ -57,6 +57,7 @@ COMMON_WIDTH = 32
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
+    """The common start, fits, what is placed in them, the box, and what is measured on each map."""
     items: list[Item] = []
     fits: list[Item] = []
     parts = len(_parts(run, config))
@@ -96,6 +97,7 @@ def _parts(run: RunDirectory, config: Config) -> list[list[int]]:
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
+    """One for an item; of a layer's maps of classes one for each map."""
     if item.id.startswith("classes-"):
         return [_of_class(run, each) for each in _maps_of_classes(item, config)]
     return [run.folder(NAME) / f"{item.id}.json"]
@@ -112,6 +114,7 @@ def _of_class(run: RunDirectory, each: Map) -> Path:
 
 
 def run_item(item: Item) -> Summary:
+    """Do the work that the item's name begins with."""
     run, config = item.open()
     if item.id == _BOX:
         return _box(run, config)
@@ -206,7 +209,7 @@ def _common(item: Item, run: RunDirectory, config: Config) -> Summary:
 
 
 def compared_rows(count: int, seed: int) -> NDArray[np.int64]:
-    """The fitted rows by which aligned layers are compared with layers that are laid out by themselves."""
+    """The fitted rows, int64 (n,), by which aligned layers are compared with layers that are laid out by themselves."""
     return choose_fitted(count, COMPARED_ROWS, seed + 1)
 
 

@@ -37,6 +37,7 @@ FORMAT = 2
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
+    """For each layer its statistics, parts of units, circuits, and what builds its cells."""
     asked = _asked(config)
     items: list[Item] = []
     circuits: list[Item] = []
@@ -60,6 +61,7 @@ def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
 
 
 def run_item(item: Item) -> Summary:
+    """Make one table of a layer."""
     run, config = item.open()
     layer, _, work = item.id.rpartition("/")
     facts: dict[str, Any] = {"of": item.of} if item.of else {}

@@ -22,6 +22,7 @@ _PAGE, _TOUR, _NEURONS = "page", "tour", "neurons"
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
+    """For each map its pyramid, grids and sheets; units, the tour, and the page at the end."""
     items: list[Item] = []
     maps = shown_maps(run, config)
     for each in maps:
@@ -47,10 +48,12 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
+    """One for an item, in the site's hidden folder."""
     return [run.folder(NAME) / ".markers" / f"{item.id.replace('/', '-')}.json"]
 
 
 def run_item(item: Item) -> Summary:
+    """Write one part of the site."""
     run, config = item.open()
     facts: dict[str, object] = {"of": item.of} if item.of else {}
     if item.id == _PAGE:

@@ -48,7 +48,8 @@ SCHEMA = pa.schema(
 
 
 def drawn_cells(path: Path, grid: int, min_count: int, *facts: str) -> dict[str, NDArray[Any]]:
-    """Row, col and further ``facts`` of the drawn cells of one grid, in Z-order, so that siblings share a batch."""
+    """Row, col and further ``facts`` of the drawn cells of one grid, each (n,) or (n, width), in
+    Z-order, so that siblings share a batch."""
     names = ["row", "col", *facts]
     cells = read_columns(path, names, [("grid", "=", grid), ("count", ">=", min_count)])
     order = np.argsort(morton(cells["row"], cells["col"]), kind="stable")
@@ -56,6 +57,7 @@ def drawn_cells(path: Path, grid: int, min_count: int, *facts: str) -> dict[str,
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
+    """Batches of each grid's drawn cells, each after the batches that hold their parents."""
     items: list[Item] = []
     batch = config.render.icons_per_item
     for each in maps_of(config):
@@ -91,6 +93,7 @@ def _level(path: Path, grid: int, min_count: int, _key: str) -> dict[str, NDArra
 
 
 def run_item(item: Item) -> Summary:
+    """Draw one batch of icons, and score them."""
     run, config = item.open()
     name, grid, part = split(item)
     mapped = find_map(config, name)

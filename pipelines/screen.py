@@ -47,6 +47,7 @@ _LAYOUT_SECONDS, _LAYOUT_START, _ICON_BYTES, _UNIT_BYTES = 2e-4, 5.0, 40_000, 30
 
 
 def told_by(progress: Progress, line: Any, unit: str) -> Callable[[Item, Summary], None]:
+    """What moves a stage's ``line`` on by an item, with the rate of its units since now."""
     started, units = time.monotonic(), 0
 
     def advance(_item: Item, summary: Summary) -> None:
@@ -59,6 +60,7 @@ def told_by(progress: Progress, line: Any, unit: str) -> Callable[[Item, Summary
 
 
 def progress_bars(console: Console) -> Progress:
+    """The bars of the stages; an item is a step."""
     return Progress(
         SpinnerColumn(finished_text="[green]✓"),
         TextColumn("{task.description:<8}"),
@@ -231,6 +233,7 @@ def _too_few(each: Map, config: Config, facts: dict[str, Any]) -> str:
 
 
 def show_end(config: Config, directory: RunDirectory, until: str, console: Console) -> None:
+    """What a person is told at the end: the icons' scores, how true the maps are, and how to look at the atlas."""
     if STAGES.index(until) < STAGES.index("render"):
         say(console, f"Done until {until}: {directory.folder(until)}")
         return

@@ -65,11 +65,14 @@ class Stage(Protocol):
     NAME: str
     UNIT: str
 
-    def plan(self, config: Config, run: RunDirectory) -> list[Item]: ...
+    def plan(self, config: Config, run: RunDirectory) -> list[Item]:
+        """The items of the stage, in order. Pure but for listing: same configuration and inputs, same items."""
 
-    def markers(self, item: Item, run: RunDirectory, config: Config) -> list[Path]: ...
+    def markers(self, item: Item, run: RunDirectory, config: Config) -> list[Path]:
+        """The markers that vouch for an item: it is done when all of them stand, with its key."""
 
-    def run_item(self, item: Item) -> Summary: ...
+    def run_item(self, item: Item) -> Summary:
+        """Do an item on a worker: write its output, the markers last. Raises AtlasError where it cannot be done."""
 
 
 @dataclass(frozen=True)

@@ -39,11 +39,14 @@ class Tracker(Protocol):
     id: str
     place: str
 
-    def figures(self, values: Mapping[str, float], step: int) -> None: ...
+    def figures(self, values: Mapping[str, float], step: int) -> None:
+        """Note ``values`` by name; ``step`` is the number of the stage that they are of."""
 
-    def picture(self, name: str, picture: Image.Image, step: int) -> None: ...
+    def picture(self, name: str, picture: Image.Image, step: int) -> None:
+        """Note a picture under ``name``."""
 
-    def close(self, finished: bool) -> None: ...
+    def close(self, finished: bool) -> None:
+        """The end: ``finished`` or given up."""
 
 
 def require(config: Config) -> None:

@@ -12,6 +12,7 @@ DONE, CONFIGURATION, FAILED = 0, 2, 3
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Exit code 0 when all is written, 2 for what was given wrongly, 3 for what failed or was stopped."""
     parser = argparse.ArgumentParser(
         prog="python -m atlas.explain",
         description="Explain one picture by a finished run: what each layer sees at each position, where that lies on "

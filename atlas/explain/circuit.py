@@ -53,7 +53,7 @@ class Effects:
     present: Float32
 
     def of(self, rows: NDArray[np.bool_]) -> Effects:
-        """The same of some of the views."""
+        """The same of some of the views: ``rows`` bool (n,)."""
         return Effects(self.effect[rows], self.mean[rows], self.present[rows])
 
 

@@ -386,7 +386,7 @@ def places(explainer: Explainer, layer: str, placed: Placement) -> dict[str, lis
 
 
 def numbers(values: NDArray[Any]) -> list[float | None]:
-    """All of ``values``, row by row, as plain numbers of five digits; None for what is not finite."""
+    """All of ``values``, of any shape, row by row, as plain numbers of five digits; None for what is not finite."""
     return [rounded(value) for value in np.asarray(values, np.float64).reshape(-1).tolist()]
 
 

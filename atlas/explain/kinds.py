@@ -110,6 +110,7 @@ def describe(
 
 
 def is_training(core: fx.Node) -> bool:
+    """Whether a batch norm goes by the batch that it is given, not by what it has learnt."""
     return core.target is not _aten._native_batch_norm_legit_no_training.default and bool(core.args[5])
 
 
@@ -235,8 +236,8 @@ def numbered(value: Tensor) -> Tensor:
 
 
 def moved(core: fx.Node, part: int | None, source: Tensor, constants: dict[fx.Node, Any]) -> Tensor:
-    """For each place of the output of a move, the number of the place in ``source`` that it is taken from; −1 where
-    it is taken from none (padding).
+    """For each place of the output of a move, in the output's shape, the number of the place in ``source`` that it is
+    taken from; −1 where it is taken from none (padding).
     """
     arguments, keywords = fx.map_arg((core.args[1:], core.kwargs), lambda read: constants[read])
     if core.target is _aten.constant_pad_nd.default:

@@ -44,6 +44,7 @@ class Recent(Generic[Key, Kept]):
         self._most, self._values, self._lock = most, OrderedDict[Key, Kept](), threading.Lock()
 
     def get(self, key: Key) -> Kept | None:
+        """What is kept by ``key``, now the last to be forgotten; None where nothing is."""
         with self._lock:
             if key not in self._values:
                 return None
@@ -51,6 +52,7 @@ class Recent(Generic[Key, Kept]):
             return self._values[key]
 
     def keep(self, key: Key, value: Kept) -> None:
+        """Keep ``value``, and forget what was not asked for the longest where it is too much."""
         with self._lock:
             self._values[key] = value
             self._values.move_to_end(key)
@@ -65,6 +67,7 @@ class Rate:
         self._left, self._since = float(BURST), 0.0
 
     def allows(self, now: float) -> bool:
+        """Whether a question may be asked ``now``, in seconds of a clock that never goes back; it is counted then."""
         self._left = min(float(BURST), self._left + RATE * (now - self._since))
         self._since = now
         if self._left < 1:

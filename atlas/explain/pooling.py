@@ -46,7 +46,8 @@ def pool(trace: Trace, step: Step, index: int, _terms: int) -> Working:
 
 
 def run_over(trace: Trace, step: Step, index: int) -> np.ndarray:
-    """The places of what ``step`` reads that a mean, a sum or a maximum of it runs over, row by row."""
+    """The places of what ``step`` reads that a mean, a sum or a maximum of it runs over, row by row:
+    int64 (n,)."""
     shape = trace.values[step.reads[0]].shape
     sides = kinds.reduced(step.node, len(shape))
     kept = [side for side in range(len(shape)) if side not in sides]

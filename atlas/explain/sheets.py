@@ -48,8 +48,8 @@ def masked(view: Pixels, mask: NDArray[np.float32], *, side: int) -> Pixels:
 
 
 def dotted(picture: Image.Image, x: ArrayLike, y: ArrayLike, weight: ArrayLike, *, radius: float) -> Image.Image:
-    """Dots on a picture of an atlas at ``x``, ``y`` in its pixels, NaN where there is none; their area by ``weight`` in
-    [0, 1]."""
+    """Dots on a picture of an atlas at ``x``, ``y`` (n,) in its pixels, NaN where there is none; their area by
+    ``weight`` (n,) in [0, 1]; a dot of weight 1 has ``radius`` pixels."""
     large = picture.convert("RGB")
     pen = ImageDraw.Draw(large)
     for across, down, share in zip(np.asarray(x), np.asarray(y), np.asarray(weight)):

@@ -49,7 +49,8 @@ def term(
     patch: np.ndarray | None = None,
     kernel: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """A term that reads ``step`` at ``place`` (of a patch its top left) and comes to ``total``."""
+    """A term that reads ``step`` at ``place`` (of a patch its top left) and comes to ``total``, as JSON has it: of a
+    convolution with its ``patch`` and its ``kernel``, both (rows, columns)."""
     channel, y, x = place
     known = trace.recording.steps[step]
     if known.kind == "input":
@@ -74,7 +75,7 @@ def plain(trace: Trace, step: int, index: int, sign: float = 1.0) -> dict[str, A
 
 
 def picked(sums: np.ndarray, terms: int) -> tuple[list[int], tuple[int, float] | None]:
-    """The ``terms`` largest of ``sums`` by magnitude, and how many others there are, with their sum."""
+    """The ``terms`` largest of ``sums`` (n,) by magnitude, and how many others there are, with their sum."""
     order = np.argsort(-np.abs(np.nan_to_num(sums, nan=np.inf)), kind="stable")
     others = order[terms:]
     return order[:terms].tolist(), (len(others), float(sums[others].sum())) if len(others) else None
@@ -95,7 +96,7 @@ def window(maps: Tensor, rows: np.ndarray, columns: np.ndarray, outside: float =
 
 
 def numbers_at(value: Tensor, indices: np.ndarray) -> np.ndarray:
-    """The numbers of ``value`` at the places ``indices``, counted row by row."""
+    """The numbers of ``value`` at the places ``indices`` (n,), counted row by row: float64 (n,)."""
     places = np.unravel_index(indices, tuple(value.shape))
     return array(value[tuple(torch.from_numpy(each).to(value.device) for each in places)])
 

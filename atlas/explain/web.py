@@ -110,6 +110,7 @@ class Desk:
     # The addresses
 
     async def state(self, request: Request) -> Response:
+        """Whether the networks are loaded, and how large a picture may be. The first question loads them."""
         self._admit(request)
         if self._explainer is None and not self._loading.locked():
             asyncio.get_running_loop().run_in_executor(None, self._load_quietly)
@@ -117,10 +118,12 @@ class Desk:
         return JSONResponse({"ready": self._explainer is not None, "limits": limits})
 
     async def summary(self, request: Request) -> Response:
+        """What the networks take the picture for, and where its positions lie on the maps."""
         _, picture = await self._picture(request)
         return JSONResponse(await self._answer(request, picture.summary))
 
     async def classes(self, request: Request) -> Response:
+        """What each position adds to the classes asked for, of every layer of one network."""
         _, picture = await self._picture(request)
         name = self._network(request.query_params)
         classes = self._classes(request.query_params, name)
@@ -139,6 +142,7 @@ class Desk:
         return JSONResponse(await self._answer(request, work))
 
     async def removed(self, request: Request) -> Response:
+        """What the classes lose without each position of a layer: the share that is worked out, then all at once."""
         _, picture = await self._picture(request)
         layer = self._layer(request.query_params)
         classes = self._classes(request.query_params, self._loaded.layer(layer).network)
@@ -158,6 +162,7 @@ class Desk:
         return self._stream(lines)
 
     async def icons(self, request: Request) -> Response:
+        """An icon for each position of a layer, as they come."""
         _, picture = await self._picture(request)
         layer = self._layer(request.query_params)
 
@@ -168,6 +173,7 @@ class Desk:
         return self._stream(lines)
 
     async def groups(self, request: Request) -> Response:
+        """A layer's map in a few groups with their effects, then an icon for each as they come."""
         _, picture = await self._picture(request)
         from atlas.explain.groups import FEWEST, MOST  # by now it is loaded, with scikit-learn
 
@@ -186,12 +192,14 @@ class Desk:
         return self._stream(lines)
 
     async def samples(self, request: Request) -> Response:
+        """Where pictures of the run can be had to begin with."""
         self._admit(request)
         found = await run_in_threadpool(self._samples)
         listed = [{"address": f"api/samples/{number}", "title": each.title} for number, each in enumerate(found)]
         return JSONResponse({"samples": listed})
 
     async def sample(self, request: Request) -> Response:
+        """One of them as PNG. Raises Refused where there is none of this number."""
         self._admit(request)
         found, number = await run_in_threadpool(self._samples), request.path_params["number"]
         if number >= len(found):
@@ -199,6 +207,7 @@ class Desk:
         return Response(found[number].png, media_type="image/png")
 
     async def neurons(self, request: Request) -> Response:
+        """An icon for each channel asked for; those that are known come first."""
         self._admit(request)
         await self._ready()
         asked = request.query_params
@@ -217,12 +226,14 @@ class Desk:
         return self._stream(lines)
 
     async def forward(self, request: Request) -> Response:
+        """The steps of the picture's way through a network."""
         from atlas.explain.trace import describe
 
         trace = await self._trace(request)
         return JSONResponse(await self._answer(request, lambda: describe(trace)))
 
     async def forward_maps(self, request: Request) -> Response:
+        """Maps of some channels of one step."""
         from atlas.explain.trace import maps
 
         trace, asked = await self._trace(request), request.query_params
@@ -230,6 +241,7 @@ class Desk:
         return JSONResponse(await self._answer(request, lambda: maps(trace, step, channels)))
 
     async def forward_unit(self, request: Request) -> Response:
+        """How one number of a step comes about."""
         from atlas.explain.arithmetic import unit
 
         trace, asked = await self._trace(request), request.query_params

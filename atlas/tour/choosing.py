@@ -52,18 +52,22 @@ class Unit:
 
     @property
     def number(self) -> int:
+        """Which channel of its layer it is."""
         return int(self.statistics["unit"])
 
     @property
     def largest(self) -> float:
+        """The largest activation in the store."""
         return float(self.statistics["largest"])
 
     @property
     def top(self) -> list[dict[str, Any]]:
+        """Its strongest patches, the strongest first: rows of the store with their activation."""
         return list(self.statistics["top"])
 
     @property
     def mean_top(self) -> float:
+        """The mean activation of its strongest patches."""
         return float(np.mean([row["activation"] for row in self.top]))
 
     @property

@@ -35,9 +35,11 @@ class Pictures:
         self.files: list[Path] = []
 
     def sprite(self, name: str, picture: Picture) -> str:
+        """A small square picture, of ``SPRITE`` pixels a side."""
         return self._write(name, _square(picture, self.SPRITE))
 
     def large(self, name: str, picture: Picture) -> str:
+        """A large square picture, of ``LARGE`` pixels a side."""
         return self._write(name, _square(picture, self.LARGE))
 
     def whole(self, name: str, picture: Pixels) -> str:

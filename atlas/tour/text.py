@@ -71,6 +71,7 @@ class Step:
 
     @property
     def by_rule(self) -> bool:
+        """Whether its example is chosen by the run's figures, and not named in the file."""
         return self.choose == RULES[self.kind]
 
     @property
@@ -82,6 +83,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Tour:
+    """A tour as its file tells it."""
+
     title: str
     steps: tuple[Step, ...]
 

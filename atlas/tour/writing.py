@@ -357,6 +357,7 @@ class _Teller:
 
 
 def number(value: int) -> str:
+    """A whole number as the tour's text has it."""
     return f"{value:,}"
 
 

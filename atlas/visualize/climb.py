@@ -30,22 +30,24 @@ class Asked(Protocol):
     """What a batch of pictures is asked for: a number for each, larger is better."""
 
     def take(self, rows: NDArray[np.intp]) -> Asked:
-        """The same for some of the pictures."""
+        """The same for some of the pictures, by their numbers (k,)."""
 
     def __call__(self, maps: Tensor, share: float) -> Tensor:
         """``maps`` (n, channels, H, W) → (n,); ``share`` in [0, 1] is the weight of the positions off the centre."""
 
 
 class Told:
-    """Tells a caller how far the work is: ``expect`` icon-steps more, ``done`` so many of them."""
+    """Tells a caller how far the work is, in steps of single icons."""
 
     def __init__(self, progress: Callable[[float], None] | None) -> None:
         self._progress, self._expected, self._done, self._lock = progress, 0, 0, threading.Lock()
 
     def expect(self, steps: int) -> None:
+        """So many steps more are to be done."""
         self._expected += steps
 
     def done(self, steps: int) -> None:
+        """So many steps are done; tells the caller. Threads may call it."""
         with self._lock:
             self._done += steps
             if self._progress:
@@ -55,7 +57,7 @@ class Told:
 def side_by_side(
     work: Callable[[NDArray[np.intp]], None], rows: NDArray[np.intp], batch: int, device: torch.device
 ) -> None:
-    """Call ``work`` with batches of ``rows``, on a CPU with as many at a time as torch has threads here."""
+    """Call ``work`` with batches of ``rows`` (n,), on a CPU with as many at a time as torch has threads here."""
     threads = torch.get_num_threads()
     lanes = max(1, min(threads, len(rows))) if device.type == "cpu" else 1
     parts = _batches(rows, max(1, min(batch, -(-len(rows) // lanes))))

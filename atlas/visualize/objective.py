@@ -73,7 +73,7 @@ class Objective:
         )
 
     def take(self, rows: NDArray[np.intp]) -> Objective:
-        """The objective of some of the icons."""
+        """The objective of some of the icons, by their numbers (k,)."""
         return replace(
             self, means=self.means[rows], whitened=self.whitened[rows], half_whitened=self.half_whitened[rows]
         )
@@ -111,7 +111,7 @@ def _cosine(activations: Tensor, directions: Tensor, tiny: float) -> Tensor:
 
 
 def floored_log(values: Tensor, floor: float) -> Tensor:
-    """The logarithm of ``values``, continued under ``floor`` by its tangent."""
+    """The logarithm of ``values``, in their shape, continued under ``floor`` by its tangent."""
     return torch.where(values > floor, values.clamp(min=floor).log(), math.log(floor) + (values - floor) / floor)
 
 

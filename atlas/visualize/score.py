@@ -155,14 +155,18 @@ def answers(
 
 
 def flags(pixels: NDArray[np.uint8], cosine: Float32, norm: Float32, usual: Float32 | float) -> list[str | None]:
-    """What is wrong with each icon, the worst first: "dead", "grey", "low" or None."""
+    """What is wrong with each icon, the worst first: "dead", "grey", "low" or None.
+
+    ``pixels``: uint8 (n, size, size, 3); ``cosine`` and ``norm`` (n,) of their activations; ``usual``: the norm of the
+    layer's activations, or of each cell's (n,).
+    """
     deviation = np.sqrt((pixels / 255).var(axis=(1, 2)).mean(axis=1))
     dead, grey, low = norm < DEAD_SHARE * usual, deviation < GREY_DEVIATION, ~(cosine >= LOW_COSINE)
     return ["dead" if d else "grey" if g else "low" if l else None for d, g, l in zip(dead, grey, low)]
 
 
 def usual_norm(second_moment: NDArray[np.float64]) -> float:
-    """The root mean square norm of a layer's activations."""
+    """The root mean square norm of a layer's activations, by their second moment (channels, channels)."""
     return float(np.sqrt(np.trace(second_moment)))
 
 
