@@ -133,6 +133,11 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
         return dict(saved)
 
 
+def _save(path: Path, **arrays: Any) -> None:
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
 def _traits(run: RunDirectory, layers: Sequence[str], fitted: NDArray[np.int64]) -> NDArray[np.float32]:
     """The rows' attributions as unit rows, side by side for several layers."""
     parts = []
@@ -171,7 +176,14 @@ def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
     files += [run.index(frame), run.coordinates(frame)]
     with atomic(run.index(frame)) as temporary:
         save_index(fit.index, temporary)
-    _save_coordinates(run, frame, fit.coordinates, fit.dropped, fitted, fit.alive, fit.nearness)
+    _save(
+        run.coordinates(frame),
+        coordinates=fit.coordinates,
+        dropped=fit.dropped,
+        fitted=fitted,
+        alive=fit.alive,
+        nearness=fit.nearness,
+    )
     if common is not None:
         chosen = compared_rows(len(rows), config.seed)
         alone = fit_layout(
@@ -182,8 +194,7 @@ def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
             traits=None if traits is None else traits[chosen],
         )
         files.append(run.alone(frame))
-        with atomic(files[-1]) as temporary, temporary.open("wb") as file:
-            np.savez(file, coordinates=alone.coordinates)
+        _save(files[-1], coordinates=alone.coordinates)
     write_marker(
         run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=files, rows=len(rows), layers=facts
     )
@@ -201,8 +212,7 @@ def _common(item: Item, run: RunDirectory, config: Config) -> Summary:
         width = told["channels"] if column == "activation" else len(told["classes"])
         parts.append(project(shards, widest(read_moments(shards, width, column), COMMON_WIDTH), fitted, column))
     coordinates = common_start(parts, config.layout, seed=config.seed, threads=available_cores())
-    with atomic(run.coordinates(COMMON)) as temporary, temporary.open("wb") as file:
-        np.savez(file, coordinates=coordinates)
+    _save(run.coordinates(COMMON), coordinates=coordinates)
     files = [run.coordinates(COMMON)]
     write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=files, rows=len(fitted))
     return Summary(0)
@@ -211,19 +221,6 @@ def _common(item: Item, run: RunDirectory, config: Config) -> Summary:
 def compared_rows(count: int, seed: int) -> NDArray[np.int64]:
     """The fitted rows, int64 (n,), by which aligned layers are compared with layers that are laid out by themselves."""
     return choose_fitted(count, COMPARED_ROWS, seed + 1)
-
-
-def _save_coordinates(
-    run: RunDirectory,
-    name: str,
-    coordinates: NDArray[np.float32],
-    dropped: NDArray[np.int8],
-    fitted: NDArray[np.int64],
-    alive: NDArray[np.int64],
-    nearness: NDArray[np.float32],
-) -> None:
-    with atomic(run.coordinates(name)) as temporary, temporary.open("wb") as file:
-        np.savez(file, coordinates=coordinates, dropped=dropped, fitted=fitted, alive=alive, nearness=nearness)
 
 
 def _index(item: Item, run: RunDirectory, config: Config) -> Summary:
@@ -237,7 +234,7 @@ def _index(item: Item, run: RunDirectory, config: Config) -> Summary:
         save_index(index, temporary)
     _, distances = knn_graph(index, rows[alive], config.layout.neighbors)
     nearness = nearness_quantiles(1 - distances[:, 1:])
-    _save_coordinates(run, layer, shared["coordinates"], shared["dropped"], shared["fitted"], alive, nearness)
+    _save(run.coordinates(layer), **{**shared, "alive": alive, "nearness": nearness})
     files = [run.index(layer), run.coordinates(layer)]
     write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=files, rows=len(rows))
     return Summary(0)
@@ -257,8 +254,7 @@ def _place(item: Item, run: RunDirectory, config: Config) -> Summary:
     outlier, zero = REASONS.index(OUTLIER), REASONS.index(ZERO)
     dropped = np.where(rows.any(1), np.where(np.isfinite(coordinates).all(1), 0, outlier), zero).astype(np.int8)
     path = _placed(run, frame, int(number))
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, coordinates=coordinates, dropped=dropped)
+    _save(path, coordinates=coordinates, dropped=dropped)
     write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=[path], rows=len(rows))
     return Summary(len(rows))
 
