@@ -1,15 +1,14 @@
 """Made tables of the stage neurons, by its schemas, for a run that is there: their figures are known."""
 
 import json
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
+from atlas.images import encode_png
 from atlas.neurons.tables import BINS, CELLS, CIRCUIT, DEGREES, SCALES, SPREAD, STATISTICS, UNITS
 from atlas.rundir import RunDirectory, write_marker
 from atlas.store import read_columns, read_metadata
@@ -27,9 +26,7 @@ def shade(unit: int, number: int = 0) -> tuple[int, int, int]:
 
 
 def picture(colour: tuple[int, int, int], side: int = 48) -> bytes:
-    body = BytesIO()
-    Image.new("RGB", (side, side), colour).save(body, "PNG")
-    return body.getvalue()
+    return encode_png(np.full((side, side, 3), colour, np.uint8))
 
 
 def rows_of(run: RunDirectory, layer: str) -> list[dict[str, int]]:

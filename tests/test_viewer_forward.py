@@ -4,7 +4,6 @@ the end. The answers are those of atlas.explain for a small network; see made_fo
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ import pytest
 from made_api import icon_colour
 from made_forward import ForwardApi, serve_forward
 from made_site import CLASSES, DESKTOP, PHONE, RESULTS, ROOT, Visitor, eventually, guest, serious
-from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from atlas.explain.trace import describe
+from atlas.images import encode_png
 
 
 def painted() -> bytes:
@@ -25,9 +24,7 @@ def painted() -> bytes:
     disc = np.hypot(y - 40, x - 56) < 26
     stripes = 120 + 90 * np.sin((x + 2 * y) / 5)
     colours = np.where(disc[..., None], [220, 140, 40], np.stack([stripes, 0.6 * stripes, 200 - stripes], -1))
-    body = BytesIO()
-    Image.fromarray(np.clip(colours, 0, 255).astype(np.uint8)).save(body, "PNG")
-    return body.getvalue()
+    return encode_png(np.clip(colours, 0, 255).astype(np.uint8))
 
 
 PICTURE = painted()

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
+from atlas.images import encode_png
+
 LAYER, FINER = "_blocks.10", "_blocks.4"
 SIDE = 14  # positions of LAYER's map
 NAMES = [name.split(",")[0] for name in CLASSES]
@@ -27,9 +29,7 @@ def picture_of(colour: tuple[int, int, int], width: int = 120, height: int = 80)
     pixels = np.zeros((height, width, 3), np.uint8)
     edge = (width - min(width, height)) // 2
     pixels[:, edge : width - edge] = colour
-    body = BytesIO()
-    Image.fromarray(pixels).save(body, "PNG")
-    return body.getvalue()
+    return encode_png(pixels)
 
 
 BROWN = (150, 110, 80)
