@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import bench  # beside this file, as the next three
+import bench  # beside this file, as the next four
 import bench_render
 import bench_task
 import numpy as np
 import torch
-from bench_render import Row
+from bench_rows import Row, short
 from bench_task import Bytes, Drawing, Task
 from PIL import Image, ImageDraw, ImageFont
 from rich.box import SIMPLE
@@ -232,8 +232,7 @@ def measure(task: Task, values: Values) -> Measured:
         "steps": round(drawing.steps),
         "threads": torch.get_num_threads(),
     }
-    rounded = {name: value if isinstance(value, int) else float(f"{value:.4g}") for name, value in figures.items()}
-    return Measured(rounded, drawing.pixels[:SHOWN])
+    return Measured(short(figures), drawing.pixels[:SHOWN])
 
 
 # What is shown

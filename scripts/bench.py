@@ -24,13 +24,13 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from bench_peers import import_peers  # beside this file, as the next two
+from bench_peers import import_peers  # beside this file, as the next three
 from bench_render import SYSTEMS, bench_render
+from bench_rows import Row
 from bench_task import read_task
 from numpy.typing import NDArray
 from rich.box import SIMPLE
@@ -45,7 +45,6 @@ from atlas.rundir import RunDirectory, write_json
 from atlas.tiles import ICON_SIZE
 
 Bytes = NDArray[np.uint8]
-Row = dict[str, Any]
 
 
 def render_command(options: argparse.Namespace) -> None:

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from bench_rows import Row, short  # beside this file
 from numpy.typing import NDArray
 from PIL import Image
 from sample_photos import photos  # beside this file
@@ -52,8 +53,6 @@ NETWORK = "efficientnet_lite0"
 PLAIN_BATCH = 64
 # Views of a part that is measured alone, and not counted before it.
 WARM_UP = 16
-
-Row = dict[str, Any]
 
 
 def make_pictures(folder: Path, count: int, seed: int) -> None:
@@ -80,9 +79,7 @@ def bench_collect(folder: Path, layers: list[str], processes: list[int], repeat:
         figures = {"processes": workers, "images_per_second": statistics.median(rates), "peak_mb": round(peak_mb)}
         named = {"bench": "collect", "system": system, "variant": variant, **figures, **more}
         spread = {"slowest": min(rates), "fastest": max(rates), "images": count}
-        return {
-            key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in (named | spread).items()
-        }
+        return short(named | spread)
 
     single: dict[str, float] = {}
     for workers in processes:

@@ -26,13 +26,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from bench_rows import Row  # beside this file
 from PIL import Image, ImageOps
 from skimage import data
 
 from atlas import show
 from atlas.explain import icons, limits
-
-Row = dict[str, Any]
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 ICONS, UNITS = 40, 40

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench_rows import Row, short  # beside this file
 from numpy.typing import NDArray
 
 from atlas.errors import AtlasError
@@ -34,7 +35,6 @@ from atlas.rundir import RunDirectory
 from atlas.sections import LayoutConfig
 from atlas.store import iterate
 
-Row = dict[str, Any]
 Float32 = NDArray[np.float32]
 
 # Of the graph, as configured by default.
@@ -71,10 +71,7 @@ def bench_layout(
                 if found := facts.pop("found", None):
                     facts["knn_recall"] = graph_recall(rows, np.array(found))
                 judged = judge(rows, coordinates, facts.pop("fitted", None))
-                figures = {
-                    key: float(f"{value:.4g}") if isinstance(value, float) else value
-                    for key, value in {**facts, **judged, "rows": count}.items()
-                }
+                figures = short({**facts, **judged, "rows": count})
                 yield {
                     "bench": "layout", "system": system.split(",")[0],
                     "variant": system.partition(", ")[2] or "default", "layer": layer, "threads": threads,

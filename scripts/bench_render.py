@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from bench_peers import HORAMA, LUCENT, horama_icons, lucent_icons  # beside this file
+from bench_rows import Row, short
 from bench_task import Bytes, Drawing, Task
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -23,8 +24,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from atlas.networks import Network
 from atlas.visualize import Scores, draw, score
 from atlas.visualize.objective import centre
-
-Row = dict[str, Any]
 
 SYSTEMS = ("ours", "torch-lucent", "horama")
 
@@ -156,7 +155,7 @@ def row_of(contender: Contender, task: Task, drawing: Drawing, seconds: float, p
         "threads": torch.get_num_threads(),
     }
     named = {"bench": "render", "system": contender.system, "variant": contender.variant, "layer": task.layer}
-    return named | {name: value if isinstance(value, int) else float(f"{value:.4g}") for name, value in figures.items()}
+    return named | short(figures)
 
 
 def scores_of(task: Task, pixels: Bytes) -> Scores:

@@ -28,9 +28,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
+from bench_rows import Row, short  # beside this file
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -47,8 +48,6 @@ from atlas.tiles import (
     write_combined_pyramid,
     write_grid_pyramid,
 )
-
-Row = dict[str, Any]
 
 # How many different icons there are, and how their contrast falls with frequency, as that of our icons does.
 ICONS, FALL = 512, 1.3
@@ -97,9 +96,7 @@ def bench_tiles(
             seconds = statistics.median(each["seconds"] for each in rounds)
             facts = rounds[0] | {"seconds": seconds, "peak_mb": max(each["peak_mb"] for each in rounds)}
             figures = {"tiles_per_second": facts["tiles"] / seconds, **facts, "threads": threads}
-            yield {"bench": "tiles", "system": system, "variant": variant} | {
-                name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in figures.items()
-            }
+            yield {"bench": "tiles", "system": system, "variant": variant} | short(figures)
 
 
 def in_a_process(system: str, variant: str, folder: Path, grids: list[int], threads: int) -> Row:

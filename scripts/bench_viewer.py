@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench_rows import Row  # beside this file
 from numpy.typing import NDArray
 from playwright.sync_api import CDPSession, Page, sync_playwright
 
@@ -32,8 +33,6 @@ from atlas.errors import AtlasError
 from atlas.site import CLASSES_PER_FILE, TOP_CLASSES, viewer_folder
 from atlas.tiles import Icons, write_combined_pyramid, write_grid_pyramid
 from atlas.versions import SITE_FORMAT
-
-Row = dict[str, Any]
 
 GRIDS = (10, 20, 40, 80, 160)
 LAYERS = ("early", "late")

@@ -1,0 +1,12 @@
+"""A row of a bench's table: figures by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def short(figures: Row) -> Row:
+    """The figures as they are written down: of four digits, where they are not whole."""
+    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in figures.items()}
