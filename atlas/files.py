@@ -103,7 +103,7 @@ def find(source: str, suffixes: frozenset[str], options: dict[str, Any]) -> Foun
     except Exception as error:  # each storage has its own
         raise ConfigError(
             f"images.source: {source} cannot be listed ({reason(error)}). Check the address, your credentials and "
-            f"images.storage_options."
+            "images.storage_options."
         ) from error
 
 

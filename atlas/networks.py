@@ -27,6 +27,8 @@ from atlas.zoo import held, load_checkpoint, named, read_classes
 # The share of gradient energy by which the effective receptive field is measured (Luo et al. 2016 call the rest its
 # tail).
 _EFFECTIVE_SHARE = 0.8
+# So many layers that make sense are told of.
+_MOST_LAYERS = 24
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ def _digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def map_layers(network: Network, limit: int = 24) -> list[str]:
+def map_layers(network: Network) -> list[str]:
     """Names of the layers that make sense for an atlas: blocks (modules with children) whose output is a map."""
     shapes = _map_shapes(network)
     blocks = [
@@ -208,9 +210,9 @@ def map_layers(network: Network, limit: int = 24) -> list[str]:
     names = blocks or list(shapes)
     shallow = min((name.count(".") for name in names), default=0)
     chosen = [name for name in names if name.count(".") <= shallow + 1]
-    if len(chosen) > limit:
+    if len(chosen) > _MOST_LAYERS:
         chosen = [name for name in chosen if name.count(".") == shallow] or chosen
-    return chosen[:limit]
+    return chosen[:_MOST_LAYERS]
 
 
 def _map_shapes(network: Network) -> dict[str, torch.Size]:

@@ -68,7 +68,7 @@ class Store:
             if footer.num_rows != expected:
                 raise AtlasError(
                     f"{path} has {footer.num_rows:,} rows, but its marker says {expected:,}. Delete both and give the "
-                    f"run's command again."
+                    "run's command again."
                 )
             for number in range(footer.num_row_groups):
                 self._groups.append(_Group(path, footer, number, len(self), footer.row_group(number).num_rows))
@@ -96,7 +96,7 @@ class Store:
         if len(joined._joined["u"]) != len(self):
             raise AtlasError(
                 f"{self.layer}: the layout has {len(joined._joined['u']):,} rows, the store {len(self):,}. Give the "
-                f"run's command again."
+                "run's command again."
             )
         return joined
 

@@ -127,7 +127,7 @@ class RunDirectory:
         if not isinstance(manifest, dict):
             raise AtlasError(
                 f"{self.manifest} is cut off or overwritten: it is no JSON of a run. Delete it and give the command of "
-                f"the run again: finished work is known by its markers, and is kept."
+                "the run again: finished work is known by its markers, and is kept."
             )
         return manifest
 
@@ -167,7 +167,7 @@ class RunDirectory:
         except KeyError:
             raise AtlasError(
                 f"{self.manifest} is gone, or does not know the stage {stage}. Was the folder moved or changed while "
-                f"the run was at work in it?"
+                "the run was at work in it?"
             ) from None
 
     def claim(self, stage: str, key: str) -> None:
@@ -234,7 +234,7 @@ class RunDirectory:
             except BlockingIOError:
                 raise AtlasError(
                     f"Another process is at work in {self.path}. Wait for it, or give another folder with --set "
-                    f"out=FOLDER."
+                    "out=FOLDER."
                 ) from None
             for leftover in self.path.glob(".*.tmp"):  # of a process that was killed while it wrote run.json
                 leftover.unlink(missing_ok=True)

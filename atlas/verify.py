@@ -166,14 +166,14 @@ def _notes(found: Findings) -> None:
     if left:
         found.notes.append(
             f"{len(left)} temporary files of killed processes, {size(_weight(left))}, such as {found.name(left[0])}; "
-            f"the run removes them when it comes by"
+            "the run removes them when it comes by"
         )
     known = "|".join(FOLDERS.values())
     for aside in sorted(path for path in folder.iterdir() if path.is_dir()):
         if re.fullmatch(rf"({known})\.[0-9a-z]+(-\d+)?", aside.name):
             found.notes.append(
                 f"{aside.name}/ was moved aside when the configuration changed, {size(_weight(aside.rglob('*')))}; it "
-                f"comes back with its configuration, and may be deleted"
+                "comes back with its configuration, and may be deleted"
             )
 
 

@@ -82,8 +82,7 @@ def _torchvision(name: str, pretrained: bool) -> Raw:
     short = name.removeprefix("torchvision/")
     known = [model for model in models.list_models() if "/" not in model]
     if short not in known:
-        near = difflib.get_close_matches(short, known, n=3)
-        raise ConfigError(f"torchvision has no network {short!r}." + (f" Near: {', '.join(near)}." if near else ""))
+        raise _unknown("torchvision", short, known)
     weights = models.get_model_weights(short).DEFAULT
     transform = weights.transforms()
     # GoogLeNet and Inception accept weights only with their auxiliary heads, which are cut off once loaded.
@@ -95,8 +94,7 @@ def _torchvision(name: str, pretrained: bool) -> Raw:
     except OSError as error:
         raise ConfigError(
             f"The weights of {name} could not be downloaded ({error}). Download them on another machine and give the "
-            f"file "
-            "as network.checkpoint."
+            "file as network.checkpoint."
         ) from error
     return Raw(
         name,
@@ -108,6 +106,11 @@ def _torchvision(name: str, pretrained: bool) -> Raw:
     )
 
 
+def _unknown(library: str, name: str, known: list[str]) -> ConfigError:
+    near = difflib.get_close_matches(name, known, n=3)
+    return ConfigError(f"{library} has no network {name!r}." + (f" Near: {', '.join(near)}." if near else ""))
+
+
 def _timm(name: str, pretrained: bool) -> Raw:
     try:
         import timm
@@ -115,15 +118,13 @@ def _timm(name: str, pretrained: bool) -> Raw:
         raise ConfigError(f"{name} needs timm: pip install timm") from error
     short = name.removeprefix("timm/")
     if short.split(".")[0] not in timm.list_models():
-        near = difflib.get_close_matches(short, timm.list_models(), n=3)
-        raise ConfigError(f"timm has no network {short!r}." + (f" Near: {', '.join(near)}." if near else ""))
+        raise _unknown("timm", short, timm.list_models())
     try:
         module = timm.create_model(short, pretrained=pretrained)
     except Exception as error:  # timm passes on whatever its hub client raises
         raise ConfigError(
             f"The weights of {name} could not be loaded ({error}). Download them on another machine and give the file "
-            f"as "
-            "network.checkpoint."
+            "as network.checkpoint."
         ) from error
     settings = timm.data.resolve_model_data_config(module)
     labels = imagenet_classes() if module.num_classes == 1000 else ()

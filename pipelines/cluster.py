@@ -115,7 +115,7 @@ def _cluster(config: ClusterConfig) -> Iterator[Cluster]:
         if shutil.which(_SUBMIT[config.kind]) is None:
             raise ConfigError(
                 f"cluster.kind: {config.kind} submits jobs with {_SUBMIT[config.kind]}, which is not on this machine. "
-                f"Start the run where jobs can be submitted."
+                "Start the run where jobs can be submitted."
             )
         fewest, most = config.adaptive or (config.workers, config.workers)
         cluster = batch_cluster(config)
@@ -245,7 +245,7 @@ def _start_kubernetes(config: ClusterConfig) -> Any:
     except Exception as error:  # its clients raise errors of four libraries
         raise ConfigError(
             f"cluster.kind: kubernetes: no Dask cluster could be made ({_told(error)}). Expected a kubectl context "
-            f"that works, and the Dask operator installed in it (https://kubernetes.dask.org)."
+            "that works, and the Dask operator installed in it (https://kubernetes.dask.org)."
         ) from error
 
 
@@ -256,14 +256,13 @@ def _client_of_address(config: ClusterConfig) -> Iterator[Client]:
     except (OSError, TimeoutError, ValueError) as error:
         raise ConfigError(
             f"cluster.address: no scheduler answers at {config.address} ({error}). Start one with `dask "
-            f"scheduler`, and "
-            "workers with `dask worker ADDRESS --nthreads 1`."
+            "scheduler`, and workers with `dask worker ADDRESS --nthreads 1`."
         ) from error
     with client:
         if not client.scheduler_info()["workers"]:
             raise AtlasError(
                 f"The scheduler at {config.address} has no workers. Start some with `dask worker {config.address} "
-                f"--nthreads 1`."
+                "--nthreads 1`."
             )
         yield client
 

@@ -192,7 +192,7 @@ def _listing(config: Config, directory: RunDirectory) -> Listing:
         except (ValueError, KeyError, TypeError) as error:  # Arrow's errors are ValueErrors
             raise AtlasError(
                 f"{directory.listing} is cut off or overwritten ({error}). Delete it and give the same command again: "
-                f"the pictures are listed anew, and what was collected is kept if they are the same."
+                "the pictures are listed anew, and what was collected is kept if they are the same."
             ) from error
     return list_images(config.images, config.seed)
 

@@ -193,7 +193,7 @@ def _results(stage: Stage, client: Client, batch: list[tuple[Future, Item]]) -> 
         except KilledWorker as error:
             raise AtlasError(
                 f"{stage.NAME}: the workers that worked on {item.id} died again and again; most often they ran out of "
-                f"memory. Give them more, or have fewer workers on a machine."
+                "memory. Give them more, or have fewer workers on a machine."
             ) from error
         except CancelledError:
             raise  # the scheduler was lost: told by the cluster

@@ -57,7 +57,7 @@ def require(config: Config) -> None:
     if any(find_spec(module) is None for module in _NEEDS[kind]):
         raise ConfigError(
             f"tracking: {kind} is not installed; give: pip install 'activation-atlas[{kind}]', or go without it with "
-            f"--set tracking=null."
+            "--set tracking=null."
         )
 
 
@@ -150,7 +150,7 @@ class Tracking:
             assert self._config.tracking is not None
             self._say(
                 f"Tracking: {self._config.tracking.kind} failed ({type(error).__name__}: {reason[:300]}). The run goes "
-                f"on without it; the same command tells it what is missing."
+                "on without it; the same command tells it what is missing."
             )
             if tracker:
                 with suppress(Exception):

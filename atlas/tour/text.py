@@ -108,7 +108,7 @@ def load_tour(config: Config) -> Tour | None:
     except FileNotFoundError:
         raise ConfigError(
             f"tour: there is no file {path}. Expected a YAML file of steps, {SHIPPED} for the shipped one, or null for "
-            f"none."
+            "none."
         ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"tour: {path} cannot be read as YAML: {error}") from None
