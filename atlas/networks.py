@@ -78,6 +78,13 @@ class Network:
         """uint8 RGB of shape (n, h, w, 3) → normalised float32 input of shape (n, 3, h, w) on the network's device."""
         return self.normalize(pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255))
 
+    def noise(self, count: int, size: int | None = None) -> Tensor:
+        """Normalised inputs (count, 3, size, size) of noise on the network's device, the same every time: for what is
+        measured of the network itself. ``size``: the network's own where none is given."""
+        side = size or self.size
+        pixels = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0))
+        return self.normalize(pixels.to(self.device))
+
     def submodule(self, layer: str) -> nn.Module:
         """The module named ``layer``. Raises ConfigError naming the near names when there is none."""
         modules = dict(self.module.named_modules())
@@ -166,9 +173,8 @@ def load(
         digest=digest,
     )
     with torch.no_grad():
-        probe = torch.rand(2, 3, ready.size, ready.size, generator=torch.Generator().manual_seed(0))
         try:
-            logits = ready.module(ready.normalize(probe))
+            logits = ready.module(ready.noise(2))
         except RuntimeError as error:
             raise ConfigError(
                 f"{ready.name} cannot take pictures of {ready.size}×{ready.size} pixels ({error}). Set network.size "
@@ -178,7 +184,7 @@ def load(
             raise ConfigError(
                 f"{ready.name} does not return logits of shape (n, classes). Give a factory whose module does."
             )
-        folded = fold_batch_norms(ready.module, ready.normalize(probe), keep=keep)
+        folded = fold_batch_norms(ready.module, ready.noise(2), keep=keep)
     labels = ready.classes
     if classes:
         labels = read_classes(classes) if isinstance(classes, str) else tuple(map(str, classes))

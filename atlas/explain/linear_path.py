@@ -92,9 +92,7 @@ class LinearPath:
                     f"Layer {layer} of {network.name} is called {called} times in one pass, so it has no map of its "
                     "own. Choose the block around it."
                 )
-        probe = network.normalize(
-            torch.rand(1, 3, network.size, network.size, generator=torch.Generator().manual_seed(0)).to(network.device)
-        )
+        probe = network.noise(1)
         self.recorded = self._recorded(probe)
         outputs: Any = self.recorded.graph.find_nodes(op="output")[0].args[0]
         self.source_node: fx.Node = outputs[0].args[0]  # what a layer gave was cloned to be an output

@@ -148,8 +148,7 @@ class _Places:
 def _record(network: Network, layers: Sequence[str]) -> Recording:
     for layer in layers:
         network.submodule(layer)
-    probe = torch.rand(1, 3, network.size, network.size, generator=torch.Generator().manual_seed(0))
-    probe = network.normalize(probe.to(network.device))
+    probe = network.noise(1)
     marks: list[_Mark] = []
     recorded = record(lambda inputs: _marked(network.module, inputs, marks), probe)
     refusal = ConfigError(

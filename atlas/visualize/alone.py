@@ -93,9 +93,8 @@ def _enlarged(pixels: Bytes, side: int) -> Bytes:
 def _plain_moment(network: Network, layer: str, channels: int) -> NDArray[np.float64]:
     """A second moment that whitens nothing, of the size that the layer's answers to noise have: by it, what is dead is
     told from what is only small."""
-    noise = torch.rand(4, 3, network.size, network.size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        maps = network.activations(network.normalize(noise.to(network.device)), layer)
+        maps = network.activations(network.noise(4), layer)
     usual = float(maps.float().square().mean())
     return np.eye(channels) * (usual if np.isfinite(usual) and usual > 0 else 1.0)
 

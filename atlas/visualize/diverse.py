@@ -172,8 +172,7 @@ def _inverse(deviations: Float32) -> Float32:
 
 def _noise_answers(network: Network, layer: str, size: int) -> Float32:
     """Activations (n, channels) of all positions of a few pictures of noise."""
-    noise = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        maps = network.activations(network.normalize(noise.to(network.device)), layer)
+        maps = network.activations(network.noise(2, size), layer)
     rows: Float32 = maps.permute(0, 2, 3, 1).flatten(0, 2).float().cpu().numpy()
     return rows
