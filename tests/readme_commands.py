@@ -6,7 +6,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parent.parent
 _PROGRAMS = (
-    r"scripts/\w+|python -m atlas|pip install|"
+    r"(python )?scripts/\w+|python -m atlas|pip install|"
     r"export DASK|dask |OMP_NUM_THREADS=1|wandb |mlflow |tensorboard |embedding-atlas "
 )
 

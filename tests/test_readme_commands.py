@@ -33,6 +33,9 @@ RUN_BY = {
     "embedding-atlas": ("tests/test_readme.py", '"sh")'),
     "scripts/bench.py render": ("tests/test_bench.py", '"render"'),
     "scripts/picture.py": ("tests/test_scripts.py", '"scripts/picture.py"'),
+    "python scripts/stamp_shards.py": ("tests/test_scripts.py", '"scripts/stamp_shards.py"'),
+    "python -m atlas.run million": ("scripts/scaling.py", 'CROPS = "million", 25'),
+    "scripts/scaling.py": ("tests/test_scaling.py", "scaling.main()"),
     "scripts/neurons.py": ("tests/test_scripts.py", 'import_module("neurons")'),
 }  # fmt: skip
 
