@@ -48,30 +48,38 @@ STYLES = {
 
 
 def measured_run(views: int, out: Path) -> Row:
-    """Run million.yaml over ``views`` views in ``out``, and tell its figures. Raises SystemExit where the run fails."""
-    folder = out / f"views-{views}"
+    """Run million.yaml over ``views`` views in ``out``, or go on with it, and tell its figures.
+
+    Raises SystemExit where the run fails, or is finished and nothing is noted of how it went.
+    """
+    folder, noted = out / f"views-{views}", out / f"views-{views}.json"
+    watched: Row | None = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else None
+    if under_way(RunDirectory(folder)) is None:
+        if watched is None:
+            raise SystemExit(f"{folder} is finished, and was not watched. Delete it to measure it anew.")
+        return row_of(RunDirectory(folder), views, watched)
     command = [sys.executable, "-m", "atlas.run", CONFIG, "--set", f"images.limit={views // CROPS}"]
     command += ["--set", f"out={folder}"]
     started = time.monotonic()
     process = psutil.Popen(command, cwd=HERE.parent)
-    watched = _watch(process, RunDirectory(folder))
-    now = {**watched, "seconds_of_starts": round(time.monotonic() - started), "starts": 1}
-    noted = out / f"views-{views}.json"  # a run that is stopped and goes on has had the most of all its starts
-    memory = merged(json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else None, now)
-    write_json(noted, memory)
-    if process.wait():
+    now, spent = _watch(process, RunDirectory(folder))
+    failed = process.wait() != 0
+    now |= {"seconds_of_starts": round(time.monotonic() - started), "starts": 1}
+    # What a killed stage had spent stands in no manifest.
+    now["lost"] = {
+        stage: seconds for stage, seconds in spent.items() if failed and stage == under_way(RunDirectory(folder))
+    }
+    watched = merged(watched, now)
+    write_json(noted, watched)
+    if failed:
         raise SystemExit(f"The run of {views:,} views stopped; give the same command again, and it goes on.")
-    row = row_of(RunDirectory(folder), views) | memory
-    if memory["starts"] > 1:  # what a killed stage had spent stands in no manifest
-        for stage in STAGES:
-            row[stage]["seconds"] = round(memory["seconds_at"].get(stage, 0.0), 1)
-    return row
+    return row_of(RunDirectory(folder), views, watched)
 
 
-def _watch(process: psutil.Popen, run: RunDirectory) -> Row:
+def _watch(process: psutil.Popen, run: RunDirectory) -> tuple[Row, dict[str, float]]:
     """The memory of a command in MB while it runs: the client's own at a tenth of the time, in the middle and at the
     end; the most of any process under it, and of all together. And the seconds during which each stage was the next to
-    be finished: starting counts for that stage."""
+    be finished."""
     client: list[float] = []
     spent: dict[str, float] = {}
     largest = together = 0.0
@@ -91,7 +99,7 @@ def _watch(process: psutil.Popen, run: RunDirectory) -> Row:
             largest, together = max(largest, *sizes), max(together, sum(sizes))
         time.sleep(WATCHED_SECONDS)
     at = {f"client_mb_at_{share}": round(client[int(share / 100 * (len(client) - 1))]) for share in (10, 50, 90)}
-    return {**at, "peak_mb_of_a_process": round(largest), "peak_mb_of_all": round(together), "seconds_at": spent}
+    return {**at, "peak_mb_of_a_process": round(largest), "peak_mb_of_all": round(together)}, spent
 
 
 def under_way(run: RunDirectory) -> str | None:
@@ -100,19 +108,21 @@ def under_way(run: RunDirectory) -> str | None:
     return next((stage for stage in STAGES if "seconds" not in known.get(stage, {})), None)
 
 
-def row_of(run: RunDirectory, views: int) -> Row:
-    """What a finished run tells: seconds and units of each stage, and the bytes of its folder."""
+def row_of(run: RunDirectory, views: int, watched: Row) -> Row:
+    """What a finished run tells: seconds of each stage (with those that were lost when it was killed), the bytes of its
+    folder and the most memory of a worker; how many icons there are; and what was ``watched``."""
     stages = run.read_manifest()["stages"]
+    report = json.loads(run.report.read_text(encoding="utf-8"))
     row: Row = {"views": views}
     for stage in STAGES:
         files = [path for path in (run.path / FOLDERS[stage]).rglob("*") if path.is_file()]
         row[stage] = {
-            "seconds": stages[stage]["seconds"],
-            "units": stages[stage]["units"],
+            "seconds": round(stages[stage]["seconds"] + watched["lost"].get(stage, 0.0), 1),
             "megabytes": round(sum(path.stat().st_size for path in files) / 1e6, 1),
             "worker_peak_mb": stages[stage]["worker_peak_mb"],
         }
-    return row
+    row["icons"] = sum(grid["n"] for layer in report["layers"].values() for grid in layer["icons"].values())
+    return row | watched
 
 
 def slope(rows: list[Row], stage: str, figure: str) -> float | None:
@@ -132,7 +142,7 @@ def draw(rows: list[Row]) -> Image.Image:
         for stage, (colour, mark) in STYLES.items():
             values = [max(row[stage][name], 0.1) for row in rows]
             found = slope(rows, stage, name)
-            told = stage if found is None else f"{stage}: views^{found:.2f}"
+            told = stage if found is None else f"{stage}, exponent {found:.2f}"
             axis.plot([row["views"] for row in rows], values, color=colour, marker=mark, label=told, linewidth=1.6)
         axis.set(xscale="log", yscale="log", xlabel="views", ylabel=label)
         axis.grid(True, which="major", color="#dddddd", linewidth=0.6)
@@ -154,23 +164,25 @@ def table(rows: list[Row]) -> str:
         cells = [f"{row[stage]['seconds']:,.0f} ({row[stage]['megabytes']:,.0f})" for stage in STAGES]
         gigabytes = sum(row[stage]["megabytes"] for stage in STAGES) / 1000
         client = ", ".join(str(row[f"client_mb_at_{share}"]) for share in (10, 50, 90))
-        whole = [f"{row['views']:,}", *cells, f"{row['seconds_of_starts']:,} ({gigabytes:.2f})"]
+        starts = f" in {row['starts']} starts" if row["starts"] > 1 else ""
+        whole = [f"{row['views']:,}{starts}", *cells, f"{row['seconds_of_starts']:,} ({gigabytes:.2f})"]
         whole += [f"{row['peak_mb_of_a_process']:,} MB", f"{client} MB"]
         lines.append(f"| {' | '.join(whole)} |")
     return "\n".join(lines)
 
 
 def merged(before: Row | None, now: Row) -> Row:
-    """What was watched of a run over several starts: the most of all, the seconds together (in all, and of each stage),
-    and the client's memory in the longest of them."""
+    """What was watched of a run over several starts: the most of all, the seconds together (in all, and lost in each
+    stage), and the client's memory in the longest of them."""
     if before is None:
         return now
     longest = before if before["seconds_of_starts"] > now["seconds_of_starts"] else now
     most = {name: max(before[name], now[name]) for name in ("peak_mb_of_a_process", "peak_mb_of_all")}
     sums = {name: before[name] + now[name] for name in ("seconds_of_starts", "starts")}
-    stages = {*before["seconds_at"], *now["seconds_at"]}
-    spent = {stage: before["seconds_at"].get(stage, 0.0) + now["seconds_at"].get(stage, 0.0) for stage in stages}
-    return longest | most | sums | {"seconds_at": spent}
+    lost = {
+        stage: before["lost"].get(stage, 0.0) + now["lost"].get(stage, 0.0) for stage in before["lost"] | now["lost"]
+    }
+    return longest | most | sums | {"lost": lost}
 
 
 def main() -> None:

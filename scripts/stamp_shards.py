@@ -3,14 +3,15 @@ configs/million.yaml reads.
 
 python scripts/stamp_shards.py .cache/stamps .cache/stamp-shards
 
-Each square lies over a plain colour of its own. Equal arguments give equal bytes; shards that are there already are
-left as they are, so a run that was cut off goes on. Only the shards' folder and the number of pictures decide what a
-shard holds, not how many processes there are.
+Each square lies over a plain colour of its own. The stamps and the number of pictures decide what every shard holds, to
+the byte, not how many processes there are. They are noted in shards.json beside the shards: given again, the command
+goes on where it was cut off; shards of other stamps or another number are left alone, and told of.
 """
 
 import argparse
+import hashlib
 import io
-import os
+import json
 import sys
 import tarfile
 from concurrent.futures import ProcessPoolExecutor
@@ -20,22 +21,26 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
+from atlas.errors import ConfigError
 from atlas.images import Pixels, open_picture
+from atlas.rundir import write_json
 from atlas.views import backdrop, cut_view, view_box
+from pipelines.cluster import available_cores
 
 SIDE, QUALITY = 256, 90
 # Pictures in a shard, and the side of a square in shares of the stamp's shorter side.
 PER_SHARD, SCALE = 1000, (0.35, 1.0)
 SEED = 0
+_GET = "Give the folder of the stamps; scripts/demo puts them into .cache/stamps."
 
 
 def stamps_in(folder: Path) -> list[str]:
-    """The stamps of a folder, by their paths in it, in order. Raises SystemExit where there is none."""
+    """The stamps of a folder, by their paths in it, in order. Raises ConfigError where there is none."""
+    if not folder.is_dir():
+        raise ConfigError(f"There is no folder {folder}. {_GET}")
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
     if not found:
-        raise SystemExit(
-            f"{folder} holds no PNG. Give the folder of the stamps; scripts/demo puts them into .cache/stamps."
-        )
+        raise ConfigError(f"{folder} holds no PNG. {_GET}")
     return found
 
 
@@ -77,27 +82,50 @@ def shards(stamps: list[str], count: int) -> list[list[tuple[str, int]]]:
     return [[members[index] for index in order[first : first + PER_SHARD]] for first in range(0, count, PER_SHARD)]
 
 
-def main() -> None:
+def claim(out: Path, stamps: Path, names: list[str], count: int) -> None:
+    """Note in the folder what its shards are made of. Raises ConfigError where it has shards of something else."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(name.encode() + hashlib.sha256((stamps / name).read_bytes()).digest())
+    wanted = {"stamps": digest.hexdigest(), "pictures": count, "side": SIDE, "quality": QUALITY, "seed": SEED}
+    note = out / "shards.json"
+    found = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
+    if found != wanted and any(out.glob("*.tar")):
+        raise ConfigError(
+            f"{out} has shards already, of other stamps or another number of pictures than {count:,}. Give another "
+            "folder, or delete that one."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(note, wanted)
+
+
+def make(stamps: Path, out: Path, count: int) -> str:
+    """All shards that are not there yet; what there is then, in words. Raises ConfigError for what is given wrongly."""
+    if count < 1:
+        raise ConfigError(f"--pictures is {count}, expected at least 1.")
+    names = stamps_in(stamps)
+    claim(out, stamps, names, count)
+    parts = shards(names, count)
+    with ProcessPoolExecutor(available_cores()) as pool:
+        every = len(parts)
+        written = pool.map(write_shard, [stamps] * every, [out] * every, range(every), parts)
+        total = sum(path.stat().st_size for path in written)
+    return f"{count:,} pictures in {every} shards, {total / 1e6:,.0f} MB: {out}"
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stamps", type=Path, help="folder of the stamps")
     parser.add_argument("out", type=Path, help="folder of the shards")
     parser.add_argument("--pictures", type=int, default=40_000, help="how many (default 40,000)")
     options = parser.parse_args()
-    if options.pictures < 1:
-        sys.exit(f"--pictures is {options.pictures}, expected at least 1.")
-    if not options.stamps.is_dir():
-        sys.exit(
-            f"There is no folder {options.stamps}. Give the folder of the stamps; scripts/demo puts them into "
-            ".cache/stamps."
-        )
-    options.out.mkdir(parents=True, exist_ok=True)
-    parts = shards(stamps_in(options.stamps), options.pictures)
-    with ProcessPoolExecutor(os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()) as pool:
-        count = len(parts)
-        written = pool.map(write_shard, [options.stamps] * count, [options.out] * count, range(count), parts)
-        total = sum(path.stat().st_size for path in written)
-    print(f"{options.pictures:,} pictures in {count} shards, {total / 1e6:,.0f} MB: {options.out}")
+    try:
+        print(make(options.stamps, options.out, options.pictures))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

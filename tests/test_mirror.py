@@ -13,7 +13,7 @@ from pathlib import Path
 import boto3
 import psutil
 import pytest
-from tiny_run import atlas_run, command, contents, end_all, environment, tiny_values
+from tiny_run import atlas_run, brake, command, contents, end_all, environment, tiny_values
 
 from atlas.config import validate
 from atlas.errors import AtlasError, ConfigError
@@ -124,39 +124,12 @@ def test_a_whole_run_to_s3_and_on_from_there(
     assert digests(bucket.objects("deep/tiny"), expected) == expected
 
 
-# As soon as one item of the run is whole, whoever writes another file stands still: however quick the machine, the run
-# is killed in the middle. (Folders are synced on: that belongs to the item which is whole.)
-BRAKE = """
-import multiprocessing
-import os
-import stat
-import time
-from pathlib import Path
-
-sync = os.fsync
-
-
-def whole_items():
-    names = [marker.name for marker in Path("runs/killed/store").glob("*/part-*.json")]
-    return [name for name in names if names.count(name) == 2]  # of both layers
-
-
-def sync_until_one_is_there(file):
-    while multiprocessing.parent_process() and not stat.S_ISDIR(os.fstat(file).st_mode) and whole_items():
-        time.sleep(0.05)
-    return sync(file)
-
-
-os.fsync = sync_until_one_is_there
-"""
-
-
 def test_killed_and_gone_on_with_on_another_machine(
     workshop: Path, bucket: Bucket, undisturbed: RunDirectory, tmp_path: Path
 ) -> None:
     """What is in the bucket after a kill is whole; a machine that never saw the working copy ends the run."""
     arguments = ["tiny.yaml", "--until", "collect", *to_bucket(bucket, "killed")]
-    (tmp_path / "sitecustomize.py").write_text(BRAKE)
+    brake(tmp_path, workshop / "runs/killed/store")
     braked = environment()
     braked["PYTHONPATH"] = os.pathsep.join([str(tmp_path), braked["PYTHONPATH"]])
     process = subprocess.Popen(

@@ -138,6 +138,12 @@ def test_stamp_shards_hold_equally_many_squares_of_each_stamp(tmp_path: Path) ->
         assert done.returncode == 0, done.stderr
         made.append((out / "stamps-00000.tar").read_bytes())
     assert made[0] == made[1], "equal arguments give equal bytes"
+    again = script(sys.executable, "scripts/stamp_shards.py", str(stamps), str(tmp_path / "one"), "--pictures", "10")
+    assert "10 pictures in 1 shards" in again.stdout
+    other = script(sys.executable, "scripts/stamp_shards.py", str(stamps), str(tmp_path / "one"), "--pictures", "8")
+    assert other.returncode == 2
+    assert "has shards already, of other stamps or another number of pictures than 8" in other.stderr
+    assert (tmp_path / "one" / "stamps-00000.tar").read_bytes() == made[0]
     listing = list_images(ImagesConfig(source=f"{tmp_path}/one/*.tar"), seed=0)
     assert sorted(key.rpartition("/")[2] for key in listing.keys) == sorted(
         f"{name}-{number:04d}.jpg" for name in ("fish", "pear") for number in range(5)
@@ -162,6 +168,6 @@ def test_stamp_shards_hold_equally_many_squares_of_each_stamp(tmp_path: Path) ->
 def test_stamp_shards_answer_mistakes(tmp_path: Path, stamps: str, pictures: str, told: str) -> None:
     out = tmp_path / "out"
     done = script(sys.executable, "scripts/stamp_shards.py", str(tmp_path / stamps), str(out), "--pictures", pictures)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr

@@ -137,6 +137,40 @@ def end_all(process: subprocess.Popen) -> None:
         process.wait()
 
 
+# As soon as one item of collect is whole, whoever writes another file stands still: however quick the machine, a run is
+# killed in the middle. (Folders are synced on: that belongs to the item which is whole.)
+_BRAKE = """
+import multiprocessing
+import os
+import stat
+import time
+from pathlib import Path
+
+STORE = Path({store!r})
+sync = os.fsync
+
+
+def whole_items():
+    names = [marker.name for marker in STORE.glob("*/part-*.json")]
+    return [name for name in names if names.count(name) == 2]  # of both layers
+
+
+def sync_until_one_is_there(file):
+    while multiprocessing.parent_process() and not stat.S_ISDIR(os.fstat(file).st_mode) and whole_items():
+        time.sleep(0.05)
+    return sync(file)
+
+
+os.fsync = sync_until_one_is_there
+"""
+
+
+def brake(folder: Path, store: Path) -> None:
+    """Write into ``folder`` what halts a run that has it on its PYTHONPATH: its workers write one item of ``store``,
+    and no more."""
+    (folder / "sitecustomize.py").write_text(_BRAKE.format(store=str(store)))
+
+
 def kill_when(begun: Callable[[], bool], folder: Path, log: str, *arguments: str) -> None:
     """Start a run in ``folder``, its output in the file ``log`` there, and SIGKILL it as soon as it has ``begun``. Its
     workers must end by themselves."""
