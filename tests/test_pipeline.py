@@ -511,6 +511,7 @@ def test_the_demo_network_on_real_pictures(tmp_path: Path) -> None:
     changes = [
         f"images.source={pictures}", "images.crops=40", "images.crop_scale=[0.6, 1.0]", "collect.rows_per_shard=60",
         "cells.grids=[3, 6]", "cells.min_count=4", "layers=[_blocks.4, _blocks.10]", "neurons=null",
+        "layout.deterministic=true",
         f"out={tmp_path / 'run'}",
     ]  # fmt: skip
     done = atlas_run(
@@ -523,7 +524,7 @@ def test_the_demo_network_on_real_pictures(tmp_path: Path) -> None:
     found_espresso = [names[row["predicted"]] == "espresso" for row in rows if row["image"] == "coffee.jpg"]
     assert np.mean(found_espresso) > 0.6
     # What the cells say of their members is true of the photos that they came from.
-    cells = pq.read_table(directory.cells("_blocks.10"), filters=[("grid", "=", 3)]).to_pylist()
+    cells = pq.read_table(directory.cells("_blocks.10")).to_pylist()
     columns = pq.read_table(directory.shards("_blocks.10"), columns=["image", "image_id"]).to_pylist()
     photo = {row["image_id"]: row["image"] for row in columns}
     expected = {
