@@ -112,6 +112,7 @@ def _cluster(config: ClusterConfig) -> Iterator[Cluster]:
                 cluster.adapt(*config.adaptive)
             yield cluster
     else:
+        assert config.kind in _SUBMIT, f"cluster.kind: {config.kind} has no branch here and no command for jobs"
         if shutil.which(_SUBMIT[config.kind]) is None:
             raise ConfigError(
                 f"cluster.kind: {config.kind} submits jobs with {_SUBMIT[config.kind]}, which is not on this machine. "
@@ -192,6 +193,7 @@ def batch_cluster(config: ClusterConfig) -> Any:
         if config.gpu:
             options["job_extra_directives"].insert(0, f"--gres=gpu:{each}")
         return SLURMCluster(**options)
+    assert config.kind == "pbs", f"cluster.kind: {config.kind} has no class of jobs here"
     if config.gpu:
         memory = -(-_bytes(config) * each // 2**20)
         options["resource_spec"] = f"select=1:ncpus={config.threads * each}:mem={memory}MB:ngpus={each}"
