@@ -1,1 +1,1 @@
-"""How the work is spread: the five stages of a run on Dask workers."""
+"""How the work is spread: the six stages of a run on Dask workers."""

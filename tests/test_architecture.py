@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ATLAS = sorted((ROOT / "atlas").rglob("*.py"))
 PIPELINES = sorted((ROOT / "pipelines").glob("*.py"))
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in [*ATLAS, *PIPELINES]
+}
 DOORS = {"atlas.run", "atlas.serve", "atlas.check", "atlas.explain.__main__"}
+# All that a module of the ground floor may stand on.
+GROUND = {f"atlas.{name}" for name in ("config", "errors", "faults", "neighbors", "rundir", "sections", "store")}
 
 
 def imports(source: str) -> Iterator[str]:
@@ -23,6 +30,17 @@ def imports(source: str) -> Iterator[str]:
             assert node.level == 0, "relative imports are not used here"
             yield node.module or ""
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def needed(name: str) -> set[str]:
+    """The modules of this project that a module imports when it is loaded itself; not what its functions import."""
+    found = set()
+    for node in ast.parse(MODULES[name].read_text()).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            told = [each for each in imports(ast.unparse(node)) if each in MODULES]
+            # of ``from a import b`` the package a counts where b is no module of its own
+            found |= {each for each in told if not any(other.startswith(f"{each}.") for other in told)}
+    return found
 
 
 def belongs(name: str, package: str) -> bool:
@@ -65,6 +83,20 @@ def test_atlas_imports_neither_dask_nor_pipelines(path: Path) -> None:
 @pytest.mark.parametrize("path", [*ATLAS, *PIPELINES], ids=name_of)
 def test_nothing_imports_a_door(path: Path) -> None:
     assert not {name for name in imports(path.read_text()) for door in DOORS if belongs(name, door)}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    order = list(TopologicalSorter({name: needed(name) for name in MODULES}).static_order())  # or CycleError
+    assert order.index("atlas.errors") < order.index("atlas.store") < order.index("pipelines.pipeline")
+
+
+@pytest.mark.parametrize("name", ["atlas.store", "atlas.config", "atlas.neighbors"])
+def test_the_ground_floor_stands_on_nothing_else(name: str) -> None:
+    reached, coming = set[str](), {name}
+    while coming:
+        reached |= coming
+        coming = {below for each in coming for below in needed(each)} - reached
+    assert reached <= GROUND
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=name_of)
