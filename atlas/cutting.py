@@ -54,7 +54,8 @@ class Cutter:
         self._metadata = read_metadata(self._shards[0])
 
     def pictures(self, wanted: set[Key]) -> Iterator[tuple[Pixels | None, list[Row]]]:
-        """The pictures of rows ``wanted``, each decoded once (None where it cannot be read any more), with its rows."""
+        """The pictures of rows ``wanted``, each decoded once, uint8 (height, width, 3), with its rows; None in place of
+        one that cannot be read any more. In the order of their numbers."""
         rows: dict[int, list[Row]] = {}
         names = ["image_id", "view", "draw", "box", "x", "y", "label", "predicted", "confidence"]
         # Pictures stand in the order of their numbers, so most row groups are passed over unread.
@@ -101,7 +102,7 @@ def _fit(picture: Pixels, sprite: int) -> tuple[tuple[int, int], tuple[int, int]
 
 
 def fitted(picture: Pixels, sprite: int) -> Pixels:
-    """The whole picture in a sprite that is clear around it, uint8 (sprite, sprite, 4)."""
+    """The whole picture, uint8 (height, width, 3), in a sprite that is clear around it, uint8 (sprite, sprite, 4)."""
     size, corner = _fit(picture, sprite)
     small = Image.fromarray(picture).convert("RGBA").resize(size, Image.Resampling.BICUBIC, reducing_gap=2)
     whole = Image.new("RGBA", (sprite, sprite))
@@ -110,7 +111,8 @@ def fitted(picture: Pixels, sprite: int) -> Pixels:
 
 
 def frame(picture: Pixels, box: Box, sprite: int) -> list[float]:
-    """Where ``box`` of the picture lies in the whole picture's sprite: x0, y0, x1, y1 in shares of its side."""
+    """Where ``box``, in pixels of the picture, uint8 (height, width, 3), lies in its sprite (see ``fitted``): x0,
+    y0, x1, y1 in shares of the sprite's side."""
     (width, height), (left, top) = _fit(picture, sprite)
     lengths = picture.shape[1], picture.shape[0]
     sides = zip(box, lengths * 2, (width, height) * 2, (left, top) * 2)
@@ -118,7 +120,11 @@ def frame(picture: Pixels, box: Box, sprite: int) -> list[float]:
 
 
 def patch_box(box: Box, x: int, y: int, metadata: dict[str, Any]) -> Box:
-    """The part of the source picture that position (y, x) sees: its effective receptive field, kept inside the view."""
+    """The part of the source picture that position (y, x) sees: its effective receptive field, kept inside the view.
+
+    ``box``: the view; it and what is returned are x0, y0, x1, y1 in pixels of the source picture. ``metadata``: of a
+    shard, see store.read_metadata.
+    """
     height, width = metadata["map_size"]
     share = min(1.0, metadata["effective_receptive_field"] / metadata["input_size"])
     x0, y0, x1, _ = box

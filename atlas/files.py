@@ -182,12 +182,15 @@ class LocalFiles:
         self.base = base
 
     def read(self, name: str, size: int | None) -> bytes:
+        """A whole file. Raises PictureError when it cannot be had, is no plain file or has not ``size`` bytes."""
         return self._read(name, 0, None, size)
 
     def read_part(self, name: str, offset: int, length: int, size: int | None) -> bytes:
+        """``length`` bytes at ``offset`` of a file of ``size`` bytes. Raises PictureError as ``read`` does."""
         return self._read(name, offset, length, size)
 
     def open(self, name: str) -> BinaryIO:
+        """A stream of the file's bytes. Raises OSError."""
         return open(os.path.join(self.base, name), "rb")  # noqa: PTH118, PTH123
 
     def check(self, name: str) -> None:
@@ -270,6 +273,8 @@ class RemoteFiles:
         self._opened: AbstractFileSystem | None = None
 
     def read(self, name: str, size: int | None) -> bytes:
+        """A whole file. Raises PictureError when it is gone, refused or has not ``size`` bytes, AtlasError when the
+        place does not answer."""
         if size is not None:
             _bounded(size)
         data = self._patiently(lambda: self._files.cat_file(self._path(name)))
@@ -277,13 +282,17 @@ class RemoteFiles:
         return data
 
     def read_part(self, name: str, offset: int, length: int, size: int | None) -> bytes:
+        """``length`` bytes at ``offset``; ``size`` is not looked at. Raises as ``read`` does."""
         end = offset + _bounded(length)
         return _whole(self._patiently(lambda: self._files.cat_file(self._path(name), start=offset, end=end)), length)
 
     def open(self, name: str) -> BinaryIO:
+        """A stream that reads ahead, a block at a time. Raises OSError, or an error of the storage's own."""
         return self._files.open(self._path(name), "rb", block_size=_BLOCK, cache_type="readahead")
 
     def check(self, name: str) -> None:
+        """Ask for the file's first byte. Raises PictureError where the file is to blame, AtlasError where the place is
+        out of reach."""
         self._patiently(lambda: self._files.cat_file(self._path(name), start=0, end=1))
 
     @property

@@ -71,6 +71,8 @@ class SiteFiles(StaticFiles):
     def file_response(
         self, full_path: PathLike, stat_result: stat_result, scope: Scope, status_code: int = 200
     ) -> Response:
+        """Starlette's answer with the headers that this file needs: how long it is kept, its type, whether there is an
+        API; 304 where the browser has it."""
         response = super().file_response(full_path, stat_result, scope, status_code)
         path = Path(full_path)
         response.headers["cache-control"] = FOREVER if path.is_relative_to(self._assets) else REVALIDATE

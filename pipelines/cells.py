@@ -24,6 +24,7 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
+    """One for a map, beside the table of its cells."""
     return [run.folder(NAME) / f"{item.id}.json"]
 
 

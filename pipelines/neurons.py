@@ -57,6 +57,7 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
+    """One for an item, in its layer's folder, beside the one table that it vouches for."""
     return [run.folder(NAME) / f"{item.id}.json"]
 
 

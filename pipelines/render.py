@@ -77,6 +77,7 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
+    """One for an item, in the folder of its map's grid, beside the batch of icons that it vouches for."""
     return [run.folder(NAME) / f"{item.id}.json"]
 
 

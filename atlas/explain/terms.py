@@ -82,12 +82,13 @@ def picked(sums: np.ndarray, terms: int) -> tuple[list[int], tuple[int, float] |
 
 
 def array(value: Tensor) -> np.ndarray:
-    """A tensor as an array of float64."""
+    """A tensor as an array of float64, of the same shape."""
     return value.detach().double().cpu().numpy()
 
 
 def window(maps: Tensor, rows: np.ndarray, columns: np.ndarray, outside: float = 0.0) -> np.ndarray:
-    """``maps`` (channels, height, width) at ``rows`` and ``columns``, and ``outside`` where those lie beyond."""
+    """``maps`` (channels, height, width) at ``rows`` (r,) and ``columns`` (c,), and ``outside`` where those lie beyond:
+    float64 (channels, r, c)."""
     _, height, width = maps.shape
     inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None, :]
     at_rows = torch.from_numpy(rows.clip(0, height - 1)).to(maps.device)

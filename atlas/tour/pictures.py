@@ -89,7 +89,7 @@ def varied_icons(run: RunDirectory, layer: str, grid: int, count: int) -> list[b
 
 
 def icon_at(run: RunDirectory, layer: str, grid: int, row: int, col: int) -> Pixels | None:
-    """The icon of one cell; None where it is not drawn."""
+    """The icon of one cell, uint8 (size, size, 3); None where it is not drawn."""
     filters = [("row", "=", row), ("col", "=", col)]
     for part in sorted(run.icons(layer, grid).glob("part-*.parquet")):
         found = pq.read_table(part, columns=["png"], filters=filters)["png"].to_pylist()
