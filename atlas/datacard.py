@@ -78,26 +78,7 @@ Class names (`classes`, `labels`) and the layer's facts stand as JSON in the met
 
 ## Open it
 
-With activation-atlas, from the run's folder (the parent of this one):
-
-```python
-import atlas
-
-store = atlas.open_run("RUN").store("{config.layers[0]}")
-for batch in store.batches(["image", "activation"]):
-    ...  # NumPy: names (n,), activations (n, {facts[config.layers[0]]["channels"]}) as float16
-```
-
-With Hugging Face `datasets`, from this folder:
-
-```python
-from datasets import load_dataset
-
-rows = load_dataset("STORE", "{config.layers[0]}", split="train")
-```
-
-Any other reader of Parquet takes `{config.layers[0]}/part-*.parquet`. The JSON file beside each shard vouches for it
-(bytes and sha256); readers of whole folders must leave it out.
+{_readers(config.layers[0], facts[config.layers[0]]["channels"])}
 """
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -234,6 +215,30 @@ def _failures(views: int, lost: int, failures: Sequence[Mapping[str, Any]]) -> s
         f"{lost:,} of {views:,} views have no row; `failures.parquet` tells of each (`image`, `view`, `error`).\n\n"
         "| reason, such as | entries |\n| --- | --- |\n" + "\n".join(lines)
     )
+
+
+def _readers(layer: str, channels: int) -> str:
+    """How a layer's rows are read."""
+    return f"""With activation-atlas, from the run's folder (the parent of this one):
+
+```python
+import atlas
+
+store = atlas.open_run("RUN").store("{layer}")
+for batch in store.batches(["image", "activation"]):
+    ...  # NumPy: names (n,), activations (n, {channels}) as float16
+```
+
+With Hugging Face `datasets`, from this folder:
+
+```python
+from datasets import load_dataset
+
+rows = load_dataset("STORE", "{layer}", split="train")
+```
+
+Any other reader of Parquet takes `{layer}/part-*.parquet`. The JSON file beside each shard vouches for it
+(bytes and sha256); readers of whole folders must leave it out."""
 
 
 def _cell(text: str) -> str:

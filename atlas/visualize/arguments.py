@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -13,7 +13,10 @@ from torch import Tensor
 
 from atlas.errors import ConfigError
 from atlas.networks import Layer, Network, calls, describe_layer
+from atlas.operations import Precision
 from atlas.visualize.recipe import Recipe
+
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 Float32 = NDArray[np.float32]
 
@@ -75,6 +78,26 @@ def seeds_of(values: Any, count: int) -> NDArray[np.int64]:
     if len(given) != count:
         raise ConfigError(f"There are {count} directions, but {len(given)} seeds. Give one seed for each direction.")
     return given.astype(np.int64)
+
+
+def start_of(pictures: Any, count: int, size: int) -> NDArray[np.uint8] | None:
+    """Pictures to begin with, or None. Raises ConfigError unless they are uint8 (``count``, ``size``, ``size``, 3)."""
+    if pictures is not None and (pictures.shape != (count, size, size, 3) or pictures.dtype != np.uint8):
+        raise ConfigError(
+            f"The start pictures have shape {pictures.shape} and type {pictures.dtype}, expected "
+            f"({count}, {size}, {size}, 3) and uint8: one RGB picture of the icons' size for each direction."
+        )
+    return pictures
+
+
+def settings(steps: object, batch: object, precision: object) -> None:
+    """Raises ConfigError where ``steps`` or ``batch`` is given and no whole number, or ``precision`` is not known."""
+    if steps is not None:
+        whole("steps", steps)
+    if batch is not None:
+        whole("batch", batch)
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}.")
 
 
 def whole(name: str, value: object) -> None:

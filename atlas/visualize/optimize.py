@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 from atlas.errors import ConfigError
 from atlas.networks import Network
 from atlas.operations import Precision
-from atlas.visualize.arguments import check, expect, moment_of, numbers, seeds_of, whole
+from atlas.visualize.arguments import check, expect, moment_of, numbers, seeds_of, settings, start_of, whole
 from atlas.visualize.climb import Climb, Told, side_by_side
 from atlas.visualize.cut import CutNetwork, cut
 from atlas.visualize.objective import Objective, centre
@@ -28,7 +27,6 @@ from atlas.visualize.recipe import ATLAS, Recipe
 from atlas.visualize.score import answers, cosines, flags, usual_norm
 
 SIZE = 80
-PRECISIONS: tuple[str, ...] = get_args(Precision)
 # Pixels in one batch where nothing was measured: 32 icons of 80 px.
 _BATCH_PIXELS = 32 * 80 * 80
 # The batches that measure_batch tries, and how much better a larger one must be.
@@ -88,55 +86,47 @@ def draw(
     moment = moment_of(second_moment)
     field = check(network, layer, means, moment, size).effective_receptive_field
     own_seeds = seeds_of(np.zeros(count, dtype=np.int64) if seeds is None else seeds, count)
-    if steps is not None:
-        whole("steps", steps)
-    if batch is not None:
-        whole("batch", batch)
-    if precision not in PRECISIONS:
-        raise ConfigError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}.")
-    if start is not None and (start.shape != (count, size, size, 3) or start.dtype != np.uint8):
-        raise ConfigError(
-            f"The start pictures have shape {start.shape} and type {start.dtype}, expected "
-            f"({count}, {size}, {size}, 3) and uint8: one RGB picture of the icons' size for each direction."
-        )
+    settings(steps, batch, precision)
+    start = start_of(start, count, size)
     if not count:
         return Icons(np.zeros((0, size, size, 3), np.uint8), np.zeros(0, np.int32), own_seeds)
     batch = batch or max(1, _BATCH_PIXELS // size**2)
-    told = Told(progress)
     climb = Climb(
         network=cut(network, layer, size, precision, compile),
         objective=Objective.make(means, moment, recipe=recipe, device=network.device),
         recipe=recipe,
         size=size,
         unseen=1 - min(1.0, recipe.wide * field / size) ** 2,
-        told=told,
+        told=Told(progress),
     )
-    pixels, made = np.zeros((count, size, size, 3), dtype=np.uint8), np.zeros(count, dtype=np.int32)
-
-    def first_try(rows: NDArray[np.intp]) -> None:
-        begin = None if start is None else start[rows]
-        pixels[rows], made[rows] = climb(rows, own_seeds[rows], begin, steps)
-
-    told.expect(count * climb.length(start is not None, steps))
-    side_by_side(first_try, np.arange(count), batch, network.device)
-
+    pixels, made = _climbed(climb, np.arange(count), own_seeds, start, steps, batch)
     usual, asked = usual_norm(moment), recipe.power > 0
     rank, flagged = _judge(network, layer, pixels, means, usual, asked, batch)
     kept, again = own_seeds.copy(), np.flatnonzero(flagged)
     if len(again):
-        other, length = pixels[again].copy(), climb.length(False, steps)
-
-        def second_try(places: NDArray[np.intp]) -> None:
-            rows = again[places]
-            other[places], _ = climb(rows, own_seeds[rows] + _RETRY, None, steps)
-
-        told.expect(len(again) * length)
-        side_by_side(second_try, np.arange(len(again)), batch, network.device)
+        other, other_made = _climbed(climb, again, own_seeds[again] + _RETRY, None, steps, batch)
         other_rank, _ = _judge(network, layer, other, means[again], usual, asked, batch)
         better = other_rank > rank[again]
         chosen = again[better]
-        pixels[chosen], made[chosen], kept[chosen] = other[better], length, own_seeds[chosen] + _RETRY
+        pixels[chosen], made[chosen], kept[chosen] = other[better], other_made[better], own_seeds[chosen] + _RETRY
     return Icons(pixels, made, kept)
+
+
+def _climbed(
+    climb: Climb, rows: NDArray[np.intp], seeds: NDArray[np.int64], start: Bytes | None, steps: int | None, batch: int
+) -> tuple[Bytes, NDArray[np.int32]]:
+    """Icons ``rows`` (n,) of the climb's objective, made in batches side by side: uint8 (n, size, size, 3), and the
+    steps that each took (n,). ``seeds`` (n,) and ``start`` (n, size, size, 3) are theirs."""
+    pixels = np.zeros((len(rows), climb.size, climb.size, 3), dtype=np.uint8)
+    made = np.zeros(len(rows), dtype=np.int32)
+
+    def work(places: NDArray[np.intp]) -> None:
+        begin = None if start is None else start[places]
+        pixels[places], made[places] = climb(rows[places], seeds[places], begin, steps)
+
+    climb.told.expect(len(rows) * climb.length(start is not None, steps))
+    side_by_side(work, np.arange(len(rows)), batch, climb.network.device)
+    return pixels, made
 
 
 @torch.inference_mode(False)
