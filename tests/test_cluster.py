@@ -32,15 +32,28 @@ from pipelines import cluster
 from pipelines.stage import Item, Outcome, Summary, run_stage
 
 JOBS = {"memory": "4GB", "walltime": "08:00:00", "workers": 3}
-VARIABLES = [
-    "export MALLOC_TRIM_THRESHOLD_=2147483647",
-    "export MALLOC_MMAP_MAX_=0",
-    "export MALLOC_ARENA_MAX=1",
-]
 
 
 def section(**keys: Any) -> ClusterConfig:
     return ClusterConfig.model_validate(keys)
+
+
+def exports(threads: int) -> list[str]:
+    """The lines that give a worker its memory and its threads."""
+    return [
+        "export MALLOC_TRIM_THRESHOLD_=2147483647",
+        "export MALLOC_MMAP_MAX_=0",
+        "export MALLOC_ARENA_MAX=1",
+        f"export OMP_NUM_THREADS={threads}",
+        f"export MKL_NUM_THREADS={threads}",
+        f"export OPENBLAS_NUM_THREADS={threads}",
+    ]
+
+
+def job_script(config: ClusterConfig) -> tuple[list[str], str]:
+    """The lines that start a job's workers, and the address of their scheduler."""
+    with cluster.batch_cluster(config) as jobs:
+        return jobs.job_script().splitlines(), jobs.scheduler_address
 
 
 # --- what the configuration allows
@@ -96,9 +109,7 @@ def test_the_job_script_of_slurm_line_by_line(tmp_path: Path, monkeypatch: pytes
         kind="slurm", workers=3, memory="4GB", walltime="08:00:00", threads=2, queue="short", account="atlas",
         directives=["--exclusive"], prologue=["module load something"], interface="lo",
     )  # fmt: skip
-    with cluster.batch_cluster(config) as jobs:
-        script = jobs.job_script().splitlines()
-        address = jobs.scheduler_address
+    script, address = job_script(config)
     assert script == [
         "#!/usr/bin/env bash",
         "",
@@ -110,10 +121,7 @@ def test_the_job_script_of_slurm_line_by_line(tmp_path: Path, monkeypatch: pytes
         "#SBATCH --mem=4G",
         "#SBATCH -t 08:00:00",
         "#SBATCH --exclusive",
-        *VARIABLES,
-        "export OMP_NUM_THREADS=2",
-        "export MKL_NUM_THREADS=2",
-        "export OPENBLAS_NUM_THREADS=2",
+        *exports(threads=2),
         f"cd {tmp_path}",
         "module load something",
         f"{sys.executable} -m distributed.cli.dask_worker {address} --name dummy-name --nthreads 2 "
@@ -125,9 +133,7 @@ def test_the_job_script_of_pbs_line_by_line(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PBS_ACCOUNT", raising=False)
     config = section(kind="pbs", workers=2, memory="2GiB", walltime="01:00:00", queue="workq", interface="lo")
-    with cluster.batch_cluster(config) as jobs:
-        script = jobs.job_script().splitlines()
-        address = jobs.scheduler_address
+    script, address = job_script(config)
     assert script == [
         "#!/usr/bin/env bash",
         "",
@@ -135,10 +141,7 @@ def test_the_job_script_of_pbs_line_by_line(tmp_path: Path, monkeypatch: pytest.
         "#PBS -q workq",
         "#PBS -l select=1:ncpus=1:mem=2048MB",
         "#PBS -l walltime=01:00:00",
-        *VARIABLES,
-        "export OMP_NUM_THREADS=1",
-        "export MKL_NUM_THREADS=1",
-        "export OPENBLAS_NUM_THREADS=1",
+        *exports(threads=1),
         f"cd {tmp_path}",
         f"{sys.executable} -m distributed.cli.dask_worker {address} --name dummy-name --nthreads 1 "
         "--memory-limit 2.00GiB --nanny --death-timeout 60 --memory-limit 0 --nthreads 1 --interface lo",
@@ -147,15 +150,13 @@ def test_the_job_script_of_pbs_line_by_line(tmp_path: Path, monkeypatch: pytest.
 
 def test_whole_nodes_with_gpus_have_a_process_for_each() -> None:
     keys = {"workers": 8, "memory": "2GiB", "walltime": "01:00:00", "threads": 3, "gpu": True, "interface": "lo"}
-    with cluster.batch_cluster(section(kind="slurm", workers_per_job=4, **keys)) as jobs:
-        script = jobs.job_script().splitlines()
+    script, _ = job_script(section(kind="slurm", workers_per_job=4, **keys))
     assert {"#SBATCH --gres=gpu:4", "#SBATCH --cpus-per-task=12", "#SBATCH --mem=8G"} <= set(script)
     assert f"{sys.executable} -m dask_cuda.cli worker tcp://" in script[-1]
     assert script[-1].endswith("--memory-limit 0 --nthreads 1 --interface lo")
-    with cluster.batch_cluster(section(kind="pbs", workers_per_job=4, **keys)) as jobs:
-        assert "#PBS -l select=1:ncpus=12:mem=8192MB:ngpus=4" in jobs.job_script().splitlines()
-    with cluster.batch_cluster(section(kind="slurm", **keys)) as jobs:
-        script = jobs.job_script().splitlines()
+    script, _ = job_script(section(kind="pbs", workers_per_job=4, **keys))
+    assert "#PBS -l select=1:ncpus=12:mem=8192MB:ngpus=4" in script
+    script, _ = job_script(section(kind="slurm", **keys))
     assert "#SBATCH --gres=gpu:1" in script
     assert f"{sys.executable} -m distributed.cli.dask_worker tcp://" in script[-1]
 
@@ -261,6 +262,14 @@ def test_a_machine_without_the_batch_system_says_so(
         pass
 
 
+def test_a_kind_that_nothing_starts_is_told_of() -> None:
+    """What CONTRIBUTING.md asks for, forgotten: never another kind's jobs."""
+    forgotten = section(kind="pbs", interface="lo", **JOBS).model_copy(update={"kind": "lsf"})
+    told = "cluster.kind: lsf has no branch here and no command for jobs"
+    with pytest.raises(AssertionError, match=told), cluster.connect(forgotten):
+        pass
+
+
 def test_kubernetes_out_of_reach_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -297,8 +306,8 @@ def test_the_shipped_configurations_can_be_started_from(name: str) -> None:
     config = load_config(name).cluster
     assert f"cluster-{config.kind}" == name
     if config.kind == "slurm":
-        with cluster.batch_cluster(config.model_copy(update={"interface": "lo"})) as jobs:
-            assert "#SBATCH --gres=gpu:1" in jobs.job_script().splitlines()
+        script, _ = job_script(config.model_copy(update={"interface": "lo"}))
+        assert "#SBATCH --gres=gpu:1" in script
     if config.kind == "kubernetes":
         assert cluster.kubernetes_spec(config, "atlas-1")["spec"]["worker"]["spec"]["nodeSelector"] == {"pool": "gpus"}
 
