@@ -3,12 +3,13 @@
 
     scripts/bench.py render --run runs/demo --json render.json
     scripts/bench.py collect --count 2000 --repeat 3 --json collect.json
+    scripts/bench.py layout --run runs/million --rows 1000000 --json layout.json
     scripts/bench.py tiles --run runs/demo --repeat 3 --json tiles.json
     scripts/bench.py viewer --repeat 3 --json viewer.json
     scripts/bench.py explain --run runs/demo --repeat 3 --json explain.json
     scripts/bench.py decode --repeat 7
     scripts/bench.py schedule --items 10000
-    scripts/bench.py all --run runs/demo --large runs/million --repeat 3 --json all.json
+    scripts/bench.py all --run runs/demo --large runs/million --json all.json
 
 Ours and the peers work on the same data in the same process, one after another, with the same number of threads and
 the same allocator settings: atlas.allocator.keep_memory, which the product's workers use, applies to all of them. The
@@ -24,6 +25,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -31,7 +33,7 @@ import torch
 from bench_peers import import_peers  # beside this file, as the next three
 from bench_render import SYSTEMS, bench_render
 from bench_rows import Row
-from bench_task import read_task
+from bench_task import known_layer, read_task
 from numpy.typing import NDArray
 from rich.box import SIMPLE
 from rich.console import Console
@@ -42,9 +44,26 @@ from atlas.errors import AtlasError, ConfigError
 from atlas.images import decode_png
 from atlas.report import read_icons
 from atlas.rundir import RunDirectory, write_json
+from atlas.server import find_site
 from atlas.tiles import ICON_SIZE
 
 Bytes = NDArray[np.uint8]
+
+# What scripts/benchmarks.md was measured with: the arguments of each bench in the first command of its section there.
+# The figures stand in: collect, "Collecting"; layout, "A million rows on a map"; render, "Icons beside the peers";
+# tiles, "Tiles"; viewer, "The page on 25,600 cells"; explain, "One picture"; decode, "How JPEGs are decoded"; schedule,
+# "Scheduling".
+PUBLISHED = {
+    "collect": "--count 1500",
+    "layout": "--run {large} --layer {layer} --rows {rows} --systems ours umap-learn",
+    "render": "--run {run} --layer {layer} --repeat 3 --slow-count 1",
+    "tiles": "--run {run} --layer {layer} --repeat 3",
+    "viewer": "--repeat 3",
+    "explain": "--run {run} --layer {layer} --repeat 3",
+    "decode": "--repeat 7",
+    "schedule": "--items 10000 --workers 2",
+}
+PUBLISHED_LAYER = "_blocks.10"
 
 
 def render_command(options: argparse.Namespace) -> None:
@@ -133,7 +152,7 @@ def explain_command(options: argparse.Namespace) -> None:
     rows = [bench_explain(options.run, options.layer, options.repeat)]
     if options.json:
         write_json(options.json, rows)
-    print_table(f"{options.run}, served on loopback, photographs of scikit-image, {options.threads} threads", rows)
+    print_table(f"{options.run}, served on loopback, photographs of scikit-image", rows)
 
 
 def decode_command(options: argparse.Namespace) -> None:
@@ -158,41 +177,49 @@ def schedule_command(options: argparse.Namespace) -> None:
 
 
 def all_command(options: argparse.Namespace) -> None:
-    """Each bench as it is by default, one after another. One that fails is told of, and the others go on."""
-    large = options.large or options.run
-    of_run = ["--run", str(options.run)]
-    benches = {
-        "collect": [],
-        "layout": ["--run", str(large), "--rows", str(rows_of(RunDirectory(large)))],
-        "render": of_run,
-        "tiles": of_run,
-        "viewer": [],
-        "explain": of_run,
-        "decode": [],
-        "schedule": [],
-    }
+    """Each bench as it is published, one after another. One that fails is told of, and the others go on."""
+    benches = published(options)
     rows: list[Row] = []
     failed: list[str] = []
-    common = ["--threads", str(options.threads), "--repeat", str(options.repeat), "--seed", str(options.seed)]
     with tempfile.TemporaryDirectory() as temporary:
-        for name, given in benches.items():
-            file = Path(temporary) / f"{name}.json"
-            mine = make_parser().parse_args([name, *given, *common, "--json", str(file)])
+        for name, mine in benches.items():
+            mine.json = Path(temporary) / f"{name}.json"
             try:
                 mine.command(mine)
-            except (AtlasError, OSError) as error:
-                failed.append(f"{name}: {error}")
-            if file.exists():
-                rows += json.loads(file.read_text(encoding="utf-8"))
-                if options.json:  # after each: the whole takes hours
-                    write_json(options.json, rows)
+            except Exception as error:  # whatever it is, the others can still be measured
+                failed.append(name)
+                print(f"{name}: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+            finally:
+                if mine.json.exists():
+                    rows += json.loads(mine.json.read_text(encoding="utf-8"))
+                    if options.json:  # after each: the whole takes hours
+                        write_json(options.json, rows)
     if failed:
-        raise AtlasError("\n".join(failed))
+        raise AtlasError(f"{len(failed)} of {len(benches)} benches failed: {', '.join(failed)}.")
 
 
-def rows_of(run: RunDirectory) -> int:
-    """How many rows the first layer of a collected run has. Raises AtlasError where there are none."""
-    count = sum(pq.read_metadata(path).num_rows for path in run.shards(run.config().layers[0]))
+def published(options: argparse.Namespace) -> dict[str, argparse.Namespace]:
+    """The options of each bench, by its name: those of PUBLISHED, and of ``options`` what acts on it. Raises AtlasError
+    where a run is not as it must be, so that this is told before anything is measured."""
+    run, large = RunDirectory(options.run), RunDirectory(options.large or options.run)
+    layer = known_layer(run, options.layer)
+    find_site(run.path)
+    words = {"run": run.path, "large": large.path, "layer": layer, "rows": rows_of(large, layer)}
+    benches = {}
+    for name, arguments in PUBLISHED.items():
+        mine = make_parser().parse_args([name, *(word.format(**words) for word in arguments.split())])
+        for shared in ("threads", "seed"):
+            if shared in mine:
+                setattr(mine, shared, getattr(options, shared))
+        if "repeat" in mine:
+            mine.repeat = max(mine.repeat, options.repeat)
+        benches[name] = mine
+    return benches
+
+
+def rows_of(run: RunDirectory, layer: str) -> int:
+    """How many rows a layer of a collected run has. Raises AtlasError where there are none."""
+    count = sum(pq.read_metadata(path).num_rows for path in run.shards(known_layer(run, layer)))
     if not count:
         raise AtlasError(f"{run.path} has no rows yet. Finish its stage collect first: python -m atlas.run CONFIG.")
     return count
@@ -251,12 +278,20 @@ def system_names(text: str) -> list[str]:
 def make_parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="scripts/bench.py", description="Measure ours and the peers side by side.")
     benches = top.add_subparsers(required=True, metavar="BENCH")
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--json", type=Path, metavar="FILE", help="write the rows here as well")
-    shared.add_argument("--threads", type=positive, default=os.cpu_count() or 1, help="by default one for each core")
-    shared.add_argument("--repeat", type=positive, default=1, help="how often to measure; the median counts")
-    shared.add_argument("--seed", type=natural, default=0, help="chooses the cells")
-    render = benches.add_parser("render", parents=[shared], help="icons for the cells of a finished run")
+
+    def shared(name: str, **values: Any) -> argparse.ArgumentParser:
+        parent = argparse.ArgumentParser(add_help=False)
+        parent.add_argument(name, **values)
+        return parent
+
+    # A bench has those that act on it.
+    file = shared("--json", type=Path, metavar="FILE", help="write the rows here as well")
+    threads = shared("--threads", type=positive, default=os.cpu_count() or 1, help="by default one for each core")
+    repeat = shared("--repeat", type=positive, default=1, help="how often to measure; the median counts")
+    seed = shared("--seed", type=natural, default=0, help="of what is chosen or made at random")
+    render = benches.add_parser(
+        "render", parents=[file, threads, repeat, seed], help="icons for the cells of a finished run"
+    )
     render.add_argument("--run", type=Path, default=Path("runs/demo"), help="its folder, by default runs/demo")
     render.add_argument("--layer", help="by default the middle one of the run")
     render.add_argument("--grid", type=positive, default=20)
@@ -264,12 +299,14 @@ def make_parser() -> argparse.ArgumentParser:
     render.add_argument("--systems", type=system_names, default=list(SYSTEMS), help=f"some of {','.join(SYSTEMS)}")
     render.add_argument("--slow-count", type=positive, default=2, help="how many of them Horama draws (2)")
     render.set_defaults(command=render_command)
-    collect = benches.add_parser("collect", parents=[shared], help="pictures through the network into the store")
+    collect = benches.add_parser(
+        "collect", parents=[file, repeat, seed], help="pictures through the network into the store"
+    )
     collect.add_argument("--count", type=positive, default=2000, help="pictures to make and push through")
     collect.add_argument("--layers", nargs="+", default=["_blocks.10"])
     collect.add_argument("--processes", nargs="+", type=positive, default=[1, 2])
     collect.set_defaults(command=collect_command)
-    layout = benches.add_parser("layout", parents=[shared], help="a layer's rows on a map")
+    layout = benches.add_parser("layout", parents=[file, threads], help="a layer's rows on a map")
     layout.add_argument("--run", type=Path, required=True, help="a run whose stage collect is finished")
     layout.add_argument("--layer", help="by default its first")
     layout.add_argument("--rows", nargs="+", type=positive, default=[1_000_000], help="how many rows to lay out")
@@ -281,27 +318,38 @@ def make_parser() -> argparse.ArgumentParser:
     )
     layout.add_argument("--fit-rows", type=positive, default=1_000_000, help="of ours, placed: how many are laid out")
     layout.set_defaults(command=layout_command)
-    tiles = benches.add_parser("tiles", parents=[shared], help="grids of icons into deep-zoom tiles")
+    tiles = benches.add_parser(
+        "tiles", parents=[file, threads, repeat, seed], help="grids of icons into deep-zoom tiles"
+    )
     tiles.add_argument("--run", type=Path, help="take the icons of this run, by default made ones")
     tiles.add_argument("--layer", help="of the run, by default its middle one")
     tiles.add_argument("--grid", type=positive, default=160, help="the finest (160)")
     tiles.add_argument("--systems", nargs="+", choices=("ours", "pyvips", "bound"), default=["ours", "pyvips", "bound"])
     tiles.set_defaults(command=tiles_command)
-    viewer = benches.add_parser("viewer", parents=[shared], help="the page in a browser, on 160 x 160 cells")
+    viewer = benches.add_parser("viewer", parents=[file, repeat], help="the page in a browser, on 160 x 160 cells")
     viewer.set_defaults(command=viewer_command)
-    explain = benches.add_parser("explain", parents=[shared], help="one picture, asked of the server")
+    explain = benches.add_parser("explain", parents=[file, repeat], help="one picture, asked of the server")
     explain.add_argument("--run", type=Path, default=Path("runs/demo"), help="its folder, by default runs/demo")
     explain.add_argument("--layer", help="by default the middle one of the run")
     explain.set_defaults(command=explain_command)
-    decode = benches.add_parser("decode", parents=[shared], help="JPEGs into pixels, by several decoders")
+    decode = benches.add_parser("decode", parents=[file, repeat], help="JPEGs into pixels, by several decoders")
     decode.set_defaults(command=decode_command)
-    schedule = benches.add_parser("schedule", parents=[shared], help="what handing out an item costs")
+    schedule = benches.add_parser("schedule", parents=[file], help="what handing out an item costs")
     schedule.add_argument("--items", type=positive, default=10_000)
     schedule.add_argument("--workers", type=positive, default=2)
     schedule.set_defaults(command=schedule_command)
-    every = benches.add_parser("all", parents=[shared], help="each of them, one after another")
+    every = benches.add_parser(
+        "all",
+        parents=[file, threads, seed],
+        help="each of them as it is published, one after another",
+        description="Each bench with the settings that scripts/benchmarks.md was measured with, one after another. Not "
+        "held, since they have commands of their own there: the demo, the sizes of a run (scaling), the ablation, and "
+        "the rows of layout that are marked placed or deterministic.",
+    )
     every.add_argument("--run", type=Path, default=Path("runs/demo"), help="a finished run, by default runs/demo")
     every.add_argument("--large", type=Path, help="a run of many rows, which are laid out; by default those of --run")
+    every.add_argument("--layer", default=PUBLISHED_LAYER, help=f"of both runs, by default {PUBLISHED_LAYER}")
+    every.add_argument("--repeat", type=positive, default=1, help="at least so often; by default as often as published")
     every.set_defaults(command=all_command)
     return top
 

@@ -68,12 +68,20 @@ def choose(count: int, among: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).permutation(among)[:count]
 
 
+def known_layer(run: RunDirectory, layer: str | None) -> str:
+    """``layer``, by default the middle one of the run. Raises AtlasError where there is no run, ConfigError where it
+    has no such layer."""
+    layers = run.config().layers
+    layer = layer or layers[len(layers) // 2]
+    if layer not in layers:
+        raise ConfigError(f"{run.path} has no layer {layer}. Its layers: {', '.join(layers)}.")
+    return layer
+
+
 def read_task(run: RunDirectory, *, layer: str | None, grid: int, count: int, seed: int) -> Task:
     """The directions of ``count`` drawn cells of one grid. Raises AtlasError when the run does not have them."""
     config = run.config()
-    layer = layer or config.layers[len(config.layers) // 2]
-    if layer not in config.layers:
-        raise ConfigError(f"{run.path} has no layer {layer}. Its layers: {', '.join(config.layers)}.")
+    layer = known_layer(run, layer)
     if grid not in config.cells.grids:
         raise ConfigError(f"{run.path} has no grid {grid}. Its grids: {', '.join(map(str, config.cells.grids))}.")
     if not run.cells(layer).is_file():
