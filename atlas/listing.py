@@ -75,8 +75,10 @@ class Listing:
         containers: Sequence[File] = (),
         image_column: str | None = None,
         options: dict[str, Any] | None = None,
+        digest: str | None = None,
     ) -> None:
         self.table = table.combine_chunks()
+        self._digest = digest
         self.source, self.kind = source, kind
         self.label_names, self.containers = tuple(label_names), tuple(containers)
         self.image_column, self.options = image_column, options or {}
@@ -119,7 +121,10 @@ class Listing:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of names, labels and sizes, wherever the source lies."""
+        """sha256 of names, labels and sizes, wherever the source lies. A listing that was kept has it noted: of many
+        millions of names it costs a worker more memory than the listing itself."""
+        if self._digest is not None:
+            return self._digest
         digest = hashlib.sha256()
         digest.update("\0".join(self.keys).encode())
         for name in ("label", "size"):
@@ -136,6 +141,7 @@ class Listing:
             "containers": [[file.name, file.size] for file in self.containers],
             "image_column": self.image_column,
             "options": self.options,
+            "digest": self.digest,
         }
         table = self.table.replace_schema_metadata({"listing": json.dumps(about)})
         with atomic(path) as temporary:

@@ -1,4 +1,8 @@
-"""Every command of the README is run: by a test that takes it from there, or by a test or script named here."""
+"""Every command of the README is run: by a test that takes it from there, or by a test or script named here.
+
+scripts/demo, whole runs of the demo and of a million views, and the installation take too long for a test: tests run
+their parts, and give them wrong input; whoever changes them runs them by hand.
+"""
 
 import os
 import re
@@ -112,3 +116,15 @@ def test_a_pair_of_classes_is_asked_for_as_the_readme_says() -> None:
     assert words[:4] == ["python", "-m", "atlas.run", "demo"]
     config = load_config("demo", [words[5]])
     assert config.layout.class_pair == (("lemon", "strawberry"),)
+
+
+def test_the_demo_is_changed_as_the_documents_say() -> None:
+    """What benchmarks.md measures by another demo is accepted."""
+    text = (CHECKOUT / "scripts/benchmarks.md").read_text(encoding="utf-8")
+    found = re.findall(r"`(python -m atlas\.run demo [^`]+)`", text)
+    assert found
+    for line in found:
+        words = shlex.split(line)[4:]
+        assert words[::2] == ["--set"] * (len(words) // 2)
+        config = load_config("demo", words[1::2])
+        assert config.layers == ("_blocks.13",)
