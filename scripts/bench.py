@@ -241,7 +241,8 @@ def print_table(title: str, rows: list[Row]) -> None:
     """The rows as a table, but for what they share."""
     told = ("bench", "layer", "peak_gflop_per_second", "threads")  # by the title
     table = Table(title=title, box=SIMPLE, title_justify="left")
-    columns = list(dict.fromkeys(name for row in rows for name in row if name not in told))
+    shared = [name for name in told if len({row.get(name) for row in rows}) == 1]
+    columns = list(dict.fromkeys(name for row in rows for name in row if name not in shared))
     for name in columns:
         words = name in ("system", "variant")
         table.add_column(name.replace("_", " "), justify="left" if words else "right", no_wrap=words)

@@ -528,13 +528,16 @@ def test_every_bench_has_a_line_and_what_it_imports(bench: ModuleType) -> None:
     assert any("bench" in each for each in extras["dev"] if each.startswith("activation-atlas["))
 
 
-def test_decoders_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: ModuleType) -> None:
+def test_decoders_beside_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bench: ModuleType
+) -> None:
     decode = importlib.import_module("bench_decode")
     monkeypatch.setattr(decode, "SIZES", {"small": (120, 90)})
     monkeypatch.setattr(decode, "VIEWS", 2)
-    monkeypatch.setattr(decode, "LAYERS", ("_blocks.4",))
+    monkeypatch.setattr(decode, "LAYERS", ("_blocks.4", "_blocks.7"))
     out = tmp_path / "decode.json"
     assert bench.main(["decode", "--json", str(out)]) == 0
+    assert {"_blocks.4", "_blocks.7"} <= set(capsys.readouterr().out.split()), "what differs is in the table"
     rows = json.loads(out.read_text())
     found = {row["system"]: row for row in rows if row["bench"] == "decode"}
     assert {"Pillow", "simplejpeg", "atlas.images"} <= set(found)
