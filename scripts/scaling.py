@@ -18,11 +18,11 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
 import psutil
+from bench_rows import Row  # beside this file
 from PIL import Image
 
 from atlas.rundir import FOLDERS, RunDirectory, write_json
@@ -33,9 +33,7 @@ import matplotlib.pyplot as plt
 HERE = Path(__file__).parent
 FIGURES, PICTURE = HERE / "scaling.json", HERE / "pictures" / "scaling.webp"
 CONFIG, CROPS = "million", 25
-STAGES = ("collect", "layout", "cells", "render", "publish")
 WATCHED_SECONDS = 2.0
-Row = dict[str, Any]
 
 # Told apart by colour-blind people too, and by their marks.
 STYLES = {
@@ -45,6 +43,7 @@ STYLES = {
     "render": ("#66a61e", "D"),
     "publish": ("#a6761d", "v"),
 }
+STAGES = tuple(STYLES)
 
 
 def measured_run(views: int, out: Path) -> Row:
@@ -52,28 +51,26 @@ def measured_run(views: int, out: Path) -> Row:
 
     Raises SystemExit where the run fails, or is finished and nothing is noted of how it went.
     """
-    folder, noted = out / f"views-{views}", out / f"views-{views}.json"
+    run, noted = RunDirectory(out / f"views-{views}"), out / f"views-{views}.json"
     watched: Row | None = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else None
-    if under_way(RunDirectory(folder)) is None:
+    if under_way(run) is None:
         if watched is None:
-            raise SystemExit(f"{folder} is finished, and was not watched. Delete it to measure it anew.")
-        return row_of(RunDirectory(folder), views, watched)
+            raise SystemExit(f"{run.path} is finished, and was not watched. Delete it to measure it anew.")
+        return row_of(run, views, watched)
     command = [sys.executable, "-m", "atlas.run", CONFIG, "--set", f"images.limit={views // CROPS}"]
-    command += ["--set", f"out={folder}"]
+    command += ["--set", f"out={run.path}"]
     started = time.monotonic()
     process = psutil.Popen(command, cwd=HERE.parent)
-    now, spent = _watch(process, RunDirectory(folder))
-    failed = process.wait() != 0
+    now, spent = _watch(process, run)
+    failed, stage = process.wait() != 0, under_way(run)
     now |= {"seconds_of_starts": round(time.monotonic() - started), "starts": 1}
     # What a killed stage had spent stands in no manifest.
-    now["lost"] = {
-        stage: seconds for stage, seconds in spent.items() if failed and stage == under_way(RunDirectory(folder))
-    }
+    now["lost"] = {stage: spent[stage]} if failed and stage in spent else {}
     watched = merged(watched, now)
     write_json(noted, watched)
     if failed:
         raise SystemExit(f"The run of {views:,} views stopped; give the same command again, and it goes on.")
-    return row_of(RunDirectory(folder), views, watched)
+    return row_of(run, views, watched)
 
 
 def _watch(process: psutil.Popen, run: RunDirectory) -> tuple[Row, dict[str, float]]:
