@@ -2,6 +2,10 @@
 
 import re
 import shlex
+import subprocess
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parent.parent
@@ -31,3 +35,17 @@ def the_command(start: str) -> list[str]:
     """The words of the README's one command that begins like this."""
     (command,) = (each for each in commands() if each.startswith(start))
     return shlex.split(command)
+
+
+def answer_of(server: subprocess.Popen, address: str, data: bytes | None = None) -> bytes:
+    """What a server that was just started answers, once it is up."""
+    for _ in range(1200):
+        assert server.poll() is None, server.communicate()[0]
+        try:
+            with urllib.request.urlopen(urllib.request.Request(address, data), timeout=30) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError:
+            raise
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"nothing answers at {address}")

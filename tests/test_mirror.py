@@ -4,16 +4,13 @@ import hashlib
 import json
 import os
 import shutil
-import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
-import psutil
 import pytest
-from tiny_run import atlas_run, brake, command, contents, end_all, environment, tiny_values
+from tiny_run import atlas_run, brake, contents, environment, kill_when, tiny_values
 
 from atlas.config import validate
 from atlas.errors import AtlasError, ConfigError
@@ -132,20 +129,7 @@ def test_killed_and_gone_on_with_on_another_machine(
     brake(tmp_path, workshop / "runs/killed/store")
     braked = environment()
     braked["PYTHONPATH"] = os.pathsep.join([str(tmp_path), braked["PYTHONPATH"]])
-    process = subprocess.Popen(
-        command(*arguments), cwd=workshop, env=braked, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        patience = time.monotonic() + 120
-        while process.poll() is None and not any(markers(bucket.objects("killed"))):
-            assert time.monotonic() < patience
-            time.sleep(0.02)
-        children = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
-        psutil.wait_procs(children, timeout=30)
-    finally:
-        end_all(process)
+    kill_when(lambda: any(markers(bucket.objects("killed"))), workshop, "killed.log", *arguments, env=braked)
     left = bucket.objects("killed")
     assert all_that_is_vouched_for_is_there(left) > 0
     assert "store/failures.json" not in left, "nothing may look finished"

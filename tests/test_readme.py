@@ -8,9 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
+from readme_commands import answer_of
 from tiny_run import leave_off
 
 from atlas.config import validate
@@ -201,12 +199,12 @@ def test_embedding_atlas_opens_the_layout_with_its_neighbours(demo: RunDirectory
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
-        props = json.loads(_ask(server, f"http://localhost:{port}/data/metadata.json"))["props"]
+        props = json.loads(answer_of(server, f"http://localhost:{port}/data/metadata.json"))["props"]
         assert props["data"]["projection"] == {"x": "u", "y": "v"}
         assert props["data"]["neighbors"] == "neighbors"
         query = json.dumps({"type": "json", "sql": "select * from dataset order by __row_index__"}).encode()
-        shown = json.loads(_ask(server, f"http://localhost:{port}/data/query", query))
-        page = _ask(server, f"http://localhost:{port}/").decode()
+        shown = json.loads(answer_of(server, f"http://localhost:{port}/data/query", query))
+        page = answer_of(server, f"http://localhost:{port}/").decode()
     finally:
         server.terminate()
         server.communicate(timeout=30)
@@ -225,20 +223,6 @@ def test_embedding_atlas_opens_the_layout_with_its_neighbours(demo: RunDirectory
         np.testing.assert_allclose(near["distances"], 1 - unit[near["ids"]] @ unit[row], atol=1e-5)
         nearest = np.sort(1 - np.delete(unit, row, axis=0) @ unit[row])[:15]
         np.testing.assert_allclose(near["distances"], nearest, atol=1e-5)
-
-
-def _ask(server: subprocess.Popen, address: str, data: bytes | None = None) -> bytes:
-    """What the server answers, once it is up."""
-    for _ in range(600):
-        assert server.poll() is None, server.communicate()[0]
-        try:
-            with urllib.request.urlopen(urllib.request.Request(address, data), timeout=30) as answer:
-                return answer.read()
-        except urllib.error.HTTPError:
-            raise
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError("embedding-atlas did not start")
 
 
 def test_the_reference_tells_every_key_of_tracking() -> None:

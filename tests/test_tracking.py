@@ -10,8 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +19,7 @@ import numpy as np
 import pytest
 from distributed import Client, LocalCluster
 from PIL import Image
-from readme_commands import the_command
+from readme_commands import answer_of, the_command
 from rich.console import Console
 from tiny_run import GRIDS, PLAIN_STAGES
 
@@ -258,22 +256,9 @@ def test_the_readmes_command_shows_what_was_told(
     line = [*for_run(finished, words), "--port", str(port)]
     with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as server:
         try:
-            assert answer in _answer(server, f"http://127.0.0.1:{port}{question}")
+            assert answer in answer_of(server, f"http://127.0.0.1:{port}{question}").decode()
         finally:
             os.killpg(server.pid, signal.SIGKILL)
-
-
-def _answer(server: subprocess.Popen[bytes], address: str) -> str:
-    """What the server answers, once it is up."""
-    patience = time.monotonic() + 120
-    while True:
-        assert server.poll() is None
-        try:
-            with urllib.request.urlopen(address, timeout=30) as answer:
-                return str(answer.read().decode())
-        except OSError:
-            assert time.monotonic() < patience
-            time.sleep(0.2)
 
 
 def test_without_tracking_nothing_is_told_or_kept(finished: RunDirectory) -> None:

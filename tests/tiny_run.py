@@ -171,11 +171,13 @@ def brake(folder: Path, store: Path) -> None:
     (folder / "sitecustomize.py").write_text(_BRAKE.format(store=str(store)))
 
 
-def kill_when(begun: Callable[[], bool], folder: Path, log: str, *arguments: str) -> None:
+def kill_when(
+    begun: Callable[[], bool], folder: Path, log: str, *arguments: str, env: dict[str, str] | None = None
+) -> None:
     """Start a run in ``folder``, its output in the file ``log`` there, and SIGKILL it as soon as it has ``begun``. Its
-    workers must end by themselves."""
+    workers must end by themselves. ``env``: by default ``environment()``."""
     with (folder / log).open("w") as out:
-        process = subprocess.Popen(command(*arguments), cwd=folder, env=environment(), stdout=out, stderr=out)
+        process = subprocess.Popen(command(*arguments), cwd=folder, env=env or environment(), stdout=out, stderr=out)
         children: list[psutil.Process] = []
         try:
             while not begun():
