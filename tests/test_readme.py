@@ -82,7 +82,7 @@ def test_every_reading_in_the_table_of_open_run_is_there(
     demo: RunDirectory, workshop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(workshop)
-    table = README.split("**In Python**")[1].split("**DuckDB**")[0]
+    table = README.split("**In Python**")[1].split("<b>DuckDB</b>")[0]
     calls = [call for line in table.splitlines() if line.startswith("| `") for call in re.findall(r"`([^`]+)`", line)]
     names: dict[str, Any] = {
         "layer": LAYER,
@@ -128,7 +128,7 @@ def test_one_picture_from_the_command_line_and_in_python(
 
 
 def test_duckdb(demo: RunDirectory, rows: dict[str, Any]) -> None:
-    found = follow("**DuckDB**")["commonest"]
+    found = follow("<b>DuckDB</b>")["commonest"]
     assert [row[:2] for row in found] == [(0, 144), (1, 144)]
     for number, _, confidence, u, v in found:
         mine = np.flatnonzero(np.array(rows["label"]) == number)
@@ -138,7 +138,7 @@ def test_duckdb(demo: RunDirectory, rows: dict[str, Any]) -> None:
 
 
 def test_polars(demo: RunDirectory, rows: dict[str, Any]) -> None:
-    found = follow("**Polars**", ("* 20", f"* {GRID}"), ("(0, 19)", f"(0, {GRID - 1})"))["cells"]
+    found = follow("<b>Polars</b>", ("* 20", f"* {GRID}"), ("(0, 19)", f"(0, {GRID - 1})"))["cells"]
     cell = cell_of(np.array(rows["u"], np.float32), np.array(rows["v"], np.float32), GRID)
     confidence = np.array(rows["confidence"])
     expected = {divmod(int(number), GRID): confidence[cell == number].mean() for number in set(cell) - {-1}}
@@ -147,7 +147,7 @@ def test_polars(demo: RunDirectory, rows: dict[str, Any]) -> None:
 
 
 def test_pandas(demo: RunDirectory, rows: dict[str, Any]) -> None:
-    names = follow("**pandas**")
+    names = follow("<b>pandas</b>")
     assert names["activations"].dtype == np.float16
     np.testing.assert_array_equal(names["activations"], rows["activation"].astype(np.float16))
     assert names["rows"]["image"].tolist() == rows["image"]
@@ -155,7 +155,7 @@ def test_pandas(demo: RunDirectory, rows: dict[str, Any]) -> None:
 
 def test_pyarrow_data_sets_with_the_markers_left_out(demo: RunDirectory, rows: dict[str, Any]) -> None:
     limit = float(np.median(rows["confidence"]))
-    sure = follow("**PyArrow data sets**", ("0.9", repr(limit)))["sure"]
+    sure = follow("<b>PyArrow data sets</b>", ("0.9", repr(limit)))["sure"]
     mine = np.flatnonzero(np.array(rows["confidence"]) > limit)
     assert sure["image"].to_pylist() == [rows["image"][row] for row in mine]
     np.testing.assert_array_equal(np.array(sure["activation"].to_pylist(), np.float32), rows["activation"][mine])
@@ -169,14 +169,14 @@ def test_hugging_face_datasets(
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    names = follow("**Hugging Face `datasets`**")
+    names = follow("<b>Hugging Face <code>datasets</code></b>")
     assert names["rows"]["image"] == rows["image"]
     assert names["batch"]["image"] == rows["image"][:64]
     np.testing.assert_array_equal(names["batch"]["activation"].numpy(), rows["activation"][:64])
 
 
 def test_faiss(demo: RunDirectory, rows: dict[str, Any]) -> None:
-    names = follow("**FAISS**")
+    names = follow("<b>FAISS</b>")
     unit = rows["activation"] / np.maximum(np.linalg.norm(rows["activation"], axis=1, keepdims=True), 1e-12)
     cosines = unit @ unit[0]
     np.testing.assert_allclose(names["cosines"][0], np.sort(cosines)[::-1][:6], atol=1e-5)
@@ -187,7 +187,7 @@ def test_faiss(demo: RunDirectory, rows: dict[str, Any]) -> None:
 
 def test_embedding_atlas_opens_the_layout_with_its_neighbours(demo: RunDirectory, rows: dict[str, Any]) -> None:
     """Its own server, started by the README's command, hands out the table and knows which columns are what."""
-    follow("**embedding-atlas**")
+    follow("<b>embedding-atlas</b>")
     words = snippet("and open it", "sh").split()
     assert words[0] == "embedding-atlas"
     with socket.socket() as free:
