@@ -15,24 +15,22 @@ from PIL import Image
 # The small network is named in configurations as any user's would be: module:factory.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from containers import packed  # noqa: F401 - fixtures for all
+from explained import explainer  # noqa: F401 - fixtures for all
+from loaded_bench import bench  # noqa: F401 - fixtures for all
+from looked_run import looked  # noqa: F401 - fixtures for all
+from made_pictures import gradient
 from made_site import address, browser, site, visitor  # noqa: F401 - fixtures for all
+from picture_page import image_api, image_server  # noqa: F401 - fixtures for all
+from served_run import run_folder  # noqa: F401 - fixtures for all
 from tiny_run import scheduler, tiny, undisturbed, workshop  # noqa: F401 - fixtures for all
+from units_page import neurons, neurons_site  # noqa: F401 - fixtures for all
+from walking_page import forward_api, forward_server  # noqa: F401 - fixtures for all
 
 from atlas.config import Config, validate
-from atlas.networks import Network, load
+from atlas.networks import Layer, Network, describe_layer, load
 
 torch.set_num_threads(1)  # the networks are so small that threads would only wait for each other
-
-
-def gradient(width: int, height: int, seed: int = 0) -> np.ndarray:
-    """A smooth picture that differs at every point, uint8 (height, width, 3)."""
-    y, x = np.mgrid[0:height, 0:width]
-    generator = np.random.default_rng(seed)
-    waves = [
-        np.sin(x / width * generator.uniform(2, 9) + y / height * generator.uniform(2, 9) + channel)
-        for channel in range(3)
-    ]
-    return (127 + 120 * np.stack(waves, axis=2)).astype(np.uint8)
 
 
 @pytest.fixture(scope="session")
@@ -111,3 +109,8 @@ def s3_server() -> Iterator[str]:
     server.stop()
     for name, value in before.items():
         os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
+@pytest.fixture(scope="module")
+def described(small: Network) -> list[Layer]:
+    return [describe_layer(small, layer) for layer in ("residual", "branches")]

@@ -67,6 +67,15 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+def test_no_module_has_more_than_400_lines() -> None:
+    others = [*(ROOT / "scripts").glob("*.py"), *(ROOT / "tests").glob("*.py")]
+    page = [path for kind in ("*.ts", "*.svelte") for path in (ROOT / "atlas" / "viewer" / "src").rglob(kind)]
+    assert others
+    assert page
+    modules = [*ATLAS, *PIPELINES, *others, *page]
+    assert [name_of(path) for path in modules if len(path.read_text().splitlines()) > 400] == []
+
+
 def test_there_is_something_to_read() -> None:
     assert len(ATLAS) > 15
     assert len(PIPELINES) > 7

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from explained import encoded, photo
 from made_site import eventually
-from test_explain import encoded, explainer, photo  # noqa: F401 - the fixture
 
 from atlas import notebook
 from atlas.explain import icons, limits
@@ -64,13 +64,13 @@ def test_the_page_knows_that_it_may_ask(client: Client) -> None:
     eventually(lambda: client.ask("GET", "/api/explain")[1]["ready"], "the network is loaded", 30)
 
 
-def test_the_summary_is_the_library_s(client: Client, explainer: Explainer) -> None:  # noqa: F811
+def test_the_summary_is_the_library_s(client: Client, explainer: Explainer) -> None:
     status, facts = client.ask("POST", "/api/explain", PICTURE)
     assert status == 200
     assert facts == explainer.look(PICTURE).summary()
 
 
-def test_classes_removed_positions_icons_and_groups(client: Client, explainer: Explainer) -> None:  # noqa: F811
+def test_classes_removed_positions_icons_and_groups(client: Client, explainer: Explainer) -> None:
     picture = explainer.look(PICTURE)
     status, facts = client.ask("POST", "/api/explain/classes?class=3&class=5", PICTURE)
     assert status == 200
@@ -98,7 +98,7 @@ def test_classes_removed_positions_icons_and_groups(client: Client, explainer: E
     assert client.lines("/api/neurons?layer=stem&channel=4", None)[0] in channels  # kept
 
 
-def test_the_forward_pass(client: Client, explainer: Explainer) -> None:  # noqa: F811
+def test_the_forward_pass(client: Client, explainer: Explainer) -> None:
     status, facts = client.ask("POST", "/api/forward", PICTURE)
     assert status == 200
     names = [layer["name"] for layer in facts["layers"]]
@@ -284,7 +284,7 @@ def test_short_questions_do_not_wait_for_icons(client: Client, slow_steps: list[
     stream.close()
 
 
-def test_several_people_do_not_mix(client: Client, explainer: Explainer) -> None:  # noqa: F811
+def test_several_people_do_not_mix(client: Client, explainer: Explainer) -> None:
     pictures = [encoded(photo(seed)) for seed in range(20, 32)]  # more than are kept
     expected = [explainer.look(each).summary() for each in pictures]
     found: list[list[Any]] = [[] for _ in pictures]

@@ -1,29 +1,24 @@
-"""Maps beside a layer's own: of one class, of two, by other axes, shared by several layers and networks."""
+"""Maps of classes beside a layer's own, and the sheets of exemplars, on whole runs."""
 
 import json
 import shutil
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from numpy.typing import NDArray
+from class_maps import OF_CLASSES, columns_of
 from PIL import Image
-from test_layout import SETTINGS, clusters, quality
-from tiny_run import contents, tiny_values
+from tiny_run import configure, contents
 
 import atlas
-from atlas.class_atlas import Chosen, choose_rows, lay_out
-from atlas.config import Config, validate
+from atlas.class_atlas import choose_rows
+from atlas.config import validate
 from atlas.cutting import patch_box
 from atlas.errors import ConfigError
 from atlas.grid import cell_of
 from atlas.images import open_picture
-from atlas.layout import fit_layout, principal_axes, unit_box
-from atlas.maps import class_number, maps_of
-from atlas.neighbors import unit_rows
+from atlas.maps import maps_of
 from atlas.patches import BLOCK, SPRITE
 from atlas.rundir import RunDirectory
 from atlas.site import heat_maps
@@ -31,15 +26,6 @@ from atlas.store import read_metadata
 from atlas.verify import verify
 from atlas.views import backdrop, cut_view
 from pipelines.pipeline import run
-
-OF_CLASSES = {"class_atlas": ["class 2"], "class_pair": ["class 1", "class 4"], "class_rows": 60, "class_grids": [3, 6]}
-
-
-def configure(workshop: Path, scheduler: str, out: Path, **changes: Any) -> Config:
-    values = tiny_values(workshop) | {"out": str(out), "cluster": {"kind": "address", "address": scheduler}}
-    for section, keys in changes.items():
-        values[section] = {**values.get(section, {}), **keys} if isinstance(keys, dict) else keys
-    return validate(values, "test")
 
 
 @pytest.fixture(scope="module")
@@ -54,154 +40,6 @@ def of_classes(
 
 def names_of(directory: RunDirectory) -> list[str]:
     return [each.name for each in maps_of(directory.config()) if each.classes and each.layer == "last"]
-
-
-def columns_of(directory: RunDirectory, layer: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Attributions and predicted classes of all rows of a layer."""
-    rows = pq.read_table(directory.shards(layer), columns=["attribution", "predicted"])
-    return np.array(rows["attribution"].to_pylist(), np.float32), rows["predicted"].to_numpy()
-
-
-# Names
-
-
-def test_a_maps_name_tells_all_that_it_depends_on(workshop: Path, tmp_path: Path) -> None:
-    def names(**layout: Any) -> list[str]:
-        return [each.name for each in maps_of(configure(workshop, "tcp://none", tmp_path, layout=layout))]
-
-    assert names(class_atlas=["tabby"]) == ["middle", "middle--tabby", "last", "last--tabby"]
-    assert names(class_pair=["tabby", "lynx"], class_layers=["last"]) == ["middle", "last", "last--tabby--lynx"]
-    usual = names(class_atlas=["tabby"])
-    seen = {usual[1]}
-    for changed in ({"class_rows": 99}, {"class_by": "predicted"}, {"class_grids": [4, 8]}):
-        again = names(class_atlas=["tabby"], **changed)
-        assert again[0] == "middle"
-        assert again[1].startswith("middle--tabby--")
-        assert again[1] not in seen
-        seen.add(again[1])
-    odd = names(class_atlas=["Hermit Crab", "hermit crab", "hermit-crab", "Ñandú/1"])
-    assert len(set(odd)) == 10
-    assert all(name.isascii() and "/" not in name and " " not in name for name in odd)
-
-
-def test_classes_are_found_as_people_write_them() -> None:
-    classes = ("tabby, tabby cat", "Lynx", "lynx", "7")
-    assert class_number("tabby, tabby cat", classes) == 0
-    assert class_number("Tabby", classes) == 0
-    assert class_number("lynx", classes) == 2, "as it is written comes first"
-    assert class_number("LYNX", classes) == 1
-    assert class_number("7", classes) == 3
-    with pytest.raises(ConfigError, match=r"has no class 'lynz' among its 4\. Near names: .*[Ll]ynx"):
-        class_number("lynz", classes)
-
-
-def test_classes_that_the_network_does_not_know_stop_a_run_before_it_begins(
-    workshop: Path, scheduler: str, tmp_path: Path
-) -> None:
-    asked = {
-        "class_atlas": ["class 9", "class 3", "Class 3"],
-        "class_pair": [["class 1", "dog"], ["class 1", "CLASS 1"]],
-    }
-    with pytest.raises(ConfigError) as caught:
-        run(configure(workshop, scheduler, tmp_path / "run", layout=asked))
-    assert "layout.class_atlas: tiny:make: the network has no class 'class 9' among its 7. Near names: " in str(
-        caught.value
-    )
-    assert "layout.class_pair: tiny:make: the network has no class 'dog'" in str(caught.value)
-    assert "layout.class_atlas: Class 3 and class 3 are the same class of tiny:make; give it once." in str(caught.value)
-    assert "layout.class_pair: CLASS 1 and class 1 are the same class of tiny:make; give it once." in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"layout": {"class_atlas": ["a"]}, "collect": {"attributions": False}}, "class_atlas goes by attributions"),
-        ({"layout": {"class_pair": ["a", "b"]}, "collect": {"attributions": False}}, "class_pair goes by attributions"),
-        ({"layout": {"axes": "classes"}, "collect": {"attributions": False}}, "axes: classes goes by attributions"),
-        (
-            {"layout": {"class_pair": ["a"]}},
-            "expected two classes, such as [lemon, strawberry], or a list of such pairs",
-        ),
-        ({"layout": {"class_pair": [["a", "b"], ["c"]]}}, "expected two classes"),
-        ({"layout": {"backend": "cuml"}}, "deterministic: true is of backend: umap"),
-        ({"layout": {"class_atlas": ["a"], "class_layers": ["lost"]}}, "names 'lost', which is not among the layers"),
-        ({"layout": {"class_pair": ["a", "a"]}}, "expected two different classes"),
-        ({"layout": {"class_grids": [4, 9]}}, "expected grids that double"),
-        ({"layers": ["middle", "last@old"]}, "'old', which is not under compare"),
-        ({"compare": {"old": {"name": "tiny:make"}}}, "none of the layers is of it, such as LAYER@old"),
-    ],
-)
-def test_what_does_not_go_together_is_told(workshop: Path, changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        configure(workshop, "tcp://none", workshop / "x", **changes)
-    assert told in str(caught.value)
-    assert len(str(caught.value)) < 400
-
-
-def test_by_prediction_no_attributions_are_needed(workshop: Path) -> None:
-    asked = {"class_atlas": ["a"], "class_by": "predicted"}
-    config = configure(workshop, "tcp://none", workshop / "x", layout=asked, collect={"attributions": False})
-    assert [each.classes for each in maps_of(config)] == [(), ("a",), (), ("a",)]
-
-
-# Which rows, and where
-
-
-@pytest.mark.parametrize("by", ["attribution", "predicted"])
-def test_a_class_atlas_holds_the_rows_that_speak_for_its_class(
-    undisturbed: RunDirectory, workshop: Path, by: str
-) -> None:
-    attribution, predicted = columns_of(undisturbed, "last")
-    number = int(np.bincount(predicted).argmax())
-    asked = {"class_atlas": [f"class {number}"], "class_rows": 20, "class_by": by}
-    config = configure(workshop, "tcp://none", workshop / "x", layout=asked)
-    each = maps_of(config)[-1]
-    classes = [f"class {one}" for one in range(7)]
-    rows = choose_rows(undisturbed.shards("last"), [each], config.layout, classes)[0].rows
-    allowed = np.flatnonzero(attribution[:, number] > 0 if by == "attribution" else predicted == number)
-    sure = pq.read_table(undisturbed.shards("last"), columns=["confidence"])["confidence"].to_numpy()
-    strength = attribution[:, number] if by == "attribution" else sure
-    expected = allowed[np.argsort(-strength[allowed], kind="stable")]
-    np.testing.assert_array_equal(rows, np.sort(expected[:20]))
-    assert len(rows) == 20
-    # By attribution at most a tenth of the layer.
-    many = configure(workshop, "tcp://none", workshop / "x", layout=asked | {"class_rows": 200})
-    rows = choose_rows(undisturbed.shards("last"), [maps_of(many)[-1]], many.layout, classes)[0].rows
-    assert len(rows) == (28 if by == "attribution" else min(len(allowed), 200))
-
-
-def test_a_pair_holds_each_row_once_and_says_which_class_it_speaks_for(
-    undisturbed: RunDirectory, workshop: Path
-) -> None:
-    attribution, _ = columns_of(undisturbed, "last")
-    config = configure(workshop, "tcp://none", workshop / "x", layout=OF_CLASSES)
-    each = maps_of(config)[-1]
-    classes = [f"class {one}" for one in range(7)]
-    single, chosen = choose_rows(undisturbed.shards("last"), maps_of(config)[-2:], config.layout, classes)
-    assert each.classes == ("class 1", "class 4")
-    assert single.difference is None
-    assert len(set(chosen.rows.tolist())) == len(chosen.rows)
-    for number in (1, 4):
-        most = np.argsort(-attribution[:, number], kind="stable")[:14]  # a tenth of 288 rows, half for each class
-        assert set(most[attribution[most, number] > 0].tolist()) <= set(chosen.rows.tolist())
-    assert chosen.difference is not None
-    np.testing.assert_allclose(chosen.difference, attribution[chosen.rows, 4] - attribution[chosen.rows, 1])
-
-
-def test_a_pair_goes_from_one_class_on_the_left_to_the_other_on_the_right() -> None:
-    rows, group = clusters(300, centres=3)
-    difference = np.random.default_rng(0).normal(0.4, 1, 300).astype(np.float32)
-    difference[5] = 0
-    places = lay_out(rows, Chosen(np.arange(300), difference), SETTINGS, seed=0)
-    assert np.isfinite(places).all()
-    np.testing.assert_array_equal(np.argsort(places[:, 0]), np.argsort(difference))
-    assert (places[difference < 0, 0] < 0.5).all()
-    assert (places[difference > 0, 0] > 0.5).all()
-    assert places[5, 0] == 0.5
-    # Along v, in one dimension, like lies next to like: the groups are three stretches.
-    down = group[np.argsort(places[:, 1])]
-    assert (np.diff(down) != 0).sum() < 12
-    np.testing.assert_array_equal(places, lay_out(rows, Chosen(np.arange(300), difference), SETTINGS, seed=0))
 
 
 # In a run
@@ -508,171 +346,3 @@ def test_the_members_of_all_cells_are_the_rows_that_have_a_place(of_classes: Run
     np.testing.assert_array_equal(np.sort(np.concatenate(members)), placed)
     activations = opened.store("last").take(members[0], ["activation"])["activation"].astype(float)
     np.testing.assert_allclose(activations.mean(0), cells[0]["mean"], rtol=1e-3, atol=1e-5)
-
-
-# Axes
-
-
-def test_principal_axes_are_those_of_the_rows(
-    workshop: Path, scheduler: str, undisturbed: RunDirectory, tmp_path: Path
-) -> None:
-    rows, _ = clusters(300)
-    axes = principal_axes(rows)
-    centred = rows - rows.mean(0)
-    left, values, _ = np.linalg.svd(centred, full_matrices=False)
-    for axis in range(2):
-        expected = left[:, axis] * values[axis]
-        assert abs(np.corrcoef(axes[:, axis], expected)[0, 1]) == pytest.approx(1, abs=1e-3)
-    settings = SETTINGS.model_copy(update={"axes": "pca"})
-    fit = fit_layout(rows, settings, seed=0, threads=1)
-    kept = np.isfinite(fit.coordinates).all(1)
-    np.testing.assert_array_equal(fit.coordinates[kept], axes[kept])
-    np.testing.assert_array_equal(principal_axes(rows[::-1])[::-1].round(3), axes.round(3))
-    # In a run each layer keeps its own axes, also where layers are aligned: they may be mirrored.
-    shutil.copytree(undisturbed.path, tmp_path / "run")
-    directory = run(configure(workshop, scheduler, tmp_path / "run", layout={"axes": "pca"}), until="layout")
-    store = pq.read_table(directory.shards("middle"), columns=["activation"])["activation"]
-    activations = unit_rows(np.array(store.to_pylist(), np.float32))
-    table = pq.read_table(directory.layout("middle"))
-    u, mine = table["u"].to_numpy(), principal_axes(activations)[:, 0]
-    kept = np.isfinite(u)
-    mine *= np.sign(np.corrcoef(u[kept], mine[kept])[0, 1])
-    assert (np.diff(u[kept][np.argsort(mine[kept])]) >= -1e-6).mean() > 0.99
-
-
-def test_by_classes_rows_of_like_effect_lie_together() -> None:
-    """Rows that look alike but speak for different classes part, and the other way round."""
-    rows, group = clusters(400)
-    traits, effect = clusters(400, channels=9, centres=4, seed=3)
-    fit = fit_layout(rows, SETTINGS, seed=0, threads=1, traits=traits)
-    found = quality(traits, fit.coordinates)
-    assert found["trustworthiness"] > 0.85 > quality(rows, fit.coordinates)["trustworthiness"]
-    kept = np.isfinite(fit.coordinates).all(1)
-    apart = np.linalg.norm(fit.coordinates[kept, None] - fit.coordinates[None, kept], axis=2)
-    np.fill_diagonal(apart, np.inf)
-    assert (effect[kept][apart.argmin(1)] == effect[kept]).mean() > 0.95
-    assert (group[kept][apart.argmin(1)] == group[kept]).mean() < 0.5
-    # New points are placed by their activations: they come with no attribution.
-    assert fit.index.d == rows.shape[1]
-
-
-def test_a_run_may_lay_out_its_rows_by_their_effect(
-    workshop: Path, scheduler: str, undisturbed: RunDirectory, tmp_path: Path
-) -> None:
-    shutil.copytree(undisturbed.path, tmp_path / "run")
-    directory = run(configure(workshop, scheduler, tmp_path / "run", layout={"axes": "classes"}), until="layout")
-    attribution, _ = columns_of(directory, "last")
-    table = pq.read_table(directory.layout("last"))
-    places = np.stack([table["u"].to_numpy(), table["v"].to_numpy()], 1)
-    box = json.loads((directory.folder("layout") / "quality-last.json").read_text())["facts"]
-    assert box["trustworthiness"] == pytest.approx(quality(attribution, places)["trustworthiness"], abs=1e-3)
-    assert box["trustworthiness"] > 0.9
-
-
-# One layout for several layers, of one network or of two
-
-
-def test_layers_may_share_one_layout(workshop: Path, scheduler: str, undisturbed: RunDirectory, tmp_path: Path) -> None:
-    shutil.copytree(undisturbed.path, tmp_path / "run")
-    directory = run(configure(workshop, scheduler, tmp_path / "run", layout={"shared": True, "fit_rows": 200}))
-    first, second = (pq.read_table(directory.layout(layer)) for layer in ("middle", "last"))
-    assert first.equals(second)
-    assert first["u"].null_count < 6
-    cells = [pq.read_table(directory.cells(layer)) for layer in ("middle", "last")]
-    assert cells[0].select(["grid", "row", "col", "count"]).equals(cells[1].select(["grid", "row", "col", "count"]))
-    report = json.loads(directory.report.read_text())["layers"]
-    for layer in ("middle", "last"):
-        assert report[layer]["layout"]["trustworthiness"] > 0.8
-        assert report[layer]["layout"]["alignment"] is None
-    assert verify(directory).problems == []
-    # A row comes back to its place by the activation of either layer.
-    opened = atlas.open_run(directory.path)
-    u, v = (first[name].to_numpy() for name in ("u", "v"))
-    kept = np.flatnonzero(np.isfinite(u))[:40]
-    for layer in ("middle", "last"):
-        placed = opened.place(layer, opened.store(layer).take(kept.tolist(), ["activation"])["activation"])
-        assert np.median(np.hypot(placed.u - u[kept], placed.v - v[kept])) < 0.05
-
-
-@pytest.fixture(scope="module")
-def compared(workshop: Path, scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    """Two networks over the same views, one of another size: one layout for both."""
-    (workshop / "tiny_two.py").write_text(
-        (workshop / "tiny.py").read_text().replace("manual_seed(3)", "manual_seed(8)").replace("20, 7)", "20, 5)")
-    )
-    config = configure(
-        workshop, scheduler, tmp_path_factory.mktemp("compare") / "run",
-        layers=["last", "last@two"], compare={"two": {"name": "tiny_two:make", "size": 64}}, layout={"shared": True},
-    )  # fmt: skip
-    return run(config)
-
-
-def test_two_networks_see_the_same_places_of_the_same_views(
-    compared: RunDirectory, undisturbed: RunDirectory, workshop: Path
-) -> None:
-    first, second = (pq.read_table(compared.shards(layer)) for layer in ("last", "last@two"))
-    for name in ("image", "image_id", "view", "draw", "box", "place_x", "place_y", "label"):
-        assert first[name].equals(second[name])
-    told = [read_metadata(compared.shards(layer)[0]) for layer in ("last", "last@two")]
-    assert [one["network"] for one in told] == ["tiny:make", "tiny_two:make"]
-    assert [one["input_size"] for one in told] == [48, 64]
-    assert [one["map_size"] for one in told] == [[12, 12], [16, 16]]
-    assert [len(one["classes"]) for one in told] == [7, 5]
-    # The first network's rows are those that it has when it is alone.
-    alone = pq.read_table(undisturbed.shards("last"))
-    assert first.select(["activation", "attribution", "predicted"]).equals(
-        alone.select(["activation", "attribution", "predicted"])
-    )
-    # The second network's, brute force: its own pass over its own view.
-    from tiny_two import make
-
-    from atlas.networks import load
-
-    network = load(make(), size=64)
-    for row in second.to_pylist()[::97]:
-        picture = open_picture(Path(compared.config().images.source) / row["image"])
-        view = cut_view(picture, row["box"], 64, backdrop(0, row["image"], row["view"]))
-        import torch
-
-        with torch.no_grad():
-            maps = network.activations(network.from_bytes(torch.from_numpy(view[None])), "last")
-        np.testing.assert_allclose(row["activation"], maps[0, :, row["y"], row["x"]].numpy(), rtol=2e-3, atol=2e-3)
-
-
-def test_the_same_cell_can_be_looked_at_in_both_networks(compared: RunDirectory) -> None:
-    first, second = (pq.read_table(compared.cells(layer)) for layer in ("last", "last@two"))
-    keys = ["grid", "row", "col", "count", "labels"]
-    assert first.select(keys).equals(second.select(keys))
-    assert not first["mean"].equals(second["mean"])
-    icons = [
-        {(icon["row"], icon["col"]): icon["png"] for part in compared.icons(layer, 4).glob("part-*.parquet")
-         for icon in pq.read_table(part).to_pylist()}
-        for layer in ("last", "last@two")
-    ]  # fmt: skip
-    assert icons[0].keys() == icons[1].keys()
-    differ = [
-        np.abs(np.asarray(Image.open(BytesIO(icons[0][cell])), float) - np.asarray(Image.open(BytesIO(icons[1][cell]))))
-        for cell in icons[0]
-    ]
-    assert np.mean(differ) > 5
-    facts = json.loads((compared.folder("publish") / "atlas.json").read_text())
-    assert [network["name"] for network in facts["networks"]] == ["tiny:make", "tiny_two:make"]
-    assert [layer["network"] for layer in facts["layers"]] == [0, 1]
-    assert verify(compared).problems == []
-    card = (compared.path / "store" / "README.md").read_text()
-    assert "# Activations of tiny:make and tiny_two:make" in card
-    assert "`last@two`: `tiny_two:make` at 64 px, 5 classes" in card
-
-
-def test_networks_whose_layers_share_no_layout_are_aligned(
-    compared: RunDirectory, workshop: Path, scheduler: str, tmp_path: Path
-) -> None:
-    shutil.copytree(compared.path, tmp_path / "run")
-    values = compared.config().plain() | {"out": str(tmp_path / "run")}
-    values["layout"] |= {"shared": False}
-    directory = run(validate(values, "test"), until="layout")
-    told = json.loads((directory.folder("layout") / "quality-last@two.json").read_text())["facts"]
-    assert 0 < told["alignment"] < told["alignment_independent"]
-    boxed = unit_box([np.stack([pq.read_table(directory.layout(layer))[name].to_numpy() for name in ("u", "v")], 1)
-                      for layer in ("last", "last@two")])  # fmt: skip
-    assert len(boxed[0]) == len(boxed[1]) == 288

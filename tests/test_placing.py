@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from made_rows import SETTINGS, clusters, quality
 from numpy.typing import NDArray
-from test_layout import SETTINGS, clusters, quality
 from tiny_run import tiny_values
 
 import atlas

@@ -100,7 +100,7 @@ def test_every_reading_in_the_table_of_open_run_is_there(
     names |= {side: cells[side][0].as_py() for side in ("row", "col")}
     for call in calls:
         if call.startswith("run.neuron"):
-            continue  # tests/test_neurons.py calls them on a run with units
+            continue  # tests/test_neurons_run.py calls them on a run with units
         if call.startswith(("run", "store")):
             exec(call.replace("grid=20", f"grid={GRID}"), names)
     assert len(names["store"]) == 288

@@ -1,22 +1,19 @@
-"""Sources: folders, tars and Parquet files, here and in S3, give the same pictures; what is broken says why."""
+"""Sources: folders, tars and Parquet files, here and in S3, give the same pictures."""
 
-import io
 import json
-import os
 import shutil
 import tarfile
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import boto3
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import gradient
+from containers import COUNT, GLOBS, NUMBERED, PLACES, images, outcomes, png, told, write_parquet, write_tar
 from distributed import LocalCluster
-from PIL import Image
+from made_pictures import gradient
 from tiny_run import tiny_values
 
 from atlas import files as files_module
@@ -27,81 +24,15 @@ from atlas.errors import AtlasError, ConfigError
 from atlas.files import File, LocalFiles
 from atlas.images import PictureError, open_picture
 from atlas.listing import Listing
-from atlas.sections import ImagesConfig
 from atlas.sources import list_images
-from atlas.views import Failure, cut_views
 from pipelines.pipeline import run
-
-COUNT = 12
-
-
-def images(source: object, **settings: object) -> ImagesConfig:
-    given = [str(each) for each in source] if isinstance(source, list) else str(source)
-    return ImagesConfig(source=given, **settings)  # type: ignore[arg-type]
-
-
-def png(seed: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(gradient(40, 32, seed)).save(file, "PNG")
-    return file.getvalue()
-
-
-def write_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
-    with tarfile.open(path, "w") as archive:
-        for name, data in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-
-
-def write_parquet(path: Path, pictures: list[bytes | None], *, group: int = 4, **columns: Any) -> None:
-    structs = [{"bytes": data, "path": None} for data in pictures]
-    table = pa.table({"image": pa.array(structs, pa.struct({"bytes": pa.binary(), "path": pa.string()})), **columns})
-    features = {"image": {"_type": "Image"}}
-    if "label" in columns:
-        features["label"] = {"_type": "ClassLabel", "names": ["cat", "dog", "owl"]}  # type: ignore[dict-item]
-    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    pq.write_table(table, path, row_group_size=group)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same pictures three times: as files, in two tars, in two Parquet files. Picture i has class i % 3."""
-    folder = tmp_path_factory.mktemp("store")
-    for number in range(COUNT):
-        path = folder / "pictures" / ("cat", "dog", "owl")[number % 3] / f"{number:02d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(number))
-    (folder / "shards").mkdir()
-    (folder / "data").mkdir()
-    for half in range(2):
-        numbers = range(6 * half, 6 * half + 6)
-        members = []
-        for number in numbers:
-            members += [(f"{number:02d}.png", png(number)), (f"{number:02d}.cls", b"%d" % (number % 3))]
-        write_tar(folder / "shards" / f"train-{half}.tar", members)
-        labels = pa.array([number % 3 for number in numbers])
-        write_parquet(folder / "data" / f"train-{half}.parquet", [png(n) for n in numbers], label=labels)
-    return folder
-
-
-def told(listing: Listing) -> dict[bytes, str | None]:
-    """The bytes of every picture and the name of its class."""
-    labels = [None if label is None else listing.label_names[label] for label in listing.labels]
-    return {listing.read(number): labels[number] for number in range(len(listing))}
-
-
-EXPECTED = {png(number): ("cat", "dog", "owl")[number % 3] for number in range(COUNT)}
-NUMBERED = {png(number): str(number % 3) for number in range(COUNT)}
-PLACES = [("pictures", EXPECTED), ("shards", NUMBERED), ("data", EXPECTED)]
-GLOBS = [("pictures/**/*.png", EXPECTED), ("shards/train-*.tar", NUMBERED), ("data/train-?.parquet", EXPECTED)]
 
 
 @pytest.mark.parametrize(("place", "expected"), PLACES + GLOBS)
 def test_each_kind_gives_every_picture_and_its_class(
-    store: Path, tmp_path: Path, place: str, expected: dict[bytes, str]
+    packed: Path, tmp_path: Path, place: str, expected: dict[bytes, str]
 ) -> None:
-    listing = list_images(images(store / place), 0)
+    listing = list_images(images(packed / place), 0)
     assert told(listing) == expected
     listing.save(tmp_path / "listing.parquet")
     again = Listing.load(tmp_path / "listing.parquet")
@@ -111,29 +42,29 @@ def test_each_kind_gives_every_picture_and_its_class(
     assert told(again) == expected
 
 
-def test_keys_name_the_container_and_the_picture_in_it(store: Path) -> None:
-    tars = list_images(images(store / "shards", shuffle=False), 0)
+def test_keys_name_the_container_and_the_picture_in_it(packed: Path) -> None:
+    tars = list_images(images(packed / "shards", shuffle=False), 0)
     assert list(tars.keys) == [f"train-{number // 6}.tar/{number:02d}.png" for number in range(COUNT)]
-    rows = list_images(images(store / "data", shuffle=False), 0)
+    rows = list_images(images(packed / "data", shuffle=False), 0)
     assert list(rows.keys) == [f"train-{number // 6}.parquet/{number % 6}" for number in range(COUNT)]
     assert rows.label_names == ("cat", "dog", "owl")
-    one = list_images(images(store / "shards" / "train-1.tar", shuffle=False), 0)
+    one = list_images(images(packed / "shards" / "train-1.tar", shuffle=False), 0)
     assert list(one.keys) == [f"train-1.tar/{number:02d}.png" for number in range(6, 12)]
 
 
-def test_several_sources_are_named_below_what_they_share(store: Path, tmp_path: Path) -> None:
+def test_several_sources_are_named_below_what_they_share(packed: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         write_tar(tmp_path / name / "same.tar", [("0.png", png(ord(name)))])
     listing = list_images(images([tmp_path / "a", tmp_path / "b" / "*.tar"], shuffle=False), 0)
     assert list(listing.keys) == ["a/same.tar/0.png", "b/same.tar/0.png"]
     assert [listing.read(number) for number in range(2)] == [png(ord("a")), png(ord("b"))]
-    folders = list_images(images([store / "pictures" / "dog", store / "pictures" / "cat"], shuffle=False), 0)
+    folders = list_images(images([packed / "pictures" / "dog", packed / "pictures" / "cat"], shuffle=False), 0)
     assert folders.label_names == ("cat", "dog")
     assert len(folders) == 8
 
 
-def test_kinds_are_told_apart_and_can_be_chosen(store: Path, tmp_path: Path) -> None:
+def test_kinds_are_told_apart_and_can_be_chosen(packed: Path, tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", [("0.png", png(0))])
     write_parquet(tmp_path / "b.parquet", [png(1)])
     with pytest.raises(
@@ -151,7 +82,7 @@ def test_kinds_are_told_apart_and_can_be_chosen(store: Path, tmp_path: Path) -> 
     with pytest.raises(ConfigError, match=r"holds no picture\. Expected files ending in \.avif, \.bmp"):
         list_images(images(tmp_path, kind="folder"), 0)
     with pytest.raises(ConfigError, match=r"holds no picture\. Expected files ending in \.tar, with pictures"):
-        list_images(images(store / "pictures", kind="tar"), 0)
+        list_images(images(packed / "pictures", kind="tar"), 0)
 
 
 def test_compressed_tars_are_refused_in_a_sentence(tmp_path: Path) -> None:
@@ -211,12 +142,12 @@ def test_parquet_columns_are_found_or_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("place", "name"), [("shards", "1"), ("data", "dog")])
-def test_classes_can_be_kept(store: Path, place: str, name: str) -> None:
-    listing = list_images(images(store / place, classes=(name,)), 0)
+def test_classes_can_be_kept(packed: Path, place: str, name: str) -> None:
+    listing = list_images(images(packed / place, classes=(name,)), 0)
     assert set(told(listing)) == {png(number) for number in range(COUNT) if number % 3 == 1}
     assert {listing.label_names[label] for label in listing.labels if label is not None} == {name}
     with pytest.raises(ConfigError, match="has no class wolf"):
-        list_images(images(store / place, classes=(name, "wolf")), 0)
+        list_images(images(packed / place, classes=(name, "wolf")), 0)
 
 
 def test_a_limit_is_a_fair_sample_and_containers_are_read_one_after_the_other(tmp_path: Path) -> None:
@@ -236,172 +167,14 @@ def test_a_limit_is_a_fair_sample_and_containers_are_read_one_after_the_other(tm
     assert list(list_images(images(tmp_path, limit=60, shuffle=False), 1).keys)[-1] == "1.tar/09.png"
 
 
-def test_links_are_followed_once(tmp_path: Path, store: Path) -> None:
-    (tmp_path / "linked").symlink_to(store / "pictures" / "cat")
+def test_links_are_followed_once(tmp_path: Path, packed: Path) -> None:
+    (tmp_path / "linked").symlink_to(packed / "pictures" / "cat")
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "0.png").write_bytes(png(0))
     (tmp_path / "own" / "circle").symlink_to(tmp_path)
     (tmp_path / "again").symlink_to(tmp_path / "own")
     keys = list(list_images(images(tmp_path, shuffle=False), 0).keys)
     assert keys == ["linked/00.png", "linked/03.png", "linked/06.png", "linked/09.png", "own/0.png"]
-
-
-# Faults
-
-
-def outcomes(listing: Listing) -> dict[str, str]:
-    """What cutting a view of each picture came to: its key → the reason, or an empty string."""
-    config = Config.from_plain({"out": "x", "network": {"name": "n"}, "layers": ["l"], "images": {"source": "unused"}})
-    cut = [(listing.keys[number], cut_views(listing, number, config, 16, [0])) for number in range(len(listing))]
-    return {key: each.error if isinstance(each, Failure) else "" for key, each in cut}
-
-
-def test_what_is_strange_in_a_folder_says_why_and_the_rest_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in (
-        "good.png",
-        " .png",
-        "\u3042é🐈.png",
-        "line\nbreak.png",
-        "gone.png",
-        "grown.png",
-        "secret.png",
-        "pipe2.png",
-    ):
-        (tmp_path / name).write_bytes(png(1))
-    (tmp_path / " ").mkdir()
-    (tmp_path / " " / "x.png").write_bytes(png(2))
-    strange = b"caf\xe9.png".decode("utf-8", "surrogateescape")
-    (tmp_path / strange).write_bytes(png(3))
-    os.mkfifo(tmp_path / "pipe.jpg")
-    (tmp_path / "folder.jpg").mkdir()
-    (tmp_path / "link.jpg").symlink_to("nowhere.jpg")
-    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
-    (tmp_path / "closed").mkdir()
-    really = os.scandir
-
-    def scandir(path: str) -> Any:
-        if path.endswith("closed"):
-            raise PermissionError(13, "Permission denied")
-        return really(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
-    listing = list_images(images(tmp_path), 0)
-    (tmp_path / "gone.png").unlink()
-    (tmp_path / "grown.png").write_bytes(png(1) + b"more")
-    (tmp_path / "pipe2.png").unlink()
-    os.mkfifo(tmp_path / "pipe2.png")
-    opened = os.open
-
-    def open_unless_secret(path: str, flags: int) -> int:
-        if str(path).endswith("secret.png"):  # root may read whatever the mode says
-            raise PermissionError(13, "Permission denied")
-        return opened(path, flags)
-
-    monkeypatch.setattr(os, "open", open_unless_secret)
-    size = len(png(1))
-    assert outcomes(listing) == {
-        "good.png": "",
-        " .png": "",
-        "\u3042é🐈.png": "",
-        "line\nbreak.png": "",
-        " /x.png": "",
-        "caf\\xe9.png": "its name is not UTF-8",
-        "pipe.jpg": "not a file, but a pipe, socket or device",
-        "pipe2.png": "not a file",
-        "link.jpg": "a link to nowhere",
-        "loop.jpg": "Too many levels of symbolic links",
-        "closed": "the folder cannot be read: permission denied",
-        "gone.png": "the file is gone",
-        "grown.png": f"has changed since it was listed: {size + 4:,} bytes in place of {size:,}",
-        "secret.png": "permission denied",
-    }
-
-
-def test_names_in_tars_may_be_anything(tmp_path: Path) -> None:
-    strange = b"caf\xe9.png".decode("utf-8", "surrogateescape")
-    write_tar(
-        tmp_path / "a.tar",
-        [("twice.png", png(0)), ("  .png", png(1)), ("あ.png", png(2)), (strange, png(3)), ("twice.png", png(4))],
-    )
-    with tarfile.open(tmp_path / "a.tar", "a") as archive:
-        link = tarfile.TarInfo("link.png")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        archive.addfile(link)
-    listing = list_images(images(tmp_path / "a.tar", shuffle=False), 0)
-    assert listing.read(0) == png(0)
-    found = [(listing.keys[number], listing.table["error"][number].as_py()) for number in range(len(listing))]
-    assert found == [
-        ("a.tar/twice.png", None),
-        ("a.tar/  .png", None),
-        ("a.tar/あ.png", None),
-        ("a.tar/caf\\xe9.png", "its name is not UTF-8"),
-        ("a.tar/twice.png", "the tar holds this name before: only the first is used"),
-        ("a.tar/link.png", "a link, a pipe or a sparse file in the tar, not a plain one"),
-    ]
-    assert outcomes(listing)["a.tar/あ.png"] == ""
-
-
-@pytest.mark.parametrize("cut", ["in a picture", "in a header", "between pictures", "damaged header"])
-def test_a_cut_tar_gives_what_comes_before(store: Path, tmp_path: Path, cut: str) -> None:
-    write_tar(tmp_path / "whole.tar", [("w.png", png(50))])
-    write_tar(tmp_path / "cut.tar", [(f"{number}.png", png(number)) for number in range(3)])
-    with tarfile.open(tmp_path / "cut.tar") as archive:
-        last = archive.getmembers()[2]
-    data = (tmp_path / "cut.tar").read_bytes()
-    ends = {"in a picture": last.offset_data + 9, "in a header": last.offset + 100, "between pictures": last.offset}
-    if cut == "damaged header":
-        data = data[: last.offset] + b"\xff" * 512 + data[last.offset + 512 :]
-    else:
-        data = data[: ends[cut]]
-    (tmp_path / "cut.tar").write_bytes(data)
-    found = outcomes(list_images(images(tmp_path), 0))
-    assert found.pop("whole.tar/w.png") == found.pop("cut.tar/0.png") == found.pop("cut.tar/1.png") == ""
-    if cut == "in a picture":
-        assert found.pop("cut.tar/2.png") == "the tar is cut in the middle of this picture"
-    count = 3 if cut == "in a picture" else 2
-    assert found == {"cut.tar": f"the tar is cut or damaged after {count} pictures, which are used"}
-
-
-def test_a_tar_that_has_changed_since_is_not_read(tmp_path: Path) -> None:
-    write_tar(tmp_path / "a.tar", [("0.png", png(0))])
-    listing = list_images(images(tmp_path), 0)
-    with (tmp_path / "a.tar").open("ab") as file:
-        file.write(b"more")
-    assert "has changed since it was listed" in outcomes(listing)["a.tar/0.png"]
-
-
-def test_a_bad_row_group_fails_alone(tmp_path: Path) -> None:
-    path = tmp_path / "a.parquet"
-    write_parquet(path, [png(number) for number in range(12)], group=4)
-    chunk = pq.ParquetFile(path).metadata.row_group(1).column(0)
-    data = bytearray(path.read_bytes())
-    begin = chunk.dictionary_page_offset or chunk.data_page_offset
-    data[begin : begin + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
-    path.write_bytes(data)
-    found = outcomes(list_images(images(path), 0))
-    good = {f"a.parquet/{row}" for row in (0, 1, 2, 3, 8, 9, 10, 11)}
-    assert {key for key, error in found.items() if not error} == good
-    for key in found.keys() - good:
-        assert found[key].startswith("row group 1 of a.parquet cannot be read: ")
-
-
-def test_broken_containers_are_one_row_each(store: Path, tmp_path: Path) -> None:
-    for number in (0, 1):
-        data = (store / "data" / f"train-{number}.parquet").read_bytes()
-        (tmp_path / f"{number}.parquet").write_bytes(data)
-    (tmp_path / "2.parquet").write_bytes(data[:-20])
-    (tmp_path / "3.parquet").touch()
-    listing = list_images(images(tmp_path), 0)
-    found = outcomes(listing)
-    assert found.pop("2.parquet").startswith("cannot be read as a Parquet file: ")
-    assert found.pop("3.parquet").startswith("cannot be read as a Parquet file: ")
-    assert len(found) == 12
-    assert not any(found.values())
-    assert sum(key.count("/") == 0 for key in list_images(images(tmp_path, classes=("dog",)), 0).keys) == 2
-    with pytest.raises(ConfigError, match=r"no picture that can be read\. The first of 1: 3\.parquet: cannot be read"):
-        list_images(images(tmp_path / "3.parquet"), 0)
 
 
 # Streams of rows
@@ -431,21 +204,21 @@ def test_rows_asked_for_a_little_out_of_order_come_from_one_stream(
 
 
 @pytest.fixture(scope="module")
-def s3(s3_server: str, store: Path) -> str:
-    """The address of an S3 server whose bucket ``pictures`` holds the store."""
+def s3(s3_server: str, packed: Path) -> str:
+    """The address of an S3 server whose bucket ``pictures`` holds the folder of every kind."""
     client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1")
     client.create_bucket(Bucket="pictures")
-    for path in sorted(store.rglob("*.*")):
-        client.upload_file(str(path), "pictures", f"deep/{path.relative_to(store).as_posix()}", {"ACL": "public-read"})
+    for path in sorted(packed.rglob("*.*")):
+        client.upload_file(str(path), "pictures", f"deep/{path.relative_to(packed).as_posix()}", {"ACL": "public-read"})
     return s3_server
 
 
 @pytest.mark.parametrize(("place", "expected"), [*PLACES, *GLOBS, ("shards/train-*.tar", NUMBERED)])
 def test_s3_gives_what_the_disk_gives(
-    s3: str, store: Path, tmp_path: Path, place: str, expected: dict[bytes, str]
+    s3: str, packed: Path, tmp_path: Path, place: str, expected: dict[bytes, str]
 ) -> None:
     there = images(f"s3://pictures/deep/{place}", storage_options={"endpoint_url": s3})
-    listing, here = list_images(there, 0), list_images(images(store / place), 0)
+    listing, here = list_images(there, 0), list_images(images(packed / place), 0)
     assert list(listing.keys) == list(here.keys)
     assert list(listing.labels) == list(here.labels)
     assert listing.digest == here.digest
@@ -454,7 +227,7 @@ def test_s3_gives_what_the_disk_gives(
     assert listing.threads > here.threads
 
 
-def test_files_of_a_web_server_are_named_one_by_one(s3: str, store: Path) -> None:
+def test_files_of_a_web_server_are_named_one_by_one(s3: str, packed: Path) -> None:
     tar = f"{s3}/pictures/deep/shards/train-0.tar"
     listing = list_images(images([tar, tar.replace("-0", "-1")]), 0)
     assert told(listing) == NUMBERED
@@ -532,9 +305,9 @@ def test_a_run_collects_from_s3(
     assert set(failures) <= {f"1.tar/{count:02d}.png"}
 
 
-def test_too_many_damaged_tars_stop_a_run_before_it_begins(workshop: Path, store: Path, tmp_path: Path) -> None:
+def test_too_many_damaged_tars_stop_a_run_before_it_begins(workshop: Path, packed: Path, tmp_path: Path) -> None:
     for number in range(3):
-        shutil.copy(store / "shards" / "train-0.tar", tmp_path / f"{number}.tar")
+        shutil.copy(packed / "shards" / "train-0.tar", tmp_path / f"{number}.tar")
     (tmp_path / "1.tar").write_bytes(b"no tar")
     values = tiny_values(workshop) | {"out": str(tmp_path / "run"), "images": {"source": str(tmp_path)}}
     with pytest.raises(
@@ -543,6 +316,6 @@ def test_too_many_damaged_tars_stop_a_run_before_it_begins(workshop: Path, store
         run(Config.from_plain(values), until="collect")
 
 
-def test_a_picture_of_a_listing_opens(store: Path) -> None:
-    listing = list_images(images(store / "data", shuffle=False), 0)
+def test_a_picture_of_a_listing_opens(packed: Path) -> None:
+    listing = list_images(images(packed / "data", shuffle=False), 0)
     np.testing.assert_array_equal(np.asarray(open_picture(listing.read(7))), gradient(40, 32, 7))

@@ -1,30 +1,22 @@
-"""The icon engine: its parts on arithmetic, the whole on a small network made here, and on the demo's network."""
+"""Icons of a small network: they agree with their directions, are scored as defined, and bad input gets a sentence."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from made_pictures import smooth_pictures
 from torch import nn
 
 from atlas.errors import ConfigError
-from atlas.networks import Network, load
+from atlas.networks import Network
 from atlas.visualize import Icons, Recipe, draw, measure_batch, neuron, render, score
-from atlas.visualize.objective import Objective
 from atlas.visualize.parametrize import Fourier, from_bytes, to_bytes, variation
-from atlas.visualize.recipe import ALONE
-from atlas.visualize.score import ROBUST_COUNT, ROBUST_MOVES, ROBUST_SEED, answers, cosines, flags
-from atlas.visualize.transform import Moves, fade, move
-from atlas.whitening import Moments, power_of_moment
+from atlas.visualize.score import ROBUST_COUNT, ROBUST_MOVES, ROBUST_SEED, answers, cosines
+from atlas.visualize.transform import Moves, move
+from atlas.whitening import Moments
 
 SIZE = 32
-
-
-def smooth_pictures(count: int, size: int, seed: int) -> np.ndarray:
-    """Colourful pictures with contours, uint8 (count, size, size, 3)."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(count, 3, 5, 5, generator=generator)
-    return to_bytes(nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1))
 
 
 @pytest.fixture(scope="module")
@@ -55,36 +47,6 @@ def directions(network: Network) -> tuple[np.ndarray, np.ndarray]:
     return rows[near].mean(1), moments.second_moment
 
 
-# Parametrisation
-
-
-@pytest.mark.parametrize("size", [32, 33, 80])
-def test_encoded_picture_decodes_to_itself(size: int) -> None:
-    pixels = smooth_pictures(3, size, seed=2)
-    fourier = Fourier.make(size)
-    again = to_bytes(fourier.decode(fourier.encode(from_bytes(pixels))))
-    assert np.abs(again.astype(int) - pixels.astype(int)).max() <= 1
-
-
-def test_encoded_coefficients_are_contiguous_for_the_fused_optimiser() -> None:
-    assert Fourier.make(80).encode(torch.rand(2, 3, 80, 80)).is_contiguous()
-
-
-def test_phases_alone_leave_the_magnitudes_of_the_falloff() -> None:
-    fourier = Fourier.make(SIZE, Recipe(phase_only=True, decay=1.0))
-    noise = fourier.noise(np.arange(2))
-    assert torch.allclose(fourier.decode(noise), fourier.decode(7 * noise), atol=1e-5)
-    planes = torch.einsum("cr,nrhw->nchw", torch.linalg.inv(fourier.colour), torch.logit(fourier.decode(noise)))
-    magnitudes = torch.fft.rfft2(planes, norm="ortho").abs()[:, :, 1:16, 1:16]  # away from the edges of the half plane
-    assert torch.allclose(magnitudes, fourier.falloff[1:16, 1:16, 0].expand_as(magnitudes), rtol=1e-2)
-
-
-def test_variation_is_the_mean_step_between_pixels() -> None:
-    stripes = (torch.arange(8) % 2).float().expand(1, 3, 8, 8)
-    assert float(variation(stripes)) == 0.5  # 1 across, 0 down
-    assert float(variation(torch.full((1, 3, 8, 8), 0.3))) == 0
-
-
 def test_smoothness_is_obeyed(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
     means, moment = directions
     found = [
@@ -93,111 +55,6 @@ def test_smoothness_is_obeyed(network: Network, directions: tuple[np.ndarray, np
     ]
     rough, smooth = (float(variation(from_bytes(pixels)).mean()) for pixels in found)
     assert smooth < 0.7 * rough
-
-
-def test_noise_depends_on_its_seed_only() -> None:
-    fourier = Fourier.make(SIZE)
-    noise = fourier.noise(np.array([5, 6, 5]))
-    assert torch.equal(noise[0], noise[2])
-    assert not torch.equal(noise[0], noise[1])
-    assert torch.equal(noise[1], fourier.noise(np.array([6]))[0])
-    assert fourier.decode(noise).std() < 0.05
-
-
-def test_step_in_coefficients_moves_pixels_equally_at_every_size() -> None:
-    spread = []
-    for size in (40, 160):
-        fourier = Fourier.make(size)
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(4, 3, size, size // 2 + 1, 2, generator=generator) * 0.1
-        spread.append(float(fourier.decode(noise).std(dim=(2, 3)).mean()))
-    assert spread[0] == pytest.approx(spread[1], rel=0.2)
-
-
-# Transforms
-
-
-def test_moves_fade_to_identity() -> None:
-    pixels = torch.rand(2, 3, SIZE, SIZE)
-    assert fade(0, 64, 0.9) == 1
-    assert fade(63, 64, 0.9) == 0
-    assert all(fade(step, 64, 0.9) >= fade(step + 1, 64, 0.9) for step in range(63))
-    assert torch.allclose(move(pixels, torch.zeros(2, 4)), pixels, atol=1e-5)
-
-
-def test_shift_moves_by_whole_pixels() -> None:
-    pixels = torch.rand(1, 3, SIZE, SIZE)
-    moved = move(pixels, torch.tensor([[3.0, -2.0, 0.0, 0.0]]))
-    assert torch.allclose(moved[:, :, 2:, : SIZE - 3], pixels[:, :, : SIZE - 2, 3:], atol=1e-4)
-
-
-def test_quarter_turn_and_doubling() -> None:
-    pixels = torch.rand(1, 3, SIZE, SIZE)
-    turned = move(pixels, torch.tensor([[0.0, 0.0, np.pi / 2, 0.0]]))
-    assert torch.allclose(turned, pixels.rot90(1, (2, 3)), atol=1e-3) or torch.allclose(
-        turned, pixels.rot90(-1, (2, 3)), atol=1e-3
-    )
-    ramp = torch.linspace(-1, 1, SIZE).expand(1, 3, SIZE, SIZE)
-    doubled = move(ramp, torch.tensor([[0.0, 0.0, 0.0, 1.0]]))
-    assert torch.allclose(doubled, ramp / 2, atol=1e-4)
-
-
-def test_moves_stay_within_their_limits_and_follow_the_seed() -> None:
-    moves = Moves(shift=4, turn=10, scale=0.1)
-    drawn = moves.draw(3, 1000)
-    assert torch.equal(drawn, moves.draw(3, 1000))
-    assert not torch.equal(drawn, moves.draw(4, 1000))
-    limits = torch.tensor([4, 4, np.deg2rad(10), 0.1])
-    assert bool((drawn.abs() <= limits + 1e-6).all())
-    assert bool((drawn.abs().max(0).values > 0.95 * limits).all())
-    assert bool((drawn.mean(0).abs() < 0.1 * limits).all())
-
-
-# Objective
-
-
-def test_objective_is_the_log_of_whitened_dot_times_powers_of_the_true_cosines() -> None:
-    rng = np.random.default_rng(0)
-    means = rng.standard_normal((3, 5)).astype(np.float32)
-    rows = rng.standard_normal((200, 5)) * np.array([5, 1, 1, 1, 0.2])
-    moments = Moments.empty(5)
-    moments.add(rows)
-    objective = Objective.make(means, moments.second_moment, recipe=Recipe(dot=2, power=4, power_whitened=3))
-    activations = (3 * means + 0.1 * rng.standard_normal((3, 5))).astype(np.float32)
-    whitened = means @ power_of_moment(moments.second_moment, -1, 1e-3)
-    whitened /= np.linalg.norm(whitened, axis=1, keepdims=True)
-    dot = (activations * whitened).sum(1) / np.sqrt(np.trace(moments.second_moment))
-    half = power_of_moment(moments.second_moment, -0.5, 1e-3)
-    expected = 2 * np.log(dot) + 4 * np.log(cosines(activations, means))
-    expected += 3 * np.log(cosines(activations @ half, means @ half))
-    found = objective(torch.from_numpy(activations)[:, :, None, None])
-    assert np.allclose(found.numpy(), expected, atol=1e-4)
-
-
-@pytest.mark.parametrize("sign", [0.0, -1.0])
-def test_objective_has_a_slope_where_the_cosine_is_zero_or_less(sign: float) -> None:
-    means = np.eye(4, dtype=np.float32)[:1]
-    objective = Objective.make(means, np.eye(4), recipe=Recipe())
-    activations = torch.tensor([[0.1 * sign, 1.0, 0.0, 0.0]], requires_grad=True)
-    objective(activations[:, :, None, None]).sum().backward()
-    assert activations.grad is not None
-    assert float(activations.grad[0, 0]) > 1
-
-
-def test_share_brings_in_the_positions_around_the_centre() -> None:
-    means = np.eye(4, dtype=np.float32)[:1]
-    objective = Objective.make(means, np.eye(4), recipe=Recipe(power=2, power_whitened=0))
-    maps = torch.rand(1, 4, 5, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    objective(maps).sum().backward()
-    assert maps.grad is not None
-    touched = maps.grad.abs().sum((0, 1)) > 0
-    assert touched.sum() == 1
-    assert touched[2, 2]
-    maps.grad = None
-    objective(maps, share=0.5).sum().backward()
-    touched = maps.grad.abs().sum((0, 1)) > 0
-    assert touched[1:4, 1:4].all()
-    assert touched.sum() == 9
 
 
 # The loop
@@ -324,53 +181,12 @@ def test_mistake_in_one_lane_is_told(
         torch.set_num_threads(threads)
 
 
-def test_relaxed_gradient_leads_out_of_where_every_relu_is_shut() -> None:
-    """From noise nothing of this network answers, and no gradient says what would."""
-    torch.manual_seed(0)
-    module = nn.Sequential(
-        nn.Conv2d(3, 8, 5, stride=2, padding=2), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()
-    ).requires_grad_(False)
-    shut = Network("shut", module.eval(), ("a",), SIZE, (0.5,) * 3, (0.25,) * 3)
-    before = shut.activations(shut.normalize(torch.full((1, 3, SIZE, SIZE), 0.5)), "2")
-    module[2].bias -= before.amax((0, 2, 3)) + 0.05
-    means = np.eye(8, dtype=np.float32)[:4]
-    found = {
-        leak: score(
-            shut,
-            "3",
-            draw(shut, "3", means, second_moment=np.eye(8), size=SIZE, recipe=Recipe(leak=leak)).pixels,
-            means,
-            second_moment=np.eye(8),
-        )
-        for leak in (0.0, 0.1)
-    }
-    assert set(found[0.0].flag) & {"dead", "grey"}
-    assert found[0.1].flag == [None] * 4
-
-
 def test_batch_is_measured_up_to_where_it_stops_paying(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     from atlas.visualize import optimize
 
     assert measure_batch(network, "linear", SIZE) in optimize._BATCHES
     monkeypatch.setattr(optimize, "_step_seconds", lambda answer, pixels: 1 + len(pixels) ** 2 / 64)
     assert measure_batch(network, "linear", SIZE) == 8  # 1 + n² / 64 seconds for n: best at 8
-
-
-def test_pictures_that_stand_alone_are_filled_to_their_edges(efficientnet: Network) -> None:
-    """The centre of _blocks.4 sees 33 px: in an icon of an atlas it decides in the end, alone it does not."""
-    direction = np.eye(40, dtype=np.float32)[3]
-    pictures = {
-        name: render(efficientnet, "_blocks.4", direction, size=128, recipe=recipe, steps=48)
-        for name, recipe in (("atlas", Recipe()), ("alone", ALONE))
-    }
-
-    def reached(pixels: np.ndarray) -> float:
-        with torch.no_grad():
-            maps = efficientnet.activations(efficientnet.normalize(from_bytes(pixels)), "_blocks.4")[0, 3]
-        return float(maps[2:-2, 2:-2].mean())
-
-    assert reached(pictures["alone"]) > 1.1 * reached(pictures["atlas"])
-    assert np.array_equal(render(efficientnet, "_blocks.4", direction, size=128, steps=48), pictures["alone"])
 
 
 # Scores
@@ -441,16 +257,6 @@ def test_robust_cosine_is_the_mean_over_the_moved_pictures(
     assert ROBUST_COUNT == 16
 
 
-def test_flags_name_the_worst() -> None:
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
-    pixels[1] = [10, 120, 240]  # flat, though coloured
-    norm = np.array([0.001, 1, 1, 1], dtype=np.float32)
-    cosine = np.array([0.9, 0.9, 0.59, 0.61], dtype=np.float32)
-    assert flags(pixels, cosine, norm, 1.0) == ["dead", "grey", "low", None]
-    assert flags(pixels[3:], np.array([np.nan], dtype=np.float32), norm[3:], 1.0) == ["low"]
-
-
 # The library, and its errors
 
 
@@ -489,17 +295,6 @@ def test_long_directions_are_like_short_ones(network: Network, directions: tuple
     long = render(network, "linear", means * np.float32(1e30), size=SIZE, steps=8)
     short = render(network, "linear", means, size=SIZE, steps=8)
     assert np.abs(long.astype(int) - short.astype(int)).mean() < 1
-
-
-def test_recipes_are_checked() -> None:
-    for wrong in (
-        {"ridge": -1.0}, {"power": float("nan")}, {"steps": 0}, {"rate": 0.0}, {"steps_from_start": 2.5},
-        {"rate": "0.1"}, {"betas": (2, 3)}, {"betas": (0.3,)}, {"around": 5}, {"floor": 0.0}, {"smooth": None},
-    ):  # fmt: skip
-        with pytest.raises(ConfigError, match=rf"Recipe: {next(iter(wrong))} is"):
-            Recipe(**wrong)
-    with pytest.raises(ConfigError, match="nothing is asked for"):
-        Recipe(dot=0, power=0, power_whitened=0)
 
 
 def test_score_refuses_what_does_not_belong_together(directions: tuple[np.ndarray, np.ndarray]) -> None:
@@ -588,48 +383,6 @@ def test_bad_input_gets_a_sentence(network: Network, directions: tuple[np.ndarra
         render(network, "linear", means, size=200_000)
 
 
-def test_a_layer_that_is_called_twice_is_refused() -> None:
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.relu, self.last = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.relu(self.last(self.relu(self.first(x)))).mean((2, 3))
-
-    with pytest.raises(ConfigError, match="'relu' of Twice is called 2 times in one pass"):
-        neuron(load(Twice(), size=32, device="cpu"), "relu", 0, size=16, steps=1)
-
-
-def test_a_module_that_one_holds_can_be_drawn() -> None:
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(3, 8, 5), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 28 * 28, 3))
-    held = load(module, size=32, classes=["a", "b", "c"], mean=[0.5] * 3, std=[0.25] * 3, device="cpu")
-    assert (held.name, held.classes, held.mean) == ("Sequential", ("a", "b", "c"), (0.5, 0.5, 0.5))
-    assert held.folded == (("0", "1"),)
-    assert neuron(held, "2", 3, size=16, steps=8).std() > 5
-
-
-def test_pictures_of_short_and_long_climbs_are_equally_rich(efficientnet: Network) -> None:
-    """A step moves a pixel the farther, the fewer there are."""
-    direction = np.eye(112, dtype=np.float32)[[9, 51, 85, 3]]
-    deviation = [
-        float((render(efficientnet, "_blocks.10", direction, steps=steps, recipe=Recipe()) / 255).std((1, 2)).mean())
-        for steps in (48, 160)
-    ]
-    assert deviation[0] == pytest.approx(deviation[1], rel=0.15)
-
-
-def test_a_picture_that_stands_alone_is_alike_in_the_middle_and_around_it(efficientnet: Network) -> None:
-    """All positions count: the layer answers at the centre as it does around it."""
-    pixels = neuron(efficientnet, "_blocks.4", 9, size=96, steps=48)
-    inputs = efficientnet.from_bytes(torch.from_numpy(pixels[None]))
-    with torch.no_grad():
-        answer = efficientnet.activations(inputs, "_blocks.4")[0, 9, 2:-2, 2:-2]
-    centre = answer[answer.shape[0] // 2, answer.shape[1] // 2]
-    assert float(centre) < 1.5 * float(answer.mean())
-
-
 def test_a_large_picture_is_drawn_from_coarse_to_fine(network: Network, directions: Any) -> None:
     means, _ = directions
     seen: list[float] = []
@@ -640,39 +393,3 @@ def test_a_large_picture_is_drawn_from_coarse_to_fine(network: Network, directio
     assert np.corrcoef(shrunk.ravel(), small.ravel().astype(float))[0, 1] > 0.3
     assert seen == sorted(seen)
     assert seen[-1] == pytest.approx(1)
-
-
-# The demo's network
-
-
-@pytest.mark.parametrize(("layer", "channels"), [("_blocks.4", 40), ("_blocks.10", 112)])
-def test_icons_of_a_real_network(efficientnet: Network, layer: str, channels: int) -> None:
-    rows = answers(efficientnet, layer, smooth_pictures(160, 80, seed=7))
-    moments = Moments.empty(channels)
-    moments.add(rows)
-    means = rows.reshape(4, 40, channels)[:, :3].mean(1)
-    icons = draw(efficientnet, layer, means, second_moment=moments.second_moment, seeds=np.arange(4))
-    result = score(efficientnet, layer, icons.pixels, means, second_moment=moments.second_moment)
-    assert np.median(result.cosine) > 0.85
-    assert np.median(result.cosine_robust) > 0.7
-    assert result.flag == [None] * 4
-    assert (icons.pixels.std(axis=(1, 2)) > 8).all()  # colour and contrast
-
-
-def test_a_finer_icon_starts_from_the_cells_around_it() -> None:
-    """Weights fall with distance; what is not drawn does not count; sisters and cousins start equally far apart."""
-    from atlas.visualize.parents import blend, coarser_cells
-
-    weights = coarser_cells(4, 7)
-    assert set(weights) == {(row, col) for row in (0, 1, 2, 3) for col in (2, 3, 4, 5)}
-    assert max(weights, key=weights.__getitem__) == (2, 3)
-    assert weights[1, 3] == weights[2, 4] < weights[2, 3]
-    assert weights[2, 3] / weights[1, 3] == pytest.approx(np.exp((0.75**2 - 0.25**2) / (2 * 0.75**2)))
-    one = {cell: np.full((2, 2, 3), 10 * cell[0] + cell[1], np.uint8) for cell in weights}
-    expected = sum(weight * (10 * row + col) for (row, col), weight in weights.items()) / sum(weights.values())
-    assert blend(one, 4, 7)[0, 0, 0] == round(expected)
-    assert blend({(2, 3): one[2, 3]}, 4, 7)[0, 0, 0] == 23
-    ramp = {(0, col): np.full((1, 1, 3), 20 * col, np.uint8) for col in range(10)}
-    steps = np.diff([int(blend(ramp, 0, col)[0, 0, 0]) for col in range(5, 15)])
-    assert steps.min() >= 8
-    assert steps.max() <= 12

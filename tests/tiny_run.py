@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -18,6 +19,7 @@ import yaml
 from distributed import LocalCluster
 from PIL import Image
 
+from atlas.config import Config, validate
 from atlas.rundir import STAGES, RunDirectory, digest_file
 
 CHECKOUT = Path(__file__).parent.parent
@@ -104,6 +106,16 @@ def tiny_values(folder: Path) -> dict:
     }
 
 
+def configure(folder: Path, scheduler: str, out: str | Path, **changes: Any) -> Config:
+    """The tiny run on a standing cluster, in ``folder/runs/out``; of a section, only the keys that are given change."""
+    values = tiny_values(folder)
+    for section, keys in changes.items():
+        values[section] = {**values.get(section, {}), **keys} if isinstance(keys, dict) else keys
+    values["cluster"] = {"kind": "address", "address": scheduler}
+    values["out"] = str(folder / "runs" / out)
+    return validate(values, "test")
+
+
 def contents(directory: RunDirectory, stages: tuple[str, ...] = STAGES) -> dict[str, str]:
     """sha256 of every file of the stages' folders, but for atlas.json (it tells of this run's speed) and its marker."""
     files = [path for stage in stages for path in sorted(directory.folder(stage).rglob("*")) if path.is_file()]
@@ -145,6 +157,7 @@ import os
 import stat
 import time
 from pathlib import Path
+from typing import Any
 
 STORE = Path({store!r})
 sync = os.fsync
