@@ -19,7 +19,8 @@ from atlas.store import to_numpy
 
 
 def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
-    """The report of a run whose icons are drawn; see the README for what the figures mean. Shares are in [0, 1]."""
+    """The report of a run whose icons are drawn. Shares are in [0, 1]; what the figures mean stands in the README, "The
+    store"."""
     failures = json.loads(run.failures.with_suffix(".json").read_text(encoding="utf-8"))
     collected = run.read_manifest().get("stages", {}).get("collect", {})
     layers: dict[str, Any] = {}

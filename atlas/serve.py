@@ -5,9 +5,27 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from atlas.errors import AtlasError
-from atlas.server import serve
+from atlas.errors import AtlasError, ConfigError
+from atlas.server import find_site, serve
 from atlas.urls import refuse_url
+
+
+def finished(runs: list[Path]) -> list[Path]:
+    """Of several run folders those that can be shown; the others are told of. Raises ConfigError where none can."""
+    if len(runs) == 1:
+        return runs  # whoever opens it says what is missing
+    shown, faults = [], []
+    for run in runs:
+        try:
+            find_site(run)
+            shown.append(run)
+        except ConfigError as error:
+            faults.append(str(error))
+    if not shown:
+        raise ConfigError("\n".join(faults))
+    for fault in faults:
+        print(f"Left out: {fault}", file=sys.stderr)
+    return shown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for run in given.runs:
             refuse_url(run)
-        serve([Path(run) for run in given.runs], host=given.host, port=given.port)
+        serve(finished([Path(run) for run in given.runs]), host=given.host, port=given.port)
     except AtlasError as error:
         print(error, file=sys.stderr)
         return 2

@@ -231,7 +231,7 @@ def _index_endpoint(sites: Mapping[str, Path]) -> Any:
 
 
 def index_page(sites: Mapping[str, Path]) -> str:
-    """The page that lists several runs, each with a small picture of its middle layer."""
+    """The page that lists several runs, each with a small picture of the layer that it opens on."""
     icon = f"{quote(next(iter(sites)))}/icon.svg"
     return _PAGE.format(
         style=_STYLE, icon=icon, items="\n".join(_index_item(name, site) for name, site in sites.items())

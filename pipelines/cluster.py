@@ -258,13 +258,13 @@ def _client_of_address(config: ClusterConfig) -> Iterator[Client]:
     except (OSError, TimeoutError, ValueError) as error:
         raise ConfigError(
             f"cluster.address: no scheduler answers at {config.address} ({error}). Start one with `dask "
-            "scheduler`, and workers with `dask worker ADDRESS --nthreads 1`."
+            "scheduler`, and workers with `dask worker ADDRESS --nthreads 1 --memory-limit 0`."
         ) from error
     with client:
         if not client.scheduler_info()["workers"]:
             raise AtlasError(
                 f"The scheduler at {config.address} has no workers. Start some with `dask worker {config.address} "
-                "--nthreads 1`."
+                "--nthreads 1 --memory-limit 0`."
             )
         yield client
 

@@ -364,6 +364,9 @@ def status_of(command: Callable[[argparse.Namespace], None], options: argparse.N
     except (AtlasError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
+    except ImportError as error:
+        print(f'{error}. The benches need more than the product: pip install -e ".[bench]".', file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"\nStopped. {left}", file=sys.stderr)
         return 3

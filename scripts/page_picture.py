@@ -7,11 +7,16 @@ scripts/page_picture.py RUN PICTURE --image photo.jpg [--steps]
 
 import argparse
 import io
+import sys
 from pathlib import Path
 
-from bench_viewer import CHROMIUM, WINDOW, served
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+
+try:
+    from bench_viewer import CHROMIUM, WINDOW, served  # beside this file
+    from playwright.sync_api import Page, expect, sync_playwright
+except ImportError as error:
+    sys.exit(f'{error}. A browser is led by Playwright: pip install -e ".[bench]".')
 
 PATIENCE = 300_000  # milliseconds for all icons of a picture
 

@@ -8,6 +8,7 @@ Each size is a run of its own in --out, by `python -m atlas.run`, and goes on wh
 again. While it runs, the memory of every process is looked at every two seconds (proportional set sizes). Figures go to
 scripts/scaling.json after each run, the picture (log-log, with the slope of each stage) to scripts/pictures;
 the table is printed as Markdown.
+Needs pip install -e ".[bench]".
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import sys
 import time
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import psutil
 from bench_rows import Row  # beside this file
@@ -27,6 +27,10 @@ from PIL import Image
 
 from atlas.rundir import FOLDERS, RunDirectory, write_json
 
+try:
+    import matplotlib
+except ImportError:
+    sys.exit('scaling.py draws with matplotlib, which is not installed. Install it: pip install -e ".[bench]".')
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 

@@ -1,12 +1,8 @@
 """Stacks between two layers, whose expanded weights the tests know."""
 
-from collections.abc import Callable
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from atlas.explain.linear_path import LinearPath
 from atlas.networks import Network, load
 
 SIDE = 32
@@ -32,14 +28,3 @@ def between(middle: nn.Module, channels: int = 6) -> Network:
     network = Between(middle, channels)
     network(torch.zeros(1, 3, SIDE, SIDE))
     return load(network, size=SIDE)
-
-
-def by_torch(network: Network, middle: Callable[[Tensor], Tensor], unit: tuple[int, int], channels: int = 6) -> Tensor:
-    """The gradient of each channel of ``middle`` at ``unit`` to its whole input: (channels, inputs, H, W)."""
-    maps = torch.zeros(1, channels, SIDE, SIDE, requires_grad=True)
-    found = middle(maps)[0, :, unit[0], unit[1]]
-    return torch.stack([torch.autograd.grad(each, maps, retain_graph=True)[0][0] for each in found])
-
-
-def eye(path: LinearPath) -> np.ndarray:
-    return np.eye(path.target_channels, dtype=np.float32)

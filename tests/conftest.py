@@ -1,4 +1,5 @@
-"""Shared fixtures: generated pictures of every kind, a small network, small configurations."""
+"""Shared fixtures: generated pictures of every kind, a small network, small configurations, an S3 server,
+and those of the helpers beside it."""
 
 import os
 import sys
@@ -28,7 +29,7 @@ from units_page import neurons, neurons_site  # noqa: F401 - fixtures for all
 from walking_page import forward_api, forward_server  # noqa: F401 - fixtures for all
 
 from atlas.config import Config, validate
-from atlas.networks import Layer, Network, describe_layer, load
+from atlas.networks import Network, load
 
 torch.set_num_threads(1)  # the networks are so small that threads would only wait for each other
 
@@ -109,8 +110,3 @@ def s3_server() -> Iterator[str]:
     server.stop()
     for name, value in before.items():
         os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
-
-
-@pytest.fixture(scope="module")
-def described(small: Network) -> list[Layer]:
-    return [describe_layer(small, layer) for layer in ("residual", "branches")]

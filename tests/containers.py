@@ -70,18 +70,6 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def told(listing: Listing) -> dict[bytes, str | None]:
-    """The bytes of every picture and the name of its class."""
-    labels = [None if label is None else listing.label_names[label] for label in listing.labels]
-    return {listing.read(number): labels[number] for number in range(len(listing))}
-
-
-EXPECTED = {png(number): ("cat", "dog", "owl")[number % 3] for number in range(COUNT)}
-NUMBERED = {png(number): str(number % 3) for number in range(COUNT)}
-PLACES = [("pictures", EXPECTED), ("shards", NUMBERED), ("data", EXPECTED)]
-GLOBS = [("pictures/**/*.png", EXPECTED), ("shards/train-*.tar", NUMBERED), ("data/train-?.parquet", EXPECTED)]
-
-
 def outcomes(listing: Listing) -> dict[str, str]:
     """What cutting a view of each picture came to: its key → the reason, or an empty string."""
     config = Config.from_plain({"out": "x", "network": {"name": "n"}, "layers": ["l"], "images": {"source": "unused"}})

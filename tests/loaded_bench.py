@@ -1,6 +1,5 @@
 """scripts/bench.py as a module, for the tests of it."""
 
-import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator

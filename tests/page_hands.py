@@ -1,4 +1,6 @@
-"""What hands do on the page in several tests: find a class, open a cell."""
+"""What several tests do on the page, and see there: find a class, open a cell; whether boxes overlap."""
+
+from typing import Any
 
 from made_site import (
     Visitor,
@@ -16,3 +18,14 @@ def find(visitor: Visitor, typed: str, name: str) -> None:
 def open_cell(visitor: Visitor, row: int, col: int) -> None:
     visitor.page.mouse.click(*cell_20(row, col))
     expect(visitor.page.get_by_test_id("drawer")).to_contain_text(f"Row {row}, column {col}")
+
+
+def overlap(one: Any, other: Any, spare: float = 0) -> bool:
+    """Whether two boxes of the screen cover each other, but for ``spare`` pixels above and below, the space around
+    letters."""
+    return bool(
+        one["x"] < other["x"] + other["width"]
+        and other["x"] < one["x"] + one["width"]
+        and one["y"] < other["y"] + other["height"] - spare
+        and other["y"] < one["y"] + one["height"] - spare
+    )

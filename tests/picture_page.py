@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from made_api import MadeApi, serve_api
-from made_site import CLASSES
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
@@ -18,9 +17,6 @@ from atlas.images import encode_png
 
 LAYER, FINER = "_blocks.10", "_blocks.4"
 SIDE = 14  # positions of LAYER's map
-NAMES = [name.split(",")[0] for name in CLASSES]
-SUPPORT, OPPOSE = np.array([217, 95, 2]), np.array([27, 108, 168])
-TINT, LIFT = 0.85, 0.7  # as in paint.ts
 
 
 def picture_of(colour: tuple[int, int, int], width: int = 120, height: int = 80) -> bytes:
@@ -32,7 +28,6 @@ def picture_of(colour: tuple[int, int, int], width: int = 120, height: int = 80)
 
 
 BROWN = (150, 110, 80)
-BLUE = (20, 40, 200)
 
 
 @pytest.fixture(scope="module")
@@ -133,15 +128,3 @@ def point_at(page: Page, position: int, side: int = SIDE) -> tuple[float, float]
     assert box is not None
     row, col = divmod(position, side)
     return box["x"] + (col + 0.5) * box["width"] / side, box["y"] + (row + 0.5) * box["height"] / side
-
-
-def dot_at(page: Page, image_api: MadeApi, position: int) -> tuple[float, float]:
-    """Where the dot of a position is in the window, on the whole map."""
-    box = page.locator(".pane").first.bounding_box()
-    cell = image_api.cell(LAYER, position)
-    assert box is not None
-    assert cell is not None
-    grid, row, col = cell
-    side = 0.96 * min(box["width"], box["height"])
-    left, top = box["x"] + (box["width"] - side) / 2, box["y"] + (box["height"] - side) / 2
-    return left + (col + 0.5) / grid * side, top + (row + 0.5) / grid * side

@@ -1,4 +1,4 @@
-"""The commands that the README tells people to give, and where each of them is run."""
+"""The commands that the README tells people to give, and what a server answers that one of them has started."""
 
 import re
 import shlex

@@ -1,4 +1,5 @@
-"""The rooms keep to their doors: who may import whom, read from the source itself."""
+"""The rooms keep to their doors and their size, read from the source itself: who may import whom, who computes, how
+long a module may be; and what is loaded with each."""
 
 import ast
 import subprocess

@@ -1,7 +1,6 @@
 """The bench: the same task for all systems, plausible rows, and sentences for mistakes; ours and the peers for real."""
 
 import importlib
-import importlib.util
 import json
 import shutil
 import subprocess

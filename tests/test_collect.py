@@ -48,6 +48,11 @@ def listing(config: Config) -> Listing:
     return list_images(config.images, config.seed)
 
 
+@pytest.fixture(scope="module")
+def described(small: Network) -> list[Layer]:
+    return [describe_layer(small, layer) for layer in ("residual", "branches")]
+
+
 def make_shard(
     folder: Path,
     network: Network,

@@ -1,4 +1,4 @@
-"""Pictures of other networks: large ones, ones that stand alone, those of a real network; and what is flagged."""
+"""Pictures that stand alone, those of modules and of the demo's network; what icons start from, and flags."""
 
 import numpy as np
 import pytest
@@ -89,6 +89,9 @@ def test_icons_of_a_real_network(efficientnet: Network, layer: str, channels: in
     assert np.median(result.cosine_robust) > 0.7
     assert result.flag == [None] * 4
     assert (icons.pixels.std(axis=(1, 2)) > 8).all()  # colour and contrast
+
+
+# Starts and flags
 
 
 def test_a_finer_icon_starts_from_the_cells_around_it() -> None:

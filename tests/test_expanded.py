@@ -6,14 +6,25 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as functional
-from between_layers import SIDE, between, by_torch, eye
+from between_layers import SIDE, between
 from small_network import factory
 from torch import Tensor, nn
 
 from atlas.explain.expanded import expanded, summed
 from atlas.explain.gating import average_gates
 from atlas.explain.linear_path import LinearPath
-from atlas.networks import load
+from atlas.networks import Network, load
+
+
+def by_torch(network: Network, middle: Callable[[Tensor], Tensor], unit: tuple[int, int], channels: int = 6) -> Tensor:
+    """The gradient of each channel of ``middle`` at ``unit`` to its whole input: (channels, inputs, H, W)."""
+    maps = torch.zeros(1, channels, SIDE, SIDE, requires_grad=True)
+    found = middle(maps)[0, :, unit[0], unit[1]]
+    return torch.stack([torch.autograd.grad(each, maps, retain_graph=True)[0][0] for each in found])
+
+
+def eye(path: LinearPath) -> np.ndarray:
+    return np.eye(path.target_channels, dtype=np.float32)
 
 
 class Sum(nn.Module):

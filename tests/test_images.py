@@ -1,4 +1,4 @@
-"""Pictures: their listing, and how they decode."""
+"""Pictures: their listing, how they decode, and views of odd and large ones."""
 
 import subprocess
 import sys
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from containers import images
 from made_pictures import gradient
 from PIL import Image, ImageOps
 
@@ -17,13 +18,8 @@ from atlas import images as images_module
 from atlas.config import Config
 from atlas.errors import ConfigError
 from atlas.images import Encoded, PictureError, open_picture, unit_hash
-from atlas.sections import ImagesConfig
 from atlas.sources import Listing, list_images
 from atlas.views import cut_view, cut_views, reduction_for, view_box
-
-
-def images(source: Path, **settings: object) -> ImagesConfig:
-    return ImagesConfig(source=str(source), **settings)  # type: ignore[arg-type]
 
 
 def test_a_folder_is_listed_whole_with_its_classes(pictures: Path) -> None:

@@ -64,9 +64,10 @@ def make():
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def scheduler(workshop: Path):
-    """One cluster for all tests that need no process of their own, reached by its address."""
+    """Two workers in processes of their own, by their scheduler's address: here it matters that they outlive a run.
+    Elsewhere that of tiny_run does."""
     sys.path.insert(0, str(workshop))
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", memory_limit=0) as cluster:
         yield cluster.scheduler_address

@@ -268,11 +268,21 @@ def test_every_shipped_configuration_is_valid() -> None:
         validate({"out": "runs/x", **values}, str(path))
 
 
+def anchors_of(document: str) -> set[str]:
+    """What a link may have behind # of a document in Markdown: its headings in small letters, signs left out."""
+    headings = re.findall(r"^#+ (.+)$", document, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_nothing_that_the_documents_point_at_is_missing() -> None:
-    for document in (CHECKOUT / "README.md", CHECKOUT / "atlas/architecture.md", CHECKOUT / "scripts/benchmarks.md"):
+    for name in ("README.md", "CONTRIBUTING.md", "atlas/architecture.md", "scripts/benchmarks.md"):
+        document = CHECKOUT / name
         text = document.read_text(encoding="utf-8")
-        for target in re.findall(r"\]\(([^)#]+)\)", text):
-            assert (document.parent / target).is_file(), f"{document.name} points at {target}"
+        for target, _, anchor in (link.partition("#") for link in re.findall(r"\]\(([^)]+)\)", text)):
+            there = document.parent / target if target else document
+            assert there.is_file(), f"{name} points at {target}"
+            if anchor:
+                assert anchor in anchors_of(there.read_text(encoding="utf-8")), f"{name} points at #{anchor}"
         assert not re.search(r"TODO|FIXME|TABLE$", text, re.MULTILINE), document.name
 
 

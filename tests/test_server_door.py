@@ -253,6 +253,11 @@ def test_the_door_says_what_is_missing(
     assert "has no site yet" in said
     assert "python -m atlas.run CONFIG" in said
 
+    assert serve.main([str(unfinished), str(tmp_path / "nothing")]) == 2
+    said = capsys.readouterr().err
+    assert "unfinished has no site yet" in said
+    assert "There is no run folder" in said
+
     assert serve.main([str(tmp_path / "nowhere")]) == 2
     assert "no run folder" in capsys.readouterr().err
 

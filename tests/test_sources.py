@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from containers import COUNT, GLOBS, NUMBERED, PLACES, images, outcomes, png, told, write_parquet, write_tar
+from containers import COUNT, images, outcomes, png, write_parquet, write_tar
 from distributed import LocalCluster
 from made_pictures import gradient
 from tiny_run import tiny_values
@@ -26,6 +26,18 @@ from atlas.images import PictureError, open_picture
 from atlas.listing import Listing
 from atlas.sources import list_images
 from pipelines.pipeline import run
+
+
+def told(listing: Listing) -> dict[bytes, str | None]:
+    """The bytes of every picture and the name of its class."""
+    labels = [None if label is None else listing.label_names[label] for label in listing.labels]
+    return {listing.read(number): labels[number] for number in range(len(listing))}
+
+
+EXPECTED = {png(number): ("cat", "dog", "owl")[number % 3] for number in range(COUNT)}
+NUMBERED = {png(number): str(number % 3) for number in range(COUNT)}
+PLACES = [("pictures", EXPECTED), ("shards", NUMBERED), ("data", EXPECTED)]
+GLOBS = [("pictures/**/*.png", EXPECTED), ("shards/train-*.tar", NUMBERED), ("data/train-?.parquet", EXPECTED)]
 
 
 @pytest.mark.parametrize(("place", "expected"), PLACES + GLOBS)

@@ -8,21 +8,16 @@ import pytest
 from made_forward import ForwardApi
 from made_site import RESULTS, eventually
 from playwright.sync_api import Browser, expect
-from walking_page import (
-    PICTURE,
-    account_of,
-    assert_whole,
-    grid,
-    layer,
-    number,
-    number_of,
-    open_step,
-    parts,
-    place,
-    walking,
-)
+from walking_page import PICTURE, account_of, assert_whole, grid, layer, number, open_step, parts, place, walking
 
 from atlas.explain.trace import describe
+
+
+def number_of(forward_api: ForwardApi, name: str, place: tuple[int, ...]) -> float:
+    """The number that the network itself has there."""
+    known = forward_api.trace(PICTURE)
+    step = next(each["step"] for each in describe(known)["layers"] if each["name"] == name)
+    return float(known.maps(step)[place])
 
 
 def test_the_sum_of_a_convolution_is_whole_and_the_networks_own(browser: Browser, forward_api: ForwardApi) -> None:

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 from made_site import (
     RESULTS,
+    Visitor,
     eventually,
     switch,
 )
@@ -21,9 +22,28 @@ from made_units import (
     FAR,
     unit_colour,
 )
+from page_hands import overlap
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
-from units_page import CIRCUIT, SVG, icon_shows, near, node, opened, overlap, place, points
+from playwright.sync_api import Browser, Locator, Page, expect
+from units_page import CIRCUIT, near, node, opened, points
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def place(view: Locator, layer: str, unit: int) -> tuple[float, float]:
+    """The middle of a unit's icon in the drawing of a circuit."""
+    icon = view.locator(f"[data-icon='{layer}:{unit}']")
+    x, y, side = (float(icon.get_attribute(name) or "") for name in ("x", "y", "width"))
+    return x + side / 2, y + side / 2
+
+
+def icon_shows(visitor: Visitor, view: Locator, layer: str, unit: int) -> bool:
+    """Whether a unit's own icon is seen where it stands in the drawing."""
+    drawing = view.get_by_role("group", name="Circuit").bounding_box()
+    assert drawing is not None
+    x, y = place(view, layer, unit)
+    return near(visitor.screen()[int(drawing["y"] + y), int(drawing["x"] + x)], unit_colour(layer, unit))
+
 
 # What builds a unit
 
@@ -131,7 +151,9 @@ def test_a_source_opens_its_own_sources(browser: Browser, neurons: str) -> None:
         expect(view.locator(f"[data-edge='{EARLIEST}:1 {EARLIER}:2']")).to_have_count(1)
         boxes = [each.bounding_box() for each in view.locator(f"[data-figure^='{EARLIEST}:']").all()]
         assert len(boxes) == 6
-        assert not any(overlap(one, other) for at, one in enumerate(boxes) for other in boxes[:at]), "each is readable"
+        assert not any(overlap(one, other, 4) for at, one in enumerate(boxes) for other in boxes[:at]), (
+            "each is readable"
+        )
         visitor.page.screenshot(path=RESULTS / "neurons-circuit-deep.png")
         source.get_by_role("button", name="Hide what builds it").click()
         node(view, EARLIEST, 1).click()
@@ -210,7 +232,7 @@ def test_a_cell_tells_which_cells_build_it_and_arrows_show_it(browser: Browser, 
         signs = [each.text_content() for each in page.get_by_test_id("arrows").locator("text").all()]
         assert signs == ["+", "+", "−"]
         marks = [each.bounding_box() for each in page.get_by_test_id("arrows").locator("text").all()]
-        assert not any(overlap(one, other) for at, one in enumerate(marks) for other in marks[:at])
+        assert not any(overlap(one, other, 4) for at, one in enumerate(marks) for other in marks[:at])
         eventually(lambda: visitor.link().get("level") == str(grid), "the open cell's level on both maps")
         colours = arrows.locator(".line").evaluate_all("all => all.map(one => getComputedStyle(one).stroke)")
         assert colours == ["rgb(217, 95, 2)"] * 2 + ["rgb(27, 108, 168)"]

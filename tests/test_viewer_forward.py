@@ -13,7 +13,6 @@ from walking_page import (
     PICTURE,
     account_of,
     assert_whole,
-    column_of,
     give_picture,
     grid,
     layer,
@@ -25,6 +24,13 @@ from walking_page import (
 )
 
 from atlas.explain.trace import describe
+
+
+def column_of(view: Locator, name: str) -> Locator:
+    """A column of the row, by its layer."""
+    head = view.page.locator(".head").filter(has_text=re.compile(rf"^\s*{re.escape(name)}\b"))
+    return view.locator("[data-column]").filter(has=head)
+
 
 # The row of layers
 

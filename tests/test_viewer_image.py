@@ -8,7 +8,6 @@ import pytest
 from made_api import MadeApi
 from made_site import CLASSES, PHONE, RESULTS, ROOT, Visitor, eventually, guest, serious
 from picture_page import (
-    BLUE,
     BROWN,
     FINER,
     LAYER,
@@ -26,6 +25,8 @@ from picture_page import (
     told,
 )
 from playwright.sync_api import Browser, expect
+
+BLUE = (20, 40, 200)
 
 # Giving a picture
 

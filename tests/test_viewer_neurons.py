@@ -21,6 +21,7 @@ from made_site import (
     switch,
 )
 from made_units import (
+    BUILT_CELL,
     EARLIER,
     EARLIEST,
     INVARIANT,
@@ -33,10 +34,25 @@ from made_units import (
     unit_colour,
     unit_table,
 )
-from playwright.sync_api import Browser, expect
-from units_page import ARROWS, CIRCUIT, UNIT, middle, near, node, opened, shown, units
+from playwright.sync_api import Browser, Locator, expect
+from units_page import CIRCUIT, UNIT, middle, near, node, opened
 
 from atlas.tiles import encode_webp
+
+ARROWS = f"#layer=_blocks.10&with={EARLIER}&cells=" + ".".join(str(each) for each in BUILT_CELL)
+
+
+def units(view: Locator) -> Locator:
+    return view.get_by_role("toolbar", name="Units").get_by_role("button")
+
+
+def shown(view: Locator) -> list[tuple[int, str]]:
+    """The units of the list with their figures."""
+    texts = (
+        units(view).locator(".words").evaluate_all("all => all.map(one => [...one.children].map(e => e.textContent))")
+    )
+    return [(int(unit.removeprefix("Unit ")), figure) for unit, figure in texts]
+
 
 # The list
 

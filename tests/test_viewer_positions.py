@@ -2,21 +2,15 @@
 
 import numpy as np
 from made_api import MadeApi, icon_colour, stand_in_colour
-from made_site import DESKTOP, RESULTS, Visitor, eventually, guest, switch
+from made_site import CLASSES, DESKTOP, RESULTS, Visitor, eventually, guest, switch
 from numpy.typing import NDArray
 from picture_page import (
     BROWN,
     FINER,
     LAYER,
-    LIFT,
-    NAMES,
-    OPPOSE,
     SIDE,
-    SUPPORT,
-    TINT,
     at,
     canvas,
-    dot_at,
     give,
     middle,
     near,
@@ -27,6 +21,23 @@ from picture_page import (
     show,
 )
 from playwright.sync_api import Browser, Page, Route, expect
+
+NAMES = [name.split(",")[0] for name in CLASSES]
+SUPPORT, OPPOSE = np.array([217, 95, 2]), np.array([27, 108, 168])
+TINT, LIFT = 0.85, 0.7  # as in viewer/src/image/paint.ts
+
+
+def dot_at(page: Page, image_api: MadeApi, position: int) -> tuple[float, float]:
+    """Where the dot of a position is in the window, on the whole map."""
+    box = page.locator(".pane").first.bounding_box()
+    cell = image_api.cell(LAYER, position)
+    assert box is not None
+    assert cell is not None
+    grid, row, col = cell
+    side = 0.96 * min(box["width"], box["height"])
+    left, top = box["x"] + (box["width"] - side) / 2, box["y"] + (box["height"] - side) / 2
+    return left + (col + 0.5) / grid * side, top + (row + 0.5) / grid * side
+
 
 # What lies over the picture
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from made_forward import ForwardApi, serve_forward
 from made_site import CLASSES, DESKTOP, PHONE, RESULTS, ROOT, eventually, guest, serious, served, switch
+from page_hands import overlap
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
@@ -312,16 +313,6 @@ def test_bars_and_signs_say_what_the_figures_say(browser: Browser, static: str) 
         at(page, 6)
         expect(tour(page).get_by_role("listitem").filter(has_text="builds")).to_have_count(3)
         expect(tour(page).get_by_role("listitem").filter(has_text="opposes")).to_have_count(1)
-
-
-def overlap(one: Any, other: Any) -> bool:
-    """Whether two boxes of the screen cover each other."""
-    return bool(
-        one["x"] < other["x"] + other["width"]
-        and other["x"] < one["x"] + one["width"]
-        and one["y"] < other["y"] + other["height"]
-        and other["y"] < one["y"] + one["height"]
-    )
 
 
 def box_of(place: Locator) -> Any:

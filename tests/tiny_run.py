@@ -157,7 +157,6 @@ import os
 import stat
 import time
 from pathlib import Path
-from typing import Any
 
 STORE = Path({store!r})
 sync = os.fsync

@@ -1,4 +1,5 @@
-"""What the tests of the forward pass on the page share: a made API, a picture, and how to find a number."""
+"""What the tests of the forward pass on the page share: a server that walks through a small network, a picture, and how
+to find a number."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +13,6 @@ from made_forward import ForwardApi, serve_forward
 from made_site import Visitor, guest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from atlas.explain.trace import describe
 from atlas.images import encode_png
 
 
@@ -69,12 +69,6 @@ def layer(view: Locator, name: str) -> Locator:
     return view.get_by_test_id("layers").locator(".head").filter(has_text=re.compile(rf"^\s*{re.escape(name)}\b"))
 
 
-def column_of(view: Locator, name: str) -> Locator:
-    """A column of the row, by its layer."""
-    head = view.page.locator(".head").filter(has_text=re.compile(rf"^\s*{re.escape(name)}\b"))
-    return view.locator("[data-column]").filter(has=head)
-
-
 def open_step(view: Locator, name: str) -> None:
     view.get_by_test_id("flow").get_by_role("button", name=re.compile(rf"^{re.escape(name)}\b")).click()
 
@@ -104,13 +98,6 @@ def assert_whole(account: Locator) -> float:
     sizes = [abs(each) for each in terms]
     assert sizes == sorted(sizes, reverse=True)
     return total
-
-
-def number_of(forward_api: ForwardApi, name: str, place: tuple[int, ...]) -> float:
-    """The number that the network itself has there."""
-    known = forward_api.trace(PICTURE)
-    step = next(each["step"] for each in describe(known)["layers"] if each["name"] == name)
-    return float(known.maps(step)[place])
 
 
 def grid(term: Locator, name: str) -> Any:

@@ -8,8 +8,8 @@ Usable alone, in three lines:
 
 For whole levels of an atlas there are draw, which also begins with parents' pictures, and score. Inside: parametrize
 (pictures as spectra), transform (small moves), objective (what is asked for), cut (the network up to the layer),
-arguments (what is given, checked), optimize (the loop), recipe (its settings), alone (pictures without a pipeline),
-score.
+arguments (what is given, checked), optimize (many icons), climb (the loop), parents (starts from coarser icons),
+diverse (pictures that differ), recipe (the settings), alone (pictures without a pipeline), score.
 """
 
 from atlas.visualize.alone import neuron, render
