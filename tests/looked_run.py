@@ -5,16 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_run import (
-    atlas_run,
-)
+from tiny_run import atlas_run
 
 from atlas.rundir import RunDirectory
 
 ASKED = {"layers": ["middle", "last"], "pictures": 3, "patches": 4, "sources": 5}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def looked(workshop: Path, undisturbed: RunDirectory) -> RunDirectory:
     """The finished tiny run, given again with units to look at, from the command line."""
     directory = RunDirectory(workshop / "runs" / "looked")

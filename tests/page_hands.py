@@ -2,10 +2,7 @@
 
 from typing import Any
 
-from made_site import (
-    Visitor,
-    cell_20,
-)
+from made_site import Visitor, cell_20
 from playwright.sync_api import expect
 
 

@@ -16,14 +16,7 @@ from umap.umap_ import fuzzy_simplicial_set, simplicial_set_embedding
 from atlas import gpu, layout, neighbors
 from atlas.errors import AtlasError
 from atlas.forces import embed
-from atlas.layout import (
-    OUTLIER,
-    REASONS,
-    ZERO,
-    choose_fitted,
-    fit_layout,
-    unit_box,
-)
+from atlas.layout import OUTLIER, REASONS, ZERO, choose_fitted, fit_layout, unit_box
 from atlas.layout import _outliers as outliers
 from atlas.neighbors import unit_rows
 from atlas.projection import Projection, fit_projection, project, read_moments

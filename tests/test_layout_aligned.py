@@ -4,14 +4,7 @@ import numpy as np
 import pytest
 from made_rows import SETTINGS, clusters, quality
 
-from atlas.layout import (
-    REASONS,
-    ZERO,
-    align,
-    common_start,
-    fit_layout,
-    unit_box,
-)
+from atlas.layout import REASONS, ZERO, align, common_start, fit_layout, unit_box
 from atlas.neighbors import unit_rows
 from atlas.quality import distance_between
 

@@ -10,12 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from tiny_run import (
-    GRIDS,
-    atlas_run,
-    configure,
-    paint_pictures,
-)
+from tiny_run import GRIDS, atlas_run, configure, paint_pictures
 
 from atlas.images import decode_png
 from atlas.report import read_icons

@@ -9,9 +9,7 @@ from served_run import make_run
 from starlette.testclient import TestClient
 
 from atlas.errors import ConfigError
-from atlas.server import (
-    create_app,
-)
+from atlas.server import create_app
 from atlas.versions import SITE_FORMAT
 
 

@@ -8,20 +8,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-from made_site import (
-    RESULTS,
-    Visitor,
-    eventually,
-    switch,
-)
-from made_units import (
-    BUILT_CELL,
-    BUILT_FROM,
-    EARLIER,
-    EARLIEST,
-    FAR,
-    unit_colour,
-)
+from made_site import RESULTS, Visitor, eventually, switch
+from made_units import BUILT_CELL, BUILT_FROM, EARLIER, EARLIEST, FAR, unit_colour
 from page_hands import overlap
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect

@@ -7,19 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_site import (
-    CLASSES,
-    DESKTOP,
-    PHONE,
-    RESULTS,
-    ROOT,
-    Visitor,
-    cell_20,
-    colour,
-    eventually,
-    serious,
-    switch,
-)
+from made_site import CLASSES, DESKTOP, PHONE, RESULTS, ROOT, Visitor, cell_20, colour, eventually, serious, switch
 from made_units import (
     BUILT_CELL,
     EARLIER,

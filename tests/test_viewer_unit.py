@@ -3,22 +3,8 @@ made; see made_units."""
 
 import numpy as np
 import pytest
-from made_site import (
-    CLASSES,
-    RESULTS,
-    eventually,
-    lit,
-    switch,
-)
-from made_units import (
-    EARLIEST,
-    INVARIANT,
-    ORIENTED,
-    SCALES,
-    SILENT,
-    TOLD,
-    unit_colour,
-)
+from made_site import CLASSES, RESULTS, eventually, lit, switch
+from made_units import EARLIEST, INVARIANT, ORIENTED, SCALES, SILENT, TOLD, unit_colour
 from playwright.sync_api import Browser, expect
 from units_page import UNIT, middle, near, opened, points
 

@@ -9,15 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_site import (
-    Visitor,
-    guest,
-    served,
-)
-from made_units import (
-    INVARIANT,
-    add_units,
-)
+from made_site import Visitor, guest, served
+from made_units import INVARIANT, add_units
 from playwright.sync_api import Browser, Locator
 
 UNIT = f"#unit=_blocks.10:{INVARIANT}"
