@@ -192,7 +192,7 @@ def all_command(options: argparse.Namespace) -> None:
             finally:
                 if mine.json.exists():
                     rows += json.loads(mine.json.read_text(encoding="utf-8"))
-                    if options.json:  # after each: the whole takes hours
+                    if options.json:  # after each: the whole takes most of an hour
                         write_json(options.json, rows)
     if failed:
         raise AtlasError(f"{len(failed)} of {len(benches)} benches failed: {', '.join(failed)}.")
