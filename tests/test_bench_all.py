@@ -98,7 +98,7 @@ def test_all_takes_the_commands_that_the_figures_name(
     for found in re.finditer(r"^Command: `scripts/bench\.py (\w+)( [^`]*)?`", text, re.MULTILINE):
         commands.setdefault(found[1], (found[2] or "").split())
     assert sorted(commands) == sorted(BENCHES)
-    here = {"runs/demo": str(tiny.path), "RUN": str(tiny.path), "1000000": "288"}
+    here = {"runs/demo": str(tiny.path), "runs/million": str(tiny.path), "1000000": "288"}
     assert bench.main(arguments_of_all(tiny)) == 0
     for name, options in asked.items():
         words = [here.get(word, word).replace(bench.PUBLISHED_LAYER, "last") for word in commands[name]]
