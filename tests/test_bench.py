@@ -251,6 +251,15 @@ def test_without_libvips_is_a_sentence(
     assert capsys.readouterr().err.startswith("pyvips cannot be imported")
 
 
+def test_without_a_browsers_driver_is_a_sentence(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "bench_viewer", raising=False)
+    monkeypatch.setitem(sys.modules, "playwright.sync_api", None)
+    assert bench.main(["viewer"]) == 2
+    assert capsys.readouterr().err.endswith('The benches need more than the product: pip install -e ".[bench]".\n')
+
+
 @pytest.mark.parametrize("arguments", [["--systems", "ours,lucid"], ["--count", "0"], ["--seed", "-1"]])
 def test_wrong_arguments_are_refused(
     bench: ModuleType, arguments: list[str], capsys: pytest.CaptureFixture[str]
