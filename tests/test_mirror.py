@@ -85,21 +85,21 @@ def test_a_whole_run_to_s3_and_on_from_there(
     too, and back."""
     monkeypatch.chdir(workshop)
     values = tiny_values(workshop) | {
-        "out": "s3://runs/deep/tiny",
+        "out": "s3://runs/deep/sent",
         "out_options": {"endpoint_url": bucket.address},
         "cluster": {"kind": "address", "address": scheduler},
     }
     here = run(validate(values, "test"))
-    assert here.path == workshop / "runs" / "tiny"
-    assert "python -m atlas.serve runs/tiny" in capsys.readouterr().out
-    expected, found = contents(undisturbed), bucket.objects("deep/tiny")
+    assert here.path == workshop / "runs" / "sent"
+    assert "python -m atlas.serve runs/sent" in capsys.readouterr().out
+    expected, found = contents(undisturbed), bucket.objects("deep/sent")
     assert digests(found, expected) == expected
     assert all_that_is_vouched_for_is_there(found) > 10
     for name in ("run.json", "report.json", "listing.parquet", "store/README.md"):
         assert found[name] == (here.path / name).read_bytes()
-    assert bucket.kind("deep/tiny/site/index.html") == "text/html"
+    assert bucket.kind("deep/sent/site/index.html") == "text/html"
     tile = next(name for name in found if name.endswith(".webp"))
-    assert bucket.kind(f"deep/tiny/{tile}") == "image/webp"
+    assert bucket.kind(f"deep/sent/{tile}") == "image/webp"
 
     shutil.rmtree(here.path)
     run(validate(values, "test"))
@@ -109,7 +109,7 @@ def test_a_whole_run_to_s3_and_on_from_there(
 
     cells = values["cells"]
     run(validate(values | {"cells": cells | {"grids": [4]}}, "test"))
-    changed = bucket.objects("deep/tiny")
+    changed = bucket.objects("deep/sent")
     aside = f"cells.{stages['cells']['key'][:8]}/"
     assert {name for name in changed if name.startswith(aside)} == {
         aside + name.removeprefix("cells/") for name in found if name.startswith("cells/")
@@ -118,7 +118,7 @@ def test_a_whole_run_to_s3_and_on_from_there(
     shutil.rmtree(here.path)  # what was moved aside is fetched only when it is wanted again
     run(validate(values, "test"))
     assert contents(here) == expected
-    assert digests(bucket.objects("deep/tiny"), expected) == expected
+    assert digests(bucket.objects("deep/sent"), expected) == expected
 
 
 def test_killed_and_gone_on_with_on_another_machine(
