@@ -11,9 +11,7 @@ from atlas.urls import refuse_url
 
 
 def finished(runs: list[Path]) -> list[Path]:
-    """Of several run folders those that can be shown; the others are told of. Raises ConfigError where none can."""
-    if len(runs) == 1:
-        return runs  # whoever opens it says what is missing
+    """Of run folders those that can be shown; the others are told of. Raises ConfigError where none can."""
     shown, faults = [], []
     for run in runs:
         try:

@@ -4,8 +4,8 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,6 +16,7 @@ from tiny_run import (
     GRIDS,
     PLAIN_STAGES,
     atlas_run,
+    cluster_here,
     command,
     configure,
     contents,
@@ -65,13 +66,11 @@ def make():
 
 
 @pytest.fixture(scope="module")
-def scheduler(workshop: Path):
+def scheduler(workshop: Path) -> Iterator[str]:
     """Two workers in processes of their own, by their scheduler's address: here it matters that they outlive a run.
     Elsewhere that of tiny_run does."""
-    sys.path.insert(0, str(workshop))
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", memory_limit=0) as cluster:
-        yield cluster.scheduler_address
-    sys.path.remove(str(workshop))
+    with cluster_here(workshop, processes=2) as address:
+        yield address
 
 
 @pytest.mark.parametrize("stage", PLAIN_STAGES)

@@ -228,11 +228,17 @@ def scheduler(workshop: Path) -> Iterator[str]:
 
 
 @contextmanager
-def cluster_here(folder: Path) -> Iterator[str]:
-    """The address of a cluster inside this process, which finds the network that is in ``folder``."""
+def cluster_here(folder: Path, processes: int = 0) -> Iterator[str]:
+    """The address of a cluster that finds the network which is in ``folder``: of a worker inside this process, or of
+    several in ``processes`` of their own."""
     sys.path.insert(0, str(folder))
     with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, memory_limit=0, protocol="tcp://"
+        n_workers=processes or 1,
+        threads_per_worker=1,
+        processes=processes > 0,
+        dashboard_address=None,
+        memory_limit=0,
+        protocol="tcp://",
     ) as cluster:
         yield cluster.scheduler_address
     sys.path.remove(str(folder))
