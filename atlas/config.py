@@ -31,24 +31,40 @@ from atlas.sections import (
 
 
 class Config(Section):
-    """A whole run. See configs/reference.yaml for what each key means."""
+    """A whole run."""
 
     out: str
+    """The run directory, or an address such as `s3://bucket/runs/demo`. Default: `runs/` and the YAML's name."""
     out_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of fsspec for an address, such as `{endpoint_url: "http://store:9000"}`. Kept in run.json: no secrets."""
     seed: Annotated[int, Field(ge=0, le=4_000_000_000)] = 0
+    """Of shuffling, crops, sampled places, and the noise that icons start from."""
     network: NetworkConfig
+    """The CNN that is looked at."""
     compare: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")], NetworkConfig] = Field(default_factory=dict)
+    """Further networks over the same views, by name, such as `{lite1: {name: efficientnet_lite1}}`."""
     layers: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+    """Module paths, such as `_blocks.10`; `_blocks.14@lite1` is a layer of `compare.lite1`."""
     images: ImagesConfig
+    """The images, and the views cut from them."""
     collect: CollectConfig = CollectConfig()
+    """How activations are collected."""
     layout: LayoutConfig = LayoutConfig()
+    """How activations become a map."""
     cells: CellsConfig = CellsConfig()
+    """How a map is cut into cells."""
     render: RenderConfig = RenderConfig()
+    """How icons are drawn."""
     neurons: NeuronsConfig | None = None
+    """Layers whose single units are looked at. Default: none."""
     publish: PublishConfig = PublishConfig()
+    """What the finished page shows first."""
     cluster: ClusterConfig = ClusterConfig()
+    """Where the work runs."""
     tracking: TrackingConfig | None = None
+    """An experiment tracker to report to. Default: none."""
     tour: Annotated[str, Field(min_length=1)] | None = "tour"
+    """The steps of the page's tour: a YAML file of your own (start from a copy of `tour.yaml`), or null for none."""
 
     @field_validator("out")
     @classmethod
