@@ -35,7 +35,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
-FIGURES, PICTURE = HERE / "scaling.json", HERE / "pictures" / "scaling.webp"
+FIGURES, PICTURE = HERE / "scaling.json", HERE.parent / "atlas/docs/pictures/scaling.webp"
 CONFIG, CROPS = "million", 25
 WATCHED_SECONDS = 2.0
 
