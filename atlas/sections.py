@@ -254,7 +254,7 @@ class ClusterConfig(Section):
     image: str | None = None
     """Container image with this package and your network installed."""
     namespace: str | None = None
-    """Default: that of your context."""
+    """Namespace of the pods. Default: that of your context."""
     volumes: dict[str, str] = {}
     """Where each persistent volume claim is mounted, such as `{/data: atlas-data}`."""
     pod: dict[str, Any] = {}
