@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.findings import Findings
 from atlas.grid import cell_of
 from atlas.maps import shown_maps

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from pydantic import ValidationError
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
 from atlas.listing import Listing
 from atlas.maps import maps_of

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from atlas.config.sections import LayoutConfig
 from atlas.layout import fit_layout, unit_box
 from atlas.maps import Map, class_number
-from atlas.sections import LayoutConfig
 from atlas.store import iterate
 
 Float32 = NDArray[np.float32]

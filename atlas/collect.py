@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.errors import ConfigError
 from atlas.images import unit_hash
 from atlas.networks import Layer

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.images import PictureError, open_picture
 from atlas.rundir import RunDirectory
 from atlas.sources import Listing

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.grid import cell_of
 from atlas.maps import Map
 from atlas.neighbors import nearest, unit_rows

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import curve_fit
 
+from atlas.config.sections import LayoutConfig
 from atlas.gpu import embed_on_gpu, nearest_on_gpu, searches_gpu, uses_gpu
 from atlas.neighbors import build_index, knn_graph, unit_rows
 from atlas.placing import QUANTILES, nearness_quantiles
-from atlas.sections import LayoutConfig
 
 Float32 = NDArray[np.float32]
 

@@ -11,10 +11,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from atlas.config import Config
+from atlas.config.model import Config
+from atlas.config.sections import LayoutConfig
 from atlas.errors import ConfigError
 from atlas.rundir import RunDirectory, digest_values, parse_marker
-from atlas.sections import LayoutConfig
 
 # Rows that a map of classes needs to be laid out at all; whether a cell of it is drawn is a matter of the cells.
 FEWEST_ROWS = 3

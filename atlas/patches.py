@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.cutting import Cutter, Key, Pixels, Row, fitted, frame, key_of
 from atlas.details import cell_details
 from atlas.grid import morton

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.maps import maps_of
 from atlas.neurons.parts import is_whole
 from atlas.neurons.reading import Folder

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import track
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.findings import Findings, short
 
 # What must be equal in row i of all layers, in all of one network, and what a layout repeats of it.

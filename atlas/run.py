@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from atlas.config import load_config
+from atlas.config.model import load_config
 from atlas.errors import AtlasError, ConfigError
 from atlas.rundir import STAGES
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
 from atlas.faults import told
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.errors import AtlasError
 from atlas.heat import heat_maps
 from atlas.images import decode_png

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.images import Encoded, PictureError, Pixels, unit_hash
 from atlas.sources import Listing
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.grid import build_cells
 from atlas.maps import find_map, maps_of
 from atlas.rundir import RunDirectory, atomic, write_marker

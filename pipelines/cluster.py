@@ -28,9 +28,9 @@ from distributed.deploy.cluster import Cluster
 from distributed.scheduler import KilledWorker
 
 from atlas.allocator import ENVIRONMENT
+from atlas.config.sections import ClusterConfig
 from atlas.errors import AtlasError, ConfigError
 from atlas.networks import has_gpu
-from atlas.sections import ClusterConfig
 
 _SUBMIT = {"slurm": "sbatch", "pbs": "qsub"}
 # What must be installed for a kind, and the extra that brings it.

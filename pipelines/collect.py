@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atlas.collect import Pace, Reader, collect_shard, fitting_precision, measure_pace, shard_views
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.datacard import write_card
 from atlas.errors import AtlasError
 from atlas.rundir import RunDirectory, atomic, read_marker, write_marker

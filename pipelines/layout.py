@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from atlas.class_atlas import choose_rows, lay_out
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.errors import AtlasError
 from atlas.layout import (
     OTHER,

@@ -13,7 +13,7 @@ from typing import Any, cast
 from distributed import Client
 from rich.console import Console
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
 from atlas.gpu import uses_gpu
 from atlas.maps import class_number, maps_of

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from atlas import patches, site
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.maps import shown_maps
 from atlas.neurons import site as neurons
 from atlas.neurons.reading import Folder

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.grid import morton
 from atlas.images import decode_png, encode_png, unit_hash
 from atlas.maps import find_map, maps_of

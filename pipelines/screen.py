@@ -25,7 +25,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.listing import Listing
 from atlas.maps import FEWEST_ROWS, Map, frames_of, has_common_start, maps_of, shown_maps
 from atlas.networks import Layer, Network

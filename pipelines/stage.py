@@ -22,7 +22,7 @@ from typing import Protocol
 from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.errors import AtlasError
 from atlas.rundir import RunDirectory, read_marker
 

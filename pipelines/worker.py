@@ -14,7 +14,7 @@ import torch
 
 from atlas.allocator import keep_memory
 from atlas.collect import Reader
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.errors import AtlasError
 from atlas.networks import Layer, Network, describe_layer, load
 from atlas.observe import Observer, Precision

@@ -41,7 +41,7 @@ from torchvision import transforms
 
 from atlas.allocator import keep_memory
 from atlas.collect import place
-from atlas.config import Config, validate
+from atlas.config.model import Config, validate
 from atlas.networks import describe_layer, load
 from atlas.observe import Observer
 from atlas.sources import list_images

@@ -28,11 +28,11 @@ import numpy as np
 from bench_rows import Row, short  # beside this file
 from numpy.typing import NDArray
 
+from atlas.config.sections import LayoutConfig
 from atlas.errors import AtlasError
 from atlas.neighbors import unit_rows
 from atlas.quality import quality
 from atlas.rundir import RunDirectory
-from atlas.sections import LayoutConfig
 from atlas.store import iterate
 
 Float32 = NDArray[np.float32]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
 from atlas.images import decode_png
 from atlas.networks import Network

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from atlas.sections import ClusterConfig
+from atlas.config.sections import ClusterConfig
 
 JOBS = {"memory": "4GB", "walltime": "08:00:00", "workers": 3}
 

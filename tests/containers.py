@@ -12,9 +12,9 @@ import pytest
 from made_pictures import gradient
 from PIL import Image
 
-from atlas.config import Config
+from atlas.config.model import Config
+from atlas.config.sections import ImagesConfig
 from atlas.listing import Listing
-from atlas.sections import ImagesConfig
 from atlas.views import Failure, cut_views
 
 COUNT = 12

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from atlas.config.sections import LayoutConfig
 from atlas.neighbors import unit_rows
 from atlas.quality import quality as block_quality
-from atlas.sections import LayoutConfig
 
 Float32 = NDArray[np.float32]
 SETTINGS = LayoutConfig(neighbors=10, fit_rows=10_000, deterministic=True)

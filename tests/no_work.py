@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Set
 from pathlib import Path
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.rundir import RunDirectory
 from pipelines.stage import Item, Summary
 

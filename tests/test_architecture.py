@@ -100,7 +100,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert order.index("atlas.errors") < order.index("atlas.store") < order.index("pipelines.pipeline")
 
 
-@pytest.mark.parametrize("name", ["atlas.store", "atlas.config", "atlas.neighbors"])
+@pytest.mark.parametrize("name", ["atlas.store", "atlas.config.model", "atlas.neighbors"])
 def test_the_ground_floor_stands_on_nothing_else(name: str) -> None:
     reached, coming = set[str](), {name}
     while coming:
@@ -128,7 +128,7 @@ def test_the_readers_see_what_they_look_for() -> None:
     [
         ("atlas.serve", ("torch", "dask", "distributed", "umap", "faiss")),
         ("atlas.run", ("torch", "dask", "distributed", "umap", "faiss")),
-        ("atlas.config", ("torch", "numpy", "pyarrow")),
+        ("atlas.config.model", ("torch", "numpy", "pyarrow")),
         ("atlas.store", ("torch", "dask", "faiss")),
         ("atlas.layout", ("torch", "dask", "distributed")),
     ],

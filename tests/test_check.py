@@ -12,7 +12,7 @@ import pytest
 from tiny_run import contents, tiny_values
 
 from atlas.check import main
-from atlas.config import validate
+from atlas.config.model import validate
 from atlas.rundir import RunDirectory, write_marker
 from atlas.verify import verify
 from pipelines.pipeline import run

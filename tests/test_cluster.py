@@ -16,10 +16,10 @@ from cluster_sections import JOBS, section
 from distributed import Client, LocalCluster
 from no_work import NoWork
 
-from atlas.config import load_config, validate
+from atlas.config.model import load_config, validate
+from atlas.config.sections import ClusterConfig
 from atlas.errors import AtlasError, ConfigError
 from atlas.rundir import RunDirectory
-from atlas.sections import ClusterConfig
 from pipelines import cluster
 from pipelines.stage import Item, Outcome, Summary, run_stage
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from atlas.collect import Pace, Reader, collect_shard, observe_views, place, prefetch, shard_views
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.images import open_picture
 from atlas.networks import Layer, Network, describe_layer, load
 from atlas.observe import Observer
@@ -210,7 +210,7 @@ def test_a_shard_whose_views_all_failed_is_an_empty_file(
 
 
 def test_small_runs_have_smaller_shards_and_none_is_over_the_limit() -> None:
-    from atlas.config import validate
+    from atlas.config.model import validate
     from pipelines.collect import images_per_shard
 
     def rows(pictures: int, crops: int = 1, **collect: int) -> int:

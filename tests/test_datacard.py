@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.datacard import _failures, _pictures, _source, card_path, write_card
 from atlas.listing import Listing
 from atlas.rundir import RunDirectory, digest_file, read_marker

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_run import tiny_values
 
-from atlas.config import validate
+from atlas.config.model import validate
 from atlas.details import cell_details
 from atlas.grid import cell_of
 from atlas.maps import find_map

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from tiny_run import TINY, atlas_run, cluster_here, command, contents, end_all, environment, paint_pictures, tiny_values
 
-from atlas.config import validate
+from atlas.config.model import validate
 from atlas.errors import AtlasError
 from atlas.rundir import RunDirectory
 from atlas.verify import verify

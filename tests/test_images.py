@@ -15,7 +15,7 @@ from made_pictures import gradient
 from PIL import Image, ImageOps
 
 from atlas import images as images_module
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.errors import ConfigError
 from atlas.images import Encoded, PictureError, open_picture, unit_hash
 from atlas.sources import Listing, list_images

@@ -13,7 +13,7 @@ from tiny_run import configure, contents
 
 import atlas
 from atlas.class_atlas import choose_rows
-from atlas.config import validate
+from atlas.config.model import validate
 from atlas.cutting import patch_box
 from atlas.errors import ConfigError
 from atlas.grid import cell_of

@@ -14,7 +14,7 @@ from PIL import Image
 from tiny_run import configure
 
 import atlas
-from atlas.config import validate
+from atlas.config.model import validate
 from atlas.images import open_picture
 from atlas.layout import fit_layout, principal_axes, unit_box
 from atlas.neighbors import unit_rows

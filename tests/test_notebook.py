@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, expect
 
 import atlas
 from atlas import notebook
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.errors import ConfigError
 from atlas.notebook import show
 

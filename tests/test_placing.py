@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tiny_run import tiny_values
 
 import atlas
-from atlas.config import validate
+from atlas.config.model import validate
 from atlas.layout import Fit, fit_layout
 from atlas.neighbors import build_index, unit_rows
 from atlas.placing import nearness_quantiles, place

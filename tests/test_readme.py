@@ -19,10 +19,10 @@ from PIL import Image
 from readme_commands import answer_of
 from tiny_run import leave_off
 
-from atlas.config import validate
+from atlas.config.model import validate
+from atlas.config.sections import TrackingConfig
 from atlas.grid import cell_of
 from atlas.rundir import RunDirectory
-from atlas.sections import TrackingConfig
 
 CHECKOUT = Path(__file__).parent.parent
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")

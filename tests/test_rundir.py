@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.errors import AtlasError
 from atlas.rundir import RunDirectory, atomic, digest_file, digest_values, read_marker, write_json, write_marker
 

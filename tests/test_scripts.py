@@ -125,7 +125,7 @@ def test_a_picture_of_the_page_with_a_picture_explained(
 
 
 def test_stamp_shards_hold_equally_many_squares_of_each_stamp(tmp_path: Path) -> None:
-    from atlas.sections import ImagesConfig
+    from atlas.config.sections import ImagesConfig
     from atlas.sources import list_images
 
     stamps = tmp_path / "stamps"

@@ -19,7 +19,7 @@ from tiny_run import tiny_values
 from atlas import files as files_module
 from atlas import parquet_rows
 from atlas.collect import prefetch
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
 from atlas.files import File, LocalFiles
 from atlas.images import PictureError, open_picture

@@ -71,7 +71,7 @@ def test_large_pictures_are_cut_at_the_mean_of_their_pixels() -> None:
 MEMORY = """
 import resource, sys
 from concurrent.futures import ThreadPoolExecutor
-from atlas.config import Config, validate
+from atlas.config.model import Config, validate
 from atlas.sources import list_images
 from atlas.views import cut_views
 

@@ -19,7 +19,7 @@ import yaml
 from distributed import LocalCluster
 from PIL import Image
 
-from atlas.config import Config, validate
+from atlas.config.model import Config, validate
 from atlas.rundir import STAGES, RunDirectory, digest_file
 
 CHECKOUT = Path(__file__).parent.parent

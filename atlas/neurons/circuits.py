@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.errors import ConfigError
 from atlas.explain.building import building, together_of
 from atlas.explain.circuit import Wiring, circuit_of, effects, predicted

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pyarrow.parquet as pq
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.rundir import RunDirectory, read_marker
 
 # Units that are made together.

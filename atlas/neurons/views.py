@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.networks import Network
 from atlas.sources import Listing
 from atlas.views import Failure, cut_views

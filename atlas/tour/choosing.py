@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.cutting import Key, key_of
 from atlas.neurons.reading import Folder
 from atlas.neurons.site import neuron_layers

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from atlas.config import Config, config_folders
+from atlas.config.model import Config, config_folders
 from atlas.errors import ConfigError
 
 SHIPPED = "tour"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.cutting import Cutter, Key, Row, key_of
 from atlas.maps import maps_of
 from atlas.neurons.reading import Folder

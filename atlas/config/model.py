@@ -1,4 +1,4 @@
-"""The YAML of a run, read and held against ``atlas.sections``. All mistakes are told at once."""
+"""The YAML of a run, read and held against ``atlas.config.sections``. All mistakes are told at once."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from atlas.errors import ConfigError
-from atlas.sections import (
+from atlas.config.sections import (
     CellsConfig,
     ClusterConfig,
     CollectConfig,
@@ -28,6 +27,7 @@ from atlas.sections import (
     TrackingConfig,
     each_once,
 )
+from atlas.errors import ConfigError
 
 
 class Config(Section):
@@ -138,7 +138,7 @@ class Config(Section):
 
 def config_folders() -> list[Path]:
     """Where the shipped configurations lie: inside the wheel, or at the top of a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     return [folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir()]
 
 
