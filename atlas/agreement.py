@@ -19,14 +19,14 @@ from rich.console import Console
 from atlas.config.model import Config
 from atlas.findings import Findings
 from atlas.grid import cell_of
-from atlas.maps import shown_maps
 from atlas.neurons.parts import part_names, units_of
 from atlas.neurons.site import neuron_layers
 from atlas.neurons.site import parts as neuron_parts
 from atlas.patches import sheets
 from atlas.report import build_report, read_icons
 from atlas.row_agreement import compare_rows
-from atlas.rundir import stages_of
+from atlas.rundir.directory import stages_of
+from atlas.rundir.maps import shown_maps
 from atlas.store import to_numpy
 
 

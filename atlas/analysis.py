@@ -21,15 +21,15 @@ from pydantic import ValidationError
 from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
 from atlas.listing import Listing
-from atlas.maps import maps_of
 from atlas.mosaic import mosaic
 from atlas.neurons.parts import missing_files
 from atlas.neurons.reading import Folder
 from atlas.report import read_icons
 from atlas.rows import Columns, Store
-from atlas.rundir import ABOVE, RunDirectory, read_marker
+from atlas.rundir.directory import ABOVE, RunDirectory, read_marker
+from atlas.rundir.maps import maps_of
+from atlas.rundir.remote import refuse_url
 from atlas.store import read_metadata, to_numpy
-from atlas.urls import refuse_url
 
 if TYPE_CHECKING:
     from torch import Tensor

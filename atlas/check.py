@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from atlas.errors import AtlasError
-from atlas.rundir import RunDirectory
-from atlas.urls import refuse_url
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.remote import refuse_url
 from atlas.verify import describe, verify
 
 WHOLE, WRONG, NO_RUN, STOPPED = 0, 1, 2, 3

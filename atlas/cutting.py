@@ -17,7 +17,7 @@ from PIL import Image
 
 from atlas.config.model import Config
 from atlas.images import PictureError, open_picture
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 from atlas.sources import Listing
 from atlas.store import read_metadata
 from atlas.views import Box, backdrop, cut_view

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from atlas.config.model import Config
-from atlas.rundir import RunDirectory, atomic
+from atlas.rundir.directory import RunDirectory, atomic
 from atlas.store import ROW_GROUP, count_rows, read_metadata
 from atlas.views import Failure, reason
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from atlas.config.model import Config
 from atlas.grid import cell_of
-from atlas.maps import Map
 from atlas.neighbors import nearest, unit_rows
 from atlas.report import read_icons
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import Map
 from atlas.store import read_columns, to_numpy
 
 # Cells that are told of as nearest by their means, and as holding most of the same rows on another layer.

@@ -22,7 +22,7 @@ from fsspec.utils import glob_translate
 
 from atlas.errors import AtlasError, ConfigError
 from atlas.images import PictureError
-from atlas.urls import is_remote
+from atlas.rundir.remote import is_remote
 
 # No picture is this large, and a worker could not hold several of them.
 LARGEST = 2**30

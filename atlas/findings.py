@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas.maps import COMMON, Map
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import COMMON, Map
 
 AGAIN = "give the run's command again"
 

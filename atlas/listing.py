@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from atlas.files import File, Files, open_files
 from atlas.images import PictureError
 from atlas.parquet_rows import ParquetRows
-from atlas.rundir import atomic
+from atlas.rundir.directory import atomic
 
 SCHEMA = pa.schema(
     [

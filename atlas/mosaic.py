@@ -6,7 +6,7 @@ from PIL import Image
 
 from atlas.images import decode_png
 from atlas.report import read_icons
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 
 GROUND = (247, 247, 245)  # the page's
 

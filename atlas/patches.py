@@ -18,8 +18,8 @@ from atlas.cutting import Cutter, Key, Pixels, Row, fitted, frame, key_of
 from atlas.details import cell_details
 from atlas.grid import morton
 from atlas.images import decode_png, encode_png
-from atlas.maps import Map
-from atlas.rundir import RunDirectory, atomic
+from atlas.rundir.directory import RunDirectory, atomic
+from atlas.rundir.maps import Map
 from atlas.sources import Listing
 from atlas.tiles import TileFormat, write_grid_pyramid
 from atlas.views import Box

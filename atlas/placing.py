@@ -13,7 +13,7 @@ from atlas.errors import ConfigError
 from atlas.grid import cell_of
 from atlas.neighbors import load_index, nearest
 from atlas.projection import Projection
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 
 Float32 = NDArray[np.float32]
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atlas.config.model import Config
-from atlas.maps import maps_of
 from atlas.neurons.parts import is_whole
 from atlas.neurons.reading import Folder
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import maps_of
 from atlas.store import to_numpy
 
 

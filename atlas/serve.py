@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from atlas.errors import AtlasError, ConfigError
+from atlas.rundir.remote import refuse_url
 from atlas.server import find_site, serve
-from atlas.urls import refuse_url
 
 
 def finished(runs: list[Path]) -> list[Path]:

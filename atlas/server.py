@@ -31,7 +31,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from atlas.errors import ConfigError
 from atlas.explain.web import explain_app
-from atlas.versions import SITE_FORMAT
+from atlas.rundir.versions import SITE_FORMAT
 
 MEDIA_TYPES = {
     ".bin": "application/octet-stream",

@@ -16,7 +16,7 @@ from atlas.containers import SUFFIXES, Contents, RawLabel, number_labels, scan
 from atlas.errors import ConfigError
 from atlas.files import File, find, open_files, resolve, suffix_of
 from atlas.listing import SCHEMA, Listing
-from atlas.urls import is_remote
+from atlas.rundir.remote import is_remote
 
 _CONTAINERS = {".tar": "tar", ".parquet": "parquet"}
 _COMPRESSED = frozenset({".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip"})

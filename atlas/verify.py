@@ -21,8 +21,17 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from atlas.agreement import compare
 from atlas.errors import AtlasError, ConfigError
 from atlas.findings import Findings, size
-from atlas.maps import frames_of, maps_of
-from atlas.rundir import ABOVE, FOLDERS, STAGES, RunDirectory, digest_file, marked_key, parse_marker, stages_of
+from atlas.rundir.directory import (
+    ABOVE,
+    FOLDERS,
+    STAGES,
+    RunDirectory,
+    digest_file,
+    marked_key,
+    parse_marker,
+    stages_of,
+)
+from atlas.rundir.maps import frames_of, maps_of
 
 _LAYOUTS = ("fit-*", "place-*", "index-*", "class-*", "quality-*")
 # Where the markers of a stage lie below its folder.

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 
 from atlas.config.model import Config
 from atlas.grid import build_cells
-from atlas.maps import find_map, maps_of
-from atlas.rundir import RunDirectory, atomic, write_marker
+from atlas.rundir.directory import RunDirectory, atomic, write_marker
+from atlas.rundir.maps import find_map, maps_of
 from atlas.store import read_columns
 from pipelines.stage import Item, Summary
 

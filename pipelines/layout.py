@@ -34,12 +34,12 @@ from atlas.layout import (
     joined,
     unit_box,
 )
-from atlas.maps import COMMON, FEWEST_ROWS, Map, frame_of, frames_of, has_common_start, maps_of
 from atlas.neighbors import build_index, knn_graph, load_index, save_index
 from atlas.placing import nearness_quantiles, place
 from atlas.projection import Projection, fit_projection, project, read_moments, widest
 from atlas.quality import distance_between, quality
-from atlas.rundir import RunDirectory, atomic, read_marker, write_marker
+from atlas.rundir.directory import RunDirectory, atomic, read_marker, write_marker
+from atlas.rundir.maps import COMMON, FEWEST_ROWS, Map, frame_of, frames_of, has_common_start, maps_of
 from atlas.store import count_rows, iterate, read_columns, read_metadata
 from pipelines.cluster import available_cores
 from pipelines.stage import Item, Summary

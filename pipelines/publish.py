@@ -8,10 +8,10 @@ from pathlib import Path
 
 from atlas import patches, site
 from atlas.config.model import Config
-from atlas.maps import shown_maps
 from atlas.neurons import site as neurons
 from atlas.neurons.reading import Folder
-from atlas.rundir import RunDirectory, digest_values, write_marker
+from atlas.rundir.directory import RunDirectory, digest_values, write_marker
+from atlas.rundir.maps import shown_maps
 from atlas.tour import writing as tour
 from pipelines import worker
 from pipelines.stage import Item, Summary

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from atlas.config.model import Config
 from atlas.grid import morton
 from atlas.images import decode_png, encode_png, unit_hash
-from atlas.maps import find_map, maps_of
-from atlas.rundir import RunDirectory, atomic, write_marker
+from atlas.rundir.directory import RunDirectory, atomic, write_marker
+from atlas.rundir.maps import find_map, maps_of
 from atlas.store import read_columns
 from atlas.visualize import Recipe, draw, fitting_precision, measure_batch, score
 from atlas.visualize.parents import blend, coarser_cells

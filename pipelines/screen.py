@@ -27,13 +27,13 @@ from rich.table import Table
 
 from atlas.config.model import Config
 from atlas.listing import Listing
-from atlas.maps import FEWEST_ROWS, Map, frames_of, has_common_start, maps_of, shown_maps
 from atlas.networks import Layer, Network
 from atlas.neurons.units import seconds_a_unit
 from atlas.observe import Observer
 from atlas.report import build_report
-from atlas.rundir import STAGES, RunDirectory, parse_marker
-from atlas.urls import is_remote
+from atlas.rundir.directory import STAGES, RunDirectory, parse_marker
+from atlas.rundir.maps import FEWEST_ROWS, Map, frames_of, has_common_start, maps_of, shown_maps
+from atlas.rundir.remote import is_remote
 from atlas.views import Failure, reason
 from atlas.visualize import step_seconds
 from atlas.visualize.recipe import ATLAS

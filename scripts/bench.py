@@ -43,7 +43,7 @@ from atlas.allocator import keep_memory
 from atlas.errors import AtlasError, ConfigError
 from atlas.images import decode_png
 from atlas.report import read_icons
-from atlas.rundir import RunDirectory, write_json
+from atlas.rundir.directory import RunDirectory, write_json
 from atlas.server import find_site
 from atlas.tiles import ICON_SIZE
 

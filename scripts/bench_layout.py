@@ -32,7 +32,7 @@ from atlas.config.sections import LayoutConfig
 from atlas.errors import AtlasError
 from atlas.neighbors import unit_rows
 from atlas.quality import quality
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 from atlas.store import iterate
 
 Float32 = NDArray[np.float32]

@@ -19,7 +19,7 @@ from typing import Any
 from distributed import Client
 
 from atlas.config.model import Config, validate
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 from pipelines.cluster import connect, environment
 from pipelines.stage import Item, Outcome, Summary, run_stage
 

@@ -13,7 +13,7 @@ from atlas.errors import AtlasError, ConfigError
 from atlas.images import decode_png
 from atlas.networks import Network
 from atlas.report import read_icons
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 from atlas.visualize.parents import blend
 from atlas.whitening import Moments
 from pipelines import worker

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from atlas.mosaic import mosaic
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 
 
 def main() -> None:

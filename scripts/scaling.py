@@ -25,7 +25,7 @@ import psutil
 from bench_rows import Row  # beside this file
 from PIL import Image
 
-from atlas.rundir import FOLDERS, RunDirectory, write_json
+from atlas.rundir.directory import FOLDERS, RunDirectory, write_json
 
 try:
     import matplotlib

@@ -23,7 +23,7 @@ import simplejpeg
 
 from atlas.errors import ConfigError
 from atlas.images import Pixels, open_picture
-from atlas.rundir import write_json
+from atlas.rundir.directory import write_json
 from atlas.views import backdrop, cut_view, view_box
 from pipelines.cluster import available_cores
 

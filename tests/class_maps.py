@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 
 OF_CLASSES = {"class_atlas": ["class 2"], "class_pair": ["class 1", "class 4"], "class_rows": 60, "class_grids": [3, 6]}
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from atlas.explain.explainer import Explainer
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 
 
 def encoded(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_run import atlas_run
 
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 
 ASKED = {"layers": ["middle", "last"], "pictures": 3, "patches": 4, "sources": 5}
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from atlas.images import encode_png
 from atlas.neurons.tables import BINS, CELLS, CIRCUIT, DEGREES, SCALES, SPREAD, STATISTICS, UNITS
-from atlas.rundir import RunDirectory, write_marker
+from atlas.rundir.directory import RunDirectory, write_marker
 from atlas.store import read_columns, read_metadata
 
 KEY = "made"

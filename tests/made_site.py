@@ -33,9 +33,9 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from atlas.rundir.versions import SITE_FORMAT
 from atlas.server import create_app, open_socket
 from atlas.tiles import Icons, Pixels, write_combined_pyramid, write_grid_pyramid
-from atlas.versions import SITE_FORMAT
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "test-results"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 
 from atlas.config.model import Config
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 from pipelines.stage import Item, Summary
 
 

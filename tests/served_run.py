@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from atlas.versions import SITE_FORMAT
+from atlas.rundir.versions import SITE_FORMAT
 
 LAYER = {"name": "_blocks.4", "path": "_blocks.4", "of_classes": [], "grids": [{"grid": 10}, {"grid": 20}]}
 

@@ -18,7 +18,7 @@ import atlas
 from atlas.errors import AtlasError, ConfigError
 from atlas.grid import cell_of
 from atlas.rows import Store
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 from atlas.store import ROW_GROUP, ShardWriter, schema
 
 LAYER, ROWS = "last", 288

@@ -16,7 +16,7 @@ import pytest
 from loaded_bench import CHECKOUT
 
 from atlas.networks import Network
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 
 COSINE = "median_cosine"
 FIGURES = {

@@ -15,7 +15,7 @@ import pytest
 from loaded_bench import CHECKOUT
 
 from atlas.errors import ConfigError
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 
 BENCHES = ["collect", "layout", "render", "tiles", "viewer", "explain", "decode", "schedule"]
 

@@ -13,7 +13,7 @@ from tiny_run import contents, tiny_values
 
 from atlas.check import main
 from atlas.config.model import validate
-from atlas.rundir import RunDirectory, write_marker
+from atlas.rundir.directory import RunDirectory, write_marker
 from atlas.verify import verify
 from pipelines.pipeline import run
 

@@ -12,8 +12,8 @@ from tiny_run import configure
 
 from atlas.class_atlas import Chosen, choose_rows, lay_out
 from atlas.errors import ConfigError
-from atlas.maps import class_number, maps_of
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import class_number, maps_of
 from pipelines.pipeline import run
 
 # Names

@@ -19,7 +19,7 @@ from no_work import NoWork
 from atlas.config.model import load_config, validate
 from atlas.config.sections import ClusterConfig
 from atlas.errors import AtlasError, ConfigError
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 from pipelines import cluster
 from pipelines.stage import Item, Outcome, Summary, run_stage
 

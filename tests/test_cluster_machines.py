@@ -21,7 +21,7 @@ from distributed import Client
 from tiny_run import atlas_run, command, contents, environment
 
 from atlas.errors import ConfigError
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 from pipelines import cluster
 
 # --- processes that are killed

@@ -13,11 +13,11 @@ from tiny_run import tiny_values
 from atlas.config.model import validate
 from atlas.details import cell_details
 from atlas.grid import cell_of
-from atlas.maps import find_map
 from atlas.neighbors import unit_rows
 from atlas.patches import BLOCK
 from atlas.report import read_icons
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import find_map
 
 GRID = 8
 

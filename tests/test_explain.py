@@ -19,7 +19,7 @@ from atlas.explain.sheets import OPPOSE, SUPPORT, dotted, icon_grid, masked, ove
 from atlas.explain.tail import Tail
 from atlas.networks import Network, load
 from atlas.observe import hooked
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from atlas.explain.__main__ import main
 from atlas.explain.sheets import OPPOSE, SUPPORT
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 
 
 def test_the_command_writes_pictures_figures_and_a_page(

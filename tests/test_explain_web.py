@@ -18,7 +18,7 @@ from made_site import eventually
 from atlas import notebook
 from atlas.explain import icons, limits
 from atlas.explain.explainer import Explainer
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 from atlas.server import API_HEADER
 
 PICTURE = encoded(photo(1))

@@ -18,7 +18,7 @@ from tiny_run import TINY, atlas_run, cluster_here, command, contents, end_all, 
 
 from atlas.config.model import validate
 from atlas.errors import AtlasError
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 from atlas.verify import verify
 from atlas.views import Failure, reason
 from pipelines.pipeline import run

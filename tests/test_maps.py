@@ -18,9 +18,9 @@ from atlas.cutting import patch_box
 from atlas.errors import ConfigError
 from atlas.grid import cell_of
 from atlas.images import open_picture
-from atlas.maps import maps_of
 from atlas.patches import BLOCK, SPRITE
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import maps_of
 from atlas.site import heat_maps
 from atlas.store import read_metadata
 from atlas.verify import verify

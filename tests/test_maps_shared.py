@@ -18,7 +18,7 @@ from atlas.config.model import validate
 from atlas.images import open_picture
 from atlas.layout import fit_layout, principal_axes, unit_box
 from atlas.neighbors import unit_rows
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 from atlas.store import read_metadata
 from atlas.verify import verify
 from atlas.views import backdrop, cut_view

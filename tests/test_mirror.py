@@ -14,9 +14,9 @@ from tiny_run import atlas_run, brake, contents, environment, kill_when, tiny_va
 
 from atlas.config.model import validate
 from atlas.errors import AtlasError, ConfigError
-from atlas.mirror import Mirror
-from atlas.rundir import RunDirectory, write_json, write_marker
-from atlas.urls import working_folder
+from atlas.rundir.directory import RunDirectory, write_json, write_marker
+from atlas.rundir.mirror import Mirror
+from atlas.rundir.remote import working_folder
 from pipelines.pipeline import run
 
 Objects = dict[str, bytes]

@@ -28,7 +28,7 @@ from atlas.neurons.turning import TURNED as POSES
 from atlas.neurons.turning import figures, place_of, show, window_of
 from atlas.neurons.views import read_views
 from atlas.observe import Observer
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 from atlas.sources import Listing
 from atlas.store import to_numpy
 from atlas.visualize.diverse import diverse, picture_size

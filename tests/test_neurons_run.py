@@ -33,7 +33,7 @@ from atlas.check import main as check
 from atlas.errors import AtlasError, ConfigError
 from atlas.neurons.reading import Folder
 from atlas.neurons.tables import STATISTICS, UNITS
-from atlas.rundir import RunDirectory, parse_marker
+from atlas.rundir.directory import RunDirectory, parse_marker
 from atlas.sources import Listing
 from pipelines.pipeline import run
 
@@ -136,7 +136,7 @@ def test_check_tells_damage_and_its_cure(
 
 def forge(run: RunDirectory, name: str, change: Any) -> None:
     """Write another table and a marker that vouches for it."""
-    from atlas.rundir import write_marker
+    from atlas.rundir.directory import write_marker
 
     path = run.neurons("last") / f"{name}.parquet"
     pq.write_table(change(pq.read_table(path)), path)

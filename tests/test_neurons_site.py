@@ -18,7 +18,7 @@ from atlas.neurons import site as neurons
 from atlas.neurons import tables
 from atlas.neurons.reading import Folder
 from atlas.neurons.tables import DEGREES
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 from atlas.site import atlas_facts
 from atlas.sources import Listing
 from atlas.store import to_numpy

@@ -14,7 +14,7 @@ from tiny_run import GRIDS, atlas_run, configure, paint_pictures
 
 from atlas.images import decode_png
 from atlas.report import read_icons
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 from atlas.visualize import Icons, draw
 from atlas.visualize.parents import blend
 from atlas.visualize.score import answers, cosines

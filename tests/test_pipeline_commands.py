@@ -27,7 +27,7 @@ from tiny_run import (
 )
 
 from atlas.errors import AtlasError, ConfigError
-from atlas.rundir import FOLDERS, RunDirectory
+from atlas.rundir.directory import FOLDERS, RunDirectory
 from pipelines.pipeline import run
 
 # Networks that cannot be taken as they are.

@@ -15,7 +15,7 @@ from atlas.config.model import validate
 from atlas.layout import Fit, fit_layout
 from atlas.neighbors import build_index, unit_rows
 from atlas.placing import nearness_quantiles, place
-from atlas.rundir import RunDirectory, read_marker
+from atlas.rundir.directory import RunDirectory, read_marker
 from pipelines import layout as stage
 from pipelines.pipeline import run
 

@@ -22,7 +22,7 @@ from tiny_run import leave_off
 from atlas.config.model import validate
 from atlas.config.sections import TrackingConfig
 from atlas.grid import cell_of
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 
 CHECKOUT = Path(__file__).parent.parent
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")

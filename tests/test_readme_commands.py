@@ -21,7 +21,7 @@ from readme_commands import CHECKOUT, commands, the_command
 from tiny_run import environment
 
 from atlas.config.model import load_config
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 
 # The start of a command → a file that runs it, and the words by which it does.
 RUN_BY = {

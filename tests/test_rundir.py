@@ -10,7 +10,15 @@ import pytest
 
 from atlas.config.model import Config
 from atlas.errors import AtlasError
-from atlas.rundir import RunDirectory, atomic, digest_file, digest_values, read_marker, write_json, write_marker
+from atlas.rundir.directory import (
+    RunDirectory,
+    atomic,
+    digest_file,
+    digest_values,
+    read_marker,
+    write_json,
+    write_marker,
+)
 
 
 def everything(folder: Path) -> list[str]:
@@ -45,7 +53,7 @@ def test_a_crash_inside_an_atomic_write_keeps_the_old_file(tmp_path: Path) -> No
 
 def test_a_killed_process_leaves_no_file_that_looks_finished(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys; from pathlib import Path; from atlas.rundir import atomic\n"
+        "import os, signal, sys; from pathlib import Path; from atlas.rundir.directory import atomic\n"
         "with atomic(Path(sys.argv[1]) / 'part-00000.parquet') as temporary:\n"
         "    temporary.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from tiny_run import CHECKOUT, brake
 
-from atlas.rundir import RunDirectory, write_json
+from atlas.rundir.directory import RunDirectory, write_json
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 

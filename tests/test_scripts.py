@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from readme_commands import CHECKOUT, the_command
 
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 
 
 def script(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -9,8 +9,8 @@ from served_run import make_run
 from starlette.testclient import TestClient
 
 from atlas.errors import ConfigError
+from atlas.rundir.versions import SITE_FORMAT
 from atlas.server import create_app
-from atlas.versions import SITE_FORMAT
 
 
 @pytest.fixture

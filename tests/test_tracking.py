@@ -26,7 +26,7 @@ from tiny_run import GRIDS, PLAIN_STAGES
 from atlas.config.model import Config, validate
 from atlas.errors import ConfigError
 from atlas.mosaic import mosaic
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 from pipelines import pipeline, tracking
 from pipelines.tracking import Tracking
 

@@ -24,7 +24,7 @@ from made_site import (
 )
 from playwright.sync_api import Browser, Route, expect
 
-from atlas.versions import SITE_FORMAT
+from atlas.rundir.versions import SITE_FORMAT
 
 
 def test_opens_on_the_whole_middle_layer(visitor: Visitor) -> None:

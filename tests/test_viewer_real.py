@@ -7,7 +7,7 @@ from made_site import DESKTOP, RESULTS, Visitor, eventually
 from playwright.sync_api import Browser, expect
 
 import atlas
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 
 
 @pytest.fixture

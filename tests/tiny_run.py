@@ -20,7 +20,7 @@ from distributed import LocalCluster
 from PIL import Image
 
 from atlas.config.model import Config, validate
-from atlas.rundir import STAGES, RunDirectory, digest_file
+from atlas.rundir.directory import STAGES, RunDirectory, digest_file
 
 CHECKOUT = Path(__file__).parent.parent
 GRIDS = (4, 8)

@@ -25,10 +25,10 @@ from atlas.explain.recording import recording
 from atlas.explain.tail import Tail
 from atlas.explain.trace import Trace, trace
 from atlas.images import MOST_PIXELS
-from atlas.maps import class_number
 from atlas.networks import Network
 from atlas.observe import Observer
 from atlas.placing import Placement
+from atlas.rundir.maps import class_number
 from atlas.store import to_numpy
 from atlas.visualize.recipe import ALONE, ATLAS
 

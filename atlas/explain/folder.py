@@ -17,7 +17,7 @@ from atlas.errors import ConfigError
 from atlas.explain.explainer import FIRST_CLASSES, Explainer, Picture
 from atlas.explain.page import page
 from atlas.explain.sheets import dotted, icon_grid, masked, overlay
-from atlas.rundir import atomic, write_json
+from atlas.rundir.directory import atomic, write_json
 
 FORMAT = 1
 # Sides in pixels: of what is laid over the picture, and at most of a grid of icons.

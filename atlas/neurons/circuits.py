@@ -25,7 +25,7 @@ from atlas.neurons.tables import CELLS, CIRCUIT
 from atlas.neurons.units import firing_rows
 from atlas.neurons.views import Key, Seen, as_inputs
 from atlas.observe import hooked
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 from atlas.store import read_columns
 
 # Units whose top views are held at a time, and views by which the average gates are taken.

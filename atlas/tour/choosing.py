@@ -15,7 +15,7 @@ from atlas.config.model import Config
 from atlas.cutting import Key, key_of
 from atlas.neurons.reading import Folder
 from atlas.neurons.site import neuron_layers
-from atlas.rundir import RunDirectory
+from atlas.rundir.directory import RunDirectory
 from atlas.store import iterate, read_metadata
 from atlas.tour.text import Step
 

@@ -14,7 +14,7 @@ from atlas.cutting import Pixels
 from atlas.grid import morton
 from atlas.images import decode_png
 from atlas.report import read_icons
-from atlas.rundir import RunDirectory, atomic
+from atlas.rundir.directory import RunDirectory, atomic
 from atlas.tiles import encode_webp
 
 Picture = bytes | Pixels

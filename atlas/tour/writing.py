@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 
 from atlas.config.model import Config
 from atlas.cutting import Cutter, Key, Row, key_of
-from atlas.maps import maps_of
 from atlas.neurons.reading import Folder
 from atlas.neurons.tables import DEGREES
-from atlas.rundir import RunDirectory, atomic, digest_file
+from atlas.rundir.directory import RunDirectory, atomic, digest_file
+from atlas.rundir.maps import maps_of
 from atlas.sources import Listing
 from atlas.store import count_rows, read_metadata
 from atlas.tour.choosing import Choosing, Clear, Facts, Unit, drawn_cells

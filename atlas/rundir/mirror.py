@@ -25,7 +25,7 @@ import psutil
 
 from atlas.errors import AtlasError
 from atlas.files import Read, open_system, patiently, reason
-from atlas.rundir import FOLDERS, RunDirectory, as_marker, atomic, parse_marker, read_marker
+from atlas.rundir.directory import FOLDERS, RunDirectory, as_marker, atomic, parse_marker, read_marker
 
 # Files on their way at a time.
 _LANES = 16

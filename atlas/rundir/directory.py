@@ -22,7 +22,7 @@ from typing import Any
 
 from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
-from atlas.faults import told
+from atlas.rundir.faults import told
 
 STAGES = ("collect", "layout", "cells", "render", "neurons", "publish")
 # The stage that each one stands on.
