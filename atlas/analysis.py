@@ -20,10 +20,10 @@ from pydantic import ValidationError
 
 from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
-from atlas.listing import Listing
 from atlas.mosaic import mosaic
 from atlas.neurons.parts import missing_files
 from atlas.neurons.reading import Folder
+from atlas.pictures.listing import Listing
 from atlas.report import read_icons
 from atlas.rows import Columns, Store
 from atlas.rundir.directory import ABOVE, RunDirectory, read_marker
@@ -78,7 +78,7 @@ class Run:
 
     @property
     def listing(self) -> Path:
-        """The file that lists the run's pictures; `atlas.listing.Listing.load` reads it."""
+        """The file that lists the run's pictures; `atlas.pictures.listing.Listing.load` reads it."""
         return self._directory.listing
 
     @cached_property

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 
 from atlas.config.model import Config
 from atlas.errors import ConfigError
-from atlas.images import unit_hash
 from atlas.networks import Layer
 from atlas.observe import Observer, Precision
 from atlas.operations import bfloat16_pays
-from atlas.sources import Listing
+from atlas.pictures.decode import unit_hash
+from atlas.pictures.sources import Listing
+from atlas.pictures.views import Failure, View, cut_views
 from atlas.store import ShardWriter, schema
-from atlas.views import Failure, View, cut_views
 
 # The outer sixth on each side is left out: there the zeros around the picture speak.
 MARGIN = 1 / 6

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from atlas.config.model import Config
-from atlas.images import PictureError, open_picture
+from atlas.pictures.decode import PictureError, open_picture
+from atlas.pictures.sources import Listing
+from atlas.pictures.views import Box, backdrop, cut_view
 from atlas.rundir.directory import RunDirectory
-from atlas.sources import Listing
 from atlas.store import read_metadata
-from atlas.views import Box, backdrop, cut_view
 
 # Side in pixels of a view that is cut again as a picture of its own.
 LARGEST_VIEW = 640

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import yaml
 
 from atlas.config.model import Config
+from atlas.pictures.views import Failure, reason
 from atlas.rundir.directory import RunDirectory, atomic
 from atlas.store import ROW_GROUP, count_rows, read_metadata
-from atlas.views import Failure, reason
 
 COMMON_REASONS = 10
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from atlas.images import decode_png
+from atlas.pictures.decode import decode_png
 from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory
 

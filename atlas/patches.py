@@ -17,12 +17,12 @@ from atlas.config.model import Config
 from atlas.cutting import Cutter, Key, Pixels, Row, fitted, frame, key_of
 from atlas.details import cell_details
 from atlas.grid import morton
-from atlas.images import decode_png, encode_png
+from atlas.pictures.decode import decode_png, encode_png
+from atlas.pictures.sources import Listing
+from atlas.pictures.views import Box
 from atlas.rundir.directory import RunDirectory, atomic
 from atlas.rundir.maps import Map
-from atlas.sources import Listing
 from atlas.tiles import TileFormat, write_grid_pyramid
-from atlas.views import Box
 
 # Side in pixels of a sprite, cells a side of a sheet, and WebP's quality (0–100).
 SPRITE, BLOCK, QUALITY = 80, 4, 80

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from atlas.config.model import Config
 from atlas.errors import AtlasError
 from atlas.heat import heat_maps
-from atlas.images import decode_png
 from atlas.neurons.site import neuron_facts
 from atlas.patches import write_nearest
+from atlas.pictures.decode import decode_png
+from atlas.pictures.sources import Listing, name_of
 from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory, atomic, digest_file, digest_values, write_json
 from atlas.rundir.maps import Map, class_number, shown_maps
 from atlas.rundir.versions import SITE_FORMAT, versions
-from atlas.sources import Listing, name_of
 from atlas.store import read_metadata, to_numpy
 from atlas.tiles import Icons, TileFormat, write_combined_pyramid, write_grid_pyramid
 

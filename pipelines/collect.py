@@ -14,11 +14,11 @@ from atlas.collect import Pace, Reader, collect_shard, fitting_precision, measur
 from atlas.config.model import Config
 from atlas.datacard import write_card
 from atlas.errors import AtlasError
+from atlas.pictures.sources import Listing
+from atlas.pictures.views import Failure, reason
 from atlas.rundir.directory import RunDirectory, atomic, read_marker, write_marker
 from atlas.rundir.versions import versions
-from atlas.sources import Listing
 from atlas.store import FAILURES, SCHEMA_VERSION
-from atlas.views import Failure, reason
 from pipelines import worker
 from pipelines.cluster import available_cores
 from pipelines.stage import Item, Summary

@@ -17,6 +17,7 @@ from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
 from atlas.gpu import uses_gpu
 from atlas.networks import Layer, Network, describe_layer, load
+from atlas.pictures.sources import Listing, list_images, sources_of
 from atlas.report import build_report
 from atlas.rundir.directory import ABOVE, RunDirectory, digest_values, read_marker, stages_of, write_json
 from atlas.rundir.maps import class_number, maps_of
@@ -24,7 +25,6 @@ from atlas.rundir.mirror import Mirror
 from atlas.rundir.remote import is_remote, working_folder
 from atlas.rundir.versions import SITE_FORMAT, versions
 from atlas.site import viewer_digest, viewer_folder
-from atlas.sources import Listing, list_images, sources_of
 from atlas.store import SCHEMA_VERSION
 from atlas.tour.text import check_choices, load_tour
 from pipelines import cells, collect, layout, neurons, publish, render

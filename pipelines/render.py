@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from atlas.config.model import Config
 from atlas.grid import morton
-from atlas.images import decode_png, encode_png, unit_hash
+from atlas.pictures.decode import decode_png, encode_png, unit_hash
 from atlas.rundir.directory import RunDirectory, atomic, write_marker
 from atlas.rundir.maps import find_map, maps_of
 from atlas.store import read_columns

@@ -26,15 +26,15 @@ from rich.progress import (
 from rich.table import Table
 
 from atlas.config.model import Config
-from atlas.listing import Listing
 from atlas.networks import Layer, Network
 from atlas.neurons.units import seconds_a_unit
 from atlas.observe import Observer
+from atlas.pictures.listing import Listing
+from atlas.pictures.views import Failure, reason
 from atlas.report import build_report
 from atlas.rundir.directory import STAGES, RunDirectory, parse_marker
 from atlas.rundir.maps import FEWEST_ROWS, Map, frames_of, has_common_start, maps_of, shown_maps
 from atlas.rundir.remote import is_remote
-from atlas.views import Failure, reason
 from atlas.visualize import step_seconds
 from atlas.visualize.recipe import ATLAS
 from pipelines import collect

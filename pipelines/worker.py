@@ -18,8 +18,8 @@ from atlas.config.model import Config
 from atlas.errors import AtlasError
 from atlas.networks import Layer, Network, describe_layer, load
 from atlas.observe import Observer, Precision
+from atlas.pictures.sources import Listing
 from atlas.rundir.directory import RunDirectory
-from atlas.sources import Listing
 
 # Kept at a time: those of one run.
 _NETWORKS = 4

@@ -41,7 +41,7 @@ from rich.table import Table
 
 from atlas.allocator import keep_memory
 from atlas.errors import AtlasError, ConfigError
-from atlas.images import decode_png
+from atlas.pictures.decode import decode_png
 from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory, write_json
 from atlas.server import find_site

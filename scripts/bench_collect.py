@@ -44,8 +44,8 @@ from atlas.collect import place
 from atlas.config.model import Config, validate
 from atlas.networks import describe_layer, load
 from atlas.observe import Observer
-from atlas.sources import list_images
-from atlas.views import cut_views
+from atlas.pictures.sources import list_images
+from atlas.pictures.views import cut_views
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH, HEIGHT, QUALITY = 500, 375, 90

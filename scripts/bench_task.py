@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
-from atlas.images import decode_png
 from atlas.networks import Network
+from atlas.pictures.decode import decode_png
 from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory
 from atlas.visualize.parents import blend

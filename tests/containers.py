@@ -14,8 +14,8 @@ from PIL import Image
 
 from atlas.config.model import Config
 from atlas.config.sections import ImagesConfig
-from atlas.listing import Listing
-from atlas.views import Failure, cut_views
+from atlas.pictures.listing import Listing
+from atlas.pictures.views import Failure, cut_views
 
 COUNT = 12
 

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas.images import encode_png
 from atlas.neurons.tables import BINS, CELLS, CIRCUIT, DEGREES, SCALES, SPREAD, STATISTICS, UNITS
+from atlas.pictures.decode import encode_png
 from atlas.rundir.directory import RunDirectory, write_marker
 from atlas.store import read_columns, read_metadata
 

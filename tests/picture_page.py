@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from atlas.images import encode_png
+from atlas.pictures.decode import encode_png
 
 LAYER, FINER = "_blocks.10", "_blocks.4"
 SIDE = 14  # positions of LAYER's map

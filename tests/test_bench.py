@@ -328,8 +328,8 @@ def test_decoders_beside_each_other(
     assert {"_blocks.4", "_blocks.7"} <= set(capsys.readouterr().out.split()), "what differs is in the table"
     rows = json.loads(out.read_text())
     found = {row["system"]: row for row in rows if row["bench"] == "decode"}
-    assert {"Pillow", "simplejpeg", "atlas.images"} <= set(found)
-    assert found["simplejpeg"]["most"] == found["atlas.images"]["most"] == 0, "the same pixels"
+    assert {"Pillow", "simplejpeg", "atlas.pictures.decode"} <= set(found)
+    assert found["simplejpeg"]["most"] == found["atlas.pictures.decode"]["most"] == 0, "the same pixels"
     assert all(row["images_per_second"] > 0 for row in found.values())
     spare = [row for row in rows if row["bench"] == "spare"]
     assert next(row["spare"] for row in spare) == [1.0, 1.5]

@@ -14,7 +14,7 @@ import yaml
 
 from atlas.config.model import Config
 from atlas.datacard import _failures, _pictures, _source, card_path, write_card
-from atlas.listing import Listing
+from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory, digest_file, read_marker
 
 FACTS: dict[str, Any] = {

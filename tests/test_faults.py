@@ -18,9 +18,9 @@ from tiny_run import TINY, atlas_run, cluster_here, command, contents, end_all, 
 
 from atlas.config.model import validate
 from atlas.errors import AtlasError
+from atlas.pictures.views import Failure, reason
 from atlas.rundir.directory import RunDirectory
 from atlas.verify import verify
-from atlas.views import Failure, reason
 from pipelines.pipeline import run
 
 # A network whose workers take their time to write while the file ``slow`` lies beside it, stand still while ``halt``

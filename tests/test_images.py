@@ -14,12 +14,12 @@ from containers import images
 from made_pictures import gradient
 from PIL import Image, ImageOps
 
-from atlas import images as images_module
 from atlas.config.model import Config
 from atlas.errors import ConfigError
-from atlas.images import Encoded, PictureError, open_picture, unit_hash
-from atlas.sources import Listing, list_images
-from atlas.views import cut_view, cut_views, reduction_for, view_box
+from atlas.pictures import decode as images_module
+from atlas.pictures.decode import Encoded, PictureError, open_picture, unit_hash
+from atlas.pictures.sources import Listing, list_images
+from atlas.pictures.views import cut_view, cut_views, reduction_for, view_box
 
 
 def test_a_folder_is_listed_whole_with_its_classes(pictures: Path) -> None:
@@ -308,7 +308,7 @@ def test_what_pillow_mends_is_not_told_a_million_times(tmp_path: Path) -> None:
     (tmp_path / "exif.jpg").write_bytes(bad)
     palette = Image.new("P", (9, 9))
     palette.save(tmp_path / "palette.png", transparency=bytes(range(9)))
-    code = "import sys, pathlib; from atlas.images import Encoded\n"
+    code = "import sys, pathlib; from atlas.pictures.decode import Encoded\n"
     code += "for path in map(pathlib.Path, sys.argv[1:]):\n"
     code += "    picture = Encoded(path.read_bytes())\n"
     code += "    path.stem == 'large' or picture.decode()"

@@ -17,14 +17,14 @@ from atlas.config.model import validate
 from atlas.cutting import patch_box
 from atlas.errors import ConfigError
 from atlas.grid import cell_of
-from atlas.images import open_picture
 from atlas.patches import BLOCK, SPRITE
+from atlas.pictures.decode import open_picture
+from atlas.pictures.views import backdrop, cut_view
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
 from atlas.site import heat_maps
 from atlas.store import read_metadata
 from atlas.verify import verify
-from atlas.views import backdrop, cut_view
 from pipelines.pipeline import run
 
 

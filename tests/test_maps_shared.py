@@ -15,13 +15,13 @@ from tiny_run import configure
 
 import atlas
 from atlas.config.model import validate
-from atlas.images import open_picture
 from atlas.layout import fit_layout, principal_axes, unit_box
 from atlas.neighbors import unit_rows
+from atlas.pictures.decode import open_picture
+from atlas.pictures.views import backdrop, cut_view
 from atlas.rundir.directory import RunDirectory
 from atlas.store import read_metadata
 from atlas.verify import verify
-from atlas.views import backdrop, cut_view
 from pipelines.pipeline import run
 
 # Axes

@@ -12,9 +12,9 @@ from torch import nn
 
 from atlas.errors import ConfigError
 from atlas.folding import fold_batch_norms
-from atlas.images import open_picture
 from atlas.networks import Network, describe_layer, load, map_layers
-from atlas.views import cut_view, view_box
+from atlas.pictures.decode import open_picture
+from atlas.pictures.views import cut_view, view_box
 from atlas.zoo import _torchvision, imagenet_classes
 
 

@@ -18,7 +18,6 @@ from torch import nn
 import atlas
 from atlas.errors import AtlasError, ConfigError
 from atlas.explain.circuit import circuit
-from atlas.images import decode_png
 from atlas.networks import Network, load
 from atlas.neurons.classes import strongest
 from atlas.neurons.reading import Folder
@@ -28,8 +27,9 @@ from atlas.neurons.turning import TURNED as POSES
 from atlas.neurons.turning import figures, place_of, show, window_of
 from atlas.neurons.views import read_views
 from atlas.observe import Observer
+from atlas.pictures.decode import decode_png
+from atlas.pictures.sources import Listing
 from atlas.rundir.directory import RunDirectory
-from atlas.sources import Listing
 from atlas.store import to_numpy
 from atlas.visualize.diverse import diverse, picture_size
 from atlas.visualize.score import answers

@@ -33,8 +33,8 @@ from atlas.check import main as check
 from atlas.errors import AtlasError, ConfigError
 from atlas.neurons.reading import Folder
 from atlas.neurons.tables import STATISTICS, UNITS
+from atlas.pictures.sources import Listing
 from atlas.rundir.directory import RunDirectory, parse_marker
-from atlas.sources import Listing
 from pipelines.pipeline import run
 
 # A network whose second layer cannot be linearised, and with a unit that never fires.

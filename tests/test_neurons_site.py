@@ -18,9 +18,9 @@ from atlas.neurons import site as neurons
 from atlas.neurons import tables
 from atlas.neurons.reading import Folder
 from atlas.neurons.tables import DEGREES
+from atlas.pictures.sources import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.site import atlas_facts
-from atlas.sources import Listing
 from atlas.store import to_numpy
 from pipelines import publish
 from pipelines.stage import missing

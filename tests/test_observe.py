@@ -13,7 +13,7 @@ from atlas.collect import place, position
 from atlas.networks import Layer, Network, describe_layer, load
 from atlas.observe import Observer
 from atlas.operations import FusedConvolution
-from atlas.views import cut_view
+from atlas.pictures.views import cut_view
 
 LAYERS = ("stem", "residual", "branches")
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny_run import GRIDS, atlas_run, configure, paint_pictures
 
-from atlas.images import decode_png
+from atlas.pictures.decode import decode_png
 from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory
 from atlas.visualize import Icons, draw
@@ -178,9 +178,9 @@ def test_tile_shows_the_icon_of_its_cell(undisturbed: RunDirectory) -> None:
 def test_patches_show_the_nearest_exemplar(undisturbed: RunDirectory) -> None:
     """The patch of a cell is cut again from its source, by the row of its first exemplar."""
     from atlas.cutting import patch_box
-    from atlas.images import open_picture
+    from atlas.pictures.decode import open_picture
+    from atlas.pictures.views import backdrop, cut_view
     from atlas.store import read_metadata
-    from atlas.views import backdrop, cut_view
 
     cell = next(c for c in pq.read_table(undisturbed.cells("last")).to_pylist() if c["grid"] == 4 and c["count"] >= 2)
     exemplar = cell["exemplars"][0]

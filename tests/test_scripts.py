@@ -51,7 +51,7 @@ def test_sample_photos_are_those_of_the_packages(tmp_path: Path) -> None:
 
 
 def test_picture_lays_the_icons_on_the_grid(tmp_path: Path) -> None:
-    from atlas.images import encode_png
+    from atlas.pictures.decode import encode_png
     from pipelines.render import SCHEMA
 
     colours = {(0, 1): (250, 20, 20), (1, 2): (20, 250, 20)}
@@ -126,7 +126,7 @@ def test_a_picture_of_the_page_with_a_picture_explained(
 
 def test_stamp_shards_hold_equally_many_squares_of_each_stamp(tmp_path: Path) -> None:
     from atlas.config.sections import ImagesConfig
-    from atlas.sources import list_images
+    from atlas.pictures.sources import list_images
 
     stamps = tmp_path / "stamps"
     for name, colour in {"animals/fish": (250, 20, 20, 255), "food/pear": (20, 250, 20, 255)}.items():

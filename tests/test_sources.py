@@ -16,15 +16,15 @@ from distributed import LocalCluster
 from made_pictures import gradient
 from tiny_run import tiny_values
 
-from atlas import files as files_module
-from atlas import parquet_rows
 from atlas.collect import prefetch
 from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
-from atlas.files import File, LocalFiles
-from atlas.images import PictureError, open_picture
-from atlas.listing import Listing
-from atlas.sources import list_images
+from atlas.pictures import files as files_module
+from atlas.pictures import parquet as parquet_rows
+from atlas.pictures.decode import PictureError, open_picture
+from atlas.pictures.files import File, LocalFiles
+from atlas.pictures.listing import Listing
+from atlas.pictures.sources import list_images
 from pipelines.pipeline import run
 
 

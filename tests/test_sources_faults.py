@@ -10,7 +10,7 @@ import pytest
 from containers import images, outcomes, png, write_parquet, write_tar
 
 from atlas.errors import ConfigError
-from atlas.sources import list_images
+from atlas.pictures.sources import list_images
 
 
 def test_what_is_strange_in_a_folder_says_why_and_the_rest_goes_on(

@@ -15,8 +15,8 @@ from tiny_run import atlas_run
 from atlas.config.model import config_folders, find_config, load_config
 from atlas.errors import ConfigError
 from atlas.neurons.reading import Folder
+from atlas.pictures.sources import Listing
 from atlas.rundir.directory import RunDirectory
-from atlas.sources import Listing
 from atlas.store import read_columns
 from atlas.tour.text import FIGURES, RULES, check_choices, filled, load_tour
 from atlas.tour.writing import percent, write_tour

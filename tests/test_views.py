@@ -9,8 +9,8 @@ import pytest
 from made_pictures import gradient
 from PIL import Image
 
-from atlas.images import open_picture
-from atlas.views import backdrop, cut_view, view_box
+from atlas.pictures.decode import open_picture
+from atlas.pictures.views import backdrop, cut_view, view_box
 
 
 def test_one_crop_is_the_centred_square() -> None:
@@ -72,8 +72,8 @@ MEMORY = """
 import resource, sys
 from concurrent.futures import ThreadPoolExecutor
 from atlas.config.model import Config, validate
-from atlas.sources import list_images
-from atlas.views import cut_views
+from atlas.pictures.sources import list_images
+from atlas.pictures.views import cut_views
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

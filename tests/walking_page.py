@@ -13,7 +13,7 @@ from made_forward import ForwardApi, serve_forward
 from made_site import Visitor, guest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from atlas.images import encode_png
+from atlas.pictures.decode import encode_png
 
 
 def painted() -> bytes:

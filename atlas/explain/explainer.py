@@ -24,9 +24,9 @@ from atlas.explain.picture import Square, read_square
 from atlas.explain.recording import recording
 from atlas.explain.tail import Tail
 from atlas.explain.trace import Trace, trace
-from atlas.images import MOST_PIXELS
 from atlas.networks import Network
 from atlas.observe import Observer
+from atlas.pictures.decode import MOST_PIXELS
 from atlas.placing import Placement
 from atlas.rundir.maps import class_number
 from atlas.store import to_numpy

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atlas.errors import ConfigError
-from atlas.images import MOST_PIXELS, Encoded, PictureError
-from atlas.views import LARGE_PIXELS, ONE_LARGE, Box, cut_view, reduction_for, view_box
+from atlas.pictures.decode import MOST_PIXELS, Encoded, PictureError
+from atlas.pictures.views import LARGE_PIXELS, ONE_LARGE, Box, cut_view, reduction_for, view_box
 
 # What is laid behind transparent parts: what people see there in a browser.
 _WHITE = (255, 255, 255)

@@ -10,8 +10,8 @@ from PIL import Image
 
 from atlas.analysis import Run
 from atlas.errors import AtlasError
-from atlas.images import PictureError, open_picture
-from atlas.listing import Listing
+from atlas.pictures.decode import PictureError, open_picture
+from atlas.pictures.listing import Listing
 
 COUNT = 12
 # Rows of the store that are looked at, and the longest side of a sample in pixels.

@@ -19,8 +19,8 @@ from atlas.cutting import Cutter, Key, fitted, frame, key_of
 from atlas.heat import heat_maps
 from atlas.neurons.reading import Folder, short
 from atlas.neurons.tables import DEGREES, SCALES
+from atlas.pictures.sources import Listing
 from atlas.rundir.directory import RunDirectory, atomic
-from atlas.sources import Listing
 from atlas.store import read_metadata, to_numpy
 from atlas.tiles import encode_webp
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from atlas.images import encode_png
 from atlas.networks import Layer, Network
 from atlas.neurons.classes import class_effects, strongest
 from atlas.neurons.tables import UNITS
@@ -34,6 +33,7 @@ from atlas.neurons.turning import (
 from atlas.neurons.views import Key, Seen, as_inputs
 from atlas.observe import Observer
 from atlas.operations import Precision
+from atlas.pictures.decode import encode_png
 from atlas.visualize.cut import CutNetwork, cut
 from atlas.visualize.diverse import UNIT_RECIPE, Diverse, diverse, picture_size
 from atlas.visualize.optimize import step_seconds

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from atlas.config.model import Config
 from atlas.networks import Network
-from atlas.sources import Listing
-from atlas.views import Failure, cut_views
+from atlas.pictures.sources import Listing
+from atlas.pictures.views import Failure, cut_views
 
 Key = tuple[int, int, int]
 """A row of the store: image_id, view, draw."""

@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 
 from atlas.errors import AtlasError
-from atlas.files import Read, open_system, patiently, reason
+from atlas.pictures.files import Read, open_system, patiently, reason
 from atlas.rundir.directory import FOLDERS, RunDirectory, as_marker, atomic, parse_marker, read_marker
 
 # Files on their way at a time.

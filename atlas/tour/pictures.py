@@ -12,7 +12,7 @@ from PIL import Image
 
 from atlas.cutting import Pixels
 from atlas.grid import morton
-from atlas.images import decode_png
+from atlas.pictures.decode import decode_png
 from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory, atomic
 from atlas.tiles import encode_webp

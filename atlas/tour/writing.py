@@ -13,9 +13,9 @@ from atlas.config.model import Config
 from atlas.cutting import Cutter, Key, Row, key_of
 from atlas.neurons.reading import Folder
 from atlas.neurons.tables import DEGREES
+from atlas.pictures.sources import Listing
 from atlas.rundir.directory import RunDirectory, atomic, digest_file
 from atlas.rundir.maps import maps_of
-from atlas.sources import Listing
 from atlas.store import count_rows, read_metadata
 from atlas.tour.choosing import Choosing, Clear, Facts, Unit, drawn_cells
 from atlas.tour.pictures import Pictures, grid_picture, icon_at, varied_icons

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas.files import File, Files, open_files
-from atlas.images import PictureError
-from atlas.parquet_rows import ParquetRows
+from atlas.pictures.decode import PictureError
+from atlas.pictures.files import File, Files, open_files
+from atlas.pictures.parquet import ParquetRows
 from atlas.rundir.directory import atomic
 
 SCHEMA = pa.schema(

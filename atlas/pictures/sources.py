@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from atlas.config.sections import ImagesConfig
-from atlas.containers import SUFFIXES, Contents, RawLabel, number_labels, scan
 from atlas.errors import ConfigError
-from atlas.files import File, find, open_files, resolve, suffix_of
-from atlas.listing import SCHEMA, Listing
+from atlas.pictures.containers import SUFFIXES, Contents, RawLabel, number_labels, scan
+from atlas.pictures.files import File, find, open_files, resolve, suffix_of
+from atlas.pictures.listing import SCHEMA, Listing
 from atlas.rundir.remote import is_remote
 
 _CONTAINERS = {".tar": "tar", ".parquet": "parquet"}

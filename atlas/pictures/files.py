@@ -21,7 +21,7 @@ from fsspec.core import url_to_fs
 from fsspec.utils import glob_translate
 
 from atlas.errors import AtlasError, ConfigError
-from atlas.images import PictureError
+from atlas.pictures.decode import PictureError
 from atlas.rundir.remote import is_remote
 
 # No picture is this large, and a worker could not hold several of them.

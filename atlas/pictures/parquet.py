@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas.containers import find_columns
-from atlas.files import File, Files
-from atlas.images import PictureError
+from atlas.pictures.containers import find_columns
+from atlas.pictures.decode import PictureError
+from atlas.pictures.files import File, Files
 
 # Row groups read at a time; bytes of a batch; what a stream keeps for threads that come late: rows, or bytes at most.
 _STREAMS, _BATCH, _KEPT_ROWS, _KEPT = 4, 4 * 2**20, 64, 64 * 2**20
