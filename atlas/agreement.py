@@ -27,7 +27,7 @@ from atlas.report import build_report, read_icons
 from atlas.row_agreement import compare_rows
 from atlas.rundir.directory import stages_of
 from atlas.rundir.maps import shown_maps
-from atlas.store import to_numpy
+from atlas.store.shards import to_numpy
 
 
 def compare(found: Findings, config: Config, console: Console) -> None:

@@ -25,11 +25,11 @@ from atlas.neurons.parts import missing_files
 from atlas.neurons.reading import Folder
 from atlas.pictures.listing import Listing
 from atlas.report import read_icons
-from atlas.rows import Columns, Store
 from atlas.rundir.directory import ABOVE, RunDirectory, read_marker
 from atlas.rundir.maps import maps_of
 from atlas.rundir.remote import refuse_url
-from atlas.store import read_metadata, to_numpy
+from atlas.store.reader import Columns, Store
+from atlas.store.shards import read_metadata, to_numpy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,7 +136,7 @@ class Run:
         """The uncentred second moment (channels, channels) of a layer's activations, by which icons are whitened."""
         self._check(layer, known=self.layers)
         self._finished("layout", self._directory.folder("layout") / "box.json")
-        from atlas.whitening import Moments
+        from atlas.store.moments import Moments
 
         return Moments.load(self._directory.moments(layer)).second_moment
 

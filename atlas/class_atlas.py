@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from atlas.config.sections import LayoutConfig
 from atlas.layout import fit_layout, unit_box
 from atlas.rundir.maps import Map, class_number
-from atlas.store import iterate
+from atlas.store.shards import iterate
 
 Float32 = NDArray[np.float32]
 

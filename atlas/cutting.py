@@ -20,7 +20,7 @@ from atlas.pictures.decode import PictureError, open_picture
 from atlas.pictures.sources import Listing
 from atlas.pictures.views import Box, backdrop, cut_view
 from atlas.rundir.directory import RunDirectory
-from atlas.store import read_metadata
+from atlas.store.shards import read_metadata
 
 # Side in pixels of a view that is cut again as a picture of its own.
 LARGEST_VIEW = 640

@@ -18,7 +18,7 @@ from atlas.neighbors import nearest, unit_rows
 from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import Map
-from atlas.store import read_columns, to_numpy
+from atlas.store.shards import read_columns, to_numpy
 
 # Cells that are told of as nearest by their means, and as holding most of the same rows on another layer.
 NEAR, ELSEWHERE = 6, 3

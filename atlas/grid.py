@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from atlas.neighbors import unit_rows
-from atlas.store import iterate
+from atlas.store.shards import iterate
 
 TOP_CLASSES = 10
 QUANTILES = 101

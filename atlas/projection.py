@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atlas.neighbors import unit_rows
-from atlas.store import iterate
-from atlas.whitening import Moments
+from atlas.store.moments import Moments
+from atlas.store.shards import iterate
 
 Float32 = NDArray[np.float32]
 

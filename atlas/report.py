@@ -15,7 +15,7 @@ from atlas.neurons.parts import is_whole
 from atlas.neurons.reading import Folder
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
-from atlas.store import to_numpy
+from atlas.store.shards import to_numpy
 
 
 def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory, atomic, digest_file, digest_values, write_json
 from atlas.rundir.maps import Map, class_number, shown_maps
 from atlas.rundir.versions import SITE_FORMAT, versions
-from atlas.store import read_metadata, to_numpy
+from atlas.store.shards import read_metadata, to_numpy
 from atlas.tiles import Icons, TileFormat, write_combined_pyramid, write_grid_pyramid
 
 TOP_CLASSES = 10

@@ -11,7 +11,7 @@ from atlas.config.model import Config
 from atlas.grid import build_cells
 from atlas.rundir.directory import RunDirectory, atomic, write_marker
 from atlas.rundir.maps import find_map, maps_of
-from atlas.store import read_columns
+from atlas.store.shards import read_columns
 from pipelines.stage import Item, Summary
 
 NAME = "cells"

@@ -10,15 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas.collect import Pace, Reader, collect_shard, fitting_precision, measure_pace, shard_views
 from atlas.config.model import Config
-from atlas.datacard import write_card
 from atlas.errors import AtlasError
 from atlas.pictures.sources import Listing
 from atlas.pictures.views import Failure, reason
 from atlas.rundir.directory import RunDirectory, atomic, read_marker, write_marker
 from atlas.rundir.versions import versions
-from atlas.store import FAILURES, SCHEMA_VERSION
+from atlas.store.collect import Pace, Reader, collect_shard, fitting_precision, measure_pace, shard_views
+from atlas.store.datacard import write_card
+from atlas.store.shards import FAILURES, SCHEMA_VERSION
 from pipelines import worker
 from pipelines.cluster import available_cores
 from pipelines.stage import Item, Summary

@@ -40,7 +40,7 @@ from atlas.projection import Projection, fit_projection, project, read_moments, 
 from atlas.quality import distance_between, quality
 from atlas.rundir.directory import RunDirectory, atomic, read_marker, write_marker
 from atlas.rundir.maps import COMMON, FEWEST_ROWS, Map, frame_of, frames_of, has_common_start, maps_of
-from atlas.store import count_rows, iterate, read_columns, read_metadata
+from atlas.store.shards import count_rows, iterate, read_columns, read_metadata
 from pipelines.cluster import available_cores
 from pipelines.stage import Item, Summary
 

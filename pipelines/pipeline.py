@@ -25,7 +25,7 @@ from atlas.rundir.mirror import Mirror
 from atlas.rundir.remote import is_remote, working_folder
 from atlas.rundir.versions import SITE_FORMAT, versions
 from atlas.site import viewer_digest, viewer_folder
-from atlas.store import SCHEMA_VERSION
+from atlas.store.shards import SCHEMA_VERSION
 from atlas.tour.text import check_choices, load_tour
 from pipelines import cells, collect, layout, neurons, publish, render
 from pipelines.cluster import connect

@@ -17,11 +17,11 @@ from atlas.grid import morton
 from atlas.pictures.decode import decode_png, encode_png, unit_hash
 from atlas.rundir.directory import RunDirectory, atomic, write_marker
 from atlas.rundir.maps import find_map, maps_of
-from atlas.store import read_columns
+from atlas.store.moments import Moments
+from atlas.store.shards import read_columns
 from atlas.visualize import Recipe, draw, fitting_precision, measure_batch, score
 from atlas.visualize.parents import blend, coarser_cells
 from atlas.visualize.recipe import ATLAS
-from atlas.whitening import Moments
 from pipelines import worker
 from pipelines.stage import Item, Summary
 

@@ -33,7 +33,7 @@ from atlas.errors import AtlasError
 from atlas.neighbors import unit_rows
 from atlas.quality import quality
 from atlas.rundir.directory import RunDirectory
-from atlas.store import iterate
+from atlas.store.shards import iterate
 
 Float32 = NDArray[np.float32]
 
@@ -147,7 +147,7 @@ def ours(
     from atlas.layout import fit_layout
     from atlas.neighbors import nearest
     from atlas.projection import fit_projection
-    from atlas.whitening import Moments
+    from atlas.store.moments import Moments
 
     moments = Moments.empty(rows.shape[1])
     for block in blocks_of(rows):
@@ -165,7 +165,7 @@ def placed(rows: NDArray[np.float16], threads: int, fit_rows: int) -> tuple[Floa
     from atlas.layout import choose_fitted, fit_layout
     from atlas.placing import place
     from atlas.projection import fit_projection
-    from atlas.whitening import Moments
+    from atlas.store.moments import Moments
 
     moments = Moments.empty(rows.shape[1])
     for block in blocks_of(rows):

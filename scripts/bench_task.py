@@ -14,8 +14,8 @@ from atlas.networks import Network
 from atlas.pictures.decode import decode_png
 from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory
+from atlas.store.moments import Moments
 from atlas.visualize.parents import blend
-from atlas.whitening import Moments
 from pipelines import worker
 from pipelines.render import drawn_cells, icon_seeds
 

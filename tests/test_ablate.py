@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from atlas.networks import Network
+from atlas.store.moments import Moments
 from atlas.visualize import Recipe, draw
 from atlas.visualize.score import answers, cosines
-from atlas.whitening import Moments
 
 CHECKOUT = Path(__file__).parent.parent
 LAYER, SIZE, COUNT = "branches", 32, 3

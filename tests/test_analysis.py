@@ -17,9 +17,9 @@ from tiny_run import GRIDS, leave_off
 import atlas
 from atlas.errors import AtlasError, ConfigError
 from atlas.grid import cell_of
-from atlas.rows import Store
 from atlas.rundir.directory import RunDirectory
-from atlas.store import ROW_GROUP, ShardWriter, schema
+from atlas.store.reader import Store
+from atlas.store.shards import ROW_GROUP, ShardWriter, schema
 
 LAYER, ROWS = "last", 288
 FILE_DTYPES = {

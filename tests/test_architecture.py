@@ -97,10 +97,10 @@ def test_nothing_imports_a_door(path: Path) -> None:
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     order = list(TopologicalSorter({name: needed(name) for name in MODULES}).static_order())  # or CycleError
-    assert order.index("atlas.errors") < order.index("atlas.store") < order.index("pipelines.pipeline")
+    assert order.index("atlas.errors") < order.index("atlas.store.shards") < order.index("pipelines.pipeline")
 
 
-@pytest.mark.parametrize("name", ["atlas.store", "atlas.config.model", "atlas.neighbors"])
+@pytest.mark.parametrize("name", ["atlas.store.shards", "atlas.config.model", "atlas.neighbors"])
 def test_the_ground_floor_stands_on_nothing_else(name: str) -> None:
     reached, coming = set[str](), {name}
     while coming:
@@ -129,7 +129,7 @@ def test_the_readers_see_what_they_look_for() -> None:
         ("atlas.serve", ("torch", "dask", "distributed", "umap", "faiss")),
         ("atlas.run", ("torch", "dask", "distributed", "umap", "faiss")),
         ("atlas.config.model", ("torch", "numpy", "pyarrow")),
-        ("atlas.store", ("torch", "dask", "faiss")),
+        ("atlas.store.shards", ("torch", "dask", "faiss")),
         ("atlas.layout", ("torch", "dask", "distributed")),
     ],
 )

@@ -8,12 +8,12 @@ from torch import nn
 
 from atlas.errors import ConfigError
 from atlas.networks import Network
+from atlas.store.moments import Moments, power_of_moment
 from atlas.visualize import Recipe, draw, score
 from atlas.visualize.objective import Objective
 from atlas.visualize.parametrize import Fourier, from_bytes, to_bytes, variation
 from atlas.visualize.score import cosines
 from atlas.visualize.transform import Moves, fade, move
-from atlas.whitening import Moments, power_of_moment
 
 SIZE = 32
 

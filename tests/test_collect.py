@@ -9,14 +9,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from atlas.collect import Pace, Reader, collect_shard, observe_views, place, prefetch, shard_views
 from atlas.config.model import Config
 from atlas.networks import Layer, Network, describe_layer, load
 from atlas.observe import Observer
 from atlas.pictures.decode import open_picture
 from atlas.pictures.sources import Listing, list_images
 from atlas.pictures.views import Failure, View, backdrop, cut_view, cut_views
-from atlas.store import read_columns
+from atlas.store.collect import Pace, Reader, collect_shard, observe_views, place, prefetch, shard_views
+from atlas.store.shards import read_columns
 
 
 def test_shards_cut_the_pictures_without_gap_or_overlap() -> None:

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from atlas.config.model import Config
-from atlas.datacard import _failures, _pictures, _source, card_path, write_card
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory, digest_file, read_marker
+from atlas.store.datacard import _failures, _pictures, _source, card_path, write_card
 
 FACTS: dict[str, Any] = {
     "pictures": 25,

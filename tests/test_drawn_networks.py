@@ -8,11 +8,11 @@ from torch import nn
 
 from atlas.errors import ConfigError
 from atlas.networks import Network, load
+from atlas.store.moments import Moments
 from atlas.visualize import Recipe, draw, neuron, render, score
 from atlas.visualize.parametrize import from_bytes
 from atlas.visualize.recipe import ALONE
 from atlas.visualize.score import answers, flags
-from atlas.whitening import Moments
 
 
 def test_pictures_that_stand_alone_are_filled_to_their_edges(efficientnet: Network) -> None:

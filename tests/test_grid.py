@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from atlas.grid import SCHEMA, build_cells, cell_of, morton
 from atlas.neighbors import unit_rows
-from atlas.store import ShardWriter, schema
+from atlas.store.shards import ShardWriter, schema
 
 ROWS, CHANNELS, CLASSES = 700, 6, 4
 GRIDS = (2, 4, 8)

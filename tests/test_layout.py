@@ -20,8 +20,8 @@ from atlas.layout import OUTLIER, REASONS, ZERO, choose_fitted, fit_layout, unit
 from atlas.layout import _outliers as outliers
 from atlas.neighbors import unit_rows
 from atlas.projection import Projection, fit_projection, project, read_moments
-from atlas.store import ShardWriter, schema
-from atlas.whitening import Moments
+from atlas.store.moments import Moments
+from atlas.store.shards import ShardWriter, schema
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from atlas.pictures.views import backdrop, cut_view
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
 from atlas.site import heat_maps
-from atlas.store import read_metadata
+from atlas.store.shards import read_metadata
 from atlas.verify import verify
 from pipelines.pipeline import run
 

@@ -20,7 +20,7 @@ from atlas.neighbors import unit_rows
 from atlas.pictures.decode import open_picture
 from atlas.pictures.views import backdrop, cut_view
 from atlas.rundir.directory import RunDirectory
-from atlas.store import read_metadata
+from atlas.store.shards import read_metadata
 from atlas.verify import verify
 from pipelines.pipeline import run
 

@@ -30,7 +30,7 @@ from atlas.observe import Observer
 from atlas.pictures.decode import decode_png
 from atlas.pictures.sources import Listing
 from atlas.rundir.directory import RunDirectory
-from atlas.store import to_numpy
+from atlas.store.shards import to_numpy
 from atlas.visualize.diverse import diverse, picture_size
 from atlas.visualize.score import answers
 from pipelines import worker

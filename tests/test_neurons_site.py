@@ -21,7 +21,7 @@ from atlas.neurons.tables import DEGREES
 from atlas.pictures.sources import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.site import atlas_facts
-from atlas.store import to_numpy
+from atlas.store.shards import to_numpy
 from pipelines import publish
 from pipelines.stage import missing
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from small_network import factory, forking_factory, mixed_factory
 
-from atlas.collect import place, position
 from atlas.networks import Layer, Network, describe_layer, load
 from atlas.observe import Observer
 from atlas.operations import FusedConvolution
 from atlas.pictures.views import cut_view
+from atlas.store.collect import place, position
 
 LAYERS = ("stem", "residual", "branches")
 

@@ -180,7 +180,7 @@ def test_patches_show_the_nearest_exemplar(undisturbed: RunDirectory) -> None:
     from atlas.cutting import patch_box
     from atlas.pictures.decode import open_picture
     from atlas.pictures.views import backdrop, cut_view
-    from atlas.store import read_metadata
+    from atlas.store.shards import read_metadata
 
     cell = next(c for c in pq.read_table(undisturbed.cells("last")).to_pylist() if c["grid"] == 4 and c["count"] >= 2)
     exemplar = cell["exemplars"][0]

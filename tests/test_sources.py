@@ -16,7 +16,6 @@ from distributed import LocalCluster
 from made_pictures import gradient
 from tiny_run import tiny_values
 
-from atlas.collect import prefetch
 from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
 from atlas.pictures import files as files_module
@@ -25,6 +24,7 @@ from atlas.pictures.decode import PictureError, open_picture
 from atlas.pictures.files import File, LocalFiles
 from atlas.pictures.listing import Listing
 from atlas.pictures.sources import list_images
+from atlas.store.collect import prefetch
 from pipelines.pipeline import run
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from atlas.store import ROW_GROUP, ShardWriter, count_rows, iterate, read_columns, read_metadata, schema
+from atlas.store.shards import ROW_GROUP, ShardWriter, count_rows, iterate, read_columns, read_metadata, schema
 
 CHANNELS, CLASSES = 6, 4
 FACTS = {"network": "x", "map_size": [14, 14], "classes": ["häher", "b"], "labels": [], "seed": 0, "stride": 16}

@@ -17,7 +17,7 @@ from atlas.errors import ConfigError
 from atlas.neurons.reading import Folder
 from atlas.pictures.sources import Listing
 from atlas.rundir.directory import RunDirectory
-from atlas.store import read_columns
+from atlas.store.shards import read_columns
 from atlas.tour.text import FIGURES, RULES, check_choices, filled, load_tour
 from atlas.tour.writing import percent, write_tour
 from pipelines import publish

@@ -10,11 +10,11 @@ from torch import nn
 
 from atlas.errors import ConfigError
 from atlas.networks import Network
+from atlas.store.moments import Moments
 from atlas.visualize import Icons, Recipe, draw, measure_batch, neuron, render, score
 from atlas.visualize.parametrize import Fourier, from_bytes, to_bytes, variation
 from atlas.visualize.score import ROBUST_COUNT, ROBUST_MOVES, ROBUST_SEED, answers, cosines
 from atlas.visualize.transform import Moves, move
-from atlas.whitening import Moments
 
 SIZE = 32
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from atlas.whitening import Moments, power_of_moment
+from atlas.store.moments import Moments, power_of_moment
 
 
 def rows(count: int, seed: int = 0) -> np.ndarray:

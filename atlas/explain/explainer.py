@@ -29,7 +29,7 @@ from atlas.observe import Observer
 from atlas.pictures.decode import MOST_PIXELS
 from atlas.placing import Placement
 from atlas.rundir.maps import class_number
-from atlas.store import to_numpy
+from atlas.store.shards import to_numpy
 from atlas.visualize.recipe import ALONE, ATLAS
 
 # Classes that are told of a picture, and of how many of them each position's part is told at once.

@@ -26,7 +26,7 @@ from atlas.neurons.units import firing_rows
 from atlas.neurons.views import Key, Seen, as_inputs
 from atlas.observe import hooked
 from atlas.rundir.directory import RunDirectory
-from atlas.store import read_columns
+from atlas.store.shards import read_columns
 
 # Units whose top views are held at a time, and views by which the average gates are taken.
 _AT_ONCE, _GATE_VIEWS = 16, 192

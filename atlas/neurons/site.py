@@ -21,7 +21,7 @@ from atlas.neurons.reading import Folder, short
 from atlas.neurons.tables import DEGREES, SCALES
 from atlas.pictures.sources import Listing
 from atlas.rundir.directory import RunDirectory, atomic
-from atlas.store import read_metadata, to_numpy
+from atlas.store.shards import read_metadata, to_numpy
 from atlas.tiles import encode_webp
 
 # Side in pixels of a unit's icon on its layer's sheet, and of a sprite on the sheet of one unit.

@@ -16,7 +16,7 @@ from atlas.cutting import Key, key_of
 from atlas.neurons.reading import Folder
 from atlas.neurons.site import neuron_layers
 from atlas.rundir.directory import RunDirectory
-from atlas.store import iterate, read_metadata
+from atlas.store.shards import iterate, read_metadata
 from atlas.tour.text import Step
 
 _KEY = ("image_id", "view", "draw")

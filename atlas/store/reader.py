@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from atlas.errors import AtlasError, ConfigError
-from atlas.store import ROW_GROUP, to_numpy
+from atlas.store.shards import ROW_GROUP, to_numpy
 
 Columns = dict[str, NDArray[Any]]
 

@@ -16,7 +16,7 @@ import yaml
 from atlas.config.model import Config
 from atlas.pictures.views import Failure, reason
 from atlas.rundir.directory import RunDirectory, atomic
-from atlas.store import ROW_GROUP, count_rows, read_metadata
+from atlas.store.shards import ROW_GROUP, count_rows, read_metadata
 
 COMMON_REASONS = 10
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B")

@@ -29,7 +29,7 @@ from atlas.operations import bfloat16_pays
 from atlas.pictures.decode import unit_hash
 from atlas.pictures.sources import Listing
 from atlas.pictures.views import Failure, View, cut_views
-from atlas.store import ShardWriter, schema
+from atlas.store.shards import ShardWriter, schema
 
 # The outer sixth on each side is left out: there the zeros around the picture speak.
 MARGIN = 1 / 6
