@@ -34,9 +34,9 @@ from atlas.store.shards import read_metadata, to_numpy
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from atlas.layout.placement import Placement, Placer
     from atlas.networks import Network
     from atlas.patches import Exemplar
-    from atlas.placing import Placement, Placer
 
 _AGAIN = "Give the run's command again: it goes on where it stopped."
 
@@ -150,7 +150,7 @@ class Run:
     def _placers(self) -> Callable[[str], Placer]:
         @cache
         def placer(layer: str) -> Placer:
-            from atlas.placing import Placer  # FAISS comes with it
+            from atlas.layout.placement import Placer  # FAISS comes with it
 
             layout = self.layout(layer)
             return Placer.load(

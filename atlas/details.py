@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from atlas.config.model import Config
 from atlas.grid import cell_of
-from atlas.neighbors import nearest, unit_rows
+from atlas.layout.neighbors import nearest, unit_rows
 from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import Map

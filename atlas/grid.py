@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from atlas.neighbors import unit_rows
+from atlas.layout.neighbors import unit_rows
 from atlas.store.shards import iterate
 
 TOP_CLASSES = 10

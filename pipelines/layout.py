@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from atlas.class_atlas import choose_rows, lay_out
 from atlas.config.model import Config
 from atlas.errors import AtlasError
-from atlas.layout import (
+from atlas.layout.class_maps import choose_rows, lay_out
+from atlas.layout.fit import (
     OTHER,
     OUTLIER,
     REASONS,
@@ -34,10 +34,10 @@ from atlas.layout import (
     joined,
     unit_box,
 )
-from atlas.neighbors import build_index, knn_graph, load_index, save_index
-from atlas.placing import nearness_quantiles, place
-from atlas.projection import Projection, fit_projection, project, read_moments, widest
-from atlas.quality import distance_between, quality
+from atlas.layout.neighbors import build_index, knn_graph, load_index, save_index
+from atlas.layout.placement import nearness_quantiles, place
+from atlas.layout.projection import Projection, fit_projection, project, read_moments, widest
+from atlas.layout.quality import distance_between, quality
 from atlas.rundir.directory import RunDirectory, atomic, read_marker, write_marker
 from atlas.rundir.maps import COMMON, FEWEST_ROWS, Map, frame_of, frames_of, has_common_start, maps_of
 from atlas.store.shards import count_rows, iterate, read_columns, read_metadata

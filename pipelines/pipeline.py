@@ -15,7 +15,7 @@ from rich.console import Console
 
 from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
-from atlas.gpu import uses_gpu
+from atlas.layout.gpu import uses_gpu
 from atlas.networks import Layer, Network, describe_layer, load
 from atlas.pictures.sources import Listing, list_images, sources_of
 from atlas.report import build_report

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atlas.config.sections import LayoutConfig
-from atlas.neighbors import unit_rows
-from atlas.quality import quality as block_quality
+from atlas.layout.neighbors import unit_rows
+from atlas.layout.quality import quality as block_quality
 
 Float32 = NDArray[np.float32]
 SETTINGS = LayoutConfig(neighbors=10, fit_rows=10_000, deterministic=True)

@@ -100,7 +100,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert order.index("atlas.errors") < order.index("atlas.store.shards") < order.index("pipelines.pipeline")
 
 
-@pytest.mark.parametrize("name", ["atlas.store.shards", "atlas.config.model", "atlas.neighbors"])
+@pytest.mark.parametrize("name", ["atlas.store.shards", "atlas.config.model", "atlas.layout.neighbors"])
 def test_the_ground_floor_stands_on_nothing_else(name: str) -> None:
     reached, coming = set[str](), {name}
     while coming:
@@ -130,7 +130,7 @@ def test_the_readers_see_what_they_look_for() -> None:
         ("atlas.run", ("torch", "dask", "distributed", "umap", "faiss")),
         ("atlas.config.model", ("torch", "numpy", "pyarrow")),
         ("atlas.store.shards", ("torch", "dask", "faiss")),
-        ("atlas.layout", ("torch", "dask", "distributed")),
+        ("atlas.layout.fit", ("torch", "dask", "distributed")),
     ],
 )
 def test_a_module_loads_only_what_it_needs(module: str, unwanted: tuple[str, ...]) -> None:

@@ -10,8 +10,8 @@ from class_maps import OF_CLASSES, columns_of
 from made_rows import SETTINGS, clusters
 from tiny_run import configure
 
-from atlas.class_atlas import Chosen, choose_rows, lay_out
 from atlas.errors import ConfigError
+from atlas.layout.class_maps import Chosen, choose_rows, lay_out
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import class_number, maps_of
 from pipelines.pipeline import run

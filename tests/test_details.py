@@ -13,7 +13,7 @@ from tiny_run import tiny_values
 from atlas.config.model import validate
 from atlas.details import cell_details
 from atlas.grid import cell_of
-from atlas.neighbors import unit_rows
+from atlas.layout.neighbors import unit_rows
 from atlas.patches import BLOCK
 from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory

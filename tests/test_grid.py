@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from atlas.grid import SCHEMA, build_cells, cell_of, morton
-from atlas.neighbors import unit_rows
+from atlas.layout.neighbors import unit_rows
 from atlas.store.shards import ShardWriter, schema
 
 ROWS, CHANNELS, CLASSES = 700, 6, 4

@@ -13,13 +13,14 @@ from made_rows import SETTINGS, Float32, clusters, quality
 from numpy.typing import NDArray
 from umap.umap_ import fuzzy_simplicial_set, simplicial_set_embedding
 
-from atlas import gpu, layout, neighbors
 from atlas.errors import AtlasError
-from atlas.forces import embed
-from atlas.layout import OUTLIER, REASONS, ZERO, choose_fitted, fit_layout, unit_box
-from atlas.layout import _outliers as outliers
-from atlas.neighbors import unit_rows
-from atlas.projection import Projection, fit_projection, project, read_moments
+from atlas.layout import fit as layout
+from atlas.layout import gpu, neighbors
+from atlas.layout.fit import OUTLIER, REASONS, ZERO, choose_fitted, fit_layout, unit_box
+from atlas.layout.fit import _outliers as outliers
+from atlas.layout.neighbors import unit_rows
+from atlas.layout.projection import Projection, fit_projection, project, read_moments
+from atlas.layout.umap_optimizer import embed
 from atlas.store.moments import Moments
 from atlas.store.shards import ShardWriter, schema
 
@@ -128,7 +129,7 @@ def test_outliers_leave_the_map_with_their_reason(monkeypatch: pytest.MonkeyPatc
     points[7], points[8], points[9] = (40, 5), (5, -30), (11, 5)  # the last one is near enough
     np.testing.assert_array_equal(np.flatnonzero(outliers(points)), [7, 8])
     rows, _ = clusters(1000)
-    monkeypatch.setattr("atlas.forces.embed", lambda *_arguments, **_named: points.copy())
+    monkeypatch.setattr("atlas.layout.umap_optimizer.embed", lambda *_arguments, **_named: points.copy())
     fit = fit_layout(rows, SETTINGS, seed=0, threads=1)
     assert np.flatnonzero(fit.dropped == REASONS.index(OUTLIER)).tolist() == [7, 8]
     assert np.isnan(fit.coordinates[[7, 8]]).all()
@@ -147,7 +148,7 @@ def test_a_deterministic_layout_comes_again(monkeypatch: pytest.MonkeyPatch) -> 
         offered.append(threads)
         return neighbors.build_index(rows, threads=threads)
 
-    monkeypatch.setattr("atlas.layout.build_index", watched)
+    monkeypatch.setattr("atlas.layout.fit.build_index", watched)
     other = fit_layout(rows, SETTINGS, seed=1, threads=4).coordinates
     assert not np.array_equal(first, other)
     assert offered == [1]
@@ -241,7 +242,7 @@ def test_the_graph_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, _ = clusters(300)  # few rows: umap-learn leaves k as it is
     rows[:30] = rows[0]
     used: list[Any] = []
-    monkeypatch.setattr("atlas.forces.embed", lambda graph, start, **_: used.append(graph) or start)
+    monkeypatch.setattr("atlas.layout.umap_optimizer.embed", lambda graph, start, **_: used.append(graph) or start)
     fit_layout(rows, SETTINGS, seed=0, threads=1)
     links = np.asarray((used[0] > 0).sum(1)).ravel()
     assert links.min() >= SETTINGS.neighbors - 1, "each row's own neighbours"

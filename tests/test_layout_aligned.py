@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from made_rows import SETTINGS, clusters, quality
 
-from atlas.layout import REASONS, ZERO, align, common_start, fit_layout, unit_box
-from atlas.neighbors import unit_rows
-from atlas.quality import distance_between
+from atlas.layout.fit import REASONS, ZERO, align, common_start, fit_layout, unit_box
+from atlas.layout.neighbors import unit_rows
+from atlas.layout.quality import distance_between
 
 
 def test_aligned_layers_lie_nearer_than_unaligned() -> None:

@@ -12,11 +12,11 @@ from PIL import Image
 from tiny_run import configure, contents
 
 import atlas
-from atlas.class_atlas import choose_rows
 from atlas.config.model import validate
 from atlas.cutting import patch_box
 from atlas.errors import ConfigError
 from atlas.grid import cell_of
+from atlas.layout.class_maps import choose_rows
 from atlas.patches import BLOCK, SPRITE
 from atlas.pictures.decode import open_picture
 from atlas.pictures.views import backdrop, cut_view

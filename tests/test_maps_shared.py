@@ -15,8 +15,8 @@ from tiny_run import configure
 
 import atlas
 from atlas.config.model import validate
-from atlas.layout import fit_layout, principal_axes, unit_box
-from atlas.neighbors import unit_rows
+from atlas.layout.fit import fit_layout, principal_axes, unit_box
+from atlas.layout.neighbors import unit_rows
 from atlas.pictures.decode import open_picture
 from atlas.pictures.views import backdrop, cut_view
 from atlas.rundir.directory import RunDirectory

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from atlas import neighbors
-from atlas.neighbors import build_index, knn_graph, load_index, nearest, save_index, unit_rows
+from atlas.layout import neighbors
+from atlas.layout.neighbors import build_index, knn_graph, load_index, nearest, save_index, unit_rows
 
 Float32 = NDArray[np.float32]
 

@@ -12,9 +12,9 @@ from tiny_run import tiny_values
 
 import atlas
 from atlas.config.model import validate
-from atlas.layout import Fit, fit_layout
-from atlas.neighbors import build_index, unit_rows
-from atlas.placing import nearness_quantiles, place
+from atlas.layout.fit import Fit, fit_layout
+from atlas.layout.neighbors import build_index, unit_rows
+from atlas.layout.placement import nearness_quantiles, place
 from atlas.rundir.directory import RunDirectory, read_marker
 from pipelines import layout as stage
 from pipelines.pipeline import run

@@ -24,10 +24,10 @@ from atlas.explain.picture import Square, read_square
 from atlas.explain.recording import recording
 from atlas.explain.tail import Tail
 from atlas.explain.trace import Trace, trace
+from atlas.layout.placement import Placement
 from atlas.networks import Network
 from atlas.observe import Observer
 from atlas.pictures.decode import MOST_PIXELS
-from atlas.placing import Placement
 from atlas.rundir.maps import class_number
 from atlas.store.shards import to_numpy
 from atlas.visualize.recipe import ALONE, ATLAS

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from atlas.errors import ConfigError
 from atlas.grid import cell_of
-from atlas.neighbors import load_index, nearest
-from atlas.projection import Projection
+from atlas.layout.neighbors import load_index, nearest
+from atlas.layout.projection import Projection
 from atlas.rundir.directory import RunDirectory
 
 Float32 = NDArray[np.float32]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atlas.config.sections import LayoutConfig
-from atlas.layout import fit_layout, unit_box
+from atlas.layout.fit import fit_layout, unit_box
 from atlas.rundir.maps import Map, class_number
 from atlas.store.shards import iterate
 

@@ -18,9 +18,9 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import curve_fit
 
 from atlas.config.sections import LayoutConfig
-from atlas.gpu import embed_on_gpu, nearest_on_gpu, searches_gpu, uses_gpu
-from atlas.neighbors import build_index, knn_graph, unit_rows
-from atlas.placing import QUANTILES, nearness_quantiles
+from atlas.layout.gpu import embed_on_gpu, nearest_on_gpu, searches_gpu, uses_gpu
+from atlas.layout.neighbors import build_index, knn_graph, unit_rows
+from atlas.layout.placement import QUANTILES, nearness_quantiles
 
 Float32 = NDArray[np.float32]
 
@@ -193,7 +193,7 @@ class _Settling:
             shape["rate"] = rate
         if self._graph is None:
             return embed_on_gpu(self._rows, *self._neighbors, start, **shape)
-        from atlas.forces import embed
+        from atlas.layout.umap_optimizer import embed
 
         if rate:
             shape["fading"] = 1.0  # small moves fade linearly

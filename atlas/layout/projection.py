@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from atlas.neighbors import unit_rows
+from atlas.layout.neighbors import unit_rows
 from atlas.store.moments import Moments
 from atlas.store.shards import iterate
 

@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from atlas.neighbors import unit_rows
+from atlas.layout.neighbors import unit_rows
 
 Float32 = NDArray[np.float32]
 Blocks = Callable[[], Iterable[NDArray[np.floating]]]
