@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from atlas.cells.build import cell_of
 from atlas.config.model import Config
 from atlas.findings import Findings
-from atlas.grid import cell_of
 from atlas.neurons.parts import part_names, units_of
 from atlas.neurons.site import neuron_layers
 from atlas.neurons.site import parts as neuron_parts

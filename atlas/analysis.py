@@ -177,7 +177,7 @@ class Run:
         them; none where the cell is empty."""
         self._check(name, grid)
         layout = self.layout(name)
-        from atlas.grid import cell_of  # FAISS comes with it
+        from atlas.cells.build import cell_of  # FAISS comes with it
 
         cells = cell_of(to_numpy(layout["u"]), to_numpy(layout["v"]), grid)
         if not (0 <= row < grid and 0 <= col < grid):
@@ -340,7 +340,7 @@ class Run:
         layout = self.layout(layer)
         places = {name: to_numpy(layout[name]) for name in ("u", "v", "dropped")}
         if grid is not None:
-            from atlas.grid import cell_of  # FAISS comes with it
+            from atlas.cells.build import cell_of  # FAISS comes with it
 
             cell = cell_of(places["u"], places["v"], grid)
             places["row"] = np.where(cell < 0, -1, cell // grid).astype(np.int32)

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from atlas.cells.build import cell_of
 from atlas.config.model import Config
-from atlas.grid import cell_of
 from atlas.layout.neighbors import nearest, unit_rows
 from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
+from atlas.cells.build import morton
+from atlas.cells.crops import Cutter, Key, Pixels, Row, fitted, frame, key_of
 from atlas.config.model import Config
-from atlas.cutting import Cutter, Key, Pixels, Row, fitted, frame, key_of
 from atlas.details import cell_details
-from atlas.grid import morton
 from atlas.pictures.decode import decode_png, encode_png
 from atlas.pictures.sources import Listing
 from atlas.pictures.views import Box

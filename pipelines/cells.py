@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from atlas.cells.build import build_cells
 from atlas.config.model import Config
-from atlas.grid import build_cells
 from atlas.rundir.directory import RunDirectory, atomic, write_marker
 from atlas.rundir.maps import find_map, maps_of
 from atlas.store.shards import read_columns

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from atlas.cells.build import morton
 from atlas.config.model import Config
-from atlas.grid import morton
 from atlas.pictures.decode import decode_png, encode_png, unit_hash
 from atlas.rundir.directory import RunDirectory, atomic, write_marker
 from atlas.rundir.maps import find_map, maps_of

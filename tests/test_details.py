@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_run import tiny_values
 
+from atlas.cells.build import cell_of
 from atlas.config.model import validate
 from atlas.details import cell_details
-from atlas.grid import cell_of
 from atlas.layout.neighbors import unit_rows
 from atlas.patches import BLOCK
 from atlas.report import read_icons

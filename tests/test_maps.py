@@ -12,10 +12,10 @@ from PIL import Image
 from tiny_run import configure, contents
 
 import atlas
+from atlas.cells.build import cell_of
+from atlas.cells.crops import patch_box
 from atlas.config.model import validate
-from atlas.cutting import patch_box
 from atlas.errors import ConfigError
-from atlas.grid import cell_of
 from atlas.layout.class_maps import choose_rows
 from atlas.patches import BLOCK, SPRITE
 from atlas.pictures.decode import open_picture

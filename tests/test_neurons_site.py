@@ -13,7 +13,7 @@ import pytest
 from made_neurons import ABSENT, INHIBITED, NEVER, PICTURES, class_effects, shade, turning, write_neurons
 from PIL import Image
 
-from atlas.cutting import Cutter, Pixels, key_of
+from atlas.cells.crops import Cutter, Pixels, key_of
 from atlas.neurons import site as neurons
 from atlas.neurons import tables
 from atlas.neurons.reading import Folder

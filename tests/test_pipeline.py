@@ -177,7 +177,7 @@ def test_tile_shows_the_icon_of_its_cell(undisturbed: RunDirectory) -> None:
 
 def test_patches_show_the_nearest_exemplar(undisturbed: RunDirectory) -> None:
     """The patch of a cell is cut again from its source, by the row of its first exemplar."""
-    from atlas.cutting import patch_box
+    from atlas.cells.crops import patch_box
     from atlas.pictures.decode import open_picture
     from atlas.pictures.views import backdrop, cut_view
     from atlas.store.shards import read_metadata

@@ -20,7 +20,7 @@ import scipy.sparse
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from atlas.grid import morton
+from atlas.cells.build import morton
 
 Float32 = NDArray[np.float32]
 

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from atlas.cells.crops import Cutter, Key, fitted, frame, key_of
 from atlas.config.model import Config
-from atlas.cutting import Cutter, Key, fitted, frame, key_of
 from atlas.heat import heat_maps
 from atlas.neurons.reading import Folder, short
 from atlas.neurons.tables import DEGREES, SCALES

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from atlas.cells.crops import Key, key_of
 from atlas.config.model import Config
-from atlas.cutting import Key, key_of
 from atlas.neurons.reading import Folder
 from atlas.neurons.site import neuron_layers
 from atlas.rundir.directory import RunDirectory

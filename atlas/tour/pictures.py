@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from atlas.cutting import Pixels
-from atlas.grid import morton
+from atlas.cells.build import morton
+from atlas.cells.crops import Pixels
 from atlas.pictures.decode import decode_png
 from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory, atomic

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from atlas.cells.crops import Cutter, Key, Row, key_of
 from atlas.config.model import Config
-from atlas.cutting import Cutter, Key, Row, key_of
 from atlas.neurons.reading import Folder
 from atlas.neurons.tables import DEGREES
 from atlas.pictures.sources import Listing
