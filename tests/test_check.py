@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_run import contents, tiny_values
 
-from atlas.check import main
+from atlas.check.__main__ import main
+from atlas.check.verify import verify
 from atlas.config.model import validate
 from atlas.rundir.directory import RunDirectory, write_marker
-from atlas.verify import verify
 from pipelines.pipeline import run
 
 

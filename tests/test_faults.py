@@ -16,11 +16,11 @@ import pytest
 import yaml
 from tiny_run import TINY, atlas_run, cluster_here, command, contents, end_all, environment, paint_pictures, tiny_values
 
+from atlas.check.verify import verify
 from atlas.config.model import validate
 from atlas.errors import AtlasError
 from atlas.pictures.views import Failure, reason
 from atlas.rundir.directory import RunDirectory
-from atlas.verify import verify
 from pipelines.pipeline import run
 
 # A network whose workers take their time to write while the file ``slow`` lies beside it, stand still while ``halt``

@@ -14,6 +14,7 @@ from tiny_run import configure, contents
 import atlas
 from atlas.cells.build import cell_of
 from atlas.cells.crops import patch_box
+from atlas.check.verify import verify
 from atlas.config.model import validate
 from atlas.errors import ConfigError
 from atlas.layout.class_maps import choose_rows
@@ -24,7 +25,6 @@ from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
 from atlas.site import heat_maps
 from atlas.store.shards import read_metadata
-from atlas.verify import verify
 from pipelines.pipeline import run
 
 

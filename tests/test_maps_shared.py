@@ -14,6 +14,7 @@ from PIL import Image
 from tiny_run import configure
 
 import atlas
+from atlas.check.verify import verify
 from atlas.config.model import validate
 from atlas.layout.fit import fit_layout, principal_axes, unit_box
 from atlas.layout.neighbors import unit_rows
@@ -21,7 +22,6 @@ from atlas.pictures.decode import open_picture
 from atlas.pictures.views import backdrop, cut_view
 from atlas.rundir.directory import RunDirectory
 from atlas.store.shards import read_metadata
-from atlas.verify import verify
 from pipelines.pipeline import run
 
 # Axes

@@ -29,7 +29,7 @@ from tiny_run import (
 )
 
 import atlas
-from atlas.check import main as check
+from atlas.check.__main__ import main as check
 from atlas.errors import AtlasError, ConfigError
 from atlas.neurons.reading import Folder
 from atlas.neurons.tables import STATISTICS, UNITS

@@ -1,7 +1,7 @@
 """What is whole in a run directory and what is not, read from its files alone.
 
 Every marker is held against run.json, every file against its marker, and the tables of the stages against each other
-(``atlas.agreement``). A run that is unfinished is not wrong. Each problem says how it is cured; a cure never asks for
+(``atlas.check.tables``). A run that is unfinished is not wrong. Each problem says how it is cured; a cure never asks for
 more than deleting files and giving the run's command again.
 """
 
@@ -18,9 +18,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from atlas.agreement import compare
+from atlas.check.findings import Findings, size
+from atlas.check.tables import compare
 from atlas.errors import AtlasError, ConfigError
-from atlas.findings import Findings, size
 from atlas.rundir.directory import (
     ABOVE,
     FOLDERS,

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import track
 
+from atlas.check.findings import Findings, short
 from atlas.config.model import Config
-from atlas.findings import Findings, short
 
 # What must be equal in row i of all layers, in all of one network, and what a layout repeats of it.
 KEYS = ("image_id", "view", "draw", "image", "place_x", "place_y", "label", "box")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from atlas.check.verify import describe, verify
 from atlas.errors import AtlasError
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.remote import refuse_url
-from atlas.verify import describe, verify
 
 WHOLE, WRONG, NO_RUN, STOPPED = 0, 1, 2, 3
 

@@ -1,4 +1,4 @@
-"""Whether the tables of a run's stages agree: the rows of the store (``atlas.row_agreement``), cells with the layout,
+"""Whether the tables of a run's stages agree: the rows of the store (``atlas.check.rows``), cells with the layout,
 icons with the cells, the site and the report with all of them.
 
 A comparison that would need a file already found wrong is left out. Memory holds one row group of a layout and one
@@ -17,14 +17,14 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from atlas.cells.build import cell_of
+from atlas.check.findings import Findings
+from atlas.check.rows import compare_rows
 from atlas.config.model import Config
-from atlas.findings import Findings
 from atlas.neurons.parts import part_names, units_of
 from atlas.neurons.site import neuron_layers
 from atlas.neurons.site import parts as neuron_parts
 from atlas.patches import sheets
 from atlas.report import build_report, read_icons
-from atlas.row_agreement import compare_rows
 from atlas.rundir.directory import stages_of
 from atlas.rundir.maps import shown_maps
 from atlas.store.shards import to_numpy
