@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from atlas.layout.placement import Placement, Placer
     from atlas.networks import Network
-    from atlas.patches import Exemplar
+    from atlas.site.sheets import Exemplar
 
 _AGAIN = "Give the run's command again: it goes on where it stopped."
 
@@ -193,7 +193,7 @@ class Run:
         mine = of_grid.filter((pc.field("row") == row) & (pc.field("col") == col)).to_pylist()
         if not mine:
             raise ConfigError(f"{self.path}: {name}, grid {grid}, has nothing at row {row}, col {col}.")
-        from atlas.patches import exemplars_of  # FAISS comes with it
+        from atlas.site.sheets import exemplars_of  # FAISS comes with it
 
         listing = Listing.load(self._directory.listing)
         return exemplars_of(self._directory, self.config, listing, self._maps[name], mine[0], size)

@@ -24,9 +24,9 @@ from atlas.rundir.maps import class_number, maps_of
 from atlas.rundir.mirror import Mirror
 from atlas.rundir.remote import is_remote, working_folder
 from atlas.rundir.versions import SITE_FORMAT, versions
-from atlas.site import viewer_digest, viewer_folder
+from atlas.site.page import viewer_digest, viewer_folder
+from atlas.site.tour.text import check_choices, load_tour
 from atlas.store.shards import SCHEMA_VERSION
-from atlas.tour.text import check_choices, load_tour
 from pipelines import cells, collect, layout, neurons, publish, render
 from pipelines.cluster import connect
 from pipelines.screen import progress_bars, say, show_end, show_plan, tell_failures, told_by

@@ -45,7 +45,7 @@ from atlas.pictures.decode import decode_png
 from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory, write_json
 from atlas.server import find_site
-from atlas.tiles import ICON_SIZE
+from atlas.site.tiles import ICON_SIZE
 
 Bytes = NDArray[np.uint8]
 

@@ -12,12 +12,12 @@ from tiny_run import tiny_values
 
 from atlas.cells.build import cell_of
 from atlas.config.model import validate
-from atlas.details import cell_details
 from atlas.layout.neighbors import unit_rows
-from atlas.patches import BLOCK
 from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import find_map
+from atlas.site.details import cell_details
+from atlas.site.sheets import BLOCK
 
 GRID = 8
 

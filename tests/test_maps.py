@@ -18,12 +18,12 @@ from atlas.check.verify import verify
 from atlas.config.model import validate
 from atlas.errors import ConfigError
 from atlas.layout.class_maps import choose_rows
-from atlas.patches import BLOCK, SPRITE
 from atlas.pictures.decode import open_picture
 from atlas.pictures.views import backdrop, cut_view
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
-from atlas.site import heat_maps
+from atlas.site.page import heat_maps
+from atlas.site.sheets import BLOCK, SPRITE
 from atlas.store.shards import read_metadata
 from pipelines.pipeline import run
 

@@ -14,13 +14,13 @@ from made_neurons import ABSENT, INHIBITED, NEVER, PICTURES, class_effects, shad
 from PIL import Image
 
 from atlas.cells.crops import Cutter, Pixels, key_of
-from atlas.neurons import site as neurons
 from atlas.neurons import tables
 from atlas.neurons.reading import Folder
 from atlas.neurons.tables import DEGREES
 from atlas.pictures.sources import Listing
 from atlas.rundir.directory import RunDirectory
-from atlas.site import atlas_facts
+from atlas.site import neurons
+from atlas.site.page import atlas_facts
 from atlas.store.shards import to_numpy
 from pipelines import publish
 from pipelines.stage import missing

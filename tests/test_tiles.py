@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atlas.tiles import (
+from atlas.site.tiles import (
     Icons,
     Pixels,
     TileFormat,
@@ -221,7 +221,7 @@ def test_a_tile_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest.
             raise OSError("no space left")
         return encode_webp(pixels, quality)
 
-    monkeypatch.setattr("atlas.tiles.encode_webp", broken)
+    monkeypatch.setattr("atlas.site.tiles.encode_webp", broken)
     with pytest.raises(OSError, match="no space left"):
         write_grid_pyramid(tmp_path / "icons.dzi", plain_icons(16), grid=16, form=SMALL)
     assert list(tmp_path.iterdir()) == []
@@ -242,7 +242,7 @@ def test_bands_are_made_while_tiles_are_written(tmp_path: Path, monkeypatch: pyt
             written.set()
         return plain(row, col)
 
-    monkeypatch.setattr("atlas.tiles.encode_webp", slow)
+    monkeypatch.setattr("atlas.site.tiles.encode_webp", slow)
     write_grid_pyramid(tmp_path / "icons.dzi", icon, grid=16, form=SMALL)
     assert asked == [row for row in range(16) for _ in range(16)]
 

@@ -17,9 +17,9 @@ from atlas.errors import ConfigError
 from atlas.neurons.reading import Folder
 from atlas.pictures.sources import Listing
 from atlas.rundir.directory import RunDirectory
+from atlas.site.tour.text import FIGURES, RULES, check_choices, filled, load_tour
+from atlas.site.tour.writer import percent, write_tour
 from atlas.store.shards import read_columns
-from atlas.tour.text import FIGURES, RULES, check_choices, filled, load_tour
-from atlas.tour.writing import percent, write_tour
 from pipelines import publish
 
 LAYERS = ["middle", "last"]
@@ -116,7 +116,7 @@ def test_the_one_neuron_is_the_clearest(run: RunDirectory) -> None:
 def test_the_one_image_excites_the_neuron_and_the_network_is_sure_of_it(
     run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("atlas.tour.writing._SURE", 0.0)
+    monkeypatch.setattr("atlas.site.tour.writer._SURE", 0.0)
     told = tell(run)
     layer, unit = step_of(told, "neuron")["link"].removeprefix("#unit=").split(":")
     top = Folder(run, layer).statistics(range(int(unit), int(unit) + 1))[0]["top"]
@@ -131,7 +131,7 @@ def test_the_one_image_excites_the_neuron_and_the_network_is_sure_of_it(
     assert step["link"] == "#open=image"
     assert step_of(told, "forward")["given"] == step["given"], "the way through the network is of the same picture"
 
-    monkeypatch.setattr("atlas.tour.writing._SURE", 1.1)
+    monkeypatch.setattr("atlas.site.tour.writer._SURE", 1.1)
     assert "Chosen out of 24 pictures" in step_of(tell(run), "image")["figure"], "it is sure of none of the three"
 
 
@@ -188,7 +188,7 @@ def test_without_neurons_the_rest_makes_sense(run: RunDirectory) -> None:
 
 
 def test_circuits_without_agreement_are_not_told_of(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atlas.tour.choosing.LEAST_AGREEMENT", 0.9)
+    monkeypatch.setattr("atlas.site.tour.examples.LEAST_AGREEMENT", 0.9)
     assert "circuit" not in [step["kind"] for step in tell(run)["steps"]]
 
 

@@ -25,7 +25,7 @@ from made_units import (
 from playwright.sync_api import Browser, Locator, expect
 from units_page import CIRCUIT, UNIT, middle, near, node, opened
 
-from atlas.tiles import encode_webp
+from atlas.site.tiles import encode_webp
 
 ARROWS = f"#layer=_blocks.10&with={EARLIER}&cells=" + ".".join(str(each) for each in BUILT_CELL)
 

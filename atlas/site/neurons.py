@@ -16,13 +16,13 @@ from PIL import Image
 
 from atlas.cells.crops import Cutter, Key, fitted, frame, key_of
 from atlas.config.model import Config
-from atlas.heat import heat_maps
 from atlas.neurons.reading import Folder, short
 from atlas.neurons.tables import DEGREES, SCALES
 from atlas.pictures.sources import Listing
 from atlas.rundir.directory import RunDirectory, atomic
+from atlas.site.heat import heat_maps
+from atlas.site.tiles import encode_webp
 from atlas.store.shards import read_metadata, to_numpy
-from atlas.tiles import encode_webp
 
 # Side in pixels of a unit's icon on its layer's sheet, and of a sprite on the sheet of one unit.
 ICON, SPRITE = 96, 88

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from atlas.cells.crops import Key, key_of
 from atlas.config.model import Config
 from atlas.neurons.reading import Folder
-from atlas.neurons.site import neuron_layers
 from atlas.rundir.directory import RunDirectory
+from atlas.site.neurons import neuron_layers
+from atlas.site.tour.text import Step
 from atlas.store.shards import iterate, read_metadata
-from atlas.tour.text import Step
 
 _KEY = ("image_id", "view", "draw")
 # A unit is judged by its turning only where its own patches, seen through a disc, excite it at least so much beside

@@ -16,10 +16,10 @@ from atlas.neurons.tables import DEGREES
 from atlas.pictures.sources import Listing
 from atlas.rundir.directory import RunDirectory, atomic, digest_file
 from atlas.rundir.maps import maps_of
+from atlas.site.tour.examples import Choosing, Clear, Facts, Unit, drawn_cells
+from atlas.site.tour.pictures import Pictures, grid_picture, icon_at, varied_icons
+from atlas.site.tour.text import Step, Tour, filled, load_tour, tour_file
 from atlas.store.shards import count_rows, read_metadata
-from atlas.tour.choosing import Choosing, Clear, Facts, Unit, drawn_cells
-from atlas.tour.pictures import Pictures, grid_picture, icon_at, varied_icons
-from atlas.tour.text import Step, Tour, filled, load_tour, tour_file
 
 # Every second, third … of the angles at which a patch was turned is shown.
 _EVERY = 3

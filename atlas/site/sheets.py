@@ -16,13 +16,13 @@ from PIL import Image
 from atlas.cells.build import morton
 from atlas.cells.crops import Cutter, Key, Pixels, Row, fitted, frame, key_of
 from atlas.config.model import Config
-from atlas.details import cell_details
 from atlas.pictures.decode import decode_png, encode_png
 from atlas.pictures.sources import Listing
 from atlas.pictures.views import Box
 from atlas.rundir.directory import RunDirectory, atomic
 from atlas.rundir.maps import Map
-from atlas.tiles import TileFormat, write_grid_pyramid
+from atlas.site.details import cell_details
+from atlas.site.tiles import TileFormat, write_grid_pyramid
 
 # Side in pixels of a sprite, cells a side of a sheet, and WebP's quality (0–100).
 SPRITE, BLOCK, QUALITY = 80, 4, 80

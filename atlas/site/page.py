@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 
 from atlas.config.model import Config
 from atlas.errors import AtlasError
-from atlas.heat import heat_maps
-from atlas.neurons.site import neuron_facts
-from atlas.patches import write_nearest
 from atlas.pictures.decode import decode_png
 from atlas.pictures.sources import Listing, name_of
 from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory, atomic, digest_file, digest_values, write_json
 from atlas.rundir.maps import Map, class_number, shown_maps
 from atlas.rundir.versions import SITE_FORMAT, versions
+from atlas.site.heat import heat_maps
+from atlas.site.neurons import neuron_facts
+from atlas.site.sheets import write_nearest
+from atlas.site.tiles import Icons, TileFormat, write_combined_pyramid, write_grid_pyramid
 from atlas.store.shards import read_metadata, to_numpy
-from atlas.tiles import Icons, TileFormat, write_combined_pyramid, write_grid_pyramid
 
 TOP_CLASSES = 10
 # Classes in one file of heat maps: a file of a level of 25,600 cells has 1.3 MB.
@@ -137,7 +137,7 @@ def _top_classes(run: RunDirectory, config: Config, each: Map, table: pa.Table) 
 
 def viewer_folder() -> Path:
     """Where the built page lies. Raises AtlasError when it has not been built."""
-    folder = Path(__file__).parent / "viewer" / "dist"
+    folder = Path(__file__).parents[1] / "viewer" / "dist"
     if not (folder / "index.html").is_file():
         raise AtlasError(
             "The page has not been built. Run `python scripts/build_viewer.py` in the checkout, or install the wheel."

@@ -15,7 +15,7 @@ from atlas.cells.crops import Pixels
 from atlas.pictures.decode import decode_png
 from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory, atomic
-from atlas.tiles import encode_webp
+from atlas.site.tiles import encode_webp
 
 Picture = bytes | Pixels
 
