@@ -44,7 +44,7 @@ from atlas.errors import AtlasError, ConfigError
 from atlas.pictures.decode import decode_png
 from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory, write_json
-from atlas.server import find_site
+from atlas.serve.app import find_site
 from atlas.site.tiles import ICON_SIZE
 
 Bytes = NDArray[np.uint8]

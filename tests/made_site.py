@@ -34,7 +34,7 @@ from playwright.sync_api import (
 )
 
 from atlas.rundir.versions import SITE_FORMAT
-from atlas.server import create_app, open_socket
+from atlas.serve.app import create_app, open_socket
 from atlas.site.tiles import Icons, Pixels, write_combined_pyramid, write_grid_pyramid
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -279,7 +279,7 @@ def test_one_picture_is_asked_of_the_server(
 ) -> None:
     import bench_explain
 
-    from atlas.explain import limits
+    from atlas.serve import limits
 
     monkeypatch.setattr(limits, "RATE", limits.RATE)  # the bench sets another
     monkeypatch.setattr(bench_explain, "PHOTOS", ("coffee",))

@@ -15,11 +15,11 @@ import pytest
 from explained import encoded, photo
 from made_site import eventually
 
-from atlas import notebook
-from atlas.explain import icons, limits
+from atlas.explain import icons
 from atlas.explain.explainer import Explainer
 from atlas.rundir.directory import RunDirectory
-from atlas.server import API_HEADER
+from atlas.serve import limits, notebook
+from atlas.serve.app import API_HEADER
 
 PICTURE = encoded(photo(1))
 
@@ -167,7 +167,7 @@ def test_large_pictures_are_refused(client: Client, monkeypatch: pytest.MonkeyPa
     connection = http.client.HTTPConnection(client.host, timeout=60)
     connection.request("POST", "/api/explain", parts(), encode_chunked=True, headers={"transfer-encoding": "chunked"})
     assert connection.getresponse().status == 413
-    monkeypatch.setattr("atlas.explain.web.MOST_PIXELS", 5000)
+    monkeypatch.setattr("atlas.serve.explain_api.MOST_PIXELS", 5000)
     status, facts = client.ask("POST", "/api/explain", encoded(photo(9)))
     assert status == 422
     assert facts["sentence"].startswith("The picture has 6,144 pixels, and at most 5,000 are taken.")

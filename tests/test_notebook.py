@@ -15,10 +15,10 @@ from made_site import eventually
 from playwright.sync_api import Browser, expect
 
 import atlas
-from atlas import notebook
 from atlas.config.model import Config
 from atlas.errors import ConfigError
-from atlas.notebook import show
+from atlas.serve import notebook
+from atlas.serve.notebook import show
 
 
 def make_run(folder: Path) -> Path:

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from atlas.errors import ConfigError
 from atlas.rundir.versions import SITE_FORMAT
-from atlas.server import create_app
+from atlas.serve.app import create_app
 
 
 @pytest.fixture

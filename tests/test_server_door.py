@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from served_run import make_run
 
-from atlas import serve
-from atlas.server import (
+from atlas.serve import __main__ as serve
+from atlas.serve.app import (
     ADDRESS_BYTES,
     HEADER_BYTES,
     HEADERS,
@@ -188,7 +188,7 @@ def peak_bytes(process: int) -> int:
 def test_an_answer_that_nobody_reads_does_not_hold_up_the_end(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("atlas.server.GRACE", 0.2)
+    monkeypatch.setattr("atlas.serve.app.GRACE", 0.2)
     (run_folder / "site" / "large.bin").write_bytes(bytes(2**26))
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(served(run_folder))

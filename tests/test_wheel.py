@@ -101,7 +101,7 @@ def test_a_run_and_its_page_work_from_the_wheel_alone(installed: Path, workshop:
     answered = python(
         "-c",
         "from starlette.testclient import TestClient\n"
-        "from atlas.server import create_app\n"
+        "from atlas.serve.app import create_app\n"
         "from pathlib import Path\n"
         "client = TestClient(create_app([Path('runs/tiny')]), base_url='http://127.0.0.1')\n"
         "print(client.get('/').status_code, client.get('/atlas.json').json()['title'])",

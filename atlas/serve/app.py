@@ -30,8 +30,8 @@ from starlette.staticfiles import PathLike, StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from atlas.errors import ConfigError
-from atlas.explain.web import explain_app
 from atlas.rundir.versions import SITE_FORMAT
+from atlas.serve.explain_api import explain_app
 
 MEDIA_TYPES = {
     ".bin": "application/octet-stream",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from atlas.errors import AtlasError, ConfigError
 from atlas.rundir.remote import refuse_url
-from atlas.server import find_site, serve
+from atlas.serve.app import find_site, serve
 
 
 def finished(runs: list[Path]) -> list[Path]:

@@ -26,7 +26,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from atlas.errors import AtlasError, ConfigError
-from atlas.explain.limits import (
+from atlas.serve.limits import (
     MOST_BYTES,
     MOST_PIXELS,
     Rate,
@@ -40,8 +40,8 @@ from atlas.explain.limits import (
 
 if TYPE_CHECKING:
     from atlas.explain.explainer import Explainer, Picture
-    from atlas.explain.samples import Sample
     from atlas.explain.trace import Trace
+    from atlas.serve.samples import Sample
 
 # Long answers under way at a time.
 MOST_STREAMS = 64
@@ -317,7 +317,7 @@ class Desk:
         with self._sampling:
             if self._found_samples is None:
                 from atlas.analysis import Run
-                from atlas.explain.samples import find_samples
+                from atlas.serve.samples import find_samples
 
                 self._found_samples = find_samples(Run(self._run))
             return self._found_samples
