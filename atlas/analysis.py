@@ -230,7 +230,7 @@ class Run:
 
         With them a circuit is told of any two modules of the network, also of layers that the run does not have:
         ``circuit(run.network(), "_blocks.7", "_blocks.10", 24, *run.top_views("_blocks.10", 24))``, by
-        ``atlas.explain.circuit``. A layer of another network under compare, "features.8@old", is the module features.8
+        ``atlas.circuits.circuit``. A layer of another network under compare, "features.8@old", is the module features.8
         of ``run.network("old")``.
 
         Raises ConfigError for a unit that the layer does not have, AtlasError for one that has no such view.

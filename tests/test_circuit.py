@@ -7,11 +7,11 @@ from scipy.stats import spearmanr
 from small_network import factory, mixed_factory
 from torch import Tensor, nn
 
+from atlas.circuits.average_slopes import Gates
+from atlas.circuits.cell_circuit import building, strengths, together_of
+from atlas.circuits.circuit import Effects, Wiring, circuit, circuit_of, effects, predicted
+from atlas.circuits.linear_path import LinearPath
 from atlas.errors import ConfigError
-from atlas.explain.building import building, strengths, together_of
-from atlas.explain.circuit import Effects, Wiring, circuit, circuit_of, effects, predicted
-from atlas.explain.gating import Gates
-from atlas.explain.linear_path import LinearPath
 from atlas.networks import Network, load
 
 SIDE = 32

@@ -10,9 +10,9 @@ from between_layers import SIDE, between
 from small_network import factory
 from torch import Tensor, nn
 
-from atlas.explain.expanded import expanded, summed
-from atlas.explain.gating import average_gates
-from atlas.explain.linear_path import LinearPath
+from atlas.circuits.average_slopes import average_gates
+from atlas.circuits.expanded_weights import expanded, summed
+from atlas.circuits.linear_path import LinearPath
 from atlas.networks import Network, load
 
 

@@ -8,10 +8,10 @@ from between_layers import SIDE, between
 from small_network import factory, forking_factory, mixed_factory
 from torch import Tensor, nn
 
+from atlas.circuits.average_slopes import average_gates
+from atlas.circuits.expanded_weights import expanded
+from atlas.circuits.linear_path import LinearPath
 from atlas.errors import ConfigError
-from atlas.explain.expanded import expanded
-from atlas.explain.gating import average_gates
-from atlas.explain.linear_path import LinearPath
 from atlas.networks import Network, load
 
 

@@ -16,8 +16,8 @@ from small_network import factory, forking_factory
 from torch import nn
 
 import atlas
+from atlas.circuits.circuit import circuit
 from atlas.errors import AtlasError, ConfigError
-from atlas.explain.circuit import circuit
 from atlas.networks import Network, load
 from atlas.neurons.classes import strongest
 from atlas.neurons.reading import Folder

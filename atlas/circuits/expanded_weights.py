@@ -2,9 +2,9 @@
 linear (Voss et al. 2021, "Visualizing Weights"; Olah et al. 2020, "Zoom In").
 
 It is the gradient of the unit at the middle of the target's map to the source's map, with each non-linearity on the way
-replaced by a slope: 1 throughout, or what it is on average on real pictures (`atlas.explain.gating`). Of layers with
+replaced by a slope: 1 throughout, or what it is on average on real pictures (`atlas.circuits.average_slopes`). Of layers with
 nothing but linear operations between them it is their composed kernel exactly. Expanded weights can cancel, and what
-they say of layers far apart may be wrong: show what the data say beside them (`atlas.explain.circuit`).
+they say of layers far apart may be wrong: show what the data say beside them (`atlas.circuits.circuit`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from atlas.circuits.average_slopes import Gates
+from atlas.circuits.linear_path import LinearPath, PathStep
+from atlas.circuits.vjp import Pulled, Window, alike, gathered, joined, pulled_back, scaled, window
 from atlas.errors import ConfigError
-from atlas.explain.adjoint import Pulled, Window, alike, gathered, joined, pulled_back, scaled, window
-from atlas.explain.gating import Gates
-from atlas.explain.linear_path import LinearPath, PathStep
 
 Float32 = NDArray[np.float32]
 # Numbers in the largest gradient of one pass back.

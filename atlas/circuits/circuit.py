@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor
 
+from atlas.circuits.average_slopes import Gates, average_gates
+from atlas.circuits.expanded_weights import expanded, summed
+from atlas.circuits.linear_path import LinearPath, NotLinearError
 from atlas.errors import ConfigError
-from atlas.explain.expanded import expanded, summed
-from atlas.explain.gating import Gates, average_gates
-from atlas.explain.linear_path import LinearPath, NotLinearError
 from atlas.networks import Network
 from atlas.observe import hooked
 

@@ -21,9 +21,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx
 
+from atlas.circuits.vjp import Operation
 from atlas.errors import ConfigError
 from atlas.explain import kinds
-from atlas.explain.adjoint import Operation
 from atlas.explain.formulas import formula
 from atlas.explain.replay import constants_of, replay
 from atlas.networks import Network, calls

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
+from atlas.circuits.linear_path import LinearPath, PathStep
+from atlas.circuits.vjp import is_map
 from atlas.errors import ConfigError
-from atlas.explain.adjoint import is_map
-from atlas.explain.linear_path import LinearPath, PathStep
 from atlas.explain.replay import replay
 
 # How far the list may differ from the network, as a share of the target's largest activation.

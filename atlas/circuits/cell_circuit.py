@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from atlas.circuits.average_slopes import Gates
+from atlas.circuits.expanded_weights import summed
+from atlas.circuits.linear_path import LinearPath
 from atlas.errors import ConfigError
-from atlas.explain.expanded import summed
-from atlas.explain.gating import Gates
-from atlas.explain.linear_path import LinearPath
 
 Float32 = NDArray[np.float32]
 Integers = NDArray[np.integer]
