@@ -24,8 +24,8 @@ from starlette.routing import Route
 from torch import Tensor, nn
 
 from atlas.errors import AtlasError
-from atlas.explain.arithmetic import unit
-from atlas.explain.trace import Trace, describe, maps, trace
+from atlas.forward.trace import Trace, describe, maps, trace
+from atlas.forward.unit_arithmetic import unit
 from atlas.networks import Network, load
 
 SIZE = 48

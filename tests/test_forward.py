@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from traced import check, network_of, some_units, trace_of, view
 
 from atlas.errors import ConfigError
-from atlas.explain.arithmetic import unit
-from atlas.explain.recording import recording
-from atlas.explain.trace import Trace, describe, maps, trace
+from atlas.forward.steps import recording
+from atlas.forward.trace import Trace, describe, maps, trace
+from atlas.forward.unit_arithmetic import unit
 from atlas.networks import Network, load
 
 

@@ -11,8 +11,8 @@ from small_network import Mixed, odd_factory
 from torch import Tensor, nn
 from traced import check, network_of, some_units, trace_of, view
 
-from atlas.explain.arithmetic import unit
-from atlas.explain.trace import Trace, trace
+from atlas.forward.trace import Trace, trace
+from atlas.forward.unit_arithmetic import unit
 from atlas.networks import load
 
 

@@ -10,7 +10,7 @@ from made_site import RESULTS, eventually
 from playwright.sync_api import Browser, expect
 from walking_page import PICTURE, account_of, assert_whole, grid, layer, number, open_step, parts, place, walking
 
-from atlas.explain.trace import describe
+from atlas.forward.trace import describe
 
 
 def number_of(forward_api: ForwardApi, name: str, place: tuple[int, ...]) -> float:

@@ -23,7 +23,7 @@ from walking_page import (
     walking,
 )
 
-from atlas.explain.trace import describe
+from atlas.forward.trace import describe
 
 
 def column_of(view: Locator, name: str) -> Locator:

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from atlas.explain.recording import Step
-from atlas.explain.trace import Trace, trace
+from atlas.forward.steps import Step
+from atlas.forward.trace import Trace, trace
 from atlas.networks import Network, load
 
 

@@ -21,9 +21,9 @@ from atlas.explain.effects import first_order, without_each, without_groups
 from atlas.explain.groups import Groups, factorise
 from atlas.explain.icons import QUICK, Drawn, draw_each
 from atlas.explain.picture import Square, read_square
-from atlas.explain.recording import recording
 from atlas.explain.tail import Tail
-from atlas.explain.trace import Trace, trace
+from atlas.forward.steps import recording
+from atlas.forward.trace import Trace, trace
 from atlas.layout.placement import Placement
 from atlas.networks import Network
 from atlas.observe import Observer

@@ -40,7 +40,7 @@ from atlas.serve.limits import (
 
 if TYPE_CHECKING:
     from atlas.explain.explainer import Explainer, Picture
-    from atlas.explain.trace import Trace
+    from atlas.forward.trace import Trace
     from atlas.serve.samples import Sample
 
 # Long answers under way at a time.
@@ -227,14 +227,14 @@ class Desk:
 
     async def forward(self, request: Request) -> Response:
         """The steps of the picture's way through a network."""
-        from atlas.explain.trace import describe
+        from atlas.forward.trace import describe
 
         trace = await self._trace(request)
         return JSONResponse(await self._answer(request, lambda: describe(trace)))
 
     async def forward_maps(self, request: Request) -> Response:
         """Maps of some channels of one step."""
-        from atlas.explain.trace import maps
+        from atlas.forward.trace import maps
 
         trace, asked = await self._trace(request), request.query_params
         step, channels = whole(asked, "step", None), whole_numbers(asked, "channel", fewest=0)
@@ -242,7 +242,7 @@ class Desk:
 
     async def forward_unit(self, request: Request) -> Response:
         """How one number of a step comes about."""
-        from atlas.explain.arithmetic import unit
+        from atlas.forward.unit_arithmetic import unit
 
         trace, asked = await self._trace(request), request.query_params
         step, channel = whole(asked, "step", None), whole(asked, "channel", None)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from atlas.errors import ConfigError
-from atlas.explain.recording import Recording, recording
+from atlas.forward.steps import Recording, recording
 from atlas.networks import Network
 
 # How many of a layer's channels are named, and how many classes.
@@ -45,7 +45,7 @@ def trace(network: Network, inputs: Tensor, layers: Sequence[str] = ()) -> Trace
     """Send normalised ``inputs`` (1, 3, size, size) through ``network`` and keep everything; ``layers`` are shown in
     the row of layers beside those that make sense for an atlas.
 
-    The first call for a network records it, which takes about a second; ``atlas.explain.recording`` does it beforehand.
+    The first call for a network records it, which takes about a second; ``atlas.forward.steps`` does it beforehand.
     Raises ConfigError for inputs of another shape, and as ``recording`` does.
     """
     expected = (1, 3, network.size, network.size)

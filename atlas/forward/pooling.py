@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from atlas.explain import kinds
-from atlas.explain.recording import Step
-from atlas.explain.terms import Working, numbers_at, place_of, term, window
-from atlas.explain.trace import Trace, unravelled
+from atlas.forward.steps import Step
+from atlas.forward.terms import Working, numbers_at, place_of, term, window
+from atlas.forward.trace import Trace, unravelled
 
 # A patch is shown up to so many rows and columns.
 _SHOWN = 49

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from atlas.explain import kinds
 from atlas.explain.formulas import formula, leaky
-from atlas.explain.pooling import pool, run_over
-from atlas.explain.recording import Step
-from atlas.explain.terms import (
+from atlas.forward.pooling import pool, run_over
+from atlas.forward.steps import Step
+from atlas.forward.terms import (
     Working,
     array,
     broadcast,
@@ -30,7 +30,7 @@ from atlas.explain.terms import (
     term,
     window,
 )
-from atlas.explain.trace import Trace, unravelled
+from atlas.forward.trace import Trace, unravelled
 
 _aten = torch.ops.aten
 _CONSTANT = "a constant of the network"

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from atlas.errors import ConfigError
-from atlas.explain.terms import place_of
-from atlas.explain.trace import Trace, check_channel, check_step, shown
-from atlas.explain.workings import working
+from atlas.forward.rules import working
+from atlas.forward.terms import place_of
+from atlas.forward.trace import Trace, check_channel, check_step, shown
 
 # At most so many terms are shown one by one.
 TERMS = 64

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from atlas.explain.trace import Trace, unravelled
+from atlas.forward.trace import Trace, unravelled
 
 _COLOURS = ("red", "green", "blue")
 # (channel, y, x) in a step's own shape.
