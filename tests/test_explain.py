@@ -12,10 +12,10 @@ from PIL import Image
 from atlas.errors import AtlasError, ConfigError
 from atlas.explain.effects import first_order, without_each, without_groups
 from atlas.explain.explainer import Explainer, Picture
+from atlas.explain.export.overlays import OPPOSE, SUPPORT, dotted, icon_grid, masked, overlay
 from atlas.explain.groups import factorise
 from atlas.explain.icons import Cancelled, draw_each
-from atlas.explain.picture import read_square
-from atlas.explain.sheets import OPPOSE, SUPPORT, dotted, icon_grid, masked, overlay
+from atlas.explain.square import read_square
 from atlas.explain.tail import Tail
 from atlas.networks import Network, load
 from atlas.observe import hooked

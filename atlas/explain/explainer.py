@@ -20,7 +20,7 @@ from atlas.errors import AtlasError, ConfigError
 from atlas.explain.effects import first_order, without_each, without_groups
 from atlas.explain.groups import Groups, factorise
 from atlas.explain.icons import QUICK, Drawn, draw_each
-from atlas.explain.picture import Square, read_square
+from atlas.explain.square import Square, read_square
 from atlas.explain.tail import Tail
 from atlas.forward.steps import recording
 from atlas.forward.trace import Trace, trace

@@ -15,8 +15,8 @@ from PIL import Image
 
 from atlas.errors import ConfigError
 from atlas.explain.explainer import FIRST_CLASSES, Explainer, Picture
-from atlas.explain.page import page
-from atlas.explain.sheets import dotted, icon_grid, masked, overlay
+from atlas.explain.export.html import page
+from atlas.explain.export.overlays import dotted, icon_grid, masked, overlay
 from atlas.rundir.directory import atomic, write_json
 
 FORMAT = 1

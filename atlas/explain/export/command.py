@@ -10,9 +10,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from atlas.errors import ConfigError
 from atlas.explain.explainer import Explainer
-from atlas.explain.folder import Wanted, check, prepare, write_explanation
+from atlas.explain.export.folder import Wanted, check, prepare, write_explanation
 from atlas.explain.groups import FEWEST, MOST
-from atlas.explain.picture import read_square
+from atlas.explain.square import read_square
 
 
 def explain(run: str, image: Path, out: Path, **wanted: object) -> None:
