@@ -20,7 +20,7 @@ from atlas.rundir.maps import find_map, maps_of
 from atlas.store.moments import Moments
 from atlas.store.shards import read_columns
 from atlas.visualize import Recipe, draw, fitting_precision, measure_batch, score
-from atlas.visualize.parents import blend, coarser_cells
+from atlas.visualize.coarse_start import blend, coarser_cells
 from atlas.visualize.recipe import ATLAS
 from pipelines import worker
 from pipelines.stage import Item, Summary

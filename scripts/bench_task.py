@@ -15,7 +15,7 @@ from atlas.pictures.decode import decode_png
 from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory
 from atlas.store.moments import Moments
-from atlas.visualize.parents import blend
+from atlas.visualize.coarse_start import blend
 from pipelines import worker
 from pipelines.render import drawn_cells, icon_seeds
 

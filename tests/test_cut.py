@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from atlas.errors import ConfigError
 from atlas.networks import Network
 from atlas.operations import bfloat16_pays
-from atlas.visualize import cut
-from atlas.visualize.cut import CutNetwork
+from atlas.visualize import subnetwork as cut
 from atlas.visualize.objective import centre
+from atlas.visualize.subnetwork import CutNetwork
 
 CPU = torch.device("cpu")
 

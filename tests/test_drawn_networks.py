@@ -96,7 +96,7 @@ def test_icons_of_a_real_network(efficientnet: Network, layer: str, channels: in
 
 def test_a_finer_icon_starts_from_the_cells_around_it() -> None:
     """Weights fall with distance; what is not drawn does not count; sisters and cousins start equally far apart."""
-    from atlas.visualize.parents import blend, coarser_cells
+    from atlas.visualize.coarse_start import blend, coarser_cells
 
     weights = coarser_cells(4, 7)
     assert set(weights) == {(row, col) for row in (0, 1, 2, 3) for col in (2, 3, 4, 5)}

@@ -16,7 +16,7 @@ from atlas.pictures.decode import decode_png
 from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory
 from atlas.visualize import Icons, draw
-from atlas.visualize.parents import blend
+from atlas.visualize.coarse_start import blend
 from atlas.visualize.score import answers, cosines
 from pipelines import render, worker
 from pipelines.pipeline import run

@@ -34,9 +34,9 @@ from atlas.neurons.views import Key, Seen, as_inputs
 from atlas.observe import Observer
 from atlas.operations import Precision
 from atlas.pictures.decode import encode_png
-from atlas.visualize.cut import CutNetwork, cut
 from atlas.visualize.diverse import UNIT_RECIPE, Diverse, diverse, picture_size
 from atlas.visualize.optimize import step_seconds
+from atlas.visualize.subnetwork import CutNetwork, cut
 
 # Top patches that are turned: each costs 52 passes.
 TURNED_PATCHES = 6

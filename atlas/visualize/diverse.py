@@ -21,11 +21,11 @@ from torch import Tensor
 from atlas.errors import ConfigError
 from atlas.networks import Layer, Network
 from atlas.operations import Precision
-from atlas.visualize.climb import Climb, Told, side_by_side
-from atlas.visualize.cut import cut
+from atlas.visualize.ascent import Climb, Told, side_by_side
 from atlas.visualize.objective import centre, floored_log
 from atlas.visualize.recipe import ALONE, Recipe
 from atlas.visualize.score import answers
+from atlas.visualize.subnetwork import cut
 from atlas.visualize.transform import Moves
 
 # A unit of a layer is shown this many times the layer's effective receptive field, at least so many pixels.

@@ -19,12 +19,12 @@ from torch import Tensor
 from atlas.errors import ConfigError
 from atlas.networks import Network
 from atlas.operations import Precision
-from atlas.visualize.arguments import check, expect, moment_of, numbers, seeds_of, settings, start_of, whole
-from atlas.visualize.climb import Climb, Told, side_by_side
-from atlas.visualize.cut import CutNetwork, cut
+from atlas.visualize.ascent import Climb, Told, side_by_side
 from atlas.visualize.objective import Objective, centre
 from atlas.visualize.recipe import ATLAS, Recipe
 from atlas.visualize.score import answers, cosines, flags, usual_norm
+from atlas.visualize.subnetwork import CutNetwork, cut
+from atlas.visualize.validation import check, expect, moment_of, numbers, seeds_of, settings, start_of, whole
 
 SIZE = 80
 # Pixels in one batch where nothing was measured: 32 icons of 80 px.

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atlas.visualize.cut import CutNetwork
 from atlas.visualize.parametrize import Fourier, from_bytes, to_bytes, variation
 from atlas.visualize.recipe import Recipe
+from atlas.visualize.subnetwork import CutNetwork
 from atlas.visualize.transform import fade, move
 
 # Steps between two words of how far the work is.

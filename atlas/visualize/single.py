@@ -12,9 +12,9 @@ from PIL import Image
 
 from atlas.errors import ConfigError
 from atlas.networks import Network
-from atlas.visualize.arguments import described_at, expect, numbers, whole
 from atlas.visualize.optimize import SIZE, draw
 from atlas.visualize.recipe import ALONE, Recipe
+from atlas.visualize.validation import described_at, expect, numbers, whole
 
 # Larger pictures that stand alone are drawn from coarse to fine.
 _LARGEST_AT_ONCE = 160
