@@ -20,7 +20,7 @@ from atlas.config.sections import NeuronsConfig
 from atlas.neurons.circuits import Source, cells_table, circuit_table, earlier_layers
 from atlas.neurons.parts import UNITS_PER_PART, part_names, units_of
 from atlas.neurons.statistics import unit_statistics
-from atlas.neurons.turning import DISC
+from atlas.neurons.tuning import DISC
 from atlas.neurons.units import TURNED_PATCHES, Drawing, firing_rows, unit_table
 from atlas.neurons.views import Key, Seen, read_views
 from atlas.rundir.directory import RunDirectory, atomic, digest_values, write_marker

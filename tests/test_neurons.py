@@ -23,8 +23,8 @@ from atlas.neurons.classes import strongest
 from atlas.neurons.reading import Folder
 from atlas.neurons.statistics import unit_statistics
 from atlas.neurons.tables import BINS, CELLS, CIRCUIT, SPREAD, STATISTICS
-from atlas.neurons.turning import TURNED as POSES
-from atlas.neurons.turning import figures, place_of, show, window_of
+from atlas.neurons.tuning import TURNED as POSES
+from atlas.neurons.tuning import figures, place_of, show, window_of
 from atlas.neurons.views import read_views
 from atlas.observe import Observer
 from atlas.pictures.decode import decode_png

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from atlas.networks import Layer, describe_layer, load
 from atlas.neurons.tables import DEGREES
-from atlas.neurons.turning import (
+from atlas.neurons.tuning import (
     MIRRORED,
     SCALED,
     TURNED,

@@ -17,7 +17,7 @@ from torch import Tensor
 from atlas.networks import Layer, Network
 from atlas.neurons.classes import class_effects, strongest
 from atlas.neurons.tables import UNITS
-from atlas.neurons.turning import (
+from atlas.neurons.tuning import (
     MIRRORED,
     SCALED,
     TURNED,
