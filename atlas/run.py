@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from atlas.config.model import load_config
+from atlas.config.reading import load_config
 from atlas.errors import AtlasError, ConfigError
 from atlas.rundir.directory import STAGES
 

@@ -40,7 +40,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from atlas.allocator import keep_memory
-from atlas.config.model import Config, validate
+from atlas.config.model import Config
+from atlas.config.reading import validate
 from atlas.networks import describe_layer, load
 from atlas.observe import Observer
 from atlas.pictures.sources import list_images

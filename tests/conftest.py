@@ -28,7 +28,8 @@ from tiny_run import scheduler, tiny, undisturbed, workshop  # noqa: F401 - fixt
 from units_page import neurons, neurons_site  # noqa: F401 - fixtures for all
 from walking_page import forward_api, forward_server  # noqa: F401 - fixtures for all
 
-from atlas.config.model import Config, validate
+from atlas.config.model import Config
+from atlas.config.reading import validate
 from atlas.networks import Network, load
 
 torch.set_num_threads(1)  # the networks are so small that threads would only wait for each other

@@ -16,7 +16,7 @@ from cluster_sections import JOBS, section
 from distributed import Client, LocalCluster
 from no_work import NoWork
 
-from atlas.config.model import load_config, validate
+from atlas.config.reading import load_config, validate
 from atlas.config.sections import ClusterConfig
 from atlas.errors import AtlasError, ConfigError
 from atlas.rundir.directory import RunDirectory

@@ -210,7 +210,7 @@ def test_a_shard_whose_views_all_failed_is_an_empty_file(
 
 
 def test_small_runs_have_smaller_shards_and_none_is_over_the_limit() -> None:
-    from atlas.config.model import validate
+    from atlas.config.reading import validate
     from pipelines.collect import images_per_shard
 
     def rows(pictures: int, crops: int = 1, **collect: int) -> int:

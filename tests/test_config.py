@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from atlas.config.model import Config, config_folders, find_config, load_config, validate
+from atlas.config.model import Config
+from atlas.config.reading import config_folders, find_config, load_config, validate
 from atlas.errors import ConfigError
 
 MINIMAL = {"network": {"name": "efficientnet_lite0"}, "layers": ["_blocks.4"], "images": {"source": "pictures/"}}

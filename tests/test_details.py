@@ -11,7 +11,7 @@ import pytest
 from tiny_run import tiny_values
 
 from atlas.cells.build import cell_of
-from atlas.config.model import validate
+from atlas.config.reading import validate
 from atlas.layout.neighbors import unit_rows
 from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory

@@ -17,7 +17,7 @@ import yaml
 from tiny_run import TINY, atlas_run, cluster_here, command, contents, end_all, environment, paint_pictures, tiny_values
 
 from atlas.check.verify import verify
-from atlas.config.model import validate
+from atlas.config.reading import validate
 from atlas.errors import AtlasError
 from atlas.pictures.views import Failure, reason
 from atlas.rundir.directory import RunDirectory

@@ -15,7 +15,7 @@ import atlas
 from atlas.cells.build import cell_of
 from atlas.cells.crops import patch_box
 from atlas.check.verify import verify
-from atlas.config.model import validate
+from atlas.config.reading import validate
 from atlas.errors import ConfigError
 from atlas.layout.class_maps import choose_rows
 from atlas.pictures.decode import open_picture

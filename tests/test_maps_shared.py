@@ -15,7 +15,7 @@ from tiny_run import configure
 
 import atlas
 from atlas.check.verify import verify
-from atlas.config.model import validate
+from atlas.config.reading import validate
 from atlas.layout.fit import fit_layout, principal_axes, unit_box
 from atlas.layout.neighbors import unit_rows
 from atlas.pictures.decode import open_picture

@@ -12,7 +12,7 @@ import boto3
 import pytest
 from tiny_run import atlas_run, brake, contents, environment, kill_when, tiny_values
 
-from atlas.config.model import validate
+from atlas.config.reading import validate
 from atlas.errors import AtlasError, ConfigError
 from atlas.rundir.directory import RunDirectory, write_json, write_marker
 from atlas.rundir.mirror import Mirror

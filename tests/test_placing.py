@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tiny_run import tiny_values
 
 import atlas
-from atlas.config.model import validate
+from atlas.config.reading import validate
 from atlas.layout.fit import Fit, fit_layout
 from atlas.layout.neighbors import build_index, unit_rows
 from atlas.layout.placement import nearness_quantiles, place

@@ -20,7 +20,7 @@ from readme_commands import answer_of
 from tiny_run import leave_off
 
 from atlas.cells.build import cell_of
-from atlas.config.model import validate
+from atlas.config.reading import validate
 from atlas.config.sections import TrackingConfig
 from atlas.rundir.directory import RunDirectory
 

@@ -20,7 +20,7 @@ from dask.config import collect_env
 from readme_commands import CHECKOUT, commands, the_command
 from tiny_run import environment
 
-from atlas.config.model import load_config
+from atlas.config.reading import load_config
 from atlas.rundir.directory import RunDirectory
 
 # The start of a command → a file that runs it, and the words by which it does.

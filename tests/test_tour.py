@@ -12,7 +12,7 @@ from made_neurons import INHIBITED, NEVER, shade, write_neurons
 from PIL import Image
 from tiny_run import atlas_run
 
-from atlas.config.model import config_folders, find_config, load_config
+from atlas.config.reading import config_folders, find_config, load_config
 from atlas.errors import ConfigError
 from atlas.neurons.reading import Folder
 from atlas.pictures.sources import Listing

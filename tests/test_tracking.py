@@ -23,7 +23,8 @@ from readme_commands import answer_of, the_command
 from rich.console import Console
 from tiny_run import GRIDS, PLAIN_STAGES
 
-from atlas.config.model import Config, validate
+from atlas.config.model import Config
+from atlas.config.reading import validate
 from atlas.errors import ConfigError
 from atlas.mosaic import mosaic
 from atlas.rundir.directory import RunDirectory

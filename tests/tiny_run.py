@@ -19,7 +19,8 @@ import yaml
 from distributed import LocalCluster
 from PIL import Image
 
-from atlas.config.model import Config, validate
+from atlas.config.model import Config
+from atlas.config.reading import validate
 from atlas.rundir.directory import STAGES, RunDirectory, digest_file
 
 CHECKOUT = Path(__file__).parent.parent

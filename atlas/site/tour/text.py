@@ -16,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from atlas.config.model import Config, config_folders
+from atlas.config.model import Config
+from atlas.config.reading import config_folders
 from atlas.errors import ConfigError
 
 SHIPPED = "tour"
