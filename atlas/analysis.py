@@ -25,9 +25,11 @@ from atlas.neurons.parts import missing_files
 from atlas.neurons.reading import Folder
 from atlas.pictures.listing import Listing
 from atlas.report import read_icons
-from atlas.rundir.directory import ABOVE, RunDirectory, read_marker
+from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
+from atlas.rundir.markers import read_marker
 from atlas.rundir.remote import refuse_url
+from atlas.rundir.stages import ABOVE
 from atlas.store.reader import Columns, Store
 from atlas.store.shards import read_metadata, to_numpy
 

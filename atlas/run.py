@@ -7,7 +7,7 @@ import sys
 
 from atlas.config.reading import load_config
 from atlas.errors import AtlasError, ConfigError
-from atlas.rundir.directory import STAGES
+from atlas.rundir.stages import STAGES
 
 DONE, CONFIGURATION, RESUMABLE = 0, 2, 3
 

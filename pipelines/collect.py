@@ -14,7 +14,9 @@ from atlas.config.model import Config
 from atlas.errors import AtlasError
 from atlas.pictures.sources import Listing
 from atlas.pictures.views import Failure, reason
-from atlas.rundir.directory import RunDirectory, atomic, read_marker, write_marker
+from atlas.rundir.atomic import atomic
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import read_marker, write_marker
 from atlas.rundir.versions import versions
 from atlas.store.collect import Pace, Reader, collect_shard, fitting_precision, measure_pace, shard_views
 from atlas.store.datacard import write_card

@@ -38,8 +38,10 @@ from atlas.layout.neighbors import build_index, knn_graph, load_index, save_inde
 from atlas.layout.placement import nearness_quantiles, place
 from atlas.layout.projection import Projection, fit_projection, project, read_moments, widest
 from atlas.layout.quality import distance_between, quality
-from atlas.rundir.directory import RunDirectory, atomic, read_marker, write_marker
+from atlas.rundir.atomic import atomic
+from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import COMMON, FEWEST_ROWS, Map, frame_of, frames_of, has_common_start, maps_of
+from atlas.rundir.markers import read_marker, write_marker
 from atlas.store.shards import count_rows, iterate, read_columns, read_metadata
 from pipelines.cluster import available_cores
 from pipelines.stage import Item, Summary

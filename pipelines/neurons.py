@@ -23,7 +23,9 @@ from atlas.neurons.statistics import unit_statistics
 from atlas.neurons.tuning import DISC
 from atlas.neurons.units import TURNED_PATCHES, Drawing, firing_rows, unit_table
 from atlas.neurons.views import Key, Seen, read_views
-from atlas.rundir.directory import RunDirectory, atomic, digest_values, write_marker
+from atlas.rundir.atomic import atomic
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import digest_values, write_marker
 from atlas.store.shards import read_metadata
 from atlas.visualize import fitting_precision, measure_batch
 from atlas.visualize.diverse import APART, UNIT_RECIPE, picture_size

@@ -19,10 +19,13 @@ from atlas.layout.gpu import uses_gpu
 from atlas.networks import Layer, Network, describe_layer, load
 from atlas.pictures.sources import Listing, list_images, sources_of
 from atlas.report import build_report
-from atlas.rundir.directory import ABOVE, RunDirectory, digest_values, read_marker, stages_of, write_json
+from atlas.rundir.atomic import write_json
+from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import class_number, maps_of
+from atlas.rundir.markers import digest_values, read_marker
 from atlas.rundir.mirror import Mirror
 from atlas.rundir.remote import is_remote, working_folder
+from atlas.rundir.stages import ABOVE, stages_of
 from atlas.rundir.versions import SITE_FORMAT, versions
 from atlas.site.page import viewer_digest, viewer_folder
 from atlas.site.tour.text import check_choices, load_tour

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from atlas.config.model import Config
 from atlas.neurons.reading import Folder
-from atlas.rundir.directory import RunDirectory, digest_values, write_marker
+from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import shown_maps
+from atlas.rundir.markers import digest_values, write_marker
 from atlas.site import neurons
 from atlas.site import page as site
 from atlas.site import sheets as patches

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from atlas.cells.build import morton
 from atlas.config.model import Config
 from atlas.pictures.decode import decode_png, encode_png, unit_hash
-from atlas.rundir.directory import RunDirectory, atomic, write_marker
+from atlas.rundir.atomic import atomic
+from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import find_map, maps_of
+from atlas.rundir.markers import write_marker
 from atlas.store.moments import Moments
 from atlas.store.shards import read_columns
 from atlas.visualize import Recipe, draw, fitting_precision, measure_batch, score

@@ -32,9 +32,11 @@ from atlas.observe import Observer
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import Failure, reason
 from atlas.report import build_report
-from atlas.rundir.directory import STAGES, RunDirectory, parse_marker
+from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import FEWEST_ROWS, Map, frames_of, has_common_start, maps_of, shown_maps
+from atlas.rundir.markers import parse_marker
 from atlas.rundir.remote import is_remote
+from atlas.rundir.stages import STAGES
 from atlas.visualize import step_seconds
 from atlas.visualize.recipe import ATLAS
 from pipelines import collect

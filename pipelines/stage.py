@@ -24,7 +24,8 @@ from distributed.scheduler import KilledWorker
 
 from atlas.config.model import Config
 from atlas.errors import AtlasError
-from atlas.rundir.directory import RunDirectory, read_marker
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import read_marker
 
 # A worker with several threads gets several items, but hooks on one network, and numba under UMAP, bear only one.
 _ONE_AT_A_TIME = threading.Lock()

@@ -23,8 +23,10 @@ from atlas.config.model import Config
 from atlas.config.sections import TrackingConfig
 from atlas.errors import ConfigError
 from atlas.mosaic import mosaic
-from atlas.rundir.directory import RunDirectory, digest_values, stages_of
+from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
+from atlas.rundir.markers import digest_values
+from atlas.rundir.stages import stages_of
 
 _SHEET_WIDTH = 1600
 # A tracker that hangs holds up the run: how long wandb may take to deliver the last of it.

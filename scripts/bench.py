@@ -43,7 +43,8 @@ from atlas.allocator import keep_memory
 from atlas.errors import AtlasError, ConfigError
 from atlas.pictures.decode import decode_png
 from atlas.report import read_icons
-from atlas.rundir.directory import RunDirectory, write_json
+from atlas.rundir.atomic import write_json
+from atlas.rundir.directory import RunDirectory
 from atlas.serve.app import find_site
 from atlas.site.tiles import ICON_SIZE
 

@@ -24,7 +24,7 @@ import simplejpeg
 from atlas.errors import ConfigError
 from atlas.pictures.decode import Pixels, open_picture
 from atlas.pictures.views import backdrop, cut_view, view_box
-from atlas.rundir.directory import write_json
+from atlas.rundir.atomic import write_json
 from pipelines.cluster import available_cores
 
 SIDE, QUALITY = 256, 90

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from atlas.neurons.tables import BINS, CELLS, CIRCUIT, DEGREES, SCALES, SPREAD, STATISTICS, UNITS
 from atlas.pictures.decode import encode_png
-from atlas.rundir.directory import RunDirectory, write_marker
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import write_marker
 from atlas.store.shards import read_columns, read_metadata
 
 KEY = "made"

@@ -14,7 +14,8 @@ from tiny_run import contents, tiny_values
 from atlas.check.__main__ import main
 from atlas.check.verify import verify
 from atlas.config.reading import validate
-from atlas.rundir.directory import RunDirectory, write_marker
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import write_marker
 from pipelines.pipeline import run
 
 

@@ -14,7 +14,8 @@ import yaml
 
 from atlas.config.model import Config
 from atlas.pictures.listing import Listing
-from atlas.rundir.directory import RunDirectory, digest_file, read_marker
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import digest_file, read_marker
 from atlas.store.datacard import _failures, _pictures, _source, card_path, write_card
 
 FACTS: dict[str, Any] = {

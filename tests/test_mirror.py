@@ -14,7 +14,9 @@ from tiny_run import atlas_run, brake, contents, environment, kill_when, tiny_va
 
 from atlas.config.reading import validate
 from atlas.errors import AtlasError, ConfigError
-from atlas.rundir.directory import RunDirectory, write_json, write_marker
+from atlas.rundir.atomic import write_json
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import write_marker
 from atlas.rundir.mirror import Mirror
 from atlas.rundir.remote import working_folder
 from pipelines.pipeline import run
@@ -143,7 +145,7 @@ def test_killed_and_gone_on_with_on_another_machine(
 
 
 def test_a_bucket_out_of_reach_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atlas.pictures.files._AGAIN", (0.0, 0.0))
+    monkeypatch.setattr("atlas.rundir.remote._RETRY_SECONDS", (0.0, 0.0))
     options = {"endpoint_url": "http://127.0.0.1:9", "config_kwargs": {"retries": {"max_attempts": 0}}}
     with (
         Mirror("s3://runs/unreachable", options, RunDirectory(tmp_path / "here")) as mirror,
@@ -300,7 +302,7 @@ def test_what_did_not_arrive_is_sent_once_more_at_the_end(tmp_path: Path, monkey
     with Mirror(out, {}, directory) as mirror:
         with monkeypatch.context() as patched:
             patched.setattr(mirror._system, "put_file", lambda *_: 1 / 0)
-            patched.setattr("atlas.pictures.files._AGAIN", ())
+            patched.setattr("atlas.rundir.remote._RETRY_SECONDS", ())
             mirror.send([shard.with_suffix(".json")])
             with pytest.raises(AtlasError):
                 mirror.finish("collect", "a" * 64)

@@ -34,7 +34,8 @@ from atlas.errors import AtlasError, ConfigError
 from atlas.neurons.reading import Folder
 from atlas.neurons.tables import STATISTICS, UNITS
 from atlas.pictures.sources import Listing
-from atlas.rundir.directory import RunDirectory, parse_marker
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import parse_marker
 from pipelines.pipeline import run
 
 # A network whose second layer cannot be linearised, and with a unit that never fires.
@@ -136,7 +137,7 @@ def test_check_tells_damage_and_its_cure(
 
 def forge(run: RunDirectory, name: str, change: Any) -> None:
     """Write another table and a marker that vouches for it."""
-    from atlas.rundir.directory import write_marker
+    from atlas.rundir.markers import write_marker
 
     path = run.neurons("last") / f"{name}.parquet"
     pq.write_table(change(pq.read_table(path)), path)

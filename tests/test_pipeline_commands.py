@@ -27,7 +27,8 @@ from tiny_run import (
 )
 
 from atlas.errors import AtlasError, ConfigError
-from atlas.rundir.directory import FOLDERS, RunDirectory
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.stages import FOLDERS
 from pipelines.pipeline import run
 
 # Networks that cannot be taken as they are.

@@ -15,7 +15,8 @@ from atlas.config.reading import validate
 from atlas.layout.fit import Fit, fit_layout
 from atlas.layout.neighbors import build_index, unit_rows
 from atlas.layout.placement import nearness_quantiles, place
-from atlas.rundir.directory import RunDirectory, read_marker
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import read_marker
 from pipelines import layout as stage
 from pipelines.pipeline import run
 

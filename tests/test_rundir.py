@@ -10,15 +10,9 @@ import pytest
 
 from atlas.config.model import Config
 from atlas.errors import AtlasError
-from atlas.rundir.directory import (
-    RunDirectory,
-    atomic,
-    digest_file,
-    digest_values,
-    read_marker,
-    write_json,
-    write_marker,
-)
+from atlas.rundir.atomic import atomic, write_json
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import digest_file, digest_values, read_marker, write_marker
 
 
 def everything(folder: Path) -> list[str]:

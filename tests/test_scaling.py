@@ -14,7 +14,8 @@ import pytest
 import yaml
 from tiny_run import CHECKOUT, brake
 
-from atlas.rundir.directory import RunDirectory, write_json
+from atlas.rundir.atomic import write_json
+from atlas.rundir.directory import RunDirectory
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 

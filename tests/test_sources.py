@@ -18,12 +18,12 @@ from tiny_run import tiny_values
 
 from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
-from atlas.pictures import files as files_module
 from atlas.pictures import parquet as parquet_rows
 from atlas.pictures.decode import PictureError, open_picture
 from atlas.pictures.files import File, LocalFiles
 from atlas.pictures.listing import Listing
 from atlas.pictures.sources import list_images
+from atlas.rundir import remote
 from atlas.store.collect import prefetch
 from pipelines.pipeline import run
 
@@ -266,7 +266,7 @@ def test_faults_of_remote_files(s3: str, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ConfigError, match=r"s3://nobody/x cannot be listed|there is nothing at s3://nobody/x"):
         list_images(images("s3://nobody/x", storage_options=options), 0)
     tries = []
-    monkeypatch.setattr(files_module, "_AGAIN", (0.0, 0.0))
+    monkeypatch.setattr(remote, "_RETRY_SECONDS", (0.0, 0.0))
     monkeypatch.setattr(listing._files._files, "cat_file", lambda *_, **__: tries.append(1) or 1 / 0)  # type: ignore
     with pytest.raises(AtlasError, match=r"cannot be read .*Give the same command again when it can be reached"):
         listing.read(0)
@@ -279,7 +279,7 @@ def test_a_missing_package_and_an_unknown_address_are_explained(monkeypatch: pyt
 
     with pytest.raises(ConfigError, match=r"nothing:// is not known\. Expected a path, or an address such as s3://"):
         list_images(images("nothing://bucket"), 0)
-    monkeypatch.setattr(files_module, "url_to_fs", missing)
+    monkeypatch.setattr(remote, "url_to_fs", missing)
     with pytest.raises(ConfigError, match=r'gs:// needs a package that is not here\. Give: pip install ".*\[gcs\]"'):
         list_images(images("gs://bucket/pictures"), 0)
 

@@ -21,7 +21,9 @@ from PIL import Image
 
 from atlas.config.model import Config
 from atlas.config.reading import validate
-from atlas.rundir.directory import STAGES, RunDirectory, digest_file
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import digest_file
+from atlas.rundir.stages import STAGES
 
 CHECKOUT = Path(__file__).parent.parent
 GRIDS = (4, 8)

@@ -22,8 +22,8 @@ from atlas.check.rows import compare_rows
 from atlas.config.model import Config
 from atlas.neurons.parts import part_names, units_of
 from atlas.report import build_report, read_icons
-from atlas.rundir.directory import stages_of
 from atlas.rundir.maps import shown_maps
+from atlas.rundir.stages import stages_of
 from atlas.site.neurons import neuron_layers
 from atlas.site.neurons import parts as neuron_parts
 from atlas.site.sheets import sheets

@@ -1,8 +1,8 @@
 """What is whole in a run directory and what is not, read from its files alone.
 
 Every marker is held against run.json, every file against its marker, and the tables of the stages against each other
-(``atlas.check.tables``). A run that is unfinished is not wrong. Each problem says how it is cured; a cure never asks for
-more than deleting files and giving the run's command again.
+(``atlas.check.tables``). A run that is unfinished is not wrong. Each problem says how it is cured; a cure never asks
+for more than deleting files and giving the run's command again.
 """
 
 from __future__ import annotations
@@ -21,17 +21,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from atlas.check.findings import Findings, size
 from atlas.check.tables import compare
 from atlas.errors import AtlasError, ConfigError
-from atlas.rundir.directory import (
-    ABOVE,
-    FOLDERS,
-    STAGES,
-    RunDirectory,
-    digest_file,
-    marked_key,
-    parse_marker,
-    stages_of,
-)
+from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import frames_of, maps_of
+from atlas.rundir.markers import digest_file, marked_key, parse_marker
+from atlas.rundir.stages import ABOVE, FOLDERS, STAGES, stages_of
 
 _LAYOUTS = ("fit-*", "place-*", "index-*", "class-*", "quality-*")
 # Where the markers of a stage lie below its folder.

@@ -2,9 +2,9 @@
 linear (Voss et al. 2021, "Visualizing Weights"; Olah et al. 2020, "Zoom In").
 
 It is the gradient of the unit at the middle of the target's map to the source's map, with each non-linearity on the way
-replaced by a slope: 1 throughout, or what it is on average on real pictures (`atlas.circuits.average_slopes`). Of layers with
-nothing but linear operations between them it is their composed kernel exactly. Expanded weights can cancel, and what
-they say of layers far apart may be wrong: show what the data say beside them (`atlas.circuits.circuit`).
+replaced by a slope: 1 throughout, or what it is on average on real pictures (`atlas.circuits.average_slopes`). Of
+layers with nothing but linear operations between them it is their composed kernel exactly. Expanded weights can cancel,
+and what they say of layers far apart may be wrong: show what the data say beside them (`atlas.circuits.circuit`).
 """
 
 from __future__ import annotations

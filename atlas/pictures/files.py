@@ -10,30 +10,22 @@ import os
 import re
 import stat
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol
 
 from fsspec import AbstractFileSystem
-from fsspec.core import url_to_fs
 from fsspec.utils import glob_translate
 
 from atlas.errors import AtlasError, ConfigError
 from atlas.pictures.decode import PictureError
-from atlas.rundir.remote import is_remote
+from atlas.rundir.remote import Result, is_remote, open_system, patiently, reason
 
 # No picture is this large, and a worker could not hold several of them.
 LARGEST = 2**30
-# Seconds to wait before a remote read is tried again.
-_AGAIN = (0.5, 2.0, 8.0)
 # Read at a time from a remote file that is read from front to back.
 _BLOCK = 8 * 2**20
-
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
-
-Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,24 +235,6 @@ def _find_remote(source: str, suffixes: frozenset[str], options: dict[str, Any])
     return Found(system.unstrip_protocol(base), files)
 
 
-def open_system(url: str, options: dict[str, Any], key: str = "images.source") -> tuple[AbstractFileSystem, str]:
-    """fsspec's file system for ``url``, and the path in it. Raises ConfigError naming the ``key`` that gave the URL."""
-    protocol = url.partition("://")[0]
-    try:
-        system, path = url_to_fs(url, **options)
-    except ImportError:
-        extra = _EXTRAS.get(protocol)
-        install = (
-            f'pip install "activation-atlas[{extra}]"' if extra else "install the package that fsspec names for it"
-        )
-        raise ConfigError(f"{key}: {protocol}:// needs a package that is not here. Give: {install}") from None
-    except ValueError:
-        raise ConfigError(
-            f"{key}: {protocol}:// is not known. Expected a path, or an address such as s3://, gs:// or https://."
-        ) from None
-    return system, str(path)
-
-
 class RemoteFiles:
     """Files below a URL, through fsspec. What the network does wrong is tried again, and is never a picture's fault."""
 
@@ -305,7 +279,7 @@ class RemoteFiles:
     def _path(self, name: str) -> str:
         return f"{self._files._strip_protocol(self.base)}/{name}"
 
-    def _patiently(self, read: Callable[[], Read]) -> Read:
+    def _patiently(self, read: Callable[[], Result]) -> Result:
         """Raises PictureError where this file is to blame, AtlasError where the network is, after some attempts."""
         try:
             return patiently(read)
@@ -320,28 +294,7 @@ class RemoteFiles:
             ) from error
 
 
-def patiently(attempt: Callable[[], Read]) -> Read:
-    """``attempt``, again after a while where the network is to blame. Raises what the last one raised."""
-    for pause in _AGAIN:
-        try:
-            return attempt()
-        except (FileNotFoundError, PermissionError, AtlasError):
-            raise
-        except Exception:  # each storage has its own
-            time.sleep(pause)
-    return attempt()
-
-
 # Both
-
-
-def reason(error: Exception) -> str:
-    """What went wrong with a file, in a few words."""
-    if isinstance(error, FileNotFoundError):
-        return "the file is gone"
-    if isinstance(error, PermissionError):
-        return "permission denied"
-    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
 
 
 def _bounded(length: int) -> int:

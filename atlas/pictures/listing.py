@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from atlas.pictures.decode import PictureError
 from atlas.pictures.files import File, Files, open_files
 from atlas.pictures.parquet import ParquetRows
-from atlas.rundir.directory import atomic
+from atlas.rundir.atomic import atomic
 
 SCHEMA = pa.schema(
     [

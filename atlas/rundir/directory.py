@@ -1,19 +1,10 @@
-"""The run directory: where everything lies, how it is written, and how a finished piece of work is known.
-
-A file is written under a temporary name in its own folder, synced, then renamed, so that a crash leaves nothing that
-looks finished. A marker (JSON) is written last and lists the files it vouches for; an item of work is done when its
-marker stands with the key of the present configuration.
-"""
+"""The run directory: where everything lies, run.json, the stages' keys, and the lock of the process at work."""
 
 from __future__ import annotations
 
-import errno
 import fcntl
-import hashlib
 import json
-import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,20 +13,10 @@ from typing import Any
 
 from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
+from atlas.rundir.atomic import write_json
 from atlas.rundir.faults import told
-
-STAGES = ("collect", "layout", "cells", "render", "neurons", "publish")
-# The stage that each one stands on.
-ABOVE = {"layout": "collect", "cells": "layout", "render": "cells", "neurons": "cells", "publish": "render"}
-# The folder that each stage fills.
-FOLDERS = {
-    "collect": "store", "layout": "layout", "cells": "cells", "render": "icons", "neurons": "neurons", "publish": "site"
-}  # fmt: skip
-
-
-def stages_of(config: Config) -> tuple[str, ...]:
-    """The stages of a run, in order: units are looked at only where they are asked for."""
-    return tuple(stage for stage in STAGES if stage != "neurons" or config.neurons is not None)
+from atlas.rundir.markers import marked_key
+from atlas.rundir.stages import ABOVE, FOLDERS
 
 
 @dataclass(frozen=True)
@@ -239,106 +220,3 @@ class RunDirectory:
             for leftover in self.path.glob(".*.tmp"):  # of a process that was killed while it wrote run.json
                 leftover.unlink(missing_ok=True)
             yield
-
-
-def digest_file(path: Path) -> str:
-    """sha256 of a file, as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest_values(*values: Any) -> str:
-    """sha256 of JSON-ready values with sorted keys, as hex: the key of a configuration."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``, else removed.
-
-    Raises AtlasError where the machine refuses: a full disk, a missing permission, a folder that is gone.
-    """
-    with told(path):
-        _make_folder(path.parent)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # machines share folders, process ids
-        temporary.touch()  # here, so that a missing permission is told as one, whoever writes
-        try:
-            yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _make_folder(folder: Path) -> None:
-    """``folder`` with what it lies in; but the folder of a stage only where its run still is."""
-    missing = [folder]
-    while not missing[-1].parent.exists():
-        missing.append(missing[-1].parent)
-    if any(each.name in FOLDERS.values() for each in missing[:-1]):
-        raise FileNotFoundError(errno.ENOENT, "the run was moved away", str(folder))
-    for each in reversed(missing):
-        each.mkdir(exist_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` with sorted keys, so that equal values give equal bytes: the whole file or none."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def write_marker(path: Path, *, key: str, files: list[Path], **facts: Any) -> None:
-    """Vouch for ``files`` (as paths from the marker's folder): bytes and sha256 of each, and ``facts``."""
-    listed = {}
-    for file in files:
-        with told(file):
-            listed[os.path.relpath(file, path.parent)] = {
-                "bytes": file.stat().st_size,
-                "sha256": digest_file(file),
-            }
-    write_json(path, {"key": key, "files": listed, **facts})
-
-
-def parse_marker(path: Path) -> dict[str, Any] | None:
-    """What stands in the marker at ``path``, or None where it is not there, cut off, or no marker."""
-    try:
-        return as_marker(path.read_bytes())
-    except FileNotFoundError:
-        return None
-
-
-def as_marker(text: bytes) -> dict[str, Any] | None:
-    """What a marker's file says; None where it is cut off, or no marker."""
-    try:
-        marker = json.loads(text)
-    except ValueError:  # a reboot may leave zeros, which are neither JSON nor always UTF-8
-        return None
-    whole = isinstance(marker, dict) and isinstance(marker.get("key"), str) and isinstance(marker.get("files"), dict)
-    return marker if whole else None
-
-
-def marked_key(folder: Path) -> str | None:
-    """The key that the markers of a stage's folder were written with; None without markers."""
-    markers = (parse_marker(path) for path in folder.rglob("*.json"))
-    return next((marker["key"] for marker in markers if marker), None)
-
-
-def read_marker(path: Path, key: str) -> dict[str, Any] | None:
-    """The marker at ``path``, or None unless it stands with ``key`` and each of its files is there at its size.
-
-    Contents are not read: that is what ``atlas.check`` is for.
-    """
-    marker = parse_marker(path)
-    if marker is None or marker["key"] != key:
-        return None
-    for name, facts in marker["files"].items():
-        file = path.parent / name
-        if not file.is_file() or file.stat().st_size != facts["bytes"]:
-            return None
-    return marker

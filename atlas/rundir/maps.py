@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from atlas.config.model import Config
 from atlas.config.sections import LayoutConfig
 from atlas.errors import ConfigError
-from atlas.rundir.directory import RunDirectory, digest_values, parse_marker
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import digest_values, parse_marker
 
 # Rows that a map of classes needs to be laid out at all; whether a cell of it is drawn is a matter of the cells.
 FEWEST_ROWS = 3

@@ -24,8 +24,11 @@ from typing import Any
 import psutil
 
 from atlas.errors import AtlasError
-from atlas.pictures.files import Read, open_system, patiently, reason
-from atlas.rundir.directory import FOLDERS, RunDirectory, as_marker, atomic, parse_marker, read_marker
+from atlas.rundir.atomic import atomic
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import as_marker, parse_marker, read_marker
+from atlas.rundir.remote import Result, open_system, patiently, reason
+from atlas.rundir.stages import FOLDERS
 
 # Files on their way at a time.
 _LANES = 16
@@ -269,10 +272,10 @@ class Mirror:
         except FileNotFoundError as error:
             raise self._unreachable(error) from error
 
-    def _each(self, work: Callable[[Any], Read], given: Iterable[Any]) -> list[Read]:
+    def _each(self, work: Callable[[Any], Result], given: Iterable[Any]) -> list[Result]:
         return list(self._lanes.map(work, given))
 
-    def _do(self, attempt: Callable[[], Read]) -> Read:
+    def _do(self, attempt: Callable[[], Result]) -> Result:
         try:
             return patiently(attempt)
         except (FileNotFoundError, AtlasError):

@@ -19,7 +19,8 @@ from atlas.config.model import Config
 from atlas.neurons.reading import Folder, short
 from atlas.neurons.tables import DEGREES, SCALES
 from atlas.pictures.sources import Listing
-from atlas.rundir.directory import RunDirectory, atomic
+from atlas.rundir.atomic import atomic
+from atlas.rundir.directory import RunDirectory
 from atlas.site.heat import heat_maps
 from atlas.site.tiles import encode_webp
 from atlas.store.shards import read_metadata, to_numpy

@@ -17,8 +17,10 @@ from atlas.errors import AtlasError
 from atlas.pictures.decode import decode_png
 from atlas.pictures.sources import Listing, name_of
 from atlas.report import read_icons
-from atlas.rundir.directory import RunDirectory, atomic, digest_file, digest_values, write_json
+from atlas.rundir.atomic import atomic, write_json
+from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import Map, class_number, shown_maps
+from atlas.rundir.markers import digest_file, digest_values
 from atlas.rundir.versions import SITE_FORMAT, versions
 from atlas.site.heat import heat_maps
 from atlas.site.neurons import neuron_facts

@@ -19,7 +19,8 @@ from atlas.config.model import Config
 from atlas.pictures.decode import decode_png, encode_png
 from atlas.pictures.sources import Listing
 from atlas.pictures.views import Box
-from atlas.rundir.directory import RunDirectory, atomic
+from atlas.rundir.atomic import atomic
+from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import Map
 from atlas.site.details import cell_details
 from atlas.site.tiles import TileFormat, write_grid_pyramid

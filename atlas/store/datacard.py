@@ -15,7 +15,8 @@ import yaml
 
 from atlas.config.model import Config
 from atlas.pictures.views import Failure, reason
-from atlas.rundir.directory import RunDirectory, atomic
+from atlas.rundir.atomic import atomic
+from atlas.rundir.directory import RunDirectory
 from atlas.store.shards import ROW_GROUP, count_rows, read_metadata
 
 COMMON_REASONS = 10

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from atlas.rundir.directory import atomic
+from atlas.rundir.atomic import atomic
 
 SCHEMA_VERSION = 1
 ROW_GROUP = 8192

@@ -17,7 +17,7 @@ from atlas.errors import ConfigError
 from atlas.explain.explainer import FIRST_CLASSES, Explainer, Picture
 from atlas.explain.export.html import page
 from atlas.explain.export.overlays import dotted, icon_grid, masked, overlay
-from atlas.rundir.directory import atomic, write_json
+from atlas.rundir.atomic import atomic, write_json
 
 FORMAT = 1
 # Sides in pixels: of what is laid over the picture, and at most of a grid of icons.

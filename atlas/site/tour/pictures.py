@@ -14,7 +14,8 @@ from atlas.cells.build import morton
 from atlas.cells.crops import Pixels
 from atlas.pictures.decode import decode_png
 from atlas.report import read_icons
-from atlas.rundir.directory import RunDirectory, atomic
+from atlas.rundir.atomic import atomic
+from atlas.rundir.directory import RunDirectory
 from atlas.site.tiles import encode_webp
 
 Picture = bytes | Pixels

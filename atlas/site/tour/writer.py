@@ -14,8 +14,10 @@ from atlas.config.model import Config
 from atlas.neurons.reading import Folder
 from atlas.neurons.tables import DEGREES
 from atlas.pictures.sources import Listing
-from atlas.rundir.directory import RunDirectory, atomic, digest_file
+from atlas.rundir.atomic import atomic
+from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
+from atlas.rundir.markers import digest_file
 from atlas.site.tour.examples import Choosing, Clear, Facts, Unit, drawn_cells
 from atlas.site.tour.pictures import Pictures, grid_picture, icon_at, varied_icons
 from atlas.site.tour.text import Step, Tour, filled, load_tour, tour_file
