@@ -18,13 +18,12 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from pydantic import ValidationError
 
+from atlas.cells.icons import mosaic, read_icons
 from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
-from atlas.mosaic import mosaic
 from atlas.neurons.parts import missing_files
 from atlas.neurons.reading import Folder
 from atlas.pictures.listing import Listing
-from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
 from atlas.rundir.markers import read_marker
@@ -36,9 +35,9 @@ from atlas.store.shards import read_metadata, to_numpy
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from atlas.cells.exemplars import Exemplar
     from atlas.layout.placement import Placement, Placer
     from atlas.networks import Network
-    from atlas.site.sheets import Exemplar
 
 _AGAIN = "Give the run's command again: it goes on where it stopped."
 
@@ -179,7 +178,7 @@ class Run:
         them; none where the cell is empty."""
         self._check(name, grid)
         layout = self.layout(name)
-        from atlas.cells.build import cell_of  # FAISS comes with it
+        from atlas.layout.lattice import cell_of  # FAISS comes with it
 
         cells = cell_of(to_numpy(layout["u"]), to_numpy(layout["v"]), grid)
         if not (0 <= row < grid and 0 <= col < grid):
@@ -195,7 +194,7 @@ class Run:
         mine = of_grid.filter((pc.field("row") == row) & (pc.field("col") == col)).to_pylist()
         if not mine:
             raise ConfigError(f"{self.path}: {name}, grid {grid}, has nothing at row {row}, col {col}.")
-        from atlas.site.sheets import exemplars_of  # FAISS comes with it
+        from atlas.cells.exemplars import exemplars_of  # FAISS comes with it
 
         listing = Listing.load(self._directory.listing)
         return exemplars_of(self._directory, self.config, listing, self._maps[name], mine[0], size)
@@ -342,7 +341,7 @@ class Run:
         layout = self.layout(layer)
         places = {name: to_numpy(layout[name]) for name in ("u", "v", "dropped")}
         if grid is not None:
-            from atlas.cells.build import cell_of  # FAISS comes with it
+            from atlas.layout.lattice import cell_of  # FAISS comes with it
 
             cell = cell_of(places["u"], places["v"], grid)
             places["row"] = np.where(cell < 0, -1, cell // grid).astype(np.int32)

@@ -21,7 +21,7 @@ from atlas.pictures.sources import Listing, list_images, sources_of
 from atlas.report import build_report
 from atlas.rundir.atomic import write_json
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import class_number, maps_of
+from atlas.rundir.maps import maps_of
 from atlas.rundir.markers import digest_values, read_marker
 from atlas.rundir.mirror import Mirror
 from atlas.rundir.remote import is_remote, working_folder
@@ -29,6 +29,7 @@ from atlas.rundir.stages import ABOVE, stages_of
 from atlas.rundir.versions import SITE_FORMAT, versions
 from atlas.site.page import viewer_digest, viewer_folder
 from atlas.site.tour.text import check_choices, load_tour
+from atlas.store.classes import class_number
 from atlas.store.shards import SCHEMA_VERSION
 from pipelines import cells, collect, layout, neurons, publish, render
 from pipelines.cluster import connect

@@ -19,10 +19,10 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from atlas.cells.icons import mosaic
 from atlas.config.model import Config
 from atlas.config.sections import TrackingConfig
 from atlas.errors import ConfigError
-from atlas.mosaic import mosaic
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
 from atlas.rundir.markers import digest_values

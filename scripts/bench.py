@@ -40,9 +40,9 @@ from rich.console import Console
 from rich.table import Table
 
 from atlas.allocator import keep_memory
+from atlas.cells.icons import read_icons
 from atlas.errors import AtlasError, ConfigError
 from atlas.pictures.decode import decode_png
-from atlas.report import read_icons
 from atlas.rundir.atomic import write_json
 from atlas.rundir.directory import RunDirectory
 from atlas.serve.app import find_site

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from atlas.mosaic import mosaic
+from atlas.cells.icons import mosaic
 from atlas.rundir.directory import RunDirectory
 
 

@@ -15,8 +15,8 @@ import pytest
 from tiny_run import GRIDS, leave_off
 
 import atlas
-from atlas.cells.build import cell_of
 from atlas.errors import AtlasError, ConfigError
+from atlas.layout.lattice import cell_of
 from atlas.rundir.directory import RunDirectory
 from atlas.store.reader import Store
 from atlas.store.shards import ROW_GROUP, ShardWriter, schema

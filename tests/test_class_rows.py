@@ -13,7 +13,8 @@ from tiny_run import configure
 from atlas.errors import ConfigError
 from atlas.layout.class_maps import Chosen, choose_rows, lay_out
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import class_number, maps_of
+from atlas.rundir.maps import maps_of
+from atlas.store.classes import class_number
 from pipelines.pipeline import run
 
 # Names

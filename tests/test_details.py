@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_run import tiny_values
 
-from atlas.cells.build import cell_of
+from atlas.cells.icons import read_icons
 from atlas.config.reading import validate
+from atlas.layout.lattice import cell_of
 from atlas.layout.neighbors import unit_rows
-from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import find_map
 from atlas.site.details import cell_details

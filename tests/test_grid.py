@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from atlas.cells.build import SCHEMA, build_cells, cell_of, morton
+from atlas.cells.build import SCHEMA, build_cells
+from atlas.layout.lattice import cell_of, morton
 from atlas.layout.neighbors import unit_rows
 from atlas.store.shards import ShardWriter, schema
 

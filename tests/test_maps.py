@@ -12,12 +12,12 @@ from PIL import Image
 from tiny_run import configure, contents
 
 import atlas
-from atlas.cells.build import cell_of
 from atlas.cells.crops import patch_box
 from atlas.check.verify import verify
 from atlas.config.reading import validate
 from atlas.errors import ConfigError
 from atlas.layout.class_maps import choose_rows
+from atlas.layout.lattice import cell_of
 from atlas.pictures.decode import open_picture
 from atlas.pictures.views import backdrop, cut_view
 from atlas.rundir.directory import RunDirectory

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny_run import GRIDS, atlas_run, configure, paint_pictures
 
+from atlas.cells.icons import read_icons
 from atlas.pictures.decode import decode_png
-from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory
 from atlas.visualize import Icons, draw
 from atlas.visualize.coarse_start import blend

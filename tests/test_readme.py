@@ -19,9 +19,9 @@ from PIL import Image
 from readme_commands import answer_of
 from tiny_run import leave_off
 
-from atlas.cells.build import cell_of
 from atlas.config.reading import validate
 from atlas.config.sections import TrackingConfig
+from atlas.layout.lattice import cell_of
 from atlas.rundir.directory import RunDirectory
 
 CHECKOUT = Path(__file__).parent.parent

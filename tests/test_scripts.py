@@ -51,8 +51,8 @@ def test_sample_photos_are_those_of_the_packages(tmp_path: Path) -> None:
 
 
 def test_picture_lays_the_icons_on_the_grid(tmp_path: Path) -> None:
+    from atlas.cells.icons import SCHEMA
     from atlas.pictures.decode import encode_png
-    from pipelines.render import SCHEMA
 
     colours = {(0, 1): (250, 20, 20), (1, 2): (20, 250, 20)}
     rows = [

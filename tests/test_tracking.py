@@ -23,10 +23,10 @@ from readme_commands import answer_of, the_command
 from rich.console import Console
 from tiny_run import GRIDS, PLAIN_STAGES
 
+from atlas.cells.icons import mosaic
 from atlas.config.model import Config
 from atlas.config.reading import validate
 from atlas.errors import ConfigError
-from atlas.mosaic import mosaic
 from atlas.rundir.directory import RunDirectory
 from pipelines import pipeline, tracking
 from pipelines.tracking import Tracking

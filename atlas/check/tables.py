@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from atlas.cells.build import cell_of
+from atlas.cells.icons import read_icons
 from atlas.check.findings import Findings
 from atlas.check.rows import compare_rows
 from atlas.config.model import Config
+from atlas.layout.lattice import cell_of
 from atlas.neurons.parts import part_names, units_of
-from atlas.report import build_report, read_icons
+from atlas.report import build_report
 from atlas.rundir.maps import shown_maps
 from atlas.rundir.stages import stages_of
 from atlas.site.neurons import neuron_layers

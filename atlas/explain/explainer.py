@@ -28,7 +28,7 @@ from atlas.layout.placement import Placement
 from atlas.networks import Network
 from atlas.observe import Observer
 from atlas.pictures.decode import MOST_PIXELS
-from atlas.rundir.maps import class_number
+from atlas.store.classes import class_number
 from atlas.store.shards import to_numpy
 from atlas.visualize.recipe import ALONE, ATLAS
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from atlas.config.sections import LayoutConfig
 from atlas.layout.fit import fit_layout, unit_box
-from atlas.rundir.maps import Map, class_number
+from atlas.rundir.maps import Map
+from atlas.store.classes import class_number
 from atlas.store.shards import iterate
 
 Float32 = NDArray[np.float32]

@@ -9,8 +9,8 @@ import faiss
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from atlas.cells.build import cell_of
 from atlas.errors import ConfigError
+from atlas.layout.lattice import cell_of
 from atlas.layout.neighbors import load_index, nearest
 from atlas.layout.projection import Projection
 from atlas.rundir.directory import RunDirectory

@@ -20,7 +20,7 @@ import scipy.sparse
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from atlas.cells.build import morton
+from atlas.layout.lattice import morton
 
 Float32 = NDArray[np.float32]
 

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atlas.cells.build import cell_of
 from atlas.circuits.average_slopes import average_gates
 from atlas.circuits.cell_circuit import building, together_of
 from atlas.circuits.circuit import Wiring, circuit_of, effects, predicted
 from atlas.circuits.linear_path import LinearPath
 from atlas.config.model import Config
 from atlas.errors import ConfigError
+from atlas.layout.lattice import cell_of
 from atlas.networks import Network
 from atlas.neurons.tables import CELLS, CIRCUIT
 from atlas.neurons.units import firing_rows

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import struct
 import warnings
 from collections.abc import Callable
 from io import BytesIO
@@ -31,13 +29,6 @@ logging.getLogger("PIL").setLevel(logging.ERROR)
 
 class PictureError(Exception):
     """One picture cannot be read; the message says why. It becomes a row of failures.parquet."""
-
-
-def unit_hash(*parts: str | int) -> tuple[float, float]:
-    """Two numbers in [0, 1) from a hash of ``parts``: the same on every machine, in any order of work."""
-    digest = hashlib.blake2b("\0".join(map(str, parts)).encode("utf-8", "surrogateescape"), digest_size=16).digest()
-    first, second = struct.unpack("<QQ", digest)
-    return (first >> 11) / 2**53, (second >> 11) / 2**53
 
 
 class Encoded:

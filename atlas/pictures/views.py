@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from atlas.config.model import Config
-from atlas.pictures.decode import Encoded, PictureError, Pixels, unit_hash
+from atlas.pictures.decode import Encoded, PictureError, Pixels
+from atlas.pictures.hashing import unit_hash
 from atlas.pictures.sources import Listing
 
 # A view of a transparent picture should show this share of it, and is drawn so often at the most.

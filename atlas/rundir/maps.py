@@ -6,14 +6,11 @@ one class on the left to the other on the right (Carter et al. 2019, "Activation
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from atlas.config.model import Config
 from atlas.config.sections import LayoutConfig
-from atlas.errors import ConfigError
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import digest_values, parse_marker
 
@@ -105,16 +102,3 @@ def _slug(name: str) -> str:
     digest."""
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     return plain if plain.replace("-", " ") == name else f"{plain}-{digest_values(name)[:4]}"
-
-
-def class_number(name: str, classes: Sequence[str]) -> int:
-    """The number of class ``name``: as it is written, else whatever its capitals, else by the first of its synonyms
-    (ImageNet's "tabby, tabby cat"). Raises ConfigError naming near ones."""
-    plain = [known.lower() for known in classes]
-    first = [known.split(",")[0] for known in plain]
-    for wanted, known in ((name, list(classes)), (name.lower(), plain), (name.lower(), first)):
-        if wanted in known:
-            return known.index(wanted)
-    near = difflib.get_close_matches(name.lower(), plain, n=3, cutoff=0.5)
-    hint = f" Near names: {', '.join(classes[plain.index(each)] for each in near)}." if near else ""
-    raise ConfigError(f"the network has no class {name!r} among its {len(classes):,}.{hint}")

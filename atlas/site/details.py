@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from atlas.cells.build import cell_of
+from atlas.cells.icons import read_icons
 from atlas.config.model import Config
+from atlas.layout.lattice import cell_of
 from atlas.layout.neighbors import nearest, unit_rows
-from atlas.report import read_icons
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import Map
 from atlas.store.shards import read_columns, to_numpy

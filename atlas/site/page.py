@@ -12,20 +12,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from atlas.cells.icons import read_icons
 from atlas.config.model import Config
 from atlas.errors import AtlasError
 from atlas.pictures.decode import decode_png
 from atlas.pictures.sources import Listing, name_of
-from atlas.report import read_icons
 from atlas.rundir.atomic import atomic, write_json
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import Map, class_number, shown_maps
+from atlas.rundir.maps import Map, shown_maps
 from atlas.rundir.markers import digest_file, digest_values
 from atlas.rundir.versions import SITE_FORMAT, versions
 from atlas.site.heat import heat_maps
 from atlas.site.neurons import neuron_facts
 from atlas.site.sheets import write_nearest
 from atlas.site.tiles import Icons, TileFormat, write_combined_pyramid, write_grid_pyramid
+from atlas.store.classes import class_number
 from atlas.store.shards import read_metadata, to_numpy
 
 TOP_CLASSES = 10

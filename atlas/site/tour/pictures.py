@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from atlas.cells.build import morton
 from atlas.cells.crops import Pixels
+from atlas.cells.icons import read_icons
+from atlas.layout.lattice import morton
 from atlas.pictures.decode import decode_png
-from atlas.report import read_icons
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
 from atlas.site.tiles import encode_webp
