@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from atlas.config.model import Config
 from atlas.errors import AtlasError
-from atlas.pictures.sources import Listing
+from atlas.pictures.listing import Listing
 from atlas.pictures.views import Failure, reason
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory

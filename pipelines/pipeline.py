@@ -17,7 +17,8 @@ from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
 from atlas.layout.gpu import uses_gpu
 from atlas.networks import Layer, Network, describe_layer, load
-from atlas.pictures.sources import Listing, list_images, sources_of
+from atlas.pictures.listing import Listing
+from atlas.pictures.sources import list_images, sources_of
 from atlas.report import build_report
 from atlas.rundir.atomic import write_json
 from atlas.rundir.directory import RunDirectory

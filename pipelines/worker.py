@@ -17,7 +17,7 @@ from atlas.config.model import Config
 from atlas.errors import AtlasError
 from atlas.networks import Layer, Network, describe_layer, load
 from atlas.observe import Observer, Precision
-from atlas.pictures.sources import Listing
+from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.store.collect import Reader
 

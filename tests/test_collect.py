@@ -13,7 +13,8 @@ from atlas.config.model import Config
 from atlas.networks import Layer, Network, describe_layer, load
 from atlas.observe import Observer
 from atlas.pictures.decode import open_picture
-from atlas.pictures.sources import Listing, list_images
+from atlas.pictures.listing import Listing
+from atlas.pictures.sources import list_images
 from atlas.pictures.views import Failure, View, backdrop, cut_view, cut_views
 from atlas.store.collect import Pace, Reader, collect_shard, observe_views, place, prefetch, shard_views
 from atlas.store.shards import read_columns

@@ -19,7 +19,8 @@ from atlas.errors import ConfigError
 from atlas.pictures import decode as images_module
 from atlas.pictures.decode import Encoded, PictureError, open_picture
 from atlas.pictures.hashing import unit_hash
-from atlas.pictures.sources import Listing, list_images
+from atlas.pictures.listing import Listing
+from atlas.pictures.sources import list_images
 from atlas.pictures.views import cut_view, cut_views, reduction_for, view_box
 
 

@@ -22,7 +22,7 @@ from atlas.pictures.decode import open_picture
 from atlas.pictures.views import backdrop, cut_view
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
-from atlas.site.page import heat_maps
+from atlas.site.heat import heat_maps
 from atlas.site.sheets import BLOCK, SPRITE
 from atlas.store.shards import read_metadata
 from pipelines.pipeline import run

@@ -28,7 +28,7 @@ from atlas.neurons.tuning import figures, place_of, show, window_of
 from atlas.neurons.views import read_views
 from atlas.observe import Observer
 from atlas.pictures.decode import decode_png
-from atlas.pictures.sources import Listing
+from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.store.shards import to_numpy
 from atlas.visualize.diverse import diverse, picture_size

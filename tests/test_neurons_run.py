@@ -33,7 +33,7 @@ from atlas.check.__main__ import main as check
 from atlas.errors import AtlasError, ConfigError
 from atlas.neurons.reading import Folder
 from atlas.neurons.tables import STATISTICS, UNITS
-from atlas.pictures.sources import Listing
+from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import parse_marker
 from pipelines.pipeline import run

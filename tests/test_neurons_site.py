@@ -17,7 +17,7 @@ from atlas.cells.crops import Cutter, Pixels, key_of
 from atlas.neurons import tables
 from atlas.neurons.reading import Folder
 from atlas.neurons.tables import DEGREES
-from atlas.pictures.sources import Listing
+from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.site import neurons
 from atlas.site.page import atlas_facts

@@ -15,7 +15,7 @@ from tiny_run import atlas_run
 from atlas.config.reading import config_folders, find_config, load_config
 from atlas.errors import ConfigError
 from atlas.neurons.reading import Folder
-from atlas.pictures.sources import Listing
+from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.site.tour.text import FIGURES, RULES, check_choices, filled, load_tour
 from atlas.site.tour.writer import percent, write_tour

@@ -17,7 +17,7 @@ from PIL import Image
 
 from atlas.config.model import Config
 from atlas.pictures.decode import PictureError, open_picture
-from atlas.pictures.sources import Listing
+from atlas.pictures.listing import Listing
 from atlas.pictures.views import Box, backdrop, cut_view
 from atlas.rundir.directory import RunDirectory
 from atlas.store.shards import read_metadata

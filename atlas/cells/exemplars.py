@@ -9,7 +9,7 @@ from PIL import Image
 
 from atlas.cells.crops import Cutter, Key, Pixels, Row, key_of
 from atlas.config.model import Config
-from atlas.pictures.sources import Listing
+from atlas.pictures.listing import Listing
 from atlas.pictures.views import Box
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import Map

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from atlas.config.model import Config
 from atlas.networks import Network
-from atlas.pictures.sources import Listing
+from atlas.pictures.listing import Listing
 from atlas.pictures.views import Failure, cut_views
 
 Key = tuple[int, int, int]

@@ -22,7 +22,7 @@ from PIL import Image
 from atlas.config.model import Config
 from atlas.pictures.decode import Encoded, PictureError, Pixels
 from atlas.pictures.hashing import unit_hash
-from atlas.pictures.sources import Listing
+from atlas.pictures.listing import Listing
 
 # A view of a transparent picture should show this share of it, and is drawn so often at the most.
 _COVER, _ATTEMPTS = 0.7, 8

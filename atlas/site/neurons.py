@@ -18,7 +18,7 @@ from atlas.cells.crops import Cutter, Key, fitted, frame, key_of
 from atlas.config.model import Config
 from atlas.neurons.reading import Folder, short
 from atlas.neurons.tables import DEGREES, SCALES
-from atlas.pictures.sources import Listing
+from atlas.pictures.listing import Listing
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
 from atlas.site.heat import heat_maps

@@ -16,7 +16,8 @@ from atlas.cells.icons import read_icons
 from atlas.config.model import Config
 from atlas.errors import AtlasError
 from atlas.pictures.decode import decode_png
-from atlas.pictures.sources import Listing, name_of
+from atlas.pictures.listing import Listing
+from atlas.pictures.sources import name_of
 from atlas.rundir.atomic import atomic, write_json
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import Map, shown_maps

@@ -17,7 +17,7 @@ from atlas.cells.crops import Cutter, Key, Pixels, fitted, frame, key_of
 from atlas.config.model import Config
 from atlas.layout.lattice import morton
 from atlas.pictures.decode import decode_png, encode_png
-from atlas.pictures.sources import Listing
+from atlas.pictures.listing import Listing
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import Map

@@ -27,7 +27,7 @@ from atlas.networks import Layer
 from atlas.observe import Observer, Precision
 from atlas.operations import bfloat16_pays
 from atlas.pictures.hashing import unit_hash
-from atlas.pictures.sources import Listing
+from atlas.pictures.listing import Listing
 from atlas.pictures.views import Failure, View, cut_views
 from atlas.store.shards import ShardWriter, schema
 

@@ -13,7 +13,7 @@ from atlas.cells.crops import Cutter, Key, Row, key_of
 from atlas.config.model import Config
 from atlas.neurons.reading import Folder
 from atlas.neurons.tables import DEGREES
-from atlas.pictures.sources import Listing
+from atlas.pictures.listing import Listing
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
