@@ -34,7 +34,8 @@ from playwright.sync_api import (
 )
 
 from atlas.rundir.versions import SITE_FORMAT
-from atlas.serve.app import create_app, open_socket
+from atlas.serve.app import create_app
+from atlas.serve.sockets import open_socket
 from atlas.site.tiles import Icons, Pixels, write_combined_pyramid, write_grid_pyramid
 
 ROOT = Path(__file__).resolve().parent.parent

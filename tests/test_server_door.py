@@ -17,17 +17,9 @@ import pytest
 from served_run import make_run
 
 from atlas.serve import __main__ as serve
-from atlas.serve.app import (
-    ADDRESS_BYTES,
-    HEADER_BYTES,
-    HEADERS,
-    LOOPBACK,
-    RANGES,
-    create_app,
-    create_server,
-    open_socket,
-    own_names,
-)
+from atlas.serve.app import create_app, create_server
+from atlas.serve.gate import ADDRESS_BYTES, HEADER_BYTES, HEADERS, RANGES
+from atlas.serve.sockets import LOOPBACK, open_socket, own_names
 
 
 @contextlib.contextmanager

@@ -129,7 +129,7 @@ class Desk:
         classes = self._classes(request.query_params, name)
 
         def work() -> Line:
-            from atlas.explain.explainer import numbers
+            from atlas.explain.rounding import numbers
 
             found = picture.attribution(classes, name)
             return {
@@ -150,7 +150,7 @@ class Desk:
         def lines(_cancelled: Callable[[], bool]) -> Iterator[Line]:
             import numpy as np
 
-            from atlas.explain.explainer import numbers
+            from atlas.explain.rounding import numbers
 
             rows, total = [], picture.maps(layer)[0].size
             for found in picture.without_each(layer, classes):
