@@ -12,6 +12,7 @@ from tiny_run import tiny_values
 
 import atlas
 from atlas.config.reading import validate
+from atlas.layout import tables
 from atlas.layout.fit import Fit, fit_layout
 from atlas.layout.neighbors import build_index, unit_rows
 from atlas.layout.placement import nearness_quantiles, place
@@ -90,7 +91,7 @@ def test_a_run_lays_out_a_sample_and_places_the_rest_shard_by_shard(
     workshop: Path, scheduler: str, undisturbed: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(undisturbed.path, tmp_path / "run")
-    monkeypatch.setattr(stage, "PLACED_ROWS", 100)
+    monkeypatch.setattr(tables, "PLACED_ROWS", 100)
     values = tiny_values(workshop) | {
         "out": str(tmp_path / "run"),
         "cluster": {"kind": "address", "address": scheduler},
