@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from atlas.cells.exemplars import Exemplar
     from atlas.layout.placement import Placement, Placer
-    from atlas.networks import Network
+    from atlas.networks.network import Network
 
 _AGAIN = "Give the run's command again: it goes on where it stopped."
 
@@ -120,7 +120,7 @@ class Run:
         networks = self.config.networks()
         if name not in networks:
             raise ConfigError(f"{self.path} has no network {name!r}; it has {', '.join(map(repr, networks))}.")
-        from atlas.networks import load  # torch comes with it
+        from atlas.networks.network import load  # torch comes with it
 
         keep = tuple(self.config.module_of(layer)[1] for layer in self.config.layers_of(name))
         with warnings.catch_warnings():

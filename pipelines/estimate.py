@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from atlas.config.model import Config
-from atlas.networks import Layer, Network
+from atlas.networks.network import Layer, Network
+from atlas.networks.observer import Observer
 from atlas.neurons.units import seconds_a_unit
-from atlas.observe import Observer
 from atlas.pictures.listing import Listing
 from atlas.rundir.maps import frames_of, has_common_start
 from atlas.visualize import step_seconds

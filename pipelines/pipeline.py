@@ -16,7 +16,7 @@ from rich.console import Console
 from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
 from atlas.layout.gpu import uses_gpu
-from atlas.networks import Layer, Network, describe_layer, load
+from atlas.networks.network import Layer, Network, describe_layer, load
 from atlas.pictures.listing import Listing
 from atlas.pictures.sources import list_images, sources_of
 from atlas.report import build_report

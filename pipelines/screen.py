@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.table import Table
 
 from atlas.config.model import Config
-from atlas.networks import Layer, Network
+from atlas.networks.network import Layer, Network
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import Failure, reason
 from atlas.report import build_report

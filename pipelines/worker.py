@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from atlas.allocator import keep_memory
 from atlas.config.model import Config
 from atlas.errors import AtlasError
-from atlas.networks import Layer, Network, describe_layer, load
-from atlas.observe import Observer, Precision
+from atlas.networks.allocator import keep_memory
+from atlas.networks.network import Layer, Network, describe_layer, load
+from atlas.networks.observer import Observer, Precision
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.store.collect import Reader

@@ -22,7 +22,7 @@ from PIL import Image
 from sample_photos import photos  # beside this file
 from torchvision.io import decode_jpeg
 
-from atlas.networks import Network, load
+from atlas.networks.network import Network, load
 from atlas.pictures.decode import Encoded
 from atlas.pictures.views import Box, cut_view
 

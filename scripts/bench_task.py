@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from atlas.cells.icons import drawn_cells, read_icons
 from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
-from atlas.networks import Network
+from atlas.networks.network import Network
 from atlas.pictures.decode import decode_png
 from atlas.rundir.directory import RunDirectory
 from atlas.store.moments import Moments

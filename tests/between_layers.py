@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from atlas.networks import Network, load
+from atlas.networks.network import Network, load
 
 SIDE = 32
 

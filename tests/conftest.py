@@ -30,7 +30,7 @@ from walking_page import forward_api, forward_server  # noqa: F401 - fixtures fo
 
 from atlas.config.model import Config
 from atlas.config.reading import validate
-from atlas.networks import Network, load
+from atlas.networks.network import Network, load
 
 torch.set_num_threads(1)  # the networks are so small that threads would only wait for each other
 

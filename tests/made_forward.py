@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from atlas.errors import AtlasError
 from atlas.forward.trace import Trace, describe, maps, trace
 from atlas.forward.unit_arithmetic import unit
-from atlas.networks import Network, load
+from atlas.networks.network import Network, load
 
 SIZE = 48
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atlas.networks import Network
+from atlas.networks.network import Network
 from atlas.store.moments import Moments
 from atlas.visualize import Recipe, draw
 from atlas.visualize.score import answers, cosines

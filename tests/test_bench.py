@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from loaded_bench import CHECKOUT
 
-from atlas.networks import Network
+from atlas.networks.network import Network
 from atlas.rundir.directory import RunDirectory
 
 COSINE = "median_cosine"

@@ -12,7 +12,7 @@ from atlas.circuits.cell_circuit import building, strengths, together_of
 from atlas.circuits.circuit import Effects, Wiring, circuit, circuit_of, effects, predicted
 from atlas.circuits.linear_path import LinearPath
 from atlas.errors import ConfigError
-from atlas.networks import Network, load
+from atlas.networks.network import Network, load
 
 SIDE = 32
 

@@ -7,7 +7,7 @@ from made_pictures import smooth_pictures
 from torch import nn
 
 from atlas.errors import ConfigError
-from atlas.networks import Network
+from atlas.networks.network import Network
 from atlas.store.moments import Moments, power_of_moment
 from atlas.visualize import Recipe, draw, score
 from atlas.visualize.objective import Objective

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from atlas.config.model import Config
-from atlas.networks import Layer, Network, describe_layer, load
-from atlas.observe import Observer
+from atlas.networks.network import Layer, Network, describe_layer, load
+from atlas.networks.observer import Observer
 from atlas.pictures.decode import open_picture
 from atlas.pictures.listing import Listing
 from atlas.pictures.sources import list_images

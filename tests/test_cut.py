@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atlas.errors import ConfigError
-from atlas.networks import Network
-from atlas.operations import bfloat16_pays
+from atlas.networks.network import Network
+from atlas.networks.program.record import bfloat16_pays
 from atlas.visualize import subnetwork as cut
 from atlas.visualize.objective import centre
 from atlas.visualize.subnetwork import CutNetwork
@@ -259,7 +259,7 @@ def test_bfloat16_pays_where_the_processor_knows_it(monkeypatch: pytest.MonkeyPa
 
 
 def test_real_network_is_recorded_and_agrees() -> None:
-    from atlas.networks import load
+    from atlas.networks.network import load
 
     network = load("efficientnet_lite0", device="cpu")
     found = assert_alike(network, "_blocks.10", count=2, size=80)

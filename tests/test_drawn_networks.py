@@ -7,7 +7,7 @@ from made_pictures import smooth_pictures
 from torch import nn
 
 from atlas.errors import ConfigError
-from atlas.networks import Network, load
+from atlas.networks.network import Network, load
 from atlas.store.moments import Moments
 from atlas.visualize import Recipe, draw, neuron, render, score
 from atlas.visualize.parametrize import from_bytes

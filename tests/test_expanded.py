@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from atlas.circuits.average_slopes import average_gates
 from atlas.circuits.expanded_weights import expanded, summed
 from atlas.circuits.linear_path import LinearPath
-from atlas.networks import Network, load
+from atlas.networks.network import Network, load
 
 
 def by_torch(network: Network, middle: Callable[[Tensor], Tensor], unit: tuple[int, int], channels: int = 6) -> Tensor:

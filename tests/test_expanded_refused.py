@@ -12,7 +12,7 @@ from atlas.circuits.average_slopes import average_gates
 from atlas.circuits.expanded_weights import expanded
 from atlas.circuits.linear_path import LinearPath
 from atlas.errors import ConfigError
-from atlas.networks import Network, load
+from atlas.networks.network import Network, load
 
 
 def refused(network: Network, source: str, target: str) -> str:

@@ -19,7 +19,7 @@ from atlas.errors import ConfigError
 from atlas.forward.steps import recording
 from atlas.forward.trace import Trace, describe, maps, trace
 from atlas.forward.unit_arithmetic import unit
-from atlas.networks import Network, load
+from atlas.networks.network import Network, load
 
 
 def hooked(network: Network, inputs: Tensor) -> dict[str, list[Tensor]]:

@@ -13,7 +13,7 @@ from traced import check, network_of, some_units, trace_of, view
 
 from atlas.forward.trace import Trace, trace
 from atlas.forward.unit_arithmetic import unit
-from atlas.networks import load
+from atlas.networks.network import load
 
 
 class Wrapped(nn.Module):

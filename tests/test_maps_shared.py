@@ -140,7 +140,7 @@ def test_two_networks_see_the_same_places_of_the_same_views(
     # The second network's, brute force: its own pass over its own view.
     from tiny_two import make
 
-    from atlas.networks import load
+    from atlas.networks.network import load
 
     network = load(make(), size=64)
     for row in second.to_pylist()[::97]:

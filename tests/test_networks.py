@@ -11,11 +11,11 @@ from small_network import SmallNetwork, factory, odd_factory
 from torch import nn
 
 from atlas.errors import ConfigError
-from atlas.folding import fold_batch_norms
-from atlas.networks import Network, describe_layer, load, map_layers
+from atlas.networks.batch_norms import fold_batch_norms
+from atlas.networks.network import Network, describe_layer, load, map_layers
+from atlas.networks.zoo import _torchvision, imagenet_classes
 from atlas.pictures.decode import open_picture
 from atlas.pictures.views import cut_view, view_box
-from atlas.zoo import _torchvision, imagenet_classes
 
 
 def pictures_of(network: Network, count: int = 3) -> torch.Tensor:

@@ -18,7 +18,8 @@ from torch import nn
 import atlas
 from atlas.circuits.circuit import circuit
 from atlas.errors import AtlasError, ConfigError
-from atlas.networks import Network, load
+from atlas.networks.network import Network, load
+from atlas.networks.observer import Observer
 from atlas.neurons.classes import strongest
 from atlas.neurons.reading import Folder
 from atlas.neurons.statistics import unit_statistics
@@ -26,7 +27,6 @@ from atlas.neurons.tables import BINS, CELLS, CIRCUIT, SPREAD, STATISTICS
 from atlas.neurons.tuning import TURNED as POSES
 from atlas.neurons.tuning import figures, place_of, show, window_of
 from atlas.neurons.views import read_views
-from atlas.observe import Observer
 from atlas.pictures.decode import decode_png
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory

@@ -9,9 +9,9 @@ import pytest
 import torch
 from small_network import factory, forking_factory, mixed_factory
 
-from atlas.networks import Layer, Network, describe_layer, load
-from atlas.observe import Observer
-from atlas.operations import FusedConvolution
+from atlas.networks.network import Layer, Network, describe_layer, load
+from atlas.networks.observer import Observer
+from atlas.networks.program.record import FusedConvolution
 from atlas.pictures.views import cut_view
 from atlas.store.collect import place, position
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from atlas.networks import Layer, describe_layer, load
+from atlas.networks.network import Layer, describe_layer, load
 from atlas.neurons.tables import DEGREES
 from atlas.neurons.tuning import (
     MIRRORED,

@@ -9,7 +9,7 @@ from made_pictures import smooth_pictures
 from torch import nn
 
 from atlas.errors import ConfigError
-from atlas.networks import Network
+from atlas.networks.network import Network
 from atlas.store.moments import Moments
 from atlas.visualize import Icons, Recipe, draw, measure_batch, neuron, render, score
 from atlas.visualize.parametrize import Fourier, from_bytes, to_bytes, variation

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from atlas.forward.steps import Step
 from atlas.forward.trace import Trace, trace
-from atlas.networks import Network, load
+from atlas.networks.network import Network, load
 
 
 def view(network: Network, seed: int = 5) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from atlas.circuits.linear_path import LinearPath, PathStep
 from atlas.circuits.vjp import is_map
 from atlas.errors import ConfigError
-from atlas.explain.replay import replay
+from atlas.networks.program.replay import replay
 
 # How far the list may differ from the network, as a share of the target's largest activation.
 _TOLERANCE = 1e-3

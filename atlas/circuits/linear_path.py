@@ -23,12 +23,12 @@ from torch import Tensor, fx
 
 from atlas.circuits.vjp import Operation
 from atlas.errors import ConfigError
-from atlas.explain import kinds
-from atlas.explain.formulas import formula
-from atlas.explain.replay import constants_of, replay
-from atlas.networks import Network, calls
-from atlas.observe import hooked
-from atlas.operations import record
+from atlas.networks.network import Network, calls
+from atlas.networks.observer import hooked
+from atlas.networks.program import operation_kinds as kinds
+from atlas.networks.program.nonlinearities import formula
+from atlas.networks.program.record import record
+from atlas.networks.program.replay import constants_of, replay
 
 _aten = torch.ops.aten
 _PASSED = {

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from atlas.explain import kinds
+from atlas.networks.program import operation_kinds as kinds
 
 _aten = torch.ops.aten
 _UNIFORM = (_aten.avg_pool2d.default, _aten.max_pool2d_with_indices.default)

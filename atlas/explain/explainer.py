@@ -22,12 +22,12 @@ from atlas.explain.groups import Groups, factorise
 from atlas.explain.icons import QUICK, Drawn, draw_each
 from atlas.explain.rounding import numbers, rounded
 from atlas.explain.square import Square, read_square
-from atlas.explain.tail import Tail
 from atlas.forward.steps import recording
 from atlas.forward.trace import Trace, trace
 from atlas.layout.placement import Placement
-from atlas.networks import Network
-from atlas.observe import Observer
+from atlas.networks.network import Network
+from atlas.networks.observer import Observer
+from atlas.networks.tail import Tail
 from atlas.pictures.decode import MOST_PIXELS
 from atlas.store.classes import class_number
 from atlas.store.shards import to_numpy

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from atlas.explain import kinds
 from atlas.forward.steps import Step
 from atlas.forward.terms import Working, numbers_at, place_of, term, window
 from atlas.forward.trace import Trace, unravelled
+from atlas.networks.program import operation_kinds as kinds
 
 # A patch is shown up to so many rows and columns.
 _SHOWN = 49

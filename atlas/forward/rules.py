@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atlas.explain import kinds
-from atlas.explain.formulas import formula, leaky
 from atlas.forward.pooling import pool, run_over
 from atlas.forward.steps import Step
 from atlas.forward.terms import (
@@ -31,6 +29,8 @@ from atlas.forward.terms import (
     window,
 )
 from atlas.forward.trace import Trace, unravelled
+from atlas.networks.program import operation_kinds as kinds
+from atlas.networks.program.nonlinearities import formula, leaky
 
 _aten = torch.ops.aten
 _CONSTANT = "a constant of the network"

@@ -1,6 +1,6 @@
 """A network's forward pass as numbered steps: what is known of it before there is a picture.
 
-The network is recorded as a list of operations (``atlas.operations``). While it is recorded, every module leaves a mark
+The network is recorded as a list of operations (``atlas.networks.program.record``). While it is recorded, every module leaves a mark
 where it begins and a copy of its output where it ends; so each operation can be told by the module that does it.
 Operations that change nothing at all (a copy, a dropout in use) are left out, and zeros that are padded on in front of
 a convolution are counted as that convolution's own padding.
@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from atlas.errors import ConfigError
-from atlas.explain import kinds
-from atlas.explain.replay import constants_of, replay
-from atlas.networks import Network, map_layers
-from atlas.operations import record
+from atlas.networks.network import Network, map_layers
+from atlas.networks.program import operation_kinds as kinds
+from atlas.networks.program.record import record
+from atlas.networks.program.replay import constants_of, replay
 
 _aten = torch.ops.aten
 # How far the list may differ from the network, as a share of the largest logit.

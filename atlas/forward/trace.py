@@ -13,7 +13,7 @@ from torch import Tensor
 
 from atlas.errors import ConfigError
 from atlas.forward.steps import Recording, recording
-from atlas.networks import Network
+from atlas.networks.network import Network
 
 # How many of a layer's channels are named, and how many classes.
 _STRONGEST = 8

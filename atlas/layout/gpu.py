@@ -19,7 +19,7 @@ _BLOCK = 65_536
 
 def has_gpu() -> bool:
     """Whether torch finds a GPU here."""
-    from atlas import networks  # torch comes with it
+    from atlas.networks import network as networks  # torch comes with it
 
     return networks.has_gpu()
 

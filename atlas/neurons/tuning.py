@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atlas.networks import Layer, Network
+from atlas.networks.network import Layer, Network
 from atlas.neurons.tables import DEGREES, SCALES
 
 # The disc holds the square of the layer's effective receptive field: its radius in sides of that, the share of it that

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from atlas.networks import Layer, Network
+from atlas.networks.network import Layer, Network
+from atlas.networks.observer import Observer
+from atlas.networks.program.record import Precision
 from atlas.neurons.classes import class_effects, strongest
 from atlas.neurons.tables import UNITS
 from atlas.neurons.tuning import (
@@ -31,8 +33,6 @@ from atlas.neurons.tuning import (
     window_of,
 )
 from atlas.neurons.views import Key, Seen, as_inputs
-from atlas.observe import Observer
-from atlas.operations import Precision
 from atlas.pictures.decode import encode_png
 from atlas.visualize.diverse import UNIT_RECIPE, Diverse, diverse, picture_size
 from atlas.visualize.optimize import step_seconds

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atlas.config.model import Config
-from atlas.networks import Network
+from atlas.networks.network import Network
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import Failure, cut_views
 

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from atlas.config.model import Config
 from atlas.errors import ConfigError
-from atlas.networks import Layer
-from atlas.observe import Observer, Precision
-from atlas.operations import bfloat16_pays
+from atlas.networks.network import Layer
+from atlas.networks.observer import Observer, Precision
+from atlas.networks.program.record import bfloat16_pays
 from atlas.pictures.hashing import unit_hash
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import Failure, View, cut_views

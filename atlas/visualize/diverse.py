@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atlas.errors import ConfigError
-from atlas.networks import Layer, Network
-from atlas.operations import Precision
+from atlas.networks.network import Layer, Network
+from atlas.networks.program.record import Precision
 from atlas.visualize.ascent import Climb, Told, side_by_side
 from atlas.visualize.objective import centre, floored_log
 from atlas.visualize.recipe import ALONE, Recipe

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atlas.errors import ConfigError
-from atlas.networks import Network
-from atlas.operations import Precision
+from atlas.networks.network import Network
+from atlas.networks.program.record import Precision
 from atlas.visualize.ascent import Climb, Told, side_by_side
 from atlas.visualize.objective import Objective, centre
 from atlas.visualize.recipe import ATLAS, Recipe

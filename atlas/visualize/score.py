@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from atlas.errors import ConfigError
-from atlas.networks import Network
+from atlas.networks.network import Network
 from atlas.store.moments import power_of_moment
 from atlas.visualize.objective import centre
 from atlas.visualize.parametrize import from_bytes

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from atlas.errors import ConfigError
-from atlas.networks import Network
+from atlas.networks.network import Network
 from atlas.visualize.optimize import SIZE, draw
 from atlas.visualize.recipe import ALONE, Recipe
 from atlas.visualize.validation import described_at, expect, numbers, whole

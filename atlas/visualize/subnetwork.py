@@ -1,4 +1,4 @@
-"""The network cut at a layer, written out as a list of operations (``atlas.operations``), to climb back through.
+"""The network cut at a layer, written out as a list of operations (``atlas.networks.program.record``), to climb back through.
 
 In bfloat16 a step takes three fifths of its time in float32, where the processor knows that format. Nothing but
 the climb runs here: scores are always taken with the network as it is, in float32.
@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from atlas.errors import ConfigError
-from atlas.networks import Network
-from atlas.operations import Precision, agreement, bfloat16_pays, record, rewrite
+from atlas.networks.network import Network
+from atlas.networks.program.record import Precision, agreement, bfloat16_pays, record, rewrite
 
 # How far the list may differ from the network, as a share of its largest activation, in float32 …
 _TOLERANCE = 1e-3

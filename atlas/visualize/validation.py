@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atlas.errors import ConfigError
-from atlas.networks import Layer, Network, calls, describe_layer
-from atlas.operations import Precision
+from atlas.networks.network import Layer, Network, calls, describe_layer
+from atlas.networks.program.record import Precision
 from atlas.visualize.recipe import Recipe
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -25,7 +25,7 @@ def expect(network: object, recipe: object, progress: object) -> None:
     """Raises ConfigError where what is no matter of numbers is of another kind."""
     if not isinstance(network, Network):
         raise ConfigError(
-            f"The network is {type(network).__name__}. Give a module of your own through atlas.networks.load(module) "
+            f"The network is {type(network).__name__}. Give a module of your own through atlas.networks.network.load(module) "
             "first, which prepares it."
         )
     if not isinstance(recipe, Recipe):

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from atlas.errors import ConfigError
-from atlas.folding import fold_batch_norms
-from atlas.zoo import held, load_checkpoint, named, read_classes
+from atlas.networks.batch_norms import fold_batch_norms
+from atlas.networks.zoo import held, load_checkpoint, named, read_classes
 
 # The share of gradient energy by which the effective receptive field is measured (Luo et al. 2016 call the rest its
 # tail).

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from atlas.explain.formulas import formula
+from atlas.networks.program.nonlinearities import formula
 
 _aten = torch.ops.aten
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from atlas.networks import Network
-from atlas.observe import hooked
-from atlas.operations import record, rewrite
+from atlas.networks.network import Network
+from atlas.networks.observer import hooked
+from atlas.networks.program.record import record, rewrite
 
 # Maps in one pass.
 BATCH = 16

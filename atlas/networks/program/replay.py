@@ -1,4 +1,4 @@
-"""A recorded list of operations (``atlas.operations.record``), run again."""
+"""A recorded list of operations (``atlas.networks.program.record.record``), run again."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 The attribution h · ∂logit/∂h is a forward derivative: the layer's output gets a tangent, which is the activation
 itself, masked to the position; what arrives at the logits is the attribution to all classes at once.
 
-The network is recorded as a list of operations (``atlas.operations``), which is walked once for a batch. Beside each
+The network is recorded as a list of operations (``atlas.networks.program.record``), which is walked once for a batch. Beside each
 value walk the tangents of all layers and positions that it depends on, so that each layer costs its own tail and
 nothing is computed twice; a value is dropped after its last use. A network that cannot be recorded runs as it is, with
 dual numbers and a pass for each layer and position.
@@ -26,8 +26,8 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from atlas.errors import ConfigError
-from atlas.networks import Layer, Network, calls
-from atlas.operations import agreement, record, rewrite
+from atlas.networks.network import Layer, Network, calls
+from atlas.networks.program.record import agreement, record, rewrite
 
 # torch's own rules for dual numbers are still written in its older dialect, and say so at every start.
 warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
