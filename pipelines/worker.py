@@ -16,7 +16,8 @@ from atlas.config.model import Config
 from atlas.errors import AtlasError
 from atlas.networks.allocator import keep_memory
 from atlas.networks.network import Layer, Network, describe_layer, load
-from atlas.networks.observer import Observer, Precision
+from atlas.networks.observer import Observer
+from atlas.networks.precision import Precision
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.store.collect import Reader

@@ -11,9 +11,9 @@
     scripts/bench.py schedule --items 10000
     scripts/bench.py all --run runs/demo --large runs/million --json all.json
 
-Ours and the peers work on the same data in the same process, one after another, with the same number of threads and
-the same allocator settings: atlas.networks.allocator.keep_memory, which the product's workers use, applies to all of them. The
-peers come with ``pip install -e ".[bench]"``. ``--json`` writes the table's rows as a list of flat objects.
+Ours and the peers work on the same data in the same process, one after another, with the same number of threads and the
+same allocator settings: atlas.networks.allocator.keep_memory, which the product's workers use, applies to all of them.
+The peers come with ``pip install -e ".[bench]"``. ``--json`` writes the table's rows as a list of flat objects.
 """
 
 from __future__ import annotations

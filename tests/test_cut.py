@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from atlas.errors import ConfigError
 from atlas.networks.network import Network
-from atlas.networks.program.record import bfloat16_pays
+from atlas.networks.precision import bfloat16_pays
 from atlas.visualize import subnetwork as cut
 from atlas.visualize.objective import centre
 from atlas.visualize.subnetwork import CutNetwork

@@ -16,8 +16,8 @@ from atlas.explain.export.overlays import OPPOSE, SUPPORT, dotted, icon_grid, ma
 from atlas.explain.groups import factorise
 from atlas.explain.icons import Cancelled, draw_each
 from atlas.explain.square import read_square
+from atlas.networks.hooks import hooked
 from atlas.networks.network import Network, load
-from atlas.networks.observer import hooked
 from atlas.networks.tail import Tail
 from atlas.rundir.directory import RunDirectory
 

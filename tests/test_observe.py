@@ -11,7 +11,7 @@ from small_network import factory, forking_factory, mixed_factory
 
 from atlas.networks.network import Layer, Network, describe_layer, load
 from atlas.networks.observer import Observer
-from atlas.networks.program.record import FusedConvolution
+from atlas.networks.program.fused import FusedConvolution
 from atlas.pictures.views import cut_view
 from atlas.store.collect import place, position
 

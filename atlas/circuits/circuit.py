@@ -31,8 +31,8 @@ from atlas.circuits.average_slopes import Gates, average_gates
 from atlas.circuits.expanded_weights import expanded, summed
 from atlas.circuits.linear_path import LinearPath, NotLinearError
 from atlas.errors import ConfigError
+from atlas.networks.hooks import hooked
 from atlas.networks.network import Network
-from atlas.networks.observer import hooked
 
 Float32 = NDArray[np.float32]
 Integers = NDArray[np.integer]

@@ -23,8 +23,8 @@ from torch import Tensor, fx
 
 from atlas.circuits.vjp import Operation
 from atlas.errors import ConfigError
+from atlas.networks.hooks import hooked
 from atlas.networks.network import Network, calls
-from atlas.networks.observer import hooked
 from atlas.networks.program import operation_kinds as kinds
 from atlas.networks.program.nonlinearities import formula
 from atlas.networks.program.record import record

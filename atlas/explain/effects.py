@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atlas.explain.groups import Groups
+from atlas.networks.hooks import hooked
 from atlas.networks.network import Network
-from atlas.networks.observer import hooked
 from atlas.networks.tail import BATCH, Tail
 
 Float32 = NDArray[np.float32]

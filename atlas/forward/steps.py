@@ -1,9 +1,9 @@
 """A network's forward pass as numbered steps: what is known of it before there is a picture.
 
-The network is recorded as a list of operations (``atlas.networks.program.record``). While it is recorded, every module leaves a mark
-where it begins and a copy of its output where it ends; so each operation can be told by the module that does it.
-Operations that change nothing at all (a copy, a dropout in use) are left out, and zeros that are padded on in front of
-a convolution are counted as that convolution's own padding.
+The network is recorded as a list of operations (``atlas.networks.program.record``). While it is recorded, every module
+leaves a mark where it begins and a copy of its output where it ends; so each operation can be told by the module that
+does it. Operations that change nothing at all (a copy, a dropout in use) are left out, and zeros that are padded on in
+front of a convolution are counted as that convolution's own padding.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from atlas.networks.hooks import hooked
 from atlas.networks.network import Network
-from atlas.networks.observer import hooked
 from atlas.networks.program.record import record, rewrite
 
 # Maps in one pass.

@@ -40,8 +40,8 @@ def held(module: nn.Module) -> Raw:
 
 
 def named(name: str, checkpoint: str | None) -> Raw:
-    """The network called ``name`` (see atlas.networks.network), with its own weights unless a ``checkpoint`` is to be loaded.
-    Raises ConfigError where there is none, or it cannot be had."""
+    """The network called ``name`` (see atlas.networks.network), with its own weights unless a ``checkpoint`` is to be
+    loaded. Raises ConfigError where there is none, or it cannot be had."""
     pretrained = checkpoint is None
     if name in _EFFICIENTNET_LITE:
         return _efficientnet_lite(name)

@@ -20,8 +20,8 @@ from atlas.circuits.linear_path import LinearPath
 from atlas.config.model import Config
 from atlas.errors import ConfigError
 from atlas.layout.lattice import cell_of
+from atlas.networks.hooks import hooked
 from atlas.networks.network import Network
-from atlas.networks.observer import hooked
 from atlas.neurons.tables import CELLS, CIRCUIT
 from atlas.neurons.units import firing_rows
 from atlas.neurons.views import Key, Seen, as_inputs

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from atlas.networks.network import Layer, Network
 from atlas.networks.observer import Observer
-from atlas.networks.program.record import Precision
+from atlas.networks.precision import AskedPrecision
 from atlas.neurons.classes import class_effects, strongest
 from atlas.neurons.tables import UNITS
 from atlas.neurons.tuning import (
@@ -54,7 +54,7 @@ class Drawing:
 
     pictures: int
     steps: int | None
-    precision: Precision
+    precision: AskedPrecision
     batch: int
     compile: bool
     seed: int
@@ -107,7 +107,9 @@ def unit_table(
     return pa.Table.from_pylist(rows, schema=UNITS)
 
 
-def seconds_a_unit(network: Network, layer: Layer, *, pictures: int, steps: int | None, precision: Precision) -> float:
+def seconds_a_unit(
+    network: Network, layer: Layer, *, pictures: int, steps: int | None, precision: AskedPrecision
+) -> float:
     """About how long a unit takes, here and now: its ``pictures``, and its patches in all their poses."""
     climbed = pictures * (steps or UNIT_RECIPE.steps)
     # A pass and back is three passes; a third more for the moves, the spectrum and what else a unit needs.

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from atlas.config.model import Config
 from atlas.errors import ConfigError
 from atlas.networks.network import Layer
-from atlas.networks.observer import Observer, Precision
-from atlas.networks.program.record import bfloat16_pays
+from atlas.networks.observer import Observer
+from atlas.networks.precision import Precision, bfloat16_pays
 from atlas.pictures.hashing import unit_hash
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import Failure, View, cut_views

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from atlas.errors import ConfigError
 from atlas.networks.network import Layer, Network
-from atlas.networks.program.record import Precision
+from atlas.networks.precision import AskedPrecision
 from atlas.visualize.ascent import Climb, Told, side_by_side
 from atlas.visualize.objective import centre, floored_log
 from atlas.visualize.recipe import ALONE, Recipe
@@ -72,7 +72,7 @@ def diverse(
     apart: float = APART,
     seed: int = 0,
     batch: int | None = None,
-    precision: Precision = "auto",
+    precision: AskedPrecision = "auto",
     compile: bool = False,
 ) -> Diverse:
     """Draw ``pictures`` of each of ``units``, ``size`` pixels wide.

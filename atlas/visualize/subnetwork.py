@@ -1,4 +1,5 @@
-"""The network cut at a layer, written out as a list of operations (``atlas.networks.program.record``), to climb back through.
+"""The network cut at a layer, written out as a list of operations (``atlas.networks.program.record``), to climb back
+through.
 
 In bfloat16 a step takes three fifths of its time in float32, where the processor knows that format. Nothing but
 the climb runs here: scores are always taken with the network as it is, in float32.
@@ -16,7 +17,8 @@ from torch import Tensor, fx, nn
 
 from atlas.errors import ConfigError
 from atlas.networks.network import Network
-from atlas.networks.program.record import Precision, agreement, bfloat16_pays, record, rewrite
+from atlas.networks.precision import AskedPrecision, bfloat16_pays
+from atlas.networks.program.record import agreement, record, rewrite
 
 # How far the list may differ from the network, as a share of its largest activation, in float32 …
 _TOLERANCE = 1e-3
@@ -33,7 +35,7 @@ class CutNetwork:
     """
 
     def __init__(
-        self, network: Network, layer: str, size: int, *, precision: Precision = "auto", compile: bool = False
+        self, network: Network, layer: str, size: int, *, precision: AskedPrecision = "auto", compile: bool = False
     ) -> None:
         self._network, self._layer, self._size, self._compile = network, layer, size, compile
         self.device = network.device
@@ -132,7 +134,9 @@ class CutNetwork:
         return torch.addcmul(self._shift, pixels, self._scale).contiguous(memory_format=torch.channels_last)
 
 
-def cut(network: Network, layer: str, size: int, precision: Precision = "auto", compile: bool = False) -> CutNetwork:
+def cut(
+    network: Network, layer: str, size: int, precision: AskedPrecision = "auto", compile: bool = False
+) -> CutNetwork:
     """The CutNetwork of these arguments, kept between calls: recording takes a few tenths of a second.
 
     It holds weights of its own, so one whose network was changed since is made anew.
@@ -142,7 +146,12 @@ def cut(network: Network, layer: str, size: int, precision: Precision = "auto", 
 
 @lru_cache(maxsize=4)
 def _kept(
-    network: Network, layer: str, size: int, precision: Precision, compile: bool, _state: tuple[tuple[int, float], ...]
+    network: Network,
+    layer: str,
+    size: int,
+    precision: AskedPrecision,
+    compile: bool,
+    _state: tuple[tuple[int, float], ...],
 ) -> CutNetwork:
     return CutNetwork(network, layer, size, precision=precision, compile=compile)
 
@@ -159,6 +168,6 @@ def _weighted_sum(tensor: Tensor) -> float:
     return float(flat @ torch.linspace(1, 2, len(flat), device=flat.device))
 
 
-def fitting_precision(network: Network, layer: str, size: int) -> Precision:
+def fitting_precision(network: Network, layer: str, size: int) -> AskedPrecision:
     """What "auto" comes to for pictures of ``size`` pixels at ``layer`` here."""
     return "bfloat16" if cut(network, layer, size).dtype == torch.bfloat16 else "float32"

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from atlas.errors import ConfigError
 from atlas.networks.network import Layer, Network, calls, describe_layer
-from atlas.networks.program.record import Precision
+from atlas.networks.precision import AskedPrecision
 from atlas.visualize.recipe import Recipe
 
-PRECISIONS: tuple[str, ...] = get_args(Precision)
+PRECISIONS: tuple[str, ...] = get_args(AskedPrecision)
 
 Float32 = NDArray[np.float32]
 
@@ -25,8 +25,8 @@ def expect(network: object, recipe: object, progress: object) -> None:
     """Raises ConfigError where what is no matter of numbers is of another kind."""
     if not isinstance(network, Network):
         raise ConfigError(
-            f"The network is {type(network).__name__}. Give a module of your own through atlas.networks.network.load(module) "
-            "first, which prepares it."
+            f"The network is {type(network).__name__}. Give a module of your own through atlas.load(module) first, "
+            "which prepares it."
         )
     if not isinstance(recipe, Recipe):
         raise ConfigError(f"The recipe is {recipe!r}, expected a Recipe, such as Recipe(steps=64).")
