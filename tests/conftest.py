@@ -14,7 +14,7 @@ from moto.server import ThreadedMotoServer
 from PIL import Image
 
 # The small network is named in configurations as any user's would be: module:factory.
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from containers import packed  # noqa: F401 - fixtures for all
 from explained import explainer  # noqa: F401 - fixtures for all

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from checkout import CHECKOUT
 from containers import images
 from made_pictures import gradient
 from PIL import Image, ImageOps
@@ -316,6 +317,6 @@ def test_what_pillow_mends_is_not_told_a_million_times(tmp_path: Path) -> None:
     code += "    path.stem == 'large' or picture.decode()"
     done = subprocess.run(
         [sys.executable, "-W", "always", "-c", code, *sorted(map(str, tmp_path.iterdir()))],
-        cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True,
+        cwd=CHECKOUT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stderr == ""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkout import CHECKOUT
 from made_pictures import gradient
 from PIL import Image
 
@@ -94,9 +95,7 @@ def test_memory_is_bounded_whatever_the_size_of_the_pictures(tmp_path: Path) -> 
     Image.fromarray(gradient(40, 40, 0)).save(tmp_path / "small.png")
     for number in range(4):
         Image.new("RGBA", (5000, 5000), (number, 20, 200, 128)).save(tmp_path / f"{number}.png")
-    done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(tmp_path)], cwd=Path(__file__).parent.parent, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", MEMORY, str(tmp_path)], cwd=CHECKOUT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 280
 

@@ -12,12 +12,12 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from tiny_run import CHECKOUT, brake
+from checkout import CHECKOUT
 
 from atlas.rundir.atomic import write_json
 from atlas.rundir.directory import RunDirectory
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+SCRIPTS = CHECKOUT / "scripts"
 
 
 @pytest.fixture

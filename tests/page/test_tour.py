@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from made_forward import ForwardApi, serve_forward
-from made_site import CLASSES, DESKTOP, PHONE, RESULTS, ROOT, eventually, guest, serious, served, switch
+from made_site import CHECKOUT, CLASSES, DESKTOP, PHONE, RESULTS, eventually, guest, serious, served, switch
 from page_hands import overlap
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -282,7 +282,7 @@ def test_a_tour_that_cannot_be_read_is_told(browser: Browser, toured: Path, stat
 @pytest.mark.parametrize("look", ["light", "dark"])
 @pytest.mark.parametrize("size", ["desk", "phone"])
 def test_every_step_fits_and_is_accessible(browser: Browser, static: str, look: Any, size: str) -> None:
-    axe = (ROOT / "atlas" / "viewer" / "node_modules" / "axe-core" / "axe.min.js").read_text()
+    axe = (CHECKOUT / "atlas" / "viewer" / "node_modules" / "axe-core" / "axe.min.js").read_text()
     viewport = PHONE if size == "phone" else DESKTOP
     extra: Any = {"has_touch": True, "is_mobile": True} if size == "phone" else {}
     with guest(browser, f"{static}#tour=1", viewport=viewport, color_scheme=look, **extra) as visitor:

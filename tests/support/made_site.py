@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import uvicorn
+from checkout import CHECKOUT
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import (
@@ -38,8 +39,7 @@ from atlas.serve.app import create_app
 from atlas.serve.sockets import open_socket
 from atlas.site.tiles import Icons, Pixels, write_combined_pyramid, write_grid_pyramid
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "test-results"
+RESULTS = CHECKOUT / "test-results"
 CHROMIUM = os.environ.get("ATLAS_CHROMIUM", "/usr/bin/chromium")
 GRIDS = (10, 20, 40)
 LAYERS = ("_blocks.4", "_blocks.10")
@@ -226,13 +226,13 @@ def make_site(site: Path) -> None:
 
 def built_viewer() -> Path:
     """The viewer, built from the present sources (as installing does it)."""
-    spec = importlib.util.spec_from_file_location("build_viewer", ROOT / "scripts" / "build_viewer.py")
+    spec = importlib.util.spec_from_file_location("build_viewer", CHECKOUT / "scripts" / "build_viewer.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.build(ROOT)
-    return ROOT / "atlas" / "viewer" / "dist"
+    module.build(CHECKOUT)
+    return CHECKOUT / "atlas" / "viewer" / "dist"
 
 
 # --- browser and server ----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from checkout import CHECKOUT
 from PIL import Image
 from readme_commands import answer_of
 from tiny_run import leave_off
@@ -24,7 +25,6 @@ from atlas.config.sections import TrackingConfig
 from atlas.layout.lattice import cell_of
 from atlas.rundir.directory import RunDirectory
 
-CHECKOUT = Path(__file__).parent.parent
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 LAYER, GRID = "last", 8
 

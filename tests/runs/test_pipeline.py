@@ -21,7 +21,7 @@ from atlas.visualize.score import answers, cosines
 from pipelines import render, worker
 from pipelines.pipeline import run
 
-CHECKOUT = Path(__file__).parent.parent
+from checkout import CHECKOUT
 
 
 def test_every_view_has_a_row_in_every_layer(undisturbed: RunDirectory) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from made_api import MadeApi
-from made_site import CLASSES, PHONE, RESULTS, ROOT, Visitor, eventually, guest, serious
+from made_site import CHECKOUT, CLASSES, PHONE, RESULTS, Visitor, eventually, guest, serious
 from picture_page import (
     BROWN,
     FINER,
@@ -315,7 +315,7 @@ def test_two_pages_at_once_do_not_mix(browser: Browser, image_api: MadeApi) -> N
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(browser: Browser, image_api: MadeApi, scheme: str) -> None:
-    axe = (ROOT / "atlas/viewer/node_modules/axe-core/axe.min.js").read_text()
+    axe = (CHECKOUT / "atlas/viewer/node_modules/axe-core/axe.min.js").read_text()
     image_api.samples = [("a blue one", picture_of(BLUE))]
     with guest(browser, image_api.address, color_scheme=scheme, bypass_csp=True) as visitor:
         page = visitor.page

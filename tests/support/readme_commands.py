@@ -6,9 +6,9 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 
-CHECKOUT = Path(__file__).parent.parent
+from checkout import CHECKOUT
+
 _PROGRAMS = (
     r"(python )?scripts/\w+|python -m atlas|pip install|"
     r"export DASK|dask |OMP_NUM_THREADS=1|wandb |mlflow |tensorboard |embedding-atlas "

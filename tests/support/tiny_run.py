@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from checkout import CHECKOUT
 from distributed import LocalCluster
 from PIL import Image
 
@@ -25,7 +26,6 @@ from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import digest_file
 from atlas.rundir.stages import STAGES
 
-CHECKOUT = Path(__file__).parent.parent
 GRIDS = (4, 8)
 
 # What a user would write: a factory in a file of her own.

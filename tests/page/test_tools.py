@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from made_site import (
+    CHECKOUT,
     DESKTOP,
     LAYERS,
     PHONE,
     PLACES_20,
     RESULTS,
-    ROOT,
     Visitor,
     cell_20,
     cell_count,
@@ -301,7 +301,7 @@ STATES = {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(browser: Browser, address: str, scheme: str) -> None:
-    axe = (ROOT / "atlas/viewer/node_modules/axe-core/axe.min.js").read_text()
+    axe = (CHECKOUT / "atlas/viewer/node_modules/axe-core/axe.min.js").read_text()
     with browser.new_context(viewport=DESKTOP, color_scheme=scheme, bypass_csp=True) as context:  # type: ignore[arg-type]
         page = context.new_page()
         for name, state in STATES.items():

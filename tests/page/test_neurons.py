@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_site import CLASSES, DESKTOP, PHONE, RESULTS, ROOT, Visitor, cell_20, colour, eventually, serious, switch
+from made_site import CHECKOUT, CLASSES, DESKTOP, PHONE, RESULTS, Visitor, cell_20, colour, eventually, serious, switch
 from made_units import (
     BUILT_CELL,
     EARLIER,
@@ -246,7 +246,7 @@ def test_a_unit_that_is_not_there_opens_the_list(browser: Browser, neurons: str)
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(browser: Browser, neurons: str, scheme: str) -> None:
-    axe = (ROOT / "atlas/viewer/node_modules/axe-core/axe.min.js").read_text()
+    axe = (CHECKOUT / "atlas/viewer/node_modules/axe-core/axe.min.js").read_text()
     links = {
         "list": "#neurons=_blocks.10&order=selective",
         "unit": UNIT,

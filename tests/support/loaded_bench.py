@@ -3,12 +3,10 @@
 import importlib.util
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-CHECKOUT = Path(__file__).parent.parent
+from checkout import CHECKOUT
 
 
 @pytest.fixture(scope="module")

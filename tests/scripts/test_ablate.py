@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkout import CHECKOUT
 from PIL import Image
 
 from atlas.networks.network import Network
@@ -18,7 +19,6 @@ from atlas.store.moments import Moments
 from atlas.visualize import Recipe, draw
 from atlas.visualize.score import answers, cosines
 
-CHECKOUT = Path(__file__).parent.parent
 LAYER, SIZE, COUNT = "branches", 32, 3
 SHORT = {"steps": 4}  # a recipe for tests
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from made_api import icon_colour
 from made_forward import ForwardApi
-from made_site import CLASSES, DESKTOP, PHONE, RESULTS, ROOT, eventually, serious
+from made_site import CHECKOUT, CLASSES, DESKTOP, PHONE, RESULTS, eventually, serious
 from playwright.sync_api import Browser, Locator, expect
 from walking_page import (
     PICTURE,
@@ -228,7 +228,7 @@ def test_escape_closes_and_gives_the_keyboard_back(browser: Browser, forward_api
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(browser: Browser, forward_api: ForwardApi, scheme: str) -> None:
-    axe = (ROOT / "atlas/viewer/node_modules/axe-core/axe.min.js").read_text()
+    axe = (CHECKOUT / "atlas/viewer/node_modules/axe-core/axe.min.js").read_text()
     with walking(browser, forward_api, color_scheme=scheme, bypass_csp=True) as (visitor, view):
         page = visitor.page
         page.wait_for_timeout(300)
