@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from checkout import CHECKOUT
+from tiny_run import brake
 
 from atlas.rundir.atomic import write_json
 from atlas.rundir.directory import RunDirectory
