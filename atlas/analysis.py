@@ -18,25 +18,26 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from pydantic import ValidationError
 
-from atlas.config import Config
+from atlas.cells.icons import mosaic, read_icons
+from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
-from atlas.listing import Listing
-from atlas.maps import maps_of
-from atlas.mosaic import mosaic
 from atlas.neurons.parts import missing_files
 from atlas.neurons.reading import Folder
-from atlas.report import read_icons
-from atlas.rows import Columns, Store
-from atlas.rundir import ABOVE, RunDirectory, read_marker
-from atlas.store import read_metadata, to_numpy
-from atlas.urls import refuse_url
+from atlas.pictures.listing import Listing
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import maps_of
+from atlas.rundir.markers import read_marker
+from atlas.rundir.remote import refuse_url
+from atlas.rundir.stages import ABOVE
+from atlas.store.reader import Columns, Store
+from atlas.store.shards import read_metadata, to_numpy
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from atlas.networks import Network
-    from atlas.patches import Exemplar
-    from atlas.placing import Placement, Placer
+    from atlas.cells.exemplars import Exemplar
+    from atlas.layout.placement import Placement, Placer
+    from atlas.networks.network import Network
 
 _AGAIN = "Give the run's command again: it goes on where it stopped."
 
@@ -78,7 +79,7 @@ class Run:
 
     @property
     def listing(self) -> Path:
-        """The file that lists the run's pictures; `atlas.listing.Listing.load` reads it."""
+        """The file that lists the run's pictures; `atlas.pictures.listing.Listing.load` reads it."""
         return self._directory.listing
 
     @cached_property
@@ -119,7 +120,7 @@ class Run:
         networks = self.config.networks()
         if name not in networks:
             raise ConfigError(f"{self.path} has no network {name!r}; it has {', '.join(map(repr, networks))}.")
-        from atlas.networks import load  # torch comes with it
+        from atlas.networks.network import load  # torch comes with it
 
         keep = tuple(self.config.module_of(layer)[1] for layer in self.config.layers_of(name))
         with warnings.catch_warnings():
@@ -136,7 +137,7 @@ class Run:
         """The uncentred second moment (channels, channels) of a layer's activations, by which icons are whitened."""
         self._check(layer, known=self.layers)
         self._finished("layout", self._directory.folder("layout") / "box.json")
-        from atlas.whitening import Moments
+        from atlas.store.moments import Moments
 
         return Moments.load(self._directory.moments(layer)).second_moment
 
@@ -150,7 +151,7 @@ class Run:
     def _placers(self) -> Callable[[str], Placer]:
         @cache
         def placer(layer: str) -> Placer:
-            from atlas.placing import Placer  # FAISS comes with it
+            from atlas.layout.placement import Placer  # FAISS comes with it
 
             layout = self.layout(layer)
             return Placer.load(
@@ -177,7 +178,7 @@ class Run:
         them; none where the cell is empty."""
         self._check(name, grid)
         layout = self.layout(name)
-        from atlas.grid import cell_of  # FAISS comes with it
+        from atlas.layout.lattice import cell_of  # FAISS comes with it
 
         cells = cell_of(to_numpy(layout["u"]), to_numpy(layout["v"]), grid)
         if not (0 <= row < grid and 0 <= col < grid):
@@ -193,7 +194,7 @@ class Run:
         mine = of_grid.filter((pc.field("row") == row) & (pc.field("col") == col)).to_pylist()
         if not mine:
             raise ConfigError(f"{self.path}: {name}, grid {grid}, has nothing at row {row}, col {col}.")
-        from atlas.patches import exemplars_of  # FAISS comes with it
+        from atlas.cells.exemplars import exemplars_of  # FAISS comes with it
 
         listing = Listing.load(self._directory.listing)
         return exemplars_of(self._directory, self.config, listing, self._maps[name], mine[0], size)
@@ -230,7 +231,7 @@ class Run:
 
         With them a circuit is told of any two modules of the network, also of layers that the run does not have:
         ``circuit(run.network(), "_blocks.7", "_blocks.10", 24, *run.top_views("_blocks.10", 24))``, by
-        ``atlas.explain.circuit``. A layer of another network under compare, "features.8@old", is the module features.8
+        ``atlas.circuits.circuit``. A layer of another network under compare, "features.8@old", is the module features.8
         of ``run.network("old")``.
 
         Raises ConfigError for a unit that the layer does not have, AtlasError for one that has no such view.
@@ -340,7 +341,7 @@ class Run:
         layout = self.layout(layer)
         places = {name: to_numpy(layout[name]) for name in ("u", "v", "dropped")}
         if grid is not None:
-            from atlas.grid import cell_of  # FAISS comes with it
+            from atlas.layout.lattice import cell_of  # FAISS comes with it
 
             cell = cell_of(places["u"], places["v"], grid)
             places["row"] = np.where(cell < 0, -1, cell // grid).astype(np.int32)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas.config import Config
-from atlas.maps import maps_of
+from atlas.cells.icons import read_icons
+from atlas.config.model import Config
 from atlas.neurons.parts import is_whole
 from atlas.neurons.reading import Folder
-from atlas.rundir import RunDirectory
-from atlas.store import to_numpy
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import maps_of
+from atlas.store.shards import to_numpy
 
 
 def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
@@ -42,13 +41,6 @@ def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
         },
         "layers": layers,
     }
-
-
-def read_icons(run: RunDirectory, layer: str, grid: int, columns: Iterable[str] | None = None) -> pa.Table:
-    """All icons of one grid of a layer as one table."""
-    parts = sorted(run.icons(layer, grid).glob("part-*.parquet"))
-    names = None if columns is None else list(columns)
-    return pa.concat_tables([pq.read_table(part, columns=names) for part in parts]) if parts else pa.table({})
 
 
 def _cells(run: RunDirectory, layer: str, grid: int, config: Config) -> dict[str, Any]:

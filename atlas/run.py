@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from atlas.config import load_config
+from atlas.config.reading import load_config
 from atlas.errors import AtlasError, ConfigError
-from atlas.rundir import STAGES
+from atlas.rundir.stages import STAGES
 
 DONE, CONFIGURATION, RESUMABLE = 0, 2, 3
 

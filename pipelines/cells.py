@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from atlas.config import Config
-from atlas.grid import build_cells
-from atlas.maps import find_map, maps_of
-from atlas.rundir import RunDirectory, atomic, write_marker
-from atlas.store import read_columns
+from atlas.cells.build import build_cells
+from atlas.config.model import Config
+from atlas.rundir.atomic import atomic
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import find_map, maps_of
+from atlas.rundir.markers import write_marker
+from atlas.store.shards import read_columns
 from pipelines.stage import Item, Summary
 
 NAME = "cells"

@@ -27,10 +27,10 @@ from distributed.comm.core import CommClosedError
 from distributed.deploy.cluster import Cluster
 from distributed.scheduler import KilledWorker
 
-from atlas.allocator import ENVIRONMENT
+from atlas.config.sections import ClusterConfig
 from atlas.errors import AtlasError, ConfigError
-from atlas.networks import has_gpu
-from atlas.sections import ClusterConfig
+from atlas.networks.allocator import ENVIRONMENT
+from atlas.networks.network import has_gpu
 
 _SUBMIT = {"slurm": "sbatch", "pbs": "qsub"}
 # What must be installed for a kind, and the extra that brings it.

@@ -10,15 +10,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas.collect import Pace, Reader, collect_shard, fitting_precision, measure_pace, shard_views
-from atlas.config import Config
-from atlas.datacard import write_card
+from atlas.config.model import Config
 from atlas.errors import AtlasError
-from atlas.rundir import RunDirectory, atomic, read_marker, write_marker
-from atlas.sources import Listing
-from atlas.store import FAILURES, SCHEMA_VERSION
-from atlas.versions import versions
-from atlas.views import Failure, reason
+from atlas.pictures.listing import Listing
+from atlas.pictures.views import Failure, reason
+from atlas.rundir.atomic import atomic
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import read_marker, write_marker
+from atlas.rundir.versions import versions
+from atlas.store.collect import Pace, Reader, collect_shard, fitting_precision, measure_pace, shard_views
+from atlas.store.datacard import write_card
+from atlas.store.shards import FAILURES, SCHEMA_VERSION
 from pipelines import worker
 from pipelines.cluster import available_cores
 from pipelines.stage import Item, Summary

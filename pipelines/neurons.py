@@ -15,16 +15,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas.config import Config
+from atlas.config.model import Config
+from atlas.config.sections import NeuronsConfig
 from atlas.neurons.circuits import Source, cells_table, circuit_table, earlier_layers
 from atlas.neurons.parts import UNITS_PER_PART, part_names, units_of
 from atlas.neurons.statistics import unit_statistics
-from atlas.neurons.turning import DISC
+from atlas.neurons.tuning import DISC
 from atlas.neurons.units import TURNED_PATCHES, Drawing, firing_rows, unit_table
 from atlas.neurons.views import Key, Seen, read_views
-from atlas.rundir import RunDirectory, atomic, digest_values, write_marker
-from atlas.sections import NeuronsConfig
-from atlas.store import read_metadata
+from atlas.rundir.atomic import atomic
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import digest_values, write_marker
+from atlas.store.shards import read_metadata
 from atlas.visualize import fitting_precision, measure_batch
 from atlas.visualize.diverse import APART, UNIT_RECIPE, picture_size
 from pipelines import worker

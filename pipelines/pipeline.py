@@ -13,20 +13,25 @@ from typing import Any, cast
 from distributed import Client
 from rich.console import Console
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
-from atlas.gpu import uses_gpu
-from atlas.maps import class_number, maps_of
-from atlas.mirror import Mirror
-from atlas.networks import Layer, Network, describe_layer, load
+from atlas.layout.gpu import uses_gpu
+from atlas.networks.network import Layer, Network, describe_layer, load
+from atlas.pictures.listing import Listing
+from atlas.pictures.sources import list_images, sources_of
 from atlas.report import build_report
-from atlas.rundir import ABOVE, RunDirectory, digest_values, read_marker, stages_of, write_json
-from atlas.site import viewer_digest, viewer_folder
-from atlas.sources import Listing, list_images, sources_of
-from atlas.store import SCHEMA_VERSION
-from atlas.tour.text import check_choices, load_tour
-from atlas.urls import is_remote, working_folder
-from atlas.versions import SITE_FORMAT, versions
+from atlas.rundir.atomic import write_json
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import maps_of
+from atlas.rundir.markers import digest_values, read_marker
+from atlas.rundir.mirror import Mirror
+from atlas.rundir.remote import is_remote, working_folder
+from atlas.rundir.stages import ABOVE, stages_of
+from atlas.rundir.versions import SITE_FORMAT, versions
+from atlas.site.page import viewer_digest, viewer_folder
+from atlas.site.tour.text import check_choices, load_tour
+from atlas.store.classes import class_number
+from atlas.store.shards import SCHEMA_VERSION
 from pipelines import cells, collect, layout, neurons, publish, render
 from pipelines.cluster import connect
 from pipelines.screen import progress_bars, say, show_end, show_plan, tell_failures, told_by

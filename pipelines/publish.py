@@ -6,13 +6,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from atlas import patches, site
-from atlas.config import Config
-from atlas.maps import shown_maps
-from atlas.neurons import site as neurons
+from atlas.config.model import Config
 from atlas.neurons.reading import Folder
-from atlas.rundir import RunDirectory, digest_values, write_marker
-from atlas.tour import writing as tour
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import shown_maps
+from atlas.rundir.markers import digest_values, write_marker
+from atlas.site import neurons
+from atlas.site import page as site
+from atlas.site import sheets as patches
+from atlas.site.tour import writer as tour
 from pipelines import worker
 from pipelines.stage import Item, Summary
 

@@ -12,48 +12,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from atlas.config import Config
-from atlas.grid import morton
-from atlas.images import decode_png, encode_png, unit_hash
-from atlas.maps import find_map, maps_of
-from atlas.rundir import RunDirectory, atomic, write_marker
-from atlas.store import read_columns
+from atlas.cells.icons import SCHEMA, drawn_cells
+from atlas.config.model import Config
+from atlas.pictures.decode import decode_png, encode_png
+from atlas.pictures.hashing import unit_hash
+from atlas.rundir.atomic import atomic
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import find_map, maps_of
+from atlas.rundir.markers import write_marker
+from atlas.store.moments import Moments
 from atlas.visualize import Recipe, draw, fitting_precision, measure_batch, score
-from atlas.visualize.parents import blend, coarser_cells
+from atlas.visualize.coarse_start import blend, coarser_cells
 from atlas.visualize.recipe import ATLAS
-from atlas.whitening import Moments
 from pipelines import worker
 from pipelines.stage import Item, Summary
 
 NAME = "render"
 UNIT = "icons"
-
-SCHEMA = pa.schema(
-    [
-        pa.field("grid", pa.int32(), nullable=False),
-        pa.field("row", pa.int32(), nullable=False),
-        pa.field("col", pa.int32(), nullable=False),
-        pa.field("png", pa.binary(), nullable=False),
-        pa.field("size", pa.int32(), nullable=False),
-        pa.field("seed", pa.int64(), nullable=False),
-        pa.field("steps", pa.int32(), nullable=False),
-        pa.field("cosine", pa.float32(), nullable=False),
-        pa.field("cosine_whitened", pa.float32(), nullable=False),
-        pa.field("cosine_robust", pa.float32(), nullable=False),
-        pa.field("percentile", pa.float32(), nullable=False),
-        pa.field("rank", pa.int32(), nullable=False),
-        pa.field("flag", pa.string()),
-    ]
-)
-
-
-def drawn_cells(path: Path, grid: int, min_count: int, *facts: str) -> dict[str, NDArray[Any]]:
-    """Row, col and further ``facts`` of the drawn cells of one grid, each (n,) or (n, width), in
-    Z-order, so that siblings share a batch."""
-    names = ["row", "col", *facts]
-    cells = read_columns(path, names, [("grid", "=", grid), ("count", ">=", min_count)])
-    order = np.argsort(morton(cells["row"], cells["col"]), kind="stable")
-    return {name: values[order] for name, values in cells.items()}
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:

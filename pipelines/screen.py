@@ -9,9 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
-import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -25,25 +23,18 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from atlas.config import Config
-from atlas.listing import Listing
-from atlas.maps import FEWEST_ROWS, Map, frames_of, has_common_start, maps_of, shown_maps
-from atlas.networks import Layer, Network
-from atlas.neurons.units import seconds_a_unit
-from atlas.observe import Observer
+from atlas.config.model import Config
+from atlas.networks.network import Layer, Network
+from atlas.pictures.listing import Listing
+from atlas.pictures.views import Failure, reason
 from atlas.report import build_report
-from atlas.rundir import STAGES, RunDirectory, parse_marker
-from atlas.urls import is_remote
-from atlas.views import Failure, reason
-from atlas.visualize import step_seconds
-from atlas.visualize.recipe import ATLAS
-from pipelines import collect
-from pipelines.cluster import default_workers
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import FEWEST_ROWS, Map, maps_of, shown_maps
+from atlas.rundir.markers import parse_marker
+from atlas.rundir.remote import is_remote
+from atlas.rundir.stages import STAGES
+from pipelines.estimate import estimate, expected_cells
 from pipelines.stage import Item, Summary
-
-# For the estimate before a run, measured on two cores: seconds a row of layout, bytes of an icon and of a unit in their
-# folders and the site.
-_LAYOUT_SECONDS, _LAYOUT_START, _ICON_BYTES, _UNIT_BYTES = 2e-4, 5.0, 40_000, 300_000
 
 
 def told_by(progress: Progress, line: Any, unit: str) -> Callable[[Item, Summary], None]:
@@ -88,8 +79,8 @@ def show_plan(
     rows = views * config.collect.positions_per_image
     maps = maps_of(config)
     most = {each.name: min(rows, config.layout.class_rows) if each.classes else rows for each in maps}
-    icons = sum(_expected_cells(grid, most[each.name], config.cells.min_count) for each in maps for grid in each.grids)
-    seconds, disk = _estimate(config, listing, networks, layers, views, rows, icons)
+    icons = sum(expected_cells(grid, most[each.name], config.cells.min_count) for each in maps for grid in each.grids)
+    seconds, disk = estimate(config, listing, networks, layers, views, rows, icons)
     lines = [
         ("pictures", f"{len(listing):,} in {listing.source}, {config.images.crops} views each: {views:,} views"),
         *(
@@ -134,64 +125,6 @@ def show_plan(
 def say(console: Console, sentence: str) -> None:
     """A line for the person; a terminal may wrap it, a log does not."""
     console.print(sentence, soft_wrap=True, highlight=False, markup=False)
-
-
-def _expected_cells(grid: int, rows: int, min_count: int) -> int:
-    return round(min(0.7 * grid**2, rows / (2 * min_count)))
-
-
-def _estimate(
-    config: Config,
-    listing: Listing,
-    networks: dict[str, Network],
-    layers: dict[str, Layer],
-    views: int,
-    rows: int,
-    icons: int,
-) -> tuple[float, float]:
-    """Seconds and bytes: one batch of views and one step of icons are timed, the rest is arithmetic."""
-    torch.set_num_threads(config.cluster.threads)
-    workers = default_workers(config.cluster)
-    shards = -(-len(listing) // collect.images_per_shard(config, len(listing)))
-    collecting = config.collect
-    view_seconds, icon_seconds, store = 0.0, [], 0
-    for name, network in networks.items():
-        mine = [layers[layer] for layer in config.layers_of(name)]
-        view_seconds += Observer(network, [layer.name for layer in mine]).seconds_per_view(
-            mine, draws=collecting.positions_per_image, attributions=collecting.attributions
-        )
-        icon_seconds += [_icon_seconds(network, layer.name, config) for layer in mine]
-        classes = len(network.classes) if config.collect.attributions else 0
-        store += rows * sum(2 * (layer.channels + classes) + 40 for layer in mine)
-    layouts = len(frames_of(config)) + has_common_start(config)
-    layout_seconds = layouts * (_LAYOUT_START + rows * _LAYOUT_SECONDS)
-    collect_seconds = views * view_seconds / min(workers, shards)
-    drawing = icons * float(np.mean(icon_seconds)) + _neuron_seconds(config, networks, layers)
-    units = sum(layers[name].channels for name in config.neurons.layers) if config.neurons else 0
-    seconds = collect_seconds + drawing / workers + layout_seconds
-    return seconds, store + icons * _ICON_BYTES + units * _UNIT_BYTES
-
-
-def _neuron_seconds(config: Config, networks: dict[str, Network], layers: dict[str, Layer]) -> float:
-    """For all units that are looked at, on one worker."""
-    if config.neurons is None:
-        return 0.0
-    steps = None if config.render.steps == "auto" else config.render.steps
-    options: dict[str, Any] = {
-        "pictures": config.neurons.pictures, "steps": steps, "precision": config.render.precision
-    }  # fmt: skip
-    return sum(
-        layers[name].channels * seconds_a_unit(networks[config.module_of(name)[0]], layers[name], **options)
-        for name in config.neurons.layers
-    )
-
-
-def _icon_seconds(network: Network, layer: str, config: Config) -> float:
-    steps: float = 0.35 * ATLAS.steps + 0.65 * ATLAS.steps_from_start
-    if config.render.steps != "auto":
-        steps = config.render.steps
-    # A third more for the moves, the spectrum and the scores.
-    return 1.3 * steps * step_seconds(network, layer, config.render.size, config.render.precision)
 
 
 def tell_failures(directory: RunDirectory, console: Console) -> None:

@@ -22,9 +22,10 @@ from typing import Protocol
 from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.errors import AtlasError
-from atlas.rundir import RunDirectory, read_marker
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import read_marker
 
 # A worker with several threads gets several items, but hooks on one network, and numba under UMAP, bear only one.
 _ONE_AT_A_TIME = threading.Lock()

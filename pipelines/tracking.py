@@ -19,12 +19,14 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from atlas.config import Config
+from atlas.cells.icons import mosaic
+from atlas.config.model import Config
+from atlas.config.sections import TrackingConfig
 from atlas.errors import ConfigError
-from atlas.maps import maps_of
-from atlas.mosaic import mosaic
-from atlas.rundir import RunDirectory, digest_values, stages_of
-from atlas.sections import TrackingConfig
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import maps_of
+from atlas.rundir.markers import digest_values
+from atlas.rundir.stages import stages_of
 
 _SHEET_WIDTH = 1600
 # A tracker that hangs holds up the run: how long wandb may take to deliver the last of it.

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import torch
 
-from atlas.allocator import keep_memory
-from atlas.collect import Reader
-from atlas.config import Config
+from atlas.config.model import Config
 from atlas.errors import AtlasError
-from atlas.networks import Layer, Network, describe_layer, load
-from atlas.observe import Observer, Precision
-from atlas.rundir import RunDirectory
-from atlas.sources import Listing
+from atlas.networks.allocator import keep_memory
+from atlas.networks.network import Layer, Network, describe_layer, load
+from atlas.networks.observer import Observer
+from atlas.networks.precision import Precision
+from atlas.pictures.listing import Listing
+from atlas.rundir.directory import RunDirectory
+from atlas.store.collect import Reader
 
 # Kept at a time: those of one run.
 _NETWORKS = 4

@@ -32,7 +32,8 @@ from rich.console import Console
 from rich.table import Table
 
 from atlas.errors import ConfigError
-from atlas.rundir import RunDirectory, atomic, write_json
+from atlas.rundir.atomic import atomic, write_json
+from atlas.rundir.directory import RunDirectory
 from atlas.visualize import Recipe
 from atlas.visualize.score import answers, cosines
 from atlas.visualize.transform import Moves

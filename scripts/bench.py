@@ -11,9 +11,9 @@
     scripts/bench.py schedule --items 10000
     scripts/bench.py all --run runs/demo --large runs/million --json all.json
 
-Ours and the peers work on the same data in the same process, one after another, with the same number of threads and
-the same allocator settings: atlas.allocator.keep_memory, which the product's workers use, applies to all of them. The
-peers come with ``pip install -e ".[bench]"``. ``--json`` writes the table's rows as a list of flat objects.
+Ours and the peers work on the same data in the same process, one after another, with the same number of threads and the
+same allocator settings: atlas.networks.allocator.keep_memory, which the product's workers use, applies to all of them.
+The peers come with ``pip install -e ".[bench]"``. ``--json`` writes the table's rows as a list of flat objects.
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from atlas.allocator import keep_memory
+from atlas.cells.icons import read_icons
 from atlas.errors import AtlasError, ConfigError
-from atlas.images import decode_png
-from atlas.report import read_icons
-from atlas.rundir import RunDirectory, write_json
-from atlas.server import find_site
-from atlas.tiles import ICON_SIZE
+from atlas.networks.allocator import keep_memory
+from atlas.pictures.decode import decode_png
+from atlas.rundir.atomic import write_json
+from atlas.rundir.directory import RunDirectory
+from atlas.serve.app import find_site
+from atlas.site.tiles import ICON_SIZE
 
 Bytes = NDArray[np.uint8]
 

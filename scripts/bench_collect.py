@@ -39,13 +39,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from atlas.allocator import keep_memory
-from atlas.collect import place
-from atlas.config import Config, validate
-from atlas.networks import describe_layer, load
-from atlas.observe import Observer
-from atlas.sources import list_images
-from atlas.views import cut_views
+from atlas.config.model import Config
+from atlas.config.reading import validate
+from atlas.networks.allocator import keep_memory
+from atlas.networks.network import describe_layer, load
+from atlas.networks.observer import Observer
+from atlas.pictures.sources import list_images
+from atlas.pictures.views import cut_views
+from atlas.store.collect import place
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH, HEIGHT, QUALITY = 500, 375, 90

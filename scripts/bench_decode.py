@@ -22,9 +22,9 @@ from PIL import Image
 from sample_photos import photos  # beside this file
 from torchvision.io import decode_jpeg
 
-from atlas.images import Encoded
-from atlas.networks import Network, load
-from atlas.views import Box, cut_view
+from atlas.networks.network import Network, load
+from atlas.pictures.decode import Encoded
+from atlas.pictures.views import Box, cut_view
 
 Pixels = NDArray[np.uint8]
 Row = dict[str, Any]
@@ -98,8 +98,8 @@ DECODERS: dict[str, Callable[[bytes], Pixels]] = {
     "torchvision": torchvision,
     "simplejpeg": simple,
     "simplejpeg, quick and inexact": simple_quick,
-    "atlas.images": ours,
-    "atlas.images, reduced": ours_reduced,
+    "atlas.pictures.decode": ours,
+    "atlas.pictures.decode, reduced": ours_reduced,
 }
 
 

@@ -31,7 +31,8 @@ from PIL import Image, ImageOps
 from skimage import data
 
 from atlas import show
-from atlas.explain import icons, limits
+from atlas.explain import icons
+from atlas.serve import limits
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 ICONS, UNITS = 40, 40

@@ -28,12 +28,12 @@ import numpy as np
 from bench_rows import Row, short  # beside this file
 from numpy.typing import NDArray
 
+from atlas.config.sections import LayoutConfig
 from atlas.errors import AtlasError
-from atlas.neighbors import unit_rows
-from atlas.quality import quality
-from atlas.rundir import RunDirectory
-from atlas.sections import LayoutConfig
-from atlas.store import iterate
+from atlas.layout.neighbors import unit_rows
+from atlas.layout.quality import quality
+from atlas.rundir.directory import RunDirectory
+from atlas.store.shards import iterate
 
 Float32 = NDArray[np.float32]
 
@@ -144,10 +144,10 @@ def _one_process(work: Any, file: Path, threads: int, fit_rows: int) -> None:
 def ours(
     rows: NDArray[np.float16], threads: int, _fit_rows: int, *, deterministic: bool = False
 ) -> tuple[Float32, dict[str, Any]]:
-    from atlas.layout import fit_layout
-    from atlas.neighbors import nearest
-    from atlas.projection import fit_projection
-    from atlas.whitening import Moments
+    from atlas.layout.fit import fit_layout
+    from atlas.layout.neighbors import nearest
+    from atlas.layout.projection import fit_projection
+    from atlas.store.moments import Moments
 
     moments = Moments.empty(rows.shape[1])
     for block in blocks_of(rows):
@@ -162,10 +162,10 @@ def ours(
 
 
 def placed(rows: NDArray[np.float16], threads: int, fit_rows: int) -> tuple[Float32, dict[str, Any]]:
-    from atlas.layout import choose_fitted, fit_layout
-    from atlas.placing import place
-    from atlas.projection import fit_projection
-    from atlas.whitening import Moments
+    from atlas.layout.fit import choose_fitted, fit_layout
+    from atlas.layout.placement import place
+    from atlas.layout.projection import fit_projection
+    from atlas.store.moments import Moments
 
     moments = Moments.empty(rows.shape[1])
     for block in blocks_of(rows):

@@ -17,7 +17,7 @@ from bench_task import Bytes, Drawing, Task  # beside this file
 from torch import Tensor, nn
 
 from atlas.errors import ConfigError
-from atlas.networks import Network
+from atlas.networks.network import Network
 from atlas.visualize.objective import centre
 from atlas.visualize.parametrize import to_bytes
 

@@ -21,7 +21,7 @@ from bench_task import Bytes, Drawing, Task
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from atlas.networks import Network
+from atlas.networks.network import Network
 from atlas.visualize import Scores, draw, score
 from atlas.visualize.objective import centre
 

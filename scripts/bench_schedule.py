@@ -18,8 +18,9 @@ from typing import Any
 
 from distributed import Client
 
-from atlas.config import Config, validate
-from atlas.rundir import RunDirectory
+from atlas.config.model import Config
+from atlas.config.reading import validate
+from atlas.rundir.directory import RunDirectory
 from pipelines.cluster import connect, environment
 from pipelines.stage import Item, Outcome, Summary, run_stage
 

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atlas.config import Config
+from atlas.cells.icons import drawn_cells, read_icons
+from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
-from atlas.images import decode_png
-from atlas.networks import Network
-from atlas.report import read_icons
-from atlas.rundir import RunDirectory
-from atlas.visualize.parents import blend
-from atlas.whitening import Moments
+from atlas.networks.network import Network
+from atlas.pictures.decode import decode_png
+from atlas.rundir.directory import RunDirectory
+from atlas.store.moments import Moments
+from atlas.visualize.coarse_start import blend
 from pipelines import worker
-from pipelines.render import drawn_cells, icon_seeds
+from pipelines.render import icon_seeds
 
 Bytes = NDArray[np.uint8]
 Float32 = NDArray[np.float32]

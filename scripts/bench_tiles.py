@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from atlas.errors import AtlasError
-from atlas.tiles import (
+from atlas.site.tiles import (
     EFFORT,
     ICON_SIZE,
     QUALITY,

@@ -30,9 +30,9 @@ from playwright.sync_api import CDPSession, Page, sync_playwright
 
 from atlas import show
 from atlas.errors import AtlasError
-from atlas.site import CLASSES_PER_FILE, TOP_CLASSES, viewer_folder
-from atlas.tiles import Icons, write_combined_pyramid, write_grid_pyramid
-from atlas.versions import SITE_FORMAT
+from atlas.rundir.versions import SITE_FORMAT
+from atlas.site.page import CLASSES_PER_FILE, TOP_CLASSES, viewer_folder
+from atlas.site.tiles import Icons, write_combined_pyramid, write_grid_pyramid
 
 GRIDS = (10, 20, 40, 80, 160)
 LAYERS = ("early", "late")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from atlas.networks import load
+from atlas.networks.network import load
 from atlas.visualize import neuron
 
 NETWORK = "efficientnet_lite0"

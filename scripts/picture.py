@@ -5,8 +5,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from atlas.mosaic import mosaic
-from atlas.rundir import RunDirectory
+from atlas.cells.icons import mosaic
+from atlas.rundir.directory import RunDirectory
 
 
 def main() -> None:

@@ -25,7 +25,9 @@ import psutil
 from bench_rows import Row  # beside this file
 from PIL import Image
 
-from atlas.rundir import FOLDERS, RunDirectory, write_json
+from atlas.rundir.atomic import write_json
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.stages import FOLDERS
 
 try:
     import matplotlib

@@ -22,9 +22,9 @@ import numpy as np
 import simplejpeg
 
 from atlas.errors import ConfigError
-from atlas.images import Pixels, open_picture
-from atlas.rundir import write_json
-from atlas.views import backdrop, cut_view, view_box
+from atlas.pictures.decode import Pixels, open_picture
+from atlas.pictures.views import backdrop, cut_view, view_box
+from atlas.rundir.atomic import write_json
 from pipelines.cluster import available_cores
 
 SIDE, QUALITY = 256, 90

@@ -17,8 +17,8 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from atlas.config import Config
-from atlas.sections import _KINDS_OF_KEY, ClusterConfig, Section
+from atlas.config.model import Config
+from atlas.config.sections import _KINDS_OF_KEY, ClusterConfig, Section
 
 TARGET = Path(__file__).parents[1] / "atlas/docs/reference/configuration.md"
 _PLAIN = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`", Any: "anything"}

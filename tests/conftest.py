@@ -14,7 +14,7 @@ from moto.server import ThreadedMotoServer
 from PIL import Image
 
 # The small network is named in configurations as any user's would be: module:factory.
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from containers import packed  # noqa: F401 - fixtures for all
 from explained import explainer  # noqa: F401 - fixtures for all
@@ -28,8 +28,9 @@ from tiny_run import scheduler, tiny, undisturbed, workshop  # noqa: F401 - fixt
 from units_page import neurons, neurons_site  # noqa: F401 - fixtures for all
 from walking_page import forward_api, forward_server  # noqa: F401 - fixtures for all
 
-from atlas.config import Config, validate
-from atlas.networks import Network, load
+from atlas.config.model import Config
+from atlas.config.reading import validate
+from atlas.networks.network import Network, load
 
 torch.set_num_threads(1)  # the networks are so small that threads would only wait for each other
 

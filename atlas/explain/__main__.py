@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     try:
-        from atlas.explain.command import explain  # torch: not before the arguments are right
+        from atlas.explain.export.command import explain  # torch: not before the arguments are right
 
         explain(
             given.run,

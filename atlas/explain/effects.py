@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atlas.explain.groups import Groups
-from atlas.explain.tail import BATCH, Tail
-from atlas.networks import Network
-from atlas.observe import hooked
+from atlas.networks.hooks import hooked
+from atlas.networks.network import Network
+from atlas.networks.tail import BATCH, Tail
 
 Float32 = NDArray[np.float32]
 

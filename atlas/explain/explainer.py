@@ -20,16 +20,17 @@ from atlas.errors import AtlasError, ConfigError
 from atlas.explain.effects import first_order, without_each, without_groups
 from atlas.explain.groups import Groups, factorise
 from atlas.explain.icons import QUICK, Drawn, draw_each
-from atlas.explain.picture import Square, read_square
-from atlas.explain.recording import recording
-from atlas.explain.tail import Tail
-from atlas.explain.trace import Trace, trace
-from atlas.images import MOST_PIXELS
-from atlas.maps import class_number
-from atlas.networks import Network
-from atlas.observe import Observer
-from atlas.placing import Placement
-from atlas.store import to_numpy
+from atlas.explain.rounding import numbers, rounded
+from atlas.explain.square import Square, read_square
+from atlas.forward.steps import recording
+from atlas.forward.trace import Trace, trace
+from atlas.layout.placement import Placement
+from atlas.networks.network import Network
+from atlas.networks.observer import Observer
+from atlas.networks.tail import Tail
+from atlas.pictures.decode import MOST_PIXELS
+from atlas.store.classes import class_number
+from atlas.store.shards import to_numpy
 from atlas.visualize.recipe import ALONE, ATLAS
 
 # Classes that are told of a picture, and of how many of them each position's part is told at once.
@@ -383,14 +384,3 @@ def places(explainer: Explainer, layer: str, placed: Placement) -> dict[str, lis
         "confidence": numbers(np.where(nowhere, np.nan, placed.confidence)),
         "cell": [None if cell is None else list(cell) for cell in explainer.cells(layer, placed)],
     }
-
-
-def numbers(values: NDArray[Any]) -> list[float | None]:
-    """All of ``values``, of any shape, row by row, as plain numbers of five digits; None for what is not finite."""
-    return [rounded(value) for value in np.asarray(values, np.float64).reshape(-1).tolist()]
-
-
-def rounded(value: Any) -> float | None:
-    """A number of five digits, None where it is not finite."""
-    number = float(value)
-    return float(f"{number:.5g}") if np.isfinite(number) else None

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from atlas.networks import Network
+from atlas.networks.network import Network
 from atlas.visualize import Recipe, draw
 from atlas.visualize.recipe import ATLAS
 from atlas.visualize.score import answers, cosines

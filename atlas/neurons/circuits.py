@@ -13,20 +13,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atlas.config import Config
+from atlas.circuits.average_slopes import average_gates
+from atlas.circuits.cell_circuit import building, together_of
+from atlas.circuits.circuit import Wiring, circuit_of, effects, predicted
+from atlas.circuits.linear_path import LinearPath
+from atlas.config.model import Config
 from atlas.errors import ConfigError
-from atlas.explain.building import building, together_of
-from atlas.explain.circuit import Wiring, circuit_of, effects, predicted
-from atlas.explain.gating import average_gates
-from atlas.explain.linear_path import LinearPath
-from atlas.grid import cell_of
-from atlas.networks import Network
+from atlas.layout.lattice import cell_of
+from atlas.networks.hooks import hooked
+from atlas.networks.network import Network
 from atlas.neurons.tables import CELLS, CIRCUIT
 from atlas.neurons.units import firing_rows
 from atlas.neurons.views import Key, Seen, as_inputs
-from atlas.observe import hooked
-from atlas.rundir import RunDirectory
-from atlas.store import read_columns
+from atlas.rundir.directory import RunDirectory
+from atlas.store.shards import read_columns
 
 # Units whose top views are held at a time, and views by which the average gates are taken.
 _AT_ONCE, _GATE_VIEWS = 16, 192

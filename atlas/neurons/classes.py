@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atlas.observe import Observer
+from atlas.networks.observer import Observer
 
 # Views in one pass.
 _BATCH = 8

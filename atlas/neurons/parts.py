@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 import pyarrow.parquet as pq
 
-from atlas.config import Config
-from atlas.rundir import RunDirectory, read_marker
+from atlas.config.model import Config
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import read_marker
 
 # Units that are made together.
 UNITS_PER_PART = 16

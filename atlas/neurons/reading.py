@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from atlas.neurons.parts import UNITS_PER_PART, part_names
 from atlas.neurons.tables import UNITS
-from atlas.rundir import RunDirectory, digest_values, parse_marker
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import digest_values, parse_marker
 
 # From this invariance on a unit counts as pose-invariant.
 INVARIANT = 0.8

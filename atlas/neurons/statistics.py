@@ -16,8 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from atlas.neurons.tables import BINS, SPREAD, STATISTICS
-from atlas.store import iterate, read_metadata
-from atlas.whitening import Moments
+from atlas.store.moments import Moments
+from atlas.store.shards import iterate, read_metadata
 
 # Units told of as like another one.
 SIMILAR = 8

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from atlas.images import encode_png
-from atlas.networks import Layer, Network
+from atlas.networks.network import Layer, Network
+from atlas.networks.observer import Observer
+from atlas.networks.precision import AskedPrecision
 from atlas.neurons.classes import class_effects, strongest
 from atlas.neurons.tables import UNITS
-from atlas.neurons.turning import (
+from atlas.neurons.tuning import (
     MIRRORED,
     SCALED,
     TURNED,
@@ -32,11 +33,10 @@ from atlas.neurons.turning import (
     window_of,
 )
 from atlas.neurons.views import Key, Seen, as_inputs
-from atlas.observe import Observer
-from atlas.operations import Precision
-from atlas.visualize.cut import CutNetwork, cut
+from atlas.pictures.decode import encode_png
 from atlas.visualize.diverse import UNIT_RECIPE, Diverse, diverse, picture_size
 from atlas.visualize.optimize import step_seconds
+from atlas.visualize.subnetwork import CutNetwork, cut
 
 # Top patches that are turned: each costs 52 passes.
 TURNED_PATCHES = 6
@@ -54,7 +54,7 @@ class Drawing:
 
     pictures: int
     steps: int | None
-    precision: Precision
+    precision: AskedPrecision
     batch: int
     compile: bool
     seed: int
@@ -107,7 +107,9 @@ def unit_table(
     return pa.Table.from_pylist(rows, schema=UNITS)
 
 
-def seconds_a_unit(network: Network, layer: Layer, *, pictures: int, steps: int | None, precision: Precision) -> float:
+def seconds_a_unit(
+    network: Network, layer: Layer, *, pictures: int, steps: int | None, precision: AskedPrecision
+) -> float:
     """About how long a unit takes, here and now: its ``pictures``, and its patches in all their poses."""
     climbed = pictures * (steps or UNIT_RECIPE.steps)
     # A pass and back is three passes; a third more for the moves, the spectrum and what else a unit needs.

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atlas.config import Config
-from atlas.networks import Network
-from atlas.sources import Listing
-from atlas.views import Failure, cut_views
+from atlas.config.model import Config
+from atlas.networks.network import Network
+from atlas.pictures.listing import Listing
+from atlas.pictures.views import Failure, cut_views
 
 Key = tuple[int, int, int]
 """A row of the store: image_id, view, draw."""

@@ -12,11 +12,11 @@ arguments (what is given, checked), optimize (many icons), climb (the loop), par
 diverse (pictures that differ), recipe (the settings), alone (pictures without a pipeline), score.
 """
 
-from atlas.visualize.alone import neuron, render
-from atlas.visualize.cut import fitting_precision
 from atlas.visualize.optimize import Icons, draw, measure_batch, step_seconds
 from atlas.visualize.recipe import Recipe
 from atlas.visualize.score import Scores, score
+from atlas.visualize.single import neuron, render
+from atlas.visualize.subnetwork import fitting_precision
 
 __all__ = [
     "Icons",

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atlas.errors import ConfigError
-from atlas.networks import Layer, Network
-from atlas.operations import Precision
-from atlas.visualize.climb import Climb, Told, side_by_side
-from atlas.visualize.cut import cut
+from atlas.networks.network import Layer, Network
+from atlas.networks.precision import AskedPrecision
+from atlas.visualize.ascent import Climb, Told, side_by_side
 from atlas.visualize.objective import centre, floored_log
 from atlas.visualize.recipe import ALONE, Recipe
 from atlas.visualize.score import answers
+from atlas.visualize.subnetwork import cut
 from atlas.visualize.transform import Moves
 
 # A unit of a layer is shown this many times the layer's effective receptive field, at least so many pixels.
@@ -72,7 +72,7 @@ def diverse(
     apart: float = APART,
     seed: int = 0,
     batch: int | None = None,
-    precision: Precision = "auto",
+    precision: AskedPrecision = "auto",
     compile: bool = False,
 ) -> Diverse:
     """Draw ``pictures`` of each of ``units``, ``size`` pixels wide.

@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atlas.store.moments import power_of_moment
 from atlas.visualize.recipe import Recipe
-from atlas.whitening import power_of_moment
 
 _TINY = 1e-12
 

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atlas.errors import ConfigError
-from atlas.networks import Network
-from atlas.operations import Precision
-from atlas.visualize.arguments import check, expect, moment_of, numbers, seeds_of, settings, start_of, whole
-from atlas.visualize.climb import Climb, Told, side_by_side
-from atlas.visualize.cut import CutNetwork, cut
+from atlas.networks.network import Network
+from atlas.networks.precision import AskedPrecision
+from atlas.visualize.ascent import Climb, Told, side_by_side
 from atlas.visualize.objective import Objective, centre
 from atlas.visualize.recipe import ATLAS, Recipe
 from atlas.visualize.score import answers, cosines, flags, usual_norm
+from atlas.visualize.subnetwork import CutNetwork, cut
+from atlas.visualize.validation import check, expect, moment_of, numbers, seeds_of, settings, start_of, whole
 
 SIZE = 80
 # Pixels in one batch where nothing was measured: 32 icons of 80 px.
@@ -62,7 +62,7 @@ def draw(
     start: Bytes | None = None,
     seeds: NDArray[np.integer] | None = None,
     batch: int | None = None,
-    precision: Precision = "auto",
+    precision: AskedPrecision = "auto",
     compile: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Icons:
@@ -132,7 +132,7 @@ def _climbed(
 @torch.inference_mode(False)
 @torch.enable_grad()
 def measure_batch(
-    network: Network, layer: str, size: int = SIZE, precision: Precision = "auto", compile: bool = False
+    network: Network, layer: str, size: int = SIZE, precision: AskedPrecision = "auto", compile: bool = False
 ) -> int:
     """How many icons of ``size`` px at ``layer`` a batch should hold, measured here and now.
 
@@ -154,7 +154,7 @@ def measure_batch(
 
 @torch.inference_mode(False)
 @torch.enable_grad()
-def step_seconds(network: Network, layer: str, size: int = SIZE, precision: Precision = "auto") -> float:
+def step_seconds(network: Network, layer: str, size: int = SIZE, precision: AskedPrecision = "auto") -> float:
     """How long a pass to ``layer`` and back takes for one picture of ``size`` px, here and now.
 
     Raises ConfigError when the layer cannot take pictures of that size.

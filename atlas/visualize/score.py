@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from atlas.errors import ConfigError
-from atlas.networks import Network
+from atlas.networks.network import Network
+from atlas.store.moments import power_of_moment
 from atlas.visualize.objective import centre
 from atlas.visualize.parametrize import from_bytes
 from atlas.visualize.transform import Moves, move
-from atlas.whitening import power_of_moment
 
 # The moves an icon is held out to: 16 of them, the same for every icon.
 ROBUST_MOVES, ROBUST_COUNT, ROBUST_SEED = Moves(shift=5, turn=10, scale=0.1), 16, 20_190_306

@@ -1,0 +1,69 @@
+"""The icons of a map's grid: their schema, which cells are drawn, and the pictures of a level joined into one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from atlas.layout.lattice import morton
+from atlas.pictures.decode import decode_png
+from atlas.rundir.directory import RunDirectory
+from atlas.store.shards import read_columns
+
+SCHEMA = pa.schema(
+    [
+        pa.field("grid", pa.int32(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("col", pa.int32(), nullable=False),
+        pa.field("png", pa.binary(), nullable=False),
+        pa.field("size", pa.int32(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("steps", pa.int32(), nullable=False),
+        pa.field("cosine", pa.float32(), nullable=False),
+        pa.field("cosine_whitened", pa.float32(), nullable=False),
+        pa.field("cosine_robust", pa.float32(), nullable=False),
+        pa.field("percentile", pa.float32(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("flag", pa.string()),
+    ]
+)
+
+GROUND = (247, 247, 245)  # the page's
+
+
+def read_icons(run: RunDirectory, layer: str, grid: int, columns: Iterable[str] | None = None) -> pa.Table:
+    """All icons of one grid of a layer as one table."""
+    parts = sorted(run.icons(layer, grid).glob("part-*.parquet"))
+    names = None if columns is None else list(columns)
+    return pa.concat_tables([pq.read_table(part, columns=names) for part in parts]) if parts else pa.table({})
+
+
+def drawn_cells(path: Path, grid: int, min_count: int, *facts: str) -> dict[str, NDArray[Any]]:
+    """Row, col and further ``facts`` of the drawn cells of one grid, each (n,) or (n, width), in
+    Z-order, so that siblings share a batch."""
+    names = ["row", "col", *facts]
+    cells = read_columns(path, names, [("grid", "=", grid), ("count", ">=", min_count)])
+    order = np.argsort(morton(cells["row"], cells["col"]), kind="stable")
+    return {name: values[order] for name, values in cells.items()}
+
+
+def mosaic(run: RunDirectory, layer: str, grid: int) -> Image.Image | None:
+    """The icons of one grid on the page's ground, cut to the cells that are drawn; None when none is."""
+    icons = read_icons(run, layer, grid, ["row", "col", "png"]).to_pylist()
+    if not icons:
+        return None
+    pixels = [decode_png(icon["png"]) for icon in icons]
+    size = pixels[0].shape[0]
+    rows, cols = [icon["row"] for icon in icons], [icon["col"] for icon in icons]
+    top, left = min(rows), min(cols)
+    picture = Image.new("RGB", ((max(cols) - left + 1) * size, (max(rows) - top + 1) * size), GROUND)
+    for row, col, icon in zip(rows, cols, pixels):
+        picture.paste(Image.fromarray(icon), ((col - left) * size, (row - top) * size))
+    return picture

@@ -1,0 +1,103 @@
+"""What a check of a run has found: problems with their cures, and how far each stage is."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import COMMON, Map
+
+AGAIN = "give the run's command again"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong: where (a path in the run), what, and the cure: what to delete before the command is given
+    again, or another ``remedy``."""
+
+    where: str
+    what: str
+    delete: tuple[str, ...] = ()
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        cure = f"delete {' '.join(self.delete)} and {AGAIN}" if self.delete else AGAIN
+        cure = self.remedy or cure
+        return f"{self.where}: {self.what}. Cure: {cure}."
+
+
+@dataclass
+class Findings:
+    """What a check found. ``stages`` says of each stage how far it is, ``notes`` what is worth knowing but not wrong;
+    ``suspect`` holds the files that no comparison may trust."""
+
+    run: RunDirectory
+    problems: list[Problem] = field(default_factory=list)
+    stages: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    suspect: set[Path] = field(default_factory=set)
+    markers: dict[str, dict[Path, dict[str, Any]]] = field(default_factory=dict)
+    stale: set[str] = field(default_factory=set)
+    frames: tuple[str, ...] = ()
+    maps: tuple[Map, ...] = ()
+    files: int = 0
+    bytes: int = 0
+
+    def wrong(self, path: Path, what: str, *delete: Path, remedy: str = "") -> None:
+        """Note a problem of ``path``, cured by deleting ``delete``."""
+        self.suspect.add(path)
+        self.problems.append(Problem(self.name(path), what, tuple(map(self.name, delete)), remedy))
+
+    def name(self, path: Path) -> str:
+        """``path`` as it is told: from the run's folder on."""
+        return os.path.relpath(path, self.run.path)
+
+    def table(self, path: Path, columns: tuple[str, ...]) -> pa.Table | None:
+        """Columns of a table that a marker vouches for; None, and a problem, where it cannot be read."""
+        try:
+            return pq.read_table(path, columns=list(columns))
+        except (pa.ArrowException, OSError) as error:
+            self.wrong(path, f"cannot be read ({short(error)})", *([path] if path.exists() else []))
+            return None
+
+    def begun(self, *stages: str) -> bool:
+        """Whether one of ``stages`` has a marker of the present configuration."""
+        return any(self.markers.get(stage) and stage not in self.stale for stage in stages)
+
+    def with_it(self, stage: str, path: Path) -> list[Path]:
+        """What must be deleted for ``path`` to be made again rightly: itself, and the markers of what was made from it.
+
+        A layout that is fitted again is another one, so what was placed in it and the common box go too, and all layers
+        where it is what they start from. All other work gives equal bytes when it is done again.
+        """
+        delete = [path]
+        measured = path.name.startswith(("class-", "quality-"))
+        if stage != "layout" or path.name == "box.json" or path.suffix == ".parquet" or measured:
+            return [one for one in delete if one.exists()]
+        folder = self.run.folder(stage)
+        name = path.name.removeprefix("fit-")
+        if name.startswith(f"{COMMON}."):
+            delete.append(folder / f"{COMMON}.json")
+            again = self.frames
+        else:
+            again = tuple(frame for frame in self.frames if name.startswith((f"{frame}.", f"place-{frame}-")))[-1:]
+        for one in again:
+            delete += [folder / f"fit-{one}.json", *sorted(folder.glob(f"place-{one}-*.json"))]
+        delete += [*sorted(folder.glob("index-*.json")), folder / "box.json"]
+        return [one for one in dict.fromkeys(delete) if one.exists()]
+
+
+def size(count: int) -> str:
+    """Bytes as a person reads them."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def short(error: Exception) -> str:
+    """The first sentence of what ``error`` says."""
+    return str(error).split(". ")[0].strip()

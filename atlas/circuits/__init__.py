@@ -1,0 +1,1 @@
+"""Weights between two layers, and what builds a unit or a cell."""

@@ -1,0 +1,132 @@
+"""A configuration read: from YAML and overrides to a checked value, with every mistake told at once."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from atlas.config.model import Config
+from atlas.errors import ConfigError
+
+
+def config_folders() -> list[Path]:
+    """Where the shipped configurations lie: inside the wheel, or at the top of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    return [folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir()]
+
+
+def find_config(name: str) -> Path:
+    """The YAML file for ``name``: a path, or the name of a shipped configuration. Raises ConfigError."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    files = [file for folder in config_folders() for file in sorted(folder.glob("*.yaml"))]
+    shipped = {file.stem: file for file in files if file.stem != "tour"}  # a tour is no run
+    if path.parent in (Path(), Path("configs")) and path.stem in shipped:
+        return shipped[path.stem]
+    near = difflib.get_close_matches(path.stem, list(shipped), n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ConfigError(
+        f"There is no configuration {name}. Expected a YAML file, or one of the shipped ones: "
+        f"{', '.join(sorted(shipped))}.{hint}"
+    )
+
+
+def load_config(name: str, overrides: list[str] | None = None) -> Config:
+    """Read configuration ``name`` and apply ``overrides`` of the form ``key.path=value`` (values are YAML).
+
+    Raises ConfigError that tells every mistake at once, each with its key's path, what was given and what is allowed.
+    """
+    path = find_config(name)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text in UTF-8: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds {type(values).__name__}, expected keys such as network, layers and images.")
+    for override in overrides or []:
+        _apply(values, override)
+    values.setdefault("out", f"runs/{path.stem}")
+    return validate(values, str(path))
+
+
+def validate(values: dict[str, Any], origin: str) -> Config:
+    """``values`` as a Config. Raises ConfigError listing every mistake; ``origin`` names the file in the message."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        # A key that allows a word or a number fails once for each: told as one mistake with both ways out.
+        told: dict[str, list[str]] = {}
+        for problem in error.errors():
+            subject, expected = _explain(problem)
+            told.setdefault(subject, []).append(expected)
+        lines = [f"{subject} {_either(expected)}" for subject, expected in told.items()]
+        count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+        raise ConfigError(f"{origin} has {count}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def _either(expected: list[str]) -> str:
+    joined = ", or ".join(sentence.rstrip(".") for sentence in expected)
+    return joined if joined.endswith("?") else f"{joined}."
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override}: expected key=value, such as --set images.limit=100.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML ({error}).") from error
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = values.setdefault(parent, {})
+        if inner is None:
+            inner = values[parent] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {override}: {parent} is {inner!r} and has no keys of its own.")
+        values = inner
+    values[last] = value
+
+
+def _explain(problem: Any) -> tuple[str, str]:
+    """What was given where, and what was expected."""
+    location = problem["loc"]
+    parts = [str(part) for part in location if not str(part).startswith(("function-", "literal[", "constrained-"))]
+    if not location:  # keys of several sections that do not go together
+        return problem["msg"].removeprefix("Value error, ") + ";", "change one of them."
+    key = ".".join(parts)
+    kind, given = problem["type"], problem["input"]
+    if kind == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known keys here: {', '.join(known)}."
+        return f"{key}: unknown key;", hint
+    if kind == "missing":
+        return f"{key}: missing;", "it has no default and must be given."
+    expected = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "list")
+    if kind == "model_type":
+        expected = f"expected keys: {', '.join(_known_keys(location))}"
+    expected = expected[:1].lower() + expected[1:]
+    return f"{key}: given {json.dumps(given, default=str)};", f"{expected}."
+
+
+def _known_keys(path: tuple[Any, ...]) -> list[str]:
+    section: Any = Config
+    for part in path:
+        annotation = section.model_fields[part].annotation
+        if isinstance(annotation, types.UnionType):
+            annotation = next(
+                kind for kind in typing.get_args(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)
+            )
+        section = annotation
+    return list(section.model_fields)

@@ -1,0 +1,1 @@
+"""One forward pass, number by number."""

@@ -1,0 +1,78 @@
+"""The arithmetic of poolings: a patch of numbers of which the largest is taken, or their mean."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from atlas.forward.steps import Step
+from atlas.forward.terms import Working, numbers_at, place_of, term, window
+from atlas.forward.trace import Trace, unravelled
+from atlas.networks.program import operation_kinds as kinds
+
+# A patch is shown up to so many rows and columns.
+_SHOWN = 49
+
+
+def pool(trace: Trace, step: Step, index: int, _terms: int) -> Working:
+    """One term: the patch that is taken together, with shares that sum to one, or with the place of its largest."""
+    source = step.reads[0]
+    value = trace.values[source]
+    most = step.kind == "max_pool"
+    if step.node.target in kinds.REDUCTIONS:
+        indices = run_over(trace, step, index)
+        sides = kinds.reduced(step.node, value.ndim)
+        width = value.shape[-1] if kinds.over_the_map(sides, value.ndim) else len(indices)
+        place = place_of(trace, source, int(indices[0]))
+        patch, divisor = numbers_at(value, indices).reshape(-1, width), float(len(indices))
+    else:
+        channel, row, column = unravelled(index, step.shape)
+        rows, columns, divisor = _reach(step, trace.recording.steps[source].shape, row, column)
+        patch = window(trace.maps(source)[channel : channel + 1], rows, columns, -math.inf if most else 0.0)[0]
+        place = (channel, int(rows[0]), int(columns[0]))
+    shown = patch[:_SHOWN, :_SHOWN]
+    if most:
+        largest = np.unravel_index(int(patch.argmax()), patch.shape)
+        total = float(patch[largest])
+        made = {**term(trace, source, place, total, shown), "largest": [int(side) for side in largest]}
+        text = f"the largest of {int((patch > -math.inf).sum()):,} numbers"
+        return Working(total, [made], formula={"name": "largest", "text": text, "input": total})
+    total = float(patch.sum()) / divisor
+    made = term(trace, source, place, total, shown, np.full(shown.shape, 1 / divisor))
+    text = f"the sum of {patch.size:,} numbers / {divisor:,.0f}"
+    return Working(total, [made], formula={"name": "mean", "text": text, "input": None})
+
+
+def run_over(trace: Trace, step: Step, index: int) -> np.ndarray:
+    """The places of what ``step`` reads that a mean, a sum or a maximum of it runs over, row by row:
+    int64 (n,)."""
+    shape = trace.values[step.reads[0]].shape
+    sides = kinds.reduced(step.node, len(shape))
+    kept = [side for side in range(len(shape)) if side not in sides]
+    ranges = [np.arange(side) for side in shape]
+    for side, at in zip(kept, unravelled(index, [shape[side] for side in kept])):
+        ranges[side] = np.array([at])
+    return np.ravel_multi_index(np.ix_(*ranges), tuple(shape)).reshape(-1)
+
+
+def _reach(step: Step, shape: tuple[int, ...], row: int, column: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """The rows and columns of the map that a pooling reads at ``row``, ``column``, and what it divides their sum by."""
+    arguments: Any = step.node.args
+    lines: list[np.ndarray] = []
+    if not step.geometry:  # to a fixed size: parts that may overlap by one
+        for at, whole, parts in zip((row, column), shape[1:], step.shape[1:]):
+            lines.append(np.arange(at * whole // parts, -(-(at + 1) * whole // parts)))
+        return lines[0], lines[1], float(len(lines[0]) * len(lines[1]))
+    counted = 1
+    counts_padding = len(arguments) < 6 or bool(arguments[5])
+    for side, at in enumerate((row, column)):
+        kernel, stride, apart = (step.geometry[word][side] for word in ("kernel", "stride", "dilation"))
+        padding, whole = step.geometry["padding"][side][0], shape[1 + side]
+        start = at * stride - padding
+        lines.append(start + apart * np.arange(kernel))
+        end = min(start + kernel, whole + padding)  # in ceil mode a window may reach beyond the padding
+        counted *= end - start if counts_padding else min(end, whole) - max(start, 0)
+    given = arguments[6] if step.kind == "average_pool" and len(arguments) > 6 else None
+    return lines[0], lines[1], float(given or counted)

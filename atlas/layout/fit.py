@@ -1,0 +1,295 @@
+"""The map: activations → two coordinates a row, by UMAP over a FAISS kNN graph (McInnes et al. 2018).
+
+Rows line up across layers, so all layers start from one common layout and are then turned, mirrored and scaled onto it
+(Procrustes): the same place of the same view stays in the same part of the map. All layers share one box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy.linalg import orthogonal_procrustes
+from scipy.optimize import curve_fit
+
+from atlas.config.sections import LayoutConfig
+from atlas.layout.gpu import embed_on_gpu, nearest_on_gpu, searches_gpu, uses_gpu
+from atlas.layout.neighbors import build_index, knn_graph, unit_rows
+from atlas.layout.placement import QUANTILES, nearness_quantiles
+
+Float32 = NDArray[np.float32]
+
+# UMAP's own scale for a start: coordinates of some ten units across.
+_START_SPAN = 10.0
+# UMAP's own numbers of epochs.
+_MANY_ROWS, _FEW_EPOCHS, _MANY_EPOCHS = 10_000, 200, 500
+# The first rate of the moves that settle a map in the end (UMAP's own begin with 1): of one by itself, and of one that
+# is to stay near those that it starts from a common layout with. Larger moves make aligned maps truer and less alike.
+_GENTLY, _MORE_GENTLY = 0.02, 0.0125
+# A row is an outlier when it lies this many widths of the inner 99 % outside of it.
+_OUTLIER_WIDTHS = 0.25
+# Empty bands of the map are narrowed to this share of it.
+_WIDEST_GAP = 0.02
+
+# Why a row is not on the map; 0: it is.
+ZERO, OUTLIER, OTHER = "no activation", "outlier", "other class"
+REASONS: tuple[str | None, ...] = (None, ZERO, OUTLIER, OTHER)
+
+SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("view", pa.int32(), nullable=False),
+        pa.field("draw", pa.int16(), nullable=False),
+        pa.field("u", pa.float32()),
+        pa.field("v", pa.float32()),
+        pa.field("dropped", pa.string()),
+    ]
+)
+
+
+def choose_fitted(count: int, limit: int, seed: int) -> NDArray[np.int64]:
+    """The rows of a layer of ``count`` that are laid out, int64 (n,), ascending: all, or a fair sample of ``limit``."""
+    if count <= limit:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A layer's fitted rows on the map.
+
+    ``coordinates``: raw, float32 (n, 2), NaN where dropped. ``dropped``: int8 (n,), numbers of REASONS. ``index``:
+    FAISS over the unit rows ``alive``, int64 (m,): those with any activation. ``nearness``: float32 (101,), the
+    quantiles of the mean cosine of an indexed row to its nearest others.
+    """
+
+    coordinates: Float32
+    dropped: NDArray[np.int8]
+    index: faiss.Index
+    alive: NDArray[np.int64]
+    nearness: Float32
+
+
+def fit_layout(
+    rows: Float32,
+    config: LayoutConfig,
+    *,
+    seed: int,
+    threads: int,
+    common: Float32 | None = None,
+    traits: Float32 | None = None,
+    line: bool = False,
+) -> Fit:
+    """Lay out unit ``rows`` (n, kept). ``common``: where all layers start from (n, 2), NaN where it has no place.
+
+    ``traits``: unit rows (n, kept) by which the rows are laid out in place of themselves; new points are still placed
+    by the rows. ``line``: in one dimension, the second coordinate is 0.
+    """
+    dropped = np.zeros(len(rows), np.int8)
+    dead = ~rows.any(1)
+    dropped[dead] = REASONS.index(ZERO)
+    alive = np.flatnonzero(~dead)
+    living = rows if len(alive) == len(rows) else rows[alive]
+    # A graph index that several threads build differs from build to build.
+    index = build_index(living, threads=1 if config.deterministic else threads)
+    coordinates = np.full((len(rows), 2), np.nan, np.float32)
+    if not len(alive):
+        return Fit(coordinates, dropped, index, alive, np.zeros(QUANTILES, np.float32))
+    if common is not None and not np.isfinite(common[alive]).any():
+        common = None
+    on_gpu = uses_gpu(config.backend, deterministic=config.deterministic)
+    search = nearest_on_gpu if on_gpu and searches_gpu() else None
+    own = knn_graph(index, living, config.neighbors, search)
+    searched, graph = living, own
+    if traits is not None:
+        searched = traits[alive]
+        by_traits = index if search else build_index(searched, threads=1 if config.deterministic else threads)
+        graph = knn_graph(by_traits, searched, config.neighbors, search)
+    if config.axes == "pca":
+        coordinates[alive] = principal_axes(searched)
+    else:
+        generator = np.random.default_rng(seed)
+        start = _scaled(principal_axes(searched) if common is None else _completed(common[alive], generator), generator)
+        if line:
+            start[:, 1] = 0
+        if graph[0].shape[1] >= 2:
+            settle = _Settling(searched, *graph, config, seed=seed, threads=threads, on_gpu=on_gpu and not line)
+            if common is None:
+                start = settle(_scaled(settle(start), generator), rate=_GENTLY)
+            else:
+                start = settle(start, rate=_MORE_GENTLY)
+        coordinates[alive] = start
+    outside = _outliers(coordinates)
+    dropped[outside] = REASONS.index(OUTLIER)
+    coordinates[outside] = np.nan
+    if common is not None:
+        coordinates = mirror(coordinates, common) if config.axes == "pca" else align(coordinates, common)
+    nearness = nearness_quantiles(1 - own[1][:, 1:])
+    return Fit(coordinates, dropped, index, alive, nearness)
+
+
+def principal_axes(rows: Float32) -> Float32:
+    """The two widest directions of ``rows`` (n, kept), centred: float32 (n, 2). Signs are fixed."""
+    centred = rows - rows.mean(0)
+    _, vectors = np.linalg.eigh(centred.T @ centred)
+    widest = vectors[:, ::-1][:, :2]
+    widest = widest * np.where(widest[np.abs(widest).argmax(0), range(widest.shape[1])] < 0, -1, 1)
+    axes = np.zeros((len(rows), 2), np.float32)
+    axes[:, : widest.shape[1]] = centred @ widest  # rows of one channel have one direction only
+    return axes
+
+
+def _completed(common: Float32, generator: np.random.Generator) -> Float32:
+    """``common`` (n, 2), and for rows that have no place there, that of any other row."""
+    start = common.copy()
+    missing = ~np.isfinite(start).all(1)
+    start[missing] = generator.choice(start[~missing], int(missing.sum()))
+    return start
+
+
+def _scaled(start: Float32, generator: np.random.Generator) -> Float32:
+    """``start`` at UMAP's own scale, with a little noise, without which equal rows would never part."""
+    start = start - start.mean(0)
+    start = start * (_START_SPAN / max(float(np.abs(start).max()), 1e-12))
+    return (start + generator.normal(scale=1e-3, size=start.shape)).astype(np.float32)
+
+
+class _Settling:
+    """Lets rows settle into a map: unit ``rows`` (n, kept) whose kNN graph, (n, neighbors) each, is given."""
+
+    def __init__(
+        self,
+        rows: Float32,
+        indices: NDArray[np.int32],
+        distances: Float32,
+        config: LayoutConfig,
+        *,
+        seed: int,
+        threads: int,
+        on_gpu: bool,
+    ) -> None:
+        self._rows, self._neighbors = rows, (indices, distances)
+        self._a, self._b = _curve(config.min_dist)
+        self._seed, self._threads = seed, 1 if config.deterministic else threads
+        self._graph = None
+        if not on_gpu:
+            from umap.umap_ import fuzzy_simplicial_set  # seconds of compiling: only where it is used
+
+            state = np.random.RandomState(seed)
+            self._graph, _, _ = fuzzy_simplicial_set(
+                rows, indices.shape[1], state, "cosine", knn_indices=indices, knn_dists=distances
+            )
+
+    def __call__(self, start: Float32, *, rate: float | None = None) -> Float32:
+        """Coordinates (n, 2) from ``start`` (n, 2); with small moves, of a given ``rate``, its large shape is kept."""
+        epochs = _FEW_EPOCHS if rate or len(start) > _MANY_ROWS else _MANY_EPOCHS
+        shape: dict[str, Any] = {"a": self._a, "b": self._b, "epochs": epochs, "seed": self._seed}
+        if rate:
+            shape["rate"] = rate
+        if self._graph is None:
+            return embed_on_gpu(self._rows, *self._neighbors, start, **shape)
+        from atlas.layout.umap_optimizer import embed
+
+        if rate:
+            shape["fading"] = 1.0  # small moves fade linearly
+        return embed(self._graph, start, **shape, threads=self._threads)
+
+
+def common_start(parts: Sequence[Float32], config: LayoutConfig, *, seed: int, threads: int) -> Float32:
+    """Where several layers start from, float32 (n, 2): one layout by the mean of their cosines, NaN for rows that have
+    no activation. ``parts``: for each layer unit rows (n, kept).
+
+    Layers that settle gently from here stay near each other: from one to the next the median row moves half as far as
+    between layers that are laid out by themselves (scripts/benchmarks.md).
+    """
+    rows = joined(parts)
+    alive = np.flatnonzero(rows.any(1))
+    coordinates = np.full((len(rows), 2), np.nan, np.float32)
+    if not len(alive):
+        return coordinates
+    living = rows[alive]
+    start = principal_axes(living)
+    if config.axes != "pca" and len(living) > 3:
+        threads = 1 if config.deterministic else threads
+        on_gpu = uses_gpu(config.backend, deterministic=config.deterministic)
+        search = nearest_on_gpu if on_gpu and searches_gpu() else None
+        graph = knn_graph(build_index(living, threads=threads), living, config.neighbors, search)
+        settle = _Settling(living, *graph, config, seed=seed, threads=threads, on_gpu=on_gpu)
+        start = settle(_scaled(start, np.random.default_rng(seed)))
+    coordinates[alive] = start
+    return coordinates
+
+
+def joined(parts: Sequence[Float32]) -> Float32:
+    """Unit rows of several layers side by side, each layer with the same weight: their cosine is the mean of the
+    layers' cosines."""
+    return parts[0] if len(parts) == 1 else unit_rows(np.concatenate(parts, axis=1))
+
+
+def _curve(min_dist: float, spread: float = 1.0) -> tuple[float, float]:
+    """UMAP's a and b: 1 / (1 + a·x^(2b)) fitted to a plateau of ``min_dist`` with an exponential tail."""
+    x = np.linspace(0, 3 * spread, 300)
+    y = np.where(x < min_dist, 1.0, np.exp(-(x - min_dist) / spread))
+    (a, b), _ = curve_fit(lambda x, a, b: 1 / (1 + a * x ** (2 * b)), x, y)
+    return float(a), float(b)
+
+
+def _outliers(coordinates: Float32) -> NDArray[np.bool_]:
+    """Rows (n,) far outside the inner 99 % of the map: one stray island would shrink everything else."""
+    if not np.isfinite(coordinates).any():
+        return np.zeros(len(coordinates), bool)
+    low, high = np.nanpercentile(coordinates, [0.5, 99.5], axis=0)
+    slack = _OUTLIER_WIDTHS * (high - low)
+    with np.errstate(invalid="ignore"):
+        return ((coordinates < low - slack) | (coordinates > high + slack)).any(1)
+
+
+def align(coordinates: Float32, reference: Float32) -> Float32:
+    """``coordinates`` (n, 2) turned, mirrored, scaled and shifted onto ``reference`` (n, 2) over the rows both have.
+
+    Turning and mirroring are Procrustes'. The scale makes both maps equally wide (root mean square): the scale of least
+    squares would shrink a layer the more, the less it agrees with the reference.
+    """
+    both = np.isfinite(coordinates).all(1) & np.isfinite(reference).all(1)
+    if both.sum() < 3:
+        return coordinates
+    own, other = coordinates[both].astype(np.float64), reference[both].astype(np.float64)
+    own_mean, other_mean = own.mean(0), other.mean(0)
+    rotation, _ = orthogonal_procrustes(own - own_mean, other - other_mean)
+    factor = np.linalg.norm(other - other_mean) / max(float(np.linalg.norm(own - own_mean)), 1e-12)
+    return ((coordinates - own_mean) @ rotation * factor + other_mean).astype(np.float32)
+
+
+def mirror(coordinates: Float32, reference: Float32) -> Float32:
+    """``coordinates`` (n, 2) with each axis in the direction in which it agrees with ``reference`` (n, 2)."""
+    both = np.isfinite(coordinates).all(1) & np.isfinite(reference).all(1)
+    own, other = coordinates[both] - coordinates[both].mean(0), reference[both] - reference[both].mean(0)
+    return coordinates * np.where((own * other).sum(0) < 0, -1, 1).astype(np.float32)
+
+
+def unit_box(layouts: Sequence[Float32]) -> list[Float32]:
+    """Layouts (n, 2) moved into [0, 1]² by one map for all, so that an alignment survives.
+
+    Along each axis, bands that hold no row of any layout are narrowed to 2 % of the map: islands far from the rest,
+    which mean no more than "apart", would leave most of the cells empty. Order along the axes stays.
+    """
+    kept = [layout[np.isfinite(layout).all(1)] for layout in layouts]
+    every = np.concatenate(kept) if kept else np.zeros((0, 2), np.float32)
+    if not len(every):
+        return list(layouts)
+    boxed = [np.full(layout.shape, np.nan, np.float32) for layout in layouts]
+    for axis in range(2):
+        values = np.unique(every[:, axis].astype(np.float64))
+        gaps = np.diff(values)
+        low, high = np.percentile(values, [0.5, 99.5])
+        moved = np.r_[0, np.cumsum(np.minimum(gaps, max(_WIDEST_GAP * (high - low), 1e-12)))]
+        moved /= max(moved[-1], 1e-12)
+        for layout, out in zip(layouts, boxed):
+            finite = np.isfinite(layout).all(1)
+            out[finite, axis] = np.interp(layout[finite, axis].astype(np.float64), values, moved)
+    return boxed

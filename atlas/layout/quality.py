@@ -1,0 +1,96 @@
+"""How true a map is to the activations: trustworthiness, neighbour recall, agreement between layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from atlas.layout.neighbors import unit_rows
+
+Float32 = NDArray[np.float32]
+Blocks = Callable[[], Iterable[NDArray[np.floating]]]
+
+# Two cosines nearer than this are the same: they come from matrix products of different shapes.
+_SAME = 1e-6
+# Rows of which a figure says something.
+FEWEST = 10
+
+
+def quality(
+    blocks: Blocks,
+    coordinates: Float32,
+    *,
+    neighbors: int = 15,
+    sample: int = 1000,
+    seed: int = 0,
+    among: NDArray[np.bool_] | None = None,
+) -> dict[str, float | None]:
+    """Trustworthiness (Venna & Kaski 2001) and neighbour recall of a map, over ``sample`` rows against all kept rows.
+
+    ``blocks()`` gives the activations in order, block by block, each (b, channels); it is called twice, and one block
+    is held at a time. ``coordinates``: (n, 2), NaN where dropped. ``among``: rows (n,) of which the sample is taken; it
+    is held against all. Near is by cosine in the full space, by distance in the map.
+    None where there are too few rows: of so few each would be among the nearest.
+    """
+    kept = np.asarray(np.isfinite(coordinates).all(axis=1))
+    rows = np.flatnonzero(kept)
+    k = min(neighbors, (len(rows) - 1) // 2)
+    if len(rows) < FEWEST:
+        return {"trustworthiness": None, "recall": None}
+    points = np.ascontiguousarray(coordinates[rows], dtype=np.float32)
+    candidates = np.arange(len(rows)) if among is None else np.flatnonzero(among[rows])
+    chosen = np.random.default_rng(seed).choice(candidates, min(sample, len(candidates)), replace=False)
+    index = faiss.IndexFlatL2(2)
+    index.add(points)
+    _, found = index.search(points[chosen], k + 1)
+    near = np.stack([line[line != query][:k] for query, line in zip(chosen, found)])
+    queries, limits = _cosines(blocks, rows[chosen], rows[near])
+    ranks = 1 + _count_above(blocks, kept, rows[chosen], queries, limits)
+    penalty = float(np.maximum(ranks - k, 0).sum())
+    worst = len(chosen) * k * (2 * len(rows) - 3 * k - 1) / 2
+    return {"trustworthiness": 1 - penalty / max(worst, 1e-12), "recall": float((ranks <= k).mean())}
+
+
+def _cosines(blocks: Blocks, chosen: NDArray[np.int64], near: NDArray[np.int64]) -> tuple[Float32, Float32]:
+    """Unit vectors (s, channels) of the rows ``chosen`` (s,), and their cosines (s, k) to the rows ``near`` (s, k)."""
+    needed, start, parts = np.unique(np.r_[chosen, near.ravel()]), 0, []
+    for block in blocks():
+        inside = needed[(needed >= start) & (needed < start + len(block))] - start
+        parts.append(unit_rows(block[inside]))
+        start += len(block)
+    vectors = np.concatenate(parts)
+    queries = vectors[np.searchsorted(needed, chosen)]
+    return queries, np.einsum("sc,skc->sk", queries, vectors[np.searchsorted(needed, near)])
+
+
+def _count_above(
+    blocks: Blocks, kept: NDArray[np.bool_], chosen: NDArray[np.int64], queries: Float32, limits: Float32
+) -> NDArray[np.int64]:
+    """How many kept rows but the query itself have a larger cosine to each query than each of its limits: (s, k)."""
+    order = np.argsort(limits, axis=1)
+    ascending = np.take_along_axis(limits, order, 1) + _SAME
+    passed = np.zeros((len(limits), limits.shape[1] + 1), np.int64)
+    start = 0
+    for block in blocks():
+        cosines = queries @ unit_rows(block).T
+        cosines[:, ~kept[start : start + len(block)]] = -2
+        own = np.flatnonzero((chosen >= start) & (chosen < start + len(block)))
+        cosines[own, chosen[own] - start] = -2
+        start += len(block)
+        for line, (levels, values) in enumerate(zip(ascending, cosines)):
+            high = values[values > levels[0]]  # few: most rows are less like the query than its neighbours on the map
+            passed[line] += np.bincount(np.searchsorted(levels, high), minlength=passed.shape[1])
+    # passed[i] rows lie above exactly i of the sorted limits, so those above limit i are all that passed more than i.
+    above = passed[:, ::-1].cumsum(1)[:, ::-1][:, 1:]
+    counts = np.empty_like(above)
+    np.put_along_axis(counts, order, above, 1)
+    return counts
+
+
+def distance_between(first: Float32, second: Float32) -> float | None:
+    """The median distance between the two places of the same row, in shares of the map's side; None without rows."""
+    apart = np.linalg.norm(first - second, axis=1)
+    return float(np.nanmedian(apart)) if np.isfinite(apart).any() else None

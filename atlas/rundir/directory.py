@@ -1,0 +1,222 @@
+"""The run directory: where everything lies, run.json, the stages' keys, and the lock of the process at work."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atlas.config.model import Config
+from atlas.errors import AtlasError, ConfigError
+from atlas.rundir.atomic import write_json
+from atlas.rundir.faults import told
+from atlas.rundir.markers import marked_key
+from atlas.rundir.stages import ABOVE, FOLDERS
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of one run. Nothing is created until something is written."""
+
+    path: Path
+
+    def folder(self, stage: str) -> Path:
+        """What a stage fills."""
+        return self.path / FOLDERS[stage]
+
+    @property
+    def manifest(self) -> Path:
+        """The configuration, versions, the stages' keys and what was measured of each."""
+        return self.path / "run.json"
+
+    @property
+    def report(self) -> Path:
+        """How good the run's work is."""
+        return self.path / "report.json"
+
+    @property
+    def listing(self) -> Path:
+        """The pictures' names in the order of work."""
+        return self.path / "listing.parquet"
+
+    @property
+    def failures(self) -> Path:
+        """The pictures and views that gave no row."""
+        return self.path / "store" / "failures.parquet"
+
+    def store(self, layer: str) -> Path:
+        """The shards of a layer and their markers."""
+        return self.path / "store" / layer
+
+    def shards(self, layer: str) -> list[Path]:
+        """The finished shards of a layer, in order: those with a marker."""
+        return sorted(path for path in self.store(layer).glob("part-*.parquet") if path.with_suffix(".json").exists())
+
+    def layout(self, layer: str) -> Path:
+        """Where each row of a map lies."""
+        return self.path / "layout" / f"{layer}.parquet"
+
+    def moments(self, layer: str) -> Path:
+        """The count, sum and second sum of a layer's activations."""
+        return self.path / "layout" / f"{layer}.moments.npz"
+
+    def projection(self, layer: str) -> Path:
+        """What a layer's neighbours are searched among."""
+        return self.path / "layout" / f"{layer}.projection.npz"
+
+    def coordinates(self, layer: str) -> Path:
+        """The fitted rows' coordinates before the box, and what placing among them needs."""
+        return self.path / "layout" / f"{layer}.coordinates.npz"
+
+    def alone(self, layer: str) -> Path:
+        """Coordinates of some of the layer's rows, laid out by themselves: what its alignment is compared with."""
+        return self.path / "layout" / f"{layer}.alone.npz"
+
+    def index(self, layer: str) -> Path:
+        """The FAISS index of a layer's fitted rows."""
+        return self.path / "layout" / f"{layer}.faiss"
+
+    def cells(self, layer: str) -> Path:
+        """The cells of all grids of a map."""
+        return self.path / "cells" / f"{layer}.parquet"
+
+    def icons(self, layer: str, grid: int) -> Path:
+        """The parts of one grid's icons and their markers."""
+        return self.path / "icons" / layer / f"grid-{grid:03d}"
+
+    def neurons(self, layer: str) -> Path:
+        """What is told of a layer's units."""
+        return self.path / "neurons" / layer
+
+    def site_grid(self, layer: str, grid: int) -> Path:
+        """What the page shows of one grid."""
+        return self.path / "site" / layer / f"grid-{grid:03d}"
+
+    def read_manifest(self) -> dict[str, Any]:
+        """run.json, or an empty dict before the first run. Raises AtlasError where it is cut off or no JSON."""
+        try:
+            manifest = json.loads(self.manifest.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            manifest = None
+        if not isinstance(manifest, dict):
+            raise AtlasError(
+                f"{self.manifest} is cut off or overwritten: it is no JSON of a run. Delete it and give the command of "
+                "the run again: finished work is known by its markers, and is kept."
+            )
+        return manifest
+
+    def update_manifest(self, **values: Any) -> None:
+        """Set top-level keys of run.json; dicts are merged one level deep."""
+        manifest = self.read_manifest()
+        for key, value in values.items():
+            if isinstance(value, dict) and isinstance(manifest.get(key), dict):
+                manifest[key] = {**manifest[key], **value}
+            else:
+                manifest[key] = value
+        write_json(self.manifest, manifest)
+
+    def config(self) -> Config:
+        """The configuration kept in run.json. Raises AtlasError when there is none."""
+        manifest = self.read_manifest()
+        if "config" not in manifest:
+            raise AtlasError(
+                f"{self.path} is no run directory: it has no run.json. Expected the folder that atlas.run wrote."
+            )
+        return Config.from_plain(manifest["config"])
+
+    def network_facts(self, name: str = "") -> dict[str, Any]:
+        """What run.json knows of one of the run's networks, the first by default: its name, sha256, folded norms."""
+        manifest = self.read_manifest()
+        facts: dict[str, Any] = manifest["compare"][name] if name else manifest["network"]
+        return facts
+
+    def stage_key(self, stage: str) -> str:
+        """The key that the stage's folder belongs to. Raises AtlasError when the stage has not been claimed."""
+        return self.stage_facts(stage)["key"]
+
+    def stage_facts(self, stage: str) -> dict[str, Any]:
+        """What run.json knows of a stage. Raises AtlasError when the stage has not been claimed."""
+        try:
+            return self.read_manifest()["stages"][stage]
+        except KeyError:
+            raise AtlasError(
+                f"{self.manifest} is gone, or does not know the stage {stage}. Was the folder moved or changed while "
+                "the run was at work in it?"
+            ) from None
+
+    def claim(self, stage: str, key: str) -> None:
+        """Make the folder of ``stage`` belong to ``key``.
+
+        A folder of another key is moved aside (``store.KEY8``), and one that was moved aside under this key comes back.
+        Nothing is deleted. Where run.json was lost, the folder's own markers say whose it is. The key of the stage
+        above is noted beside the key, so that a reader can tell a stage that the one above has left behind. What is
+        noted of a stage (its pace, its seconds) is kept for each key and comes back with it.
+        """
+        folder = self.folder(stage)
+        self.sweep(stage)
+        noted = self.read_manifest().get("stages", {}).get(stage, {}).get("key")
+        known = noted or marked_key(folder)
+        if folder.exists() and known != key:
+            aside = folder.with_name(f"{folder.name}.{(known or 'unknown')[:8]}")
+            count = 1
+            while aside.exists():
+                count += 1
+                aside = folder.with_name(f"{folder.name}.{(known or 'unknown')[:8]}-{count}")
+            with told(aside):
+                folder.rename(aside)
+        if noted != key:
+            manifest = self.read_manifest()
+            stages, past = manifest.get("stages", {}), manifest.get("past", {})
+            above = ABOVE.get(stage)
+            if noted:
+                past = {**past, noted: stages[stage]}
+            facts = {**past.get(key, {}), "key": key}
+            if above is not None:
+                facts["above"] = stages.get(above, {}).get("key")
+            self.update_manifest(stages={**stages, stage: facts}, past=past)
+        elif stage in ABOVE:
+            # The stage above was made anew in a way that this one does not depend on.
+            stages = self.read_manifest()["stages"]
+            above = stages.get(ABOVE[stage], {}).get("key")
+            if stages[stage].get("above") != above:
+                self.update_manifest(stages={**stages, stage: {**stages[stage], "above": above}})
+        # After run.json: a crash in between leaves no folder, and the next start comes by here again.
+        returning = folder.with_name(f"{folder.name}.{key[:8]}")
+        if returning.exists() and not folder.exists():
+            returning.rename(folder)
+
+    def sweep(self, stage: str) -> None:
+        """Remove the temporary files of processes that were killed while they wrote; nobody may be at work in it."""
+        for leftover in sorted(self.folder(stage).rglob(".*.tmp")):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process. Raises AtlasError when another one is at work in it."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"out: {self.path} is a file, expected a folder. Give another with --set out=FOLDER.")
+        with told(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        with told(self.path / ".lock"):
+            file = (self.path / ".lock").open("w")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AtlasError(
+                    f"Another process is at work in {self.path}. Wait for it, or give another folder with --set "
+                    "out=FOLDER."
+                ) from None
+            for leftover in self.path.glob(".*.tmp"):  # of a process that was killed while it wrote run.json
+                leftover.unlink(missing_ok=True)
+            yield

@@ -1,0 +1,1 @@
+"""The page served, and what it asks of Python."""

@@ -1,0 +1,49 @@
+"""python -m atlas.serve RUN [RUN …]: show finished atlases in the browser."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from atlas.errors import AtlasError, ConfigError
+from atlas.rundir.remote import refuse_url
+from atlas.serve.app import find_site, serve
+
+
+def finished(runs: list[Path]) -> list[Path]:
+    """Of run folders those that can be shown; the others are told of. Raises ConfigError where none can."""
+    shown, faults = [], []
+    for run in runs:
+        try:
+            find_site(run)
+            shown.append(run)
+        except ConfigError as error:
+            faults.append(str(error))
+    if not shown:
+        raise ConfigError("\n".join(faults))
+    for fault in faults:
+        print(f"Left out: {fault}", file=sys.stderr)
+    return shown
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0 after Ctrl-C, 2 where the folder or the port will not do."""
+    parser = argparse.ArgumentParser(prog="python -m atlas.serve", description="Show finished atlases in the browser.")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, such as runs/demo")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
+    given = parser.parse_args(arguments)
+    try:
+        for run in given.runs:
+            refuse_url(run)
+        serve(finished([Path(run) for run in given.runs]), host=given.host, port=given.port)
+    except AtlasError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Everything a browser needs, as static files."""

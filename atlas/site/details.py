@@ -1,0 +1,115 @@
+"""What a cell's drawer on the page tells beyond cells.json: scores, counted classes, like cells, the same rows on other
+layers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from atlas.cells.icons import read_icons
+from atlas.config.model import Config
+from atlas.layout.lattice import cell_of
+from atlas.layout.neighbors import nearest, unit_rows
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import Map
+from atlas.store.shards import read_columns, to_numpy
+
+# Cells that are told of as nearest by their means, and as holding most of the same rows on another layer.
+NEAR, ELSEWHERE = 6, 3
+
+Place = tuple[int, int]
+"""Row and column of a cell."""
+
+
+def cell_details(
+    run: RunDirectory, config: Config, each: Map, grid: int, cells: Collection[Place]
+) -> dict[Place, dict[str, Any]]:
+    """For each of ``cells``, drawn ones of one grid of a map:
+
+    ``scores``: of its icon; ``predicted``, ``labels``: [number, count], the commonest first; ``near``: [row, col,
+    cosine] of the drawn cells of this grid whose means are most like its own; ``elsewhere``: for each other layer's own
+    map its cells that hold most of the same rows, [grid, row, col, share of this cell's rows].
+    """
+    table = pq.read_table(
+        run.cells(each.name),
+        columns=["row", "col", "mean", "predicted", "labels"],
+        filters=[("grid", "=", grid), ("count", ">=", config.cells.min_count)],
+    )
+    drawn = list(zip(table["row"].to_pylist(), table["col"].to_pylist()))
+    mine = [number for number, cell in enumerate(drawn) if cell in set(cells)]
+    scores = _scores(run, each, grid)
+    near = _near(to_numpy(table["mean"]), mine)
+    elsewhere = _elsewhere(run, config, each, grid, [drawn[number] for number in mine])
+    counted = table.select(["predicted", "labels"]).take(pa.array(mine, pa.int64())).to_pylist()
+    return {
+        drawn[number]: {
+            "scores": scores.get(drawn[number]),
+            **{name: [[one["class"], one["count"]] for one in counts[name]] for name in ("predicted", "labels")},
+            "near": [[*drawn[other], round(cosine, 4)] for other, cosine in like],
+            "elsewhere": elsewhere[drawn[number]],
+        }
+        for number, counts, like in zip(mine, counted, near)
+    }
+
+
+def _scores(run: RunDirectory, each: Map, grid: int) -> dict[Place, dict[str, Any]]:
+    names = ["cosine_whitened", "cosine_robust", "percentile", "rank"]
+    icons = read_icons(run, each.name, grid, ["row", "col", *names]).to_pylist()
+    return {(icon["row"], icon["col"]): {name: _short(icon[name]) for name in names} for icon in icons}
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _near(means: NDArray[np.float32], mine: list[int]) -> list[list[tuple[int, float]]]:
+    """For each of the cells ``mine`` the others whose means (cells, channels) have the largest cosines to its own."""
+    if len(means) < 2 or not mine:
+        return [[] for _ in mine]
+    units = unit_rows(means)
+    index = faiss.IndexFlatIP(units.shape[1])
+    index.add(units)
+    rows, cosines = nearest(index, units[mine], min(NEAR + 1, len(units)))
+    return [
+        [(int(row), float(cosine)) for row, cosine in zip(*line) if row != number][:NEAR]
+        for number, line in zip(mine, zip(rows, cosines))
+    ]
+
+
+def _elsewhere(
+    run: RunDirectory, config: Config, each: Map, grid: int, cells: list[Place]
+) -> dict[Place, dict[str, list[list[float]]]]:
+    """The cells of other layers' maps that hold most of the rows of ``cells``."""
+    found: dict[Place, dict[str, list[list[float]]]] = {cell: {} for cell in cells}
+    own = _cells_of_rows(run, each.name, grid)
+    wanted = np.array([row * grid + col for row, col in cells], np.int64)
+    rows = np.flatnonzero(np.isin(own, wanted))
+    members, counts = np.unique(own[rows], return_counts=True)
+    size = dict(zip(members.tolist(), counts.tolist()))
+    for layer in config.layers:
+        if layer == each.name:
+            continue
+        other = min(config.cells.grids, key=lambda level: abs(np.log(level / grid)))
+        there = _cells_of_rows(run, layer, other)[rows]
+        pairs, shared = np.unique(own[rows][there >= 0] * other**2 + there[there >= 0], return_counts=True)
+        mine, theirs = np.divmod(pairs, other**2)
+        order = np.lexsort((theirs, -shared, mine))
+        for index in order.tolist():
+            cell = divmod(int(mine[index]), grid)
+            told = found[cell].setdefault(layer, [])
+            if len(told) < ELSEWHERE:
+                share = round(int(shared[index]) / size[int(mine[index])], 3)
+                told.append([other, *divmod(int(theirs[index]), other), share])
+    return found
+
+
+def _cells_of_rows(run: RunDirectory, name: str, grid: int) -> NDArray[np.int64]:
+    """The cell number of every row of a map, −1 where it has no place."""
+    places = read_columns(run.layout(name), ["u", "v"])
+    return cell_of(places["u"], places["v"], grid)

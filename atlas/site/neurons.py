@@ -1,0 +1,288 @@
+"""What the site shows of units: a sheet of icons and a table for each layer, a sheet of pictures and the figures of
+each unit, heat maps over the cells, and which cells build which."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from atlas.cells.crops import Cutter, Key, fitted, frame, key_of
+from atlas.config.model import Config
+from atlas.neurons.reading import Folder, short
+from atlas.neurons.tables import DEGREES, SCALES
+from atlas.pictures.listing import Listing
+from atlas.rundir.atomic import atomic
+from atlas.rundir.directory import RunDirectory
+from atlas.site.heat import heat_maps
+from atlas.site.tiles import encode_webp
+from atlas.store.shards import read_metadata, to_numpy
+
+# Side in pixels of a unit's icon on its layer's sheet, and of a sprite on the sheet of one unit.
+ICON, SPRITE = 96, 88
+# Pictures made for a unit are shown as large as they were drawn, up to this side.
+PICTURE = 160
+# WebP's quality of icons, and of colours and clearness on the sheet of one unit: half of it are turned patches, on
+# which nobody sees the difference.
+ICON_QUALITY, PICTURE_QUALITY, QUALITY, ALPHA_QUALITY = 75, 75, 50, 20
+# Units that are published together: a picture is decoded once for all of them.
+TOGETHER = 64
+# Units in one file of heat maps.
+UNITS_PER_FILE = 50
+# Pixels that a WebP may be high, with room to spare.
+_MOST_HIGH = 16_000
+# Classes and like units that the layer's table tells of each unit.
+_CLASSES, _SIMILAR = 5, 8
+# Classes that a unit speaks for, and that it speaks against.
+_SUPPORTS, _OPPOSES = 10, 5
+
+Pixels = NDArray[np.uint8]
+
+
+def neuron_layers(config: Config) -> tuple[str, ...]:
+    """The layers whose units are shown one by one."""
+    return () if config.neurons is None else config.neurons.layers
+
+
+def parts(run: RunDirectory, config: Config, layer: str) -> list[str]:
+    """The names of what is published of a layer's units in one go: the layer's own files, those of some of its units,
+    those over a grid of its map."""
+    return [
+        f"neurons/{layer}/layer",
+        *(f"neurons/{layer}/units-{first // TOGETHER:05d}" for first in range(0, _units(run, layer), TOGETHER)),
+        *(f"neurons/{layer}/grid-{grid:03d}" for grid in config.cells.grids),
+    ]
+
+
+def write_part(run: RunDirectory, config: Config, listing: Listing, name: str) -> tuple[list[Path], int]:
+    """Write one of the ``parts``; returns its files, and how many rows could not be cut again."""
+    layer, part = name.removeprefix("neurons/").rsplit("/", 1)
+    if part == "layer":
+        return write_layer(run, layer), 0
+    number = int(part.rsplit("-", 1)[1])
+    if part.startswith("grid-"):
+        return write_heat(run, config, layer, number), 0
+    units = range(number * TOGETHER, min((number + 1) * TOGETHER, _units(run, layer)))
+    return write_units(run, config, listing, layer, units)
+
+
+def neuron_facts(run: RunDirectory, config: Config) -> dict[str, Any] | None:
+    """What atlas.json tells of units; None where the run looks at none."""
+    layers = [
+        {
+            "layer": layer,
+            "path": f"neurons/{layer}",
+            "units": (units := _units(run, layer)),
+            "earlier": Folder(run, layer).earlier(),
+            "icon": ICON,
+            "across": _across(units),
+        }
+        for layer in neuron_layers(config)
+    ]
+    return {"layers": layers} if layers else None
+
+
+def write_layer(run: RunDirectory, layer: str) -> list[Path]:
+    """The sheet of a layer's icons, each unit's first picture, the table of its units, and where the run has
+    attributions their effects on all classes; returns the files.
+
+    classes.bin: the largest |effect| of each class, float32, then uint8 (classes, units): 128 is none, 1 and 255 that
+    largest, against the class and for it."""
+    source, target = Folder(run, layer), _target(run, layer)
+    statistics = source.statistics()
+    units = source.units(range(len(statistics)), ("unit", "pictures", "supports", "selectivity", "invariance"))
+    across = _across(len(statistics))
+    sheet = np.zeros((ICON * -(-len(statistics) // across), ICON * across, 4), np.uint8)
+    for number, unit in enumerate(units):
+        if unit["pictures"]:
+            _paste(sheet, number // across, number % across, _sprite(unit["pictures"][0], ICON))
+    table = {
+        "layer": layer,
+        "units": len(statistics),
+        **{name: [short(each[name]) for each in statistics] for name in ("largest", "mean", "positive")},
+        "never": [int(each["largest"] <= 0) for each in statistics],
+        **{name: [short(unit[name]) for unit in units] for name in ("selectivity", "invariance")},
+        "classes": [_effects(unit["supports"], _CLASSES) for unit in units],
+        "similar": [
+            [[other["unit"], short(other["correlation"])] for other in each["similar"][:_SIMILAR]]
+            for each in statistics
+        ],
+    }
+    files = [_written(target / "icons.webp", encode_webp(sheet, ICON_QUALITY)), _told(target / "units.json", table)]
+    effects = source.effects()
+    if effects is not None:
+        steps, scale = heat_maps(effects, np.ones(len(effects), np.bool_))
+        files.append(_written(target / "classes.bin", scale.astype("<f4").tobytes() + steps.tobytes()))
+    return files
+
+
+def write_units(
+    run: RunDirectory, config: Config, listing: Listing, layer: str, units: range
+) -> tuple[list[Path], int]:
+    """The pictures, the sheet of patches and the figures of each of these units; returns the files, and how many rows
+    could not be cut again."""
+    source = Folder(run, layer)
+    statistics = source.statistics(units)
+    wanted = {key_of(row) for each in statistics for row in (*each["top"], *each["spread"])}
+    sprites, failed = _cut(run, config, listing, layer, wanted)
+    circuits = source.circuits(units)
+    files: list[Path] = []
+    for each, unit in zip(statistics, source.units(units)):
+        path = _target(run, layer) / f"unit-{each['unit']:04d}"
+        top, spread = ([row for row in each[name] if key_of(row) in sprites] for name in ("top", "spread"))
+        lines = {
+            "top": [_sprite(sprites[key_of(row)][0], SPRITE) for row in top],
+            "whole": [_sprite(sprites[key_of(row)][1], SPRITE) for row in top],
+            "spread": [_sprite(sprites[key_of(row)][0], SPRITE) for row in spread],
+            **{
+                name: [_sprite(picture, SPRITE) for picture in unit[f"{name}_pictures"]]
+                for name in ("turned", "mirrored", "scaled")
+            },
+        }
+        span = each["largest"] - each["smallest"]
+        told = {
+            "unit": each["unit"],
+            "layer": layer,
+            "pictures": len(unit["pictures"]),
+            "sprite": SPRITE,
+            "rows": {name: len(line) for name, line in lines.items()},
+            "histogram": {"low": short(each["low"]), "high": short(each["high"]), "counts": each["histogram"]},
+            "top": [_row(row, sprites) for row in top],
+            "spread": [
+                {**_row(row, sprites), "share": short((row["activation"] - each["smallest"]) / span if span else 0.0)}
+                for row in spread
+            ],
+            "supports": _effects(unit["supports"], _SUPPORTS),
+            "opposes": _effects(unit["opposes"], _OPPOSES),
+            "turning": _turning(unit),
+            "told": unit["told"],
+            "circuit": circuits[each["unit"]],
+        }
+        pictures = path.with_name(f"{path.name}-pictures.webp")
+        drawn = np.concatenate([_sprite(picture, min(unit["size"], PICTURE)) for picture in unit["pictures"]], axis=1)
+        files += [
+            _written(pictures, encode_webp(drawn, PICTURE_QUALITY)),
+            _written(path.with_suffix(".webp"), encode_webp(_sheet(lines.values()), QUALITY, ALPHA_QUALITY)),
+            _told(path.with_suffix(".json"), told),
+        ]
+    return files, failed
+
+
+def write_heat(run: RunDirectory, config: Config, layer: str, grid: int) -> list[Path]:
+    """The heat maps of a layer's units over one grid of its map, and which cells of the layer before build its cells;
+    returns the files."""
+    folder = run.site_grid(layer, grid)
+    filters = [("grid", "=", grid)]
+    table = pq.read_table(run.cells(layer), columns=["count", "mean"], filters=filters)
+    files: list[Path] = []
+    if table.num_rows:
+        maps, _ = heat_maps(to_numpy(table["mean"]), to_numpy(table["count"]) >= config.cells.min_count)
+        for first in range(0, len(maps), UNITS_PER_FILE):
+            path = folder / f"units-{first // UNITS_PER_FILE:03d}.bin"
+            files.append(_written(path, maps[first : first + UNITS_PER_FILE].tobytes()))
+    built = Folder(run, layer).built(grid)
+    return [*files, _told(folder / "built.json", built)] if built else files
+
+
+def _units(run: RunDirectory, layer: str) -> int:
+    channels: int = read_metadata(run.shards(layer)[0])["channels"]
+    return channels
+
+
+def _target(run: RunDirectory, layer: str) -> Path:
+    return run.folder("publish") / "neurons" / layer
+
+
+def _across(units: int) -> int:
+    """Icons side by side on a layer's sheet: 16, and more where the sheet would become too high."""
+    return 16 * max(1, -(-units // (16 * (_MOST_HIGH // ICON))))
+
+
+def _cut(
+    run: RunDirectory, config: Config, listing: Listing, layer: str, wanted: set[Key]
+) -> tuple[dict[Key, tuple[Pixels, Pixels, dict[str, Any]]], int]:
+    """The patch, the whole picture and the facts of each row; and how many could not be cut again."""
+    cut = Cutter(run, config, listing, layer)
+    found: dict[Key, tuple[Pixels, Pixels, dict[str, Any]]] = {}
+    failed = 0
+    for picture, rows in cut.pictures(wanted):
+        if picture is None:
+            failed += len(rows)
+            continue
+        whole = fitted(picture, SPRITE)
+        for row in rows:
+            facts = {"image": listing.keys[row.key[0]], "frame": frame(picture, cut.box(row), SPRITE), **row.facts}
+            found[row.key] = cut.patch(picture, row, SPRITE), whole, facts
+    return found, failed
+
+
+def _row(row: dict[str, Any], sprites: dict[Key, tuple[Pixels, Pixels, dict[str, Any]]]) -> dict[str, Any]:
+    return {**sprites[key_of(row)][2], "activation": short(row["activation"])}
+
+
+def _effects(effects: list[dict[str, Any]], most: int) -> list[list[Any]]:
+    return [[each["class"], short(each["effect"])] for each in effects[:most]]
+
+
+def _turning(unit: dict[str, Any]) -> dict[str, Any] | None:
+    """The answers to turned, mirrored and scaled patches: each patch's own, and the mean of what is above zero."""
+    if not unit["turned"]:
+        return None
+    turned = np.array(unit["turned"], np.float64)
+    response, mirrored, scaled = (
+        np.maximum(np.array(unit[name], np.float64), 0).mean(0) for name in ("turned", "mirrored", "scaled")
+    )
+    return {
+        "degrees": list(DEGREES),
+        "response": _figures(response),
+        "each": [_figures(each) for each in turned],
+        "mirrored": _figures(mirrored),
+        "scales": list(SCALES),
+        "scaled": _figures(scaled),
+        **{name: short(unit[name]) for name in ("selectivity", "invariance", "preferred")},
+        "peak": short(float(response.max())),
+    }
+
+
+def _figures(values: Iterable[float]) -> list[float | None]:
+    return [short(float(value)) for value in values]
+
+
+def _sprite(picture: bytes | Pixels, side: int) -> Pixels:
+    """A picture in a square of ``side`` pixels, uint8 (side, side, 4)."""
+    image = Image.open(BytesIO(picture)) if isinstance(picture, bytes) else Image.fromarray(picture)
+    if image.size != (side, side):
+        image = image.convert("RGBA").resize((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(image.convert("RGBA"))
+
+
+def _paste(sheet: Pixels, line: int, column: int, sprite: Pixels) -> None:
+    side = len(sprite)
+    sheet[line * side : (line + 1) * side, column * side : (column + 1) * side] = sprite
+
+
+def _sheet(lines: Iterable[list[Pixels]]) -> Pixels:
+    """Lines of sprites under each other; those without any are left out."""
+    given = [line for line in lines if line]
+    sheet = np.zeros((max(1, len(given)) * SPRITE, max([1, *map(len, given)]) * SPRITE, 4), np.uint8)
+    for line, sprites in enumerate(given):
+        for column, sprite in enumerate(sprites):
+            _paste(sheet, line, column, sprite)
+    return sheet
+
+
+def _written(path: Path, content: bytes) -> Path:
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def _told(path: Path, value: dict[str, Any]) -> Path:
+    return _written(path, json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())

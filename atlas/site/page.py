@@ -1,0 +1,230 @@
+"""Cells, icons and the built page → the static site: pyramids, cell facts, real patches, atlas.json."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from atlas.cells.icons import read_icons
+from atlas.config.model import Config
+from atlas.errors import AtlasError
+from atlas.pictures.decode import decode_png
+from atlas.pictures.listing import Listing
+from atlas.pictures.sources import name_of
+from atlas.rundir.atomic import atomic, write_json
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import Map, shown_maps
+from atlas.rundir.markers import digest_file, digest_values
+from atlas.rundir.versions import SITE_FORMAT, versions
+from atlas.site.heat import heat_maps
+from atlas.site.neurons import neuron_facts
+from atlas.site.sheets import write_nearest
+from atlas.site.tiles import Icons, TileFormat, write_combined_pyramid, write_grid_pyramid
+from atlas.store.classes import class_number
+from atlas.store.shards import read_metadata, to_numpy
+
+TOP_CLASSES = 10
+# Classes in one file of heat maps: a file of a level of 25,600 cells has 1.3 MB.
+CLASSES_PER_FILE = 50
+_TILE = 640
+
+Pixels = NDArray[np.uint8]
+
+
+def tile_format(config: Config) -> TileFormat:
+    """Tiles of about 640 px that hold whole icons."""
+    size = config.render.size
+    return TileFormat(icon_size=size, tile_size=size * max(1, _TILE // size))
+
+
+def icon_source(run: RunDirectory, layer: str, grid: int) -> Icons:
+    """The icons of a grid by (row, col). PNGs are kept compressed and decoded when a tile asks for them."""
+    table = read_icons(run, layer, grid, ["row", "col", "png"])
+    if not table.num_rows:
+        return lambda _row, _col: None
+    found = {(icon["row"], icon["col"]): icon["png"] for icon in table.to_pylist()}
+
+    def icon(row: int, col: int) -> Pixels | None:
+        data = found.get((row, col))
+        return None if data is None else decode_png(data)
+
+    return icon
+
+
+def write_patches(run: RunDirectory, config: Config, listing: Listing, each: Map, grid: int) -> tuple[list[Path], int]:
+    """The pyramid of nearest real patches; returns its files, and how many patches could not be cut again."""
+    pyramid, failed = write_nearest(run, config, listing, each, grid, tile_format(config))
+    return _pyramid_files(pyramid), failed
+
+
+def write_combined(run: RunDirectory, config: Config, each: Map) -> list[Path]:
+    """The pyramid whose zoom levels each show their own cells; returns its files."""
+    sources = {grid: icon_source(run, each.name, grid) for grid in each.grids}
+    pyramid = run.folder("publish") / each.name / "atlas.dzi"
+    write_combined_pyramid(pyramid, sources, form=tile_format(config))
+    return _pyramid_files(pyramid)
+
+
+def _pyramid_files(pyramid: Path) -> list[Path]:
+    tiles = pyramid.with_name(f"{pyramid.stem}_files").rglob("*.webp")
+    return [pyramid, *sorted(tiles)]
+
+
+def write_grid(run: RunDirectory, config: Config, each: Map, grid: int) -> list[Path]:
+    """One grid alone: its pyramid of icons, and cells.json; returns the files."""
+    folder = run.site_grid(each.name, grid)
+    write_grid_pyramid(folder / "icons.dzi", icon_source(run, each.name, grid), grid=grid, form=tile_format(config))
+    table = pq.read_table(
+        run.cells(each.name),
+        columns=["row", "col", "count", "spread", "attribution", "predicted"],
+        filters=[("grid", "=", grid)],
+    )
+    facts, files = cell_facts(run, each, grid, table), [folder / "classes.bin"]
+    with atomic(files[0]) as temporary:
+        temporary.write_bytes(_top_classes(run, config, each, table))
+    if config.collect.attributions:
+        maps, scale = heat_maps(to_numpy(table["attribution"]), np.array(facts["drawn"], bool))
+        facts["scale"] = [float(f"{value:.4g}") for value in scale]
+        for first in range(0, len(maps), CLASSES_PER_FILE):
+            files.append(folder / f"classes-{first // CLASSES_PER_FILE:03d}.bin")
+            with atomic(files[-1]) as temporary:
+                temporary.write_bytes(maps[first : first + CLASSES_PER_FILE].tobytes())
+    with atomic(folder / "cells.json") as temporary:
+        temporary.write_text(json.dumps(facts, separators=(",", ":")), encoding="utf-8")
+    return [folder / "cells.json", *files, *_pyramid_files(folder / "icons.dzi")]
+
+
+def cell_facts(run: RunDirectory, each: Map, grid: int, table: pa.Table) -> dict[str, Any]:
+    """What the page knows of each non-empty cell of a grid, those of ``table``, in columns."""
+    icons = read_icons(run, each.name, grid, ["row", "col", "cosine", "flag"])
+    scores = {(icon["row"], icon["col"]): icon for icon in icons.to_pylist()}
+    cells = list(zip(table["row"].to_pylist(), table["col"].to_pylist()))
+    return {
+        "grid": grid,
+        "row": [row for row, _ in cells],
+        "col": [col for _, col in cells],
+        "count": table["count"].to_pylist(),
+        "spread": np.round(to_numpy(table["spread"]).astype(np.float64), 4).tolist(),
+        "drawn": [int(cell in scores) for cell in cells],
+        "cosine": [round(scores[cell]["cosine"], 4) if cell in scores else None for cell in cells],
+        "flag": [scores[cell]["flag"] if cell in scores else None for cell in cells],
+    }
+
+
+def _top_classes(run: RunDirectory, config: Config, each: Map, table: pa.Table) -> bytes:
+    """The first classes of each cell: their values as float32 (cells, TOP_CLASSES), then their numbers as uint16 of the
+    same shape, 65535 where there are fewer. By attribution, those that the map is of before all others; or by shares of
+    the predictions where the run took no attributions."""
+    numbers = np.full((len(table), TOP_CLASSES), 65535, np.uint16)
+    values = np.zeros((len(table), TOP_CLASSES), np.float32)
+    if not config.collect.attributions:
+        for line, (cell, count) in enumerate(zip(table["predicted"].to_pylist(), table["count"].to_pylist())):
+            for place, entry in enumerate(cell[:TOP_CLASSES]):
+                numbers[line, place], values[line, place] = entry["class"], entry["count"] / count
+    elif len(table):
+        attribution = to_numpy(table["attribution"])
+        known = read_metadata(run.shards(each.layer)[0])["classes"]
+        ranked = attribution.copy()
+        ranked[:, [class_number(name, known) for name in each.classes]] = np.inf
+        best = np.argsort(-ranked, axis=1, kind="stable")[:, :TOP_CLASSES]
+        numbers[:, : best.shape[1]] = best
+        values[:, : best.shape[1]] = np.take_along_axis(attribution, best, 1)
+    return values.astype("<f4").tobytes() + numbers.astype("<u2").tobytes()
+
+
+def viewer_folder() -> Path:
+    """Where the built page lies. Raises AtlasError when it has not been built."""
+    folder = Path(__file__).parents[1] / "viewer" / "dist"
+    if not (folder / "index.html").is_file():
+        raise AtlasError(
+            "The page has not been built. Run `python scripts/build_viewer.py` in the checkout, or install the wheel."
+        )
+    return folder
+
+
+def viewer_digest() -> str:
+    """sha256 of the built page: a page that was built anew is published anew."""
+    folder = viewer_folder()
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest_values([[path.relative_to(folder).as_posix(), digest_file(path)] for path in files])
+
+
+def write_page(run: RunDirectory, config: Config, report: dict[str, Any]) -> list[Path]:
+    """Copy the built page and write atlas.json last: a site without it is not finished. Returns the page's files."""
+    target = run.folder("publish")
+    built, files = viewer_folder(), []
+    for file in sorted(path for path in built.rglob("*") if path.is_file() and not path.name.startswith(".")):
+        copy = target / file.relative_to(built)
+        with atomic(copy) as temporary:
+            shutil.copyfile(file, temporary)
+        files.append(copy)
+    write_json(target / "atlas.json", atlas_facts(run, config, report))
+    return [*files, target / "atlas.json"]
+
+
+def atlas_facts(run: RunDirectory, config: Config, report: dict[str, Any]) -> dict[str, Any]:
+    """atlas.json: what there is."""
+    layers: list[dict[str, Any]] = []
+    networks: dict[str, Any] = {}
+    labels: list[str] = []
+    for each in shown_maps(run, config):
+        metadata = read_metadata(run.shards(each.layer)[0])
+        network = config.module_of(each.layer)[0]
+        networks[network] = {"name": metadata["network"], **{key: metadata[key] for key in ("input_size", "classes")}}
+        labels = metadata["labels"]
+        facts = report["layers"][each.name]
+        rows = pq.read_metadata(run.layout(each.name)).num_rows
+        layers.append(
+            {
+                "name": each.title,
+                "path": each.name,
+                "layer": each.layer,
+                "network": list(networks).index(network),
+                "of_classes": each.classes,
+                "channels": metadata["channels"],
+                "map_size": metadata["map_size"],
+                "rows": rows,
+                "dropped": sum(facts["layout"]["dropped"].values()),
+                "grids": [_grid_facts(grid, facts) for grid in each.grids],
+            }
+        )
+    return {
+        "format": SITE_FORMAT,
+        "title": run.path.resolve().name,
+        "networks": list(networks.values()),
+        "icon_size": config.render.size,
+        "tile_size": tile_format(config).tile_size,
+        "attributions": config.collect.attributions,
+        "classes_per_file": CLASSES_PER_FILE,
+        "labels": labels,
+        "opens": config.opening,
+        "layers": layers,
+        "neurons": neuron_facts(run, config),
+        "tour": config.tour is not None,
+        "provenance": {
+            "images": name_of(config.images),
+            "views": report["collect"]["views"],
+            "seed": config.seed,
+            "created": run.read_manifest().get("created"),
+            "versions": versions(),
+        },
+        "report": report,
+    }
+
+
+def _grid_facts(grid: int, facts: dict[str, Any]) -> dict[str, Any]:
+    icons, cells = facts["icons"][str(grid)], facts["cells"][str(grid)]
+    return {
+        "grid": grid,
+        "cells": cells["n"],
+        "drawn": icons["n"],
+        "median_cosine": icons["median_cosine"],
+        "flagged": round(icons["n"] * (icons["flagged_share"] or 0)),
+    }

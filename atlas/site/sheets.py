@@ -1,0 +1,150 @@
+"""Real pictures of cells: the nearest patch of each as a pyramid, and all exemplars as sheets of sprites."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from atlas.cells.crops import Cutter, Key, Pixels, fitted, frame, key_of
+from atlas.config.model import Config
+from atlas.layout.lattice import morton
+from atlas.pictures.decode import decode_png, encode_png
+from atlas.pictures.listing import Listing
+from atlas.rundir.atomic import atomic
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import Map
+from atlas.site.details import cell_details
+from atlas.site.tiles import TileFormat, write_grid_pyramid
+
+# Side in pixels of a sprite, cells a side of a sheet, and WebP's quality (0–100).
+SPRITE, BLOCK, QUALITY = 80, 4, 80
+# Sheets that are made together: a picture is decoded once for all of them.
+SHEETS = 64
+
+
+@dataclass(frozen=True)
+class _Sprites:
+    """An exemplar's patch and its whole picture, as PNGs, and what is told of it."""
+
+    patch: bytes
+    whole: bytes
+    facts: dict[str, Any]
+
+
+def write_nearest(
+    run: RunDirectory, config: Config, listing: Listing, each: Map, grid: int, form: TileFormat
+) -> tuple[Path, int]:
+    """A pyramid like the icons', whose cells show their nearest real patch; returns its .dzi file, and how many patches
+    could not be cut again."""
+    cells = _drawn(run, config, each, grid, "exemplars")
+    nearest = {(cell["row"], cell["col"]): key_of(cell["exemplars"][0]) for cell in cells}
+    cut = Cutter(run, config, listing, each.layer)
+    patches: dict[Key, bytes] = {}
+    failed = 0
+    for picture, rows in cut.pictures(set(nearest.values())):
+        if picture is None:
+            failed += len(rows)
+            continue
+        patches |= {row.key: encode_png(cut.patch(picture, row, form.icon_size), level=1) for row in rows}
+
+    def patch_of(row: int, col: int) -> Pixels | None:
+        data = patches.get(nearest.get((row, col), (-1, -1, -1)))
+        return None if data is None else decode_png(data)
+
+    pyramid = run.site_grid(each.name, grid) / "patches.dzi"
+    write_grid_pyramid(pyramid, patch_of, grid=grid, form=form)
+    return pyramid, failed
+
+
+def sheets(run: RunDirectory, config: Config, each: Map, grid: int) -> list[list[tuple[int, int]]]:
+    """The sheets of a grid, as (row, col) in blocks of BLOCK × BLOCK cells, those with any drawn cell; in parts of
+    sheets that are made together, near each other on the map."""
+    blocks = {_block(cell) for cell in _drawn(run, config, each, grid)}
+    if not blocks:
+        return []
+    row, col = np.array(sorted(blocks)).T
+    order = np.argsort(morton(row, col), kind="stable")
+    ordered = list(zip(row[order].tolist(), col[order].tolist()))
+    return [ordered[first : first + SHEETS] for first in range(0, len(ordered), SHEETS)]
+
+
+def write_sheets(
+    run: RunDirectory, config: Config, listing: Listing, each: Map, grid: int, blocks: Sequence[tuple[int, int]]
+) -> tuple[list[Path], int]:
+    """What is told of the cells of ``blocks``: for each block ``details/ROW-COL.webp`` and ``.json``; returns the
+    files, and how many exemplars could not be cut again.
+
+    A sheet has a line of sprites for each cell: first the patches, then as many whole pictures, fitted into the sprite.
+    The JSON tells what they are, where in the whole picture's sprite the patch lies, in shares of its side, and what
+    ``cell_details`` tells.
+    """
+    wanted = set(blocks)
+    cells = [
+        {**cell, "shown": cell["exemplars"] + cell["diverse_exemplars"]}
+        for cell in _drawn(run, config, each, grid, "exemplars", "diverse_exemplars")
+        if _block(cell) in wanted
+    ]
+    cut = Cutter(run, config, listing, each.layer)
+    sprites: dict[Key, _Sprites] = {}
+    failed = 0
+    for picture, rows in cut.pictures({key_of(exemplar) for cell in cells for exemplar in cell["shown"]}):
+        if picture is None:
+            failed += len(rows)
+            continue
+        small = encode_png(fitted(picture, SPRITE), level=1)
+        for row in rows:
+            facts = {"image": listing.keys[row.key[0]], "frame": frame(picture, cut.box(row), SPRITE), **row.facts}
+            patch = encode_png(cut.patch(picture, row, SPRITE), level=1)
+            sprites[row.key] = _Sprites(patch, small, facts)
+    columns = config.cells.exemplars + config.cells.diverse_exemplars
+    details = cell_details(run, config, each, grid, [(cell["row"], cell["col"]) for cell in cells])
+    folder = run.site_grid(each.name, grid) / "details"
+    files: list[Path] = []
+    for block in blocks:
+        mine = [{**cell, "told": details[cell["row"], cell["col"]]} for cell in cells if _block(cell) == block]
+        files += _write_sheet(folder / f"{block[0]}-{block[1]}", mine, sprites, columns)
+    return files, failed
+
+
+def _write_sheet(path: Path, cells: list[dict[str, Any]], sprites: dict[Key, _Sprites], columns: int) -> list[Path]:
+    sheet = np.zeros((len(cells) * SPRITE, 2 * columns * SPRITE, 4), np.uint8)
+    told: list[dict[str, Any]] = []
+    for line, cell in enumerate(cells):
+        entries = []
+        for column, exemplar in enumerate([one for one in cell["shown"] if key_of(one) in sprites]):
+            of = sprites[key_of(exemplar)]
+            for place, data in ((column, of.patch), (columns + column, of.whole)):
+                pixels = np.asarray(Image.open(BytesIO(data)).convert("RGBA"))
+                sheet[line * SPRITE : (line + 1) * SPRITE, place * SPRITE : (place + 1) * SPRITE] = pixels
+            nearest = exemplar in cell["exemplars"]
+            entries.append({**of.facts, "cosine": round(exemplar["cosine"], 4), "nearest": nearest})
+        told.append({"row": cell["row"], "col": cell["col"], **cell["told"], "exemplars": entries})
+    buffer = BytesIO()
+    Image.fromarray(sheet).save(buffer, "WEBP", quality=QUALITY, method=2)
+    files = [path.with_suffix(".webp"), path.with_suffix(".json")]
+    with atomic(files[0]) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+    with atomic(files[1]) as temporary:
+        facts = {"sprite": SPRITE, "columns": columns, "cells": told}
+        temporary.write_text(json.dumps(facts, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
+    return files
+
+
+def _drawn(run: RunDirectory, config: Config, each: Map, grid: int, *columns: str) -> list[dict[str, Any]]:
+    """The drawn cells of a grid: row, col and further ``columns``."""
+    filters = [("grid", "=", grid), ("count", ">=", config.cells.min_count)]
+    table = pq.read_table(run.cells(each.name), columns=["row", "col", *columns], filters=filters)
+    cells: list[dict[str, Any]] = table.to_pylist()
+    return cells
+
+
+def _block(cell: dict[str, Any]) -> tuple[int, int]:
+    return cell["row"] // BLOCK, cell["col"] // BLOCK

@@ -1,0 +1,375 @@
+"""The tour of a run, written for its site: tour.json, and the small pictures of its examples in tour/."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from atlas.cells.crops import Cutter, Key, Row, key_of
+from atlas.config.model import Config
+from atlas.neurons.reading import Folder
+from atlas.neurons.tables import DEGREES
+from atlas.pictures.listing import Listing
+from atlas.rundir.atomic import atomic
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import maps_of
+from atlas.rundir.markers import digest_file
+from atlas.site.tour.examples import Choosing, Clear, Facts, Unit, drawn_cells
+from atlas.site.tour.pictures import Pictures, grid_picture, icon_at, varied_icons
+from atlas.site.tour.text import Step, Tour, filled, load_tour, tour_file
+from atlas.store.shards import count_rows, read_metadata
+
+# Every second, third … of the angles at which a patch was turned is shown.
+_EVERY = 3
+_PATCHES = 9
+# Pictures of each layer in the first step.
+_OF_LAYER = 6
+# Difference of two confidences that makes no difference; and how sure the network is of a picture worth showing.
+_AS_SURE, _SURE = 0.01, 0.5
+
+Told = dict[str, Any]
+
+
+def digest(config: Config) -> str:
+    """What the tour's text is; empty where a run has none."""
+    path = tour_file(config)
+    return "" if path is None else digest_file(path)
+
+
+def write_tour(run: RunDirectory, config: Config, listing: Listing) -> list[Path]:
+    """Choose the examples, and write the tour; returns its files."""
+    tour = load_tour(config)
+    assert tour is not None
+    told, pictures = _Teller(run, config, listing, tour).tour()
+    pictures.tidy()
+    path = run.folder("publish") / "tour.json"
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(told, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
+    return [path, *pictures.files]
+
+
+class _Teller:
+    """Tells the steps of one run's tour, those that it can show."""
+
+    def __init__(self, run: RunDirectory, config: Config, listing: Listing, tour: Tour) -> None:
+        self._run, self._config, self._listing, self._tour = run, config, listing, tour
+        self._choosing = Choosing(run, config)
+        self._pictures = Pictures(run.folder("publish"))
+        self._layers = config.layers_of("") or config.layers
+        self._clear: Clear | None = None
+        self._image: tuple[Facts, Row, int] | None = None
+
+    def tour(self) -> tuple[Told, Pictures]:
+        show: dict[str, Callable[[Step], Told | None]] = {
+            "network": self._network,
+            "neuron": self._neuron,
+            "image": self._one_image,
+            "atlas": self._atlas,
+            "invariant": self._invariant,
+            "circuit": self._circuit,
+            "forward": self._forward,
+        }
+        shown = [(step, each) for step in self._tour.steps if (each := show[step.kind](step)) is not None]
+        kinds = {step.kind for step, _ in shown}
+        common = self._common(len(shown))
+        steps = [self._words(step, each, {**common, **each.pop("figures")}, kinds) for step, each in shown]
+        return {"title": filled(self._tour.title, common), "steps": steps}, self._pictures
+
+    def _words(self, step: Step, shown: Told, figures: dict[str, str], kinds: set[str]) -> Told:
+        text = [
+            paragraph
+            for paragraph in step.text
+            if (paragraph.beside is None or paragraph.beside in kinds) and paragraph.without not in kinds
+        ]
+        optional = {
+            name: None if (sentence := getattr(step, name)) is None else filled(sentence, figures)
+            for name in ("see", "figure", "go")
+        }
+        nothing: Told = {"picture": None, "parts": [], "link": None, "given": None}
+        return {
+            "kind": step.kind,
+            "title": filled(step.title, figures),
+            "text": [filled(paragraph.say, figures) for paragraph in text],
+            **optional,
+            **nothing,
+            **shown,
+        }
+
+    def _common(self, steps: int) -> dict[str, str]:
+        metadata = read_metadata(self._run.shards(self._layers[0])[0])
+        failures = json.loads(self._run.failures.with_suffix(".json").read_text(encoding="utf-8"))
+        return {
+            "network": metadata["network"],
+            "classes": number(len(metadata["classes"])),
+            "pictures": number(len(self._listing)),
+            "views": number(failures["views"] - failures["failures"]),
+            "layers": number(len(self._layers)),
+            "steps": number(steps),
+        }
+
+    def _network(self, step: Step) -> Told | None:
+        """For each layer some of its own pictures, of the coarsest level."""
+        parts = []
+        for layer in self._layers:
+            grids = next(each.grids for each in maps_of(self._config) if each.name == layer)
+            for place, icon in enumerate(varied_icons(self._run, layer, grids[0], _OF_LAYER)):
+                name = self._pictures.sprite(f"network-{self._layers.index(layer)}-{place}", icon)
+                parts.append({"picture": name, "label": layer if place == 0 else None, "line": layer})
+        if not parts:
+            return None
+        return {"parts": parts, "figures": {"first": self._layers[0], "last": self._layers[-1]}}
+
+    def _neuron(self, step: Step) -> Told | None:
+        ranked, of = self._choosing.clearest(step)
+        if not ranked:
+            return None
+        clear = self._clear = ranked[0]
+        unit = clear.of
+        own = self._own(unit.layer, unit.number, ("pictures",))
+        patches = self._patches(unit.layer, [key_of(row) for row in unit.top[:_PATCHES]])
+        return {
+            "picture": self._pictures.large("neuron", own["pictures"][0]),
+            "parts": [
+                {"picture": self._pictures.sprite(f"neuron-{place}", patch), "label": None}
+                for place, patch in enumerate(patches)
+            ],
+            "link": _link(unit),
+            "figures": {
+                **self._of_unit(unit, of),
+                "ratio": f"{clear.ratio:.1f}",
+                "alike": f"{clear.alike:.2f}",
+                "patches": number(len(unit.top)),
+            },
+        }
+
+    def _one_image(self, step: Step) -> Told | None:
+        found = self._most_certain(step)
+        if found is None:
+            return None
+        return {
+            "picture": self._given(found[1]),
+            "given": self._given(found[1]),
+            "link": "#open=image",
+            "figures": self._of_image(*found),
+        }
+
+    def _atlas(self, step: Step) -> Told | None:
+        layer = self._config.opening if step.by_rule else step.choose
+        grids = next(each.grids for each in maps_of(self._config) if each.name == layer)
+        picture = grid_picture(self._run, layer, grids[min(1, len(grids) - 1)])
+        if picture is None:
+            return None
+        return {
+            "picture": self._pictures.whole("atlas", picture),
+            "link": f"#layer={layer}",
+            "figures": {
+                "layer": layer,
+                "rows": number(count_rows(self._run.shards(layer))),
+                "cells": number(drawn_cells(self._run, self._config, layer)),
+                "finest": number(grids[-1]),
+            },
+        }
+
+    def _invariant(self, step: Step) -> Told | None:
+        ranked, of = self._choosing.most_invariant(step)
+        if not ranked:
+            return None
+        unit = ranked[0]
+        own = self._own(unit.layer, unit.number, ("pictures", "turned_pictures"))
+        response = unit.response
+        peak = float(response.max()) or 1.0
+        turned = list(enumerate(own["turned_pictures"]))[::_EVERY]
+        return {
+            "picture": self._pictures.large("invariant", own["pictures"][0]),
+            "parts": [
+                {
+                    "picture": self._pictures.sprite(f"invariant-{place}", picture),
+                    "label": f"{DEGREES[angle]}°",
+                    "value": round(float(response[angle]) / peak, 3),
+                }
+                for place, (angle, picture) in enumerate(turned)
+            ],
+            "link": _link(unit),
+            "figures": {
+                **self._of_unit(unit, of),
+                "invariance": percent(float(response.mean()) / peak),
+                "least": percent(float(response.min()) / peak),
+                "patches": number(len(unit.unit["turned"])),
+            },
+        }
+
+    def _circuit(self, step: Step) -> Told | None:
+        ranked, of = self._choosing.strongest(step)
+        if not ranked:
+            return None
+        circuit = ranked[0]
+        unit = circuit.of
+        largest = max(abs(source["effect"]) for source in circuit.sources)
+        parts = []
+        for place, source in enumerate(circuit.sources):
+            picture = self._own(circuit.layer, source["unit"], ("pictures",))["pictures"][0]
+            parts.append(
+                {
+                    "picture": self._pictures.sprite(f"circuit-{place}", picture),
+                    "label": f"unit {source['unit']}",
+                    "sign": 1 if source["effect"] > 0 else -1,
+                    "value": round(abs(source["effect"]) / largest, 3),
+                }
+            )
+        own = self._own(unit.layer, unit.number, ("pictures",))
+        return {
+            "picture": self._pictures.large("circuit", own["pictures"][0]),
+            "parts": parts,
+            "link": f"{_link(unit)}&show=circuit",
+            "figures": {
+                **self._of_unit(unit, of),
+                "source": circuit.layer,
+                "sources": number(sum(source["effect"] > 0 for source in circuit.sources)),
+                "share": percent(circuit.share),
+                "agreement": "unknown" if circuit.agreement is None else f"{circuit.agreement:.2f}",
+            },
+        }
+
+    def _forward(self, step: Step) -> Told | None:
+        """One spot of the picture, and the icon of the cell in which it lies on each layer's map."""
+        found = self._most_certain(step)
+        if found is None:
+            return None
+        facts, row, _ = found
+        parts = [
+            {"picture": self._pictures.sprite("forward-spot", self._patch(row)), "label": "the spot"},
+            *(
+                {"picture": self._pictures.sprite(f"forward-{number}", icon), "label": layer}
+                for number, (layer, icon) in enumerate(self._icons_of(facts.key))
+            ),
+        ]
+        return {
+            "picture": self._given(row),
+            "given": self._given(row),
+            "parts": parts,
+            "link": "#open=forward",
+            "figures": {name: value for name, value in self._of_image(*found).items() if name != "among"},
+        }
+
+    # What the steps are made of
+
+    def _of_unit(self, unit: Unit, of: int) -> dict[str, str]:
+        units = read_metadata(self._run.shards(unit.layer)[0])["channels"]
+        return {"unit": str(unit.number), "layer": unit.layer, "units": number(units), "of": number(of)}
+
+    def _of_image(self, facts: Facts, row: Row, among: int) -> dict[str, str]:
+        return {
+            "image": self._listing.keys[row.key[0]],
+            "class": self._class(self._layers[0], facts.predicted),
+            "confidence": percent(facts.confidence),
+            "among": number(among),
+        }
+
+    def _class(self, layer: str, index: int) -> str:
+        return self._choosing.classes(layer)[index].split(",")[0].strip()
+
+    def _own(self, layer: str, unit: int, columns: tuple[str, ...]) -> Told:
+        return Folder(self._run, layer).units(range(unit, unit + 1), (*columns, "unit"))[0]
+
+    def _most_certain(self, step: Step) -> tuple[Facts, Row, int] | None:
+        """The picture of the steps that show one, among those of which the network is surest and that can be read.
+        The step of the neuron, where there is one, leaves the choice among the pictures that excite it, if the network
+        is sure of any."""
+        if self._image is not None and step.by_rule:
+            return self._image
+        layer, among = self._layers[0], None
+        if not step.by_rule:
+            image = list(self._listing.keys).index(step.choose)
+            among = self._keys_of(layer, image)
+        elif self._clear is not None and self._clear.of.layer in self._layers:
+            among = {key_of(row) for row in self._clear.of.top}
+        ranked, compared = self._choosing.most_certain(layer, among)
+        if step.by_rule and among is not None and (not ranked or ranked[0].confidence < _SURE):
+            ranked, compared = self._choosing.most_certain(layer, None)
+        cut = Cutter(self._run, self._config, self._listing, layer)
+        seen = {
+            row.key: ((row.box[2] - row.box[0]) / min(picture.shape[:2]), row)
+            for picture, rows in cut.pictures({each.key for each in ranked})
+            if picture is not None
+            for row in rows
+        }
+        readable = [each for each in ranked if each.key in seen]
+        if not readable:
+            return None
+        # As sure as the surest but for rounding: of those the view that shows most of its picture tells people most.
+        sure = [each for each in readable if each.confidence > readable[0].confidence - _AS_SURE]
+        best = max(sure, key=lambda each: (round(seen[each.key][0], 2), each.confidence))
+        chosen = best, seen[best.key][1], compared
+        if step.by_rule:
+            self._image = chosen
+        return chosen
+
+    def _keys_of(self, layer: str, image: int) -> set[Key]:
+        names = ["image_id", "view", "draw"]
+        filters = [("image_id", "=", image)]
+        return {
+            key_of(row)
+            for shard in self._run.shards(layer)
+            for row in pq.read_table(shard, columns=names, filters=filters).to_pylist()
+        }
+
+    def _given(self, row: Row) -> str | None:
+        """The view that the network saw, as a picture of its own."""
+        cut = Cutter(self._run, self._config, self._listing, self._layers[0])
+        for picture, rows in cut.pictures({row.key}):
+            if picture is not None:
+                return self._pictures.whole(f"image-{row.key[0]}-{row.key[1]}", cut.view(picture, rows[0]))
+        return None
+
+    def _patch(self, row: Row) -> Any:
+        return self._patches(self._layers[len(self._layers) // 2], [row.key])[0]
+
+    def _patches(self, layer: str, keys: Iterable[Key]) -> list[Any]:
+        """The patches of rows, in order, without those that cannot be cut again."""
+        wanted = list(keys)
+        cut = Cutter(self._run, self._config, self._listing, layer)
+        found = {
+            row.key: cut.patch(picture, row, Pictures.SPRITE)
+            for picture, rows in cut.pictures(set(wanted))
+            if picture is not None
+            for row in rows
+        }
+        return [found[key] for key in wanted if key in found]
+
+    def _icons_of(self, key: Key) -> list[tuple[str, Any]]:
+        """For each layer the finest icon of a cell in which a row lies; layers whose map leaves it out are passed
+        over."""
+        found = []
+        filters = [(name, "=", value) for name, value in zip(("image_id", "view", "draw"), key)]
+        for layer in self._layers:
+            places = pq.read_table(self._run.layout(layer), columns=["u", "v"], filters=filters).to_pylist()
+            if not places or places[0]["u"] is None:
+                continue
+            u, v = places[0]["u"], places[0]["v"]
+            for grid in sorted(self._config.cells.grids, reverse=True):
+                icon = icon_at(self._run, layer, grid, min(int(v * grid), grid - 1), min(int(u * grid), grid - 1))
+                if icon is not None:
+                    found.append((layer, icon))
+                    break
+        return found
+
+
+def number(value: int) -> str:
+    """A whole number as the tour's text has it."""
+    return f"{value:,}"
+
+
+def percent(share: float) -> str:
+    """A share in per cent; one that is not whole does not become so by rounding."""
+    value = 100 * share
+    if 99 < value < 100:
+        return f"{min(value, 99.9):.1f} %" if value < 99.95 else "over 99.9 %"
+    return f"{value:.0f} %"
+
+
+def _link(unit: Unit) -> str:
+    return f"#unit={unit.layer}:{unit.number}"

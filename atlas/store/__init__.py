@@ -1,0 +1,1 @@
+"""The activation store: written by collect, read by everyone."""

@@ -1,0 +1,317 @@
+"""Pictures and a network → rows of the store.
+
+Each view gives the activation of every layer at the position that holds one *place*, and its attribution to all
+classes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from atlas.config.model import Config
+from atlas.errors import ConfigError
+from atlas.networks.network import Layer
+from atlas.networks.observer import Observer
+from atlas.networks.precision import Precision, bfloat16_pays
+from atlas.pictures.hashing import unit_hash
+from atlas.pictures.listing import Listing
+from atlas.pictures.views import Failure, View, cut_views
+from atlas.store.shards import ShardWriter, schema
+
+# The outer sixth on each side is left out: there the zeros around the picture speak.
+MARGIN = 1 / 6
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+def place(seed: int, key: str, view: int, draw: int) -> tuple[float, float]:
+    """The place (x, y) in the unit square: the same for all layers, whoever works on it."""
+    x, y = unit_hash(seed, key, view, draw)
+    return MARGIN + (1 - 2 * MARGIN) * x, MARGIN + (1 - 2 * MARGIN) * y
+
+
+def position(place: NDArray[np.float64], layer: Layer) -> NDArray[np.int64]:
+    """Places (n, 2) as (x, y) → positions (n, 2) as (y, x) of the layer's map."""
+    x = np.minimum((place[:, 0] * layer.width).astype(np.int64), layer.width - 1)
+    y = np.minimum((place[:, 1] * layer.height).astype(np.int64), layer.height - 1)
+    return np.stack([y, x], axis=1)
+
+
+def prefetch(
+    function: Callable[[Given], Made],
+    items: Iterable[Given],
+    *,
+    threads: int,
+    ahead: int,
+    start: Callable[[], None] | None = None,
+) -> Iterator[Made]:
+    """``function`` of each item, in order, worked out in threads at most ``ahead`` items before they are wanted.
+
+    ``start`` is called once in each thread.
+    """
+    with ThreadPoolExecutor(threads, initializer=start) as pool:
+        remaining = iter(items)
+        waiting: deque[Future[Made]] = deque(pool.submit(function, item) for item in islice(remaining, ahead))
+        try:
+            while waiting:
+                made = waiting.popleft().result()
+                waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
+                yield made
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def shard_views(shard: int, images: int, crops: int, images_per_shard: int) -> dict[int, list[int]]:
+    """The views of a shard: image_id → view numbers. A picture's views stay in one shard, so it is decoded once."""
+    first = shard * images_per_shard
+    return {image: list(range(crops)) for image in range(first, min(first + images_per_shard, images))}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One network of a run, and which of its layers are read, by their names in the run."""
+
+    observer: Observer
+    layers: Mapping[str, Layer]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a run goes through its views: so many in one pass, computed in this precision, with so many threads that read
+    and decode pictures.
+
+    Measured once and kept: activations depend on batch and precision in their last bits.
+    """
+
+    batch: int
+    precision: Precision = "float32"
+    decoders: int = 2
+
+
+def fitting_precision(device: torch.device, asked: Literal["auto"] | Precision) -> Precision:
+    """What ``asked`` comes to on ``device``: "auto" is float32 on a CPU, on a GPU the half precision that suits it."""
+    if asked != "auto":
+        return asked
+    if device.type == "cpu":
+        return "float32"
+    return "bfloat16" if bfloat16_pays(device) else "float16"
+
+
+def measure_pace(readers: Sequence[Reader], listing: Listing, config: Config, *, cores: int) -> Pace:
+    """The quickest batch here for all networks, as configured or measured, and as many decoders as keep them busy.
+
+    Raises ConfigError when not even the smallest batch fits into the device's memory.
+    """
+    device, precision = readers[0].observer.network.device, readers[0].observer.precision
+    draws, attributions = config.collect.positions_per_image, config.collect.attributions
+    batches: tuple[int, ...] = (1, 2, 4, 8, 16) if device.type == "cpu" else (16, 32, 64, 128, 256)
+    if config.collect.batch != "auto":
+        batches = (config.collect.batch,)
+    lanes, threads = _lanes(device), torch.get_num_threads()
+    seconds: dict[int, float] = {}
+    torch.set_num_threads(1)
+    try:
+        for batch in batches:
+            seconds[batch] = sum(
+                reader.observer.seconds_per_view(
+                    list(reader.layers.values()), draws=draws, attributions=attributions, views=batch
+                )
+                for reader in readers
+            )
+    except torch.OutOfMemoryError:
+        if not seconds:
+            raise ConfigError(
+                f"collect.batch: {batches[0]} views at a time do not fit into the memory of {device}. Give a smaller "
+                "batch."
+            ) from None
+    finally:
+        torch.set_num_threads(threads)
+    batch = min(seconds, key=seconds.__getitem__)
+    started, decoded = time.perf_counter(), 0
+    for image_id in range(min(len(listing), 8)):
+        _cut(readers, listing, config, image_id, range(min(config.images.crops, 8)))
+        decoded += min(config.images.crops, 8)
+    decoding = (time.perf_counter() - started) / decoded
+    # A thread that waits for a server needs no core.
+    most = max(cores, listing.threads)
+    return Pace(batch, precision, max(2, min(most, math.ceil(1.25 * decoding * lanes / seconds[batch]))))
+
+
+def _lanes(device: torch.device) -> int:
+    """Batches in flight: on a CPU one for each thread that torch has here; on a GPU two, so that copies overlap."""
+    return torch.get_num_threads() if device.type == "cpu" else 2
+
+
+def _cut(
+    readers: Sequence[Reader], listing: Listing, config: Config, image_id: int, views: Sequence[int]
+) -> list[tuple[View, ...]] | Failure:
+    """The views of one picture, each in the size of every network: the same squares of the picture."""
+    sizes = [reader.observer.network.size for reader in readers]
+    cut: dict[int, list[View]] = {}
+    for size in dict.fromkeys(sizes):
+        found = cut_views(listing, image_id, config, size, views)
+        if isinstance(found, Failure):
+            return found
+        cut[size] = found
+    return list(zip(*(cut[size] for size in sizes)))
+
+
+def collect_shard(
+    readers: Sequence[Reader],
+    listing: Listing,
+    config: Config,
+    views: dict[int, list[int]],
+    paths: Mapping[str, Path],
+    metadata: Mapping[str, Mapping[str, Any]],
+    pace: Pace,
+) -> tuple[int, list[Failure]]:
+    """Write one shard of every layer to ``paths[layer]``; returns the rows of each and what failed, in order.
+
+    ``metadata[layer]`` goes into the file. Views whose activation is not finite in float16 leave all layers.
+    Batches go through the networks side by side, each in a thread of its own, while others are decoded and written.
+    """
+    failures: list[tuple[int, Failure]] = []
+    device, names = readers[0].observer.network.device, [name for reader in readers for name in reader.layers]
+    lanes, threads = _lanes(device), torch.get_num_threads()
+
+    def ready() -> Iterator[tuple[View, ...]]:
+        cutting = prefetch(
+            lambda item: (item[0], _cut(readers, listing, config, *item)),
+            views.items(),
+            threads=pace.decoders,
+            ahead=2 * pace.decoders,
+        )
+        for image_id, cut in cutting:
+            if isinstance(cut, Failure):
+                failures.append((image_id, cut))
+            else:
+                yield from cut
+
+    def start() -> None:
+        torch.set_num_threads(1)  # a thread's own setting
+        if device.type == "cuda":
+            torch.cuda.set_stream(torch.cuda.Stream(device))
+
+    stream = ready()
+    with ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(ShardWriter(paths[name], schema(config.collect.attributions, metadata[name])))
+            for name in names
+        }
+        stack.callback(torch.set_num_threads, threads)
+        observed = prefetch(
+            lambda batch: observe_views(readers, listing, config, batch, pace.batch),
+            iter(lambda: list(islice(stream, pace.batch)), []),
+            threads=lanes,
+            ahead=lanes + 1,
+            start=start,
+        )
+        for rows, lost in observed:
+            failures += lost
+            for name in names:
+                writers[name].append(rows[name])
+    failures.sort(key=lambda failure: (failure[0], failure[1].view or 0))
+    return next(iter(writers.values())).rows, [failure for _, failure in failures]
+
+
+def observe_views(
+    readers: Sequence[Reader], listing: Listing, config: Config, batch: Sequence[tuple[View, ...]], padded: int
+) -> tuple[dict[str, dict[str, Any]], list[tuple[int, Failure]]]:
+    """The store's columns for a batch of views, layer by layer; and image_id and reason of views that are not finite.
+
+    A view of the ``batch`` is given once for each network, in its size. Passes are made with ``padded`` views, so that
+    the last batch of a shard is computed as all others are.
+    """
+    draws = config.collect.positions_per_image
+    views = [sizes[0] for sizes in batch]
+    keys = [listing.keys[view.image_id] for view in views]
+    places = np.array(
+        [[place(config.seed, key, view.view, draw) for draw in range(draws)] for key, view in zip(keys, views)]
+    )
+    columns: dict[str, dict[str, Any]] = {}
+    for number, reader in enumerate(readers):
+        columns |= _observe(reader, [sizes[number].pixels for sizes in batch], places, config, padded)
+    vectors = [column[kind] for column in columns.values() for kind in ("activation", "attribution") if kind in column]
+    finite = np.logical_and.reduce([np.isfinite(values).all((1, 2)) for values in vectors])
+    failures = [
+        (view.image_id, Failure(key, view.view, "an activation or attribution is not finite in float16"))
+        for key, view, good in zip(keys, views, finite)
+        if not good
+    ]
+    chosen: list[int] = np.flatnonzero(finite).tolist()
+
+    def repeat(values: Any) -> NDArray[Any]:
+        return np.repeat(np.asarray(values)[chosen], draws, axis=0)
+
+    shared: dict[str, Any] = {
+        "image": [keys[index] for index in chosen for _ in range(draws)],
+        "image_id": repeat([view.image_id for view in views]),
+        "view": repeat([view.view for view in views]),
+        "draw": np.tile(np.arange(draws), len(chosen)),
+        "box": repeat([view.box for view in views]),
+        "place_x": places[chosen, :, 0].reshape(-1),
+        "place_y": places[chosen, :, 1].reshape(-1),
+        "label": [listing.labels[views[index].image_id] for index in chosen for _ in range(draws)],
+    }
+    rows = {
+        name: {
+            **shared,
+            **{
+                key: repeat(values) if values.ndim == 1 else values[chosen].reshape(-1, *values.shape[2:])
+                for key, values in column.items()
+            },
+        }
+        for name, column in columns.items()
+    }
+    return rows, failures
+
+
+def _observe(
+    reader: Reader, pixels: Sequence[NDArray[np.uint8]], places: NDArray[np.float64], config: Config, padded: int
+) -> dict[str, dict[str, NDArray[Any]]]:
+    """What one network says of n views, layer by layer: of each view, (n,), and of each of its draws, (n, draws, …)."""
+    observer, count = reader.observer, len(pixels)
+    draws, size = places.shape[1], observer.network.size
+    positions = {
+        name: position(places.reshape(-1, 2), layer).reshape(count, draws, 2) for name, layer in reader.layers.items()
+    }
+    inputs = torch.zeros(padded, size, size, 3, dtype=torch.uint8, pin_memory=observer.network.device.type == "cuda")
+    np.stack(pixels, out=inputs[:count].numpy())
+    observation = observer.observe(
+        observer.network.from_bytes(inputs),
+        {layer.name: torch.from_numpy(_padded(positions[name], padded)) for name, layer in reader.layers.items()},
+        attributions=config.collect.attributions,
+    )
+    confidence, predicted = observation.logits[:count].softmax(1).max(1)
+    columns: dict[str, dict[str, NDArray[Any]]] = {}
+    for name, layer in reader.layers.items():
+        columns[name] = {
+            "predicted": predicted.numpy(),
+            "confidence": confidence.numpy(),
+            "y": positions[name][..., 0],
+            "x": positions[name][..., 1],
+            "activation": observation.activations[layer.name][:count].half().numpy(),
+        }
+        if layer.name in observation.attributions:
+            columns[name]["attribution"] = observation.attributions[layer.name][:count].half().numpy()
+    return columns
+
+
+def _padded(values: NDArray[Any], length: int) -> NDArray[Any]:
+    """``values`` with zeros behind, up to ``length`` rows."""
+    return np.concatenate([values, np.zeros((length - len(values), *values.shape[1:]), values.dtype)])

@@ -1,0 +1,247 @@
+"""The store's data card: README.md with the front matter by which Hugging Face's ``datasets`` opens the store.
+
+It tells what lies in the store and where it comes from, without clock, host or the run's place, so that equal work
+gives equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from atlas.config.model import Config
+from atlas.pictures.views import Failure, reason
+from atlas.rundir.atomic import atomic
+from atlas.rundir.directory import RunDirectory
+from atlas.store.shards import ROW_GROUP, count_rows, read_metadata
+
+COMMON_REASONS = 10
+_SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B")
+
+
+def card_path(run: RunDirectory) -> Path:
+    """Where a run's data card stands."""
+    return run.folder("collect") / "README.md"
+
+
+def write_card(
+    run: RunDirectory,
+    config: Config,
+    *,
+    pictures: int,
+    views: int,
+    lost: int,
+    failures: Sequence[Mapping[str, Any]],
+) -> Path:
+    """Write the card of a store whose shards are finished; returns its path.
+
+    ``pictures``: how many were listed; ``views``, ``lost``: how many were cut from them, and how many of those failed;
+    ``failures``: the rows of failures.parquet.
+    """
+    path = card_path(run)
+    facts = {layer: read_metadata(run.shards(layer)[0]) for layer in config.layers}
+    rows = {layer: count_rows(run.shards(layer)) for layer in config.layers}
+    text = f"""---
+{_front_matter(config, facts, rows, bool(failures))}---
+
+# {_title(config, facts)}
+
+{_what(config, facts, rows)}
+
+| layer | rows | channels | map | stride | sees (of {facts[config.layers[0]]["input_size"]} px) |
+| --- | --- | --- | --- | --- | --- |
+{_layers(facts, rows)}
+
+*Sees* is the theoretical receptive field; in brackets the side of the centred square that holds 80 % of the gradient.
+
+## Columns
+
+{_columns(config, facts)}
+
+Vectors are PLAIN float16 lists, zstd, row groups of {ROW_GROUP:,}; a reader that wants some columns reads only those.
+Class names (`classes`, `labels`) and the layer's facts stand as JSON in the metadata of every file.
+
+## Pictures
+
+{_pictures(config, facts[config.layers[0]], pictures, views)}
+
+## Network{"s" * bool(config.compare)}
+
+{_networks(config, facts)}
+
+## Failures
+
+{_failures(views, lost, failures)}
+
+## Open it
+
+{_readers(config.layers[0], facts[config.layers[0]]["channels"])}
+"""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def _front_matter(config: Config, facts: Mapping[str, Any], rows: Mapping[str, int], failures: bool) -> str:
+    parts: list[dict[str, Any]] = [
+        {"config_name": layer, "data_files": f"{layer}/part-*.parquet"} for layer in config.layers
+    ]
+    parts[0]["default"] = True
+    if failures:  # a table without rows cannot be opened as a data set
+        parts.append({"config_name": "failures", "data_files": "failures.parquet"})
+    values = {
+        "pretty_name": _title(config, facts),
+        "tags": ["activation-atlas", "interpretability", "activations"],
+        "size_categories": [_SIZES[min(max(len(str(max(rows.values()))) - 3, 0), len(_SIZES) - 1)]],
+        "configs": parts,
+    }
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _title(config: Config, facts: Mapping[str, Any]) -> str:
+    names = [facts[config.layers_of(name)[0]]["network"] for name in config.networks()]
+    return f"Activations of {' and '.join(names)}"
+
+
+def _what(config: Config, facts: Mapping[str, Any], rows: Mapping[str, int]) -> str:
+    attributions = " and its attribution to every class" if config.collect.attributions else ""
+    version = facts[config.layers[0]]["versions"]["activation-atlas"]
+    networks = f"{1 + len(config.compare)} convolutional networks" if config.compare else "a convolutional network"
+    return (
+        f"What {len(config.layers)} layer{'s' * (len(config.layers) > 1)} of {networks} said at places of "
+        f"pictures: {max(rows.values()):,} rows a layer,\neach with an activation{attributions}. Row *i* of one "
+        f"layer is the same place of the same view as row *i* of the next.\nWritten by activation-atlas {version}."
+    )
+
+
+def _layers(facts: Mapping[str, Any], rows: Mapping[str, int]) -> str:
+    return "\n".join(
+        f"| `{layer}` | {rows[layer]:,} | {told['channels']} | {told['map_size'][0]} × {told['map_size'][1]} | "
+        f"{told['stride']} px | {told['receptive_field']} ({told['effective_receptive_field']}) |"
+        for layer, told in facts.items()
+    )
+
+
+def _columns(config: Config, facts: Mapping[str, Any]) -> str:
+    classes = len(facts[config.layers[0]]["classes"])
+    lines = [
+        ("image", "string", "path or key of the picture in its source"),
+        ("image_id", "int64", "its number in the run's listing"),
+        ("view", "int32", "number of the crop"),
+        ("draw", "int16", "number of the place in the view"),
+        ("box", "float32 [4]", "x0, y0, x1, y1 of the view in pixels of the upright picture"),
+        ("place_x, place_y", "float32", "the place in the view, from 0 to 1, the same in every layer"),
+        ("y, x", "int16", "the position in the layer's map that holds the place"),
+        ("label", "int32, may be null", "the picture's own class, a number into `labels`"),
+        ("predicted", "int32", "the network's first class for the view, a number into `classes`"),
+        ("confidence", "float32", "its softmax share"),
+        ("activation", "float16 [channels]", "the layer's answer h at the position"),
+    ]
+    if config.collect.attributions:
+        lines.append(("attribution", f"float16 [{classes}]", "first-order effect on each class's logit, h · ∂logit/∂h"))
+    told = (
+        f"| {', '.join(f'`{part}`' for part in name.split(', '))} | {kind} | {text} |" for name, kind, text in lines
+    )
+    return "\n".join(["| column | type | what it is |", "| --- | --- | --- |", *told])
+
+
+def _pictures(config: Config, told: Mapping[str, Any], pictures: int, views: int) -> str:
+    images = config.images
+    given = [images.source] if isinstance(images.source, str) else images.source
+    sources = ", ".join(f"`{_source(source)}`" for source in given)
+    limit = "all of them" if images.limit is None else f"at most {images.limit:,}"
+    order = f"in an order shuffled by seed {config.seed}" if images.shuffle else "in the order of their names"
+    kept = "all classes" if images.classes is None else f"only the classes {', '.join(images.classes)}"
+    low, high = images.crop_scale
+    crops = "one view each, the centred square" if images.crops == 1 else (
+        f"{images.crops} random squares each, of {low:g} to {high:g} of the shorter side"
+    )  # fmt: skip
+    places = config.collect.positions_per_image
+    return (
+        f"{pictures:,} pictures from {sources} (kind: {told['source_kind']}), {limit}, {kept}, {order}.\n"
+        f"{views:,} views: {crops}. {places} place{'s' * (places > 1)} a view, drawn by seed {config.seed}. The "
+        f"pictures belong to\ntheir makers; this store holds none of them. The listing: sha256 "
+        f"`{told['listing_sha256']}`."
+    )
+
+
+def _source(source: str) -> str:
+    """The source as others may know it: a local folder by its last name, an address without user and password."""
+    if "://" not in source:
+        return Path(source).name if Path(source).expanduser().is_absolute() else source
+    address = urlsplit(source)
+    return address._replace(netloc=address.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def _networks(config: Config, facts: Mapping[str, Any]) -> str:
+    """Each network of the run; of several, the layers that are of it."""
+    told = {name: _network(facts[config.layers_of(name)[0]]) for name in config.networks()}
+    if len(told) == 1:
+        return told[""]
+    listed = {name: ", ".join(f"`{layer}`" for layer in config.layers_of(name)) for name in told}
+    return "\n\n".join(f"{listed[name]}: {text}" for name, text in told.items())
+
+
+def _network(told: Mapping[str, Any]) -> str:
+    classes = told["classes"]
+    shown = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
+    versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
+    return (
+        f"`{told['network']}` at {told['input_size']} px, {len(classes):,} classes ({shown}). Weights: sha256 "
+        f"`{told['network_sha256']}`.\nPixels in [0, 1], less {_numbers(told['mean'])}, over {_numbers(told['std'])}. "
+        f"Computed in {told['precision']}, {told['batch']} views at a time.\nSeed {told['seed']}. Made with {versions}."
+    )
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return f"({', '.join(f'{value:.4g}' for value in values)})"
+
+
+def _failures(views: int, lost: int, failures: Sequence[Mapping[str, Any]]) -> str:
+    if not failures:
+        return f"None of {views:,} views failed."
+    alike: dict[str, list[str]] = {}
+    for row in failures:
+        alike.setdefault(reason(Failure(**row)), []).append(str(row["error"]))
+    common = sorted(((min(errors), len(errors)) for errors in alike.values()), key=lambda each: (-each[1], each[0]))
+    lines = [f"| {_cell(error)} | {count:,} |" for error, count in common[:COMMON_REASONS]]
+    left = sum(count for _, count in common[COMMON_REASONS:])
+    if left:
+        lines.append(f"| {len(common) - COMMON_REASONS:,} other reasons | {left:,} |")
+    return (
+        f"{lost:,} of {views:,} views have no row; `failures.parquet` tells of each (`image`, `view`, `error`).\n\n"
+        "| reason, such as | entries |\n| --- | --- |\n" + "\n".join(lines)
+    )
+
+
+def _readers(layer: str, channels: int) -> str:
+    """How a layer's rows are read."""
+    return f"""With activation-atlas, from the run's folder (the parent of this one):
+
+```python
+import atlas
+
+store = atlas.open_run("RUN").store("{layer}")
+for batch in store.batches(["image", "activation"]):
+    ...  # NumPy: names (n,), activations (n, {channels}) as float16
+```
+
+With Hugging Face `datasets`, from this folder:
+
+```python
+from datasets import load_dataset
+
+rows = load_dataset("STORE", "{layer}", split="train")
+```
+
+Any other reader of Parquet takes `{layer}/part-*.parquet`. The JSON file beside each shard vouches for it
+(bytes and sha256); readers of whole folders must leave it out."""
+
+
+def _cell(text: str) -> str:
+    """Text that may stand in a table's cell."""
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,0 +1,163 @@
+"""The rooms of the house and the imports between them, read from the source.
+
+A room is a package or a single module of ``atlas/``, and ``pipelines/``, ``scripts/`` and the page as one each. An
+arrow leads from a room to one that it imports, also inside a function. A floor stands above all floors that it imports.
+
+    scripts/house.py                 # this checkout
+    scripts/house.py --tree FOLDER   # another one, such as one from before a move
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# Together one room each, whatever lies in them.
+WHOLE = ("pipelines", "scripts", "atlas/viewer")
+
+
+@dataclass(frozen=True)
+class Import:
+    """A module imports another: their paths below the tree; ``late``: inside a function; ``types``: for types only."""
+
+    source: str
+    target: str
+    line: int
+    late: bool
+    types: bool
+
+
+def modules(tree: Path) -> dict[str, str]:
+    """Every module of the product by its dotted name, with its path below ``tree``."""
+    paths = [path for folder in ("atlas", "pipelines", "scripts") for path in sorted((tree / folder).rglob("*.py"))]
+    named = {path: path.relative_to(tree).as_posix() for path in paths if "node_modules" not in path.parts}
+    return {name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): name for name in named.values()}
+
+
+def imports(tree: Path) -> list[Import]:
+    """All imports between the product's modules."""
+    known = modules(tree)
+    return [
+        Import(path, known[target], line, late, types)
+        for path in known.values()
+        for target, line, late, types in _imports_of(ast.parse((tree / path).read_text()), known)
+        if known[target] != path
+    ]
+
+
+def _imports_of(source: ast.Module, known: Mapping[str, str]) -> Iterator[tuple[str, int, bool, bool]]:
+    late = {id(node) for outer in ast.walk(source) if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef)
+            for node in ast.walk(outer)}  # fmt: skip
+    types = {id(node) for outer in ast.walk(source) if isinstance(outer, ast.If)
+             and "TYPE_CHECKING" in ast.unparse(outer.test) for node in ast.walk(outer)}  # fmt: skip
+    for node in ast.walk(source):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # ``from package import module`` needs the module, ``from module import name`` the module itself
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = list(dict.fromkeys(name if name in known else node.module for name in names))
+        for name in names:
+            if name in known:
+                yield name, node.lineno, id(node) in late, id(node) in types
+
+
+def room(path: str) -> str:
+    """The room that a module lies in."""
+    for whole in WHOLE:
+        if path.startswith(f"{whole}/"):
+            return whole
+    parts = path.split("/")
+    return "/".join(parts[:2])
+
+
+def arrows(found: list[Import]) -> dict[tuple[str, str], list[Import]]:
+    """The imports that lead from one room to another, by the pair of rooms."""
+    pairs: dict[tuple[str, str], list[Import]] = {}
+    for each in found:
+        if room(each.source) != room(each.target):
+            pairs.setdefault((room(each.source), room(each.target)), []).append(each)
+    return pairs
+
+
+def circles(edges: Mapping[str, set[str]]) -> list[set[str]]:
+    """Groups of names that reach each other (strongly connected components of more than one; Tarjan 1972)."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[set[str]] = []
+
+    def visit(name: str) -> None:
+        order[name] = low[name] = len(order)
+        stack.append(name)
+        for target in sorted(edges.get(name, ())):
+            if target not in order:
+                visit(target)
+                low[name] = min(low[name], low[target])
+            elif target in stack:
+                low[name] = min(low[name], order[target])
+        if low[name] == order[name]:
+            group = set(stack[stack.index(name) :])
+            del stack[stack.index(name) :]
+            if len(group) > 1:
+                found.append(group)
+
+    for name in sorted({*edges, *(target for targets in edges.values() for target in targets)}):
+        if name not in order:
+            visit(name)
+    return found
+
+
+def floors(edges: Mapping[str, set[str]]) -> dict[str, int]:
+    """The floor of each room: 1 for one that imports none, else one above the highest that it imports. Rooms that
+    import each other in a circle stand on one floor."""
+    group = {name: frozenset(circle) for circle in circles(edges) for name in circle}
+    known: dict[frozenset[str], int] = {}
+
+    def floor(members: frozenset[str]) -> int:
+        if members not in known:
+            below = {group.get(target, frozenset({target})) for name in members for target in edges.get(name, ())}
+            known[members] = 1 + max((floor(other) for other in below - {members}), default=0)
+        return known[members]
+
+    return {name: floor(group.get(name, frozenset({name}))) for name in edges}
+
+
+def graph(pairs: Mapping[tuple[str, str], list[Import]], rooms: set[str]) -> dict[str, set[str]]:
+    """For each room the rooms that it imports."""
+    return {name: {target for source, target in pairs if source == name} for name in rooms}
+
+
+def main() -> None:
+    """Print the figures of a tree."""
+    parser = argparse.ArgumentParser(description="Rooms, floors, arrows and circles of the source.")
+    parser.add_argument("--tree", type=Path, default=ROOT, help="the checkout to read (default: this one)")
+    tree = parser.parse_args().tree
+    found = imports(tree)
+    pairs = arrows(found)
+    rooms = {room(path) for path in modules(tree).values()} | {"atlas/viewer"}
+    edges = graph(pairs, rooms)
+    height = floors(edges)
+    rings = circles(edges)
+    files: dict[str, set[str]] = {}
+    for each in found:
+        files.setdefault(each.source, set()).add(each.target)
+    for level in sorted(set(height.values()), reverse=True):
+        print(f"floor {level:2}  {', '.join(sorted(name for name in rooms if height[name] == level))}")
+    inside = [pair for pair in pairs for ring in rings if set(pair) <= ring]
+    print(f"{len(rooms)} rooms on {max(height.values())} floors, {len(pairs)} arrows, {len(inside)} of them in circles")
+    for ring in rings:
+        print(f"circle of rooms: {', '.join(sorted(ring))}")
+        for pair in sorted(pair for pair in pairs if set(pair) <= ring):
+            print(f"  {pair[0]} -> {pair[1]}: {', '.join(sorted({f'{e.source}:{e.line}' for e in pairs[pair]}))}")
+    for ring in circles(files):
+        print(f"circle of files: {', '.join(sorted(ring))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,291 @@
+"""The README's snippets do what it says: those of the store on a whole run, under the names of the demo's."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from checkout import CHECKOUT
+from PIL import Image
+from readme_commands import answer_of
+from tiny_run import leave_off
+
+from atlas.config.reading import validate
+from atlas.config.sections import TrackingConfig
+from atlas.layout.lattice import cell_of
+from atlas.rundir.directory import RunDirectory
+
+README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+LAYER, GRID = "last", 8
+
+
+def snippet(heading: str, language: str = "python") -> str:
+    """The first block of code after ``heading``."""
+    found = re.search(re.escape(heading) + rf".*?```{language}\n(.*?)```", README, re.DOTALL)
+    assert found, heading
+    return found[1]
+
+
+@pytest.fixture
+def demo(undisturbed: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+    """A folder with a whole run as runs/demo, which is where the snippets stand; a few rows are not on its map."""
+    run = RunDirectory(tmp_path / "runs/demo")
+    shutil.copytree(undisturbed.path, run.path, ignore=shutil.ignore_patterns("site"))
+    leave_off(run, LAYER, [0, 50, 51])
+    monkeypatch.chdir(tmp_path)
+    return run
+
+
+@pytest.fixture
+def rows(demo: RunDirectory) -> dict[str, Any]:
+    """The layer's rows, read by Arrow alone: columns as lists, the vectors as matrices; with u and v."""
+    table, layout = pq.read_table(demo.shards(LAYER)), pq.read_table(demo.layout(LAYER))
+    assert len(demo.shards(LAYER)) > 2
+    columns = {name: table[name].to_pylist() for name in table.column_names}
+    columns["activation"] = np.array(columns["activation"], np.float32)
+    return {**columns, "u": layout["u"].to_pylist(), "v": layout["v"].to_pylist()}
+
+
+def follow(heading: str, *changes: tuple[str, str]) -> dict[str, Any]:
+    """Run a snippet with this run's layer and grid in place of the demo's; returns the names that it made."""
+    code = snippet(heading)
+    assert "_blocks.10" in code
+    for old, new in (("_blocks.10", LAYER), *changes):
+        assert old in code
+        code = code.replace(old, new)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    return names
+
+
+def test_open_run_finds_the_channels_that_separate_two_classes(demo: RunDirectory, rows: dict[str, Any]) -> None:
+    names = follow("**In Python**")
+    label = np.array(rows["label"])
+    assert names["commonest"].tolist() == [0, 1]
+    one, other = (rows["activation"][label == number] for number in (0, 1))
+    assert len(one) == len(other) == 144
+    expected = abs(one.mean(0) - other.mean(0)) / np.sqrt((one.var(0) + other.var(0)) / 2 + 1e-12)
+    np.testing.assert_allclose(names["distance"], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_every_reading_in_the_table_of_open_run_is_there(
+    demo: RunDirectory, workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(workshop)
+    table = README.split("**In Python**")[1].split("<b>DuckDB</b>")[0]
+    calls = [call for line in table.splitlines() if line.startswith("| `") for call in re.findall(r"`([^`]+)`", line)]
+    names: dict[str, Any] = {
+        "layer": LAYER,
+        "name": LAYER,
+        "grid": GRID,
+        "columns": ["image"],
+        "rows": [1, 2],
+        "count": 3,
+    }
+    import atlas
+
+    names["atlas"] = atlas
+    cells = atlas.open_run(demo.path).cells(LAYER, GRID)
+    names["activations"] = np.ones((2, len(cells["mean"][0])), np.float32)
+    names |= {side: cells[side][0].as_py() for side in ("row", "col")}
+    for call in calls:
+        if call.startswith("run.neuron"):
+            continue  # tests/test_neurons_run.py calls them on a run with units
+        if call.startswith(("run", "store")):
+            exec(call.replace("grid=20", f"grid={GRID}"), names)
+    assert len(names["store"]) == 288
+    for name in ("columns", "schema", "metadata", "classes", "labels", "channels", "paths"):
+        assert f"`{name}`" in table
+        assert getattr(names["store"], name)
+
+
+def test_one_picture_from_the_command_line_and_in_python(
+    demo: RunDirectory, workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from atlas.explain.__main__ import main
+
+    monkeypatch.syspath_prepend(workshop)
+    Image.fromarray(np.arange(64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)).save("photo.jpg")
+    (line,) = (line for line in README.splitlines() if line.startswith("    python -m atlas.explain"))
+    arguments = shlex.split(line.replace("Egyptian cat", "class 3"))[3:]
+    assert main([*arguments, "--steps", "2", "--groups", "0"]) == 0
+    assert "class-3" in str(list(Path("told").rglob("attribution-*.png")))
+    names = follow("## One picture")
+    rows, cols = names["effects"].shape
+    assert names["groups"].masks.shape == (4, rows, cols)
+    assert names["lost"].shape == (4, 7)
+    assert [icon.number for icon in names["icons"]] == [0, 1, 2, 3]
+
+
+def test_duckdb(demo: RunDirectory, rows: dict[str, Any]) -> None:
+    found = follow("<b>DuckDB</b>")["commonest"]
+    assert [row[:2] for row in found] == [(0, 144), (1, 144)]
+    for number, _, confidence, u, v in found:
+        mine = np.flatnonzero(np.array(rows["label"]) == number)
+        for told, name in ((confidence, "confidence"), (u, "u"), (v, "v")):
+            values = [rows[name][row] for row in mine if rows[name][row] is not None]
+            assert told == pytest.approx(np.mean(values), abs=1e-5)
+
+
+def test_polars(demo: RunDirectory, rows: dict[str, Any]) -> None:
+    found = follow("<b>Polars</b>", ("* 20", f"* {GRID}"), ("(0, 19)", f"(0, {GRID - 1})"))["cells"]
+    cell = cell_of(np.array(rows["u"], np.float32), np.array(rows["v"], np.float32), GRID)
+    confidence = np.array(rows["confidence"])
+    expected = {divmod(int(number), GRID): confidence[cell == number].mean() for number in set(cell) - {-1}}
+    assert found.rows() == [(*place, pytest.approx(value, abs=1e-5)) for place, value in sorted(expected.items())]
+    assert len(expected) > 10
+
+
+def test_pandas(demo: RunDirectory, rows: dict[str, Any]) -> None:
+    names = follow("<b>pandas</b>")
+    assert names["activations"].dtype == np.float16
+    np.testing.assert_array_equal(names["activations"], rows["activation"].astype(np.float16))
+    assert names["rows"]["image"].tolist() == rows["image"]
+
+
+def test_pyarrow_data_sets_with_the_markers_left_out(demo: RunDirectory, rows: dict[str, Any]) -> None:
+    limit = float(np.median(rows["confidence"]))
+    sure = follow("<b>PyArrow data sets</b>", ("0.9", repr(limit)))["sure"]
+    mine = np.flatnonzero(np.array(rows["confidence"]) > limit)
+    assert sure["image"].to_pylist() == [rows["image"][row] for row in mine]
+    np.testing.assert_array_equal(np.array(sure["activation"].to_pylist(), np.float32), rows["activation"][mine])
+    assert 0 < len(mine) < len(rows["image"])
+
+
+def test_hugging_face_datasets(
+    demo: RunDirectory, rows: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    names = follow("<b>Hugging Face <code>datasets</code></b>")
+    assert names["rows"]["image"] == rows["image"]
+    assert names["batch"]["image"] == rows["image"][:64]
+    np.testing.assert_array_equal(names["batch"]["activation"].numpy(), rows["activation"][:64])
+
+
+def test_faiss(demo: RunDirectory, rows: dict[str, Any]) -> None:
+    names = follow("<b>FAISS</b>")
+    unit = rows["activation"] / np.maximum(np.linalg.norm(rows["activation"], axis=1, keepdims=True), 1e-12)
+    cosines = unit @ unit[0]
+    np.testing.assert_allclose(names["cosines"][0], np.sort(cosines)[::-1][:6], atol=1e-5)
+    np.testing.assert_allclose(cosines[names["rows"][0]], names["cosines"][0], atol=1e-5)
+    assert names["names"].tolist() == [rows["image"][row] for row in names["rows"][0]]
+    assert names["names"][0] == rows["image"][0]
+
+
+def test_embedding_atlas_opens_the_layout_with_its_neighbours(demo: RunDirectory, rows: dict[str, Any]) -> None:
+    """Its own server, started by the README's command, hands out the table and knows which columns are what."""
+    follow("<b>embedding-atlas</b>")
+    words = snippet("and open it", "sh").split()
+    assert words[0] == "embedding-atlas"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "embedding_atlas.cli", *words[1:], "--port", str(port), "--duckdb", "server"],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(Path.cwd() / "cache")},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        props = json.loads(answer_of(server, f"http://localhost:{port}/data/metadata.json"))["props"]
+        assert props["data"]["projection"] == {"x": "u", "y": "v"}
+        assert props["data"]["neighbors"] == "neighbors"
+        query = json.dumps({"type": "json", "sql": "select * from dataset order by __row_index__"}).encode()
+        shown = json.loads(answer_of(server, f"http://localhost:{port}/data/query", query))
+        page = answer_of(server, f"http://localhost:{port}/").decode()
+    finally:
+        server.terminate()
+        server.communicate(timeout=30)
+    assert "<title>Embedding Atlas" in page
+    kept = [row for row, u in enumerate(rows["u"]) if u is not None]
+    assert len(kept) == 288 - 3
+    assert [row["image"] for row in shown] == [rows["image"][row] for row in kept]
+    np.testing.assert_allclose([row["u"] for row in shown], [rows["u"][row] for row in kept], atol=1e-6)
+    assert [row["predicted"] for row in shown] == [f"class {rows['predicted'][row]}" for row in kept]
+    unit = rows["activation"][kept]
+    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    for row in (0, 100):
+        near = shown[row]["neighbors"]
+        assert len(near["ids"]) == 15
+        assert row not in near["ids"]
+        np.testing.assert_allclose(near["distances"], 1 - unit[near["ids"]] @ unit[row], atol=1e-5)
+        nearest = np.sort(1 - np.delete(unit, row, axis=0) @ unit[row])[:15]
+        np.testing.assert_allclose(near["distances"], nearest, atol=1e-5)
+
+
+def test_the_reference_tells_every_key_of_tracking() -> None:
+    text = (CHECKOUT / "configs/reference.yaml").read_text(encoding="utf-8").split("\ntracking: null")[1]
+    for name, field in TrackingConfig.model_fields.items():
+        assert f"{name}:" in text
+        if isinstance(field.default, str):
+            assert f"{name}: {field.default}" in text
+    tracking = yaml.safe_load(snippet("## Tracking", "yaml"))["tracking"]
+    assert TrackingConfig.model_validate(tracking).mode == "offline"
+
+
+def test_the_engine_alone() -> None:
+    names: dict = {}
+    exec(snippet("## The engine alone").replace("size=128", "size=48, steps=2"), names)
+    assert names["picture"].shape == (48, 48, 3)
+    assert names["picture"].dtype == np.uint8
+
+
+def test_the_yaml_in_one_screen() -> None:
+    text = re.search(r"## The YAML in one screen.*?```yaml\n(.*?)```", README, re.DOTALL)[1]  # type: ignore[index]
+    config = validate({**yaml.safe_load(text), "out": "runs/my"}, "README.md")
+    assert config.layers == ("layer2", "layer3", "layer4")
+    assert config.images.crops == 4
+
+
+def test_the_reference_tells_every_key_and_its_default() -> None:
+    values = yaml.safe_load((CHECKOUT / "configs/reference.yaml").read_text(encoding="utf-8"))
+    config = validate(values, "reference.yaml")
+    least = {key: values[key] for key in ("out", "layers")} | {
+        "network": {"name": values["network"]["name"]},
+        "images": {"source": values["images"]["source"]},
+    }
+    assert config == validate(least, "least"), "a default in reference.yaml is not the default"
+    told = {f"{section}.{key}" for section, keys in values.items() if isinstance(keys, dict) for key in keys}
+    plain = config.plain()
+    assert told == {f"{section}.{key}" for section, keys in plain.items() if isinstance(keys, dict) for key in keys}
+
+
+def test_every_shipped_configuration_is_valid() -> None:
+    for path in sorted(set((CHECKOUT / "configs").glob("*.yaml")) - {CHECKOUT / "configs/tour.yaml"}):
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        validate({"out": "runs/x", **values}, str(path))
+
+
+def anchors_of(document: str) -> set[str]:
+    """What a link may have behind # of a document in Markdown: its headings in small letters, signs left out."""
+    headings = re.findall(r"^#+ (.+)$", document, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_nothing_that_the_documents_point_at_is_missing() -> None:
+    for name in ("README.md", "CONTRIBUTING.md", "atlas/architecture.md", "scripts/benchmarks.md"):
+        document = CHECKOUT / name
+        text = document.read_text(encoding="utf-8")
+        for target, _, anchor in (link.partition("#") for link in re.findall(r"\]\(([^)]+)\)", text)):
+            there = document.parent / target if target else document
+            assert there.is_file(), f"{name} points at {target}"
+            if anchor:
+                assert anchor in anchors_of(there.read_text(encoding="utf-8")), f"{name} points at #{anchor}"
+        assert not re.search(r"TODO|FIXME|TABLE$", text, re.MULTILINE), document.name
+
+
+@pytest.mark.parametrize("name", ["README.md", "atlas/architecture.md", "scripts/benchmarks.md"])
+def test_nothing_is_left_to_be_filled_in(name: str) -> None:
+    assert "@@" not in (CHECKOUT / name).read_text(encoding="utf-8")

@@ -1,0 +1,325 @@
+"""The stage neurons on the tiny run: what is told of each unit, against the store, the network and autograd."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from looked_run import ASKED
+from numpy.typing import NDArray
+from PIL import Image
+from small_network import factory, forking_factory
+from torch import nn
+
+import atlas
+from atlas.circuits.circuit import circuit
+from atlas.errors import AtlasError, ConfigError
+from atlas.networks.network import Network, load
+from atlas.networks.observer import Observer
+from atlas.neurons.classes import strongest
+from atlas.neurons.reading import Folder
+from atlas.neurons.statistics import unit_statistics
+from atlas.neurons.tables import BINS, CELLS, CIRCUIT, SPREAD, STATISTICS
+from atlas.neurons.tuning import TURNED as POSES
+from atlas.neurons.tuning import figures, place_of, show, window_of
+from atlas.neurons.views import read_views
+from atlas.pictures.decode import decode_png
+from atlas.pictures.listing import Listing
+from atlas.rundir.directory import RunDirectory
+from atlas.store.shards import to_numpy
+from atlas.visualize.diverse import diverse, picture_size
+from atlas.visualize.score import answers
+from pipelines import worker
+
+AT_RISK = ("middle", "last")
+
+
+@pytest.fixture
+def network(looked: RunDirectory, workshop: Path, monkeypatch: pytest.MonkeyPatch) -> Network:
+    monkeypatch.syspath_prepend(workshop)
+    return worker.network(looked, looked.config())
+
+
+def rows_of(directory: RunDirectory, layer: str) -> tuple[NDArray[np.float32], list[tuple[int, int, int]]]:
+    table = pq.read_table(directory.shards(layer))
+    keys = list(zip(*(table[name].to_pylist() for name in ("image_id", "view", "draw"))))
+    return to_numpy(table["activation"]).astype(np.float32), keys
+
+
+def key_of(row: dict[str, Any]) -> tuple[int, int, int]:
+    return row["image_id"], row["view"], row["draw"]
+
+
+@pytest.mark.parametrize("layer", AT_RISK)
+def test_statistics_are_those_of_the_store(looked: RunDirectory, layer: str) -> None:
+    rows, keys = rows_of(looked, layer)
+    table = pq.read_table(looked.neurons(layer) / "statistics.parquet")
+    assert table.schema.equals(STATISTICS)
+    with np.errstate(invalid="ignore"):  # units that never fire
+        correlation = np.nan_to_num(np.corrcoef(rows.T.astype(np.float64)))
+    for unit, told in enumerate(table.to_pylist()):
+        mine = rows[:, unit]
+        assert told["unit"] == unit
+        assert told["rows"] == len(rows) == 288
+        assert told["mean"] == pytest.approx(mine.mean(dtype=np.float64), rel=1e-3, abs=1e-4)
+        assert told["deviation"] == pytest.approx(mine.std(dtype=np.float64), rel=1e-2, abs=1e-4)
+        assert (told["smallest"], told["largest"]) == (mine.min(), mine.max())
+        assert told["positive"] == pytest.approx((mine > 0).mean())
+        assert len(told["histogram"]) == BINS
+        assert sum(told["histogram"]) == len(rows)
+        if told["largest"] == told["smallest"]:
+            assert told["histogram"][0] == len(rows)
+            assert not told["similar"]
+            continue
+        assert told["histogram"][-1] >= 1
+        expected, _ = np.histogram(mine, BINS, (told["low"], told["high"]))
+        assert np.abs(np.array(told["histogram"]) - expected).sum() <= 4, "but for rounding at the edges"
+        # The largest of the store, each of another picture.
+        best: dict[int, float] = {}
+        for value, key in zip(mine.tolist(), keys):
+            best[key[0]] = max(value, best.get(key[0], -np.inf))
+        assert [row["activation"] for row in told["top"]] == sorted(best.values(), reverse=True)[: ASKED["patches"]]
+        assert len({row["image_id"] for row in told["top"]}) == ASKED["patches"]
+        for row in (*told["top"], *told["spread"]):
+            assert mine[keys.index(key_of(row))] == row["activation"]
+        values = [row["activation"] for row in told["spread"]]
+        assert values == sorted(values)
+        targets = np.linspace(told["smallest"], told["largest"], SPREAD)
+        nearest = {float(mine[np.abs(mine - np.float32(target)).argmin()]) for target in targets}
+        assert set(values) == nearest
+        like = [entry["unit"] for entry in told["similar"]]
+        assert unit not in like
+        for entry in told["similar"]:
+            assert entry["correlation"] == pytest.approx(correlation[unit, entry["unit"]], abs=2e-3)
+        others = np.delete(correlation[unit], unit)
+        if like:
+            assert told["similar"][0]["correlation"] == pytest.approx(others.max(), abs=2e-3)
+
+
+def test_statistics_do_not_depend_on_where_shards_end(looked: RunDirectory, tmp_path: Path) -> None:
+    """One shard of all, and row groups that cut pictures in two, come to the same."""
+    shards = looked.shards("last")
+    table = pq.read_table(shards)
+    table = table.replace_schema_metadata(pq.read_schema(shards[0]).metadata)
+    pq.write_table(table, tmp_path / "part-00000.parquet", row_group_size=7)
+    one, other = (
+        unit_statistics(shards, 4).to_pylist(),
+        unit_statistics([tmp_path / "part-00000.parquet"], 4).to_pylist(),
+    )
+    for told, again in zip(one, other):
+        for name in ("smallest", "largest", "histogram", "top", "spread", "positive"):
+            assert told[name] == again[name], name
+
+
+def test_pictures_excite_their_unit_and_differ(looked: RunDirectory, network: Network) -> None:
+    table = Folder(looked, "last").table()
+    size = picture_size(worker.layers(looked, looked.config())["last"], network)
+    assert size >= 32
+    for told in table.to_pylist():
+        pictures = np.stack([decode_png(png) for png in told["pictures"]])
+        assert pictures.shape == (3, size, size, 3)
+        assert told["size"] == size
+        found = answers(network, "last", pictures)[:, told["unit"]]
+        np.testing.assert_allclose(told["answers"], found, rtol=1e-3, atol=1e-3)
+        assert len({picture.tobytes() for picture in pictures}) == 3
+
+
+def test_diversity_pushes_pictures_apart_and_leaves_the_plain_one(network: Network) -> None:
+    """The same climbs with and without the term: the first picture is the same, the others are less alike."""
+    together, apart = (
+        diverse(network, "last", [1, 4], size=32, pictures=3, steps=40, apart=weight, precision="float32")
+        for weight in (0.0, 4.0)
+    )
+    np.testing.assert_array_equal(together.pixels[:, 0], apart.pixels[:, 0])
+
+    def alike(pixels: NDArray[np.uint8]) -> float:
+        grams = []
+        for picture in pixels:
+            maps = network.activations(network.from_bytes(torch.from_numpy(picture[None])), "last")[0].flatten(1)
+            gram = (maps @ maps.T).flatten()
+            grams.append((gram / gram.norm()).numpy())
+        return float(np.mean([grams[0] @ grams[1], grams[0] @ grams[2], grams[1] @ grams[2]]))
+
+    for unit in range(2):
+        assert alike(apart.pixels[unit]) < alike(together.pixels[unit]) - 0.02
+    with pytest.raises(ConfigError, match=r"has no unit 20: it has 20, from 0"):
+        diverse(network, "last", [20], size=32)
+
+
+def test_turned_patches_are_those_of_the_top_rows(looked: RunDirectory, network: Network) -> None:
+    config = looked.config()
+    described = worker.layers(looked, config)["last"]
+    window = window_of(network, described)
+    firing = 0
+    for told in Folder(looked, "last").table().to_pylist():
+        top = [row for row in told["top"] if row["activation"] > 0]
+        turned = np.array(told["turned"], np.float32)
+        assert len(turned) == len(told["mirrored"]) == len(told["scaled"]) == len(top)
+        expected = figures(turned)
+        for name in ("selectivity", "invariance", "preferred"):
+            value = getattr(expected, name)
+            assert told[name] == (None if value is None else pytest.approx(value, rel=1e-4, abs=1e-4))
+        if not top:
+            assert told["told"].startswith("It never fires")
+            assert not told["turned_pictures"]
+            continue
+        firing += 1
+        assert [len(told[f"{name}_pictures"]) for name in ("turned", "mirrored", "scaled")] == [24, 24, 5]
+        assert Image.open(io.BytesIO(told["turned_pictures"][5])).size == (120, 120)
+        views = read_views(looked.shards("last"), config, Listing.load(looked.listing), network.size, [key_of(top[0])])
+        seen = views[key_of(top[0])]
+        view = torch.from_numpy(seen.pixels).permute(2, 0, 1).float() / 255
+        pictures = show(view, place_of(seen.position, described, network.size, window), window, POSES)
+        maps = network.activations(network.normalize(pictures), "last")
+        at = maps[:, told["unit"], maps.shape[2] // 2, maps.shape[3] // 2]
+        np.testing.assert_allclose(turned[0], at.numpy(), atol=1e-3 * max(1, float(at.abs().max())))
+        # The view is the one that the store tells of.
+        whole = network.activations(network.from_bytes(torch.from_numpy(seen.pixels)[None]), "last")[0, told["unit"]]
+        assert float(whole[seen.position]) == pytest.approx(top[0]["activation"], rel=2e-2, abs=1e-2)
+    assert firing > 10
+
+
+def test_classes_are_those_of_autograd(looked: RunDirectory, network: Network) -> None:
+    config = looked.config()
+    for told in Folder(looked, "last").table().to_pylist()[::4]:
+        keys = [key_of(row) for row in told["top"] if row["activation"] > 0]
+        views = read_views(looked.shards("last"), config, Listing.load(looked.listing), network.size, keys)
+        effects = []
+        for key in keys:
+            inputs = network.from_bytes(torch.from_numpy(views[key].pixels)[None])
+            found: list[torch.Tensor] = []
+
+            def keep(_module: Any, _inputs: Any, output: torch.Tensor, found: list = found) -> torch.Tensor:
+                found.append(output.detach().clone().requires_grad_(True))
+                return found[0]
+
+            handle = network.submodule("last").register_forward_hook(keep)
+            logits = network.module(inputs)[0]
+            handle.remove()
+            y, x = views[key].position
+            mine = [torch.autograd.grad(logit, found[0], retain_graph=True)[0] for logit in logits]
+            unit = told["unit"]
+            effects.append([float(found[0][0, unit, y, x].detach() * each[0, unit, y, x]) for each in mine])
+        mean = np.mean(effects, 0) if effects else np.zeros(0)
+        shown = [*told["supports"], *told["opposes"]]
+        assert {entry["class"] for entry in shown} == set(np.flatnonzero(mean != 0).tolist())
+        for entry in shown:
+            assert entry["effect"] == pytest.approx(mean[entry["class"]], rel=1e-3, abs=1e-4 * np.abs(mean).max())
+        assert told["effects"] == pytest.approx(mean, rel=1e-3, abs=1e-4 * np.abs(mean).max(initial=0))
+        for name, sign in (("supports", -1), ("opposes", 1)):
+            values = [sign * entry["effect"] for entry in told[name]]
+            assert values == sorted(values), name
+
+
+@pytest.mark.parametrize("make", [factory, forking_factory])
+def test_attributions_of_one_channel_add_up_to_those_of_all(make: Callable[[], nn.Module]) -> None:
+    """Also of a network that runs as it is, with dual numbers."""
+    small = load(make(), size=32)
+    observer = Observer(small, ["depthwise"])
+    inputs = small.normalize(torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(2)))
+    at = {"depthwise": torch.tensor([[[2, 3], [0, 7]], [[1, 1], [4, 4]], [[7, 0], [5, 2]]])}
+    whole = observer.observe(inputs, at, attributions=True).attributions["depthwise"]
+    total = torch.zeros_like(whole)
+    for channel in range(12):
+        channels = {"depthwise": torch.tensor([[channel, channel]] * 3)}
+        one = observer.observe(inputs, at, attributions=True, channels=channels).attributions["depthwise"]
+        assert one.abs().max() < whole.abs().max() * 3
+        total += one
+    torch.testing.assert_close(total, whole, rtol=1e-3, atol=1e-5)
+
+
+def test_strongest_classes_by_hand() -> None:
+    effects = np.array([[1.0, -2.0, 0.0, 3.0], [1.0, 0.0, 0.0, 1.0]], np.float32)
+    assert strongest(effects, 5) == [{"class": 3, "effect": 2.0}, {"class": 0, "effect": 1.0}]
+    assert strongest(effects, 1) == [{"class": 3, "effect": 2.0}]
+    assert strongest(effects, 5, opposing=True) == [{"class": 1, "effect": -1.0}]
+
+
+def test_circuits_hold_the_weights_between_neighbouring_layers(looked: RunDirectory, network: Network) -> None:
+    """One convolution lies between: passed through, its weights are the answer."""
+    table, facts = Folder(looked, "last").circuit()
+    assert table.schema.equals(CIRCUIT)
+    assert facts["earlier"] == ["middle"]
+    assert facts["told"] == {}
+    weights = network.module.last.conv.weight.sum((2, 3))  # type: ignore[union-attr, operator]
+    rows = table.to_pylist()
+    assert {row["source_layer"] for row in rows} == {"middle"}
+    for row in rows:
+        assert row["let_through"] == pytest.approx(float(weights[row["unit"], row["source"]]), rel=1e-3, abs=1e-5)
+        assert len(row["kernel"]) == row["height"] * row["width"]
+        assert sum(row["kernel"]) == pytest.approx(row["strength"], rel=0.05, abs=0.02)
+        assert row["present"] == row["effect"], "behind a ReLU nothing is below 0"
+    for unit in {row["unit"] for row in rows}:
+        sizes = [abs(row["effect"]) for row in rows if row["unit"] == unit]
+        assert len(sizes) == ASKED["sources"]
+        assert sizes == sorted(sizes, reverse=True)
+    first, facts = Folder(looked, "middle").circuit()
+    assert first.num_rows == 0
+    assert facts == {"earlier": [], "passed": {}, "told": {}}
+
+
+def test_cells_are_built_by_drawn_cells(looked: RunDirectory) -> None:
+    table = pq.read_table(looked.neurons("last") / "cells.parquet")
+    assert table.schema.equals(CELLS)
+    drawn = {
+        layer: {
+            (cell["grid"], cell["row"], cell["col"]): cell
+            for cell in pq.read_table(looked.cells(layer)).to_pylist()
+            if cell["count"] >= 2
+        }
+        for layer in AT_RISK
+    }
+    rows = table.to_pylist()
+    assert {row["grid"] for row in rows} == {4, 8}
+    by_cell: dict[tuple[int, int, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        cell = row["grid"], row["row"], row["col"]
+        by_cell.setdefault(cell, []).append(row)
+        assert cell in drawn["last"]
+        assert (row["source_grid"], row["source_row"], row["source_col"]) in drawn["middle"]
+        assert -1 <= row["strength"] <= 1
+    assert set(by_cell) == set(drawn["last"])
+    layouts = {layer: pq.read_table(looked.layout(layer)) for layer in AT_RISK}
+    places = {
+        layer: [np.minimum((to_numpy(layouts[layer][name]) * 4).astype(int), 3) for name in ("v", "u")]
+        for layer in AT_RISK
+    }
+    for (grid, row, col), told in by_cell.items():
+        if grid == 4:
+            inside = (places["last"][0] == row) & (places["last"][1] == col)
+            for each in told:
+                there = (places["middle"][0] == each["source_row"]) & (places["middle"][1] == each["source_col"])
+                assert each["together"] == pytest.approx((inside & there).sum() / inside.sum())
+
+
+def test_a_units_strongest_views_tell_its_circuit(
+    looked: RunDirectory, network: Network, workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workshop)
+    opened = atlas.open_run(looked.path)
+    told = {row["unit"]: row for row in Folder(looked, "last").table().to_pylist()}
+    unit = max(told, key=lambda each: told[each]["largest"])
+    inputs, positions = opened.top_views("last", unit)
+    top = [row["activation"] for row in told[unit]["top"]]
+    assert inputs.shape == (len(top), 3, network.size, network.size)
+    maps = network.activations(inputs, "last")[:, unit].numpy()
+    assert maps[range(len(top)), positions[:, 0], positions[:, 1]] == pytest.approx(top, rel=2e-2, abs=1e-2)
+    assert top == sorted(top, reverse=True)
+    found = circuit(opened.network(), "middle", "last", unit, inputs, positions, count=5)
+    stored = {row["source"]: row for row in opened.neuron("last", unit)["circuit"]}
+    both = [place for place, source in enumerate(found.source.tolist()) if source in stored]
+    assert len(both) >= 3
+    for place in both:
+        row = stored[int(found.source[place])]
+        assert found.effect[place] == pytest.approx(row["effect"], rel=1e-3, abs=1e-4)
+        assert found.present[place] == pytest.approx(row["present"], rel=1e-3, abs=1e-4)
+    silent = [each for each in told if told[each]["largest"] <= 0]
+    for each in silent[:1]:
+        with pytest.raises(AtlasError, match="has no views that excite it: it never fires"):
+            opened.top_views("last", each)
+    with pytest.raises(ConfigError, match=r"last has no unit 20: it has 20, counted from 0"):
+        opened.top_views("last", 20)

@@ -1,0 +1,220 @@
+"""scripts/bench.py all: every bench as it is published, one after another."""
+
+import json
+import re
+import shutil
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from loaded_bench import CHECKOUT
+
+from atlas.errors import ConfigError
+from atlas.rundir.directory import RunDirectory
+
+BENCHES = ["collect", "layout", "render", "tiles", "viewer", "explain", "decode", "schedule"]
+
+
+@pytest.fixture
+def asked(bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict]:
+    """What each bench was asked, by its name and in order; stand-ins write a row in place of measuring."""
+    asked: dict[str, dict] = {}
+
+    def stand_in(name: str) -> Callable[..., None]:
+        def command(options: Any) -> None:
+            asked[name] = vars(options)
+            options.json.write_text(json.dumps([{"bench": name, "system": "ours"}]))
+
+        return command
+
+    for name in BENCHES:
+        monkeypatch.setattr(bench, f"{name}_command", stand_in(name))
+    return asked
+
+
+def arguments_of_all(tiny: RunDirectory, *more: str) -> list[str]:
+    return ["all", "--run", str(tiny.path), "--layer", "last", *more]
+
+
+def benches_in(file: Path) -> list[str]:
+    return [row["bench"] for row in json.loads(file.read_text())]
+
+
+def test_all_benches_one_after_another(
+    bench: ModuleType, tiny: RunDirectory, tmp_path: Path, asked: dict[str, dict]
+) -> None:
+    out = tmp_path / "all.json"
+    given = ["--repeat", "5", "--threads", "1", "--seed", "4", "--json", str(out)]
+    assert bench.main(arguments_of_all(tiny, *given)) == 0
+    assert list(asked) == benches_in(out) == BENCHES
+    assert {name: options["repeat"] for name, options in asked.items() if "repeat" in options} == {
+        "collect": 5,
+        "render": 5,
+        "tiles": 5,
+        "viewer": 5,
+        "explain": 5,
+        "decode": 7,
+    }, "at least as often as asked, and as published"
+    assert {name: options["threads"] for name, options in asked.items() if "threads" in options} == {
+        "layout": 1,
+        "render": 1,
+        "tiles": 1,
+    }
+    assert {name: options["seed"] for name, options in asked.items() if "seed" in options} == {
+        "collect": 4,
+        "render": 4,
+        "tiles": 4,
+    }
+    for name in ("layout", "render", "tiles", "explain"):
+        assert (asked[name]["run"], asked[name]["layer"]) == (tiny.path, "last")
+    assert asked["layout"]["rows"] == [288], "as many as the run has: 24 pictures that can be read, 12 views each"
+
+
+def test_the_large_run_is_the_one_that_is_laid_out(
+    bench: ModuleType, tiny: RunDirectory, tmp_path: Path, asked: dict[str, dict]
+) -> None:
+    large = tmp_path / "large"
+    shutil.copytree(tiny.path, large, ignore=shutil.ignore_patterns("icons", "site", "cells"))
+    for shard in RunDirectory(large).shards("last")[1:]:
+        shard.unlink()
+    kept = sum(pq.read_metadata(shard).num_rows for shard in RunDirectory(large).shards("last"))
+    assert 0 < kept < 288
+    assert bench.main(arguments_of_all(tiny, "--large", str(large))) == 0
+    assert (asked["layout"]["run"], asked["layout"]["rows"]) == (large, [kept])
+    assert {asked[name]["run"] for name in ("render", "tiles", "explain")} == {tiny.path}
+
+
+def test_all_takes_the_commands_that_the_figures_name(
+    bench: ModuleType, tiny: RunDirectory, asked: dict[str, dict]
+) -> None:
+    """The first command of each bench in benchmarks.md, with this run in place of its own."""
+    text = (CHECKOUT / "scripts" / "benchmarks.md").read_text(encoding="utf-8")
+    commands: dict[str, list[str]] = {}
+    for found in re.finditer(r"^Command: `scripts/bench\.py (\w+)( [^`]*)?`", text, re.MULTILINE):
+        commands.setdefault(found[1], (found[2] or "").split())
+    assert sorted(commands) == sorted(BENCHES)
+    here = {"runs/demo": str(tiny.path), "runs/million": str(tiny.path), "1000000": "288"}
+    assert bench.main(arguments_of_all(tiny)) == 0
+    for name, options in asked.items():
+        words = [here.get(word, word).replace(bench.PUBLISHED_LAYER, "last") for word in commands[name]]
+        told = vars(bench.make_parser().parse_args([name, *words]))
+        assert {**told, "json": None} == {**options, "json": None}, name
+
+
+def test_a_bench_that_fails_is_told_of_and_the_others_go_on(
+    bench: ModuleType,
+    tiny: RunDirectory,
+    tmp_path: Path,
+    asked: dict[str, dict],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A module that is missing, whatever a library raises, and a sentence of ours."""
+
+    def missing(options: Any) -> None:
+        from playwright.sync_api import sync_playwright  # noqa: F401
+
+    def raises(error: Exception) -> Callable[..., None]:
+        def command(options: Any) -> None:
+            options.json.write_text(json.dumps([{"bench": "half of it"}]))
+            raise error
+
+        return command
+
+    monkeypatch.setitem(sys.modules, "playwright.sync_api", None)
+    monkeypatch.setattr(bench, "viewer_command", missing)
+    monkeypatch.setattr(bench, "collect_command", raises(RuntimeError("out of\nmemory")))
+    monkeypatch.setattr(bench, "decode_command", raises(ConfigError("no JPEGs here")))
+    out = tmp_path / "all.json"
+    assert bench.main(arguments_of_all(tiny, "--json", str(out))) == 2
+    collect, viewer, decode, last = capsys.readouterr().err.splitlines()
+    assert collect == "collect: RuntimeError: out of memory"
+    assert viewer.startswith("viewer: ModuleNotFoundError: ")
+    assert "playwright" in viewer
+    assert decode == "decode: ConfigError: no JPEGs here"
+    assert last == "3 of 8 benches failed: collect, viewer, decode."
+    assert benches_in(out) == ["half of it", "layout", "render", "tiles", "explain", "half of it", "schedule"]
+
+
+def test_stopping_ends_all(
+    bench: ModuleType,
+    tiny: RunDirectory,
+    tmp_path: Path,
+    asked: dict[str, dict],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stopped(options: Any) -> None:
+        options.json.write_text(json.dumps([{"bench": "half of it"}]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "render_command", stopped)
+    out = tmp_path / "all.json"
+    assert bench.main(arguments_of_all(tiny, "--json", str(out))) == 3
+    assert list(asked) == ["collect", "layout"]
+    assert benches_in(out) == ["collect", "layout", "half of it"], "rows that were done are in the file"
+    assert "Stopped." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--run", "{folder}/nothing"], "nothing is no run directory"),
+        (["--run", "{folder}/begun"], "begun has no site yet"),
+        (["--large", "{folder}/nothing"], "nothing is no run directory"),
+        (["--large", "{folder}/begun"], "begun has no rows yet. Finish its stage collect first"),
+        (["--layer", "first"], "has no layer first. Its layers: middle, last."),
+        (["--large", "{folder}/other"], "other has no layer last. Its layers: middle."),
+    ],
+)
+def test_wrong_runs_are_told_before_anything_is_measured(
+    bench: ModuleType,
+    tiny: RunDirectory,
+    tmp_path: Path,
+    asked: dict[str, dict],
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    told: str,
+) -> None:
+    manifest = tiny.read_manifest()
+    for name, layers in (("begun", ["middle", "last"]), ("other", ["middle"])):
+        (tmp_path / name).mkdir()
+        other = {**manifest, "config": {**manifest["config"], "layers": layers}}
+        RunDirectory(tmp_path / name).manifest.write_text(json.dumps(other))
+    given = [each.format(folder=tmp_path) for each in arguments]
+    assert bench.main(arguments_of_all(tiny, *given)) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert "Traceback" not in error
+    assert not asked
+
+
+def test_what_all_does_not_hold_is_told(bench: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench.main(["all", "--help"])
+    told = capsys.readouterr().out
+    (line,) = (
+        paragraph
+        for paragraph in (CHECKOUT / "scripts" / "benchmarks.md").read_text(encoding="utf-8").split("\n\n")
+        if paragraph.startswith("`scripts/bench.py all ")
+    )
+    for left_out in ("demo", "scaling", "ablation", "placed", "deterministic"):
+        assert left_out in told
+        assert left_out in line
+
+
+def test_every_bench_has_a_line_and_what_it_imports(bench: ModuleType) -> None:
+    assert bench.__doc__
+    for name in [*BENCHES, "all"]:
+        assert f"\n    scripts/bench.py {name} " in bench.__doc__
+    extras = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    for package in ("activation-atlas[demo]", "torch-lucent", "Horama", "pyvips", "playwright"):
+        assert any(each.startswith(package) for each in extras["bench"]), package
+    assert any("bench" in each for each in extras["dev"] if each.startswith("activation-atlas["))

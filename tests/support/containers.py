@@ -1,0 +1,77 @@
+"""Pictures in folders, tars and Parquet files, as the tests of sources read them."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from made_pictures import gradient
+from PIL import Image
+
+from atlas.config.model import Config
+from atlas.config.sections import ImagesConfig
+from atlas.pictures.listing import Listing
+from atlas.pictures.views import Failure, cut_views
+
+COUNT = 12
+
+
+def images(source: object, **settings: object) -> ImagesConfig:
+    given = [str(each) for each in source] if isinstance(source, list) else str(source)
+    return ImagesConfig(source=given, **settings)  # type: ignore[arg-type]
+
+
+def png(seed: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(gradient(40, 32, seed)).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+def write_parquet(path: Path, pictures: list[bytes | None], *, group: int = 4, **columns: Any) -> None:
+    structs = [{"bytes": data, "path": None} for data in pictures]
+    table = pa.table({"image": pa.array(structs, pa.struct({"bytes": pa.binary(), "path": pa.string()})), **columns})
+    features = {"image": {"_type": "Image"}}
+    if "label" in columns:
+        features["label"] = {"_type": "ClassLabel", "names": ["cat", "dog", "owl"]}  # type: ignore[dict-item]
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, path, row_group_size=group)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same pictures three times: as files, in two tars, in two Parquet files. Picture i has class i % 3."""
+    folder = tmp_path_factory.mktemp("store")
+    for number in range(COUNT):
+        path = folder / "pictures" / ("cat", "dog", "owl")[number % 3] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(number))
+    (folder / "shards").mkdir()
+    (folder / "data").mkdir()
+    for half in range(2):
+        numbers = range(6 * half, 6 * half + 6)
+        members = []
+        for number in numbers:
+            members += [(f"{number:02d}.png", png(number)), (f"{number:02d}.cls", b"%d" % (number % 3))]
+        write_tar(folder / "shards" / f"train-{half}.tar", members)
+        labels = pa.array([number % 3 for number in numbers])
+        write_parquet(folder / "data" / f"train-{half}.parquet", [png(n) for n in numbers], label=labels)
+    return folder
+
+
+def outcomes(listing: Listing) -> dict[str, str]:
+    """What cutting a view of each picture came to: its key → the reason, or an empty string."""
+    config = Config.from_plain({"out": "x", "network": {"name": "n"}, "layers": ["l"], "images": {"source": "unused"}})
+    cut = [(listing.keys[number], cut_views(listing, number, config, 16, [0])) for number in range(len(listing))]
+    return {key: each.error if isinstance(each, Failure) else "" for key, each in cut}

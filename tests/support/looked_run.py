@@ -1,0 +1,28 @@
+"""The tiny run with units looked at, which the tests of neurons share."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_run import atlas_run
+
+from atlas.rundir.directory import RunDirectory
+
+ASKED = {"layers": ["middle", "last"], "pictures": 3, "patches": 4, "sources": 5}
+
+
+@pytest.fixture(scope="session")
+def looked(workshop: Path, undisturbed: RunDirectory) -> RunDirectory:
+    """The finished tiny run, given again with units to look at, from the command line."""
+    directory = RunDirectory(workshop / "runs" / "looked")
+    shutil.copytree(undisturbed.path, directory.path)
+    done = atlas_run(workshop, *arguments(directory))
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    assert "last: 20 units, " in done.stdout
+    return directory
+
+
+def arguments(directory: RunDirectory) -> tuple[str, ...]:
+    return ("tiny.yaml", "--set", f"out={directory.path}", "--set", f"neurons={json.dumps(ASKED)}")

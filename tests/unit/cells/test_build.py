@@ -1,0 +1,216 @@
+"""Cells: every kept row in exactly one of each level, and their facts equal to brute force."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.typing import NDArray
+
+from atlas.cells.build import SCHEMA, build_cells
+from atlas.layout.lattice import cell_of, morton
+from atlas.layout.neighbors import unit_rows
+from atlas.store.shards import ShardWriter, schema
+
+ROWS, CHANNELS, CLASSES = 700, 6, 4
+GRIDS = (2, 4, 8)
+
+
+def test_cells_are_half_open_and_the_end_belongs_to_the_last() -> None:
+    u = np.array([0, 0.0999, 0.1, 0.5, 0.9, 0.99999, 1.0])
+    np.testing.assert_array_equal(cell_of(u, np.zeros(7), 10), [0, 0, 1, 5, 9, 9, 9])
+    np.testing.assert_array_equal(cell_of(np.zeros(7), u, 10), [0, 0, 10, 50, 90, 90, 90])
+    assert cell_of(np.array([1.0]), np.array([1.0]), 10).tolist() == [99]
+    np.testing.assert_array_equal(cell_of(np.array([np.nan, 0.5]), np.array([0.5, np.nan]), 10), [-1, -1])
+
+
+@pytest.mark.parametrize("grid", [2, 10, 40, 160, 1280])
+def test_points_on_borders_are_counted_once_and_lie_under_their_parent(grid: int) -> None:
+    lines = np.arange(grid + 1, dtype=np.float32) / np.float32(grid)
+    u = np.concatenate([lines, np.nextafter(lines, np.float32(0)), np.random.default_rng(0).random(500, np.float32)])
+    u = np.clip(u, 0, 1).astype(np.float64)
+    fine, coarse = cell_of(u, u[::-1], 2 * grid), cell_of(u, u[::-1], grid)
+    np.testing.assert_array_equal((fine // (2 * grid) // 2) * grid + fine % (2 * grid) // 2, coarse)
+    assert fine.max() < (2 * grid) ** 2
+
+
+def test_z_order_is_one_to_one_and_keeps_siblings_together() -> None:
+    row, col = (values.ravel() for values in np.mgrid[0:32, 0:32])
+    code = morton(row, col)
+    assert sorted(code.tolist()) == list(range(1024))
+    order = np.argsort(code)
+    parents = (row[order] // 2 * 16 + col[order] // 2).reshape(-1, 4)
+    assert (parents == parents[:, :1]).all()
+    np.testing.assert_array_equal(morton(row // 2, col // 2)[order], code[order] // 4)
+    assert morton(np.array([1]), np.array([0])).tolist() == [2]
+    assert morton(np.array([1279]), np.array([1279]))[0] > morton(np.array([1279]), np.array([1278]))[0]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Rows in two shards with a layout, and the cells made from them."""
+    generator = np.random.default_rng(0)
+    columns: dict[str, Any] = {
+        "image": [f"{row // 3}.png" for row in range(ROWS)],
+        "image_id": np.arange(ROWS) // 3,
+        "view": np.arange(ROWS) % 3,
+        "draw": np.zeros(ROWS, int),
+        "box": np.zeros((ROWS, 4)),
+        "place_x": np.zeros(ROWS),
+        "place_y": np.zeros(ROWS),
+        "y": np.zeros(ROWS, int),
+        "x": np.zeros(ROWS, int),
+        "label": [None if row % 5 == 0 else row % 13 for row in range(ROWS)],
+        "predicted": generator.integers(0, 30, ROWS),
+        "confidence": np.ones(ROWS),
+        "activation": (generator.normal(size=(ROWS, CHANNELS)) + 0.5).astype(np.float16),
+        "attribution": generator.normal(size=(ROWS, CLASSES)).astype(np.float16),
+    }
+    columns["activation"][11] = columns["activation"][12]  # a tie
+    u, v = generator.beta(0.6, 0.6, (2, ROWS))
+    u[:3], v[:3] = (1.0, 0.5, 0.25), (1.0, 0.5, 0.75)
+    u[11:13], v[11:13] = 0.3, 0.3
+    dropped = generator.choice(np.arange(20, ROWS), 40, replace=False)
+    u[dropped] = v[dropped] = np.nan
+    folder: Path = tmp_path_factory.mktemp("grid")
+    shards = []
+    for number, part in enumerate((slice(0, 450), slice(450, ROWS))):
+        shards.append(folder / f"part-{number:05d}.parquet")
+        with ShardWriter(shards[-1], schema(True, {})) as writer:
+            writer.append({name: values[part] for name, values in columns.items()})
+    table = build_cells(shards, u, v, grids=GRIDS, exemplars=3, attributions=True, diverse=2)
+    return {"columns": columns, "u": u, "v": v, "table": table, "shards": shards}
+
+
+def cells_of(made: dict[str, Any]) -> list[tuple[dict[str, Any], NDArray[np.int64]]]:
+    """Each cell with its members found the plain way."""
+    found = []
+    for cell in made["table"].to_pylist():
+        grid = cell["grid"]
+        col = np.minimum(np.floor(made["u"] * grid), grid - 1)
+        row = np.minimum(np.floor(made["v"] * grid), grid - 1)
+        found.append((cell, np.flatnonzero((col == cell["col"]) & (row == cell["row"]))))
+    return found
+
+
+def test_the_table_has_its_schema_and_order(made: dict[str, Any]) -> None:
+    table: pa.Table = made["table"]
+    assert table.schema == SCHEMA
+    keys = list(zip(*(table[name].to_pylist() for name in ("grid", "row", "col"))))
+    assert keys == sorted(set(keys))
+    assert {grid for grid, _, _ in keys} == set(GRIDS)
+
+
+def test_every_kept_row_is_in_exactly_one_cell_of_each_level(made: dict[str, Any]) -> None:
+    seen: dict[int, Counter[int]] = {grid: Counter() for grid in GRIDS}
+    for cell, members in cells_of(made):
+        assert cell["count"] == len(members) > 0
+        seen[cell["grid"]].update(members.tolist())
+    kept = np.flatnonzero(np.isfinite(made["u"])).tolist()
+    assert len(kept) == ROWS - 40
+    for counter in seen.values():
+        assert sorted(counter) == kept
+        assert set(counter.values()) == {1}
+
+
+def test_facts_equal_brute_force(made: dict[str, Any]) -> None:
+    activation = made["columns"]["activation"].astype(np.float64)
+    attribution = made["columns"]["attribution"].astype(np.float64)
+    for cell, members in cells_of(made):
+        mean = activation[members].mean(0)
+        np.testing.assert_allclose(cell["mean"], mean, rtol=1e-5, atol=1e-6)
+        cosines = unit_rows(activation[members]) @ unit_rows(mean[None])[0]
+        assert cell["spread"] == pytest.approx(float(cosines.mean()), abs=1e-5)
+        np.testing.assert_allclose(cell["attribution"], attribution[members].mean(0), rtol=1e-5, atol=1e-6)
+        assert cell["norm"] == pytest.approx(float(np.median(np.linalg.norm(activation[members], axis=1))), rel=1e-5)
+        np.testing.assert_allclose(cell["cosines"], np.quantile(cosines, np.linspace(0, 1, 101)), atol=1e-5)
+        assert (np.diff(cell["cosines"]) >= -1e-6).all()
+
+
+def test_classes_are_the_commonest_with_their_counts(made: dict[str, Any]) -> None:
+    predicted, labels = made["columns"]["predicted"], made["columns"]["label"]
+    for cell, members in cells_of(made):
+        for name, values in (
+            ("predicted", [int(predicted[member]) for member in members]),
+            ("labels", [labels[member] for member in members if labels[member] is not None]),
+        ):
+            expected = sorted(Counter(values).items(), key=lambda entry: (-entry[1], entry[0]))[:10]
+            assert [(entry["class"], entry["count"]) for entry in cell[name]] == expected
+
+
+def test_coarser_cells_are_the_sums_of_finer(made: dict[str, Any]) -> None:
+    by_key = {(cell["grid"], cell["row"], cell["col"]): cell for cell in made["table"].to_pylist()}
+    for (grid, row, col), cell in by_key.items():
+        if grid == GRIDS[-1]:
+            continue
+        children = [
+            by_key[key]
+            for key in ((2 * grid, 2 * row + down, 2 * col + right) for down in (0, 1) for right in (0, 1))
+            if key in by_key
+        ]
+        assert cell["count"] == sum(child["count"] for child in children)
+        for name in ("mean", "attribution"):
+            total = sum(np.array(child[name]) * child["count"] for child in children)
+            np.testing.assert_allclose(np.array(cell[name]) * cell["count"], total, rtol=1e-4, atol=1e-4)
+
+
+def test_exemplars_are_the_nearest_one_an_image(made: dict[str, Any]) -> None:
+    activation = unit_rows(made["columns"]["activation"])
+    for cell, members in cells_of(made):
+        cosines = activation[members] @ unit_rows(np.array([cell["mean"]]))[0]
+        best: dict[int, tuple[float, int]] = {}
+        for member, cosine in zip(members.tolist(), cosines.tolist()):
+            image = member // 3
+            if image not in best or cosine > best[image][0] + 1e-6:
+                best[image] = (cosine, member)
+        expected = sorted(best.values(), key=lambda entry: -entry[0])[:3]
+        found = cell["exemplars"]
+        assert len(found) == min(3, len(best))
+        assert len({exemplar["image_id"] for exemplar in found}) == len(found)
+        np.testing.assert_allclose(
+            [exemplar["cosine"] for exemplar in found], [cosine for cosine, _ in expected], atol=1e-5
+        )
+        for exemplar in found:
+            member = 3 * exemplar["image_id"] + exemplar["view"]
+            assert member in members
+            np.testing.assert_allclose(exemplar["cosine"], cosines[members.tolist().index(member)], atol=1e-5)
+
+
+def test_diverse_exemplars_lie_far_apart_and_show_no_picture_twice(made: dict[str, Any]) -> None:
+    """Each is the member that lies farthest from all that are shown before it, of a picture that is not shown yet."""
+    places = np.stack([made["u"], made["v"]], 1).astype(np.float32)
+    full = 0
+    for cell, members in cells_of(made):
+        nearest, others = cell["exemplars"], cell["diverse_exemplars"]
+        shown = [3 * exemplar["image_id"] + exemplar["view"] for exemplar in nearest + others]
+        assert len({member // 3 for member in shown}) == len(shown)
+        assert len(others) == min(2, len({member // 3 for member in members.tolist()}) - len(nearest))
+        taken, hidden = [shown[0]], {member // 3 for member in shown[: len(nearest)]}
+        for member in shown[len(nearest) :]:
+            rest = [one for one in members.tolist() if one // 3 not in hidden]
+            apart = {one: min(np.linalg.norm(places[one] - places[other]) for other in taken) for one in rest}
+            assert member in members
+            assert apart[member] == pytest.approx(max(apart.values()))
+            taken.append(member)
+            hidden.add(member // 3)
+        full += len(others) == 2
+    assert full > 10
+
+
+def test_the_same_rows_give_the_same_table(made: dict[str, Any]) -> None:
+    again = build_cells(made["shards"], made["u"], made["v"], grids=GRIDS, exemplars=3, attributions=True, diverse=2)
+    assert again.equals(made["table"])
+
+
+def test_without_attributions_the_column_is_null(made: dict[str, Any]) -> None:
+    table = build_cells(made["shards"], made["u"], made["v"], grids=(4,), exemplars=1, attributions=False)
+    assert table["attribution"].null_count == len(table)
+    expected = [cell["mean"] for cell in made["table"].to_pylist() if cell["grid"] == 4]
+    np.testing.assert_allclose(table["mean"].to_pylist(), expected, rtol=1e-6)
+
+
+def test_a_layout_without_any_row_gives_no_cells(made: dict[str, Any]) -> None:
+    nothing = np.full(ROWS, np.nan)
+    assert build_cells(made["shards"], nothing, nothing, grids=(2, 4), exemplars=1, attributions=True).num_rows == 0

@@ -1,0 +1,342 @@
+"""Circuits: what the data say, which sources are told of, and which cells build a cell."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+from small_network import factory, mixed_factory
+from torch import Tensor, nn
+
+from atlas.circuits.average_slopes import Gates
+from atlas.circuits.cell_circuit import building, strengths, together_of
+from atlas.circuits.circuit import Effects, Wiring, circuit, circuit_of, effects, predicted
+from atlas.circuits.linear_path import LinearPath
+from atlas.errors import ConfigError
+from atlas.networks.network import Network, load
+
+SIDE = 32
+
+
+class Stack(nn.Module):
+    """Two layers without biases; ``between`` them is linear or not."""
+
+    def __init__(self, between: nn.Module) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.between = between
+        self.wide = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.last = nn.Conv2d(8, 6, 3, 2, 1, bias=False)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.head(self.last(self.between(self.wide(self.first(pictures)))).mean((2, 3)))
+
+
+def stack(between: nn.Module) -> Network:
+    torch.manual_seed(6)
+    return load(Stack(between), size=SIDE)
+
+
+def pictures(count: int, seed: int = 0) -> Tensor:
+    return torch.randn(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+
+
+def tops(network: Network, layer: str, inputs: Tensor, unit: int) -> tuple[np.ndarray, Tensor]:
+    """Where ``unit`` fires most in each picture, and how much."""
+    maps = network.activations(inputs, layer)[:, unit]
+    largest, places = maps.flatten(1).max(1)
+    return np.stack([places // maps.shape[2], places % maps.shape[2]], axis=1), largest
+
+
+def test_effects_of_a_linear_stack_sum_to_the_activation() -> None:
+    network, inputs = stack(nn.Identity()), pictures(5)
+    positions, largest = tops(network, "last", inputs, 4)
+    found = effects(network, ["first", "wide"], "last", inputs, np.full(5, 4), positions, batch=2)
+    for source in ("first", "wide"):
+        assert found[source].effect.shape == (5, 8)
+        assert found[source].effect.sum(1) == pytest.approx(largest.numpy(), rel=1e-5)
+    maps = network.activations(inputs, "first")
+    assert found["first"].mean == pytest.approx(maps.mean((2, 3)).numpy(), abs=1e-6)
+
+
+def test_effects_are_the_activation_times_the_gradient() -> None:
+    network = load(factory(), size=64)
+    inputs = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    positions = np.array([[4, 7], [0, 0], [9, 15]])
+    reached = network.activations(inputs, "last")[range(3), :, positions[:, 0], positions[:, 1]]
+    units = reached.argmax(1).numpy()  # those that fire there
+    found = effects(network, ["stem", "depthwise"], "last", inputs, units, positions)
+    maps = network.activations(inputs, "stem").detach().requires_grad_(True)
+    module = network.module
+    outputs = module.last(module.branches(module.depthwise(module.residual(maps.clone()))))
+    total = sum(outputs[row, unit, y, x] for row, (unit, (y, x)) in enumerate(zip(units, positions)))
+    (gradient,) = torch.autograd.grad(total, maps)
+    expected = (maps * gradient).sum((2, 3)).detach().numpy()
+    assert np.abs(expected).max(1).min() > 0
+    assert found["stem"].effect == pytest.approx(expected, abs=1e-5)
+    assert found["depthwise"].effect.shape == (3, 12)
+
+
+def test_a_source_may_build_by_its_absence() -> None:
+    """One that is always below 0 and has a negative weight excites the unit, and never by being there."""
+    network = stack(nn.Identity())
+    module = network.module
+    with torch.no_grad():
+        for layer in (module.first, module.wide, module.last):
+            layer.weight.zero_()
+        module.first.weight[0, 0, 1, 1] = 1
+        module.wide.weight[5, 0, 1, 1] = -1  # always below 0
+        module.wide.weight[1, 0, 1, 1] = 1  # always above 0
+        module.wide.weight[6, 0, 1, 1], module.wide.weight[6, 0, 1, 0] = 1, -1  # either
+        module.last.weight[2, 5, 1, 1] = -2
+        module.last.weight[2, 1, 1, 1] = -0.5
+        module.last.weight[2, 6, :, :] = 1
+    inputs = torch.rand(6, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(3)) + 0.1
+    positions = np.full((6, 2), 5)  # below it the middle of the kernel is at (10, 10)
+    found = circuit(network, "wide", "last", 2, inputs, positions, count=3)
+    of = {source: row for row, source in enumerate(found.source)}
+    middle = float(inputs[:, 0, 10, 10].mean())
+    assert found.effect[of[5]] == pytest.approx(2 * middle, rel=1e-5)
+    assert found.present[of[5]] == 0
+    assert found.effect[of[1]] == found.present[of[1]] == pytest.approx(-0.5 * middle, rel=1e-5)
+    window = network.activations(inputs, "wide")[:, 6, 9:12, 9:12].flatten(1)
+    assert found.effect[of[6]] == pytest.approx(float(window.sum(1).mean()), rel=1e-4)
+    assert found.present[of[6]] == pytest.approx(float(window.clamp(min=0).sum(1).mean()), rel=1e-5)
+    assert found.present[of[6]] > found.effect[of[6]] + 0.1
+
+
+def test_a_circuit_names_who_builds_and_who_opposes() -> None:
+    network = stack(nn.ReLU())
+    module = network.module
+    with torch.no_grad():
+        for layer in (module.wide, module.last):
+            layer.weight.zero_()
+        module.wide.weight[range(8), range(8), 1, 1] = 1
+        module.last.weight[2, 5, 0, 1] = 2  # window, above
+        module.last.weight[2, 1, 2, 1] = 1  # wheel, below
+        module.last.weight[2, 6, 1, 1] = -1.5
+    inputs = pictures(6)
+    positions, _ = tops(network, "last", inputs, 2)
+    found = circuit(network, "wide", "last", 2, inputs, positions, count=4)
+    assert found.passed == ("1 ReLU",)
+    assert found.told is None
+    assert set(found.source[:3]) == {5, 1, 6}
+    assert len(found.source) == 4
+    assert (np.diff(np.abs(found.effect)) <= 0).all()
+    of = {source: row for row, source in enumerate(found.source)}
+    assert found.effect[of[5]] > found.effect[of[1]] > 0
+    assert found.effect[of[6]] < 0
+    assert found.effect[3] == found.strength[3] == found.reliability[3] == 0
+    assert found.let_through[[of[5], of[1], of[6]]] == pytest.approx([2, 1, -1.5])
+    maps = network.activations(inputs, "wide")
+    open_share = (maps > 0).float().mean((0, 2, 3)).numpy()
+    assert found.strength[of[6]] == pytest.approx(-1.5 * open_share[6], rel=1e-5)
+    assert found.kernels.shape == (4, 3, 3)
+    assert tuple(np.argwhere(found.kernels[of[5]])[0]) == (0, 1)
+    assert tuple(np.argwhere(found.kernels[of[1]])[0]) == (2, 1)
+    assert found.kernels.sum((1, 2)) == pytest.approx(found.strength)
+    assert found.reliability[of[5]] > 0.8
+    single = effects(network, ["wide"], "last", inputs, np.full(6, 2), positions)["wide"]
+    values = single.effect[:, 6].astype(np.float64)
+    error = values.std(ddof=1) / np.sqrt(6)
+    assert found.reliability[of[6]] == pytest.approx(abs(values.mean()) / (abs(values.mean()) + error), rel=1e-5)
+    # What is behind the ReLU is known of each picture: the order by kernels is that of the effects, but for the zeros.
+    wiring = Wiring(network, "wide", "last", inputs)
+    by_kernels = predicted(wiring, 2, inputs, positions).mean(0)
+    expected = spearmanr(by_kernels, single.effect.mean(0)).statistic
+    assert found.agreement == pytest.approx(expected, abs=1e-6)
+    assert expected > 0.4
+    coarse = circuit_of(wiring, 2, single)
+    summed = spearmanr(wiring.strength[2] * single.mean.mean(0), single.effect.mean(0)).statistic
+    assert coarse.agreement == pytest.approx(summed, abs=1e-6)
+
+
+def told_of(effect: list[float], strength: list[float], count: int) -> list[int]:
+    network = stack(nn.Identity())
+    wiring = Wiring(network, "wide", "last", pictures(1))
+    wiring.strength[0] = strength
+    rows = np.array([effect, effect], np.float32)
+    return circuit_of(wiring, 0, Effects(rows, np.ones_like(rows), rows), count).source.tolist()
+
+
+def test_effect_and_strength_take_turns_and_both_signs_are_kept() -> None:
+    effect, strength = [9, 8, 7, 6, 5, -1, -0.5, 0], [0, 0, 0, 0, 0, 0, -8, 9]
+    # First the largest effect, then the largest strength, and so on; one opposing source has its place.
+    assert told_of(effect, strength, 4) == [0, 1, 5, 7]
+    assert told_of(effect, strength, 2) == [0, 7]
+    assert told_of([float(value) for value in range(8, 0, -1)], [0.0] * 8, 4) == [0, 1, 2, 3]
+    assert told_of(effect, strength, 50) == [0, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_kernels_on_the_source_s_map_are_the_effects_of_a_linear_stack() -> None:
+    network, inputs = stack(nn.Identity()), pictures(4)
+    positions = np.array([[0, 0], [15, 3], [7, 15], [8, 8]])  # also where the kernel reaches beyond the map
+    for source in ("first", "wide"):
+        wiring = Wiring(network, source, "last", inputs)
+        expected = effects(network, [source], "last", inputs, np.full(4, 1), positions)[source].effect
+        found = predicted(wiring, 1, inputs, positions, batch=3)
+        if source == "wide":
+            assert found == pytest.approx(expected, abs=1e-5)
+        else:  # what is padded on between the layers is beyond a kernel: at the edge alone
+            assert found[3] == pytest.approx(expected[3], abs=1e-5)
+    told = Wiring(load(mixed_factory(), size=SIDE), "first", "mixed", inputs)
+    with pytest.raises(ConfigError, match="group norm"):
+        predicted(told, 0, inputs, positions)
+
+
+def test_far_kernels_are_cut_to_what_counts() -> None:
+    network = stack(nn.Identity())
+    with torch.no_grad():
+        network.module.wide.weight.mul_(1e-4)
+        network.module.wide.weight[:, :, 1, 1] = 1
+        network.module.last.weight[:] = torch.tensor([[0.0, 0, 0], [0, 1, 0], [0, 0.1, 0]])
+    wiring = Wiring(network, "first", "last", pictures(1))
+    assert wiring.kernels(0, np.array([1, 3])).shape == (2, 1, 1)  # of 5 × 5, a tenth lies beside the middle
+    with torch.no_grad():
+        network.module.last.weight[:, :, 2, 1] = 0.15
+    wiring = Wiring(network, "first", "last", pictures(1))
+    assert wiring.kernels(0, np.array([1, 3])).shape == (2, 3, 3)  # too much lies beside it
+    assert wiring.passed == ()
+
+
+def test_a_silent_unit_has_weights_and_no_effects() -> None:
+    network = load(factory(), size=SIDE)
+    with torch.no_grad():
+        network.module.last.conv.bias[2] = -1e6
+    inputs = pictures(3)
+    found = circuit(network, "depthwise", "last", 2, inputs, np.zeros((3, 2), np.int64))
+    assert not found.effect.any()
+    assert found.let_through.any()
+    assert found.agreement is None
+    assert found.told is not None
+    assert found.told.startswith("Unit 2 of last does not answer to depthwise on its patches")
+
+
+def test_where_no_weights_can_be_told_the_effects_still_are() -> None:
+    network = load(mixed_factory(), size=SIDE)
+    inputs = pictures(3)
+    positions, _ = tops(network, "mixed", inputs, 3)
+    found = circuit(network, "first", "mixed", 3, inputs, positions, count=5)
+    assert found.told is not None
+    assert "group norm" in found.told
+    assert found.source.shape == (5,)
+    assert np.isnan(found.strength).all()
+    assert np.isnan(found.let_through).all()
+    assert found.kernels.shape == (5, 0, 0)
+    assert found.agreement is None
+    assert np.isfinite(found.effect).all()
+    assert found.effect.any()
+
+
+def test_arrays_do_as_well_as_tensors() -> None:
+    network, inputs = stack(nn.ReLU()), pictures(2)
+    positions = np.array([[3, 4], [8, 0]])
+    expected = circuit(network, "wide", "last", 3, inputs, positions)
+    found = circuit(network, "wide", "last", 3, inputs.numpy().astype(np.float64), torch.from_numpy(positions))
+    assert found.source.tolist() == expected.source.tolist()
+    assert found.effect == pytest.approx(expected.effect)
+    assert found.effect.any()
+
+
+def test_bad_questions_are_sentences() -> None:
+    network, inputs = stack(nn.ReLU()), pictures(2)
+    middle = np.full((2, 2), 3)
+    with pytest.raises(ConfigError, match="last of Stack is not reached before wide"):
+        effects(network, ["last"], "wide", inputs, np.zeros(2), middle)
+    with pytest.raises(ConfigError, match="No path leads from last to wide"):
+        circuit(network, "last", "wide", 0, inputs, middle)
+    with pytest.raises(ConfigError, match=r"Its units are 0 to 5, its positions \(0, 0\) to \(15, 15\)"):
+        effects(network, ["wide"], "last", inputs, np.array([0, 6]), middle)
+    with pytest.raises(ConfigError, match=r"Positions of shape \(2, 2\) were given for pictures of shape \(1, "):
+        effects(network, ["wide"], "last", inputs[:1], np.zeros(2), middle)
+    with pytest.raises(ConfigError, match="3 units were given for 2 pictures"):
+        effects(network, ["wide"], "last", inputs, np.zeros(3), middle)
+    for bad in (middle[:1], middle[0], np.zeros((2, 3), np.int64)):
+        with pytest.raises(ConfigError, match=r"Positions of shape .*one for each picture"):
+            circuit(network, "wide", "last", 0, inputs, bad)
+    with pytest.raises(ConfigError, match=r"one at least"):
+        circuit(network, "wide", "last", 0, inputs[:0], middle[:0])
+    with pytest.raises(ConfigError, match=r"Pictures of torch.uint8 were given, expected normalised ones"):
+        circuit(network, "wide", "last", 0, np.zeros((2, 3, 32, 32), np.uint8), middle)
+    wiring = Wiring(network, "wide", "last", inputs)
+    with pytest.raises(ConfigError, match=r"last has no unit 6\. Its units are 0 to 5"):
+        circuit_of(wiring, 6, Effects(*np.zeros((3, 2, 8), np.float32)))
+    with pytest.raises(ConfigError, match="Give one row of 8 numbers for each patch"):
+        circuit_of(wiring, 1, Effects(*np.zeros((3, 2, 7), np.float32)))
+
+
+def test_weights_of_the_demo_network_agree_with_its_data() -> None:
+    """Between neighbouring blocks kernels and effects mostly say the same of a unit's sources."""
+    from skimage import data
+
+    network = load("efficientnet_lite0")
+    squares = [data.chelsea()[20:244, 60:284], data.astronaut()[:224, 120:344], data.coffee()[100:324, 200:424]]
+    inputs = network.from_bytes(torch.from_numpy(np.stack(squares)))
+    wiring = Wiring(network, "_blocks.9", "_blocks.10", inputs)
+    maps = network.activations(inputs, "_blocks.10").amax((0, 2, 3))
+    agreements = []
+    for unit in maps.topk(4).indices.tolist():
+        positions, _ = tops(network, "_blocks.10", inputs, unit)
+        found = effects(network, ["_blocks.9"], "_blocks.10", inputs, np.full(3, unit), positions)["_blocks.9"]
+        kernels = predicted(wiring, unit, inputs, positions)
+        told = circuit_of(wiring, unit, found, told_by_kernels=kernels)
+        assert told.kernels.shape[0] == 12
+        assert told.kernels.shape[1] in (1, 3, 5)
+        assert np.isfinite(told.strength).all()
+        assert told.agreement is not None
+        agreements.append(told.agreement)
+    assert np.median(agreements) > 0.2
+
+
+def test_cells_that_build_a_cell() -> None:
+    """Each unit of the target reads one channel of the source, twice at different places, and opposes another."""
+    network = stack(nn.Identity())
+    with torch.no_grad():
+        network.module.last.weight.zero_()
+        for unit in range(6):
+            network.module.last.weight[unit, unit, 0, 0] = network.module.last.weight[unit, unit, 2, 1] = 0.5
+            network.module.last.weight[unit, unit + 1, 1, 1] = -2
+    path = LinearPath(network, "wide", "last")
+    gates = Gates({}, 1)
+    targets = 3 * np.eye(6, dtype=np.float32) + 7  # what all cells have in common builds none of them
+    sources = np.concatenate([np.eye(8), np.eye(8)[:1] * 0.5, np.eye(8)[1:2]]).astype(np.float32) + 2
+    found = strengths(path, gates, targets, sources)
+    assert found.shape == (6, 10)
+    assert np.abs(found).max(1) == pytest.approx(1)
+    weights = network.module.last.weight.sum((2, 3)).detach().numpy()
+    apart = (targets - targets.mean(0)) @ weights @ (sources - sources.mean(0)).T
+    assert found == pytest.approx(apart / np.abs(apart).max(1, keepdims=True), abs=1e-5)
+    assert int(found[3].argmax()) == 3
+    assert int(found[3].argmin()) == 4
+
+    together = np.zeros((6, 10), np.float32)
+    together[0, 0], together[0, 8], together[0, 1] = 0.1, 0.6, 0.3  # cell 8 is half as strong, and there more often
+    cells = building(path, gates, targets, sources, together, count=2)
+    assert cells.source.shape == cells.strength.shape == cells.together.shape == (6, 4)
+    assert cells.source[0, :2].tolist() == [8, 0]
+    assert cells.together[0, :2] == pytest.approx([0.6, 0.1])
+    assert set(cells.source[0, 2:]) == {1, 9}  # the same row twice; together or not is no matter
+    assert (cells.strength[:, :2] > 0).all()
+    assert (cells.strength[:, 2:] < 0).all()
+    assert cells.strength[0] == pytest.approx(found[0, cells.source[0]])
+    assert cells.source[3, 0] == 3  # together with none: by strength
+
+
+def test_fewer_cells_than_asked_for_leave_places_empty() -> None:
+    network = stack(nn.Identity())
+    path = LinearPath(network, "wide", "last")
+    means = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
+    cells = building(path, Gates({}, 1), np.eye(6, dtype=np.float32)[:1], means, np.zeros((1, 2), np.float32))
+    assert sorted(cells.source[0].tolist()) == [-1, -1, -1, -1, 0, 1]
+    assert (cells.source[0, [0, 3]] >= 0).all()  # one supports and one opposes: they differ from their mean by as much
+    with pytest.raises(ConfigError, match=r"Give shares of shape \(1, 2\)"):
+        building(path, Gates({}, 1), np.eye(6, dtype=np.float32)[:1], means, np.zeros((2, 2), np.float32))
+    with pytest.raises(ConfigError, match="Cells of wide have 8 numbers each"):
+        strengths(path, Gates({}, 1), np.eye(6, dtype=np.float32), means[:, :5])
+
+
+def test_together_counts_rows_of_both_maps() -> None:
+    found = together_of(np.array([0, 0, 0, 0, 1, -1]), np.array([2, 2, 0, -1, 1, 1]), 3, 3)
+    assert found == pytest.approx(np.array([[0.25, 0, 0.5], [0, 1, 0], [0, 0, 0]]))
+    with pytest.raises(ConfigError, match="Give one of each for each row"):
+        together_of(np.zeros(3, np.int64), np.zeros(2, np.int64), 1, 1)

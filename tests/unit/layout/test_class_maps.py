@@ -1,0 +1,159 @@
+"""Which rows are on a map of classes: what may be asked for, and what is chosen."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from class_maps import OF_CLASSES, columns_of
+from made_rows import SETTINGS, clusters
+from tiny_run import configure
+
+from atlas.errors import ConfigError
+from atlas.layout.class_maps import Chosen, choose_rows, lay_out
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import maps_of
+from atlas.store.classes import class_number
+from pipelines.pipeline import run
+
+# Names
+
+
+def test_a_maps_name_tells_all_that_it_depends_on(workshop: Path, tmp_path: Path) -> None:
+    def names(**layout: Any) -> list[str]:
+        return [each.name for each in maps_of(configure(workshop, "tcp://none", tmp_path, layout=layout))]
+
+    assert names(class_atlas=["tabby"]) == ["middle", "middle--tabby", "last", "last--tabby"]
+    assert names(class_pair=["tabby", "lynx"], class_layers=["last"]) == ["middle", "last", "last--tabby--lynx"]
+    usual = names(class_atlas=["tabby"])
+    seen = {usual[1]}
+    for changed in ({"class_rows": 99}, {"class_by": "predicted"}, {"class_grids": [4, 8]}):
+        again = names(class_atlas=["tabby"], **changed)
+        assert again[0] == "middle"
+        assert again[1].startswith("middle--tabby--")
+        assert again[1] not in seen
+        seen.add(again[1])
+    odd = names(class_atlas=["Hermit Crab", "hermit crab", "hermit-crab", "Ñandú/1"])
+    assert len(set(odd)) == 10
+    assert all(name.isascii() and "/" not in name and " " not in name for name in odd)
+
+
+def test_classes_are_found_as_people_write_them() -> None:
+    classes = ("tabby, tabby cat", "Lynx", "lynx", "7")
+    assert class_number("tabby, tabby cat", classes) == 0
+    assert class_number("Tabby", classes) == 0
+    assert class_number("lynx", classes) == 2, "as it is written comes first"
+    assert class_number("LYNX", classes) == 1
+    assert class_number("7", classes) == 3
+    with pytest.raises(ConfigError, match=r"has no class 'lynz' among its 4\. Near names: .*[Ll]ynx"):
+        class_number("lynz", classes)
+
+
+def test_classes_that_the_network_does_not_know_stop_a_run_before_it_begins(
+    workshop: Path, scheduler: str, tmp_path: Path
+) -> None:
+    asked = {
+        "class_atlas": ["class 9", "class 3", "Class 3"],
+        "class_pair": [["class 1", "dog"], ["class 1", "CLASS 1"]],
+    }
+    with pytest.raises(ConfigError) as caught:
+        run(configure(workshop, scheduler, tmp_path / "run", layout=asked))
+    assert "layout.class_atlas: tiny:make: the network has no class 'class 9' among its 7. Near names: " in str(
+        caught.value
+    )
+    assert "layout.class_pair: tiny:make: the network has no class 'dog'" in str(caught.value)
+    assert "layout.class_atlas: Class 3 and class 3 are the same class of tiny:make; give it once." in str(caught.value)
+    assert "layout.class_pair: CLASS 1 and class 1 are the same class of tiny:make; give it once." in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"layout": {"class_atlas": ["a"]}, "collect": {"attributions": False}}, "class_atlas goes by attributions"),
+        ({"layout": {"class_pair": ["a", "b"]}, "collect": {"attributions": False}}, "class_pair goes by attributions"),
+        ({"layout": {"axes": "classes"}, "collect": {"attributions": False}}, "axes: classes goes by attributions"),
+        (
+            {"layout": {"class_pair": ["a"]}},
+            "expected two classes, such as [lemon, strawberry], or a list of such pairs",
+        ),
+        ({"layout": {"class_pair": [["a", "b"], ["c"]]}}, "expected two classes"),
+        ({"layout": {"backend": "cuml"}}, "deterministic: true is of backend: umap"),
+        ({"layout": {"class_atlas": ["a"], "class_layers": ["lost"]}}, "names 'lost', which is not among the layers"),
+        ({"layout": {"class_pair": ["a", "a"]}}, "expected two different classes"),
+        ({"layout": {"class_grids": [4, 9]}}, "expected grids that double"),
+        ({"layers": ["middle", "last@old"]}, "'old', which is not under compare"),
+        ({"compare": {"old": {"name": "tiny:make"}}}, "none of the layers is of it, such as LAYER@old"),
+    ],
+)
+def test_what_does_not_go_together_is_told(workshop: Path, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        configure(workshop, "tcp://none", workshop / "x", **changes)
+    assert told in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_by_prediction_no_attributions_are_needed(workshop: Path) -> None:
+    asked = {"class_atlas": ["a"], "class_by": "predicted"}
+    config = configure(workshop, "tcp://none", workshop / "x", layout=asked, collect={"attributions": False})
+    assert [each.classes for each in maps_of(config)] == [(), ("a",), (), ("a",)]
+
+
+# Which rows, and where
+
+
+@pytest.mark.parametrize("by", ["attribution", "predicted"])
+def test_a_class_atlas_holds_the_rows_that_speak_for_its_class(
+    undisturbed: RunDirectory, workshop: Path, by: str
+) -> None:
+    attribution, predicted = columns_of(undisturbed, "last")
+    number = int(np.bincount(predicted).argmax())
+    asked = {"class_atlas": [f"class {number}"], "class_rows": 20, "class_by": by}
+    config = configure(workshop, "tcp://none", workshop / "x", layout=asked)
+    each = maps_of(config)[-1]
+    classes = [f"class {one}" for one in range(7)]
+    rows = choose_rows(undisturbed.shards("last"), [each], config.layout, classes)[0].rows
+    allowed = np.flatnonzero(attribution[:, number] > 0 if by == "attribution" else predicted == number)
+    sure = pq.read_table(undisturbed.shards("last"), columns=["confidence"])["confidence"].to_numpy()
+    strength = attribution[:, number] if by == "attribution" else sure
+    expected = allowed[np.argsort(-strength[allowed], kind="stable")]
+    np.testing.assert_array_equal(rows, np.sort(expected[:20]))
+    assert len(rows) == 20
+    # By attribution at most a tenth of the layer.
+    many = configure(workshop, "tcp://none", workshop / "x", layout=asked | {"class_rows": 200})
+    rows = choose_rows(undisturbed.shards("last"), [maps_of(many)[-1]], many.layout, classes)[0].rows
+    assert len(rows) == (28 if by == "attribution" else min(len(allowed), 200))
+
+
+def test_a_pair_holds_each_row_once_and_says_which_class_it_speaks_for(
+    undisturbed: RunDirectory, workshop: Path
+) -> None:
+    attribution, _ = columns_of(undisturbed, "last")
+    config = configure(workshop, "tcp://none", workshop / "x", layout=OF_CLASSES)
+    each = maps_of(config)[-1]
+    classes = [f"class {one}" for one in range(7)]
+    single, chosen = choose_rows(undisturbed.shards("last"), maps_of(config)[-2:], config.layout, classes)
+    assert each.classes == ("class 1", "class 4")
+    assert single.difference is None
+    assert len(set(chosen.rows.tolist())) == len(chosen.rows)
+    for number in (1, 4):
+        most = np.argsort(-attribution[:, number], kind="stable")[:14]  # a tenth of 288 rows, half for each class
+        assert set(most[attribution[most, number] > 0].tolist()) <= set(chosen.rows.tolist())
+    assert chosen.difference is not None
+    np.testing.assert_allclose(chosen.difference, attribution[chosen.rows, 4] - attribution[chosen.rows, 1])
+
+
+def test_a_pair_goes_from_one_class_on_the_left_to_the_other_on_the_right() -> None:
+    rows, group = clusters(300, centres=3)
+    difference = np.random.default_rng(0).normal(0.4, 1, 300).astype(np.float32)
+    difference[5] = 0
+    places = lay_out(rows, Chosen(np.arange(300), difference), SETTINGS, seed=0)
+    assert np.isfinite(places).all()
+    np.testing.assert_array_equal(np.argsort(places[:, 0]), np.argsort(difference))
+    assert (places[difference < 0, 0] < 0.5).all()
+    assert (places[difference > 0, 0] > 0.5).all()
+    assert places[5, 0] == 0.5
+    # Along v, in one dimension, like lies next to like: the groups are three stretches.
+    down = group[np.argsort(places[:, 1])]
+    assert (np.diff(down) != 0).sum() < 12
+    np.testing.assert_array_equal(places, lay_out(rows, Chosen(np.arange(300), difference), SETTINGS, seed=0))

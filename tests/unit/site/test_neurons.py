@@ -1,0 +1,316 @@
+"""What the site shows of units, from tables whose figures are known."""
+
+import json
+import shutil
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from made_neurons import ABSENT, INHIBITED, NEVER, PICTURES, class_effects, shade, turning, write_neurons
+from PIL import Image
+
+from atlas.cells.crops import Cutter, Pixels, key_of
+from atlas.neurons import tables
+from atlas.neurons.reading import Folder
+from atlas.neurons.tables import DEGREES
+from atlas.pictures.listing import Listing
+from atlas.rundir.directory import RunDirectory
+from atlas.site import neurons
+from atlas.site.page import atlas_facts
+from atlas.store.shards import to_numpy
+from pipelines import publish
+from pipelines.stage import missing
+
+LAYERS = ["middle", "last"]
+UNITS = {"middle": 16, "last": 20}
+PATCHES = 3
+
+
+@pytest.fixture(scope="module")
+def run(undisturbed: RunDirectory, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """The tiny run with tables of its units, and the site's files of them."""
+    copy = RunDirectory(tmp_path_factory.mktemp("neurons") / "run")
+    shutil.copytree(undisturbed.path, copy.path)
+    ask(copy, {"layers": LAYERS, "patches": PATCHES})
+    write_neurons(copy, LAYERS, patches=PATCHES)
+    for item in publish.plan(copy.config(), copy):
+        if item.id.startswith("neurons/"):
+            publish.run_item(item)
+    return copy
+
+
+def ask(run: RunDirectory, neurons: dict[str, Any] | None) -> None:
+    manifest = run.read_manifest()
+    manifest["config"]["neurons"] = neurons
+    run.manifest.write_text(json.dumps(manifest))
+
+
+def folder(run: RunDirectory, layer: str = "last") -> Path:
+    return run.folder("publish") / "neurons" / layer
+
+
+def told(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def pixels(path: Path) -> Pixels:
+    return np.asarray(Image.open(path).convert("RGBA"))
+
+
+def sprite(sheet: Pixels, line: int, column: int, side: int) -> Pixels:
+    return sheet[line * side : (line + 1) * side, column * side : (column + 1) * side].astype(int)
+
+
+def test_every_units_icon_stands_at_its_place_on_the_sheet(run: RunDirectory) -> None:
+    sheet = pixels(folder(run) / "icons.webp")
+    assert sheet.shape == (2 * neurons.ICON, 16 * neurons.ICON, 4)
+    for unit in range(UNITS["last"]):
+        middle = sprite(sheet, unit // 16, unit % 16, neurons.ICON)[24:40, 24:40]
+        assert np.abs(middle[..., :3].mean((0, 1)) - shade(unit)).max() < 12, unit
+    assert sprite(sheet, 1, 4, neurons.ICON)[..., 3].max() == 0, "no unit, no icon"
+
+
+def test_a_sheet_of_very_many_units_is_wider_not_too_high() -> None:
+    assert neurons._across(112) == 16
+    for units in (3000, 4000, 8192, 20_000):
+        across = neurons._across(units)
+        assert across % 16 == 0
+        assert -(-units // across) * neurons.ICON < 16_384, "what a WebP can be"
+
+
+def test_the_layers_table_has_a_value_for_each_unit(run: RunDirectory) -> None:
+    table = told(folder(run) / "units.json")
+    assert table["layer"] == "last"
+    assert table["units"] == 20
+    assert table["largest"][:3] == [4, 0, 6]
+    assert table["never"] == [int(unit == NEVER) for unit in range(20)]
+    assert table["positive"][0] == 0.5
+    assert table["selectivity"][:3] == [0.125, None, 0.125]
+    assert table["invariance"][4] == 1
+    assert table["invariance"][NEVER] is None
+    assert table["classes"][5] == [[(5 + place) % 7, round(1 - 0.1 * place, 4)] for place in range(5)]
+    assert table["similar"][7] == [[0, 0.75]]
+
+
+def test_the_effects_of_all_units_on_all_classes(run: RunDirectory, tmp_path: Path) -> None:
+    body = (folder(run) / "classes.bin").read_bytes()
+    units, classes = UNITS["last"], 4
+    assert len(body) == 4 * classes + classes * units
+    scale = np.frombuffer(body[: 4 * classes], "<f4")
+    expected = np.array([class_effects(unit) for unit in range(units)]).T
+    expected[:, NEVER] = 0
+    assert scale == pytest.approx(np.abs(expected).max(1))
+    steps = np.frombuffer(body[4 * classes :], np.uint8).reshape(classes, units).astype(float)
+    assert np.abs((steps - 128) / 127 * scale[:, None] - expected).max() <= scale.max() / 254 + 1e-6
+    assert set(steps[:, NEVER]) == set(steps[3]) == {128}
+    assert steps[0, 19] == 255
+    assert steps[2, 0] == 1
+
+    plain = RunDirectory(tmp_path / "run")
+    shutil.copytree(run.store("last"), plain.store("last"))
+    shutil.copytree(run.neurons("last"), plain.neurons("last"))
+    folder(plain).mkdir(parents=True)
+    for part in plain.neurons("last").glob("part-*.parquet"):
+        table = pq.read_table(part)
+        none = pa.array([[]] * len(table), tables.UNITS.field("effects").type)
+        at = table.schema.get_field_index("effects")
+        pq.write_table(table.set_column(at, tables.UNITS.field("effects"), none), part)
+    names = [path.name for path in neurons.write_layer(plain, "last")]
+    assert names == ["icons.webp", "units.json"], "a run without attributions"
+
+
+def test_a_units_sheet_has_a_line_for_each_kind_of_picture(run: RunDirectory) -> None:
+    unit = 5
+    facts = told(folder(run) / f"unit-{unit:04d}.json")
+    sheet, side = pixels(folder(run) / f"unit-{unit:04d}.webp"), facts["sprite"]
+    assert facts["rows"] == {"top": 3, "whole": 3, "spread": 8, "turned": 24, "mirrored": 24, "scaled": 5}
+    assert sheet.shape == (6 * side, 24 * side, 4)
+    assert np.abs(sprite(sheet, 3, 23, side)[..., :3].mean((0, 1)) - (DEGREES[23] // 2, 0, 0)).max() < 12
+    assert np.abs(sprite(sheet, 4, 23, side)[..., :3].mean((0, 1)) - (0, DEGREES[23] // 2, 0)).max() < 12
+    assert np.abs(sprite(sheet, 5, 4, side)[..., :3].mean((0, 1)) - (0, 0, 100)).max() < 12
+
+
+def test_the_pictures_of_a_unit_stand_side_by_side_as_large_as_they_were_drawn(run: RunDirectory) -> None:
+    unit = 5
+    assert told(folder(run) / f"unit-{unit:04d}.json")["pictures"] == PICTURES
+    sheet = pixels(folder(run) / f"unit-{unit:04d}-pictures.webp")
+    side = sheet.shape[0]
+    assert sheet.shape[1] == PICTURES * side
+    assert side == Folder(run, "last").units(range(unit, unit + 1), ["unit", "size"])[0]["size"]
+    for number in range(PICTURES):
+        assert np.abs(sprite(sheet, 0, number, side)[..., :3].mean((0, 1)) - shade(unit, number)).max() < 12
+
+
+def test_the_patches_are_those_of_the_rows(run: RunDirectory) -> None:
+    """The first patch of a unit, cut here by itself, is what stands on its sheet, and lies where its frame says."""
+    unit, config = 5, run.config()
+    facts, side = told(folder(run) / f"unit-{unit:04d}.json"), neurons.SPRITE
+    sheet = pixels(folder(run) / f"unit-{unit:04d}.webp")
+    row = Folder(run, "last").statistics(range(unit, unit + 1))[0]["top"][0]
+    listing = Listing.load(run.listing)
+    cut = Cutter(run, config, listing, "last")
+    ((picture, (found,)),) = list(cut.pictures({key_of(row)}))
+    assert picture is not None
+    patch = cut.patch(picture, found, side)
+    assert np.abs(sprite(sheet, 0, 0, side)[..., :3] - patch.astype(int)).mean() < 8
+    other = sprite(sheet, 0, 1, side)[..., :3]
+    assert np.abs(other - patch.astype(int)).mean() > 20, "the next one is of another picture"
+    assert facts["top"][0]["image"] == listing.keys[row["image_id"]]
+    assert facts["top"][0]["activation"] == 9
+    x0, y0, x1, y1 = (round(edge * side) for edge in facts["top"][0]["frame"])
+    whole = sprite(sheet, 1, 0, side)[max(0, y0) : y1, max(0, x0) : x1]
+    solid = whole[..., 3] == 255
+    assert np.abs(whole[solid][:, :3].mean(0) - patch.mean((0, 1))).max() < 25
+
+
+def test_figures_of_a_unit(run: RunDirectory) -> None:
+    facts = told(folder(run) / "unit-0005.json")
+    assert facts["histogram"] == {"low": 0, "high": 9, "counts": list(range(64))}
+    assert [patch["share"] for patch in facts["spread"]] == pytest.approx(np.arange(8) / 7, abs=1e-3)
+    assert len(facts["supports"]) == 7
+    assert facts["opposes"] == [[6, -0.5]]
+    turned = facts["turning"]
+    assert turned["degrees"] == list(DEGREES)
+    assert turned["response"] == pytest.approx(turning(5), rel=1e-3)
+    assert turned["each"] == [turned["response"]] * PATCHES
+    assert set(turned["mirrored"]) == {0}, "what is below zero is no answer"
+    assert turned["scaled"] == [2] * 5
+    assert turned["peak"] == 3.25
+    assert facts["told"] is None
+
+
+def test_a_unit_that_never_fires_has_its_picture_and_a_sentence(run: RunDirectory) -> None:
+    facts = told(folder(run) / f"unit-{NEVER:04d}.json")
+    assert facts["turning"] is None
+    assert facts["told"] == "The unit never fires in this data."
+    assert facts["top"] == []
+    assert facts["rows"]["turned"] == 0
+    sheet = pixels(folder(run) / f"unit-{NEVER:04d}.webp")
+    assert sheet.shape == (1 * neurons.SPRITE, 8 * neurons.SPRITE, 4), "only the lines that have pictures"
+
+
+def test_what_builds_a_unit(run: RunDirectory) -> None:
+    assert told(folder(run, "middle") / "unit-0005.json")["circuit"] == []
+    (circuit,) = told(folder(run) / "unit-0005.json")["circuit"]
+    assert circuit["layer"] == "middle"
+    assert circuit["agreement"] == 0.8
+    assert circuit["passed"] == ["1 ReLU"]
+    assert circuit["told"] is None
+    assert circuit["kernel"] == [2, 3]
+    assert [source["effect"] for source in circuit["sources"]] == pytest.approx([3, 2.85, -2.7, 2.4, 1.8])
+    present = [source["present"] for source in circuit["sources"]]
+    assert present == pytest.approx([2.25, 0.7125, -2.025, 1.8, 1.35], abs=1e-3)
+    assert [source["unit"] for source in circuit["sources"]] == [0, ABSENT, INHIBITED, 1, 2]
+    assert circuit["sources"][0]["kernel"] == [0, 64, 0, -32, 127, 32], "in steps of its largest"
+
+
+@pytest.mark.parametrize("grid", [4, 8])
+def test_heat_bytes_are_the_cells_means(run: RunDirectory, grid: int) -> None:
+    columns = ["row", "col", "count", "mean"]
+    table = pq.read_table(run.cells("last"), columns=columns, filters=[("grid", "=", grid)])
+    means = to_numpy(table["mean"])
+    where = run.site_grid("last", grid)
+    heat = np.frombuffer((where / "units-000.bin").read_bytes(), np.uint8).reshape(20, -1)
+    assert told(where / "cells.json")["row"] == table["row"].to_pylist(), "in the order of the cells"
+    drawn = to_numpy(table["count"]) >= run.config().cells.min_count
+    scale = np.abs(means[drawn]).max(0)
+    shown = (heat.astype(float) - 128) / 127 * scale[:, None]
+    assert np.abs(shown.T - np.clip(means, -scale, scale)).max() <= scale.max() / 254 + 1e-6
+    assert heat.max() == 255
+
+
+def test_heat_comes_in_files_of_fifty_units(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = (run.site_grid("last", 4) / "units-000.bin").read_bytes()
+    monkeypatch.setattr(neurons, "UNITS_PER_FILE", 15)
+    files = [path for path in neurons.write_heat(run, run.config(), "last", 4) if path.suffix == ".bin"]
+    assert [path.name for path in files] == ["units-000.bin", "units-001.bin"]
+    assert b"".join(path.read_bytes() for path in files) == whole
+    assert len(files[1].read_bytes()) * 3 == len(files[0].read_bytes())
+    files[1].unlink()
+    (run.site_grid("last", 4) / "units-000.bin").write_bytes(whole)
+
+
+def test_which_cells_build_a_cell(run: RunDirectory) -> None:
+    where = run.site_grid("last", 4)
+    built, cells = told(where / "built.json"), told(where / "cells.json")
+    assert built["from"] == "middle"
+    assert built["grid"] == 4
+    assert set(built["cells"]) == {f"{row}.{col}" for row, col in zip(cells["row"], cells["col"])}
+    row, col = cells["row"][1], cells["col"][1]
+    assert built["cells"][f"{row}.{col}"] == [[4, col, row, 1, 0.25], [4, col, row, -0.5, 0.25]]
+    assert not (run.site_grid("middle", 4) / "built.json").exists(), "nothing stands before it"
+
+
+def test_atlas_json_tells_of_the_layers(run: RunDirectory) -> None:
+    facts = atlas_facts(run, run.config(), told(run.report))
+    drawn = {"icon": neurons.ICON, "across": 16}
+    assert facts["neurons"] == {
+        "layers": [
+            {"layer": "middle", "path": "neurons/middle", "units": 16, "earlier": [], **drawn},
+            {"layer": "last", "path": "neurons/last", "units": 20, "earlier": ["middle"], **drawn},
+        ]
+    }
+    without = atlas_facts(run, run.config().model_copy(update={"neurons": None, "tour": None}), told(run.report))
+    assert without["neurons"] is None
+    assert without["tour"] is False
+
+
+def test_the_nearest_earlier_layer_comes_last(run: RunDirectory, tmp_path: Path) -> None:
+    """In the circuits of a unit the nearest one is told of first."""
+    fake = RunDirectory(tmp_path / "run")
+    for layer in ("a", "b", "c"):
+        shutil.copytree(run.store("last"), fake.store(layer))
+        fake.cells(layer).parent.mkdir(exist_ok=True)
+        shutil.copy(run.cells("last"), fake.cells(layer))
+    write_neurons(fake, ["a", "b", "c"])
+    assert Folder(fake, "c").earlier() == ["a", "b"]
+    assert [each["layer"] for each in Folder(fake, "c").circuits(range(1))[0]] == ["b", "a"]
+
+
+def test_pictures_that_are_gone_are_left_out_and_counted(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing, config = Listing.load(run.listing), run.config()
+    row = Folder(run, "last").statistics(range(5, 6))[0]["top"][1]
+    read = Listing.read
+    gone = row["image_id"]
+    monkeypatch.setattr(Listing, "read", lambda self, image: b"no picture" if image == gone else read(self, image))
+    monkeypatch.setattr(neurons, "_target", lambda run, layer: tmp_path)
+    _, failed = neurons.write_units(run, config, listing, "last", range(5, 6))
+    assert failed == 1
+    facts = told(tmp_path / "unit-0005.json")
+    assert facts["rows"]["top"] == facts["rows"]["whole"] == len(facts["top"]) == PATCHES - 1
+    assert listing.keys[gone] not in [patch["image"] for patch in facts["top"]]
+
+
+def test_only_what_depends_on_the_units_is_published_anew(run: RunDirectory) -> None:
+    config = run.config()
+    items = publish.plan(config, run)
+    before = {item.id: item.of for item in items}
+    parts = {"layer", "units-00000", "grid-004", "grid-008"}
+    assert {name for name in before if name.startswith("neurons/")} == {
+        f"neurons/{layer}/{part}" for layer in LAYERS for part in parts
+    }
+    marker = run.neurons("last") / "statistics.json"
+    kept = marker.read_text()
+    facts = json.loads(kept)
+    facts["files"]["statistics.parquet"]["sha256"] = "another"
+    marker.write_text(json.dumps(facts))
+    try:
+        after = {item.id: item.of for item in publish.plan(config, run)}
+    finally:
+        marker.write_text(kept)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {f"neurons/last/{part}" for part in parts} | {"tour", "page"}
+    left = {item.id for item in missing(publish, items, run, config)}  # type: ignore[arg-type]
+    assert left == {"tour", "page"}, "the rest of the site stands as it was"
+
+
+def test_the_sheet_is_a_webp_that_is_not_too_large(run: RunDirectory) -> None:
+    body = (folder(run) / "unit-0005.webp").read_bytes()
+    assert Image.open(BytesIO(body)).format == "WEBP"
+    assert len(body) < 60_000
