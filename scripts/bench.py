@@ -50,10 +50,9 @@ from atlas.site.tiles import ICON_SIZE
 
 Bytes = NDArray[np.uint8]
 
-# What scripts/benchmarks.md was measured with: the arguments of each bench in the first command of its section there.
-# The figures stand in: collect, "Collecting"; layout, "A million rows on a map"; render, "Icons beside the peers";
-# tiles, "Tiles"; viewer, "The page on 25,600 cells"; explain, "One picture"; decode, "How JPEGs are decoded"; schedule,
-# "Scheduling".
+# What scripts/benchmarks was measured with: the arguments of each bench in the first command of its file there. The
+# figures stand in: collect, collecting.md; layout, layout.md; render, icons.md; tiles, tiles.md; viewer, page.md;
+# explain, one-picture.md; decode, jpegs.md; schedule, scheduling.md.
 PUBLISHED = {
     "collect": "--count 1500",
     "layout": "--run {large} --layer {layer} --rows {rows} --systems ours umap-learn",

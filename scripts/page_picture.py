@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A picture of the page, as the README shows it: a run with one cell open, or with one picture explained.
+"""A picture of the page, as the documents show it: a run with one cell open, or with one picture explained.
 
 scripts/page_picture.py RUN PICTURE [LINK], such as: runs/demo page.webp '#layer=_blocks.10&cells=20.17.4'
 scripts/page_picture.py RUN PICTURE --image photo.jpg [--steps]

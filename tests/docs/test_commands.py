@@ -12,6 +12,7 @@ import signal
 import subprocess
 import tomllib
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from dask.config import collect_env
 from documents import CHECKOUT, as_module, commands, documents, snippet, text_of, the_command
 from tiny_run import environment
 
+import atlas
 from atlas.config.reading import load_config
 from atlas.rundir.directory import RunDirectory
 
@@ -72,10 +74,10 @@ def test_every_run_that_is_written_down_is_a_valid_one(tmp_path: Path, monkeypat
     """Its options are known, and what it sets is accepted."""
     (tmp_path / "my.yaml").write_text(snippet("README.md", "The YAML in one screen", "yaml"))
     monkeypatch.chdir(tmp_path)
-    found = [command for command in commands() if re.match(r"(atlas run|python -m atlas\.run) (?!FILE)\S", command)]
+    found = [command for command in commands() if re.match(r"atlas run (?!FILE)\S", command)]
     assert len(found) > 8
     for command in found:
-        words = shlex.split(command.replace("python -m atlas.run", "atlas run"))[2:]
+        words = shlex.split(command)[2:]
         name, rest = words[0], words[1:]
         overrides = [rest[place + 1] for place, word in enumerate(rest) if word == "--set"]
         others = {word for word in rest if word.startswith("--")}
@@ -85,7 +87,7 @@ def test_every_run_that_is_written_down_is_a_valid_one(tmp_path: Path, monkeypat
 
 def test_a_layer_near_the_end_is_drawn_as_the_measurements_say() -> None:
     (command,) = (command for command in commands() if "_blocks.13" in command)
-    words = shlex.split(command)[4:]
+    words = shlex.split(command)[3:]
     assert words[::2] == ["--set"] * (len(words) // 2)
     assert load_config("demo", words[1::2]).layers == ("_blocks.13",)
 
@@ -108,6 +110,18 @@ def test_the_scheduler_started_by_hand_bears_lost_workers() -> None:
         "allowed-failures": 10,
         "worker-ttl": None,
     }
+
+
+def test_the_console_script_says_its_version_and_leads_to_the_modules(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from atlas.cli import main
+
+    with suppress(SystemExit):
+        main(the_command("atlas --version")[1:])
+    assert atlas.__version__ in capsys.readouterr().out
+    assert main(["check", str(tmp_path)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
 
 
 @pytest.fixture
