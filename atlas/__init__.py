@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from atlas.errors import AtlasError, ConfigError
     from atlas.explain.explainer import Explainer
     from atlas.networks.network import load
-    from atlas.rundir.versions import VERSION as __version__
+    from atlas.rundir.versions import VERSION as __version__  # noqa: N811
     from atlas.serve.notebook import show
     from atlas.visualize.single import neuron, render
 
