@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from PIL import Image
 
+from atlas.arrays import Pixels
 from atlas.config.model import Config
 from atlas.pictures.decode import PictureError, open_picture
 from atlas.pictures.listing import Listing
@@ -25,7 +25,6 @@ from atlas.store.shards import read_metadata
 # Side in pixels of a view that is cut again as a picture of its own.
 LARGEST_VIEW = 640
 
-Pixels = NDArray[np.uint8]
 Key = tuple[int, int, int]
 """A row of the store: image_id, view, draw."""
 

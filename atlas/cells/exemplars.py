@@ -7,7 +7,8 @@ from typing import Any
 
 from PIL import Image
 
-from atlas.cells.crops import Cutter, Key, Pixels, Row, key_of
+from atlas.arrays import Pixels
+from atlas.cells.crops import Cutter, Key, Row, key_of
 from atlas.config.model import Config
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import Box

@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from atlas.arrays import Pixels
 from atlas.config.model import Config
-from atlas.pictures.decode import Encoded, PictureError, Pixels
+from atlas.pictures.decode import Encoded, PictureError
 from atlas.pictures.hashing import unit_hash
 from atlas.pictures.listing import Listing
 

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from atlas import operations
 from atlas.errors import ConfigError
 from atlas.networks.network import Network
 from atlas.networks.precision import bfloat16_pays
+from atlas.networks.program import record
 from atlas.visualize import subnetwork as cut
 from atlas.visualize.objective import centre
 from atlas.visualize.subnetwork import CutNetwork
@@ -261,7 +261,7 @@ def test_bfloat16_is_the_same_where_the_processor_does_not_convolve_it(
     layers = nn.Conv2d(3, 16, 5, 2, 2), nn.ReLU(), last, nn.ReLU6()
     network, pixels = made(nn.Sequential(*layers)), torch.rand(2, 3, 32, 32)
     expected_maps, expected_gradient = climbed(plain(network, "3"), pixels)
-    monkeypatch.setattr(operations, "convolves_in", lambda dtype: dtype == torch.float32)
+    monkeypatch.setattr(record, "convolves_in", lambda dtype: dtype == torch.float32)
     found = CutNetwork(network, "3", 32, precision="bfloat16")
     maps, gradient = climbed(found, pixels)
     assert found.dtype == torch.bfloat16
@@ -277,7 +277,7 @@ def test_bfloat16_pays_where_the_processor_knows_it(monkeypatch: pytest.MonkeyPa
     for known, pays in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_f": True}, False)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known, raising=False)
         for convolves in (True, False):  # oneDNN may have been told to leave it out
-            monkeypatch.setattr(operations, "convolves_in", lambda dtype, convolves=convolves: convolves)
+            monkeypatch.setattr(record, "convolves_in", lambda dtype, convolves=convolves: convolves)
             assert bfloat16_pays(CPU) is (pays and convolves)
     monkeypatch.delattr(torch.cpu, "get_capabilities")  # older torch
     assert bfloat16_pays(CPU) is False
