@@ -1,33 +1,61 @@
-"""activation-atlas: shows what a convolutional network sees."""
+"""activation-atlas: shows what a convolutional network sees.
+
+    run = atlas.open_run("runs/demo")          # a finished run, opened for analysis
+    atlas.show(run)                            # its page, in a notebook
+    network = atlas.load("efficientnet_lite0")
+    pixels = atlas.neuron(network, "_blocks.10", 7)
+
+Names are imported when they are first used, so that `import atlas` alone stays quick.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from atlas.analysis import Run
-    from atlas.serve.notebook import Shown
+    from atlas.analysis import open_run
+    from atlas.errors import AtlasError, ConfigError
+    from atlas.explain.explainer import Explainer
+    from atlas.networks.network import load
+    from atlas.rundir.versions import VERSION as __version__  # noqa: N811
+    from atlas.serve.notebook import show
+    from atlas.visualize.single import neuron, render
 
-__version__ = "0.1.0"
+__all__ = [
+    "AtlasError",
+    "ConfigError",
+    "Explainer",
+    "__version__",
+    "load",
+    "neuron",
+    "open_run",
+    "render",
+    "show",
+]
+
+# Where each public name is held, and what it is called there.
+_HELD = {
+    "AtlasError": ("atlas.errors", "AtlasError"),
+    "ConfigError": ("atlas.errors", "ConfigError"),
+    "Explainer": ("atlas.explain.explainer", "Explainer"),
+    "__version__": ("atlas.rundir.versions", "VERSION"),
+    "load": ("atlas.networks.network", "load"),
+    "neuron": ("atlas.visualize.single", "neuron"),
+    "open_run": ("atlas.analysis", "open_run"),
+    "render": ("atlas.visualize.single", "render"),
+    "show": ("atlas.serve.notebook", "show"),
+}
 
 
-def open_run(path: str | Path) -> Run:
-    """The run at ``path``, opened for analysis: its store, layout, cells and icons; see atlas.analysis.
+def __getattr__(name: str) -> Any:
+    if name not in _HELD:
+        raise AttributeError(f"module 'atlas' has no attribute {name!r}")
+    module, attribute = _HELD[name]
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
 
-    Raises ConfigError when there is no run.
-    """
-    from atlas.analysis import Run  # NumPy and Arrow: `import atlas` alone stays quick
 
-    return Run(path)
-
-
-def show(run: str | Path | Run, *, height: int = 640, proxy: str | None = None) -> Shown:
-    """The atlas of a finished run, in a frame ``height`` pixels high in a notebook's cell; see atlas.serve.notebook.
-
-    run: its folder, or what `open_run` gave; proxy: the address of a proxy that passes on ports, where Jupyter runs on
-    another machine than the browser. Raises ConfigError when there is no finished site, or ``proxy`` is no address.
-    """
-    from atlas.serve.notebook import show  # Starlette and uvicorn
-
-    return show(run, height=height, proxy=proxy)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -42,6 +42,14 @@ if TYPE_CHECKING:
 _AGAIN = "Give the run's command again: it goes on where it stopped."
 
 
+def open_run(path: str | Path) -> Run:
+    """The run at ``path``, opened for analysis: its store, layout, cells and icons.
+
+    Raises ConfigError when there is no run.
+    """
+    return Run(path)
+
+
 class Run:
     """A run's folder, read only. Every reading checks that the stage it comes from is finished.
 

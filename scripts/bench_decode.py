@@ -17,16 +17,15 @@ from typing import Any
 import numpy as np
 import simplejpeg
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from sample_photos import photos  # beside this file
 from torchvision.io import decode_jpeg
 
+from atlas.arrays import Pixels
 from atlas.networks.network import Network, load
 from atlas.pictures.decode import Encoded
 from atlas.pictures.views import Box, cut_view
 
-Pixels = NDArray[np.uint8]
 Row = dict[str, Any]
 
 QUALITY = 90

@@ -28,14 +28,13 @@ import numpy as np
 from bench_rows import Row, short  # beside this file
 from numpy.typing import NDArray
 
+from atlas.arrays import Float32
 from atlas.config.sections import LayoutConfig
 from atlas.errors import AtlasError
 from atlas.layout.neighbors import unit_rows
 from atlas.layout.quality import quality
 from atlas.rundir.directory import RunDirectory
 from atlas.store.shards import iterate
-
-Float32 = NDArray[np.float32]
 
 # Of the graph, as configured by default.
 NEIGHBORS = LayoutConfig().neighbors

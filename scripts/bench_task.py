@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from atlas.arrays import Float32
 from atlas.cells.icons import drawn_cells, read_icons
 from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
@@ -20,7 +21,6 @@ from pipelines import worker
 from pipelines.render import icon_seeds
 
 Bytes = NDArray[np.uint8]
-Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from bench_rows import Row, short  # beside this file
 from numpy.typing import NDArray
 from PIL import Image
 
+from atlas.arrays import Pixels
 from atlas.errors import AtlasError
 from atlas.site.tiles import (
     EFFORT,
@@ -42,7 +43,6 @@ from atlas.site.tiles import (
     QUALITY,
     TILE_SIZE,
     Icons,
-    Pixels,
     encode_webp,
     level_sides,
     write_combined_pyramid,

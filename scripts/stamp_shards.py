@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
+from atlas.arrays import Pixels
 from atlas.errors import ConfigError
-from atlas.pictures.decode import Pixels, open_picture
+from atlas.pictures.decode import open_picture
 from atlas.pictures.views import backdrop, cut_view, view_box
 from atlas.rundir.atomic import write_json
 from pipelines.cluster import available_cores

@@ -12,20 +12,19 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from PIL import Image
 
+from atlas.arrays import Pixels
 from atlas.config.model import Config
 from atlas.pictures.decode import PictureError, open_picture
 from atlas.pictures.listing import Listing
-from atlas.pictures.views import Box, backdrop, cut_view
+from atlas.pictures.views import Box, backdrop, cut_view, over_backdrop
 from atlas.rundir.directory import RunDirectory
 from atlas.store.shards import read_metadata
 
 # Side in pixels of a view that is cut again as a picture of its own.
 LARGEST_VIEW = 640
 
-Pixels = NDArray[np.uint8]
 Key = tuple[int, int, int]
 """A row of the store: image_id, view, draw."""
 
@@ -54,8 +53,9 @@ class Cutter:
         self._metadata = read_metadata(self._shards[0])
 
     def pictures(self, wanted: set[Key]) -> Iterator[tuple[Pixels | None, list[Row]]]:
-        """The pictures of rows ``wanted``, each decoded once, uint8 (height, width, 3), with its rows; None in place of
-        one that cannot be read any more. In the order of their numbers."""
+        """The pictures of rows ``wanted``, each decoded once, uint8 (height, width, 3), or (height, width, 4) where it
+        has transparency, with its rows; None in place of one that cannot be read any more. In the order of their
+        numbers."""
         rows: dict[int, list[Row]] = {}
         names = ["image_id", "view", "draw", "box", "x", "y", "label", "predicted", "confidence"]
         # Pictures stand in the order of their numbers, so most row groups are passed over unread.
@@ -77,6 +77,10 @@ class Cutter:
     def patch(self, picture: Pixels, row: Row, size: int) -> Pixels:
         """The row's patch, uint8 (size, size, 3)."""
         return cut_view(picture, self.box(row), size, self._ground(row))
+
+    def whole(self, picture: Pixels, row: Row) -> Pixels:
+        """The whole picture on the ground that its patch lies on: uint8 (height, width, 3)."""
+        return over_backdrop(picture, self._ground(row))
 
     def view(self, picture: Pixels, row: Row) -> Pixels:
         """The view that the network saw, in about the picture's own pixels: uint8 (n, n, 3)."""

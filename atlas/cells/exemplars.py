@@ -7,7 +7,8 @@ from typing import Any
 
 from PIL import Image
 
-from atlas.cells.crops import Cutter, Key, Pixels, Row, key_of
+from atlas.arrays import Pixels
+from atlas.cells.crops import Cutter, Key, Row, key_of
 from atlas.config.model import Config
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import Box
@@ -17,8 +18,9 @@ from atlas.rundir.maps import Map
 
 @dataclass(frozen=True)
 class Exemplar:
-    """A real patch that lies in a cell: the patch, its whole picture, where it lies there (x0, y0, x1, y1 in pixels,
-    which may reach over the edges), and how like the cell's mean its activation is (cosine).
+    """A real patch that lies in a cell: the patch, its whole picture (both RGB; what is transparent shows one plain
+    colour in both), where it lies there (x0, y0, x1, y1 in pixels, which may reach over the edges), and how like the
+    cell's mean its activation is (cosine).
 
     ``nearest``: one of the nearest to the mean, else one of those that show how much the cell holds. ``label``,
     ``predicted``: numbers of classes; ``confidence``: of the prediction, in [0, 1].
@@ -52,8 +54,9 @@ def exemplars_of(
             picture, row = found[key_of(exemplar)]
             exemplars.append(
                 Exemplar(
-                    Image.fromarray(cut.patch(picture, row, size)), Image.fromarray(picture), cut.box(row),
-                    listing.keys[row.key[0]], exemplar["cosine"], exemplar in cell["exemplars"], **row.facts,
+                    Image.fromarray(cut.patch(picture, row, size)), Image.fromarray(cut.whole(picture, row)),
+                    cut.box(row), listing.keys[row.key[0]], exemplar["cosine"], exemplar in cell["exemplars"],
+                    **row.facts,
                 )
             )  # fmt: skip
     return exemplars

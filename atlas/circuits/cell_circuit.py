@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from atlas.arrays import Float32
 from atlas.circuits.average_slopes import Gates
 from atlas.circuits.expanded_weights import summed
 from atlas.circuits.linear_path import LinearPath
 from atlas.errors import ConfigError
 
-Float32 = NDArray[np.float32]
 Integers = NDArray[np.integer]
 
 

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor
 
+from atlas.arrays import Float32
 from atlas.circuits.average_slopes import Gates, average_gates
 from atlas.circuits.expanded_weights import expanded, summed
 from atlas.circuits.linear_path import LinearPath, NotLinearError
@@ -34,7 +35,6 @@ from atlas.errors import ConfigError
 from atlas.networks.hooks import hooked
 from atlas.networks.network import Network
 
-Float32 = NDArray[np.float32]
 Integers = NDArray[np.integer]
 # A kernel is cut to the square around its middle that holds this share of its magnitude, for all sources told of:
 # of what is cut off nothing would be seen in a picture of it.

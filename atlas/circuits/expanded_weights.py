@@ -15,15 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from atlas.arrays import Float32
 from atlas.circuits.average_slopes import Gates
 from atlas.circuits.linear_path import LinearPath, PathStep
 from atlas.circuits.vjp import Pulled, Window, alike, gathered, joined, pulled_back, scaled, window
 from atlas.errors import ConfigError
 
-Float32 = NDArray[np.float32]
 # Numbers in the largest gradient of one pass back.
 _NUMBERS = 1 << 25
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from atlas.arrays import Float32
 from atlas.explain.groups import Groups
 from atlas.networks.hooks import hooked
 from atlas.networks.network import Network
 from atlas.networks.tail import BATCH, Tail
-
-Float32 = NDArray[np.float32]
 
 
 @torch.inference_mode(False)

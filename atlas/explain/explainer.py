@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atlas.analysis import Run
+from atlas.arrays import Float32
 from atlas.errors import AtlasError, ConfigError
 from atlas.explain.effects import first_order, without_each, without_groups
 from atlas.explain.groups import Groups, factorise
@@ -37,8 +38,6 @@ from atlas.visualize.recipe import ALONE, ATLAS
 TOLD_CLASSES, FIRST_CLASSES = 10, 5
 # Classes that are told of a group, on each side.
 GROUP_CLASSES = 5
-
-Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,14 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 
+from atlas.arrays import Float32
 from atlas.errors import ConfigError
 
 FEWEST, MOST = 2, 10
 _ITERATIONS = 300
-
-Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from atlas.arrays import Float32
 from atlas.networks.network import Network
 from atlas.visualize import Recipe, draw
 from atlas.visualize.recipe import ATLAS
@@ -24,8 +25,6 @@ QUICK = 32
 _FIRST, _CHUNK = 8, 16
 # WebP's quality (0–100).
 _QUALITY = 88
-
-Float32 = NDArray[np.float32]
 
 
 class Cancelled(Exception):  # noqa: N818 - nobody's mistake

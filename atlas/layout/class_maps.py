@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from atlas.arrays import Float32
 from atlas.config.sections import LayoutConfig
 from atlas.layout.fit import fit_layout, unit_box
 from atlas.rundir.maps import Map
 from atlas.store.classes import class_number
 from atlas.store.shards import iterate
-
-Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import curve_fit
 
+from atlas.arrays import Float32
 from atlas.config.sections import LayoutConfig
 from atlas.layout.gpu import embed_on_gpu, nearest_on_gpu, searches_gpu, uses_gpu
 from atlas.layout.neighbors import build_index, knn_graph, unit_rows
 from atlas.layout.placement import QUANTILES, nearness_quantiles
-
-Float32 = NDArray[np.float32]
 
 # UMAP's own scale for a start: coordinates of some ten units across.
 _START_SPAN = 10.0

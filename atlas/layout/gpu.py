@@ -9,9 +9,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from atlas.arrays import Float32
 from atlas.errors import AtlasError
-
-Float32 = NDArray[np.float32]
 
 # Queries that are compared with all rows at a time.
 _BLOCK = 65_536

@@ -12,7 +12,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-Float32 = NDArray[np.float32]
+from atlas.arrays import Float32
+
 Search = Callable[[Float32, Float32, int], tuple[NDArray[np.int64], Float32]]
 
 # Below this many rows exact search is quicker than building a graph index, and it is reproducible.

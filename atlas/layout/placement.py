@@ -9,13 +9,12 @@ import faiss
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from atlas.arrays import Float32
 from atlas.errors import ConfigError
 from atlas.layout.lattice import cell_of
 from atlas.layout.neighbors import load_index, nearest
 from atlas.layout.projection import Projection
 from atlas.rundir.directory import RunDirectory
-
-Float32 = NDArray[np.float32]
 
 # So many neighbours say where a point lies, and how near it is to what was in the data.
 NEIGHBORS = 15

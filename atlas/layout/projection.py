@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from atlas.arrays import Float32
 from atlas.layout.neighbors import unit_rows
 from atlas.store.moments import Moments
 from atlas.store.shards import iterate
-
-Float32 = NDArray[np.float32]
 
 # A layer is projected before neighbours are searched where so much of its energy lies in half of its channels. A
 # projection of 112 channels to 106 saved a twentieth of the time and lost a fiftieth of the neighbours.

@@ -8,9 +8,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from atlas.arrays import Float32
 from atlas.layout.neighbors import unit_rows
 
-Float32 = NDArray[np.float32]
 Blocks = Callable[[], Iterable[NDArray[np.floating]]]
 
 # Two cosines nearer than this are the same: they come from matrix products of different shapes.

@@ -20,9 +20,8 @@ import scipy.sparse
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from atlas.arrays import Float32
 from atlas.layout.lattice import morton
-
-Float32 = NDArray[np.float32]
 
 # Strangers for each neighbour, and what a row is moved at the most along an axis: UMAP's.
 STRANGERS, LONGEST = 5, 4.0

@@ -41,7 +41,8 @@ _AGREEMENT = 0.98
 class Observer:
     """Runs a network over views and reads several layers, with attributions. Threads may share it.
 
-    ``precision``: what the network computes in.
+    ``precision``: what the network computes in. A CPU that does not convolve numbers of 16 bits does so in float32 and
+    rounds what comes out.
     Raises ConfigError for a layer that is called more than once in a pass.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal
 
 import torch
@@ -19,4 +20,16 @@ def bfloat16_pays(device: torch.device) -> bool:
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.8 does not say
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16")) and convolves_in(torch.bfloat16)
+
+
+@cache
+def convolves_in(dtype: torch.dtype) -> bool:
+    """Whether oneDNN convolves ``dtype`` on this processor. Tried: what torch tells of the processor leaves out what
+    oneDNN is told not to use (ONEDNN_MAX_CPU_ISA)."""
+    one = torch.ones(1, 1, 1, 1, dtype=dtype)
+    try:
+        torch.mkldnn_convolution(one, one, None, [0, 0], [1, 1], [1, 1], 1)
+    except RuntimeError:
+        return False
+    return True

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from atlas.arrays import Float32
 from atlas.networks.observer import Observer
 
 # Views in one pass.
 _BATCH = 8
-
-Float32 = NDArray[np.float32]
 
 
 def class_effects(observer: Observer, layer: str, inputs: Tensor, positions: Tensor, units: Tensor) -> Float32:

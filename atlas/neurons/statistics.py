@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from atlas.arrays import Float32
 from atlas.neurons.tables import BINS, SPREAD, STATISTICS
 from atlas.store.moments import Moments
 from atlas.store.shards import iterate, read_metadata
@@ -25,7 +26,6 @@ SIMILAR = 8
 _STILL = 1e-4
 _KEYS = ("image_id", "view", "draw")
 
-Float32 = NDArray[np.float32]
 Keys = NDArray[np.int64]
 """Rows of the store (…, 3): image_id, view, draw."""
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
+from atlas.arrays import Float32
 from atlas.networks.network import Layer, Network
 from atlas.neurons.tables import DEGREES, SCALES
 
@@ -32,8 +32,6 @@ _OFF = 0.25
 _FINE = 2
 # Poses in one pass: a divisor of all there are.
 _BATCH = 13
-
-Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from atlas.arrays import Float32
 from atlas.networks.network import Layer, Network
 from atlas.networks.observer import Observer
 from atlas.networks.precision import AskedPrecision
@@ -43,8 +44,6 @@ TURNED_PATCHES = 6
 # Classes told of, and the side and JPEG quality of the pictures of turned patches.
 SUPPORTED, OPPOSED = 10, 5
 SPRITE, QUALITY = 120, 85
-
-Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,14 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from atlas.arrays import Pixels
+
 # What may be read, whatever a file is called; Pillow knows more, some of it handed to other programs.
 Image.init()
 _FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF") if name in Image.OPEN)
 # The most pixels of a picture that is decoded: Pillow's own limit against decompression bombs.
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 
-Pixels = NDArray[np.uint8]
 
 # Pillow warns of what it mends by itself (odd EXIF, large pictures): a million pictures would fill the workers' logs.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

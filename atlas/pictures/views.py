@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from atlas.arrays import Pixels
 from atlas.config.model import Config
-from atlas.pictures.decode import Encoded, PictureError, Pixels
+from atlas.pictures.decode import Encoded, PictureError
 from atlas.pictures.hashing import unit_hash
 from atlas.pictures.listing import Listing
 
@@ -196,11 +197,19 @@ def cut_view(
         pixels = torch.from_numpy(part).permute(2, 0, 1)[None]
         scaled = torch.nn.functional.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
         view = np.ascontiguousarray(scaled[0].permute(1, 2, 0).numpy())
-    if part.shape[2] == 3:
-        return view
-    clear = 255 - view[..., 3:].astype(np.uint16)
+    return view if part.shape[2] == 3 else _over(view, backdrop)
+
+
+def over_backdrop(picture: Pixels, backdrop: tuple[int, int, int]) -> Pixels:
+    """A whole picture, uint8 (h, w, 3 or 4), laid over ``backdrop`` as ``cut_view`` does: uint8 RGB (h, w, 3)."""
+    return picture if picture.shape[2] == 3 else _over(np.asarray(Image.fromarray(picture).convert("RGBa")), backdrop)
+
+
+def _over(premultiplied: Pixels, backdrop: tuple[int, int, int]) -> Pixels:
+    """Colours times their opacity, and the opacity, uint8 (h, w, 4), over a plain colour: uint8 (h, w, 3)."""
+    clear = 255 - premultiplied[..., 3:].astype(np.uint16)
     ground = (clear * np.array(backdrop, np.uint16) + 127) // 255
-    return np.minimum(view[..., :3] + ground, 255).astype(np.uint8)
+    return np.minimum(premultiplied[..., :3] + ground, 255).astype(np.uint8)
 
 
 def _shrunk(part: Pixels, factor: int) -> Pixels:

@@ -2,8 +2,8 @@
 
 from importlib.metadata import version
 
-from atlas import __version__
-
+# Of this project.
+VERSION = "0.1.0"
 # Of a site's files: the page reads those of its own.
 SITE_FORMAT = 3
 
@@ -11,4 +11,4 @@ SITE_FORMAT = 3
 def versions() -> dict[str, str]:
     """Versions of this project and of what its figures depend on."""
     names = ("torch", "torchvision", "umap-learn", "faiss-cpu", "dask", "pyarrow", "numpy", "pillow", "simplejpeg")
-    return {"activation-atlas": __version__, **{name: version(name) for name in names}}
+    return {"activation-atlas": VERSION, **{name: version(name) for name in names}}

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from PIL import Image
 
+from atlas.arrays import Pixels
 from atlas.cells.crops import Cutter, Key, fitted, frame, key_of
 from atlas.config.model import Config
 from atlas.neurons.reading import Folder, short
@@ -42,8 +42,6 @@ _MOST_HIGH = 16_000
 _CLASSES, _SIMILAR = 5, 8
 # Classes that a unit speaks for, and that it speaks against.
 _SUPPORTS, _OPPOSES = 10, 5
-
-Pixels = NDArray[np.uint8]
 
 
 def neuron_layers(config: Config) -> tuple[str, ...]:

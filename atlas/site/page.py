@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from atlas.arrays import Pixels
 from atlas.cells.icons import read_icons
 from atlas.config.model import Config
 from atlas.errors import AtlasError
@@ -34,8 +34,6 @@ TOP_CLASSES = 10
 # Classes in one file of heat maps: a file of a level of 25,600 cells has 1.3 MB.
 CLASSES_PER_FILE = 50
 _TILE = 640
-
-Pixels = NDArray[np.uint8]
 
 
 def tile_format(config: Config) -> TileFormat:

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from atlas.cells.crops import Cutter, Key, Pixels, fitted, frame, key_of
+from atlas.arrays import Pixels
+from atlas.cells.crops import Cutter, Key, fitted, frame, key_of
 from atlas.config.model import Config
 from atlas.layout.lattice import morton
 from atlas.pictures.decode import decode_png, encode_png

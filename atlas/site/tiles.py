@@ -26,12 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from atlas.arrays import Pixels
+
 ICON_SIZE = 80
 TILE_SIZE = 640
 QUALITY = 88
 EFFORT = 2  # of WebP, 0–6: 4 made tiles 3 % smaller and took 1.8 times as long
 
-Pixels = NDArray[np.uint8]
 Icons = Callable[[int, int], Pixels | None]
 """Gives the icon of (row, col), uint8 (icon_size, icon_size, 3), or None where the cell has none."""
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
+from atlas.arrays import Float32, Float64
 
 # The ridge of every score, whatever ridge an objective uses, so that scores can be compared.
 SCORE_RIDGE = 1e-3

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atlas.arrays import Float32
 from atlas.errors import ConfigError
 from atlas.networks.network import Layer, Network
 from atlas.networks.precision import AskedPrecision
@@ -37,8 +38,6 @@ APART = 2.0
 # Pixels of one batch where nothing was measured.
 _BATCH_PIXELS = 16 * 128 * 128
 _TINY = 1e-12
-
-Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

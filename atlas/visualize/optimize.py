@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atlas.arrays import Float32
 from atlas.errors import ConfigError
 from atlas.networks.network import Network
 from atlas.networks.precision import AskedPrecision
@@ -34,7 +35,6 @@ _BATCHES, _WORTH = (1, 2, 4, 8, 16, 32, 64), 1.03
 # Added to the seed of an icon that is tried again.
 _RETRY = 7_919
 
-Float32 = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from atlas.arrays import Float32
 from atlas.errors import ConfigError
 from atlas.networks.network import Network
 from atlas.store.moments import power_of_moment
@@ -24,8 +25,6 @@ ROBUST_MOVES, ROBUST_COUNT, ROBUST_SEED = Moves(shift=5, turn=10, scale=0.1), 16
 # Limits of the flags: cosine, deviation of the pixels in [0, 1], share of the usual norm.
 LOW_COSINE, GREY_DEVIATION, DEAD_SHARE = 0.6, 4 / 255, 0.01
 _TINY = 1e-12
-
-Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

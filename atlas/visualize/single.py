@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from atlas.arrays import Float32
 from atlas.errors import ConfigError
 from atlas.networks.network import Network
 from atlas.visualize.optimize import SIZE, draw
@@ -21,7 +22,6 @@ _LARGEST_AT_ONCE = 160
 # … in which the finer ones add detail: their spectrum falls off less, and what the coarse one showed is disturbed less.
 _FINE_DECAY, _FINE_NOISE = 0.8, 0.4
 
-Float32 = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 

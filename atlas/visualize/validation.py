@@ -11,14 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atlas.arrays import Float32
 from atlas.errors import ConfigError
 from atlas.networks.network import Layer, Network, calls, describe_layer
 from atlas.networks.precision import AskedPrecision
 from atlas.visualize.recipe import Recipe
 
 PRECISIONS: tuple[str, ...] = get_args(AskedPrecision)
-
-Float32 = NDArray[np.float32]
 
 
 def expect(network: object, recipe: object, progress: object) -> None:

@@ -16,6 +16,8 @@ from atlas.cells.crops import patch_box
 from atlas.check.verify import verify
 from atlas.config.reading import validate
 from atlas.errors import ConfigError
+from atlas.cells.exemplars import exemplars_of
+from atlas.pictures.listing import Listing
 from atlas.layout.class_maps import choose_rows
 from atlas.layout.lattice import cell_of
 from atlas.pictures.decode import open_picture
@@ -40,6 +42,11 @@ def of_classes(
 
 def names_of(directory: RunDirectory) -> list[str]:
     return [each.name for each in maps_of(directory.config()) if each.classes and each.layer == "last"]
+
+
+def names_of_pictures(directory: RunDirectory) -> list[str]:
+    names: list[str] = pq.read_table(directory.listing)["image"].to_pylist()
+    return names
 
 
 # In a run
@@ -313,11 +320,12 @@ def test_exemplars_of_a_cell_open_for_analysis(of_classes: RunDirectory) -> None
     keys = cell["exemplars"] + cell["diverse_exemplars"]
     assert [one.cosine for one in found] == [key["cosine"] for key in keys]
     assert [one.nearest for one in found] == [True] * len(cell["exemplars"]) + [False] * len(cell["diverse_exemplars"])
-    names = pq.read_table(of_classes.listing)["image"].to_pylist()
+    names = names_of_pictures(of_classes)
     for one, key in zip(found, keys):
         assert one.image == names[key["image_id"]]
         assert one.patch.size == (96, 96)
         assert one.picture.size == (128, 96)
+        assert one.patch.mode == one.picture.mode == "RGB"
         x0, y0, x1, y1 = one.box
         inside = x0 >= 0 and y0 >= 0 and x1 <= 128 and y1 <= 96
         if inside:
@@ -334,6 +342,27 @@ def test_exemplars_of_a_cell_open_for_analysis(of_classes: RunDirectory) -> None
     assert opened.members("last", 4, *empty).tolist() == []
     with pytest.raises(ConfigError, match="rows and columns 0 to 3"):
         opened.members("last", 4, 4, 0)
+
+
+def test_a_transparent_picture_lies_on_the_ground_of_its_patch(of_classes: RunDirectory) -> None:
+    [image_id] = [number for number, name in enumerate(names_of_pictures(of_classes)) if name.endswith("04.png")]
+    rows = pq.read_table(of_classes.shards("last"), columns=["image_id", "view", "draw"]).to_pylist()
+    mine = [row for row in rows if row["image_id"] == image_id][:4]
+    cell = {"exemplars": [{**row, "cosine": 0.5} for row in mine], "diverse_exemplars": []}
+    config, listing = of_classes.config(), Listing.load(of_classes.listing)
+    [each] = [each for each in maps_of(config) if each.name == "last"]
+    found = exemplars_of(of_classes, config, listing, each, cell, 96)
+    source = open_picture(listing.read(image_id))
+    clear = source[..., 3] == 0
+    assert 0 < clear.mean() < 1
+    assert len(found) == 4
+    for one, row in zip(found, mine):
+        ground, whole = backdrop(config.seed, one.image, row["view"]), np.asarray(one.picture)
+        assert (whole[clear] == ground).all()
+        np.testing.assert_array_equal(whole[~clear], source[~clear][:, :3])
+        cut = cut_view(whole, one.box, 96, ground).astype(float)
+        assert np.abs(cut - np.asarray(one.patch)).mean() < 2  # laid over the ground before it is scaled, not after
+    assert len({np.asarray(one.picture)[clear][0].tobytes() for one in found}) > 1  # a ground for each view
 
 
 def test_the_members_of_all_cells_are_the_rows_that_have_a_place(of_classes: RunDirectory) -> None:

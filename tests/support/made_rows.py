@@ -3,11 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from atlas.arrays import Float32
 from atlas.config.sections import LayoutConfig
 from atlas.layout.neighbors import unit_rows
 from atlas.layout.quality import quality as block_quality
 
-Float32 = NDArray[np.float32]
 SETTINGS = LayoutConfig(neighbors=10, fit_rows=10_000, deterministic=True)
 
 

@@ -34,10 +34,11 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from atlas.arrays import Pixels
 from atlas.rundir.versions import SITE_FORMAT
 from atlas.serve.app import create_app
 from atlas.serve.sockets import open_socket
-from atlas.site.tiles import Icons, Pixels, write_combined_pyramid, write_grid_pyramid
+from atlas.site.tiles import Icons, write_combined_pyramid, write_grid_pyramid
 
 RESULTS = CHECKOUT / "test-results"
 CHROMIUM = os.environ.get("ATLAS_CHROMIUM", "/usr/bin/chromium")

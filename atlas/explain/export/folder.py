@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from atlas.arrays import Pixels
 from atlas.errors import ConfigError
 from atlas.explain.explainer import FIRST_CLASSES, Explainer, Picture
 from atlas.explain.export.html import page
@@ -25,7 +26,6 @@ _OVERLAY, _GRID = 448, 2240
 # The level of the atlas on which places are shown: the finest with at most so many cells a side.
 _MOST_CELLS = 20
 
-Pixels = NDArray[np.uint8]
 Tell = Callable[[str, float], None]
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
+from atlas.arrays import Pixels
+
 # What speaks for a class and against it, as on the page.
 SUPPORT, OPPOSE = (217, 95, 2), (27, 108, 168)
 _GROUND, _INK = (247, 247, 245), (28, 29, 31)
@@ -15,8 +17,6 @@ _GROUND, _INK = (247, 247, 245), (28, 29, 31)
 _UNDER, _COLOUR = 0.2, 0.35
 # Icons smaller than this share of their square cannot be made out.
 _SMALLEST = 0.15
-
-Pixels = NDArray[np.uint8]
 
 
 def icon_grid(icons: Mapping[int, Pixels], magnitude: ArrayLike, rows: int, cols: int, *, side: int) -> Pixels:

@@ -16,7 +16,9 @@ Limits = tuple[float, float | None]
 
 
 class FusedConvolution(nn.Module):
-    """A frozen convolution of CPU tensors with what follows it, and its gradient as another convolution."""
+    """A frozen convolution of CPU tensors with what follows it, and its gradient as another convolution. ``weight`` and
+    ``bias`` are float32 where the processor does not convolve the type of the inputs and outputs, which may be smaller.
+    """
 
     def __init__(
         self,
@@ -128,6 +130,8 @@ def _convolve(
     dilation: list[int],
     groups: int,
 ) -> Tensor:
+    if inputs.dtype != weight.dtype:
+        return _convolve(inputs.to(weight.dtype), weight, bias, stride, padding, dilation, groups).to(inputs.dtype)
     # conv2d itself would leave oneDNN for a slower way where there is one thread.
     convolve = torch.mkldnn_convolution if torch.backends.mkldnn.is_available() else None
     if convolve is None:

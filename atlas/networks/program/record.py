@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from atlas.networks.precision import convolves_in
 from atlas.networks.program.fused import Clip, FusedConvolution, Limits
 
 _aten = torch.ops.aten
@@ -153,9 +154,10 @@ def _convolution(
         if merged:
             source, weight, padding = merged
     clip = _clip_behind(node)
+    computed = dtype if convolves_in(dtype) else torch.float32
     module = FusedConvolution(
-        _cast(weight, dtype),
-        None if bias is None else _cast(constants[bias], dtype),
+        _cast(weight, dtype).to(computed),
+        None if bias is None else _cast(constants[bias], dtype).to(computed),
         list(stride),
         list(padding),
         list(dilation),

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from atlas.cells.crops import Pixels
+from atlas.arrays import Pixels
 from atlas.cells.icons import read_icons
 from atlas.layout.lattice import morton
 from atlas.pictures.decode import decode_png

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from atlas.arrays import Float32
 from atlas.layout import neighbors
 from atlas.layout.neighbors import build_index, knn_graph, load_index, nearest, save_index, unit_rows
-
-Float32 = NDArray[np.float32]
 
 
 def clusters(rows: int, channels: int = 16, centres: int = 8, seed: int = 0) -> Float32:

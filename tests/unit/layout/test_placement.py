@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tiny_run import tiny_values
 
 import atlas
+from atlas.arrays import Float32
 from atlas.config.reading import validate
 from atlas.layout import tables
 from atlas.layout.fit import Fit, fit_layout
@@ -20,8 +21,6 @@ from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import read_marker
 from pipelines import layout as stage
 from pipelines.pipeline import run
-
-Float32 = NDArray[np.float32]
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -191,11 +191,14 @@ def test_a_network_whose_path_depends_on_the_picture_is_used_as_it_is() -> None:
     assert not any(observer._walks.values())
 
 
-def test_half_precision_agrees_and_threads_share_an_observer(small: Network) -> None:
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_agrees_and_threads_share_an_observer(
+    small: Network, precision: Literal["bfloat16", "float16"]
+) -> None:
     inputs = small.normalize(torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
     positions = {layer: torch.full((4, 1, 2), 3) for layer in LAYERS}
     exact = Observer(small, LAYERS)
-    half = Observer(small, LAYERS, "bfloat16")
+    half = Observer(small, LAYERS, precision)
     with ThreadPoolExecutor(4) as pool:
         seen = list(pool.map(lambda _: exact.observe(inputs, positions, attributions=True), range(8)))
     for other in seen[1:]:

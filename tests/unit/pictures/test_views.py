@@ -11,7 +11,7 @@ from made_pictures import gradient
 from PIL import Image
 
 from atlas.pictures.decode import open_picture
-from atlas.pictures.views import backdrop, cut_view, view_box
+from atlas.pictures.views import backdrop, cut_view, over_backdrop, view_box
 
 
 def test_one_crop_is_the_centred_square() -> None:
@@ -72,7 +72,7 @@ def test_large_pictures_are_cut_at_the_mean_of_their_pixels() -> None:
 MEMORY = """
 import resource, sys
 from concurrent.futures import ThreadPoolExecutor
-from atlas.config.model import Config, validate
+from atlas.config.reading import validate
 from atlas.pictures.sources import list_images
 from atlas.pictures.views import cut_views
 
@@ -107,6 +107,8 @@ def test_the_backdrop_shows_where_the_picture_is_clear(pictures: Path) -> None:
     assert view.shape == (64, 64, 3)
     np.testing.assert_array_equal(view[:, 32:], np.broadcast_to([10, 200, 30], (64, 32, 3)))
     np.testing.assert_array_equal(view[:, :32], gradient(64, 64, 13)[:, :32])
+    np.testing.assert_array_equal(over_backdrop(picture, (10, 200, 30)), view)
+    np.testing.assert_array_equal(over_backdrop(picture[..., :3], (10, 200, 30)), picture[..., :3])
     palette = cut_view(open_picture(pictures / "transparent_palette.png"), (0, 0, 40, 40), 40, (9, 8, 7))
     np.testing.assert_array_equal(palette[:, 20:], np.broadcast_to([9, 8, 7], (40, 20, 3)))
     np.testing.assert_array_equal(palette[:, :20], np.broadcast_to([0, 0, 255], (40, 20, 3)))

@@ -47,7 +47,7 @@ def test_a_crash_inside_an_atomic_write_keeps_the_old_file(tmp_path: Path) -> No
 
 def test_a_killed_process_leaves_no_file_that_looks_finished(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys; from pathlib import Path; from atlas.rundir.directory import atomic\n"
+        "import os, signal, sys; from pathlib import Path; from atlas.rundir.atomic import atomic\n"
         "with atomic(Path(sys.argv[1]) / 'part-00000.parquet') as temporary:\n"
         "    temporary.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)\n"
     )

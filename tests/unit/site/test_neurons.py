@@ -13,7 +13,8 @@ import pytest
 from made_neurons import ABSENT, INHIBITED, NEVER, PICTURES, class_effects, shade, turning, write_neurons
 from PIL import Image
 
-from atlas.cells.crops import Cutter, Pixels, key_of
+from atlas.arrays import Pixels
+from atlas.cells.crops import Cutter, key_of
 from atlas.neurons import tables
 from atlas.neurons.reading import Folder
 from atlas.neurons.tables import DEGREES

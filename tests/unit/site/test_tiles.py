@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from atlas.arrays import Pixels
 from atlas.site.tiles import (
     Icons,
-    Pixels,
     TileFormat,
     encode_webp,
     halve,

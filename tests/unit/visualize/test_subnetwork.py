@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from atlas.errors import ConfigError
 from atlas.networks.network import Network
 from atlas.networks.precision import bfloat16_pays
+from atlas.networks.program import record
 from atlas.visualize import subnetwork as cut
 from atlas.visualize.objective import centre
 from atlas.visualize.subnetwork import CutNetwork
@@ -250,10 +251,34 @@ def test_bfloat16_is_near_and_only_where_the_layer_bears_it(monkeypatch: pytest.
     assert CutNetwork(network, "3", 32, precision="float32").dtype == torch.float32
 
 
+@pytest.mark.parametrize(("stride", "groups"), [(1, 1), (2, 1), (2, 16), ((2, 1), 1)])
+def test_bfloat16_is_the_same_where_the_processor_does_not_convolve_it(
+    monkeypatch: pytest.MonkeyPatch, stride: int | tuple[int, int], groups: int
+) -> None:
+    """The convolutions then compute in float32 with numbers that are rounded to bfloat16 before and after."""
+    torch.manual_seed(0)
+    last = nn.Conv2d(16, 16, 3, stride, 1, groups=groups, bias=False)
+    layers = nn.Conv2d(3, 16, 5, 2, 2), nn.ReLU(), last, nn.ReLU6()
+    network, pixels = made(nn.Sequential(*layers)), torch.rand(2, 3, 32, 32)
+    expected_maps, expected_gradient = climbed(plain(network, "3"), pixels)
+    monkeypatch.setattr(record, "convolves_in", lambda dtype: dtype == torch.float32)
+    found = CutNetwork(network, "3", 32, precision="bfloat16")
+    maps, gradient = climbed(found, pixels)
+    assert found.dtype == torch.bfloat16
+    assert operations_of(found) == ["FusedConvolution", "FusedConvolution"]
+    assert maps.dtype == gradient.dtype == torch.float32
+    assert torch.equal(maps, maps.bfloat16().float())
+    assert not torch.equal(maps, expected_maps)
+    assert F.cosine_similarity(centre(maps), centre(expected_maps)).min() > 0.999
+    assert F.cosine_similarity(gradient.flatten(1), expected_gradient.flatten(1)).min() > 0.99
+
+
 def test_bfloat16_pays_where_the_processor_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for known, pays in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_f": True}, False)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known, raising=False)
-        assert bfloat16_pays(CPU) is pays
+        for convolves in (True, False):  # oneDNN may have been told to leave it out
+            monkeypatch.setattr(record, "convolves_in", lambda dtype, convolves=convolves: convolves)
+            assert bfloat16_pays(CPU) is (pays and convolves)
     monkeypatch.delattr(torch.cpu, "get_capabilities")  # older torch
     assert bfloat16_pays(CPU) is False
 

@@ -1,0 +1,70 @@
+"""What may depend on the processor, on one without AVX-512: tests, and a whole run in bfloat16, in processes that are
+told to leave it out."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from looked_run import ASKED
+from tiny_run import CHECKOUT, command, environment
+
+from atlas.rundir.directory import RunDirectory
+from atlas.store.shards import read_metadata
+from atlas.check.verify import verify
+
+WITHOUT_AVX512 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+
+
+def python(*arguments: str, folder: Path = CHECKOUT) -> subprocess.CompletedProcess[str]:
+    told = {**environment(), **WITHOUT_AVX512}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=told, capture_output=True, text=True, timeout=500
+    )
+
+
+def test_bfloat16_does_not_pay_there() -> None:
+    code = """
+import torch
+from atlas.networks.precision import bfloat16_pays, convolves_in
+print(convolves_in(torch.float32), convolves_in(torch.bfloat16), bfloat16_pays(torch.device("cpu")))
+"""
+    done = python("-c", code)
+    assert done.stdout.split() == ["True", "False", "False"], done.stderr
+
+
+def test_networks_are_recorded_and_read_there() -> None:
+    done = python("-m", "pytest", "-p", "no:cacheprovider", "tests/unit/visualize/test_subnetwork.py", "tests/unit/networks/test_observer.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+    assert "skipped" not in done.stdout
+
+
+def test_a_run_in_bfloat16_is_whole_there(workshop: Path, undisturbed: RunDirectory) -> None:
+    directory = RunDirectory(workshop / "runs" / "without-avx512")
+    changes = (
+        f"out={directory.path}", "collect.precision=bfloat16", "render.precision=bfloat16",
+        f"neurons={json.dumps(ASKED)}"
+    )  # fmt: skip
+    arguments = [word for change in changes for word in ("--set", change)]
+    done = python(*command("tiny.yaml", *arguments)[1:], folder=workshop)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    assert verify(directory).problems == []
+    stages = directory.read_manifest()["stages"]
+    assert stages["collect"]["pace"]["precision"] == "bfloat16"
+    for stage in ("render", "neurons"):
+        assert {pace["precision"] for pace in stages[stage]["pace"].values()} == {"bfloat16"}
+    for layer in ("middle", "last"):
+        shards = directory.shards(layer)
+        assert read_metadata(shards[0])["precision"] == "bfloat16"
+        found, known = (
+            np.stack(pq.read_table(each.shards(layer))["activation"].to_numpy()).astype(float)
+            for each in (directory, undisturbed)
+        )
+        assert found.shape == known.shape
+        assert not np.array_equal(found, known)
+        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(known, axis=1)
+        assert ((found * known).sum(1) > 0.999 * lengths)[lengths > 0].all()
