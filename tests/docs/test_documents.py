@@ -76,6 +76,16 @@ def test_the_architecture_names_every_module() -> None:
             assert path.stem in told, own
 
 
+def test_the_architecture_has_the_rooms_in_their_order() -> None:
+    """The order that tests/unit/test_rooms.py holds."""
+    text = (CHECKOUT / "tests/unit/test_rooms.py").read_text(encoding="utf-8")
+    (rooms,) = re.findall(r"^ROOMS = \((.*?)^\)", text, re.MULTILINE | re.DOTALL)
+    expected = [room for room in re.findall(r'"(.+?)"', rooms) if room != "scripts"]
+    lines = [line for line in text_of("atlas/architecture.md").splitlines() if line.startswith("| `")]
+    told = [room.rstrip("/") for line in lines for room in re.findall(r"`([^`]+)`", line.split(" | ")[0])]
+    assert [room for room in told if room in expected] == expected
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_left_to_be_filled_in(name: str) -> None:
     assert not re.search(r"TODO|FIXME|TABLE$|@@", text_of(name), re.MULTILINE)
