@@ -18,7 +18,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from atlas.config.model import Config
-from atlas.config.sections import _KINDS_OF_KEY, ClusterConfig, Section
+from atlas.config.sections import KINDS_OF_KEY, ClusterConfig, Section
 
 TARGET = Path(__file__).parents[1] / "atlas/docs/reference/configuration.md"
 _PLAIN = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`", Any: "anything"}
@@ -77,8 +77,8 @@ def _table(section: type[Section]) -> str:
     rows = ["| key | value | default | what it is |", "| --- | --- | --- | --- |"]
     for key, field in section.model_fields.items():
         told = " ".join((field.description or "").split())
-        if section is ClusterConfig and key in _KINDS_OF_KEY:
-            told = f"*{', '.join(_KINDS_OF_KEY[key])}:* {told}"
+        if section is ClusterConfig and key in KINDS_OF_KEY:
+            told = f"*{', '.join(KINDS_OF_KEY[key])}:* {told}"
         cells = (f"`{key}`", _value(key, field.annotation, field.metadata), _default(key, field), told)
         rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(rows)

@@ -281,7 +281,7 @@ class ClusterConfig(Section):
             raise ValueError("kind: address needs an address, such as tcp://scheduler:8786")
         if self.kind != "address" and self.address:
             raise ValueError(f"an address is given, but kind is {self.kind}; expected kind: address")
-        for key, kinds in _KINDS_OF_KEY.items():
+        for key, kinds in KINDS_OF_KEY.items():
             if self.kind not in kinds and getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"{key} says nothing to kind: {self.kind}; it is for {_spoken(kinds)}")
         lacking = [key for key in _NEEDED.get(self.kind, {}) if getattr(self, key) is None]
@@ -297,7 +297,7 @@ class ClusterConfig(Section):
 
 _BATCH = ("slurm", "pbs")
 _WITH_JOBS = (*_BATCH, "kubernetes")
-_KINDS_OF_KEY: dict[str, tuple[str, ...]] = {
+KINDS_OF_KEY: dict[str, tuple[str, ...]] = {
     "workers": ("local", "cuda", *_WITH_JOBS),
     **dict.fromkeys(("adaptive", "memory", "gpu"), _WITH_JOBS),
     **dict.fromkeys(("queue", "account", "walltime", "workers_per_job", "interface", "directives", "prologue"), _BATCH),
