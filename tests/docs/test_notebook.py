@@ -53,6 +53,13 @@ def test_it_is_a_notebook_of_format_4(notebook: dict[str, Any]) -> None:
                 assert set(output) == {"output_type", "data", "metadata", "execution_count"}
 
 
+def test_what_it_points_at_is_there(notebook: dict[str, Any]) -> None:
+    words = "".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    targets = re.findall(r"\]\(([^)]+)\)", words)
+    assert targets
+    assert all((NOTEBOOK.parent / target).is_file() for target in targets)
+
+
 def test_its_outputs_are_committed_small_and_in_order(notebook: dict[str, Any]) -> None:
     assert NOTEBOOK.stat().st_size < LARGEST
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
