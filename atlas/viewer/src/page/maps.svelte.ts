@@ -4,7 +4,7 @@ import type { Cell, Cells } from '../lib/cells';
 import { viewOf, viewShowing, type Frame } from '../lib/frame';
 import type { Place } from '../lib/link';
 import type { Look } from '../lib/look.svelte';
-import type { Handle } from '../parts/Pane.svelte';
+import type { Handle } from '../map/Pane.svelte';
 
 /** Pixels that the drawer covers on the right of a wide window. */
 export const DRAWER = 384;
