@@ -5,7 +5,7 @@ import { untrack } from 'svelte';
 import { explainGroups, type Grouping } from '../lib/api';
 import type { Jobs } from './jobs.svelte';
 import { pictureOf } from './sheet';
-import type { Job, Subject } from './subject.svelte';
+import type { PictureState } from './state';
 
 /** The groups of a layer, and their icons as far as they are there. */
 interface Grouped {
@@ -18,22 +18,22 @@ export class Groups {
   count = $state(6);
   /** The group that is pointed at. */
   pointed = $state<number | null>(null);
-  readonly #subject: Subject;
-  readonly #jobs: Jobs<Job>;
+  readonly #state: PictureState;
+  readonly #jobs: Jobs;
   #found = $state.raw<Record<string, Grouped>>({});
 
-  constructor(subject: Subject, jobs: Jobs<Job>) {
-    this.#subject = subject;
+  constructor(state: PictureState, jobs: Jobs) {
+    this.#state = state;
     this.#jobs = jobs;
   }
 
   /** Those of the shown layer; null where none were asked for. */
-  readonly found = $derived.by(() => this.#found[this.#subject.explained?.path ?? ''] ?? null);
+  readonly found = $derived.by(() => this.#found[this.#state.explained?.path ?? ''] ?? null);
   /** Where in the picture the group is that is pointed at. */
   readonly mask = $derived.by(() => (this.pointed !== null && this.found?.grouping.groups[this.pointed]?.mask) || null);
 
   make(): void {
-    const { picture, explained: layer } = this.#subject;
+    const { picture, explained: layer } = this.#state;
     if (!picture || !layer) return;
     this.pointed = null;
     void this.#jobs.run('groups', async (signal) => {
@@ -50,7 +50,7 @@ export class Groups {
 
   /** Groups are of one layer: another one ends those under way. */
   follow(): void {
-    void this.#subject.explained;
+    void this.#state.explained;
     untrack(() => {
       this.#jobs.stop('groups');
       this.pointed = null;

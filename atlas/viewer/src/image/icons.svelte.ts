@@ -5,26 +5,26 @@ import { untrack } from 'svelte';
 import { explainIcons } from '../lib/api';
 import type { Jobs } from './jobs.svelte';
 import { IconSheet, pictureOf } from './sheet';
-import type { Job, Subject } from './subject.svelte';
+import type { IconState } from './state';
 
 export class Icons {
   /** Counts what was drawn on the sheets, which are no state of their own. */
   drawn = $state(0);
-  readonly #subject: Subject;
-  readonly #jobs: Jobs<Job>;
+  readonly #state: IconState;
+  readonly #jobs: Jobs;
   #sheets = new Map<string, IconSheet>();
   /** The layer whose icons are under way. */
   #drawing = '';
 
-  constructor(subject: Subject, jobs: Jobs<Job>) {
-    this.#subject = subject;
+  constructor(state: IconState, jobs: Jobs) {
+    this.#state = state;
     this.#jobs = jobs;
   }
 
   /** The icons of the shown layer. */
   readonly sheet = $derived.by(() => {
     void this.drawn;
-    const layer = this.#subject.explained;
+    const layer = this.#state.explained;
     return (layer && this.#sheets.get(layer.path)) ?? null;
   });
   /** How many positions of the shown layer have their own icon. */
@@ -35,7 +35,7 @@ export class Icons {
 
   /** The icons of the shown layer, where they are wanted; those of another layer end. */
   follow(): void {
-    const { explained: layer, over } = this.#subject;
+    const { explained: layer, over } = this.#state;
     if (!layer || this.#drawing === layer.path) return;
     untrack(() => {
       this.#jobs.stop('icons');
@@ -45,7 +45,7 @@ export class Icons {
   }
 
   draw(): void {
-    const { picture, explained: layer, layer: map, look } = this.#subject;
+    const { picture, explained: layer, layer: map, look } = this.#state;
     if (!picture || !layer) return;
     const sheet = this.#sheets.get(layer.path) ?? new IconSheet(layer);
     const total = layer.rows * layer.cols;

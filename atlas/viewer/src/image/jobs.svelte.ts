@@ -1,18 +1,21 @@
 /** Work under way: one piece of each kind at a time, each with a signal that ends it at once. */
 
-export class Jobs<Kind extends string> {
+/** What may be under way at the server. */
+export type Job = 'limits' | 'given' | 'samples' | 'summary' | 'icons' | 'stand-ins' | 'classes' | 'removed' | 'groups';
+
+export class Jobs {
   /** How far each is, 0 to 1; those that are not there are not under way. */
-  progress = $state.raw<Partial<Record<Kind, number>>>({});
-  readonly #controls = new Map<Kind, AbortController>();
+  progress = $state.raw<Partial<Record<Job, number>>>({});
+  readonly #controls = new Map<Job, AbortController>();
   readonly #failed: (error: unknown) => void;
 
-  /** `failed` hears of errors, but not of those of work that was ended. */
+  /** `failed` is called with errors, but not with those of work that was stopped. */
   constructor(failed: (error: unknown) => void) {
     this.#failed = failed;
   }
 
   /** Start a piece of work, in place of the one of its kind that may be under way. */
-  async run(kind: Kind, work: (signal: AbortSignal) => Promise<void>): Promise<void> {
+  async run(kind: Job, work: (signal: AbortSignal) => Promise<void>): Promise<void> {
     this.stop(kind);
     const control = new AbortController();
     this.#controls.set(kind, control);
@@ -26,22 +29,22 @@ export class Jobs<Kind extends string> {
     }
   }
 
-  tell(kind: Kind, share: number): void {
+  tell(kind: Job, share: number): void {
     this.progress = { ...this.progress, [kind]: share };
   }
 
-  stop(kind: Kind): void {
+  stop(kind: Job): void {
     this.#controls.get(kind)?.abort();
     this.#end(kind);
   }
 
-  stopAll(but?: Kind): void {
+  stopAll(but?: Job): void {
     for (const kind of [...this.#controls.keys()]) if (kind !== but) this.stop(kind);
   }
 
-  #end(kind: Kind): void {
+  #end(kind: Job): void {
     this.#controls.delete(kind);
     const { [kind]: _, ...others } = this.progress;
-    this.progress = others as Partial<Record<Kind, number>>;
+    this.progress = others as Partial<Record<Job, number>>;
   }
 }

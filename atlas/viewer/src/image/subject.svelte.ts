@@ -22,16 +22,13 @@ import type { Look } from '../lib/look.svelte';
 import { pictureAmong, refuseLarge } from './given';
 import { Groups } from './grouping.svelte';
 import { Icons } from './icons.svelte';
-import { Jobs } from './jobs.svelte';
+import { Jobs, type Job } from './jobs.svelte';
 import { middleOf, positionAt } from './positions';
 import { isMiddle, squareOf } from './sheet';
+import type { Over } from './state';
 
-/** What lies over the picture. */
-export type Over = 'nothing' | 'icons' | 'effect';
 /** How an effect is known: estimated to first order, or by taking each position out. */
 type Way = 'estimated' | 'removed';
-/** What may be under way at the server. */
-export type Job = 'limits' | 'given' | 'samples' | 'summary' | 'icons' | 'stand-ins' | 'classes' | 'removed' | 'groups';
 
 /** A picture that is to be told of. */
 interface Gift {
@@ -59,7 +56,7 @@ export class Subject {
   /** The place that is pointed at, on the picture or on the map. */
   pointed = $state.raw<Point | null>(null);
 
-  readonly #jobs = new Jobs<Job>((error) => this.#fail(error));
+  readonly #jobs = new Jobs((error) => this.#fail(error));
   #chosen = $state.raw<readonly number[]>([]);
   #more = $state.raw<Record<number, Attributions>>({});
   #removed = $state.raw<Record<string, Record<string, number[]>>>({});
