@@ -1,13 +1,13 @@
 import { describe, expect, test } from 'vitest';
 
-import { closeness, factorDigits } from '../src/forward/account';
-import { floats, hasPositions, type Kind, type Pass, type Step, type Unit } from '../src/forward/api';
+import { closeness, factorDigits } from '../src/forward/arithmetic';
+import { floats, hasPositions, type Kind, type Pass, type Step, type Unit } from '../src/forward/pass';
 import { curveOf } from '../src/forward/curves';
-import { endingOf, endingWords, isMeanOf, softmaxOf } from '../src/forward/end';
+import { endingOf, endingWords, isMeanOf, softmaxOf } from '../src/forward/class_scores';
 import { layOut } from '../src/forward/flow';
-import { photograph, pixels, toneOf } from '../src/forward/paint';
-import { corner, filled, partOf, patchAt, sumOf, type Sliding } from '../src/forward/slide';
-import { Walk } from '../src/forward/walk.svelte';
+import { photograph, pixels, toneOf } from '../src/forward/map_pixels';
+import { corner, filled, partOf, patchAt, sumOf, type Sliding } from '../src/forward/sliding_kernel';
+import { Walk } from '../src/forward/state.svelte';
 import { decimals, figure, full, layerText, shapeWords, signedFigure, significant, size, stepText, stepTitle } from '../src/forward/words';
 
 function step(number: number, kind: Kind, reads: number[], shape = [8, 6, 6], more: Partial<Step> = {}): Step {

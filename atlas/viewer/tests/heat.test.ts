@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
 import { normalised, OPPOSE, SUPPORT, veil, type Heat } from '../src/lib/heat';
-import { wholeGrid } from './made';
+import { wholeGrid } from './made_cells';
 
 const grid = wholeGrid(2, (row, col) => (row === 1 && col === 1 ? null : 0));
 const heat = (...shares: number[]): Heat => ({ cells: grid, shares: Float32Array.from(shares) });

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import type { ExplainedLayer } from '../src/lib/api';
 import { likeness, percent } from '../src/lib/words';
 import { nearestDot } from '../src/image/dots';
-import { pictureAmong, refuseLarge } from '../src/image/given';
+import { pictureAmong, refuseLarge } from '../src/image/upload';
 import { largestOf, tint } from '../src/image/paint';
 import { boxOf, middleOf, positionAt, stepFrom } from '../src/image/positions';
 import { isMiddle } from '../src/image/sheet';

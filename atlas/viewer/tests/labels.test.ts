@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
-import { blockOf, regionLabels, thinned } from '../src/lib/labels';
-import { wholeGrid } from './made';
+import { blockOf, regionLabels, thinned } from '../src/map/labels';
+import { wholeGrid } from './made_cells';
 
 describe('blockOf', () => {
   it('keeps regions at about the same size on the screen', () => {

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 
 import type { Atlas, Layer } from '../src/lib/atlas';
 import { cellsTable } from '../src/lib/save';
-import { wholeGrid } from './made';
+import { wholeGrid } from './made_cells';
 
 const layer = { path: 'a,b', network: 0 } as Layer;
 const atlas = { attributions: true, networks: [{ name: 'net', input_size: 1, classes: ['tench, Tinca tinca', 'a "quoted" one'] }] } as unknown as Atlas;

@@ -1,6 +1,6 @@
 /** Where the steps of a layer stand, and the lines between what writes a map and what reads it. */
 
-import type { Step } from './api';
+import type { Step } from './pass';
 
 export interface Node {
   step: number;

@@ -1,6 +1,6 @@
 /** The forward pass in words and figures. */
 
-import type { Kind, Pass, Step } from './api';
+import type { Kind, Pass, Step } from './pass';
 
 const MINUS = '−';
 const RGB = ['red', 'green', 'blue'];

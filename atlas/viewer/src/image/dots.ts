@@ -3,7 +3,10 @@
 import type { ExplainedLayer, Group } from '../lib/api';
 import type { Frame } from '../lib/frame';
 import type { Point } from '../lib/levels';
-import type { Colours } from '../lib/overlay';
+import type { Colours } from '../lib/theme';
+
+/** Draws what else is on the map, below its names. */
+export type DrawMarks = (context: CanvasRenderingContext2D) => void;
 
 /** Pixels from a dot within which it is pointed at. */
 const NEAR = 9;

@@ -3,7 +3,7 @@
 import type { ExplainedLayer } from '../lib/api';
 import type { Box } from '../lib/frame';
 import { OPPOSE, SUPPORT } from '../lib/heat';
-import type { Colours } from '../lib/overlay';
+import type { Colours } from '../lib/theme';
 import { boxOf } from './positions';
 import type { IconSheet } from './sheet';
 

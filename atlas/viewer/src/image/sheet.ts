@@ -2,7 +2,7 @@
 
 import type { ExplainedLayer } from '../lib/api';
 import type { Atlas, Layer } from '../lib/atlas';
-import { tileOfCell } from '../lib/source';
+import { tileOfCell } from '../lib/pyramid';
 import { loadTile } from '../lib/tiles';
 
 /** Pixels of an icon on the sheet, where the whole sheet stays below WIDEST. */

@@ -19,13 +19,13 @@ import {
 import { classesOf, inWords, type Layer } from '../lib/atlas';
 import type { Point } from '../lib/levels';
 import type { Look } from '../lib/look.svelte';
-import { pictureAmong, refuseLarge } from './given';
 import { Groups } from './grouping.svelte';
 import { Icons } from './icons.svelte';
 import { Jobs, type Job } from './jobs.svelte';
 import { middleOf, positionAt } from './positions';
 import { isMiddle, squareOf } from './sheet';
 import type { Over } from './state';
+import { pictureAmong, refuseLarge } from './upload';
 
 /** How an effect is known: estimated to first order, or by taking each position out. */
 type Way = 'estimated' | 'removed';

@@ -1,7 +1,7 @@
 /** The cells of one grid: columns in typed arrays, and a look-up by row and column. */
 
 import { damaged, fetchBytes, fetchJson, gridAddress, type Layer } from './atlas';
-import { Kept } from './kept';
+import { Kept } from './cache';
 import type { Point } from './levels';
 
 /** cells.json, a list for each column. */

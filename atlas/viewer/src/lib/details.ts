@@ -1,7 +1,7 @@
 /** What a cell's drawer tells: fetched in sheets of 4 × 4 cells. */
 
 import { fetchJson, gridAddress, type Layer } from './atlas';
-import { Kept } from './kept';
+import { Kept } from './cache';
 import type { Place } from './link';
 
 interface Exemplar {

@@ -1,8 +1,8 @@
 /** What each cell says of a class: fetched in files of several classes, and painted as a veil over the map. */
 
 import { damaged, fetchBytes, gridAddress, type Atlas, type Layer } from './atlas';
+import { Kept } from './cache';
 import type { Cells } from './cells';
-import { Kept } from './kept';
 import type { Side } from './link';
 
 /** The byte that stands for no effect at all; larger ones support the class. */

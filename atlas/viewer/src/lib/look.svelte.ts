@@ -1,8 +1,8 @@
 /** What is on the screen besides the view: the part of the page's state that a link holds. */
 
 import { classesOf, gridSizes, openingLayer, type Atlas, type Layer, type UnitLayer } from './atlas';
-import { classNumber, className } from './words';
 import { DEFAULTS, formatLink, type Arrangement, type Link, type Low, type Order, type Place, type Side, type Unit, type View } from './link';
+import { classNumber, className } from './words';
 
 /** By the effects on a class, by its number in the layer's network; or the units that answer like one. */
 export type Narrowed = { class: number } | { like: number };

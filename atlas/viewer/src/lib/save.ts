@@ -4,8 +4,8 @@ import { classesOf, type Atlas, type Layer } from './atlas';
 import type { Cells } from './cells';
 import { cellBox, type Frame } from './frame';
 import type { Place } from './link';
-import type { Colours } from './overlay';
-import { tileOfCell, type Picture } from './source';
+import { tileOfCell, type Picture } from './pyramid';
+import type { Colours } from './theme';
 import { loadTile } from './tiles';
 
 /** Browsers draw no canvas that is much larger. */

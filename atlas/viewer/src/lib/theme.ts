@@ -1,10 +1,14 @@
 /** Light or dark: the system's, until the reader chooses. */
 
-import type { Colours } from './overlay';
-
 export type Theme = 'light' | 'dark';
 
-/** What is drawn on canvases has the colours of the page's stylesheet. */
+/** Colours of what is drawn on canvases: its ground, and what stands out from it. */
+export interface Colours {
+  ground: string;
+  ink: string;
+}
+
+/** The same as in the page's stylesheet. */
 export const COLOURS: Record<Theme, Colours> = {
   light: { ground: '#f7f7f5', ink: '#1c1d1f' },
   dark: { ground: '#111214', ink: '#ececea' },

@@ -1,7 +1,7 @@
 /** What a site tells of units (channels of a layer): its files, fetched once while they are few. */
 
 import { damaged, fetchBytes, fetchJson, gridAddress, layerAddress, type Layer, type UnitLayer } from '../lib/atlas';
-import { Kept } from '../lib/kept';
+import { Kept } from '../lib/cache';
 
 /** units.json: a column each, with one value a unit. */
 export interface UnitTable {

@@ -3,7 +3,7 @@
 import { untrack } from 'svelte';
 
 import type { Look } from '../lib/look.svelte';
-import type { Walk } from '../tour/walk.svelte';
+import type { Walk } from '../tour/state.svelte';
 import type { Maps } from './maps.svelte';
 
 /** Milliseconds after which a slider is taken to rest. */

@@ -1,6 +1,6 @@
 /** The keys of the page itself; dialogs and fields have their own. */
 
-import type { AtlasMap } from '../lib/map';
+import type { AtlasMap } from '../map/viewer';
 
 /** Share of the window that an arrow key pans by. */
 const NUDGE = 0.15;

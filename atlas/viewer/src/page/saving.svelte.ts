@@ -3,11 +3,11 @@
 import type { Cells } from '../lib/cells';
 import { cellBox } from '../lib/frame';
 import type { Look } from '../lib/look.svelte';
-import type { Colours } from '../lib/overlay';
 import { cellsTable, download, poster, viewPicture, type Part } from '../lib/save';
+import type { Colours } from '../lib/theme';
 import type { Address } from './address.svelte';
 import { WIDE, type Maps } from './maps.svelte';
-import type { Opened } from './opened.svelte';
+import type { Opened } from './open_cell.svelte';
 
 export class Saving {
   /** What is being saved, in words; null when nothing is. */

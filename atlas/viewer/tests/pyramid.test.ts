@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
 import type { Atlas, Layer } from '../src/lib/atlas';
-import { cellPicture, layerSource, thumbnail, tileOfCell } from '../src/lib/source';
+import { cellPicture, layerSource, thumbnail, tileOfCell } from '../src/lib/pyramid';
 
 const layer: Layer = {
   name: 'inception 4a',

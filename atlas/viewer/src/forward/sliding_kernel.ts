@@ -1,6 +1,6 @@
 /** One kernel on one input channel, place by place: the part of a convolution that the page works out itself. */
 
-import type { Grid, Step } from './api';
+import type { Grid, Step } from './pass';
 
 export interface Sliding {
   input: Float32Array;

@@ -1,7 +1,7 @@
 /** Maps as small pictures. 0 is the ground; orange is above it, blue below; where nothing is below 0, ink. */
 
 import { OPPOSE, SUPPORT } from '../lib/heat';
-import type { Step } from './api';
+import type { Step } from './pass';
 
 /** `light` is for the picture's own channels: dark to light, as a photograph. */
 export type Tone = 'ink' | 'signed' | 'light';

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { hear } from '../src/lib/hear';
+import { hear } from '../src/lib/cancellable';
 
 /** What is heard of a question, and the question itself. */
 function asked() {

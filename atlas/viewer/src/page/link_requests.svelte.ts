@@ -2,9 +2,9 @@
 
 import type { Subject } from '../image/subject.svelte';
 import { inPage, inWords } from '../lib/atlas';
-import { givePicture } from '../tour/open';
+import { givePicture } from '../tour/picture';
+import type { Walk } from '../tour/state.svelte';
 import { openingIn, stepIn } from '../tour/tour';
-import type { Walk } from '../tour/walk.svelte';
 
 export class Asked {
   /** Whether the picture's way through the network is shown. */

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 
-import { Kept } from '../src/lib/kept';
+import { Kept } from '../src/lib/cache';
 
 /** Something to fetch that counts how often it is fetched. */
 function counted(kept: Kept<string>) {

@@ -1,6 +1,6 @@
 /** Names on the map: for each region the class that most of its cells speak for, as on a map of a country. */
 
-import { Cells } from './cells';
+import { Cells } from '../lib/cells';
 
 export interface Label {
   /** Number of the class. */

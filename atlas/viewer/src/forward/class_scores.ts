@@ -1,6 +1,6 @@
 /** The end of the network, from its last maps to the scores, and from scores to shares. */
 
-import { isMap, type Pass, type Step } from './api';
+import { isMap, type Pass, type Step } from './pass';
 import { stepTitle } from './words';
 
 interface Ending {

@@ -1,8 +1,8 @@
 /** What the account of a number shows of it: how precisely, how near to the network, and where it leads on. */
 
-import type { Pass, Spot, Term, Unit } from './api';
-import { largest } from './paint';
-import { productOf } from './slide';
+import { largest } from './map_pixels';
+import type { Pass, Spot, Term, Unit } from './pass';
+import { productOf } from './sliding_kernel';
 import { decimals } from './words';
 
 /** Digits of a float32 that count. */

@@ -1,8 +1,8 @@
 /** Opens one picture as a link asks for it: the tour's own, or a sample of the run's. */
 
+import type { Subject } from '../image/subject.svelte';
 import { askSamples } from '../lib/api';
 import { Sentence } from '../lib/atlas';
-import type { Subject } from '../image/subject.svelte';
 import type { Step } from './tour';
 
 const NAME = 'Picture of the tour';

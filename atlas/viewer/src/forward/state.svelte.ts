@@ -1,7 +1,7 @@
 /** Where the reader is in the forward pass. */
 
-import { hasPositions, type LayerRow, type Pass, type Spot, type Step } from './api';
-import { toneOf, type Tone } from './paint';
+import { toneOf, type Tone } from './map_pixels';
+import { hasPositions, type LayerRow, type Pass, type Spot, type Step } from './pass';
 
 export class Walk {
   readonly pass: Pass;

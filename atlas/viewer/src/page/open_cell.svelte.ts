@@ -1,9 +1,9 @@
 /** The open cell, the first of those that are chosen, and what is told of it. */
 
 import { inPage, inWords } from '../lib/atlas';
+import { hear } from '../lib/cancellable';
 import { loadCells, type Cells } from '../lib/cells';
 import { loadDetails, type Sheet } from '../lib/details';
-import { hear } from '../lib/hear';
 import type { Place } from '../lib/link';
 import type { Look } from '../lib/look.svelte';
 

@@ -1,10 +1,12 @@
 /** What changes over the tiles: veils of classes, sizes by density, marks of low scores, names. */
 
-import type { Cells } from './cells';
-import { cellBox, type Frame } from './frame';
+import type { DrawMarks } from '../image/dots';
+import type { Cells } from '../lib/cells';
+import { cellBox, type Frame } from '../lib/frame';
+import type { Low } from '../lib/link';
+import type { Colours } from '../lib/theme';
+import { tileNow } from '../lib/tiles';
 import { blockOf, regionLabels, thinned, type Label, type Placed } from './labels';
-import type { Low } from './link';
-import { tileNow } from './tiles';
 
 /** A picture of each cell: the tile it is on, and where (left, top and side in the tile's pixels). */
 export interface CellTile {
@@ -23,7 +25,7 @@ export interface Scene {
   density: number;
   low: Low;
   /** What else is drawn on the map, below the names. */
-  marks: Marks | null;
+  marks: DrawMarks | null;
   /** Names of the classes; null where no names are wanted. */
   names: ((index: number) => string) | null;
   /** Classes that are no names: those that the whole map is of. */
@@ -32,13 +34,6 @@ export interface Scene {
   pictures: (row: number, col: number) => CellTile[];
   /** The window's edges that the page's own panels cover: no name is put there. */
   covered: readonly { left: number; top: number; width: number; height: number }[];
-}
-
-export type Marks = (context: CanvasRenderingContext2D) => void;
-
-export interface Colours {
-  ground: string;
-  ink: string;
 }
 
 /** Names are so large, in CSS pixels, where they stand for a large region; the smallest have LEAST. */

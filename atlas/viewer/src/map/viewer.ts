@@ -2,10 +2,10 @@
 
 import OpenSeadragon from 'openseadragon';
 
-import { fittingSide, viewOf, type Frame } from './frame';
-import { SMALLEST_SHARE, type Point } from './levels';
-import type { View } from './link';
-import type { Source } from './source';
+import { fittingSide, viewOf, type Frame } from '../lib/frame';
+import { SMALLEST_SHARE, type Point } from '../lib/levels';
+import type { View } from '../lib/link';
+import type { Source } from '../lib/pyramid';
 
 const FADE = 150; // milliseconds
 const PATIENCE = 4000; // milliseconds; after that a new source is shown with the tiles it has

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 
-import { findClasses } from '../src/lib/search';
+import { findClasses } from '../src/parts/class_search';
 
 const classes = ['tench, Tinca tinca', 'Egyptian cat', 'catamaran', 'tabby, tabby cat', 'bobcat (wild)', 'Cat', 'C++ (x)'];
 const names = (typed: string) => findClasses(classes, typed).map(({ name }) => name);
