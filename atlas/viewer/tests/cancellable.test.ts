@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { hear } from '../src/lib/cancellable';
+import { cancellable } from '../src/lib/cancellable';
 
 /** What is heard of a question, and the question itself. */
 function asked() {
@@ -12,7 +12,7 @@ function asked() {
       [answer, refuse] = [resolve, reject];
       signal.addEventListener('abort', () => heard.push('ended'));
     });
-  const end = hear(ask, (value) => heard.push(value), (error) => heard.push(error));
+  const end = cancellable(ask, (value) => heard.push(value), (error) => heard.push(error));
   const turn = () => new Promise((resolve) => setTimeout(resolve));
   return { heard, end, answer: (value: string) => (answer(value), turn()), refuse: (error: unknown) => (refuse(error), turn()) };
 }

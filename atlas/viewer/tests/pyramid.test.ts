@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 
-import type { Atlas, Layer } from '../src/lib/atlas';
+import type { Atlas, AtlasMap } from '../src/lib/atlas';
 import { cellPicture, layerSource, thumbnail, tileOfCell } from '../src/lib/pyramid';
 
-const layer: Layer = {
+const layer: AtlasMap = {
   name: 'inception 4a',
   path: 'inception 4a',
   layer: 'inception 4a',

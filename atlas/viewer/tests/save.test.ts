@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
 
-import type { Atlas, Layer } from '../src/lib/atlas';
+import type { Atlas, AtlasMap } from '../src/lib/atlas';
 import { cellsTable } from '../src/lib/save';
 import { wholeGrid } from './made_cells';
 
-const layer = { path: 'a,b', network: 0 } as Layer;
+const layer = { path: 'a,b', network: 0 } as AtlasMap;
 const atlas = { attributions: true, networks: [{ name: 'net', input_size: 1, classes: ['tench, Tinca tinca', 'a "quoted" one'] }] } as unknown as Atlas;
 
 describe('cellsTable', () => {

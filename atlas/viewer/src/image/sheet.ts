@@ -1,7 +1,7 @@
 /** The icons of all positions of a layer on one canvas: stand-ins at first, then one by one the positions' own. */
 
 import type { ExplainedLayer } from '../lib/api';
-import type { Atlas, Layer } from '../lib/atlas';
+import type { Atlas, AtlasMap } from '../lib/atlas';
 import { tileOfCell } from '../lib/pyramid';
 import { loadTile } from '../lib/tiles';
 
@@ -45,7 +45,7 @@ export class IconSheet {
   }
 
   /** Draw for each position, until its own icon comes, the icon of the cell that it lands in. */
-  async standIn(atlas: Atlas, layer: Layer, explained: ExplainedLayer, signal: AbortSignal, drawn: () => void): Promise<void> {
+  async standIn(atlas: Atlas, layer: AtlasMap, explained: ExplainedLayer, signal: AbortSignal, drawn: () => void): Promise<void> {
     const places = explained.cell.flatMap((cell, position) => {
       if (!cell) return [];
       const [grid, row, col] = cell;

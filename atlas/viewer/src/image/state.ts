@@ -1,7 +1,7 @@
 /** What the icons and the groups of one picture read of its state: each reads no more than its own interface. */
 
 import type { ExplainedLayer } from '../lib/api';
-import type { Atlas, Layer } from '../lib/atlas';
+import type { Atlas, AtlasMap } from '../lib/atlas';
 
 /** What lies over the picture. */
 export type Over = 'nothing' | 'icons' | 'effect';
@@ -18,6 +18,6 @@ export interface PictureState {
 export interface IconState extends PictureState {
   readonly over: Over;
   /** The map of the whole layer, from whose cells the stand-ins come. */
-  readonly layer: Layer;
+  readonly layer: AtlasMap;
   readonly look: { readonly atlas: Atlas };
 }

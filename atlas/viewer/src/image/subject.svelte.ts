@@ -16,7 +16,7 @@ import {
   type Sample,
   type Summary,
 } from '../lib/api';
-import { classesOf, inWords, type Layer } from '../lib/atlas';
+import { classesOf, inWords, type AtlasMap } from '../lib/atlas';
 import type { Point } from '../lib/levels';
 import type { Look } from '../lib/look.svelte';
 import { Groups } from './grouping.svelte';
@@ -76,7 +76,7 @@ export class Subject {
   }
 
   /** The layer itself, where the map shows one of its maps of classes. */
-  readonly layer = $derived.by<Layer>(() => this.whole(this.look.layer));
+  readonly layer = $derived.by<AtlasMap>(() => this.whole(this.look.layer));
   readonly names = $derived.by(() => classesOf(this.look.atlas, this.layer));
   readonly explained = $derived.by(() => this.layerOf(this.layer));
   readonly top = $derived.by(() => this.summary?.networks[this.layer.network]?.classes ?? []);
@@ -94,14 +94,14 @@ export class Subject {
   readonly values = $derived.by(() => (this.way === 'removed' && this.removed ? this.removed : this.estimated));
 
   /** The layer itself of which a map of classes shows a part. */
-  whole(layer: Layer): Layer {
+  whole(layer: AtlasMap): AtlasMap {
     if (layer.of_classes.length === 0) return layer;
-    const same = (each: Layer) => each.layer === layer.layer && each.network === layer.network && each.of_classes.length === 0;
+    const same = (each: AtlasMap) => each.layer === layer.layer && each.network === layer.network && each.of_classes.length === 0;
     return this.look.atlas.layers.find(same) ?? layer;
   }
 
   /** What was told of a layer's own map; null of maps of classes, which have places of their own. */
-  layerOf(layer: Layer): ExplainedLayer | null {
+  layerOf(layer: AtlasMap): ExplainedLayer | null {
     return (layer.of_classes.length === 0 && this.summary?.layers.find((each) => each.path === layer.path)) || null;
   }
 

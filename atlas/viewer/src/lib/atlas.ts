@@ -15,7 +15,7 @@ interface Network {
 }
 
 /** One map: a layer's own, or one of its rows that speak for one class or for either of two. */
-export interface Layer {
+export interface AtlasMap {
   name: string;
   path: string;
   layer: string;
@@ -43,7 +43,7 @@ export interface Atlas {
   labels: string[];
   /** The path of the layer that the page opens on. */
   opens?: string;
-  layers: Layer[];
+  layers: AtlasMap[];
   /** What is told of units; null, or not there, where the run has no neurons. */
   neurons?: { layers: UnitLayer[] } | null;
   provenance: Provenance;
@@ -187,26 +187,26 @@ export function layerAddress(layer: { path: string }): string {
   return layer.path.split('/').map(encodeURIComponent).join('/');
 }
 
-export function gridAddress(layer: Layer, grid: number): string {
+export function gridAddress(layer: AtlasMap, grid: number): string {
   return `${layerAddress(layer)}/grid-${String(grid).padStart(3, '0')}`;
 }
 
 /** The grids of a layer, coarsest first. */
-export function gridSizes(layer: Layer): number[] {
+export function gridSizes(layer: AtlasMap): number[] {
   return layer.grids.map((each) => each.grid).sort((a, b) => a - b);
 }
 
 /** The layer that the run opens on; without one the middle layer of the first network. */
-export function openingLayer(atlas: Atlas): Layer {
+export function openingLayer(atlas: Atlas): AtlasMap {
   const chosen = atlas.layers.find((each) => each.path === atlas.opens);
   if (chosen) return chosen;
   const whole = atlas.layers.filter((each) => each.of_classes.length === 0);
   const own = whole.filter((each) => each.network === 0);
-  const among = [own, whole, atlas.layers].find((layers) => layers.length > 0) as Layer[];
-  return among[Math.floor(among.length / 2)] as Layer;
+  const among = [own, whole, atlas.layers].find((layers) => layers.length > 0) as AtlasMap[];
+  return among[Math.floor(among.length / 2)] as AtlasMap;
 }
 
 /** The names of the classes that a layer's network tells apart. */
-export function classesOf(atlas: Atlas, layer: Layer): string[] {
+export function classesOf(atlas: Atlas, layer: AtlasMap): string[] {
   return atlas.networks[layer.network]?.classes ?? [];
 }

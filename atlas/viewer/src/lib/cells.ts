@@ -1,6 +1,6 @@
 /** The cells of one grid: columns in typed arrays, and a look-up by row and column. */
 
-import { damaged, fetchBytes, fetchJson, gridAddress, type Layer } from './atlas';
+import { damaged, fetchBytes, fetchJson, gridAddress, type AtlasMap } from './atlas';
 import { Kept } from './cache';
 import type { Point } from './levels';
 
@@ -123,7 +123,7 @@ export function cellUnder(point: Point, grid: number): { row: number; col: numbe
 const loaded = new Kept<Cells>();
 
 /** The cells of one grid of a layer, fetched once; after a failure the next call tries again. */
-export function loadCells(layer: Layer, grid: number): Promise<Cells> {
+export function loadCells(layer: AtlasMap, grid: number): Promise<Cells> {
   const folder = gridAddress(layer, grid);
   return loaded.get(folder, () => fetchCells(folder));
 }

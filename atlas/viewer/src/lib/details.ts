@@ -1,6 +1,6 @@
 /** What a cell's drawer tells: fetched in sheets of 4 × 4 cells. */
 
-import { fetchJson, gridAddress, type Layer } from './atlas';
+import { fetchJson, gridAddress, type AtlasMap } from './atlas';
 import { Kept } from './cache';
 import type { Place } from './link';
 
@@ -53,7 +53,7 @@ interface File {
 const files = new Kept<File>(KEPT);
 
 /** The details of a drawn cell; null where the sheet does not have it. */
-export async function loadDetails(layer: Layer, place: Place): Promise<Sheet | null> {
+export async function loadDetails(layer: AtlasMap, place: Place): Promise<Sheet | null> {
   const name = `${Math.floor(place.row / BLOCK)}-${Math.floor(place.col / BLOCK)}`;
   const address = `${gridAddress(layer, place.grid)}/details/${name}`;
   const file = await files.get(address, () => fetchJson(`${address}.json`) as Promise<File>);

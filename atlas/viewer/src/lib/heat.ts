@@ -1,6 +1,6 @@
 /** What each cell says of a class: fetched in files of several classes, and painted as a veil over the map. */
 
-import { damaged, fetchBytes, gridAddress, type Atlas, type Layer } from './atlas';
+import { damaged, fetchBytes, gridAddress, type Atlas, type AtlasMap } from './atlas';
 import { Kept } from './cache';
 import type { Cells } from './cells';
 import type { Side } from './link';
@@ -22,7 +22,7 @@ export interface Heat {
 }
 
 /** Raises a Sentence where the file cannot be had. */
-export function loadHeat(atlas: Atlas, layer: Layer, cells: Cells, index: number): Promise<Heat> {
+export function loadHeat(atlas: Atlas, layer: AtlasMap, cells: Cells, index: number): Promise<Heat> {
   return heatOf(layer, cells, 'classes', index, atlas.classes_per_file);
 }
 
@@ -30,11 +30,11 @@ export function loadHeat(atlas: Atlas, layer: Layer, cells: Cells, index: number
 const UNITS_PER_FILE = 50;
 
 /** How strongly one unit answers in each cell of its layer. Raises a Sentence where the file cannot be had. */
-export function loadUnitHeat(layer: Layer, cells: Cells, unit: number): Promise<Heat> {
+export function loadUnitHeat(layer: AtlasMap, cells: Cells, unit: number): Promise<Heat> {
   return heatOf(layer, cells, 'units', unit, UNITS_PER_FILE);
 }
 
-async function heatOf(layer: Layer, cells: Cells, name: string, index: number, perFile: number): Promise<Heat> {
+async function heatOf(layer: AtlasMap, cells: Cells, name: string, index: number, perFile: number): Promise<Heat> {
   const file = Math.floor(index / perFile);
   const address = `${gridAddress(layer, cells.grid)}/${name}-${String(file).padStart(3, '0')}.bin`;
   const bytes = new Uint8Array(await files.get(address, () => fetchBytes(address)));

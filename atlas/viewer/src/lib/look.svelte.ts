@@ -1,6 +1,6 @@
 /** What is on the screen besides the view: the part of the page's state that a link holds. */
 
-import { classesOf, gridSizes, openingLayer, type Atlas, type Layer, type UnitLayer } from './atlas';
+import { classesOf, gridSizes, openingLayer, type Atlas, type AtlasMap, type UnitLayer } from './atlas';
 import { DEFAULTS, formatLink, type Arrangement, type Link, type Low, type Order, type Place, type Side, type Unit, type View } from './link';
 import { classNumber, className } from './words';
 
@@ -18,9 +18,9 @@ export interface Opened {
 
 export class Look {
   readonly atlas: Atlas;
-  layer: Layer = $state.raw() as Layer;
+  layer: AtlasMap = $state.raw() as AtlasMap;
   /** The second map, or null. */
-  other = $state.raw<Layer | null>(null);
+  other = $state.raw<AtlasMap | null>(null);
   level = $state<number | null>(null);
   patches = $state<number>(DEFAULTS.patches);
   #classes = $state.raw<readonly number[]>([]);
@@ -148,13 +148,13 @@ export class Look {
   }
 
   /** The chosen classes by the numbers of a layer's network; one that it does not have is left out. */
-  classesIn(layer: Layer): number[] {
+  classesIn(layer: AtlasMap): number[] {
     const [before, after] = [classesOf(this.atlas, this.layer), classesOf(this.atlas, layer)];
     return this.classes.map((index) => after.indexOf(before[index] as string)).filter((index) => index >= 0);
   }
 
   /** Go to another layer: a class that its network does not have and cells of the former one are left behind. */
-  choose(layer: Layer, cells: readonly Place[] = []): void {
+  choose(layer: AtlasMap, cells: readonly Place[] = []): void {
     this.classes = this.classesIn(layer);
     this.layer = layer;
     if (this.other === layer) this.other = null;

@@ -1,6 +1,6 @@
 /** The tiles of a layer as OpenSeadragon wants them: icons, or real patches in their place. */
 
-import { gridAddress, gridSizes, layerAddress, type Atlas, type Layer } from './atlas';
+import { gridAddress, gridSizes, layerAddress, type Atlas, type AtlasMap } from './atlas';
 import { gridOfLevel, thumbnailLevel, topLevel } from './levels';
 
 export type Picture = 'icons' | 'patches';
@@ -20,7 +20,7 @@ export interface Source {
  * Icons lie in one combined pyramid, and patches and icons in one for each grid; a level has the same number in all, so
  * each level's tiles of patches are taken from its own grid's pyramid. With a fixed `level` all come from that grid's.
  */
-export function layerSource(atlas: Atlas, layer: Layer, picture: Picture, level: number | null = null): Source {
+export function layerSource(atlas: Atlas, layer: AtlasMap, picture: Picture, level: number | null = null): Source {
   const grids = level === null ? gridSizes(layer) : [level];
   const side = Math.max(...grids) * atlas.icon_size;
   const folder = (depth: number) =>
@@ -38,7 +38,7 @@ export function layerSource(atlas: Atlas, layer: Layer, picture: Picture, level:
 }
 
 /** The whole layer as one picture, no wider than `side` pixels. */
-export function thumbnail(atlas: Atlas, layer: Layer, picture: Picture, side: number): string {
+export function thumbnail(atlas: Atlas, layer: AtlasMap, picture: Picture, side: number): string {
   const level = thumbnailLevel(gridSizes(layer), atlas.icon_size, atlas.tile_size, side);
   return layerSource(atlas, layer, picture).tile(level, 0, 0);
 }
@@ -53,7 +53,7 @@ interface TilePlace {
 
 export function tileOfCell(
   atlas: Atlas,
-  layer: Layer,
+  layer: AtlasMap,
   picture: Picture,
   cell: { grid: number; row: number; col: number },
 ): TilePlace {
@@ -80,7 +80,7 @@ export interface Piece {
 
 export function cellPicture(
   atlas: Atlas,
-  layer: Layer,
+  layer: AtlasMap,
   picture: Picture,
   cell: { grid: number; row: number; col: number },
 ): Piece {

@@ -1,6 +1,6 @@
 /** What a reader takes along: the view or a level as a picture, cells as a table. */
 
-import { classesOf, type Atlas, type Layer } from './atlas';
+import { classesOf, type Atlas, type AtlasMap } from './atlas';
 import type { Cells } from './cells';
 import { cellBox, type Frame } from './frame';
 import type { Place } from './link';
@@ -64,7 +64,7 @@ export function viewPicture(parts: readonly Part[], { ground, ink }: Colours): P
 /** A whole level as one picture, icons at their own size unless it would be too large for a browser. */
 export function poster(
   atlas: Atlas,
-  layer: Layer,
+  layer: AtlasMap,
   cells: Cells,
   picture: Picture,
   ground: string,
@@ -112,7 +112,7 @@ async function painted(
 const SHOWN = 5;
 
 /** Cells, by their places in the columns, as CSV with a header (RFC 4180). */
-export function cellsTable(atlas: Atlas, layer: Layer, cells: Cells, indices: readonly number[]): string {
+export function cellsTable(atlas: Atlas, layer: AtlasMap, cells: Cells, indices: readonly number[]): string {
   const numbers = Array.from({ length: SHOWN }, (_, i) => i + 1);
   const header = ['layer', 'grid', 'row', 'col', 'activations', 'spread', 'cosine', 'flag', ...numbers.flatMap((n) => [`class_${n}`, `${atlas.attributions ? 'attribution' : 'share'}_${n}`])];
   const names = classesOf(atlas, layer);

@@ -30,7 +30,7 @@ interface MapEvents {
   failed(): void;
 }
 
-export class AtlasMap {
+export class MapViewer {
   readonly #viewer: OpenSeadragon.Viewer;
   readonly #events: MapEvents;
   readonly #still: boolean;

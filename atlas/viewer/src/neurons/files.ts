@@ -1,6 +1,6 @@
 /** What a site tells of units (channels of a layer): its files, fetched once while they are few. */
 
-import { damaged, fetchBytes, fetchJson, gridAddress, layerAddress, type Layer, type UnitLayer } from '../lib/atlas';
+import { damaged, fetchBytes, fetchJson, gridAddress, layerAddress, type AtlasMap, type UnitLayer } from '../lib/atlas';
 import { Kept } from '../lib/cache';
 
 /** units.json: a column each, with one value a unit. */
@@ -130,7 +130,7 @@ export function loadUnit(layer: UnitLayer, unit: number): Promise<UnitFacts> {
 }
 
 /** What builds a cell of a layer; empty where nothing is known of it. */
-export async function loadBuilt(layer: Layer, { grid, row, col }: { grid: number; row: number; col: number }): Promise<{ from: string; cells: BuiltFrom[] }> {
+export async function loadBuilt(layer: AtlasMap, { grid, row, col }: { grid: number; row: number; col: number }): Promise<{ from: string; cells: BuiltFrom[] }> {
   const address = `${gridAddress(layer, grid)}/built.json`;
   const { from, cells } = await files.get(address, () => fetchJson(address) as Promise<BuiltFile>);
   return { from, cells: cells[`${row}.${col}`] ?? [] };

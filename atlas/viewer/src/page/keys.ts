@@ -1,6 +1,6 @@
 /** The keys of the page itself; dialogs and fields have their own. */
 
-import type { AtlasMap } from '../map/viewer';
+import type { MapViewer } from '../map/viewer';
 
 /** Share of the window that an arrow key pans by. */
 const NUDGE = 0.15;
@@ -31,7 +31,7 @@ export function isOurs(event: KeyboardEvent): boolean {
 }
 
 /** Do what a key is for; says whether it is for something. */
-export function follow(event: KeyboardEvent, map: AtlasMap, deeds: Deeds): boolean {
+export function follow(event: KeyboardEvent, map: MapViewer, deeds: Deeds): boolean {
   const arrow = ARROWS[event.key];
   if (arrow && event.shiftKey) deeds.neighbour(...arrow);
   else if (arrow) {

@@ -1,7 +1,7 @@
 /** The open cell, the first of those that are chosen, and what is told of it. */
 
 import { inPage, inWords } from '../lib/atlas';
-import { hear } from '../lib/cancellable';
+import { cancellable } from '../lib/cancellable';
 import { loadCells, type Cells } from '../lib/cells';
 import { loadDetails, type Sheet } from '../lib/details';
 import type { Place } from '../lib/link';
@@ -23,7 +23,7 @@ export class Opened {
       this.cells = null;
       const place = this.place;
       if (!place) return;
-      return hear(
+      return cancellable(
         () => loadCells(look.layer, place.grid),
         (found) => {
           this.cells = found;
@@ -38,7 +38,7 @@ export class Opened {
       const cell = this.cell;
       this.sheet = this.problem = null;
       if (!cell?.drawn) return;
-      return hear(
+      return cancellable(
         () => loadDetails(look.layer, cell),
         (found) => (this.sheet = found),
         (error) => (this.problem = inWords(error, inPage)),

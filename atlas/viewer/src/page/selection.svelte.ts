@@ -1,7 +1,7 @@
 /** How cells are chosen: on either map, from lists, and by arrow keys. */
 
 import type { Subject } from '../image/subject.svelte';
-import { inPage, inWords, type Layer } from '../lib/atlas';
+import { inPage, inWords, type AtlasMap } from '../lib/atlas';
 import type { Cell } from '../lib/cells';
 import { loadDetails } from '../lib/details';
 import { MOST_CELLS, type Place } from '../lib/link';
@@ -53,7 +53,7 @@ export class Choice {
   }
 
   /** Open a cell of the layer, or of another one that is shown then. */
-  go(place: Place, layer: Layer = this.#look.layer): void {
+  go(place: Place, layer: AtlasMap = this.#look.layer): void {
     if (layer !== this.#look.layer) this.#look.choose(layer);
     this.#look.cells = [place];
     this.#reveal(place);
