@@ -203,7 +203,7 @@ describe('Look', () => {
   it('lights up a unit or classes, never both, and a unit only on its own map', () => {
     const look = new Look(atlas, { layer: 'early', classes: ['b'] });
     look.light({ layer: 'late', unit: 7 });
-    expect([look.layer.path, look.classes, look.lit]).toEqual(['late', [], { layer: 'late', unit: 7 }]);
+    expect([look.atlasMap.path, look.classes, look.lit]).toEqual(['late', [], { layer: 'late', unit: 7 }]);
     look.classes = [0];
     expect(look.lit).toBeNull();
     look.light({ layer: 'late', unit: 7 });
@@ -219,9 +219,9 @@ describe('Look', () => {
   });
 
   it('opens on the layer that the run names, else on the middle one', () => {
-    expect(new Look(atlas, {}).layer.path).toBe('late');
-    expect(new Look({ ...atlas, opens: 'early' }, {}).layer.path).toBe('early');
-    expect(new Look({ ...atlas, opens: 'early' }, { layer: 'late' }).layer.path).toBe('late');
+    expect(new Look(atlas, {}).atlasMap.path).toBe('late');
+    expect(new Look({ ...atlas, opens: 'early' }, {}).atlasMap.path).toBe('early');
+    expect(new Look({ ...atlas, opens: 'early' }, { layer: 'late' }).atlasMap.path).toBe('late');
   });
 
   it('keeps the class of the list in the link and in other layers', () => {

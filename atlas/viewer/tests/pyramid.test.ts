@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 
 import type { Atlas, AtlasMap } from '../src/lib/atlas';
-import { cellPicture, layerSource, thumbnail, tileOfCell } from '../src/lib/pyramid';
+import { cellPicture, mapPyramid, thumbnail, tileOfCell } from '../src/lib/pyramid';
 
-const layer: AtlasMap = {
+const atlasMap: AtlasMap = {
   name: 'inception 4a',
   path: 'inception 4a',
   layer: 'inception 4a',
@@ -24,46 +24,46 @@ const atlas: Atlas = {
   attributions: true,
   classes_per_file: 50,
   labels: [],
-  layers: [layer],
+  layers: [atlasMap],
   provenance: { images: 'pictures', views: 1, seed: 0, created: null, versions: {} },
   report: { layers: {} },
 };
 
 describe('layerSource', () => {
   it('takes icons from the combined pyramid', () => {
-    const source = layerSource(atlas, layer, 'icons');
+    const source = mapPyramid(atlas, atlasMap, 'icons');
     expect(source).toMatchObject({ side: 3200, maxLevel: 12, coarsestLevel: 10 });
     expect(source.tile(12, 3, 4)).toBe('inception%204a/atlas_files/12/3_4.webp');
   });
 
   it('takes each level of the patches from its own grid', () => {
-    const { tile } = layerSource(atlas, layer, 'patches');
+    const { tile } = mapPyramid(atlas, atlasMap, 'patches');
     expect(tile(12, 3, 4)).toBe('inception%204a/grid-040/patches_files/12/3_4.webp');
     expect(tile(11, 0, 1)).toBe('inception%204a/grid-020/patches_files/11/0_1.webp');
     expect(tile(4, 0, 0)).toBe('inception%204a/grid-010/patches_files/4/0_0.webp');
   });
 
   it('takes all levels of a grid that is chosen by hand from its own pyramid', () => {
-    const source = layerSource(atlas, layer, 'icons', 20);
+    const source = mapPyramid(atlas, atlasMap, 'icons', 20);
     expect(source).toMatchObject({ side: 1600, maxLevel: 11, coarsestLevel: 11 });
     expect(source.tile(11, 1, 0)).toBe('inception%204a/grid-020/icons_files/11/1_0.webp');
     expect(source.tile(4, 0, 0)).toBe('inception%204a/grid-020/icons_files/4/0_0.webp');
-    expect(source.id).not.toBe(layerSource(atlas, layer, 'icons').id);
+    expect(source.id).not.toBe(mapPyramid(atlas, atlasMap, 'icons').id);
   });
 
   it('knows where on its tile a cell is', () => {
-    const place = tileOfCell(atlas, layer, 'patches', { grid: 20, row: 15, col: 9 });
+    const place = tileOfCell(atlas, atlasMap, 'patches', { grid: 20, row: 15, col: 9 });
     expect(place).toEqual({ address: 'inception%204a/grid-020/patches_files/11/1_1.webp', left: 80, top: 560, side: 80 });
   });
 
   it('has a thumbnail in one tile', () => {
-    expect(thumbnail(atlas, layer, 'patches', 100)).toBe('inception%204a/grid-010/patches_files/7/0_0.webp');
+    expect(thumbnail(atlas, atlasMap, 'patches', 100)).toBe('inception%204a/grid-010/patches_files/7/0_0.webp');
   });
 });
 
 describe('cellPicture', () => {
   it('finds a cell inside its tile of eight by eight cells', () => {
-    expect(cellPicture(atlas, layer, 'icons', { grid: 20, row: 15, col: 8 })).toEqual({
+    expect(cellPicture(atlas, atlasMap, 'icons', { grid: 20, row: 15, col: 8 })).toEqual({
       address: 'inception%204a/atlas_files/11/1_1.webp',
       width: 8,
       height: 8,
@@ -74,6 +74,6 @@ describe('cellPicture', () => {
 
   it('knows that the last tile of a row is narrower', () => {
     // Grid 20: the third tile holds columns 16 to 19.
-    expect(cellPicture(atlas, layer, 'icons', { grid: 20, row: 0, col: 17 })).toMatchObject({ width: 4, x: 1 / 3 });
+    expect(cellPicture(atlas, atlasMap, 'icons', { grid: 20, row: 0, col: 17 })).toMatchObject({ width: 4, x: 1 / 3 });
   });
 });

@@ -45,7 +45,7 @@ export class Icons {
   }
 
   draw(): void {
-    const { picture, explained: layer, layer: map, look } = this.#state;
+    const { picture, explained: layer, wholeMap: atlasMap, look } = this.#state;
     if (!picture || !layer) return;
     const sheet = this.#sheets.get(layer.path) ?? new IconSheet(layer);
     const total = layer.rows * layer.cols;
@@ -54,7 +54,7 @@ export class Icons {
     if (sheet.own.size === total) return;
     this.#drawing = layer.path;
     this.drawn += 1;
-    void this.#jobs.run('stand-ins', (signal) => sheet.standIn(look.atlas, map, layer, signal, () => (this.drawn += 1)));
+    void this.#jobs.run('stand-ins', (signal) => sheet.standIn(look.atlas, atlasMap, layer, signal, () => (this.drawn += 1)));
     void this.#jobs.run('icons', async (signal) => {
       for await (const { position, picture: address } of explainIcons(picture.blob, layer.path, signal)) {
         const icon = await pictureOf(address);

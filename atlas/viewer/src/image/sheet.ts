@@ -45,11 +45,11 @@ export class IconSheet {
   }
 
   /** Draw for each position, until its own icon comes, the icon of the cell that it lands in. */
-  async standIn(atlas: Atlas, layer: AtlasMap, explained: ExplainedLayer, signal: AbortSignal, drawn: () => void): Promise<void> {
+  async standIn(atlas: Atlas, atlasMap: AtlasMap, explained: ExplainedLayer, signal: AbortSignal, drawn: () => void): Promise<void> {
     const places = explained.cell.flatMap((cell, position) => {
       if (!cell) return [];
       const [grid, row, col] = cell;
-      return [{ position, ...tileOfCell(atlas, layer, 'icons', { grid, row, col }) }];
+      return [{ position, ...tileOfCell(atlas, atlasMap, 'icons', { grid, row, col }) }];
     });
     const tiles = [...new Set(places.map(({ address }) => address))];
     for (let first = 0; first < tiles.length && !signal.aborted; first += TOGETHER) {

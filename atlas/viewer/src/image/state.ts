@@ -18,6 +18,6 @@ export interface PictureState {
 export interface IconState extends PictureState {
   readonly over: Over;
   /** The map of the whole layer, from whose cells the stand-ins come. */
-  readonly layer: AtlasMap;
+  readonly wholeMap: AtlasMap;
   readonly look: { readonly atlas: Atlas };
 }

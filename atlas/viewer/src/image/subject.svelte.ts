@@ -76,10 +76,10 @@ export class Subject {
   }
 
   /** The layer itself, where the map shows one of its maps of classes. */
-  readonly layer = $derived.by<AtlasMap>(() => this.whole(this.look.layer));
-  readonly names = $derived.by(() => classesOf(this.look.atlas, this.layer));
-  readonly explained = $derived.by(() => this.layerOf(this.layer));
-  readonly top = $derived.by(() => this.summary?.networks[this.layer.network]?.classes ?? []);
+  readonly wholeMap = $derived.by<AtlasMap>(() => this.wholeMapOf(this.look.atlasMap));
+  readonly names = $derived.by(() => classesOf(this.look.atlas, this.wholeMap));
+  readonly explained = $derived.by(() => this.layerOf(this.wholeMap));
+  readonly top = $derived.by(() => this.summary?.networks[this.wholeMap.network]?.classes ?? []);
   /** Classes that the reader has chosen: the map's own, where it has them. */
   readonly chosen = $derived.by(() => (this.look.atlas.attributions ? this.look.classes : this.#chosen));
   /** The class or the two classes that are told of: without a choice the likeliest one. */
@@ -94,15 +94,15 @@ export class Subject {
   readonly values = $derived.by(() => (this.way === 'removed' && this.removed ? this.removed : this.estimated));
 
   /** The layer itself of which a map of classes shows a part. */
-  whole(layer: AtlasMap): AtlasMap {
-    if (layer.of_classes.length === 0) return layer;
-    const same = (each: AtlasMap) => each.layer === layer.layer && each.network === layer.network && each.of_classes.length === 0;
-    return this.look.atlas.layers.find(same) ?? layer;
+  wholeMapOf(atlasMap: AtlasMap): AtlasMap {
+    if (atlasMap.of_classes.length === 0) return atlasMap;
+    const same = (each: AtlasMap) => each.layer === atlasMap.layer && each.network === atlasMap.network && each.of_classes.length === 0;
+    return this.look.atlas.layers.find(same) ?? atlasMap;
   }
 
   /** What was told of a layer's own map; null of maps of classes, which have places of their own. */
-  layerOf(layer: AtlasMap): ExplainedLayer | null {
-    return (layer.of_classes.length === 0 && this.summary?.layers.find((each) => each.path === layer.path)) || null;
+  layerOf(atlasMap: AtlasMap): ExplainedLayer | null {
+    return (atlasMap.of_classes.length === 0 && this.summary?.layers.find((each) => each.path === atlasMap.path)) || null;
   }
 
   #further(name: string): number[] | undefined {

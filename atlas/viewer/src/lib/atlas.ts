@@ -187,17 +187,17 @@ export function layerAddress(layer: { path: string }): string {
   return layer.path.split('/').map(encodeURIComponent).join('/');
 }
 
-export function gridAddress(layer: AtlasMap, grid: number): string {
-  return `${layerAddress(layer)}/grid-${String(grid).padStart(3, '0')}`;
+export function gridAddress(atlasMap: AtlasMap, grid: number): string {
+  return `${layerAddress(atlasMap)}/grid-${String(grid).padStart(3, '0')}`;
 }
 
 /** The grids of a layer, coarsest first. */
-export function gridSizes(layer: AtlasMap): number[] {
-  return layer.grids.map((each) => each.grid).sort((a, b) => a - b);
+export function gridSizes(atlasMap: AtlasMap): number[] {
+  return atlasMap.grids.map((each) => each.grid).sort((a, b) => a - b);
 }
 
 /** The layer that the run opens on; without one the middle layer of the first network. */
-export function openingLayer(atlas: Atlas): AtlasMap {
+export function openingMap(atlas: Atlas): AtlasMap {
   const chosen = atlas.layers.find((each) => each.path === atlas.opens);
   if (chosen) return chosen;
   const whole = atlas.layers.filter((each) => each.of_classes.length === 0);
@@ -207,6 +207,6 @@ export function openingLayer(atlas: Atlas): AtlasMap {
 }
 
 /** The names of the classes that a layer's network tells apart. */
-export function classesOf(atlas: Atlas, layer: AtlasMap): string[] {
-  return atlas.networks[layer.network]?.classes ?? [];
+export function classesOf(atlas: Atlas, atlasMap: AtlasMap): string[] {
+  return atlas.networks[atlasMap.network]?.classes ?? [];
 }

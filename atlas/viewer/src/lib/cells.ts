@@ -123,8 +123,8 @@ export function cellUnder(point: Point, grid: number): { row: number; col: numbe
 const loaded = new Kept<Cells>();
 
 /** The cells of one grid of a layer, fetched once; after a failure the next call tries again. */
-export function loadCells(layer: AtlasMap, grid: number): Promise<Cells> {
-  const folder = gridAddress(layer, grid);
+export function loadCells(atlasMap: AtlasMap, grid: number): Promise<Cells> {
+  const folder = gridAddress(atlasMap, grid);
   return loaded.get(folder, () => fetchCells(folder));
 }
 

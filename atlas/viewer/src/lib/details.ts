@@ -53,9 +53,9 @@ interface File {
 const files = new Kept<File>(KEPT);
 
 /** The details of a drawn cell; null where the sheet does not have it. */
-export async function loadDetails(layer: AtlasMap, place: Place): Promise<Sheet | null> {
+export async function loadDetails(atlasMap: AtlasMap, place: Place): Promise<Sheet | null> {
   const name = `${Math.floor(place.row / BLOCK)}-${Math.floor(place.col / BLOCK)}`;
-  const address = `${gridAddress(layer, place.grid)}/details/${name}`;
+  const address = `${gridAddress(atlasMap, place.grid)}/details/${name}`;
   const file = await files.get(address, () => fetchJson(`${address}.json`) as Promise<File>);
   const line = file.cells.findIndex((cell) => cell.row === place.row && cell.col === place.col);
   const details = file.cells[line];

@@ -22,21 +22,21 @@ export interface Heat {
 }
 
 /** Raises a Sentence where the file cannot be had. */
-export function loadHeat(atlas: Atlas, layer: AtlasMap, cells: Cells, index: number): Promise<Heat> {
-  return heatOf(layer, cells, 'classes', index, atlas.classes_per_file);
+export function loadHeat(atlas: Atlas, atlasMap: AtlasMap, cells: Cells, index: number): Promise<Heat> {
+  return heatOf(atlasMap, cells, 'classes', index, atlas.classes_per_file);
 }
 
 /** Units that a file of heat holds. */
 const UNITS_PER_FILE = 50;
 
 /** How strongly one unit answers in each cell of its layer. Raises a Sentence where the file cannot be had. */
-export function loadUnitHeat(layer: AtlasMap, cells: Cells, unit: number): Promise<Heat> {
-  return heatOf(layer, cells, 'units', unit, UNITS_PER_FILE);
+export function loadUnitHeat(atlasMap: AtlasMap, cells: Cells, unit: number): Promise<Heat> {
+  return heatOf(atlasMap, cells, 'units', unit, UNITS_PER_FILE);
 }
 
-async function heatOf(layer: AtlasMap, cells: Cells, name: string, index: number, perFile: number): Promise<Heat> {
+async function heatOf(atlasMap: AtlasMap, cells: Cells, name: string, index: number, perFile: number): Promise<Heat> {
   const file = Math.floor(index / perFile);
-  const address = `${gridAddress(layer, cells.grid)}/${name}-${String(file).padStart(3, '0')}.bin`;
+  const address = `${gridAddress(atlasMap, cells.grid)}/${name}-${String(file).padStart(3, '0')}.bin`;
   const bytes = new Uint8Array(await files.get(address, () => fetchBytes(address)));
   const start = (index - file * perFile) * cells.length;
   if (bytes.length < start + cells.length) throw damaged(address);

@@ -1,6 +1,6 @@
 /** What is on the screen besides the view: the part of the page's state that a link holds. */
 
-import { classesOf, gridSizes, openingLayer, type Atlas, type AtlasMap, type UnitLayer } from './atlas';
+import { classesOf, gridSizes, openingMap, type Atlas, type AtlasMap, type UnitLayer } from './atlas';
 import { DEFAULTS, formatLink, type Arrangement, type Link, type Low, type Order, type Place, type Side, type Unit, type View } from './link';
 import { classNumber, className } from './words';
 
@@ -18,9 +18,9 @@ export interface Opened {
 
 export class Look {
   readonly atlas: Atlas;
-  layer: AtlasMap = $state.raw() as AtlasMap;
+  atlasMap: AtlasMap = $state.raw() as AtlasMap;
   /** The second map, or null. */
-  other = $state.raw<AtlasMap | null>(null);
+  secondMap = $state.raw<AtlasMap | null>(null);
   level = $state<number | null>(null);
   patches = $state<number>(DEFAULTS.patches);
   #classes = $state.raw<readonly number[]>([]);
@@ -44,7 +44,7 @@ export class Look {
 
   constructor(atlas: Atlas, link: Link) {
     this.atlas = atlas;
-    this.layer = openingLayer(atlas);
+    this.atlasMap = openingMap(atlas);
     this.apply(link);
   }
 
@@ -61,10 +61,10 @@ export class Look {
   /** Show what a link says; what it leaves out is as it is by default. */
   apply(link: Link): void {
     const named = (path: string | undefined) => this.atlas.layers.find((each) => each.path === path);
-    this.layer = named(link.layer) ?? this.layer;
-    this.other = named(link.with === this.layer.path ? undefined : link.with) ?? null;
+    this.atlasMap = named(link.layer) ?? this.atlasMap;
+    this.secondMap = named(link.with === this.atlasMap.path ? undefined : link.with) ?? null;
     this.level = this.allowed(link.level ?? null);
-    const names = classesOf(this.atlas, this.layer);
+    const names = classesOf(this.atlas, this.atlasMap);
     this.classes = this.atlas.attributions ? (link.classes ?? []).map((name) => names.indexOf(name)).filter((index) => index >= 0) : [];
     this.cells = (link.cells ?? []).filter(({ grid }) => this.allowed(grid) !== null);
     this.patches = link.patches ?? DEFAULTS.patches;
@@ -99,8 +99,8 @@ export class Look {
   /** Light up a unit on its layer's map, or nothing. */
   light(unit: Unit | null): void {
     if (unit) {
-      const layer = this.atlas.layers.find((each) => each.path === unit.layer);
-      if (layer && !this.#seen(unit)) this.choose(layer);
+      const atlasMap = this.atlas.layers.find((each) => each.path === unit.layer);
+      if (atlasMap && !this.#seen(unit)) this.choose(atlasMap);
       this.classes = [];
       this.neurons = null;
     }
@@ -112,7 +112,7 @@ export class Look {
   }
 
   #seen({ layer }: Unit): boolean {
-    return this.layer.path === layer || this.other?.path === layer;
+    return this.atlasMap.path === layer || this.secondMap?.path === layer;
   }
 
   #opened(link: Link): Opened | null {
@@ -132,8 +132,8 @@ export class Look {
 
   /** The names of the classes that the network of a layer of units tells apart. */
   unitClasses(layer: string): string[] {
-    const map = this.atlas.layers.find(({ path }) => path === layer);
-    return map ? classesOf(this.atlas, map) : (this.atlas.networks[0]?.classes ?? []);
+    const atlasMap = this.atlas.layers.find(({ path }) => path === layer);
+    return atlasMap ? classesOf(this.atlas, atlasMap) : (this.atlas.networks[0]?.classes ?? []);
   }
 
   /** Go to a unit or to a list of units: a class stays chosen in another layer, as far as its network has it. */
@@ -148,16 +148,16 @@ export class Look {
   }
 
   /** The chosen classes by the numbers of a layer's network; one that it does not have is left out. */
-  classesIn(layer: AtlasMap): number[] {
-    const [before, after] = [classesOf(this.atlas, this.layer), classesOf(this.atlas, layer)];
+  classesIn(atlasMap: AtlasMap): number[] {
+    const [before, after] = [classesOf(this.atlas, this.atlasMap), classesOf(this.atlas, atlasMap)];
     return this.classes.map((index) => after.indexOf(before[index] as string)).filter((index) => index >= 0);
   }
 
   /** Go to another layer: a class that its network does not have and cells of the former one are left behind. */
-  choose(layer: AtlasMap, cells: readonly Place[] = []): void {
-    this.classes = this.classesIn(layer);
-    this.layer = layer;
-    if (this.other === layer) this.other = null;
+  choose(atlasMap: AtlasMap, cells: readonly Place[] = []): void {
+    this.classes = this.classesIn(atlasMap);
+    this.atlasMap = atlasMap;
+    if (this.secondMap === atlasMap) this.secondMap = null;
     this.level = this.allowed(this.level);
     this.cells = cells;
     if (this.lit && !this.#seen(this.lit)) this.lit = null;
@@ -165,7 +165,7 @@ export class Look {
 
   /** A level that the layer has, or null. */
   allowed(level: number | null): number | null {
-    return level !== null && gridSizes(this.layer).includes(level) ? level : null;
+    return level !== null && gridSizes(this.atlasMap).includes(level) ? level : null;
   }
 
   link(view: View): string {
@@ -178,9 +178,9 @@ export class Look {
   }
 
   #lasting(): Link {
-    const names = classesOf(this.atlas, this.layer);
+    const names = classesOf(this.atlas, this.atlasMap);
     return {
-      layer: this.layer.path,
+      layer: this.atlasMap.path,
       classes: this.classes.map((index) => names[index] as string),
       side: this.side,
       cells: [...this.cells],
@@ -188,7 +188,7 @@ export class Look {
       labels: this.labels,
       low: this.low,
       ...(this.level === null ? {} : { level: this.level }),
-      ...(this.other === null ? {} : { with: this.other.path }),
+      ...(this.secondMap === null ? {} : { with: this.secondMap.path }),
       ...(this.lit === null ? {} : { lit: this.lit }),
       ...this.#view(),
     };

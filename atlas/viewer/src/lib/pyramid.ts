@@ -20,15 +20,15 @@ export interface Source {
  * Icons lie in one combined pyramid, and patches and icons in one for each grid; a level has the same number in all, so
  * each level's tiles of patches are taken from its own grid's pyramid. With a fixed `level` all come from that grid's.
  */
-export function layerSource(atlas: Atlas, layer: AtlasMap, picture: Picture, level: number | null = null): Source {
-  const grids = level === null ? gridSizes(layer) : [level];
+export function mapPyramid(atlas: Atlas, atlasMap: AtlasMap, picture: Picture, level: number | null = null): Source {
+  const grids = level === null ? gridSizes(atlasMap) : [level];
   const side = Math.max(...grids) * atlas.icon_size;
   const folder = (depth: number) =>
     picture === 'icons' && level === null
-      ? `${layerAddress(layer)}/atlas_files`
-      : `${gridAddress(layer, gridOfLevel(depth, grids, atlas.icon_size))}/${picture}_files`;
+      ? `${layerAddress(atlasMap)}/atlas_files`
+      : `${gridAddress(atlasMap, gridOfLevel(depth, grids, atlas.icon_size))}/${picture}_files`;
   return {
-    id: `${layer.path} ${picture} ${level ?? ''}`,
+    id: `${atlasMap.path} ${picture} ${level ?? ''}`,
     side,
     tileSize: atlas.tile_size,
     maxLevel: topLevel(side),
@@ -38,9 +38,9 @@ export function layerSource(atlas: Atlas, layer: AtlasMap, picture: Picture, lev
 }
 
 /** The whole layer as one picture, no wider than `side` pixels. */
-export function thumbnail(atlas: Atlas, layer: AtlasMap, picture: Picture, side: number): string {
-  const level = thumbnailLevel(gridSizes(layer), atlas.icon_size, atlas.tile_size, side);
-  return layerSource(atlas, layer, picture).tile(level, 0, 0);
+export function thumbnail(atlas: Atlas, atlasMap: AtlasMap, picture: Picture, side: number): string {
+  const level = thumbnailLevel(gridSizes(atlasMap), atlas.icon_size, atlas.tile_size, side);
+  return mapPyramid(atlas, atlasMap, picture).tile(level, 0, 0);
 }
 
 /** Where a cell's picture is: a tile, and a square in the tile's pixels. */
@@ -53,11 +53,11 @@ interface TilePlace {
 
 export function tileOfCell(
   atlas: Atlas,
-  layer: AtlasMap,
+  atlasMap: AtlasMap,
   picture: Picture,
   cell: { grid: number; row: number; col: number },
 ): TilePlace {
-  const piece = cellPicture(atlas, layer, picture, cell);
+  const piece = cellPicture(atlas, atlasMap, picture, cell);
   const along = (place: number, cells: number) => Math.round(place * (cells - 1)) * atlas.icon_size;
   return {
     address: piece.address,
@@ -80,7 +80,7 @@ export interface Piece {
 
 export function cellPicture(
   atlas: Atlas,
-  layer: AtlasMap,
+  atlasMap: AtlasMap,
   picture: Picture,
   cell: { grid: number; row: number; col: number },
 ): Piece {
@@ -94,7 +94,7 @@ export function cellPicture(
   const y = along(cell.row);
   const level = topLevel(cell.grid * atlas.icon_size);
   return {
-    address: layerSource(atlas, layer, picture).tile(level, x.tile, y.tile),
+    address: mapPyramid(atlas, atlasMap, picture).tile(level, x.tile, y.tile),
     width: x.cells,
     height: y.cells,
     x: x.place,

@@ -64,7 +64,7 @@ export function viewPicture(parts: readonly Part[], { ground, ink }: Colours): P
 /** A whole level as one picture, icons at their own size unless it would be too large for a browser. */
 export function poster(
   atlas: Atlas,
-  layer: AtlasMap,
+  atlasMap: AtlasMap,
   cells: Cells,
   picture: Picture,
   ground: string,
@@ -77,7 +77,7 @@ export function poster(
     for (let i = 0; i < cells.length; i++) {
       if (!cells.drawn[i]) continue;
       const [row, col] = [cells.row[i] as number, cells.col[i] as number];
-      const { address, left, top, side } = tileOfCell(atlas, layer, picture, { grid: cells.grid, row, col });
+      const { address, left, top, side } = tileOfCell(atlas, atlasMap, picture, { grid: cells.grid, row, col });
       const tile = await loadTile(address);
       if (!tile) throw new Error(`the picture ${address} did not arrive`);
       context.drawImage(tile, left, top, side, side, (col - cols.first) * size, (row - rows.first) * size, size, size);
@@ -112,17 +112,17 @@ async function painted(
 const SHOWN = 5;
 
 /** Cells, by their places in the columns, as CSV with a header (RFC 4180). */
-export function cellsTable(atlas: Atlas, layer: AtlasMap, cells: Cells, indices: readonly number[]): string {
+export function cellsTable(atlas: Atlas, atlasMap: AtlasMap, cells: Cells, indices: readonly number[]): string {
   const numbers = Array.from({ length: SHOWN }, (_, i) => i + 1);
   const header = ['layer', 'grid', 'row', 'col', 'activations', 'spread', 'cosine', 'flag', ...numbers.flatMap((n) => [`class_${n}`, `${atlas.attributions ? 'attribution' : 'share'}_${n}`])];
-  const names = classesOf(atlas, layer);
+  const names = classesOf(atlas, atlasMap);
   const lines = indices.map((index) => {
     const cell = cells.get(index);
     const classes = numbers.flatMap((n) => {
       const number = cell.classes[n - 1];
       return number === undefined ? ['', ''] : [names[number] ?? number, cell.values[n - 1]];
     });
-    return [layer.path, cell.grid, cell.row, cell.col, cell.count, cell.spread, cell.cosine ?? '', cell.flag ?? '', ...classes];
+    return [atlasMap.path, cell.grid, cell.row, cell.col, cell.count, cell.spread, cell.cosine ?? '', cell.flag ?? '', ...classes];
   });
   return [header, ...lines].map((line) => `${line.map(quoted).join(',')}\r\n`).join('');
 }

@@ -130,8 +130,8 @@ export function loadUnit(layer: UnitLayer, unit: number): Promise<UnitFacts> {
 }
 
 /** What builds a cell of a layer; empty where nothing is known of it. */
-export async function loadBuilt(layer: AtlasMap, { grid, row, col }: { grid: number; row: number; col: number }): Promise<{ from: string; cells: BuiltFrom[] }> {
-  const address = `${gridAddress(layer, grid)}/built.json`;
+export async function loadBuilt(atlasMap: AtlasMap, { grid, row, col }: { grid: number; row: number; col: number }): Promise<{ from: string; cells: BuiltFrom[] }> {
+  const address = `${gridAddress(atlasMap, grid)}/built.json`;
   const { from, cells } = await files.get(address, () => fetchJson(address) as Promise<BuiltFile>);
   return { from, cells: cells[`${row}.${col}`] ?? [] };
 }

@@ -36,8 +36,8 @@ export class Maps {
 
   /** Maps of classes have places of their own: they are not moved with others. */
   get #linked(): boolean {
-    const { layer, other } = this.#look;
-    return !other || (layer.of_classes.length === 0 && other.of_classes.length === 0);
+    const { atlasMap, secondMap: other } = this.#look;
+    return !other || (atlasMap.of_classes.length === 0 && other.of_classes.length === 0);
   }
 
   /** The other map follows the one that is moved. */
@@ -53,7 +53,7 @@ export class Maps {
     const { frame } = this;
     const wide = WIDE.matches;
     // Two maps make room for the drawer by themselves; on a phone the map has done so for the image.
-    const covered = this.#look.other || (image && !wide) ? 0 : 1;
+    const covered = this.#look.secondMap || (image && !wide) ? 0 : 1;
     const [right, bottom] = wide ? [frame.width - covered * DRAWER, frame.height] : [frame.width, frame.height - covered * DRAWER_SHARE * innerHeight];
     const [left, top] = wide || image ? [0, 0] : [0, BAR];
     const view = viewShowing(frame, place, { left, top, right, bottom });

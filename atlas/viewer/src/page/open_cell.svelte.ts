@@ -24,7 +24,7 @@ export class Opened {
       const place = this.place;
       if (!place) return;
       return cancellable(
-        () => loadCells(look.layer, place.grid),
+        () => loadCells(look.atlasMap, place.grid),
         (found) => {
           this.cells = found;
           const there = look.cells.filter(({ grid, row, col }) => grid === found.grid && found.find(row, col) >= 0);
@@ -39,7 +39,7 @@ export class Opened {
       this.sheet = this.problem = null;
       if (!cell?.drawn) return;
       return cancellable(
-        () => loadDetails(look.layer, cell),
+        () => loadDetails(look.atlasMap, cell),
         (found) => (this.sheet = found),
         (error) => (this.problem = inWords(error, inPage)),
       );
@@ -54,7 +54,7 @@ export class Opened {
   });
   /** Where its activations are on the second map. */
   readonly there = $derived.by<readonly Place[]>(() => {
-    const { other } = this.#look;
+    const { secondMap: other } = this.#look;
     const found = this.cell && other && this.sheet?.details.elsewhere[other.path];
     return found?.map(([grid, row, col]) => ({ grid, row, col })) ?? [];
   });

@@ -33,7 +33,7 @@ export class Saving {
     const { first, second, frames } = this.#maps;
     if (!first) return;
     const maps: Part[] = [{ canvases: first.canvases(), frame: frames[0], left: 0, top: 0, from: 0, marked: look.cells }];
-    if (look.other && second) {
+    if (look.secondMap && second) {
       const [left, top] = look.how === 'swipe' ? [0, 0] : WIDE.matches ? [frames[0].width, 0] : [0, frames[0].height];
       maps.push({ canvases: second.canvases(), frame: frames[1], left, top, from: look.how === 'swipe' ? look.at : 0, marked: this.#opened.there });
     }
@@ -41,20 +41,20 @@ export class Saving {
   }
 
   poster({ ground }: Colours): void {
-    const { atlas, layer, patches } = this.#look;
+    const { atlas, atlasMap, patches } = this.#look;
     const { cells } = this.#maps;
     if (!cells) return;
     const progress = (share: number) => (this.doing = `Drawing the poster: ${Math.round(100 * share)} %`);
-    void this.#keep('Drawing the poster …', () => poster(atlas, layer, cells, patches > 0.5 ? 'patches' : 'icons', ground, progress), `${cells.grid}.png`);
+    void this.#keep('Drawing the poster …', () => poster(atlas, atlasMap, cells, patches > 0.5 ? 'patches' : 'icons', ground, progress), `${cells.grid}.png`);
   }
 
   /** The chosen cells, else those in view. */
   table(): void {
-    const { atlas, layer, cells: chosen } = this.#look;
+    const { atlas, atlasMap, cells: chosen } = this.#look;
     const cells = chosen.length ? this.#opened.cells : this.#maps.cells;
     if (!cells) return;
     const indices = chosen.length ? chosen.map(({ row, col }) => cells.find(row, col)).filter((i) => i >= 0) : this.#seen(cells);
-    const table = cellsTable(atlas, layer, cells, indices);
+    const table = cellsTable(atlas, atlasMap, cells, indices);
     void this.#keep('Saving the table …', () => Promise.resolve(new Blob([table], { type: 'text/csv' })), 'cells.csv');
   }
 
@@ -78,7 +78,7 @@ export class Saving {
   }
 
   async #keep(what: string, make: () => Promise<Blob>, end: string): Promise<void> {
-    const name = `${this.#look.atlas.title}-${this.#look.layer.path}-${end}`;
+    const name = `${this.#look.atlas.title}-${this.#look.atlasMap.path}-${end}`;
     this.doing = what;
     try {
       download(await make(), name);

@@ -53,8 +53,8 @@ export class Choice {
   }
 
   /** Open a cell of the layer, or of another one that is shown then. */
-  go(place: Place, layer: AtlasMap = this.#look.layer): void {
-    if (layer !== this.#look.layer) this.#look.choose(layer);
+  go(place: Place, atlasMap: AtlasMap = this.#look.atlasMap): void {
+    if (atlasMap !== this.#look.atlasMap) this.#look.choose(atlasMap);
     this.#look.cells = [place];
     this.#reveal(place);
   }
@@ -73,12 +73,12 @@ export class Choice {
   /** Cells of the second map are chosen: the first one opens those that hold most of the same activations. */
   async there(cells: readonly (Cell | null)[]): Promise<void> {
     const look = this.#look;
-    const { layer: first, other: second } = look;
+    const { atlasMap: first, secondMap: second } = look;
     const drawn = cells.filter((cell) => cell?.drawn).slice(0, MOST_THERE) as Cell[];
     if (!drawn.length || !second) return;
     try {
       const sheets = await Promise.all(drawn.map((cell) => loadDetails(second, cell)));
-      if (look.layer !== first || look.other !== second) return;
+      if (look.atlasMap !== first || look.secondMap !== second) return;
       const found = sheets.flatMap((each) => each?.details.elsewhere[first.path]?.slice(0, 1) ?? []);
       const places = new Map(found.map(([grid, row, col]) => [`${grid}.${row}.${col}`, { grid, row, col }]));
       if (places.size) {
