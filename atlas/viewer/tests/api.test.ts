@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 
 import { askLimits, explain, explainClasses, explainIcons, explainRemoved, isAbort, type PositionIcon } from '../src/lib/api';
-import { Sentence } from '../src/lib/atlas';
+import { UserError } from '../src/lib/atlas';
 
 const picture = new Blob(['a picture']);
 const signal = () => new AbortController().signal;
@@ -21,7 +21,7 @@ function serve(pieces: readonly string[], status = 200): ReturnType<typeof vi.fn
 
 async function all<T>(stream: AsyncIterable<T>): Promise<T[]> {
   const found: T[] = [];
-  for await (const each of stream) found.push(each);
+  for await (const item of stream) found.push(item);
   return found;
 }
 
@@ -54,7 +54,7 @@ describe('streams', () => {
     serve(['{"share": 0.5}\n', '{"sentence": "The memory is full. Take a smaller picture."}\n']);
     const seen: unknown[] = [];
     const read = async () => {
-      for await (const each of explainRemoved(picture, 'a', [0], signal())) seen.push(each);
+      for await (const item of explainRemoved(picture, 'a', [0], signal())) seen.push(item);
     };
     await expect(read()).rejects.toThrow('The memory is full. Take a smaller picture.');
     expect(seen).toEqual([{ share: 0.5 }]);
@@ -72,7 +72,7 @@ describe('streams', () => {
       cancel: () => void (closed = true),
     });
     vi.stubGlobal('fetch', () => Promise.resolve(new Response(body)));
-    for await (const each of explainIcons(picture, 'a', signal())) if (each.position === 0) break;
+    for await (const icon of explainIcons(picture, 'a', signal())) if (icon.position === 0) break;
     expect(closed).toBe(true);
   });
 });
@@ -81,7 +81,7 @@ describe('failures', () => {
   it('show the server’s own sentence', async () => {
     serve(['{"sentence": "This is no picture."}'], 415);
     const asked = explain(picture, signal());
-    await expect(asked).rejects.toBeInstanceOf(Sentence);
+    await expect(asked).rejects.toBeInstanceOf(UserError);
     await expect(asked).rejects.toThrow('This is no picture.');
   });
 
@@ -97,8 +97,8 @@ describe('failures', () => {
 
   it('leave an abort as it is', async () => {
     vi.stubGlobal('fetch', () => Promise.reject(new DOMException('aborted', 'AbortError')));
-    const error = await explain(picture, signal()).catch((each: unknown) => each);
+    const error = await explain(picture, signal()).catch((reason: unknown) => reason);
     expect(isAbort(error)).toBe(true);
-    expect(error).not.toBeInstanceOf(Sentence);
+    expect(error).not.toBeInstanceOf(UserError);
   });
 });

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 
-import { Kept } from '../src/lib/cache';
+import { PromiseCache } from '../src/lib/cache';
 
 /** Something to fetch that counts how often it is fetched. */
-function counted(kept: Kept<string>) {
+function counted(kept: PromiseCache<string>) {
   const times: Record<string, number> = {};
   const get = (name: string) =>
     kept.get(name, () => {
@@ -15,19 +15,19 @@ function counted(kept: Kept<string>) {
 
 describe('what is kept', () => {
   it('is fetched once', async () => {
-    const { get, times } = counted(new Kept());
+    const { get, times } = counted(new PromiseCache());
     expect(await Promise.all([get('a'), get('a')])).toEqual(['a', 'a']);
     expect(times).toEqual({ a: 1 });
   });
 
   it('is what was used last', async () => {
-    const { get, times } = counted(new Kept(2));
+    const { get, times } = counted(new PromiseCache(2));
     for (const name of ['a', 'b', 'a', 'c', 'a', 'b']) await get(name);
     expect(times).toEqual({ a: 1, b: 2, c: 1 });
   });
 
   it('is fetched anew after a failure', async () => {
-    const kept = new Kept<string>();
+    const kept = new PromiseCache<string>();
     await expect(kept.get('a', () => Promise.reject(new Error('gone')))).rejects.toThrow('gone');
     expect(await kept.get('a', () => Promise.resolve('a'))).toBe('a');
   });

@@ -86,7 +86,7 @@ describe('the sliding kernel', () => {
 
 describe('maps as pictures', () => {
   test('the tone goes by what a step can give', () => {
-    expect(steps.map((each) => toneOf(each, steps))).toEqual(['light', 'signed', 'ink', 'signed', 'signed', 'signed', 'signed', 'signed']);
+    expect(steps.map((step) => toneOf(step, steps))).toEqual(['light', 'signed', 'ink', 'signed', 'signed', 'signed', 'signed', 'signed']);
     expect(toneOf(step(8, 'max_pool', [2]), steps)).toBe('ink');
   });
 
@@ -120,7 +120,7 @@ describe('words and figures', () => {
   });
 
   test('steps are called by what they do', () => {
-    expect(steps.slice(1).map((each) => stepTitle(each, pass))).toEqual(['convolution', 'ReLU6', 'expand', 'depthwise', 'project', 'add', 'weighted sum']);
+    expect(steps.slice(1).map((step) => stepTitle(step, pass))).toEqual(['convolution', 'ReLU6', 'expand', 'depthwise', 'project', 'add', 'weighted sum']);
     expect(layerText(steps.slice(3, 7), pass)).toContain('inverted bottleneck');
   });
 

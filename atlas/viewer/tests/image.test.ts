@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
 import type { ExplainedLayer } from '../src/lib/api';
-import { likeness, percent } from '../src/lib/words';
+import { confidenceWords, percent } from '../src/lib/words';
 import { nearestDot } from '../src/image/dots';
 import { pictureAmong, refuseLarge } from '../src/image/upload';
 import { largestOf, tint } from '../src/image/paint';
@@ -82,13 +82,13 @@ describe('the square that the network saw', () => {
 
 describe('words of one image', () => {
   it('tell how near the data come', () => {
-    expect([0.9, 0.3, 0.1, 0.02].map(likeness)).toEqual([
+    expect([0.9, 0.3, 0.1, 0.02].map(confidenceWords)).toEqual([
       'much like what was in the data',
       'like some of what was in the data',
       'little like what was in the data',
       'nothing like this was in the data',
     ]);
-    expect(likeness(null)).toBe('it has no place on the map');
+    expect(confidenceWords(null)).toBe('it has no place on the map');
   });
 
   it('give probabilities the decimals that they deserve', () => {

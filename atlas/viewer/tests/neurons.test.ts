@@ -94,7 +94,7 @@ describe('graphOf', () => {
       cut,
       sizes: SIZES,
     });
-  const at = (graph: ReturnType<typeof draw>, key: string) => graph.nodes.find((each) => each.key === key) as (typeof graph.nodes)[number];
+  const at = (graph: ReturnType<typeof draw>, key: string) => graph.nodes.find((node) => node.key === key) as (typeof graph.nodes)[number];
 
   it('leaves out what is weak beside the strongest, by either figure', () => {
     expect(sourcesOf(near, 'effect', 0.2).map(({ unit }) => unit)).toEqual([1, 2]);
@@ -105,10 +105,10 @@ describe('graphOf', () => {
   it('knows what acts by its absence, in the data alone', () => {
     const of = (effect: number, present?: number) => ({ ...source(1, effect, 1, above), present }) as Source;
     expect([of(1), of(1, 0.6), of(1, 0.4), of(1, -0.1), of(-1, -0.2), of(-1, -0.9)].map(isAbsent)).toEqual([false, false, true, true, true, false]);
-    const absent = { ...near, sources: near.sources.map((each) => ({ ...each, present: 0 })) };
+    const absent = { ...near, sources: near.sources.map((source) => ({ ...source, present: 0 })) };
     const graph = (by: 'effect' | 'strength') => graphOf({ root: { layer: 'late', unit: 7 }, circuit: absent, opened: new Map(), layers, by, cut: 0, sizes: SIZES });
-    expect(graph('effect').edges.map((each) => each.absent)).toEqual([true, true, true]);
-    expect(graph('strength').edges.map((each) => each.absent)).toEqual([false, false, false]);
+    expect(graph('effect').edges.map((edge) => edge.absent)).toEqual([true, true, true]);
+    expect(graph('strength').edges.map((edge) => edge.absent)).toEqual([false, false, false]);
     expect([deedWords(1, false, 7), deedWords(1, true, 7), deedWords(-1, false, 7), deedWords(-1, true, 7)]).toEqual([
       'builds unit 7',
       'builds unit 7 by its absence',
@@ -151,7 +151,7 @@ describe('graphOf', () => {
     const graph = draw([['middle:1', [early]]]);
     expect(graph.columns.map(({ layer }) => layer)).toEqual(['middle', 'early']);
     graph.columns.forEach(({ layer, y }) => {
-      const tops = graph.nodes.filter(({ unit }) => unit.layer === layer).map((each) => each.y - SIZES.icon / 2);
+      const tops = graph.nodes.filter(({ unit }) => unit.layer === layer).map((node) => node.y - SIZES.icon / 2);
       expect(y).toBeCloseTo(Math.min(...tops) - 10);
       expect(y).toBeGreaterThan(10);
     });
@@ -201,52 +201,52 @@ describe('Look', () => {
   const atlas = { attributions: true, networks: [{ classes: ['a', 'b'] }], layers: ['early', 'late'].map(map), neurons: { layers } } as unknown as Atlas;
 
   it('lights up a unit or classes, never both, and a unit only on its own map', () => {
-    const look = new Look(atlas, { layer: 'early', classes: ['b'] });
-    look.light({ layer: 'late', unit: 7 });
-    expect([look.atlasMap.path, look.classes, look.lit]).toEqual(['late', [], { layer: 'late', unit: 7 }]);
+    const look = new Look(atlas, { mapName: 'early', classes: ['b'] });
+    look.lightUp({ layer: 'late', unit: 7 });
+    expect([look.atlasMap.path, look.classes, look.litUnit]).toEqual(['late', [], { layer: 'late', unit: 7 }]);
     look.classes = [0];
-    expect(look.lit).toBeNull();
-    look.light({ layer: 'late', unit: 7 });
-    look.choose(atlas.layers[0] as Atlas['layers'][number]);
-    expect([look.lit, look.classes]).toEqual([null, []]);
+    expect(look.litUnit).toBeNull();
+    look.lightUp({ layer: 'late', unit: 7 });
+    look.switchTo(atlas.layers[0] as Atlas['layers'][number]);
+    expect([look.litUnit, look.classes]).toEqual([null, []]);
   });
 
   it('says which unit of a link it does not have', () => {
     const look = new Look(atlas, { unit: { layer: 'late', unit: 40 }, lit: { layer: 'gone', unit: 1 }, neurons: 'lost' });
-    expect(look.missing).toEqual(['unit 40 of late', 'unit 1 of gone']);
-    expect([look.neurons, look.lit]).toEqual([{ layer: 'late', unit: null, circuit: false, narrowed: null }, null]);
-    expect(new Look(atlas, { neurons: 'lost' }).missing).toEqual(['units of lost']);
+    expect(look.missingNames).toEqual(['unit 40 of late', 'unit 1 of gone']);
+    expect([look.neurons, look.litUnit]).toEqual([{ layer: 'late', unit: null, circuit: false, filter: null }, null]);
+    expect(new Look(atlas, { neurons: 'lost' }).missingNames).toEqual(['units of lost']);
   });
 
   it('opens on the layer that the run names, else on the middle one', () => {
     expect(new Look(atlas, {}).atlasMap.path).toBe('late');
     expect(new Look({ ...atlas, opens: 'early' }, {}).atlasMap.path).toBe('early');
-    expect(new Look({ ...atlas, opens: 'early' }, { layer: 'late' }).atlasMap.path).toBe('late');
+    expect(new Look({ ...atlas, opens: 'early' }, { mapName: 'late' }).atlasMap.path).toBe('late');
   });
 
   it('keeps the class of the list in the link and in other layers', () => {
     const look = new Look(atlas, { neurons: 'late', for: 'B' });
-    expect(look.neurons?.narrowed).toEqual({ class: 1 });
-    look.visit('early', null);
-    expect(look.step).toContain('neurons=early&for=b');
-    look.neurons = { layer: 'late', unit: null, circuit: false, narrowed: { like: 7 } };
-    expect(look.step).toContain('neurons=late&like=7');
-    look.visit('late', 8);
-    expect(look.neurons.narrowed).toEqual({ like: 7 });
-    look.visit('early', null);
-    expect(look.neurons.narrowed).toBeNull();
-    expect(new Look(atlas, { neurons: 'late', for: 'c' }).missing).toEqual(['class c']);
-    expect(new Look(atlas, { neurons: 'late', like: 40 }).neurons?.narrowed).toBeNull();
+    expect(look.neurons?.filter).toEqual({ class: 1 });
+    look.openUnits('early', null);
+    expect(look.historyKey).toContain('neurons=early&for=b');
+    look.neurons = { layer: 'late', unit: null, circuit: false, filter: { like: 7 } };
+    expect(look.historyKey).toContain('neurons=late&like=7');
+    look.openUnits('late', 8);
+    expect(look.neurons.filter).toEqual({ like: 7 });
+    look.openUnits('early', null);
+    expect(look.neurons.filter).toBeNull();
+    expect(new Look(atlas, { neurons: 'late', for: 'c' }).missingNames).toEqual(['class c']);
+    expect(new Look(atlas, { neurons: 'late', like: 40 }).neurons?.filter).toBeNull();
   });
 
   it('makes each view a step of its own', () => {
     const look = new Look(atlas, {});
-    const steps = new Set([look.step]);
+    const steps = new Set([look.historyKey]);
     for (const next of [{ layer: 'late', unit: null, circuit: false }, { layer: 'late', unit: 7, circuit: false }, { layer: 'late', unit: 7, circuit: true }]) {
       look.neurons = next;
-      steps.add(look.step);
+      steps.add(look.historyKey);
     }
     expect(steps.size).toBe(4);
-    expect(look.step).toContain('unit=late%3A7&show=circuit');
+    expect(look.historyKey).toContain('unit=late%3A7&show=circuit');
   });
 });

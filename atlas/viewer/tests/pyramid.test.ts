@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
 import type { Atlas, AtlasMap } from '../src/lib/atlas';
-import { cellPicture, mapPyramid, thumbnail, tileOfCell } from '../src/lib/pyramid';
+import { cellRegion, mapPyramid, thumbnail, tileOfCell } from '../src/lib/pyramid';
 
 const atlasMap: AtlasMap = {
   name: 'inception 4a',
@@ -63,7 +63,7 @@ describe('layerSource', () => {
 
 describe('cellPicture', () => {
   it('finds a cell inside its tile of eight by eight cells', () => {
-    expect(cellPicture(atlas, atlasMap, 'icons', { grid: 20, row: 15, col: 8 })).toEqual({
+    expect(cellRegion(atlas, atlasMap, 'icons', { grid: 20, row: 15, col: 8 })).toEqual({
       address: 'inception%204a/atlas_files/11/1_1.webp',
       width: 8,
       height: 8,
@@ -74,6 +74,6 @@ describe('cellPicture', () => {
 
   it('knows that the last tile of a row is narrower', () => {
     // Grid 20: the third tile holds columns 16 to 19.
-    expect(cellPicture(atlas, atlasMap, 'icons', { grid: 20, row: 0, col: 17 })).toMatchObject({ width: 4, x: 1 / 3 });
+    expect(cellRegion(atlas, atlasMap, 'icons', { grid: 20, row: 0, col: 17 })).toMatchObject({ width: 4, x: 1 / 3 });
   });
 });

@@ -45,8 +45,8 @@ export function placesOf(unit: Unit, scales: Scales): number {
 
 /** Digits that two factors need so that their product comes to what is shown of it, with so many decimals: 4 at least. */
 export function factorDigits(product: number, places: number): number {
-  const wanted = product === 0 ? 0 : Math.ceil(1 + places + Math.log10(2 * Math.abs(product)));
-  return Math.min(ALL, Math.max(4, wanted));
+  const needed = product === 0 ? 0 : Math.ceil(1 + places + Math.log10(2 * Math.abs(product)));
+  return Math.min(ALL, Math.max(4, needed));
 }
 
 /** How far total and network are apart, and what that is beside the size of all that was added up. */

@@ -32,7 +32,7 @@ export function endingOf(pass: Pass): Ending {
 function pooledOf(linear: Step, pass: Pass): Step | null {
   let step = pass.steps[linear.reads[0] ?? -1];
   const channels = step?.shape[0];
-  const vector = (each: Step | undefined) => each !== undefined && each.shape[0] === channels && numbers(each) === channels;
+  const vector = (candidate: Step | undefined) => candidate !== undefined && candidate.shape[0] === channels && numbers(candidate) === channels;
   while (step?.kind === 'move' && vector(step) && step.reads.length === 1) step = pass.steps[step.reads[0] ?? -1];
   if (step?.kind !== 'average_pool' || !vector(step)) return null;
   const read = pass.steps[step.reads[0] ?? -1];
@@ -56,9 +56,9 @@ export function endingWords(pass: Pass): string {
 /** Whether a number is the mean of a map, but for the rounding of float32. */
 export function isMeanOf(value: number, map: Float32Array): boolean {
   let [sum, sizes] = [0, 0];
-  for (const each of map) {
-    sum += each;
-    sizes += Math.abs(each);
+  for (const entry of map) {
+    sum += entry;
+    sizes += Math.abs(entry);
   }
   return map.length > 0 && Math.abs(value - sum / map.length) <= (1e-4 * sizes) / map.length;
 }

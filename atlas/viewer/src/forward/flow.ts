@@ -19,14 +19,14 @@ export interface Edge {
 
 /** Steps stand right of all that they read; a step keeps to the line of the first that it reads, where it is free. */
 export function layOut(steps: readonly Step[]): { nodes: Node[]; edges: Edge[]; columns: number; lanes: number } {
-  const inside = new Map(steps.map((each) => [each.step, each]));
-  const outside = [...new Set(steps.flatMap((each) => each.reads).filter((read) => !inside.has(read)))];
+  const inside = new Map(steps.map((step) => [step.step, step]));
+  const outside = [...new Set(steps.flatMap((step) => step.reads).filter((read) => !inside.has(read)))];
   const nodes = new Map<number, Node>();
-  const taken = new Set<string>();
-  const put = (step: number, column: number, wanted: number, isOutside: boolean) => {
-    let lane = wanted;
-    while (taken.has(`${column} ${lane}`)) lane++;
-    taken.add(`${column} ${lane}`);
+  const occupied = new Set<string>();
+  const put = (step: number, column: number, firstLane: number, isOutside: boolean) => {
+    let lane = firstLane;
+    while (occupied.has(`${column} ${lane}`)) lane++;
+    occupied.add(`${column} ${lane}`);
     nodes.set(step, { step, outside: isOutside, column, lane });
   };
   outside.forEach((step, index) => put(step, 0, index, true));
@@ -38,7 +38,7 @@ export function layOut(steps: readonly Step[]): { nodes: Node[]; edges: Edge[]; 
     put(step.step, column, Math.min(...(sources.length ? sources.map((source) => source.lane) : [0])), false);
     const lane = nodes.get(step.step)?.lane ?? 0;
     const from = Math.max(0, ...sources.map((source) => source.column));
-    for (let between = from + 1; between < column; between++) taken.add(`${between} ${lane}`);
+    for (let between = from + 1; between < column; between++) occupied.add(`${between} ${lane}`);
   }
   const all = [...nodes.values()];
   const edges = steps.flatMap((step) =>

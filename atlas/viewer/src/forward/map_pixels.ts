@@ -20,9 +20,9 @@ function isPositive(step: Step, steps: readonly Step[]): boolean {
 }
 
 export function largest(values: ArrayLike<number | null>): number {
-  let found = 0;
-  for (let i = 0; i < values.length; i++) found = Math.max(found, Math.abs(values[i] as number) || 0);
-  return found;
+  let most = 0;
+  for (let i = 0; i < values.length; i++) most = Math.max(most, Math.abs(values[i] as number) || 0);
+  return most;
 }
 
 /** The pixels (RGBA) of a map; what is not a number stays clear. */

@@ -1,7 +1,7 @@
 /** What the server tells of a forward pass, and how it is asked. Every failure is a Sentence for the reader. */
 
 import { pictureOf } from '../image/sheet';
-import { json, neurons, post, type TopClass } from '../lib/api';
+import { json, channelIcons, post, type TopClass } from '../lib/api';
 
 export type Kind =
   | 'input'
@@ -125,35 +125,35 @@ export class Answers {
 
   /** Maps of some channels, each H·W numbers row by row; of a step that is no map all numbers, as channel 0. */
   async maps(step: Step, channels: readonly number[], signal: AbortSignal): Promise<Map<number, Float32Array>> {
-    const wanted = isMap(step) ? channels : [0];
-    const missing = wanted.filter((channel) => !this.#maps.has(`${step.step} ${channel}`));
+    const requested = isMap(step) ? channels : [0];
+    const missing = requested.filter((channel) => !this.#maps.has(`${step.step} ${channel}`));
     if (missing.length) {
       const query = { step: step.step, ...(isMap(step) ? { channel: missing } : {}) };
-      const told = (await this.#ask('api/forward/maps', query, signal)) as { maps: Record<string, string> };
-      for (const [channel, text] of Object.entries(told.maps)) this.#maps.set(`${step.step} ${channel}`, floats(text));
+      const answer = (await this.#ask('api/forward/maps', query, signal)) as { maps: Record<string, string> };
+      for (const [channel, text] of Object.entries(answer.maps)) this.#maps.set(`${step.step} ${channel}`, floats(text));
     }
-    const found = wanted.map((channel) => [channel, this.#maps.get(`${step.step} ${channel}`)] as const);
-    return new Map(found.filter((pair): pair is [number, Float32Array] => pair[1] !== undefined));
+    const entries = requested.map((channel) => [channel, this.#maps.get(`${step.step} ${channel}`)] as const);
+    return new Map(entries.filter((pair): pair is [number, Float32Array] => pair[1] !== undefined));
   }
 
   async unit(spot: Spot, terms: number, signal: AbortSignal): Promise<Unit> {
     const query = { step: spot.step, channel: spot.channel, y: spot.y, x: spot.x, terms };
     const key = Object.values(query).join(' ');
-    const found = this.#units.get(key) ?? ((await this.#ask('api/forward/unit', query, signal)) as Unit);
-    this.#units.set(key, found);
-    return found;
+    const unit = this.#units.get(key) ?? ((await this.#ask('api/forward/unit', query, signal)) as Unit);
+    this.#units.set(key, unit);
+    return unit;
   }
 
   /** Icons of neurons, each told as it comes. */
   async *icons(layer: string, channels: readonly number[], signal: AbortSignal): AsyncGenerator<readonly [number, ImageBitmap]> {
     const missing: number[] = [];
     for (const channel of channels) {
-      const known = this.#icons.get(`${layer} ${channel}`);
-      if (known) yield [channel, known];
+      const cached = this.#icons.get(`${layer} ${channel}`);
+      if (cached) yield [channel, cached];
       else missing.push(channel);
     }
     if (!missing.length) return;
-    for await (const icon of neurons(this.network, layer, missing, signal)) {
+    for await (const icon of channelIcons(this.network, layer, missing, signal)) {
       const picture = await pictureOf(icon.picture);
       this.#icons.set(`${layer} ${icon.channel}`, picture);
       if (signal.aborted) return;

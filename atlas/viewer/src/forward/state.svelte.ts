@@ -44,7 +44,7 @@ export class Walk {
 
   /** The steps of a layer; of the end, those up to the logits. */
   steps(layer: number): Step[] {
-    return this.pass.steps.filter((each) => each.layer === layer && each.step <= this.pass.answer.step);
+    return this.pass.steps.filter((step) => step.layer === layer && step.step <= this.pass.answer.step);
   }
 
   open(layer: number, channel?: number): void {
@@ -123,6 +123,6 @@ export class Walk {
   /** The layer's name for a step that ends one, else the step's own. */
   nameOf(step: number): string {
     if (this.pass.steps[step]?.kind === 'input') return 'the picture';
-    return this.pass.layers.find((each) => each.step === step)?.name ?? this.pass.steps[step]?.name ?? `step ${step}`;
+    return this.pass.layers.find((layer) => layer.step === step)?.name ?? this.pass.steps[step]?.name ?? `step ${step}`;
   }
 }

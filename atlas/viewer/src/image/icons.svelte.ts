@@ -9,7 +9,7 @@ import type { IconState } from './state';
 
 export class Icons {
   /** Counts what was drawn on the sheets, which are no state of their own. */
-  drawn = $state(0);
+  drawCount = $state(0);
   readonly #state: IconState;
   readonly #jobs: Jobs;
   #sheets = new Map<string, IconSheet>();
@@ -23,19 +23,19 @@ export class Icons {
 
   /** The icons of the shown layer. */
   readonly sheet = $derived.by(() => {
-    void this.drawn;
-    const layer = this.#state.explained;
+    void this.drawCount;
+    const layer = this.#state.explainedLayer;
     return (layer && this.#sheets.get(layer.path)) ?? null;
   });
   /** How many positions of the shown layer have their own icon. */
   readonly own = $derived.by(() => {
-    void this.drawn;
+    void this.drawCount;
     return this.sheet?.own.size ?? 0;
   });
 
   /** The icons of the shown layer, where they are wanted; those of another layer end. */
   follow(): void {
-    const { explained: layer, over } = this.#state;
+    const { explainedLayer: layer, overlay: over } = this.#state;
     if (!layer || this.#drawing === layer.path) return;
     untrack(() => {
       this.#jobs.stop('icons');
@@ -45,7 +45,7 @@ export class Icons {
   }
 
   draw(): void {
-    const { picture, explained: layer, wholeMap: atlasMap, look } = this.#state;
+    const { picture, explainedLayer: layer, wholeMap: atlasMap, look } = this.#state;
     if (!picture || !layer) return;
     const sheet = this.#sheets.get(layer.path) ?? new IconSheet(layer);
     const total = layer.rows * layer.cols;
@@ -53,16 +53,16 @@ export class Icons {
     sheet.halted = false;
     if (sheet.own.size === total) return;
     this.#drawing = layer.path;
-    this.drawn += 1;
-    void this.#jobs.run('stand-ins', (signal) => sheet.standIn(look.atlas, atlasMap, layer, signal, () => (this.drawn += 1)));
+    this.drawCount += 1;
+    void this.#jobs.run('stand-ins', (signal) => sheet.standIn(look.atlas, atlasMap, layer, signal, () => (this.drawCount += 1)));
     void this.#jobs.run('icons', async (signal) => {
       for await (const { position, picture: address } of explainIcons(picture.blob, layer.path, signal)) {
         const icon = await pictureOf(address);
         if (signal.aborted) return;
         sheet.put(position, icon);
         icon.close();
-        this.#jobs.tell('icons', sheet.own.size / total);
-        this.drawn += 1;
+        this.#jobs.report('icons', sheet.own.size / total);
+        this.drawCount += 1;
       }
     }).finally(() => {
       if (this.#drawing === layer.path && this.#jobs.progress.icons === undefined) this.#drawing = '';
@@ -73,11 +73,11 @@ export class Icons {
     this.#jobs.stop('icons');
     if (this.sheet) this.sheet.halted = true;
     this.#drawing = '';
-    this.drawn += 1;
+    this.drawCount += 1;
   }
 
   /** What brings the sheets back that are there now. */
-  keep(): () => void {
+  snapshot(): () => void {
     const sheets = this.#sheets;
     return () => (this.#sheets = sheets);
   }

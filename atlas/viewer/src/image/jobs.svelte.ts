@@ -7,11 +7,11 @@ export class Jobs {
   /** How far each is, 0 to 1; those that are not there are not under way. */
   progress = $state.raw<Partial<Record<Job, number>>>({});
   readonly #controls = new Map<Job, AbortController>();
-  readonly #failed: (error: unknown) => void;
+  readonly #onError: (error: unknown) => void;
 
   /** `failed` is called with errors, but not with those of work that was stopped. */
-  constructor(failed: (error: unknown) => void) {
-    this.#failed = failed;
+  constructor(onError: (error: unknown) => void) {
+    this.#onError = onError;
   }
 
   /** Start a piece of work, in place of the one of its kind that may be under way. */
@@ -19,17 +19,17 @@ export class Jobs {
     this.stop(kind);
     const control = new AbortController();
     this.#controls.set(kind, control);
-    this.tell(kind, 0);
+    this.report(kind, 0);
     try {
       await work(control.signal);
     } catch (error) {
-      if (!control.signal.aborted) this.#failed(error);
+      if (!control.signal.aborted) this.#onError(error);
     } finally {
       if (this.#controls.get(kind) === control) this.#end(kind);
     }
   }
 
-  tell(kind: Job, share: number): void {
+  report(kind: Job, share: number): void {
     this.progress = { ...this.progress, [kind]: share };
   }
 

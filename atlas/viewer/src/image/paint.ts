@@ -15,7 +15,7 @@ interface Painting {
   values: readonly number[] | null;
   mask: readonly number[] | null;
   /** The position with a ring. */
-  marked: number | null;
+  markedPosition: number | null;
   colours: Colours;
 }
 
@@ -35,12 +35,12 @@ export function tint(value: number, largest: number): { colour: string; opacity:
 }
 
 export function largestOf(values: readonly number[]): number {
-  return values.reduce((most, each) => Math.max(most, Math.abs(each)), 0);
+  return values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 }
 
 /** Paint onto a square of `side` CSS pixels, from 0, 0. */
 export function paint(context: CanvasRenderingContext2D, side: number, painting: Painting): void {
-  const { picture, layer, sheet, values, mask, marked, colours } = painting;
+  const { picture, layer, sheet, values, mask, markedPosition, colours } = painting;
   context.globalAlpha = 1;
   context.fillStyle = colours.ground;
   context.fillRect(0, 0, side, side);
@@ -54,7 +54,7 @@ export function paint(context: CanvasRenderingContext2D, side: number, painting:
   if (mask) paintMask(context, side, layer, mask);
   else if (sheet) paintIcons(context, side, layer, sheet);
   else if (values) paintValues(context, side, layer, values);
-  if (marked !== null) ring(context, boxOf(layer, marked, side), colours);
+  if (markedPosition !== null) ring(context, boxOf(layer, markedPosition, side), colours);
 }
 
 /** An icon's area goes by the magnitude of its position. */

@@ -1,22 +1,22 @@
 /** What a person has dropped, pasted or chosen: the one picture in it, or a sentence that says why there is none. */
 
 import type { Limits } from '../lib/api';
-import { Sentence } from '../lib/atlas';
+import { UserError } from '../lib/atlas';
 
-interface Given {
+interface Upload {
   file: File;
   /** What else there is to say of it; null where all is as one would think. */
   note: string | null;
 }
 
 /** The first picture of several files. Raises a Sentence that names what was given where none is a picture. */
-export function pictureAmong(files: readonly File[]): Given {
+export function pictureAmong(files: readonly File[]): Upload {
   const file = files.find(mayBePicture);
   if (!file) {
     const first = files[0];
-    if (!first) throw new Sentence('No file was given. Give a picture, such as a JPEG, PNG or WebP file.');
+    if (!first) throw new UserError('No file was given. Give a picture, such as a JPEG, PNG or WebP file.');
     const others = files.length > 1 ? ` So it is with the ${files.length - 1} other ${files.length === 2 ? 'file' : 'files'}.` : '';
-    throw new Sentence(`“${first.name}” is ${kindOf(first)}, not a picture.${others} Give a picture, such as a JPEG, PNG or WebP file.`);
+    throw new UserError(`“${first.name}” is ${kindOf(first)}, not a picture.${others} Give a picture, such as a JPEG, PNG or WebP file.`);
   }
   if (files.length === 1) return { file, note: null };
   return { file, note: `${files.length} files were given. This is the first picture among them, “${file.name}”; one is shown at a time.` };
@@ -25,7 +25,7 @@ export function pictureAmong(files: readonly File[]): Given {
 /** Raises a Sentence where the file is larger than the server takes. */
 export function refuseLarge(file: File, limits: Limits): void {
   if (file.size <= limits.bytes) return;
-  throw new Sentence(
+  throw new UserError(
     `“${file.name}” has ${megabytes(file.size)}, and the server takes pictures of ${megabytes(limits.bytes)} at most. ` +
       'Save it smaller, then give it again: the network sees only a few hundred pixels of it.',
   );

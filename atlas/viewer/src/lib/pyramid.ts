@@ -1,11 +1,11 @@
 /** The tiles of a layer as OpenSeadragon wants them: icons, or real patches in their place. */
 
-import { gridAddress, gridSizes, layerAddress, type Atlas, type AtlasMap } from './atlas';
+import { gridAddress, gridSizes, folderAddress, type Atlas, type AtlasMap } from './atlas';
 import { gridOfLevel, thumbnailLevel, topLevel } from './levels';
 
-export type Picture = 'icons' | 'patches';
+export type TileKind = 'icons' | 'patches';
 
-export interface Source {
+export interface TilePyramid {
   /** Tells one source from another. */
   id: string;
   side: number;
@@ -20,12 +20,12 @@ export interface Source {
  * Icons lie in one combined pyramid, and patches and icons in one for each grid; a level has the same number in all, so
  * each level's tiles of patches are taken from its own grid's pyramid. With a fixed `level` all come from that grid's.
  */
-export function mapPyramid(atlas: Atlas, atlasMap: AtlasMap, picture: Picture, level: number | null = null): Source {
+export function mapPyramid(atlas: Atlas, atlasMap: AtlasMap, picture: TileKind, level: number | null = null): TilePyramid {
   const grids = level === null ? gridSizes(atlasMap) : [level];
   const side = Math.max(...grids) * atlas.icon_size;
   const folder = (depth: number) =>
     picture === 'icons' && level === null
-      ? `${layerAddress(atlasMap)}/atlas_files`
+      ? `${folderAddress(atlasMap)}/atlas_files`
       : `${gridAddress(atlasMap, gridOfLevel(depth, grids, atlas.icon_size))}/${picture}_files`;
   return {
     id: `${atlasMap.path} ${picture} ${level ?? ''}`,
@@ -38,13 +38,13 @@ export function mapPyramid(atlas: Atlas, atlasMap: AtlasMap, picture: Picture, l
 }
 
 /** The whole layer as one picture, no wider than `side` pixels. */
-export function thumbnail(atlas: Atlas, atlasMap: AtlasMap, picture: Picture, side: number): string {
+export function thumbnail(atlas: Atlas, atlasMap: AtlasMap, picture: TileKind, side: number): string {
   const level = thumbnailLevel(gridSizes(atlasMap), atlas.icon_size, atlas.tile_size, side);
   return mapPyramid(atlas, atlasMap, picture).tile(level, 0, 0);
 }
 
 /** Where a cell's picture is: a tile, and a square in the tile's pixels. */
-interface TilePlace {
+interface TileRect {
   address: string;
   left: number;
   top: number;
@@ -54,21 +54,21 @@ interface TilePlace {
 export function tileOfCell(
   atlas: Atlas,
   atlasMap: AtlasMap,
-  picture: Picture,
+  picture: TileKind,
   cell: { grid: number; row: number; col: number },
-): TilePlace {
-  const piece = cellPicture(atlas, atlasMap, picture, cell);
+): TileRect {
+  const region = cellRegion(atlas, atlasMap, picture, cell);
   const along = (place: number, cells: number) => Math.round(place * (cells - 1)) * atlas.icon_size;
   return {
-    address: piece.address,
-    left: along(piece.x, piece.width),
-    top: along(piece.y, piece.height),
+    address: region.address,
+    left: along(region.x, region.width),
+    top: along(region.y, region.height),
     side: atlas.icon_size,
   };
 }
 
 /** One cell's picture as a part of its tile, in the terms of a CSS background. */
-export interface Piece {
+export interface TileRegion {
   address: string;
   /** The tile's size, in cells. */
   width: number;
@@ -78,12 +78,12 @@ export interface Piece {
   y: number;
 }
 
-export function cellPicture(
+export function cellRegion(
   atlas: Atlas,
   atlasMap: AtlasMap,
-  picture: Picture,
+  picture: TileKind,
   cell: { grid: number; row: number; col: number },
-): Piece {
+): TileRegion {
   const perTile = atlas.tile_size / atlas.icon_size;
   const along = (index: number) => {
     const tile = Math.floor(index / perTile);

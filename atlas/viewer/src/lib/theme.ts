@@ -18,8 +18,8 @@ const KEY = 'activation-atlas-theme';
 const dark = () => matchMedia('(prefers-color-scheme: dark)');
 
 export function currentTheme(): Theme {
-  const chosen = read();
-  return chosen ?? (dark().matches ? 'dark' : 'light');
+  const stored = read();
+  return stored ?? (dark().matches ? 'dark' : 'light');
 }
 
 /** Show a theme; the choice is kept, unless it is what the system says anyway. */

@@ -45,9 +45,9 @@ export function regionLabels(cells: Cells, block: number, without: ReadonlySet<n
     sizes[at] = (sizes[at] as number) + 1;
     const mine = votes[at] as Map<number, number>;
     let first = 0;
-    for (let place = 0, counted = 0; place < Cells.top && counted < COUNTED; place++) {
-      const value = cells.topValues[i * Cells.top + place] as number;
-      const index = cells.topClasses[i * Cells.top + place] as number;
+    for (let place = 0, counted = 0; place < Cells.classesPerCell && counted < COUNTED; place++) {
+      const value = cells.topValues[i * Cells.classesPerCell + place] as number;
+      const index = cells.topClasses[i * Cells.classesPerCell + place] as number;
       if (without.has(index)) continue;
       counted += 1;
       first ||= value;
@@ -102,7 +102,7 @@ function placed(regions: readonly number[][], names: readonly number[], cells: C
     let [x, y] = [0, 0];
     for (const i of mine) [x, y] = [x + (cells.col[i] as number) / mine.length, y + (cells.row[i] as number) / mine.length];
     const away = (i: number) => ((cells.col[i] as number) - x) ** 2 + ((cells.row[i] as number) - y) ** 2;
-    const nearest = mine.reduce((best, each) => (away(each) < away(best) ? each : best));
+    const nearest = mine.reduce((best, cell) => (away(cell) < away(best) ? cell : best));
     return {
       index: names[region[0] as number] as number,
       x: ((cells.col[nearest] as number) + 0.5) / cells.grid,

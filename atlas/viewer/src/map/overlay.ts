@@ -3,7 +3,7 @@
 import type { DrawMarks } from '../image/dots';
 import type { Cells } from '../lib/cells';
 import { cellBox, type Frame } from '../lib/frame';
-import type { Low } from '../lib/link';
+import type { LowScoreStyle } from '../lib/link';
 import type { Colours } from '../lib/theme';
 import { tileNow } from '../lib/tiles';
 import { blockOf, regionLabels, thinned, type Label, type Placed } from './labels';
@@ -23,7 +23,7 @@ export interface Scene {
   veil: Uint8ClampedArray<ArrayBuffer> | null;
   /** How much smaller cells of few activations are drawn, 0 to 1. */
   density: number;
-  low: Low;
+  low: LowScoreStyle;
   /** What else is drawn on the map, below the names. */
   marks: DrawMarks | null;
   /** Names of the classes; null where no names are wanted. */

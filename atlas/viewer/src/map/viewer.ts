@@ -5,7 +5,7 @@ import OpenSeadragon from 'openseadragon';
 import { fittingSide, viewOf, type Frame } from '../lib/frame';
 import { SMALLEST_SHARE, type Point } from '../lib/levels';
 import type { View } from '../lib/link';
-import type { Source } from '../lib/pyramid';
+import type { TilePyramid } from '../lib/pyramid';
 
 const FADE = 150; // milliseconds
 const PATIENCE = 4000; // milliseconds; after that a new source is shown with the tiles it has
@@ -15,7 +15,7 @@ const ZOOM_STEP = 1.5;
 
 /** A source and how much of it is seen, 0 to 1. */
 export interface Shown {
-  source: Source;
+  source: TilePyramid;
   opacity: number;
 }
 
@@ -106,8 +106,8 @@ export class MapViewer {
   }
 
   /** Show a source, unless it is shown or under way; one that left while it was under way is fetched anew. */
-  async #bring(source: Source, below: boolean, first: boolean): Promise<void> {
-    while (!this.#shown.has(source.id) && this.#wanted.some((each) => each.source.id === source.id)) {
+  async #bring(source: TilePyramid, below: boolean, first: boolean): Promise<void> {
+    while (!this.#shown.has(source.id) && this.#wanted.some((entry) => entry.source.id === source.id)) {
       let coming = this.#coming.get(source.id);
       if (!coming) {
         coming = this.#fetch(source, below, first).finally(() => this.#coming.delete(source.id));
@@ -117,8 +117,8 @@ export class MapViewer {
     }
   }
 
-  async #fetch(source: Source, below: boolean, first: boolean): Promise<void> {
-    const opacity = () => this.#wanted.find((each) => each.source.id === source.id)?.opacity;
+  async #fetch(source: TilePyramid, below: boolean, first: boolean): Promise<void> {
+    const opacity = () => this.#wanted.find((entry) => entry.source.id === source.id)?.opacity;
     const item = await this.#add(source, first ? (opacity() ?? 0) : 0);
     if (opacity() === undefined) {
       this.#viewer.world.removeItem(item); // not wanted any more
@@ -239,7 +239,7 @@ export class MapViewer {
     });
   }
 
-  #add(source: Source, opacity: number): Promise<OpenSeadragon.TiledImage> {
+  #add(source: TilePyramid, opacity: number): Promise<OpenSeadragon.TiledImage> {
     return new Promise((resolve, reject) => {
       this.#viewer.addTiledImage({
         tileSource: tileSource(source),
@@ -290,7 +290,7 @@ function loaded(item: OpenSeadragon.TiledImage): Promise<void> {
   });
 }
 
-function tileSource(source: Source): OpenSeadragon.TileSource {
+function tileSource(source: TilePyramid): OpenSeadragon.TileSource {
   const tiles = new OpenSeadragon.TileSource({
     width: source.side,
     height: source.side,

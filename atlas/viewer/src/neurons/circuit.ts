@@ -70,8 +70,8 @@ function keyOf({ layer, unit }: Unit): string {
 
 /** The nearest earlier layer: the one that has most layers before it. */
 export function nearestOf(circuits: readonly Circuit[], layers: readonly UnitLayer[]): Circuit | undefined {
-  const before = ({ layer }: Circuit) => layers.find((each) => each.layer === layer)?.earlier.length ?? 0;
-  return circuits.reduce<Circuit | undefined>((best, each) => (!best || before(each) > before(best) ? each : best), undefined);
+  const before = ({ layer }: Circuit) => layers.find((entry) => entry.layer === layer)?.earlier.length ?? 0;
+  return circuits.reduce<Circuit | undefined>((best, circuit) => (!best || before(circuit) > before(best) ? circuit : best), undefined);
 }
 
 /** Whether a source acts mainly where its activation is below 0, where it sees the opposite of its picture. */
@@ -81,8 +81,8 @@ export function isAbsent({ effect, present = effect }: Source): boolean {
 
 /** The sources that are at least a share (`cut`) of the strongest, the strongest first. */
 export function sourcesOf(circuit: Circuit, by: By, cut: number): Source[] {
-  const largest = Math.max(0, ...circuit.sources.map((each) => Math.abs(each[by])));
-  const shown = circuit.sources.filter((each) => each[by] !== 0 && Math.abs(each[by]) >= cut * largest);
+  const largest = Math.max(0, ...circuit.sources.map((source) => Math.abs(source[by])));
+  const shown = circuit.sources.filter((source) => source[by] !== 0 && Math.abs(source[by]) >= cut * largest);
   return shown.sort((one, other) => Math.abs(other[by]) - Math.abs(one[by]));
 }
 
@@ -118,7 +118,7 @@ export function graphOf({
     for (const [target, its] of targets) {
       const shown = sourcesOf(its, by, cut);
       const largest = Math.abs(shown[0]?.[by] ?? 0);
-      const centres = shown.map((each) => centreOf(each.kernel, its.kernel));
+      const centres = shown.map((source) => centreOf(source.kernel, its.kernel));
       const ranks = ranksOf(centres.map(({ y }) => y));
       const side = Math.max(LEAST_REACH, ...centres.map(({ x }) => Math.abs(x)));
       shown.forEach((source, i) => {
@@ -190,7 +190,7 @@ export function spread(wanted: readonly number[], least: number, middle: number)
 }
 
 function mean(values: readonly number[]): number {
-  return values.length ? values.reduce((sum, each) => sum + each, 0) / values.length : 0;
+  return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : 0;
 }
 
 /** Set the graph on a drawing whose corner is its top left. */

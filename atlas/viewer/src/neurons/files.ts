@@ -1,7 +1,7 @@
 /** What a site tells of units (channels of a layer): its files, fetched once while they are few. */
 
-import { damaged, fetchBytes, fetchJson, gridAddress, layerAddress, type AtlasMap, type UnitLayer } from '../lib/atlas';
-import { Kept } from '../lib/cache';
+import { damagedFile, fetchBytes, fetchJson, gridAddress, folderAddress, type AtlasMap, type UnitLayer } from '../lib/atlas';
+import { PromiseCache } from '../lib/cache';
 
 /** units.json: a column each, with one value a unit. */
 export interface UnitTable {
@@ -113,13 +113,13 @@ export interface Sprite {
 
 /** Files that are kept, the last used ones. */
 const KEPT = 60;
-const files = new Kept<unknown>(KEPT);
+const files = new PromiseCache<unknown>(KEPT);
 
 export function loadTable(layer: UnitLayer): Promise<UnitTable> {
-  const address = `${layerAddress(layer)}/units.json`;
+  const address = `${folderAddress(layer)}/units.json`;
   return files.get(address, async () => {
     const table = (await fetchJson(address)) as UnitTable;
-    if (table.largest.length !== layer.units) throw damaged(address);
+    if (table.largest.length !== layer.units) throw damagedFile(address);
     return table;
   });
 }
@@ -141,21 +141,21 @@ export async function loadBuilt(atlasMap: AtlasMap, { grid, row, col }: { grid: 
  * endian), then a byte for each class and unit, class by class; (byte − 128) / 127 × scale is the effect.
  */
 export async function loadEffects(layer: UnitLayer, index: number, classes: number): Promise<number[]> {
-  const address = `${layerAddress(layer)}/classes.bin`;
+  const address = `${folderAddress(layer)}/classes.bin`;
   const file = await files.get(address, () => fetchBytes(address));
-  if (file.byteLength !== classes * (4 + layer.units)) throw damaged(address);
+  if (file.byteLength !== classes * (4 + layer.units)) throw damagedFile(address);
   const scale = new DataView(file).getFloat32(4 * index, true);
   return [...new Uint8Array(file, 4 * classes + index * layer.units, layer.units)].map((byte) => ((byte - 128) / 127) * scale);
 }
 
 function unitAddress(layer: UnitLayer, unit: number): string {
-  return `${layerAddress(layer)}/unit-${String(unit).padStart(4, '0')}`;
+  return `${folderAddress(layer)}/unit-${String(unit).padStart(4, '0')}`;
 }
 
 /** A unit's icon on its layer's sheet. */
 export function iconOf(layer: UnitLayer, unit: number): Sprite {
   return {
-    address: `${layerAddress(layer)}/icons.webp`,
+    address: `${folderAddress(layer)}/icons.webp`,
     columns: layer.across,
     lines: Math.ceil(layer.units / layer.across),
     column: unit % layer.across,
@@ -170,10 +170,10 @@ export function pictureOf(layer: UnitLayer, { unit, pictures }: UnitFacts, colum
 
 /** One of a unit's own sprites; a kind of which there is none has no line. */
 export function spriteOf(layer: UnitLayer, { unit, rows }: UnitFacts, row: Row, column: number): Sprite {
-  const lines = ROWS.filter((each) => rows[each] > 0);
+  const lines = ROWS.filter((kind) => rows[kind] > 0);
   return {
     address: `${unitAddress(layer, unit)}.webp`,
-    columns: Math.max(...lines.map((each) => rows[each])),
+    columns: Math.max(...lines.map((kind) => rows[kind])),
     lines: lines.length,
     column,
     line: lines.indexOf(row),

@@ -27,7 +27,7 @@ export function kernelMap(kernel: readonly number[], [height, width]: readonly [
     const at = Math.floor(Math.floor(i / width) / step) * cols + Math.floor((i % width) / step);
     sums[at] = (sums[at] as number) + value;
   });
-  const largest = sums.reduce((most, each) => Math.max(most, Math.abs(each)), 0);
+  const largest = sums.reduce((most, sum) => Math.max(most, Math.abs(sum)), 0);
   const squares: Square[] = [];
   sums.forEach((sum, i) => {
     const value = largest > 0 ? sum / largest : 0;

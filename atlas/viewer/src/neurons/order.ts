@@ -1,12 +1,12 @@
 /** Which units a list shows, in which order, and the figure beside each. */
 
-import type { Order } from '../lib/link';
-import type { Narrowed } from '../lib/look.svelte';
+import type { UnitOrder } from '../lib/link';
+import type { UnitFilter } from '../lib/look.svelte';
 import { percent, signed } from '../lib/words';
 import type { UnitTable } from './files';
 
 /** All units in an order, or by their effects on a class; or those that answer like one. */
-export type Wanted = { order: Order } | Narrowed;
+export type Wanted = { order: UnitOrder } | UnitFilter;
 
 export interface Listed {
   unit: number;
@@ -47,7 +47,7 @@ export function listed(table: UnitTable, wanted: Wanted, effects: readonly numbe
 }
 
 /** The figures of an order, null where a unit has none; whether high ones come first. */
-function column(table: UnitTable, order: Order): { values: (number | null)[]; high: boolean; words: (value: number) => string } {
+function column(table: UnitTable, order: UnitOrder): { values: (number | null)[]; high: boolean; words: (value: number) => string } {
   const answering = <T>(values: readonly (T | null)[]) => values.map((value, unit) => (table.never[unit] ? null : value));
   switch (order) {
     case 'strongest':

@@ -1,9 +1,9 @@
 /** What the figures of units say, in plain words. */
 
-import type { Order } from '../lib/link';
+import type { UnitOrder } from '../lib/link';
 import type { Circuit, Turning } from './files';
 
-export const ORDER_WORDS: Record<Order, { button: string; title: string; note: string }> = {
+export const ORDER_WORDS: Record<UnitOrder, { button: string; title: string; note: string }> = {
   strongest: {
     button: 'strongest answer',
     title: 'By the largest activation in the data',

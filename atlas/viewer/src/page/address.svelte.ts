@@ -22,7 +22,7 @@ export class Address {
     this.#look = look;
     this.#maps = maps;
     this.#tour = tour;
-    this.#step = look.step;
+    this.#step = look.historyKey;
 
     // A change of what is shown is a step in the browser's history; moves of the map and of sliders are not.
     $effect(() => {
@@ -32,14 +32,14 @@ export class Address {
 
     // Sliders are written when they rest: browsers let a page change its address only so often.
     $effect(() => {
-      void [look.patches, look.strength, look.at, look.density];
+      void [look.patches, look.darkening, look.swipeAt, look.density];
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.write(), RESTING);
     });
   }
 
   get #shown(): string {
-    return this.#look.step + (this.#tour?.suffix ?? '');
+    return this.#look.historyKey + (this.#tour?.suffix ?? '');
   }
 
   /** Write the link; what is shown `next`, where that is new, is a step of its own. */

@@ -1,7 +1,7 @@
 /** What a link asks for besides what the maps show: a step of the tour, or a picture to be opened. */
 
 import type { Subject } from '../image/subject.svelte';
-import { inPage, inWords } from '../lib/atlas';
+import { pageErrorText, errorText } from '../lib/atlas';
 import { givePicture } from '../tour/picture';
 import type { Walk } from '../tour/state.svelte';
 import { openingIn, stepIn } from '../tour/tour';
@@ -48,7 +48,7 @@ export class Asked {
     }
     givePicture(subject, from)
       .then((name) => opening === 'forward' && (this.#awaited = name))
-      .catch((error) => this.#warn(inWords(error, inPage)));
+      .catch((error) => this.#warn(errorText(error, pageErrorText)));
   }
 
   /** Whether the address line names a step of a tour that this site has not. */

@@ -2,7 +2,7 @@
 
 import type { Cell, Cells } from '../lib/cells';
 import { viewOf, viewShowing, type Frame } from '../lib/frame';
-import type { Place } from '../lib/link';
+import type { CellRef } from '../lib/link';
 import type { Look } from '../lib/look.svelte';
 import type { Handle } from '../map/Pane.svelte';
 
@@ -49,7 +49,7 @@ export class Maps {
   }
 
   /** Move the map where a cell lies outside the window or under the drawer. `image` says whether one image is open beside it. */
-  reveal(place: Place, image: boolean): void {
+  reveal(place: CellRef, image: boolean): void {
     const { frame } = this;
     const wide = WIDE.matches;
     // Two maps make room for the drawer by themselves; on a phone the map has done so for the image.

@@ -1,17 +1,17 @@
 /** The open cell, the first of those that are chosen, and what is told of it. */
 
-import { inPage, inWords } from '../lib/atlas';
+import { pageErrorText, errorText } from '../lib/atlas';
 import { cancellable } from '../lib/cancellable';
 import { loadCells, type Cells } from '../lib/cells';
-import { loadDetails, type Sheet } from '../lib/details';
-import type { Place } from '../lib/link';
+import { loadDetails, type CellSheet } from '../lib/details';
+import type { CellRef } from '../lib/link';
 import type { Look } from '../lib/look.svelte';
 
 export class Opened {
   /** The cells of its own level, which the zoom may have left behind. */
   cells = $state.raw<Cells | null>(null);
   /** What is told of it; null while it is under way. */
-  sheet = $state.raw<Sheet | null>(null);
+  sheet = $state.raw<CellSheet | null>(null);
   problem = $state<string | null>(null);
   readonly #look: Look;
 
@@ -30,7 +30,7 @@ export class Opened {
           const there = look.cells.filter(({ grid, row, col }) => grid === found.grid && found.find(row, col) >= 0);
           if (there.length < look.cells.length) look.cells = there; // a link may name empty ground
         },
-        (error) => warn(inWords(error, inPage)),
+        (error) => warn(errorText(error, pageErrorText)),
       );
     });
 
@@ -41,7 +41,7 @@ export class Opened {
       return cancellable(
         () => loadDetails(look.atlasMap, cell),
         (found) => (this.sheet = found),
-        (error) => (this.problem = inWords(error, inPage)),
+        (error) => (this.problem = errorText(error, pageErrorText)),
       );
     });
   }
@@ -53,7 +53,7 @@ export class Opened {
     return place && this.cells?.grid === place.grid ? this.cells.at(place.row, place.col) : null;
   });
   /** Where its activations are on the second map. */
-  readonly there = $derived.by<readonly Place[]>(() => {
+  readonly there = $derived.by<readonly CellRef[]>(() => {
     const { secondMap: other } = this.#look;
     const found = this.cell && other && this.sheet?.details.elsewhere[other.path];
     return found?.map(([grid, row, col]) => ({ grid, row, col })) ?? [];

@@ -3,7 +3,7 @@
 import type { Cells } from '../lib/cells';
 import { cellBox } from '../lib/frame';
 import type { Look } from '../lib/look.svelte';
-import { cellsTable, download, poster, viewPicture, type Part } from '../lib/save';
+import { cellsTable, download, poster, viewPicture, type MapInView } from '../lib/save';
 import type { Colours } from '../lib/theme';
 import type { Address } from './address.svelte';
 import { WIDE, type Maps } from './maps.svelte';
@@ -32,10 +32,10 @@ export class Saving {
     const look = this.#look;
     const { first, second, frames } = this.#maps;
     if (!first) return;
-    const maps: Part[] = [{ canvases: first.canvases(), frame: frames[0], left: 0, top: 0, from: 0, marked: look.cells }];
+    const maps: MapInView[] = [{ canvases: first.canvases(), frame: frames[0], left: 0, top: 0, from: 0, markedCells: look.cells }];
     if (look.secondMap && second) {
-      const [left, top] = look.how === 'swipe' ? [0, 0] : WIDE.matches ? [frames[0].width, 0] : [0, frames[0].height];
-      maps.push({ canvases: second.canvases(), frame: frames[1], left, top, from: look.how === 'swipe' ? look.at : 0, marked: this.#opened.there });
+      const [left, top] = look.arrangement === 'swipe' ? [0, 0] : WIDE.matches ? [frames[0].width, 0] : [0, frames[0].height];
+      maps.push({ canvases: second.canvases(), frame: frames[1], left, top, from: look.arrangement === 'swipe' ? look.swipeAt : 0, markedCells: this.#opened.there });
     }
     void this.#keep('Saving the view …', () => viewPicture(maps, colours), 'view.png');
   }

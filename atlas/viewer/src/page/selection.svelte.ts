@@ -1,10 +1,10 @@
 /** How cells are chosen: on either map, from lists, and by arrow keys. */
 
 import type { Subject } from '../image/subject.svelte';
-import { inPage, inWords, type AtlasMap } from '../lib/atlas';
+import { pageErrorText, errorText, type AtlasMap } from '../lib/atlas';
 import type { Cell } from '../lib/cells';
 import { loadDetails } from '../lib/details';
-import { MOST_CELLS, type Place } from '../lib/link';
+import { MOST_CELLS, type CellRef } from '../lib/link';
 import type { Look } from '../lib/look.svelte';
 import type { Maps } from './maps.svelte';
 
@@ -34,9 +34,9 @@ export class Choice {
       return;
     }
     const place = placeOf(cell);
-    const known = look.cells.some((each) => isSame(each, place));
+    const known = look.cells.some((other) => isSame(other, place));
     if (more || this.several) {
-      const others = look.cells.filter((each) => !isSame(each, place) && each.grid === place.grid);
+      const others = look.cells.filter((other) => !isSame(other, place) && other.grid === place.grid);
       this.#select(known ? others : [place, ...others]);
     } else {
       look.cells = known && look.cells.length === 1 ? [] : [place];
@@ -48,13 +48,13 @@ export class Choice {
   add(cells: readonly Cell[]): void {
     if (!cells.length) return;
     const places = cells.map(placeOf);
-    const known = this.#look.cells.filter((each) => each.grid === places[0]?.grid && !places.some((one) => isSame(one, each)));
+    const known = this.#look.cells.filter((other) => other.grid === places[0]?.grid && !places.some((added) => isSame(added, other)));
     this.#select([...places, ...known]);
   }
 
   /** Open a cell of the layer, or of another one that is shown then. */
-  go(place: Place, atlasMap: AtlasMap = this.#look.atlasMap): void {
-    if (atlasMap !== this.#look.atlasMap) this.#look.choose(atlasMap);
+  go(place: CellRef, atlasMap: AtlasMap = this.#look.atlasMap): void {
+    if (atlasMap !== this.#look.atlasMap) this.#look.switchTo(atlasMap);
     this.#look.cells = [place];
     this.#reveal(place);
   }
@@ -79,32 +79,32 @@ export class Choice {
     try {
       const sheets = await Promise.all(drawn.map((cell) => loadDetails(second, cell)));
       if (look.atlasMap !== first || look.secondMap !== second) return;
-      const found = sheets.flatMap((each) => each?.details.elsewhere[first.path]?.slice(0, 1) ?? []);
+      const found = sheets.flatMap((sheet) => sheet?.details.elsewhere[first.path]?.slice(0, 1) ?? []);
       const places = new Map(found.map(([grid, row, col]) => [`${grid}.${row}.${col}`, { grid, row, col }]));
       if (places.size) {
         this.#select([...places.values()]);
         if (look.cells[0]) this.#reveal(look.cells[0]);
       } else this.#warn(`Of ${second.name} it is not known which cells of ${first.name} hold the same activations: one of them is a map of classes.`);
     } catch (error) {
-      this.#warn(inWords(error, inPage));
+      this.#warn(errorText(error, pageErrorText));
     }
   }
 
   /** Cells of one level as the selection; a link holds no more than MOST_CELLS. */
-  #select(places: Place[]): void {
+  #select(places: CellRef[]): void {
     this.#look.cells = places.slice(0, MOST_CELLS);
     if (places.length > MOST_CELLS) this.#warn(`${MOST_CELLS} cells are selected, which is the most; ${places.length - MOST_CELLS} more were in the rectangle.`);
   }
 
-  #reveal(place: Place): void {
+  #reveal(place: CellRef): void {
     this.#maps.reveal(place, this.#subject?.open === true);
   }
 }
 
-function placeOf({ grid, row, col }: Place): Place {
+function placeOf({ grid, row, col }: CellRef): CellRef {
   return { grid, row, col };
 }
 
-function isSame(one: Place, other: Place): boolean {
+function isSame(one: CellRef, other: CellRef): boolean {
   return one.grid === other.grid && one.row === other.row && one.col === other.col;
 }

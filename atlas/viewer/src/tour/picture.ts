@@ -2,17 +2,17 @@
 
 import type { Subject } from '../image/subject.svelte';
 import { askSamples } from '../lib/api';
-import { Sentence } from '../lib/atlas';
+import { UserError } from '../lib/atlas';
 import type { Step } from './tour';
 
 const NAME = 'Picture of the tour';
 
 /** Give the subject a picture; resolves with its name as soon as it is on the way. Raises a Sentence. */
 export async function givePicture(subject: Subject, step: Step | null): Promise<string | null> {
-  subject.show();
+  subject.openPanel();
   if (step?.given) {
     const response = await fetch(step.given).catch(() => null);
-    if (!response?.ok) throw new Sentence(`The site has no ${step.given}. Finish the run again: python -m atlas.run CONFIG.`);
+    if (!response?.ok) throw new UserError(`The site has no ${step.given}. Finish the run again: python -m atlas.run CONFIG.`);
     const file = new File([await response.blob()], NAME, { type: 'image/webp' });
     void subject.take([file]);
     return NAME;

@@ -1,6 +1,6 @@
 /** Where someone is on the tour: at a step, or away from one, in its live view. */
 
-import { inWords } from '../lib/atlas';
+import { errorText } from '../lib/atlas';
 import { loadTour, stepIn, type Step, type Tour } from './tour';
 
 export class Walk {
@@ -35,7 +35,7 @@ export class Walk {
         this.tour = found;
         if (this.at !== null) this.at = this.#within(this.at);
       })
-      .catch((error) => (this.problem = inWords(error)));
+      .catch((error) => (this.problem = errorText(error)));
   }
 
   #within(step: number): number {

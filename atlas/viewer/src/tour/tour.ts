@@ -1,6 +1,6 @@
 /** What tour.json holds: the steps of the story, with this run's own examples. */
 
-import { damaged, fetchJson } from '../lib/atlas';
+import { damagedFile, fetchJson } from '../lib/atlas';
 
 export type Kind = 'network' | 'neuron' | 'image' | 'atlas' | 'invariant' | 'circuit' | 'forward';
 
@@ -42,7 +42,7 @@ const ADDRESS = 'tour.json';
 
 export async function loadTour(): Promise<Tour> {
   const tour = (await fetchJson(ADDRESS)) as Tour;
-  if (!tour.steps?.length) throw damaged(ADDRESS);
+  if (!tour.steps?.length) throw damagedFile(ADDRESS);
   return tour;
 }
 
