@@ -20,9 +20,9 @@ function serve(pieces: readonly string[], status = 200): ReturnType<typeof vi.fn
 }
 
 async function all<T>(stream: AsyncIterable<T>): Promise<T[]> {
-  const found: T[] = [];
-  for await (const item of stream) found.push(item);
-  return found;
+  const items: T[] = [];
+  for await (const item of stream) items.push(item);
+  return items;
 }
 
 afterEach(() => void vi.unstubAllGlobals());
@@ -45,9 +45,9 @@ describe('the questions', () => {
 describe('streams', () => {
   it('are read line by line, wherever the pieces are cut', async () => {
     serve(['{"position": 1, "pic', 'ture": "ü", "cosine": 1}\n{"position"', ': 2, "picture": "", "cosine": 0}\n\n', '{"position": 3}']);
-    const found = await all<PositionIcon>(explainIcons(picture, '_blocks.4', signal()));
-    expect(found.map(({ position }) => position)).toEqual([1, 2, 3]);
-    expect(found[0]?.picture).toBe('ü');
+    const icons = await all<PositionIcon>(explainIcons(picture, '_blocks.4', signal()));
+    expect(icons.map(({ position }) => position)).toEqual([1, 2, 3]);
+    expect(icons[0]?.picture).toBe('ü');
   });
 
   it('end with the sentence that comes in them', async () => {
@@ -80,9 +80,9 @@ describe('streams', () => {
 describe('failures', () => {
   it('show the server’s own sentence', async () => {
     serve(['{"sentence": "This is no picture."}'], 415);
-    const asked = explain(picture, signal());
-    await expect(asked).rejects.toBeInstanceOf(UserError);
-    await expect(asked).rejects.toThrow('This is no picture.');
+    const explanation = explain(picture, signal());
+    await expect(explanation).rejects.toBeInstanceOf(UserError);
+    await expect(explanation).rejects.toThrow('This is no picture.');
   });
 
   it('without one tell the status and what to do', async () => {

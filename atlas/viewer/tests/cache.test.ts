@@ -3,10 +3,10 @@ import { describe, expect, it } from 'vitest';
 import { PromiseCache } from '../src/lib/cache';
 
 /** Something to fetch that counts how often it is fetched. */
-function counted(kept: PromiseCache<string>) {
+function counted(cache: PromiseCache<string>) {
   const times: Record<string, number> = {};
   const get = (name: string) =>
-    kept.get(name, () => {
+    cache.get(name, () => {
       times[name] = (times[name] ?? 0) + 1;
       return Promise.resolve(name);
     });
@@ -27,8 +27,8 @@ describe('what is kept', () => {
   });
 
   it('is fetched anew after a failure', async () => {
-    const kept = new PromiseCache<string>();
-    await expect(kept.get('a', () => Promise.reject(new Error('gone')))).rejects.toThrow('gone');
-    expect(await kept.get('a', () => Promise.resolve('a'))).toBe('a');
+    const cache = new PromiseCache<string>();
+    await expect(cache.get('a', () => Promise.reject(new Error('gone')))).rejects.toThrow('gone');
+    expect(await cache.get('a', () => Promise.resolve('a'))).toBe('a');
   });
 });

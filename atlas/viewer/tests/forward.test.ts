@@ -91,9 +91,9 @@ describe('maps as pictures', () => {
   });
 
   test('sign is colour, size is strength, and what is missing is clear', () => {
-    const found = [...pixels(Float32Array.from([2, -1, 0, Number.NaN]), 'signed')];
-    expect(found.slice(0, 8)).toEqual([0xd9, 0x5f, 0x02, 255, 0x1b, 0x6c, 0xa8, 128]);
-    expect([found[11], found[15]]).toEqual([0, 0]);
+    const rgba = [...pixels(Float32Array.from([2, -1, 0, Number.NaN]), 'signed')];
+    expect(rgba.slice(0, 8)).toEqual([0xd9, 0x5f, 0x02, 255, 0x1b, 0x6c, 0xa8, 128]);
+    expect([rgba[11], rgba[15]]).toEqual([0, 0]);
   });
 
   test('the picture has its colours again', () => {
@@ -194,9 +194,9 @@ describe('the end', () => {
   const linear = step(9, 'linear', [8], [5]);
 
   test('what the average reads is found behind the activation', () => {
-    const known = end([activation, pool, flat, linear]);
-    expect(endingOf(known)).toMatchObject({ linear: { step: 9 }, behind: [], pooled: { step: 6 } });
-    expect(endingWords(known)).toBe('pooled features × class weights');
+    const ending = end([activation, pool, flat, linear]);
+    expect(endingOf(ending)).toMatchObject({ linear: { step: 9 }, behind: [], pooled: { step: 6 } });
+    expect(endingWords(ending)).toBe('pooled features × class weights');
   });
 
   test('there is no such map where the numbers are no means of maps', () => {
@@ -209,16 +209,16 @@ describe('the end', () => {
   });
 
   test('a scaling behind the linear step is told', () => {
-    const known = end([activation, pool, flat, linear, step(10, 'multiply', [9], [5])]);
-    expect(endingOf(known)).toMatchObject({ linear: { step: 9 }, behind: [{ step: 10 }], pooled: { step: 6 } });
-    expect(endingWords(known)).toBe('pooled features × class weights, then multiply');
+    const ending = end([activation, pool, flat, linear, step(10, 'multiply', [9], [5])]);
+    expect(endingOf(ending)).toMatchObject({ linear: { step: 9 }, behind: [{ step: 10 }], pooled: { step: 6 } });
+    expect(endingWords(ending)).toBe('pooled features × class weights, then multiply');
   });
 
   test('other last steps are told as what they are', () => {
     const maps = step(8, 'average_pool', [7], [5]);
-    const known = end([activation, convolution(7, [6], [5, 6, 6], 1), maps]);
-    expect(endingOf(known)).toEqual({ linear: null, behind: [], pooled: null });
-    expect(endingWords(known)).toBe('the last step: average');
+    const ending = end([activation, convolution(7, [6], [5, 6, 6], 1), maps]);
+    expect(endingOf(ending)).toEqual({ linear: null, behind: [], pooled: null });
+    expect(endingWords(ending)).toBe('the last step: average');
     expect(endingWords(end([activation, pool, flat, linear, step(10, 'linear', [8], [5]), step(11, 'add', [9, 10], [5])]))).toBe('the last step: add');
   });
 
@@ -229,13 +229,13 @@ describe('the end', () => {
   test('shares come of the scores alone, however large', () => {
     const logits = [1000, 999, 990];
     const all = 1000 + Math.log(1 + Math.exp(-1) + Math.exp(-10) + 0.5);
-    const told = logits.map((logit, index) => ({ class: index, logit, probability: [0.5, 0.25, 0.1][index] as number }));
-    const found = softmaxOf({ step: 9, classes: told, others: 0.26, log_sum: all });
-    expect(found?.shares[0]).toBeCloseTo(1 / 1.8679249, 6);
-    expect(found?.others).toBeCloseTo(0.5 / 1.8679249, 6);
-    expect([found?.powers[0], found?.whole]).toEqual([1, expect.closeTo(1.8679249, 6)]);
-    expect(found?.apart).toBeCloseTo(0.1, 1); // the told probabilities are not these
-    expect(softmaxOf({ step: 9, classes: told, others: 0.26 })).toBeNull();
+    const topClasses = logits.map((logit, index) => ({ class: index, logit, probability: [0.5, 0.25, 0.1][index] as number }));
+    const softmax = softmaxOf({ step: 9, classes: topClasses, others: 0.26, log_sum: all });
+    expect(softmax?.shares[0]).toBeCloseTo(1 / 1.8679249, 6);
+    expect(softmax?.others).toBeCloseTo(0.5 / 1.8679249, 6);
+    expect([softmax?.powers[0], softmax?.whole]).toEqual([1, expect.closeTo(1.8679249, 6)]);
+    expect(softmax?.apart).toBeCloseTo(0.1, 1); // the told probabilities are not these
+    expect(softmaxOf({ step: 9, classes: topClasses, others: 0.26 })).toBeNull();
   });
 });
 

@@ -12,9 +12,9 @@ const file = (name: string, type: string, bytes = 10) => new File([new Uint8Arra
 
 describe('pictureAmong', () => {
   it('takes the first picture of several files, and says so', () => {
-    const given = pictureAmong([file('a.pdf', 'application/pdf'), file('b.png', 'image/png'), file('c.jpg', 'image/jpeg')]);
-    expect(given.file.name).toBe('b.png');
-    expect(given.note).toContain('3 files were given. This is the first picture among them, “b.png”');
+    const upload = pictureAmong([file('a.pdf', 'application/pdf'), file('b.png', 'image/png'), file('c.jpg', 'image/jpeg')]);
+    expect(upload.file.name).toBe('b.png');
+    expect(upload.note).toContain('3 files were given. This is the first picture among them, “b.png”');
     expect(pictureAmong([file('b.png', 'image/png')]).note).toBeNull();
   });
 

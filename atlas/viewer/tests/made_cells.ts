@@ -16,16 +16,16 @@ export function tops(classes: number[][], values: number[][]): ArrayBuffer {
 /** All cells of a grid, each speaking for the class that `of` gives it; undrawn where it gives none. */
 export function wholeGrid(grid: number, of: (row: number, col: number) => number | null, count = (_row: number, _col: number) => 10): Cells {
   const places = Array.from({ length: grid * grid }, (_, i) => [Math.floor(i / grid), i % grid] as const);
-  const named = places.map(([row, col]) => of(row, col));
+  const classIndices = places.map(([row, col]) => of(row, col));
   const columns: CellColumns = {
     grid,
     row: places.map(([row]) => row),
     col: places.map(([, col]) => col),
     count: places.map(([row, col]) => count(row, col)),
     spread: places.map(() => 0.8),
-    drawn: named.map((name) => (name === null ? 0 : 1)),
-    cosine: named.map((name) => (name === null ? null : 0.9)),
-    flag: named.map(() => null),
+    drawn: classIndices.map((name) => (name === null ? 0 : 1)),
+    cosine: classIndices.map((name) => (name === null ? null : 0.9)),
+    flag: classIndices.map(() => null),
   };
-  return new Cells(columns, tops(named.map((name) => (name === null ? [] : [name])), named.map((name) => (name === null ? [] : [0.5]))));
+  return new Cells(columns, tops(classIndices.map((name) => (name === null ? [] : [name])), classIndices.map((name) => (name === null ? [] : [0.5]))));
 }

@@ -22,7 +22,7 @@ const table: UnitTable = {
 };
 
 describe('listed', () => {
-  const units = (wanted: Parameters<typeof listed>[1], effects: number[] = []) => listed(table, wanted, effects).map(({ unit, figure }) => [unit, figure]);
+  const units = (query: Parameters<typeof listed>[1], effects: number[] = []) => listed(table, query, effects).map(({ unit, figure }) => [unit, figure]);
 
   it('puts units that have no figure behind all others', () => {
     expect(units({ order: 'strongest' })).toEqual([[2, '5.00'], [0, '3.00'], [3, '1.50'], [1, '–']]);
@@ -171,8 +171,8 @@ describe('graphOf', () => {
   });
 
   it('keeps places apart, in their order', () => {
-    const near = [-10 / 3, 20 / 3, 290 / 3]; // where they are wanted in the mean
-    spread([0, 0, 100], 10, 30).forEach((place, i) => expect(place).toBeCloseTo(near[i] as number));
+    const expected = [-10 / 3, 20 / 3, 290 / 3]; // where they are wanted in the mean
+    spread([0, 0, 100], 10, 30).forEach((place, i) => expect(place).toBeCloseTo(expected[i] as number));
     expect(spread([50], 10, 0)).toEqual([5]); // a single one is off the middle only a little
     const places = spread([5, 0, 5.5], 10, 4);
     expect((places[0] as number) - (places[1] as number)).toBeCloseTo(10);

@@ -35,12 +35,12 @@ export class Icons {
 
   /** The icons of the shown layer, where they are wanted; those of another layer end. */
   follow(): void {
-    const { explainedLayer: layer, overlay: over } = this.#state;
+    const { explainedLayer: layer, overlay } = this.#state;
     if (!layer || this.#drawing === layer.path) return;
     untrack(() => {
       this.#jobs.stop('icons');
       this.#jobs.stop('stand-ins');
-      if (over === 'icons' && !this.#sheets.get(layer.path)?.halted) this.draw();
+      if (overlay === 'icons' && !this.#sheets.get(layer.path)?.halted) this.draw();
     });
   }
 

@@ -92,7 +92,7 @@ const LIFT = 0.7;
  * One class lights up what supports it (or opposes it) and darkens the rest; both sides, or two classes, are told apart
  * by colour. `strength` (0 to 1) is how dark the rest becomes.
  */
-export function heatPixels(heats: readonly Heat[], side: HeatSide, strength: number): Uint8ClampedArray<ArrayBuffer> {
+export function heatPixels(heats: readonly Heat[], side: HeatSide, darkening: number): Uint8ClampedArray<ArrayBuffer> {
   const [first, second] = heats as [Heat, Heat?];
   const { cells } = first;
   const pixels = new Uint8ClampedArray(cells.grid * cells.grid * 4);
@@ -103,7 +103,7 @@ export function heatPixels(heats: readonly Heat[], side: HeatSide, strength: num
     const one = Math.max(0, side === 'oppose' && !second ? -value : value) ** LIFT;
     const other = !two ? 0 : Math.max(0, second ? (second.shares[i] as number) : -value) ** LIFT;
     const lit = Math.max(one, other);
-    const [colour, alpha] = two ? mixColours(one, other, DARKNESS * strength * (1 - lit)) : [DARK, strength * (1 - lit)];
+    const [colour, alpha] = two ? mixColours(one, other, DARKNESS * darkening * (1 - lit)) : [DARK, darkening * (1 - lit)];
     const at = ((cells.row[i] as number) * cells.grid + (cells.col[i] as number)) * 4;
     pixels[at] = colour[0];
     pixels[at + 1] = colour[1];

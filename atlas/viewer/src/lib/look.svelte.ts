@@ -196,10 +196,10 @@ export class Look {
 
   #neuronLink(): Link {
     if (!this.neurons) return {};
-    const { layer, unit, circuit, filter: unitFilter } = this.neurons;
+    const { layer, unit, circuit, filter } = this.neurons;
     const list: Link = { order: this.order };
-    if (unitFilter && 'class' in unitFilter) list.for = this.#classText(layer, unitFilter.class);
-    else if (unitFilter) list.like = unitFilter.like;
+    if (filter && 'class' in filter) list.for = this.#classText(layer, filter.class);
+    else if (filter) list.like = filter.like;
     if (unit === null) return { neurons: layer, ...list };
     return { unit: { layer, unit }, ...list, ...(circuit ? { show: 'circuit' } : {}) };
   }

@@ -12,7 +12,7 @@ export interface Label {
   weight: number;
 }
 
-interface Sized {
+interface BoxSize {
   width: number;
   height: number;
 }
@@ -26,8 +26,8 @@ const LEAST = 0.2;
 
 /** How many cells a side a region has where cells are `side` pixels wide: a power of two. */
 export function blockOf(side: number, grid: number): number {
-  const wanted = 2 ** Math.max(0, Math.round(Math.log2(REGION / side)));
-  return Math.min(wanted, grid);
+  const ideal = 2 ** Math.max(0, Math.round(Math.log2(REGION / side)));
+  return Math.min(ideal, grid);
 }
 
 /**
@@ -43,19 +43,19 @@ export function regionLabels(cells: Cells, block: number, without: ReadonlySet<n
     if (!cells.drawn[i]) continue;
     const at = Math.floor((cells.row[i] as number) / block) * across + Math.floor((cells.col[i] as number) / block);
     sizes[at] = (sizes[at] as number) + 1;
-    const mine = votes[at] as Map<number, number>;
+    const squareVotes = votes[at] as Map<number, number>;
     let first = 0;
-    for (let place = 0, counted = 0; place < Cells.classesPerCell && counted < COUNTED; place++) {
-      const value = cells.topValues[i * Cells.classesPerCell + place] as number;
-      const index = cells.topClasses[i * Cells.classesPerCell + place] as number;
+    for (let rank = 0, used = 0; rank < Cells.classesPerCell && used < COUNTED; rank++) {
+      const value = cells.topValues[i * Cells.classesPerCell + rank] as number;
+      const index = cells.topClasses[i * Cells.classesPerCell + rank] as number;
       if (without.has(index)) continue;
-      counted += 1;
+      used += 1;
       first ||= value;
-      if (value > 0) mine.set(index, (mine.get(index) ?? 0) + value / first);
+      if (value > 0) squareVotes.set(index, (squareVotes.get(index) ?? 0) + value / first);
     }
   }
   const names = votes.map((mine, at) => ((sizes[at] as number) >= Math.max(1, LEAST * block * block) ? winner(mine) : -1));
-  return placed(joined(names, across), names, cells, block, across);
+  return labelsOfRegions(connectedSquares(names, across), names, cells, block, across);
 }
 
 function winner(votes: Map<number, number>): number {
@@ -68,18 +68,18 @@ function winner(votes: Map<number, number>): number {
 }
 
 /** Squares of the same name that touch, as lists of their numbers; squares without a name are in none. */
-function joined(names: readonly number[], across: number): number[][] {
-  const seen = new Uint8Array(names.length);
+function connectedSquares(names: readonly number[], across: number): number[][] {
+  const visited = new Uint8Array(names.length);
   const regions: number[][] = [];
   for (let start = 0; start < names.length; start++) {
-    if (seen[start] || (names[start] as number) < 0) continue;
-    seen[start] = 1;
+    if (visited[start] || (names[start] as number) < 0) continue;
+    visited[start] = 1;
     const region = [start];
     for (const at of region) {
       const col = at % across;
       for (const next of [at - across, at + across, ...(col > 0 ? [at - 1] : []), ...(col < across - 1 ? [at + 1] : [])]) {
-        if (next < 0 || next >= names.length || seen[next] || names[next] !== names[start]) continue;
-        seen[next] = 1;
+        if (next < 0 || next >= names.length || visited[next] || names[next] !== names[start]) continue;
+        visited[next] = 1;
         region.push(next);
       }
     }
@@ -89,7 +89,7 @@ function joined(names: readonly number[], across: number): number[][] {
 }
 
 /** The labels of regions, each on that of its cells that is nearest to the middle of all of them. */
-function placed(regions: readonly number[][], names: readonly number[], cells: Cells, block: number, across: number): Label[] {
+function labelsOfRegions(regions: readonly number[][], names: readonly number[], cells: Cells, block: number, across: number): Label[] {
   const regionOf = new Int32Array(names.length).fill(-1);
   regions.forEach((region, number) => region.forEach((at) => (regionOf[at] = number)));
   const members: number[][] = regions.map(() => []);
@@ -112,33 +112,33 @@ function placed(regions: readonly number[][], names: readonly number[], cells: C
   });
 }
 
-export interface Placed extends Label {
+export interface PlacedLabel extends Label {
   left: number;
   top: number;
 }
 
 /** The labels that find room, the largest first: none overlaps another, and all lie in the window. */
-export function thinned(
+export function placeLabels(
   labels: readonly Label[],
   at: (label: Label) => { x: number; y: number },
-  size: (label: Label) => Sized,
-  window: Sized,
+  size: (label: Label) => BoxSize,
+  viewport: BoxSize,
   gap = 6,
-): Placed[] {
-  const kept: (Placed & Sized)[] = [];
+): PlacedLabel[] {
+  const placed: (PlacedLabel & BoxSize)[] = [];
   for (const label of labels) {
     const middle = at(label);
     const { width, height } = size(label);
     const [left, top] = [middle.x - width / 2, middle.y - height / 2];
-    if (left < 0 || top < 0 || left + width > window.width || top + height > window.height) continue;
-    const free = kept.every(
+    if (left < 0 || top < 0 || left + width > viewport.width || top + height > viewport.height) continue;
+    const free = placed.every(
       (other) =>
         left >= other.left + other.width + gap ||
         other.left >= left + width + gap ||
         top >= other.top + other.height + gap ||
         other.top >= top + height + gap,
     );
-    if (free) kept.push({ ...label, left, top, width, height });
+    if (free) placed.push({ ...label, left, top, width, height });
   }
-  return kept;
+  return placed;
 }

@@ -6,7 +6,7 @@ import { cellBox, type Frame } from '../lib/frame';
 import type { LowScoreStyle } from '../lib/link';
 import type { Colours } from '../lib/theme';
 import { tileNow } from '../lib/tiles';
-import { blockOf, regionLabels, thinned, type Label, type Placed } from './labels';
+import { blockOf, regionLabels, placeLabels, type Label, type PlacedLabel } from './labels';
 
 /** A picture of each cell: the tile it is on, and where (left, top and side in the tile's pixels). */
 export interface CellTile {
@@ -20,7 +20,7 @@ export interface CellTile {
 export interface Scene {
   cells: Cells;
   /** The veil's pixels (RGBA, grid × grid); null without a class. */
-  veil: Uint8ClampedArray<ArrayBuffer> | null;
+  heat: Uint8ClampedArray<ArrayBuffer> | null;
   /** How much smaller cells of few activations are drawn, 0 to 1. */
   density: number;
   low: LowScoreStyle;
@@ -31,9 +31,9 @@ export interface Scene {
   /** Classes that are no names: those that the whole map is of. */
   unnamed: ReadonlySet<number>;
   /** The pictures of a cell, for drawing them smaller. */
-  pictures: (row: number, col: number) => CellTile[];
+  tilesOf: (row: number, col: number) => CellTile[];
   /** The window's edges that the page's own panels cover: no name is put there. */
-  covered: readonly { left: number; top: number; width: number; height: number }[];
+  panels: readonly { left: number; top: number; width: number; height: number }[];
 }
 
 /** Names are so large, in CSS pixels, where they stand for a large region; the smallest have LEAST. */
@@ -51,7 +51,7 @@ export class Overlay {
   readonly #canvas: HTMLCanvasElement;
   readonly #context: CanvasRenderingContext2D;
   readonly #redraw: () => void;
-  #veil: { pixels: Uint8ClampedArray; picture: HTMLCanvasElement; inside: HTMLCanvasElement } | null = null;
+  #heat: { pixels: Uint8ClampedArray; picture: HTMLCanvasElement; inside: HTMLCanvasElement } | null = null;
   #labels: { cells: Cells; block: number; labels: Label[]; widths: Map<Label, number> } | null = null;
   #sizes: { cells: Cells; density: number; sizes: Float32Array } | null = null;
 
@@ -63,7 +63,7 @@ export class Overlay {
   }
 
   /** Draw a scene; returns the names that found room. */
-  draw(frame: Frame, scene: Scene | null, colours: Colours): Placed[] {
+  draw(frame: Frame, scene: Scene | null, colours: Colours): PlacedLabel[] {
     const ratio = devicePixelRatio;
     const [width, height] = [Math.round(frame.width * ratio), Math.round(frame.height * ratio)];
     if (this.#canvas.width !== width || this.#canvas.height !== height) {
@@ -75,31 +75,31 @@ export class Overlay {
     context.clearRect(0, 0, frame.width, frame.height);
     if (!scene) return [];
     if (scene.density > 0) this.#drawSizes(frame, scene, colours);
-    if (scene.veil) this.#drawVeil(frame, scene.cells, scene.veil);
+    if (scene.heat) this.#drawHeat(frame, scene.cells, scene.heat);
     if (scene.low !== 'plain') this.#drawLow(frame, scene, colours);
     scene.marks?.(context);
     return scene.names ? this.#drawNames(frame, scene, scene.names, colours) : [];
   }
 
-  #drawVeil(frame: Frame, cells: Cells, pixels: Uint8ClampedArray<ArrayBuffer>): void {
-    if (this.#veil?.pixels !== pixels) {
+  #drawHeat(frame: Frame, cells: Cells, pixels: Uint8ClampedArray<ArrayBuffer>): void {
+    if (this.#heat?.pixels !== pixels) {
       const inside = new Uint8ClampedArray(pixels.length);
       for (let i = 0; i < cells.length; i++) {
         if (cells.drawn[i]) inside[((cells.row[i] as number) * cells.grid + (cells.col[i] as number)) * 4 + 3] = 255;
       }
-      this.#veil = { pixels, picture: pictured(pixels, cells.grid), inside: pictured(inside, cells.grid) };
+      this.#heat = { pixels, picture: canvasOf(pixels, cells.grid), inside: canvasOf(inside, cells.grid) };
     }
     const context = this.#context;
     const draw = (picture: HTMLCanvasElement, shift: number) =>
       context.drawImage(picture, frame.left + shift, frame.top + shift, frame.side, frame.side);
     context.imageSmoothingEnabled = false;
     // Tiles reach up to a pixel beyond their cells: the veil is first drawn a pixel to both sides, then anew inside.
-    draw(this.#veil.picture, -1);
-    draw(this.#veil.picture, 1);
+    draw(this.#heat.picture, -1);
+    draw(this.#heat.picture, 1);
     context.globalCompositeOperation = 'destination-out';
-    draw(this.#veil.inside, 0);
+    draw(this.#heat.inside, 0);
     context.globalCompositeOperation = 'source-over';
-    draw(this.#veil.picture, 0);
+    draw(this.#heat.picture, 0);
     context.imageSmoothingEnabled = true;
   }
 
@@ -117,15 +117,15 @@ export class Overlay {
       const size = sizes[i] as number;
       if (!cells.drawn[i] || size >= 1) return;
       const [row, col] = [cells.row[i] as number, cells.col[i] as number];
-      const pieces = scene.pictures(row, col).map((piece) => ({ piece, tile: tileNow(piece.address, this.#redraw) }));
-      if (pieces.some(({ tile }) => tile === null)) return; // the whole picture stays until the small one is there
+      const cellTiles = scene.tilesOf(row, col).map((cellTile) => ({ cellTile, tile: tileNow(cellTile.address, this.#redraw) }));
+      if (cellTiles.some(({ tile }) => tile === null)) return; // the whole picture stays until the small one is there
       const box = cellBox(frame, { grid: cells.grid, row, col });
       const side = size * box.width;
       const [left, top] = [box.left + (box.width - side) / 2, box.top + (box.height - side) / 2];
       context.fillRect(box.left - 1, box.top - 1, box.width + 2.5, box.height + 2.5);
-      for (const { piece, tile } of pieces) {
-        context.globalAlpha = piece.opacity;
-        context.drawImage(tile as ImageBitmap, piece.left, piece.top, piece.side, piece.side, left, top, side, side);
+      for (const { cellTile, tile } of cellTiles) {
+        context.globalAlpha = cellTile.opacity;
+        context.drawImage(tile as ImageBitmap, cellTile.left, cellTile.top, cellTile.side, cellTile.side, left, top, side, side);
       }
       context.globalAlpha = 1;
     });
@@ -154,7 +154,7 @@ export class Overlay {
     });
   }
 
-  #drawNames(frame: Frame, scene: Scene, name: (index: number) => string, colours: Colours): Placed[] {
+  #drawNames(frame: Frame, scene: Scene, name: (index: number) => string, colours: Colours): PlacedLabel[] {
     const { cells } = scene;
     const block = blockOf(frame.side / cells.grid, cells.grid);
     if (this.#labels?.cells !== cells || this.#labels.block !== block) {
@@ -167,7 +167,7 @@ export class Overlay {
     const at = (label: Label) => ({ x: frame.left + label.x * frame.side, y: frame.top + label.y * frame.side });
     const free = labels.filter((label) => {
       const { x, y } = at(label);
-      return scene.covered.every(
+      return scene.panels.every(
         (panel) => x < panel.left - 40 || x > panel.left + panel.width + 40 || y < panel.top - 8 || y > panel.top + panel.height + 8,
       );
     });
@@ -180,11 +180,11 @@ export class Overlay {
       }
       return { width, height: size(label) * 1.2 };
     };
-    const placed = thinned(free, at, measure, frame);
+    const placedLabels = placeLabels(free, at, measure, frame);
     context.textAlign = 'center';
     context.textBaseline = 'middle';
     context.lineJoin = 'round';
-    for (const label of placed) {
+    for (const label of placedLabels) {
       const { x, y } = at(label);
       context.font = font(label);
       context.lineWidth = 3.5;
@@ -193,12 +193,12 @@ export class Overlay {
       context.fillStyle = colours.ink;
       context.fillText(name(label.index), x, y);
     }
-    return placed;
+    return placedLabels;
   }
 }
 
 /** Pixels (RGBA, side × side) as a canvas. */
-function pictured(pixels: Uint8ClampedArray<ArrayBuffer>, side: number): HTMLCanvasElement {
+function canvasOf(pixels: Uint8ClampedArray<ArrayBuffer>, side: number): HTMLCanvasElement {
   const picture = document.createElement('canvas');
   picture.width = picture.height = side;
   picture.getContext('2d')?.putImageData(new ImageData(pixels, side, side), 0, 0);

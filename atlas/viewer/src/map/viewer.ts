@@ -14,8 +14,8 @@ const SMALLEST_MAP = 0.6; // of the fitting side
 const ZOOM_STEP = 1.5;
 
 /** A source and how much of it is seen, 0 to 1. */
-export interface Shown {
-  source: TilePyramid;
+export interface VisiblePyramid {
+  pyramid: TilePyramid;
   opacity: number;
 }
 
@@ -33,19 +33,19 @@ interface MapEvents {
 export class MapViewer {
   readonly #viewer: OpenSeadragon.Viewer;
   readonly #events: MapEvents;
-  readonly #still: boolean;
+  readonly #reducedMotion: boolean;
   readonly #shown = new Map<string, OpenSeadragon.TiledImage>();
-  readonly #coming = new Map<string, Promise<void>>();
-  #wanted: readonly Shown[] = [];
+  readonly #pending = new Map<string, Promise<void>>();
+  #requested: readonly VisiblePyramid[] = [];
   #widest = Infinity; // pixels of the finest level's whole map; not known before a source is shown
-  #gone = false;
+  #destroyed = false;
   #size: OpenSeadragon.Point;
   #view: View = { x: 0.5, y: 0.5, zoom: 1 };
 
   constructor(element: HTMLElement, events: MapEvents) {
     this.#events = events;
-    this.#still = matchMedia('(prefers-reduced-motion: reduce)').matches;
-    const gestures = { clickToZoom: false, dblClickToZoom: false, flickEnabled: !this.#still, flickMomentum: 0.2 };
+    this.#reducedMotion = matchMedia('(prefers-reduced-motion: reduce)').matches;
+    const gestures = { clickToZoom: false, dblClickToZoom: false, flickEnabled: !this.#reducedMotion, flickMomentum: 0.2 };
     keepStylesOut();
     this.#viewer = new OpenSeadragon.Viewer({
       element,
@@ -56,8 +56,8 @@ export class MapViewer {
       gestureSettingsMouse: { ...gestures, scrollToZoom: true },
       gestureSettingsTouch: { ...gestures, pinchToZoom: true },
       gestureSettingsPen: gestures,
-      animationTime: this.#still ? 0 : 0.5,
-      blendTime: this.#still ? 0 : FADE / 1000,
+      animationTime: this.#reducedMotion ? 0 : 0.5,
+      blendTime: this.#reducedMotion ? 0 : FADE / 1000,
       // OpenSeadragon counts device pixels; icons are chosen by the size at which they are seen.
       minPixelRatio: SMALLEST_SHARE * devicePixelRatio,
       smoothTileEdgesMinZoom: Infinity,
@@ -75,7 +75,7 @@ export class MapViewer {
     this.#size = this.#viewer.viewport.getContainerSize();
     this.#listen();
     this.#limitZoom();
-    this.look(this.#view, true);
+    this.goTo(this.#view, true);
   }
 
   get frame(): Frame {
@@ -90,63 +90,63 @@ export class MapViewer {
    * Show sources, the later ones over the earlier, at the same view and in place of what is shown. New ones fade in once
    * their tiles are there, the old ones then leave; other opacities of the same sources are seen at once.
    */
-  async show(wanted: readonly Shown[], widest: number): Promise<void> {
-    this.#wanted = wanted;
+  async show(pyramids: readonly VisiblePyramid[], widest: number): Promise<void> {
+    this.#requested = pyramids;
     this.#widest = widest;
     this.#limitZoom();
-    for (const { source, opacity } of wanted) this.#shown.get(source.id)?.setOpacity(opacity);
+    for (const { pyramid: source, opacity } of pyramids) this.#shown.get(source.id)?.setOpacity(opacity);
     const first = this.#shown.size === 0;
-    await Promise.all(wanted.map(({ source }, place) => this.#bring(source, place === 0 && wanted.length > 1, first)));
-    if (this.#wanted !== wanted) return;
-    const keep = new Set(wanted.map(({ source }) => source.id));
-    const former = [...this.#shown].filter(([id]) => !keep.has(id));
-    for (const [id] of former) this.#shown.delete(id);
-    await Promise.all(former.map(([, item]) => this.#fade(item, item.getOpacity(), 0)));
-    for (const [, item] of former) this.#viewer.world.removeItem(item);
+    await Promise.all(pyramids.map(({ pyramid: source }, place) => this.#ensureShown(source, place === 0 && pyramids.length > 1, first)));
+    if (this.#requested !== pyramids) return;
+    const keep = new Set(pyramids.map(({ pyramid: source }) => source.id));
+    const leaving = [...this.#shown].filter(([id]) => !keep.has(id));
+    for (const [id] of leaving) this.#shown.delete(id);
+    await Promise.all(leaving.map(([, item]) => this.#fade(item, item.getOpacity(), 0)));
+    for (const [, item] of leaving) this.#viewer.world.removeItem(item);
   }
 
   /** Show a source, unless it is shown or under way; one that left while it was under way is fetched anew. */
-  async #bring(source: TilePyramid, below: boolean, first: boolean): Promise<void> {
-    while (!this.#shown.has(source.id) && this.#wanted.some((entry) => entry.source.id === source.id)) {
-      let coming = this.#coming.get(source.id);
-      if (!coming) {
-        coming = this.#fetch(source, below, first).finally(() => this.#coming.delete(source.id));
-        this.#coming.set(source.id, coming);
+  async #ensureShown(pyramid: TilePyramid, below: boolean, first: boolean): Promise<void> {
+    while (!this.#shown.has(pyramid.id) && this.#requested.some((entry) => entry.pyramid.id === pyramid.id)) {
+      let pending = this.#pending.get(pyramid.id);
+      if (!pending) {
+        pending = this.#load(pyramid, below, first).finally(() => this.#pending.delete(pyramid.id));
+        this.#pending.set(pyramid.id, pending);
       }
-      await coming;
+      await pending;
     }
   }
 
-  async #fetch(source: TilePyramid, below: boolean, first: boolean): Promise<void> {
-    const opacity = () => this.#wanted.find((entry) => entry.source.id === source.id)?.opacity;
-    const item = await this.#add(source, first ? (opacity() ?? 0) : 0);
+  async #load(pyramid: TilePyramid, below: boolean, first: boolean): Promise<void> {
+    const opacity = () => this.#requested.find((entry) => entry.pyramid.id === pyramid.id)?.opacity;
+    const item = await this.#add(pyramid, first ? (opacity() ?? 0) : 0);
     if (opacity() === undefined) {
       this.#viewer.world.removeItem(item); // not wanted any more
       return;
     }
-    this.#shown.set(source.id, item);
+    this.#shown.set(pyramid.id, item);
     if (below) this.#viewer.world.setItemIndex(item, 0);
     if (first) return;
-    await loaded(item);
+    await tilesLoaded(item);
     await this.#fade(item, 0, opacity() ?? 0);
     const goal = opacity();
     if (goal !== undefined) item.setOpacity(goal);
   }
 
   /** Go to a view. */
-  look(view: View, atOnce = false): void {
+  goTo(view: View, atOnce = false): void {
     this.#view = view;
     const viewport = this.#viewer.viewport;
     const size = viewport.getContainerSize();
     const zoom = (view.zoom * fittingSide(size.x, size.y)) / size.x;
-    const immediately = atOnce || this.#still;
+    const immediately = atOnce || this.#reducedMotion;
     viewport.zoomTo(zoom, undefined, immediately);
     viewport.panTo(new OpenSeadragon.Point(view.x, view.y), immediately);
     viewport.applyConstraints(immediately);
   }
 
   /** The view that the map is on its way to, or has. */
-  get goal(): View {
+  get targetView(): View {
     const viewport = this.#viewer.viewport;
     const { x, y } = viewport.getCenter(false);
     const size = viewport.getContainerSize();
@@ -155,7 +155,7 @@ export class MapViewer {
   }
 
   home(): void {
-    this.look({ x: 0.5, y: 0.5, zoom: 1 });
+    this.goTo({ x: 0.5, y: 0.5, zoom: 1 });
   }
 
   /** Move the window over the map by shares of its shorter side. */
@@ -163,9 +163,9 @@ export class MapViewer {
     const viewport = this.#viewer.viewport;
     const size = viewport.getContainerSize();
     const step = Math.min(size.x, size.y);
-    viewport.panBy(viewport.deltaPointsFromPixels(new OpenSeadragon.Point(x * step, y * step)), this.#still);
-    viewport.applyConstraints(this.#still);
-    this.#view = this.goal;
+    viewport.panBy(viewport.deltaPointsFromPixels(new OpenSeadragon.Point(x * step, y * step)), this.#reducedMotion);
+    viewport.applyConstraints(this.#reducedMotion);
+    this.#view = this.targetView;
   }
 
   zoomIn(): void {
@@ -187,14 +187,14 @@ export class MapViewer {
   }
 
   destroy(): void {
-    this.#gone = true;
+    this.#destroyed = true;
     this.#viewer.destroy();
   }
 
   #zoomBy(factor: number): void {
-    this.#viewer.viewport.zoomBy(factor, undefined, this.#still);
-    this.#viewer.viewport.applyConstraints(this.#still);
-    this.#view = this.goal;
+    this.#viewer.viewport.zoomBy(factor, undefined, this.#reducedMotion);
+    this.#viewer.viewport.applyConstraints(this.#reducedMotion);
+    this.#view = this.targetView;
   }
 
   #listen(): void {
@@ -220,10 +220,10 @@ export class MapViewer {
   }
 
   #resized(): void {
-    if (this.#gone) return;
+    if (this.#destroyed) return;
     this.#size = this.#viewer.viewport.getContainerSize();
     this.#limitZoom();
-    this.look(this.#view, true);
+    this.goTo(this.#view, true);
     this.#events.frame(this.frame);
     this.#events.rest(this.#view);
   }
@@ -239,10 +239,10 @@ export class MapViewer {
     });
   }
 
-  #add(source: TilePyramid, opacity: number): Promise<OpenSeadragon.TiledImage> {
+  #add(pyramid: TilePyramid, opacity: number): Promise<OpenSeadragon.TiledImage> {
     return new Promise((resolve, reject) => {
       this.#viewer.addTiledImage({
-        tileSource: tileSource(source),
+        tileSource: tileSource(pyramid),
         width: 1,
         opacity,
         preload: true,
@@ -253,7 +253,7 @@ export class MapViewer {
   }
 
   #fade(item: OpenSeadragon.TiledImage, from: number, to: number): Promise<void> {
-    if (this.#still) {
+    if (this.#reducedMotion) {
       item.setOpacity(to);
       return Promise.resolve();
     }
@@ -280,7 +280,7 @@ function keepStylesOut(): void {
   document.head.append(stand);
 }
 
-function loaded(item: OpenSeadragon.TiledImage): Promise<void> {
+function tilesLoaded(item: OpenSeadragon.TiledImage): Promise<void> {
   if (item.getFullyLoaded()) return Promise.resolve();
   return new Promise((resolve) => {
     setTimeout(resolve, PATIENCE);
@@ -290,16 +290,16 @@ function loaded(item: OpenSeadragon.TiledImage): Promise<void> {
   });
 }
 
-function tileSource(source: TilePyramid): OpenSeadragon.TileSource {
+function tileSource(pyramid: TilePyramid): OpenSeadragon.TileSource {
   const tiles = new OpenSeadragon.TileSource({
-    width: source.side,
-    height: source.side,
-    tileSize: source.tileSize,
+    width: pyramid.side,
+    height: pyramid.side,
+    tileSize: pyramid.tileSize,
     tileOverlap: 0,
     minLevel: 0,
-    maxLevel: source.maxLevel,
+    maxLevel: pyramid.maxLevel,
   });
-  tiles.getTileUrl = (level, x, y) => source.tile(level, x, y);
+  tiles.getTileUrl = (level, x, y) => pyramid.tile(level, x, y);
   // Tiles do not overlap and a level that is complete hides the ones below it, so nothing has to be cleared first.
   (tiles as unknown as { hasTransparency: () => boolean }).hasTransparency = () => false;
   // From the coarsest grid downwards the icons are the same, only smaller: there, the screen's own pixels count, so
@@ -307,6 +307,6 @@ function tileSource(source: TilePyramid): OpenSeadragon.TileSource {
   // (The declared types take this ratio for a number; it is a point.)
   const plain = tiles as unknown as { getPixelRatio(level: number): OpenSeadragon.Point };
   const ratio = plain.getPixelRatio.bind(tiles);
-  plain.getPixelRatio = (level) => ratio(level).times(level <= source.coarsestLevel ? devicePixelRatio : 1);
+  plain.getPixelRatio = (level) => ratio(level).times(level <= pyramid.coarsestLevel ? devicePixelRatio : 1);
   return tiles;
 }

@@ -2,29 +2,29 @@
 
 import type { Subject } from '../image/subject.svelte';
 import { pageErrorText, errorText } from '../lib/atlas';
-import { givePicture } from '../tour/picture';
-import type { Walk } from '../tour/state.svelte';
+import { openPicture } from '../tour/picture';
+import type { TourState } from '../tour/state.svelte';
 import { openingIn, stepIn } from '../tour/tour';
 
-export class Asked {
+export class LinkRequests {
   /** Whether the picture's way through the network is shown. */
-  walking = $state(false);
+  forwardOpen = $state(false);
   /** The name of the picture whose way is shown as soon as it is there. */
-  #awaited = $state<string | null>(null);
+  #awaitedPicture = $state<string | null>(null);
   readonly #subject: Subject | null;
-  readonly #tour: Walk | null;
+  readonly #tour: TourState | null;
   readonly #warn: (sentence: string) => void;
 
   /** Called while a component begins, with which it ends. */
-  constructor(subject: Subject | null, tour: Walk | null, warn: (sentence: string) => void) {
+  constructor(subject: Subject | null, tour: TourState | null, warn: (sentence: string) => void) {
     this.#subject = subject;
     this.#tour = tour;
     this.#warn = warn;
 
     $effect(() => {
-      if (this.#awaited === null || subject?.picture?.name !== this.#awaited) return;
-      this.#awaited = null;
-      this.walking = true;
+      if (this.#awaitedPicture === null || subject?.picture?.name !== this.#awaitedPicture) return;
+      this.#awaitedPicture = null;
+      this.forwardOpen = true;
     });
   }
 
@@ -35,8 +35,8 @@ export class Asked {
     const from = tour?.step ?? null;
     tour?.apply(location.hash);
     if (tour && tour.at !== null) {
-      this.walking = false;
-      this.#awaited = null;
+      this.forwardOpen = false;
+      this.#awaitedPicture = null;
       subject?.close();
     }
     if (!opening) return;
@@ -46,13 +46,13 @@ export class Asked {
       );
       return;
     }
-    givePicture(subject, from)
-      .then((name) => opening === 'forward' && (this.#awaited = name))
+    openPicture(subject, from)
+      .then((name) => opening === 'forward' && (this.#awaitedPicture = name))
       .catch((error) => this.#warn(errorText(error, pageErrorText)));
   }
 
   /** Whether the address line names a step of a tour that this site has not. */
-  get lacking(): boolean {
+  get tourMissing(): boolean {
     return !this.#tour && stepIn(location.hash) !== null;
   }
 }

@@ -7,7 +7,7 @@ import { loadDetails, type CellSheet } from '../lib/details';
 import type { CellRef } from '../lib/link';
 import type { Look } from '../lib/look.svelte';
 
-export class Opened {
+export class OpenCell {
   /** The cells of its own level, which the zoom may have left behind. */
   cells = $state.raw<Cells | null>(null);
   /** What is told of it; null while it is under way. */
@@ -21,13 +21,13 @@ export class Opened {
 
     $effect(() => {
       this.cells = null;
-      const place = this.place;
+      const place = this.ref;
       if (!place) return;
       return cancellable(
         () => loadCells(look.atlasMap, place.grid),
-        (found) => {
-          this.cells = found;
-          const there = look.cells.filter(({ grid, row, col }) => grid === found.grid && found.find(row, col) >= 0);
+        (levelCells) => {
+          this.cells = levelCells;
+          const there = look.cells.filter(({ grid, row, col }) => grid === levelCells.grid && levelCells.find(row, col) >= 0);
           if (there.length < look.cells.length) look.cells = there; // a link may name empty ground
         },
         (error) => warn(errorText(error, pageErrorText)),
@@ -40,22 +40,22 @@ export class Opened {
       if (!cell?.drawn) return;
       return cancellable(
         () => loadDetails(look.atlasMap, cell),
-        (found) => (this.sheet = found),
+        (sheet) => (this.sheet = sheet),
         (error) => (this.problem = errorText(error, pageErrorText)),
       );
     });
   }
 
-  readonly place = $derived.by(() => this.#look.cells[0] ?? null);
+  readonly ref = $derived.by(() => this.#look.cells[0] ?? null);
   /** The cell itself, once its level's cells are there. */
   readonly cell = $derived.by(() => {
-    const place = this.place;
+    const place = this.ref;
     return place && this.cells?.grid === place.grid ? this.cells.at(place.row, place.col) : null;
   });
   /** Where its activations are on the second map. */
-  readonly there = $derived.by<readonly CellRef[]>(() => {
-    const { secondMap: other } = this.#look;
-    const found = this.cell && other && this.sheet?.details.elsewhere[other.path];
-    return found?.map(([grid, row, col]) => ({ grid, row, col })) ?? [];
+  readonly onSecondMap = $derived.by<readonly CellRef[]>(() => {
+    const { secondMap } = this.#look;
+    const cells = this.cell && secondMap && this.sheet?.details.elsewhere[secondMap.path];
+    return cells?.map(([grid, row, col]) => ({ grid, row, col })) ?? [];
   });
 }

@@ -11,9 +11,9 @@ import type { Maps } from './maps.svelte';
 /** Cells of a rectangle on the second map that are looked up on the first. */
 const MOST_THERE = 60;
 
-export class Choice {
+export class Selection {
   /** Whether a click or a tap selects further cells. */
-  several = $state(false);
+  multiple = $state(false);
   readonly #look: Look;
   readonly #maps: Maps;
   readonly #subject: Subject | null;
@@ -30,16 +30,16 @@ export class Choice {
   open(cell: Cell | null, more: boolean): void {
     const look = this.#look;
     if (!cell) {
-      if (!more && !this.several) look.cells = [];
+      if (!more && !this.multiple) look.cells = [];
       return;
     }
     const place = placeOf(cell);
-    const known = look.cells.some((other) => isSame(other, place));
-    if (more || this.several) {
+    const isSelected = look.cells.some((other) => isSame(other, place));
+    if (more || this.multiple) {
       const others = look.cells.filter((other) => !isSame(other, place) && other.grid === place.grid);
-      this.#select(known ? others : [place, ...others]);
+      this.#select(isSelected ? others : [place, ...others]);
     } else {
-      look.cells = known && look.cells.length === 1 ? [] : [place];
+      look.cells = isSelected && look.cells.length === 1 ? [] : [place];
       if (look.cells.length) this.#reveal(place);
     }
   }
@@ -48,8 +48,8 @@ export class Choice {
   add(cells: readonly Cell[]): void {
     if (!cells.length) return;
     const places = cells.map(placeOf);
-    const known = this.#look.cells.filter((other) => other.grid === places[0]?.grid && !places.some((added) => isSame(added, other)));
-    this.#select([...places, ...known]);
+    const others = this.#look.cells.filter((other) => other.grid === places[0]?.grid && !places.some((added) => isSame(added, other)));
+    this.#select([...places, ...others]);
   }
 
   /** Open a cell of the layer, or of another one that is shown then. */
@@ -61,7 +61,7 @@ export class Choice {
 
   /** From the open cell, or from the middle, to the next cell in a direction. */
   neighbour(right: number, down: number): void {
-    const { cells, pointed } = this.#maps;
+    const { cells, pointedCell: pointed } = this.#maps;
     const from = this.#look.cells[0] ?? pointed;
     if (!from || !cells || from.grid !== cells.grid) return;
     for (let far = 1; far < cells.grid; far++) {
@@ -71,16 +71,16 @@ export class Choice {
   }
 
   /** Cells of the second map are chosen: the first one opens those that hold most of the same activations. */
-  async there(cells: readonly (Cell | null)[]): Promise<void> {
+  async selectFromSecond(cells: readonly (Cell | null)[]): Promise<void> {
     const look = this.#look;
     const { atlasMap: first, secondMap: second } = look;
-    const drawn = cells.filter((cell) => cell?.drawn).slice(0, MOST_THERE) as Cell[];
-    if (!drawn.length || !second) return;
+    const drawnCells = cells.filter((cell) => cell?.drawn).slice(0, MOST_THERE) as Cell[];
+    if (!drawnCells.length || !second) return;
     try {
-      const sheets = await Promise.all(drawn.map((cell) => loadDetails(second, cell)));
+      const sheets = await Promise.all(drawnCells.map((cell) => loadDetails(second, cell)));
       if (look.atlasMap !== first || look.secondMap !== second) return;
-      const found = sheets.flatMap((sheet) => sheet?.details.elsewhere[first.path]?.slice(0, 1) ?? []);
-      const places = new Map(found.map(([grid, row, col]) => [`${grid}.${row}.${col}`, { grid, row, col }]));
+      const matches = sheets.flatMap((sheet) => sheet?.details.elsewhere[first.path]?.slice(0, 1) ?? []);
+      const places = new Map(matches.map(([grid, row, col]) => [`${grid}.${row}.${col}`, { grid, row, col }]));
       if (places.size) {
         this.#select([...places.values()]);
         if (look.cells[0]) this.#reveal(look.cells[0]);

@@ -3,12 +3,12 @@
 import type { Subject } from '../image/subject.svelte';
 import { askSamples } from '../lib/api';
 import { UserError } from '../lib/atlas';
-import type { Step } from './tour';
+import type { TourStep } from './tour';
 
 const NAME = 'Picture of the tour';
 
 /** Give the subject a picture; resolves with its name as soon as it is on the way. Raises a Sentence. */
-export async function givePicture(subject: Subject, step: Step | null): Promise<string | null> {
+export async function openPicture(subject: Subject, step: TourStep | null): Promise<string | null> {
   subject.openPanel();
   if (step?.given) {
     const response = await fetch(step.given).catch(() => null);

@@ -1,38 +1,38 @@
 /** Where someone is on the tour: at a step, or away from one, in its live view. */
 
 import { errorText } from '../lib/atlas';
-import { loadTour, stepIn, type Step, type Tour } from './tour';
+import { loadTour, stepIn, type TourStep, type Tour } from './tour';
 
-export class Walk {
+export class TourState {
   tour = $state.raw<Tour | null>(null);
   problem = $state<string | null>(null);
   /** The step that is shown, counted from 0; null while the tour is closed. */
   at = $state<number | null>(null);
   /** The step whose live view is on the screen. */
-  away = $state<number | null>(null);
-  #going = false;
+  liveStep = $state<number | null>(null);
+  #leaving = false;
 
   /** What the page's link says of the tour. */
   readonly suffix = $derived(this.at === null ? '' : `&tour=${this.at + 1}`);
-  readonly step = $derived.by<Step | null>(() => (this.at === null ? null : (this.tour?.steps[this.at] ?? null)));
+  readonly step = $derived.by<TourStep | null>(() => (this.at === null ? null : (this.tour?.steps[this.at] ?? null)));
 
   /** Show what a link says. */
   apply(hash: string): void {
     const step = stepIn(hash);
     if (step !== null) return this.open(step);
-    if (this.at !== null) this.away = this.#going ? this.at : null;
-    this.#going = false;
+    if (this.at !== null) this.liveStep = this.#leaving ? this.at : null;
+    this.#leaving = false;
     this.at = null;
   }
 
   open(step = 0): void {
     this.at = this.#within(step);
-    this.away = null;
+    this.liveStep = null;
     if (this.tour) return;
     this.problem = null;
     loadTour()
-      .then((found) => {
-        this.tour = found;
+      .then((tour) => {
+        this.tour = tour;
         if (this.at !== null) this.at = this.#within(this.at);
       })
       .catch((error) => (this.problem = errorText(error)));
@@ -52,17 +52,17 @@ export class Walk {
   go(): void {
     const link = this.step?.link;
     if (!link) return;
-    this.#going = true;
+    this.#leaving = true;
     if (location.hash === link) dispatchEvent(new HashChangeEvent('hashchange'));
     else location.hash = link;
   }
 
   /** From the live view to the step that it belongs to; what was opened for it closes. */
   back(): void {
-    if (this.away !== null) location.hash = `#tour=${this.away + 1}`;
+    if (this.liveStep !== null) location.hash = `#tour=${this.liveStep + 1}`;
   }
 
   end(): void {
-    this.at = this.away = null;
+    this.at = this.liveStep = null;
   }
 }

@@ -2,10 +2,10 @@
 
 import { damagedFile, fetchJson } from '../lib/atlas';
 
-export type Kind = 'network' | 'neuron' | 'image' | 'atlas' | 'invariant' | 'circuit' | 'forward';
+export type TourStepKind = 'network' | 'neuron' | 'image' | 'atlas' | 'invariant' | 'circuit' | 'forward';
 
 /** A small picture of a step. */
-export interface Part {
+export interface TourPicture {
   picture: string;
   label: string | null;
   /** How much it counts, 0 to 1 beside the most. */
@@ -16,8 +16,8 @@ export interface Part {
   line?: string;
 }
 
-export interface Step {
-  kind: Kind;
+export interface TourStep {
+  kind: TourStepKind;
   title: string;
   text: string[];
   /** What there is to be seen. */
@@ -30,12 +30,12 @@ export interface Step {
   /** The picture that the live view is to be given. */
   given: string | null;
   picture: string | null;
-  parts: Part[];
+  parts: TourPicture[];
 }
 
 export interface Tour {
   title: string;
-  steps: Step[];
+  steps: TourStep[];
 }
 
 const ADDRESS = 'tour.json';
@@ -47,8 +47,8 @@ export async function loadTour(): Promise<Tour> {
 }
 
 /** Parts that stand side by side, line by line, in their order. */
-export function linesOf(parts: readonly Part[]): { label: string | null; parts: Part[] }[] {
-  const lines = new Map<string, Part[]>();
+export function linesOf(parts: readonly TourPicture[]): { label: string | null; parts: TourPicture[] }[] {
+  const lines = new Map<string, TourPicture[]>();
   for (const part of parts) lines.set(part.line ?? '', [...(lines.get(part.line ?? '') ?? []), part]);
   return [...lines.values()].map((line) => ({ label: line[0]?.label ?? null, parts: line }));
 }
@@ -70,6 +70,6 @@ export function openingIn(hash: string): Opening | null {
 }
 
 /** Whether a live view needs the network at hand, which a static site has not. */
-export function needsServer(step: Step): boolean {
+export function needsServer(step: TourStep): boolean {
   return step.link !== null && openingIn(step.link) !== null;
 }
