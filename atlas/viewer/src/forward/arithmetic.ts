@@ -1,9 +1,9 @@
 /** What the account of a number shows of it: how precisely, how near to the network, and where it leads on. */
 
 import { largest } from './map_pixels';
-import type { Pass, Spot, Term, Unit } from './pass';
+import type { Pass, Spot, Term, UnitArithmetic } from './pass';
 import { productOf } from './sliding_kernel';
-import { decimals } from './words';
+import { decimalsFor } from './words';
 
 /** Digits of a float32 that count. */
 const ALL = 9;
@@ -39,24 +39,24 @@ export function scalesOf(terms: readonly Term[]): Scales {
 }
 
 /** Decimals of the sums: to the thousandth of the largest, so that they can be added up. */
-export function placesOf(unit: Unit, scales: Scales): number {
-  return Math.max(3, 1 + decimals(Math.max(scales.sum, Math.abs(unit.total)), 8));
+export function sumDecimals(unit: UnitArithmetic, scales: Scales): number {
+  return Math.max(3, 1 + decimalsFor(Math.max(scales.sum, Math.abs(unit.total)), 8));
 }
 
 /** Digits that two factors need so that their product comes to what is shown of it, with so many decimals: 4 at least. */
-export function factorDigits(product: number, places: number): number {
-  const needed = product === 0 ? 0 : Math.ceil(1 + places + Math.log10(2 * Math.abs(product)));
+export function factorDigits(product: number, decimals: number): number {
+  const needed = product === 0 ? 0 : Math.ceil(1 + decimals + Math.log10(2 * Math.abs(product)));
   return Math.min(ALL, Math.max(4, needed));
 }
 
 /** How far total and network are apart, and what that is beside the size of all that was added up. */
-export function closeness(unit: Unit): { difference: number; share: number | null } {
+export function closeness(unit: UnitArithmetic): { difference: number; share: number | null } {
   const difference = Math.abs(unit.total - unit.value);
   const sum = sizeOf(unit);
   return { difference, share: sum > 0 ? difference / sum : null };
 }
 
-function sizeOf(unit: Unit): number {
+function sizeOf(unit: UnitArithmetic): number {
   if (unit.inner && unit.kind !== 'batch_norm') return sizeOf(unit.inner);
   if (unit.kind === 'multiply') return Math.abs(unit.value);
   const terms = unit.terms.reduce((sum, term) => sum + Math.abs(term.sum), 0);
@@ -64,7 +64,7 @@ function sizeOf(unit: Unit): number {
 }
 
 /** The number of a patch that decides most, or the one that was pointed at; null beyond the edge of its map. */
-export function spotOf(pass: Pass, unit: Unit, term: Term, row?: number, col?: number): Spot | null {
+export function spotOf(pass: Pass, unit: UnitArithmetic, term: Term, row?: number, col?: number): Spot | null {
   const [down, right] = pass.steps[unit.step]?.dilation ?? [1, 1];
   const [, rows = 1, cols = 1] = pass.steps[term.step]?.shape ?? [];
   const inMap = (i: number, j: number) => {

@@ -3,7 +3,7 @@
 import { isMap, type Pass, type Step } from './pass';
 import { stepTitle } from './words';
 
-interface Ending {
+interface ClassHead {
   /** The linear step that the scores come of, with at most some scaling behind it. */
   linear: Step | null;
   /** The steps behind the linear one, each of one input, in the order in which they run. */
@@ -15,7 +15,7 @@ interface Ending {
 const SCALINGS = ['multiply', 'add', 'batch_norm', 'move', 'activation'];
 
 /** What the scores are made of, followed back from them as far as each step reads one other. */
-export function endingOf(pass: Pass): Ending {
+export function classHeadOf(pass: Pass): ClassHead {
   const behind: Step[] = [];
   let step = pass.steps[pass.answer.step];
   const classes = step?.shape[0];
@@ -26,10 +26,10 @@ export function endingOf(pass: Pass): Ending {
     step = before;
   }
   if (step?.kind !== 'linear') return { linear: null, behind: [], pooled: null };
-  return { linear: step, behind, pooled: pooledOf(step, pass) };
+  return { linear: step, behind, pooled: pooledStepOf(step, pass) };
 }
 
-function pooledOf(linear: Step, pass: Pass): Step | null {
+function pooledStepOf(linear: Step, pass: Pass): Step | null {
   let step = pass.steps[linear.reads[0] ?? -1];
   const channels = step?.shape[0];
   const vector = (candidate: Step | undefined) => candidate !== undefined && candidate.shape[0] === channels && numbers(candidate) === channels;
@@ -44,8 +44,8 @@ function numbers(step: Step | undefined): number {
 }
 
 /** What the scores are, in a few words. */
-export function endingWords(pass: Pass): string {
-  const { linear, behind, pooled } = endingOf(pass);
+export function classHeadWords(pass: Pass): string {
+  const { linear, behind, pooled } = classHeadOf(pass);
   const answer = pass.steps[pass.answer.step];
   if (!linear) return answer ? `the last step: ${stepTitle(answer, pass)}` : '';
   const product = pooled ? 'pooled features × class weights' : 'features × class weights';
@@ -72,7 +72,7 @@ interface Softmax {
   /** The sum of the powers over all classes. */
   whole: number;
   /** The largest difference to the network's own shares. */
-  apart: number;
+  largestDifference: number;
 }
 
 /** The softmax worked out from the scores; null where the sum over all classes is not told. */
@@ -88,6 +88,6 @@ export function softmaxOf(answer: Pass['answer']): Softmax | null {
     shares,
     others,
     whole: Math.exp(all - largest),
-    apart: Math.max(...differences, Math.abs(others - answer.others)),
+    largestDifference: Math.max(...differences, Math.abs(others - answer.others)),
   };
 }

@@ -3,7 +3,7 @@
 import { pictureOf } from '../image/sheet';
 import { json, channelIcons, post, type TopClass } from '../lib/api';
 
-export type Kind =
+export type OperationKind =
   | 'input'
   | 'convolution'
   | 'linear'
@@ -23,7 +23,7 @@ export type Pair = readonly [number, number];
 export interface Step {
   step: number;
   name: string;
-  kind: Kind;
+  kind: OperationKind;
   operation: string;
   shape: readonly number[];
   reads: readonly number[];
@@ -36,7 +36,7 @@ export interface Step {
   groups?: number;
 }
 
-export interface LayerRow {
+export interface PassLayer {
   name: string;
   step: number;
   shape: readonly number[];
@@ -49,13 +49,13 @@ export interface Pass {
   mean: readonly number[];
   std: readonly number[];
   steps: readonly Step[];
-  layers: readonly LayerRow[];
+  layers: readonly PassLayer[];
   /** `others` is what all other classes share; `log_sum` the logarithm of the sum of e to the power of every score. */
   answer: { step: number; classes: readonly TopClass[]; others: number; log_sum?: number | null };
 }
 
 /** Null is what JSON has no word for, as the edge of a max pool, which is below all numbers. */
-export type Grid = readonly (readonly (number | null)[])[];
+export type Matrix = readonly (readonly (number | null)[])[];
 
 /** One summand: what one input channel adds. */
 export interface Term {
@@ -67,26 +67,26 @@ export interface Term {
   x: number;
   sum: number;
   /** Null where the term is one number as it is. */
-  patch: Grid | null;
-  kernel: Grid | null;
+  patch: Matrix | null;
+  kernel: Matrix | null;
   /** Of a max pool: where in the patch the largest number is. */
   largest?: Pair;
 }
 
 /** The arithmetic of one number of a step's output. */
-export interface Unit {
+export interface UnitArithmetic {
   step: number;
   channel: number;
   y: number;
   x: number;
-  kind: Kind;
+  kind: OperationKind;
   value: number;
   total: number;
   terms: readonly Term[];
   rest: { count: number; sum: number } | null;
   bias: number | null;
   formula: { name: string; text?: string | null; input?: number | null } | null;
-  inner: Unit | null;
+  inner: UnitArithmetic | null;
 }
 
 /** What is shown beside a term. */
@@ -109,9 +109,9 @@ export interface Spot {
 }
 
 /** The answers for one picture. What has been told is kept, so that going back is at once. */
-export class Answers {
+export class PassClient {
   readonly #maps = new Map<string, Float32Array>();
-  readonly #units = new Map<string, Unit>();
+  readonly #units = new Map<string, UnitArithmetic>();
   readonly #icons = new Map<string, ImageBitmap>();
 
   constructor(
@@ -136,16 +136,16 @@ export class Answers {
     return new Map(entries.filter((pair): pair is [number, Float32Array] => pair[1] !== undefined));
   }
 
-  async unit(spot: Spot, terms: number, signal: AbortSignal): Promise<Unit> {
+  async unit(spot: Spot, terms: number, signal: AbortSignal): Promise<UnitArithmetic> {
     const query = { step: spot.step, channel: spot.channel, y: spot.y, x: spot.x, terms };
     const key = Object.values(query).join(' ');
-    const unit = this.#units.get(key) ?? ((await this.#ask('api/forward/unit', query, signal)) as Unit);
+    const unit = this.#units.get(key) ?? ((await this.#ask('api/forward/unit', query, signal)) as UnitArithmetic);
     this.#units.set(key, unit);
     return unit;
   }
 
   /** Icons of neurons, each told as it comes. */
-  async *icons(layer: string, channels: readonly number[], signal: AbortSignal): AsyncGenerator<readonly [number, ImageBitmap]> {
+  async *unitIcons(layer: string, channels: readonly number[], signal: AbortSignal): AsyncGenerator<readonly [number, ImageBitmap]> {
     const missing: number[] = [];
     for (const channel of channels) {
       const cached = this.#icons.get(`${layer} ${channel}`);

@@ -1,12 +1,12 @@
 /** Where the reader is in the forward pass. */
 
 import { toneOf, type Tone } from './map_pixels';
-import { hasPositions, type LayerRow, type Pass, type Spot, type Step } from './pass';
+import { hasPositions, type PassLayer, type Pass, type Spot, type Step } from './pass';
 
-export class Walk {
+export class PassState {
   readonly pass: Pass;
   /** The open layer; null shows the row alone, and layers.length is what follows the last layer: the classes. */
-  layer = $state<number | null>(null);
+  layerIndex = $state<number | null>(null);
   step = $state(0);
   channel = $state(0);
   /** Null until the map is there, of which the largest number is taken. */
@@ -15,27 +15,27 @@ export class Walk {
   /** The numbers by which the present one was reached. */
   trail = $state.raw<readonly Spot[]>([]);
   /** What is shown of the step. */
-  how = $state<'number' | 'slide'>('number');
+  mode = $state<'number' | 'slide'>('number');
   /** The class that the end is told of. */
-  guess = $state(0);
-  texts = $state(true);
+  classIndex = $state(0);
+  explanations = $state(true);
 
   constructor(pass: Pass) {
     this.pass = pass;
-    this.guess = pass.answer.classes[0]?.class ?? 0;
+    this.classIndex = pass.answer.classes[0]?.class ?? 0;
   }
 
-  get now(): Step {
+  get currentStep(): Step {
     return this.pass.steps[this.step] as Step;
   }
 
-  get opened(): LayerRow | null {
-    return this.layer === null ? null : (this.pass.layers[this.layer] ?? null);
+  get openLayer(): PassLayer | null {
+    return this.layerIndex === null ? null : (this.pass.layers[this.layerIndex] ?? null);
   }
 
   /** Whether what follows the last layer is open. */
   get atEnd(): boolean {
-    return this.layer === this.pass.layers.length;
+    return this.layerIndex === this.pass.layers.length;
   }
 
   get spot(): Spot | null {
@@ -50,34 +50,34 @@ export class Walk {
   open(layer: number, channel?: number): void {
     const row = this.pass.layers[layer];
     const step = row?.step ?? this.pass.answer.step;
-    this.layer = layer;
+    this.layerIndex = layer;
     this.trail = [];
-    this.#go(step, channel ?? row?.strongest[0]?.channel ?? this.guess);
+    this.#go(step, channel ?? row?.strongest[0]?.channel ?? this.classIndex);
     if (!row) [this.y, this.x] = [0, 0];
   }
 
   close(): void {
-    this.layer = null;
+    this.layerIndex = null;
     this.trail = [];
   }
 
   /** Another step of the open layer; the channel stays where the step has one of this number. */
-  choose(step: number): void {
+  chooseStep(step: number): void {
     if (step === this.step) return;
     this.trail = [];
     const { shape } = this.pass.steps[step] as Step;
-    if (step === this.pass.answer.step) this.#go(step, this.guess);
+    if (step === this.pass.answer.step) this.#go(step, this.classIndex);
     else this.#go(step, this.channel < (shape[0] ?? 1) ? this.channel : 0);
   }
 
-  channelTo(channel: number): void {
+  chooseChannel(channel: number): void {
     this.trail = [];
     this.#go(this.step, channel);
   }
 
-  place(y: number, x: number): void {
+  choosePosition(y: number, x: number): void {
     this.trail = [];
-    const [, rows = 1, cols = 1] = this.now.shape;
+    const [, rows = 1, cols = 1] = this.currentStep.shape;
     this.y = Math.min(Math.max(y, 0), rows - 1);
     this.x = Math.min(Math.max(x, 0), cols - 1);
   }
@@ -97,7 +97,7 @@ export class Walk {
   }
 
   #show(spot: Spot): void {
-    this.layer = this.pass.steps[spot.step]?.layer ?? this.layer;
+    this.layerIndex = this.pass.steps[spot.step]?.layer ?? this.layerIndex;
     this.#go(spot.step, spot.channel);
     [this.y, this.x] = [spot.y, spot.x];
   }
@@ -105,13 +105,13 @@ export class Walk {
   #go(step: number, channel: number): void {
     this.step = step;
     this.channel = channel;
-    [this.y, this.x] = hasPositions(this.now) ? [null, null] : [0, 0];
-    if (!this.slides) this.how = 'number';
+    [this.y, this.x] = hasPositions(this.currentStep) ? [null, null] : [0, 0];
+    if (!this.slidingStep) this.mode = 'number';
   }
 
   /** The convolution whose kernel can be watched here: the step itself, or the one right before it. */
-  get slides(): Step | null {
-    let step: Step | undefined = this.now;
+  get slidingStep(): Step | null {
+    let step: Step | undefined = this.currentStep;
     while (step && (step.kind === 'activation' || step.kind === 'batch_norm')) step = this.pass.steps[step.reads[0] ?? -1];
     return step?.kind === 'convolution' && step.kernel ? step : null;
   }

@@ -1,24 +1,24 @@
 /** The forward pass in words and figures. */
 
-import type { Kind, Pass, Step } from './pass';
+import type { OperationKind, Pass, Step } from './pass';
 
 const MINUS = '−';
 const RGB = ['red', 'green', 'blue'];
 
 /** Decimals for a grid of numbers whose largest is this large: two, more of small ones and fewer of large ones. */
-export function decimals(largest: number, most = 5): number {
+export function decimalsFor(largest: number, most = 5): number {
   if (!(largest > 0)) return 0;
   const power = Math.floor(Math.log10(largest));
   return Math.min(most, Math.max(0, power >= 1 ? 2 - power : power >= -1 ? 2 : 1 - power));
 }
 
-export function figure(value: number, places: number): string {
-  const text = Math.abs(value).toFixed(places);
+export function figure(value: number, decimals: number): string {
+  const text = Math.abs(value).toFixed(decimals);
   return Number(text) !== 0 && value < 0 ? `${MINUS}${text}` : text;
 }
 
-export function signedFigure(value: number, places: number): string {
-  const text = figure(value, places);
+export function signedFigure(value: number, decimals: number): string {
+  const text = figure(value, decimals);
   return Number(text) === 0 || value < 0 ? text : `+${text}`;
 }
 
@@ -59,7 +59,7 @@ export function channelName(step: Step, channel: number): string {
   return step.shape.length === 1 ? `number ${channel}` : `channel ${channel}`;
 }
 
-const KINDS: Record<Kind, string> = {
+const KINDS: Record<OperationKind, string> = {
   input: 'picture',
   convolution: 'convolution',
   linear: 'weighted sum',
@@ -188,7 +188,7 @@ function activationText(name: string): string {
 export function layerText(steps: readonly Step[], pass: Pass): string {
   const last = steps.at(-1);
   if (!last) return '';
-  const has = (kind: Kind) => steps.some((step) => step.kind === kind);
+  const has = (kind: OperationKind) => steps.some((step) => step.kind === kind);
   const convolutions = steps.filter((step) => step.kind === 'convolution');
   if (has('concatenate')) return 'Several paths look at the same maps, each in its own way. Their channels are put side by side (concatenation).';
   if (steps.some(isDepthwise) && convolutions.length > 1) {

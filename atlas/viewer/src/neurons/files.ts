@@ -32,7 +32,7 @@ export interface Patch {
 }
 
 /** The answers to top patches that are turned, mirrored and turned, and scaled. */
-export interface Turning {
+export interface Tuning {
   degrees: number[];
   response: number[];
   each: number[][];
@@ -46,7 +46,7 @@ export interface Turning {
 }
 
 /** A unit of an earlier layer that builds this one. */
-export interface Source {
+export interface CircuitSource {
   unit: number;
   /** Expanded weight, through the average slope of each non-linearity; summed over the kernel. */
   strength: number;
@@ -69,11 +69,11 @@ export interface Circuit {
   passed: string[];
   told: string | null;
   kernel: [number, number];
-  sources: Source[];
+  sources: CircuitSource[];
 }
 
-export type Row = 'top' | 'whole' | 'spread' | 'turned' | 'mirrored' | 'scaled';
-const ROWS: readonly Row[] = ['top', 'whole', 'spread', 'turned', 'mirrored', 'scaled'];
+export type SpriteKind = 'top' | 'whole' | 'spread' | 'turned' | 'mirrored' | 'scaled';
+const SPRITE_KINDS: readonly SpriteKind[] = ['top', 'whole', 'spread', 'turned', 'mirrored', 'scaled'];
 
 /** unit-0007.json */
 export interface UnitFacts {
@@ -82,24 +82,24 @@ export interface UnitFacts {
   /** How many pictures were made for it: unit-0007-pictures.webp, side by side. */
   pictures: number;
   sprite: number;
-  rows: Record<Row, number>;
+  rows: Record<SpriteKind, number>;
   histogram: { low: number; high: number; counts: number[] };
   top: Patch[];
   spread: (Patch & { share: number })[];
   supports: [number, number][];
   opposes: [number, number][];
-  turning: Turning | null;
+  turning: Tuning | null;
   told: string | null;
   circuit: Circuit[];
 }
 
 /** Which cells of the earlier layer's map build a cell: grid, row, column, strength (−1 to 1), share of its rows there. */
-export type BuiltFrom = [number, number, number, number, number];
+export type CellSource = [number, number, number, number, number];
 
-interface BuiltFile {
+interface CellCircuitFile {
   from: string;
   grid: number;
-  cells: Record<string, BuiltFrom[]>;
+  cells: Record<string, CellSource[]>;
 }
 
 /** One sprite of a sheet, in the terms of a CSS background. */
@@ -112,12 +112,12 @@ export interface Sprite {
 }
 
 /** Files that are kept, the last used ones. */
-const KEPT = 60;
-const files = new PromiseCache<unknown>(KEPT);
+const CACHE_SIZE = 60;
+const cache = new PromiseCache<unknown>(CACHE_SIZE);
 
 export function loadTable(layer: UnitLayer): Promise<UnitTable> {
   const address = `${folderAddress(layer)}/units.json`;
-  return files.get(address, async () => {
+  return cache.get(address, async () => {
     const table = (await fetchJson(address)) as UnitTable;
     if (table.largest.length !== layer.units) throw damagedFile(address);
     return table;
@@ -126,13 +126,13 @@ export function loadTable(layer: UnitLayer): Promise<UnitTable> {
 
 export function loadUnit(layer: UnitLayer, unit: number): Promise<UnitFacts> {
   const address = `${unitAddress(layer, unit)}.json`;
-  return files.get(address, () => fetchJson(address) as Promise<UnitFacts>);
+  return cache.get(address, () => fetchJson(address) as Promise<UnitFacts>);
 }
 
 /** What builds a cell of a layer; empty where nothing is known of it. */
-export async function loadBuilt(atlasMap: AtlasMap, { grid, row, col }: { grid: number; row: number; col: number }): Promise<{ from: string; cells: BuiltFrom[] }> {
+export async function loadCellCircuit(atlasMap: AtlasMap, { grid, row, col }: { grid: number; row: number; col: number }): Promise<{ from: string; cells: CellSource[] }> {
   const address = `${gridAddress(atlasMap, grid)}/built.json`;
-  const { from, cells } = await files.get(address, () => fetchJson(address) as Promise<BuiltFile>);
+  const { from, cells } = await cache.get(address, () => fetchJson(address) as Promise<CellCircuitFile>);
   return { from, cells: cells[`${row}.${col}`] ?? [] };
 }
 
@@ -142,7 +142,7 @@ export async function loadBuilt(atlasMap: AtlasMap, { grid, row, col }: { grid: 
  */
 export async function loadEffects(layer: UnitLayer, index: number, classes: number): Promise<number[]> {
   const address = `${folderAddress(layer)}/classes.bin`;
-  const file = await files.get(address, () => fetchBytes(address));
+  const file = await cache.get(address, () => fetchBytes(address));
   if (file.byteLength !== classes * (4 + layer.units)) throw damagedFile(address);
   const scale = new DataView(file).getFloat32(4 * index, true);
   return [...new Uint8Array(file, 4 * classes + index * layer.units, layer.units)].map((byte) => ((byte - 128) / 127) * scale);
@@ -169,8 +169,8 @@ export function pictureOf(layer: UnitLayer, { unit, pictures }: UnitFacts, colum
 }
 
 /** One of a unit's own sprites; a kind of which there is none has no line. */
-export function spriteOf(layer: UnitLayer, { unit, rows }: UnitFacts, row: Row, column: number): Sprite {
-  const lines = ROWS.filter((kind) => rows[kind] > 0);
+export function spriteOf(layer: UnitLayer, { unit, rows }: UnitFacts, row: SpriteKind, column: number): Sprite {
+  const lines = SPRITE_KINDS.filter((kind) => rows[kind] > 0);
   return {
     address: `${unitAddress(layer, unit)}.webp`,
     columns: Math.max(...lines.map((kind) => rows[kind])),

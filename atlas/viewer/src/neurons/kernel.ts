@@ -53,7 +53,7 @@ export function centreOf(kernel: readonly number[], [height, width]: readonly [n
 export const CLEAR = 0.08;
 
 /** Whether a kernel's weight lies above, below, left or right of the unit's own place, in words. */
-export function placeWords({ x, y }: { x: number; y: number }): string {
+export function directionWords({ x, y }: { x: number; y: number }): string {
   const parts = [y < -CLEAR ? 'above' : y > CLEAR ? 'below' : '', x < -CLEAR ? 'to the left' : x > CLEAR ? 'to the right' : ''].filter(Boolean);
   return parts.length ? parts.join(' and ') : 'in the middle';
 }
