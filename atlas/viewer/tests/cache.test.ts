@@ -13,7 +13,7 @@ function counted(cache: PromiseCache<string>) {
   return { get, times };
 }
 
-describe('what is kept', () => {
+describe('the cache of promises', () => {
   it('is fetched once', async () => {
     const { get, times } = counted(new PromiseCache());
     expect(await Promise.all([get('a'), get('a')])).toEqual(['a', 'a']);

@@ -177,7 +177,7 @@ describe('factors and differences', () => {
     expect(Number(significant(one, digits)) * Number(significant(other, digits))).toBeCloseTo(one * other, 3);
   });
 
-  test('a difference is told beside what was added up', () => {
+  test('a difference is given as a share of what was added up', () => {
     const term = (sum: number) => ({ step: 0, channel: 0, title: '', y: 0, x: 0, sum, patch: null, kernel: null });
     const unit: UnitArithmetic = { step: 1, channel: 0, y: 0, x: 0, kind: 'linear', value: 1e-6, total: 0, terms: [term(4), term(-3)], rest: { count: 2, sum: -2 }, bias: 1, formula: null, inner: null };
     expect(closeness(unit)).toEqual({ difference: 1e-6, share: 1e-7 });
@@ -208,13 +208,13 @@ describe('the end', () => {
     expect(classHeadWords(end([activation, wide, step(8, 'move', [7], [72]), linear]))).toBe('features × class weights');
   });
 
-  test('a scaling behind the linear step is told', () => {
+  test('a scaling after the linear step is named', () => {
     const ending = end([activation, pool, flat, linear, step(10, 'multiply', [9], [5])]);
     expect(classHeadOf(ending)).toMatchObject({ linear: { step: 9 }, behind: [{ step: 10 }], pooled: { step: 6 } });
     expect(classHeadWords(ending)).toBe('pooled features × class weights, then multiply');
   });
 
-  test('other last steps are told as what they are', () => {
+  test('other last steps are named as what they are', () => {
     const maps = step(8, 'average_pool', [7], [5]);
     const ending = end([activation, convolution(7, [6], [5, 6, 6], 1), maps]);
     expect(classHeadOf(ending)).toEqual({ linear: null, behind: [], pooled: null });
@@ -234,48 +234,48 @@ describe('the end', () => {
     expect(softmax?.shares[0]).toBeCloseTo(1 / 1.8679249, 6);
     expect(softmax?.others).toBeCloseTo(0.5 / 1.8679249, 6);
     expect([softmax?.powers[0], softmax?.whole]).toEqual([1, expect.closeTo(1.8679249, 6)]);
-    expect(softmax?.largestDifference).toBeCloseTo(0.1, 1); // the told probabilities are not these
+    expect(softmax?.largestDifference).toBeCloseTo(0.1, 1); // the given probabilities are not these
     expect(softmaxOf({ step: 9, classes: topClasses, others: 0.26 })).toBeNull();
   });
 });
 
-describe('a walk', () => {
+describe('the state of a forward pass', () => {
   function openedAt(layer: number): PassState {
-    const walk = new PassState(pass);
-    walk.open(layer);
-    return walk;
+    const state = new PassState(pass);
+    state.open(layer);
+    return state;
   }
 
   test('begins at the row, and a layer at its last step', () => {
     expect(new PassState(pass).layerIndex).toBeNull();
-    const walk = openedAt(1);
-    expect([walk.layerIndex, walk.step, walk.channel, walk.spot]).toEqual([1, 6, 4, null]);
+    const state = openedAt(1);
+    expect([state.layerIndex, state.step, state.channel, state.spot]).toEqual([1, 6, 4, null]);
   });
 
   test('terms lead on, and the trail leads back', () => {
-    const walk = openedAt(1);
-    walk.choosePosition(2, 9);
-    expect(walk.spot).toEqual({ step: 6, channel: 4, y: 2, x: 5 });
-    walk.follow({ step: 0, channel: 1, y: 3, x: 3 });
-    expect([walk.layerIndex, walk.trail.length, walk.nameOf(walk.step)]).toEqual([0, 1, 'the picture']);
-    walk.back(0);
-    expect([walk.spot, walk.trail.length]).toEqual([{ step: 6, channel: 4, y: 2, x: 5 }, 0]);
+    const state = openedAt(1);
+    state.choosePosition(2, 9);
+    expect(state.spot).toEqual({ step: 6, channel: 4, y: 2, x: 5 });
+    state.follow({ step: 0, channel: 1, y: 3, x: 3 });
+    expect([state.layerIndex, state.trail.length, state.nameOf(state.step)]).toEqual([0, 1, 'the picture']);
+    state.back(0);
+    expect([state.spot, state.trail.length]).toEqual([{ step: 6, channel: 4, y: 2, x: 5 }, 0]);
   });
 
   test('the kernel can be watched at a convolution and right behind it', () => {
-    const walk = openedAt(1);
-    expect(walk.slidingStep).toBeNull();
-    walk.chooseStep(4);
-    walk.mode = 'slide';
-    expect(walk.slidingStep?.step).toBe(4);
-    walk.chooseStep(2);
-    expect(walk.slidingStep?.step).toBe(1);
-    walk.chooseStep(6);
-    expect(walk.mode).toBe('number');
+    const state = openedAt(1);
+    expect(state.slidingStep).toBeNull();
+    state.chooseStep(4);
+    state.mode = 'slide';
+    expect(state.slidingStep?.step).toBe(4);
+    state.chooseStep(2);
+    expect(state.slidingStep?.step).toBe(1);
+    state.chooseStep(6);
+    expect(state.mode).toBe('number');
   });
 
-  test('the end is told of the likeliest class', () => {
-    const walk = openedAt(2);
-    expect([walk.atEnd, walk.spot]).toEqual([true, { step: 7, channel: 3, y: 0, x: 0 }]);
+  test('the end shows the likeliest class', () => {
+    const state = openedAt(2);
+    expect([state.atEnd, state.spot]).toEqual([true, { step: 7, channel: 3, y: 0, x: 0 }]);
   });
 });

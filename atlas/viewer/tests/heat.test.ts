@@ -18,7 +18,7 @@ describe('normalised', () => {
   });
 });
 
-describe('veil', () => {
+describe('heatPixels', () => {
   it('leaves what supports a class as it is and darkens the rest', () => {
     const pixels = heatPixels([heat(1, 0, -1, 1)], 'support', 0.8);
     expect(alpha(pixels, 0)).toBe(0);

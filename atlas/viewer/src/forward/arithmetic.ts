@@ -1,4 +1,4 @@
-/** What the account of a number shows of it: how precisely, how near to the network, and where it leads on. */
+/** The arithmetic of one number as it is shown: its precision, its difference to the network, and the numbers it is made of. */
 
 import { largest } from './map_pixels';
 import type { Pass, Spot, Term, UnitArithmetic } from './pass';

@@ -1,4 +1,4 @@
-/** The end of the network, from its last maps to the scores, and from scores to shares. */
+/** The class head of the network: from its last maps to the scores (logits), and from these to shares (softmax). */
 
 import { isMap, type Pass, type Step } from './pass';
 import { stepTitle } from './words';
@@ -14,7 +14,7 @@ interface ClassHead {
 
 const SCALINGS = ['multiply', 'add', 'batch_norm', 'move', 'activation'];
 
-/** What the scores are made of, followed back from them as far as each step reads one other. */
+/** The class head: followed back from the scores as long as each step reads one other. */
 export function classHeadOf(pass: Pass): ClassHead {
   const behind: Step[] = [];
   let step = pass.steps[pass.answer.step];
@@ -43,7 +43,7 @@ function numbers(step: Step | undefined): number {
   return step?.shape.reduce((product, side) => product * side, 1) ?? 0;
 }
 
-/** What the scores are, in a few words. */
+/** How the scores are computed, in a few words. */
 export function classHeadWords(pass: Pass): string {
   const { linear, behind, pooled } = classHeadOf(pass);
   const answer = pass.steps[pass.answer.step];
@@ -75,7 +75,7 @@ interface Softmax {
   largestDifference: number;
 }
 
-/** The softmax worked out from the scores; null where the sum over all classes is not told. */
+/** The softmax worked out from the scores; null where the server gives no sum over all classes. */
 export function softmaxOf(answer: Pass['answer']): Softmax | null {
   const all = answer.log_sum;
   if (all === undefined || all === null) return null;

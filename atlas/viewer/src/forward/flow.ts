@@ -34,7 +34,7 @@ export function layOut(steps: readonly Step[]): { nodes: FlowNode[]; edges: Flow
   for (const step of [...steps].sort((one, other) => one.step - other.step)) {
     const sources = step.reads.map((read) => nodes.get(read)).filter((node): node is FlowNode => node !== undefined);
     const column = Math.max(first, ...sources.map((source) => source.column + 1));
-    // A step that joins several stands in the uppermost line of them; a line that is passed on is kept free.
+    // A step that joins several stands in the uppermost line of them; a line that is passed on stays free.
     put(step.step, column, Math.min(...(sources.length ? sources.map((source) => source.lane) : [0])), false);
     const lane = nodes.get(step.step)?.lane ?? 0;
     const from = Math.max(0, ...sources.map((source) => source.column));

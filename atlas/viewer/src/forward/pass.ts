@@ -1,4 +1,4 @@
-/** What the server tells of a forward pass, and how it is asked. Every failure is a Sentence for the reader. */
+/** The server's answers about a forward pass, and the client that requests them. Every failure is a UserError. */
 
 import { pictureOf } from '../image/sheet';
 import { json, channelIcons, post, type TopClass } from '../lib/api';
@@ -89,7 +89,7 @@ export interface UnitArithmetic {
   inner: UnitArithmetic | null;
 }
 
-/** What is shown beside a term. */
+/** The pictures beside a term. */
 export interface TermPicture {
   /** The map that the number was made of, and its step. */
   map?: Float32Array | undefined;
@@ -108,7 +108,7 @@ export interface Spot {
   x: number;
 }
 
-/** The answers for one picture. What has been told is kept, so that going back is at once. */
+/** Requests about one picture, with a cache of the answers, so that going back takes no time. */
 export class PassClient {
   readonly #maps = new Map<string, Float32Array>();
   readonly #units = new Map<string, UnitArithmetic>();
@@ -144,7 +144,7 @@ export class PassClient {
     return unit;
   }
 
-  /** Icons of neurons, each told as it comes. */
+  /** Icons of units, as they come. */
   async *unitIcons(layer: string, channels: readonly number[], signal: AbortSignal): AsyncGenerator<readonly [number, ImageBitmap]> {
     const missing: number[] = [];
     for (const channel of channels) {

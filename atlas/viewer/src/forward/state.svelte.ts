@@ -1,4 +1,4 @@
-/** Where the reader is in the forward pass. */
+/** What is shown of the forward pass. */
 
 import { toneOf, type Tone } from './map_pixels';
 import { hasPositions, type PassLayer, type Pass, type Spot, type Step } from './pass';
@@ -16,7 +16,7 @@ export class PassState {
   trail = $state.raw<readonly Spot[]>([]);
   /** What is shown of the step. */
   mode = $state<'number' | 'slide'>('number');
-  /** The class that the end is told of. */
+  /** The class whose score is shown in the end. */
   classIndex = $state(0);
   explanations = $state(true);
 

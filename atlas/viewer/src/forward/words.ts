@@ -30,7 +30,7 @@ export function size(value: number): string {
   return figure(value, power < 0 ? 2 - power : Math.max(0, 3 - power)).replace(/\B(?=(\d{3})+(?!\d))(?<!\.\d*)/g, ',');
 }
 
-/** A number as it was told, for those who check it. */
+/** A number with all its digits, for those who check it. */
 export function full(value: number): string {
   return String(Number(value.toPrecision(9))).replaceAll('-', MINUS);
 }

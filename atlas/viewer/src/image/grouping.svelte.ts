@@ -14,7 +14,7 @@ interface LayerGroups {
 }
 
 export class Groups {
-  /** How many are to be found. */
+  /** The number of groups to look for. */
   count = $state(6);
   /** The group that is pointed at. */
   pointedGroup = $state<number | null>(null);
@@ -27,7 +27,7 @@ export class Groups {
     this.#jobs = jobs;
   }
 
-  /** Those of the shown layer; null where none were asked for. */
+  /** The groups of the shown layer; null where none were requested. */
   readonly layerGroups = $derived.by(() => this.#byLayer[this.#state.explainedLayer?.path ?? ''] ?? null);
   /** Where in the picture the group is that is pointed at. */
   readonly mask = $derived.by(() => (this.pointedGroup !== null && this.layerGroups?.grouping.groups[this.pointedGroup]?.mask) || null);
@@ -48,7 +48,7 @@ export class Groups {
     });
   }
 
-  /** Groups are of one layer: another one ends those under way. */
+  /** Groups are of one layer: another layer stops a running search. */
   follow(): void {
     void this.#state.explainedLayer;
     untrack(() => {
@@ -57,7 +57,7 @@ export class Groups {
     });
   }
 
-  /** What brings the groups back that are there now. */
+  /** A function that restores the present groups. */
   snapshot(): () => void {
     const groups = this.#byLayer;
     return () => (this.#byLayer = groups);

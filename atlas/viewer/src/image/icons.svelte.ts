@@ -1,4 +1,4 @@
-/** The icons of one picture's positions: the server draws those of the shown layer, one by one, while they are wanted. */
+/** The icons of one picture's positions: the server draws those of the shown layer, one by one, while they are shown. */
 
 import { untrack } from 'svelte';
 
@@ -13,7 +13,7 @@ export class Icons {
   readonly #state: IconState;
   readonly #jobs: Jobs;
   #sheets = new Map<string, IconSheet>();
-  /** The layer whose icons are under way. */
+  /** The layer whose icons are being drawn. */
   #drawing = '';
 
   constructor(state: IconState, jobs: Jobs) {
@@ -33,7 +33,7 @@ export class Icons {
     return this.sheet?.own.size ?? 0;
   });
 
-  /** The icons of the shown layer, where they are wanted; those of another layer end. */
+  /** Draw the icons of the shown layer where they are shown; stop those of another layer. */
   follow(): void {
     const { explainedLayer: layer, overlay } = this.#state;
     if (!layer || this.#drawing === layer.path) return;
@@ -76,7 +76,7 @@ export class Icons {
     this.drawCount += 1;
   }
 
-  /** What brings the sheets back that are there now. */
+  /** A function that restores the present sheets. */
   snapshot(): () => void {
     const sheets = this.#sheets;
     return () => (this.#sheets = sheets);

@@ -1,20 +1,20 @@
-/** Work under way: one piece of each kind at a time, each with a signal that ends it at once. */
+/** Running requests: at most one of each kind, each with a signal that aborts it. */
 
-/** What may be under way at the server. */
+/** Kinds of requests to the server. */
 export type Job = 'limits' | 'given' | 'samples' | 'summary' | 'icons' | 'stand-ins' | 'classes' | 'removed' | 'groups';
 
 export class Jobs {
-  /** How far each is, 0 to 1; those that are not there are not under way. */
+  /** Progress of each running job, 0 to 1; jobs that do not run have no entry. */
   progress = $state.raw<Partial<Record<Job, number>>>({});
   readonly #controls = new Map<Job, AbortController>();
   readonly #onError: (error: unknown) => void;
 
-  /** `failed` is called with errors, but not with those of work that was stopped. */
+  /** `onError` is called with errors, but not with those of work that was stopped. */
   constructor(onError: (error: unknown) => void) {
     this.#onError = onError;
   }
 
-  /** Start a piece of work, in place of the one of its kind that may be under way. */
+  /** Start a job, in place of a running one of its kind. */
   async run(kind: Job, work: (signal: AbortSignal) => Promise<void>): Promise<void> {
     this.stop(kind);
     const control = new AbortController();

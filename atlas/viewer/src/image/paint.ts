@@ -22,7 +22,7 @@ interface Painting {
 /** How much of a colour lies over the strongest position, and how much of the picture is darkened outside a mask. */
 const TINT = 0.85;
 const DARKNESS = 0.8;
-/** Weak values are lifted a little, so that they are told from none. */
+/** Weak values are lifted a little, so that they differ visibly from zero. */
 const LIFT = 0.7;
 /** How much of a stand-in, and of the picture below icons, is seen. */
 const PALE = 0.4;

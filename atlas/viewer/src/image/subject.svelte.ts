@@ -1,4 +1,4 @@
-/** One picture and all that the server has told of it; a new picture or closing ends everything of the former one. */
+/** One picture and all the server's answers about it; a new picture, or closing, stops all work for the former one. */
 
 import { untrack } from 'svelte';
 
@@ -30,7 +30,7 @@ import { pictureAmong, refuseLarge } from './upload';
 /** How an effect is known: estimated to first order, or by taking each position out. */
 type EffectMethod = 'estimated' | 'removed';
 
-/** A picture that is to be told of. */
+/** A picture to be explained. */
 interface Upload {
   blob: Blob;
   name: string;
@@ -60,7 +60,7 @@ export class Subject {
   #ownClasses = $state.raw<readonly number[]>([]);
   #furtherByNetwork = $state.raw<Record<number, Attributions>>({});
   #removalsByLayer = $state.raw<Record<string, Record<string, number[]>>>({});
-  /** Brings back the last picture that was told of, until the one that is under way is told of itself. */
+  /** Restores the last explained picture, as long as the new one has no explanation. */
   #restorePrevious: (() => void) | null = null;
 
   readonly icons = new Icons(this, this.#jobs);
@@ -70,7 +70,7 @@ export class Subject {
     this.look = look;
   }
 
-  /** How far each piece of work is, 0 to 1; those that are not there are not under way. */
+  /** Progress of each running job, 0 to 1; jobs that do not run have no entry. */
   get progress(): Partial<Record<Job, number>> {
     return this.#jobs.progress;
   }
@@ -82,7 +82,7 @@ export class Subject {
   readonly top = $derived.by(() => this.summary?.networks[this.wholeMap.network]?.classes ?? []);
   /** Classes that the reader has chosen: the map's own, where it has them. */
   readonly chosenClasses = $derived.by(() => (this.look.atlas.attributions ? this.look.classes : this.#ownClasses));
-  /** The class or the two classes that are told of: without a choice the likeliest one. */
+  /** The class or the two classes whose effects are shown: without a choice the likeliest one. */
   readonly classes = $derived.by(() => (this.chosenClasses.length ? this.chosenClasses : this.top.slice(0, 1).map((entry) => entry.class)));
   readonly position = $derived.by(() => (this.place && this.explainedLayer ? positionAt(this.explainedLayer, this.place) : null));
   /** What is pointed at, or else chosen: the place, and the position of the shown layer that holds it. */
@@ -100,7 +100,7 @@ export class Subject {
     return this.look.atlas.layers.find(same) ?? atlasMap;
   }
 
-  /** What was told of a layer's own map; null of maps of classes, which have places of their own. */
+  /** The explained layer of a layer's own map; null for maps of classes, whose places are their own. */
   layerOf(atlasMap: AtlasMap): ExplainedLayer | null {
     return (atlasMap.of_classes.length === 0 && this.summary?.layers.find((layer) => layer.path === atlasMap.path)) || null;
   }
@@ -117,7 +117,7 @@ export class Subject {
     return second ? first.map((value, i) => value - (second[i] as number)) : first;
   }
 
-  // Opening, giving a picture, closing
+  // Opening, uploading, closing
 
   openPanel(): void {
     this.#show();
@@ -134,7 +134,7 @@ export class Subject {
     }
   }
 
-  /** Close, and end all work under way. */
+  /** Close, and stop all running jobs. */
   close(): void {
     this.open = false;
     this.stop('samples');
@@ -162,7 +162,7 @@ export class Subject {
     await this.#take(async (signal) => ({ blob: await fetchSample(sample, signal), name: sample.title, note: null }));
   }
 
-  /** Have a picture told of once it is there; of those that follow each other quickly the last one counts. */
+  /** Explain a picture once it is there; of several in quick succession only the last one. */
   async #take(bring: (signal: AbortSignal) => Promise<Upload>): Promise<void> {
     let upload = null as Upload | null;
     await this.#jobs.run('given', async (signal) => {
@@ -172,19 +172,19 @@ export class Subject {
     if (upload) await this.#explain(upload);
   }
 
-  /** Tell why nothing can be done with what was given. */
+  /** Show why an upload cannot be used. */
   refuse(sentence: string): void {
     this.openPanel();
     this.problem = sentence;
   }
 
-  /** Leave the picture that is under way, and end all work for it: the former one is there again, if there was one. */
+  /** Drop the picture that is being explained, and stop all work for it: the former one is restored, if there was one. */
   cancel(): void {
     this.#jobs.stopAll('samples');
     this.#restore();
   }
 
-  /** Have the server load its network before there is a picture; whether it can is told when there is one. */
+  /** Have the server load its network before there is a picture; an error is shown only when there is one. */
   prepare(): void {
     void askLimits(new AbortController().signal).catch(() => undefined);
   }
@@ -220,7 +220,7 @@ export class Subject {
     });
   }
 
-  /** What brings all back that was told of the present picture; what was under way for it does not go on. */
+  /** A function that restores all answers about the present picture; requests that were running are not resumed. */
   #snapshot(): () => void {
     const { picture, square, summary, place, note, method } = this;
     const [more, removed, icons, groups] = [this.#furtherByNetwork, this.#removalsByLayer, this.icons.snapshot(), this.groups.snapshot()];
@@ -245,7 +245,7 @@ export class Subject {
       const square = await squareOf(blob, crop);
       if (!signal.aborted && this.picture?.blob === blob) this.square = square; // else it was refused meanwhile
     } catch {
-      // The server says whether it is a picture; a kind that only the browser does not know is told of on the page.
+      // The server decides whether it is a picture; where only the browser cannot read it, the page says so.
     }
   }
 
@@ -258,7 +258,7 @@ export class Subject {
     this.method = 'estimated';
   }
 
-  // What is asked for further
+  // Further requests
 
   /** Choose a class, or leave it; of more than two the longest chosen one goes. */
   toggle(index: number): void {
@@ -283,7 +283,7 @@ export class Subject {
     });
   }
 
-  /** Take each position of the layer out, for the classes that are told of. */
+  /** Take each position of the layer out, for the classes whose effects are shown. */
   takeOut(): void {
     const [picture, layer, classes] = [this.picture, this.explainedLayer, this.classes];
     if (!picture || !layer) return;
@@ -299,7 +299,7 @@ export class Subject {
     });
   }
 
-  /** What was asked of a layer and of certain classes is not wanted of others. */
+  /** A removal belongs to one layer and its classes: with others it stops. */
   endRemoval(): void {
     void [this.explainedLayer, this.classes.join()];
     untrack(() => this.stop('removed'));

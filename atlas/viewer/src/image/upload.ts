@@ -1,15 +1,15 @@
-/** What a person has dropped, pasted or chosen: the one picture in it, or a sentence that says why there is none. */
+/** What a person has dropped, pasted or chosen: the one picture in it, or an error that says why there is none. */
 
 import type { Limits } from '../lib/api';
 import { UserError } from '../lib/atlas';
 
 interface Upload {
   file: File;
-  /** What else there is to say of it; null where all is as one would think. */
+  /** A remark for the reader; null where there is none. */
   note: string | null;
 }
 
-/** The first picture of several files. Raises a Sentence that names what was given where none is a picture. */
+/** The first picture of several files. Throws a UserError that names the files where none is a picture. */
 export function pictureAmong(files: readonly File[]): Upload {
   const file = files.find(mayBePicture);
   if (!file) {
@@ -22,7 +22,7 @@ export function pictureAmong(files: readonly File[]): Upload {
   return { file, note: `${files.length} files were given. This is the first picture among them, “${file.name}”; one is shown at a time.` };
 }
 
-/** Raises a Sentence where the file is larger than the server takes. */
+/** Throws a UserError where the file is larger than the server takes. */
 export function refuseLarge(file: File, limits: Limits): void {
   if (file.size <= limits.bytes) return;
   throw new UserError(
@@ -31,7 +31,7 @@ export function refuseLarge(file: File, limits: Limits): void {
   );
 }
 
-/** Browsers tell the kind by the end of the name; where they know none, the picture itself has to tell. */
+/** Browsers take the type from the file's extension; a file without a known type may still be a picture. */
 function mayBePicture(file: File): boolean {
   return file.type === '' || file.type.startsWith('image/');
 }

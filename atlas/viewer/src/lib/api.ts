@@ -1,9 +1,9 @@
 /**
  * What a server with Python behind it answers about one picture; a site on a plain file server has none of this.
  *
- * A picture travels as the body of each question, as it is: the server remembers what it has computed of the last few.
+ * A picture is sent as the body of each request, as it is: the server caches what it has computed for the last few.
  * Every function takes a signal; aborting it stops the work on the server at once, and the promise or the stream then
- * ends with an AbortError. All other failures are Sentences.
+ * ends with an AbortError. All other failures are UserErrors.
  */
 
 import { UserError } from './atlas';
@@ -102,7 +102,7 @@ interface ChannelIcon {
   picture: string;
 }
 
-/** How far the server is (0 to 1), or at last the logit with − the logit without each position, by class. */
+/** The server's progress (0 to 1), and at last the logit with − the logit without each position, by class. */
 type Removal = { share: number } | { classes: Record<string, number[]> };
 
 export async function askLimits(signal: AbortSignal): Promise<{ ready: boolean; limits: Limits }> {
@@ -148,7 +148,7 @@ export function channelIcons(network: number, layer: string, channels: readonly 
   return stream<ChannelIcon>(() => ask(`api/neurons?${query({ network, layer, channel: channels })}`, { signal }));
 }
 
-/** Whether something ended because it was told to; that is no failure. */
+/** Whether an error comes from aborting, which is no failure. */
 export function isAbort(error: unknown): boolean {
   return error instanceof DOMException && error.name === 'AbortError';
 }

@@ -14,7 +14,7 @@ interface Network {
   classes: string[];
 }
 
-/** One map: a layer's own, or one of its rows that speak for one class or for either of two. */
+/** One map of the atlas: of all rows of a layer, or of those with an attribution to one class or to either of two. */
 export interface AtlasMap {
   name: string;
   path: string;
@@ -34,23 +34,23 @@ export interface Atlas {
   networks: Network[];
   icon_size: number;
   tile_size: number;
-  /** Whether classes are told by attribution, and heat maps are there. */
+  /** Whether classes are given by attribution, with heat maps. */
   attributions: boolean;
   /** Whether there is a tour. */
   tour?: boolean;
   classes_per_file: number;
   /** The names of the pictures' own labels. */
   labels: string[];
-  /** The path of the layer that the page opens on. */
+  /** The path of the map that the page opens on. */
   opens?: string;
   layers: AtlasMap[];
-  /** What is told of units; null, or not there, where the run has no neurons. */
+  /** The layers with units; null, or missing, where the run has no neurons. */
   neurons?: { layers: UnitLayer[] } | null;
   provenance: Provenance;
   report: Report;
 }
 
-/** A layer whose units (channels) are told of one by one. */
+/** A layer whose units (channels) have pages of their own. */
 export interface UnitLayer {
   layer: string;
   /** The folder of its units. */
@@ -94,7 +94,7 @@ const FORMAT = 3;
 /** An error whose message is meant for the reader: what happened and what to do. */
 export class UserError extends Error {}
 
-/** A failure in words for the reader; one that has none of its own is told by `otherwise`, which is given what it says. */
+/** An error in words for the reader; `otherwise` words those that are no UserError. */
 export function errorText(error: unknown, otherwise = (what: string) => what): string {
   return error instanceof UserError ? error.message : otherwise(String(error));
 }
@@ -182,7 +182,7 @@ async function request(address: string): Promise<Response> {
   return response;
 }
 
-/** A layer's folder, or that of its units, as part of an address. */
+/** The folder of a map, or of a layer's units, as part of an address. */
 export function folderAddress(layer: { path: string }): string {
   return layer.path.split('/').map(encodeURIComponent).join('/');
 }
@@ -191,12 +191,12 @@ export function gridAddress(atlasMap: AtlasMap, grid: number): string {
   return `${folderAddress(atlasMap)}/grid-${String(grid).padStart(3, '0')}`;
 }
 
-/** The grids of a layer, coarsest first. */
+/** The grids of a map, coarsest first. */
 export function gridSizes(atlasMap: AtlasMap): number[] {
   return atlasMap.grids.map((entry) => entry.grid).sort((a, b) => a - b);
 }
 
-/** The layer that the run opens on; without one the middle layer of the first network. */
+/** The map that the run opens on; without one that of the middle layer of the first network. */
 export function openingMap(atlas: Atlas): AtlasMap {
   const configured = atlas.layers.find((atlasMap) => atlasMap.path === atlas.opens);
   if (configured) return configured;
@@ -206,7 +206,7 @@ export function openingMap(atlas: Atlas): AtlasMap {
   return among[Math.floor(among.length / 2)] as AtlasMap;
 }
 
-/** The names of the classes that a layer's network tells apart. */
+/** The class names of a map's network. */
 export function classesOf(atlas: Atlas, atlasMap: AtlasMap): string[] {
   return atlas.networks[atlasMap.network]?.classes ?? [];
 }

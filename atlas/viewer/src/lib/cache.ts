@@ -1,15 +1,15 @@
-/** Files that are fetched once and kept while they are among the last used ones. */
+/** A cache of promises with a limit on its entries: the least recently used one is dropped first. */
 
 export class PromiseCache<T> {
   readonly #promises = new Map<string, Promise<T>>();
   readonly #capacity: number;
 
-  /** `most` is how many are kept. */
+  /** `capacity` is the largest number of entries. */
   constructor(capacity = Infinity) {
     this.#capacity = capacity;
   }
 
-  /** What is kept under a name, else what `fetched` brings; after a failure the next call fetches anew. */
+  /** The entry of a name, else what `load` returns; a failure is not stored, so the next call loads again. */
   get<Item extends T>(name: string, load: () => Promise<Item>): Promise<Item> {
     let promise = this.#promises.get(name) as Promise<Item> | undefined;
     if (!promise) {

@@ -1,6 +1,6 @@
 /**
- * Ask for something, and hear the answer or the failure for as long as it is wanted. What this returns ends it, which makes
- * it an effect's own end; the signal that `ask` is given tells of it too.
+ * Run an asynchronous task with callbacks for its result or error. The function that this returns cancels it, so that it can
+ * be an effect's cleanup: no callback runs afterwards, and the signal handed to `task` is aborted.
  */
 export function cancellable<T>(task: (signal: AbortSignal) => Promise<T>, onResult: (answer: T) => void, onError: (error: unknown) => void): () => void {
   const controller = new AbortController();

@@ -109,7 +109,7 @@ export class Cells {
     return place && this.at(place.row, place.col);
   }
 
-  /** The classes that a cell speaks most for, and how many each cell has. */
+  /** Classes that each cell has. */
   static readonly classesPerCell = TOP;
 }
 
@@ -122,7 +122,7 @@ export function cellUnder(point: Point, grid: number): { row: number; col: numbe
 
 const cache = new PromiseCache<Cells>();
 
-/** The cells of one grid of a layer, fetched once; after a failure the next call tries again. */
+/** The cells of one grid of a map, fetched once; after a failure the next call tries again. */
 export function loadCells(atlasMap: AtlasMap, grid: number): Promise<Cells> {
   const folder = gridAddress(atlasMap, grid);
   return cache.get(folder, () => fetchCells(folder));

@@ -1,4 +1,4 @@
-/** What a cell's drawer tells: fetched in sheets of 4 × 4 cells. */
+/** The details of cells, for the drawer: fetched in files of 4 × 4 cells. */
 
 import { fetchJson, gridAddress, type AtlasMap } from './atlas';
 import { PromiseCache } from './cache';

@@ -1,4 +1,4 @@
-/** What each cell says of a class: fetched in files of several classes, and painted as a veil over the map. */
+/** The effect of each cell on a class: fetched in files of several classes, and drawn as heat over the map. */
 
 import { damagedFile, fetchBytes, gridAddress, type Atlas, type AtlasMap } from './atlas';
 import { PromiseCache } from './cache';
@@ -9,7 +9,7 @@ import type { HeatSide } from './link';
 const ZERO = 128;
 /** The share of a side's cells below which a value is less than full. */
 const FULL = 0.97;
-/** Files that are kept: of the largest levels each has about a megabyte. */
+/** Files in the cache: those of the largest levels have about a megabyte each. */
 const CACHE_SIZE = 12;
 
 const cache = new PromiseCache<ArrayBuffer>(CACHE_SIZE);
@@ -21,7 +21,7 @@ export interface Heat {
   shares: Float32Array;
 }
 
-/** Raises a Sentence where the file cannot be had. */
+/** Throws a UserError where the file cannot be loaded. */
 export function loadHeat(atlas: Atlas, atlasMap: AtlasMap, cells: Cells, index: number): Promise<Heat> {
   return heatOf(atlasMap, cells, 'classes', index, atlas.classes_per_file);
 }
@@ -29,7 +29,7 @@ export function loadHeat(atlas: Atlas, atlasMap: AtlasMap, cells: Cells, index: 
 /** Units that a file of heat holds. */
 const UNITS_PER_FILE = 50;
 
-/** How strongly one unit answers in each cell of its layer. Raises a Sentence where the file cannot be had. */
+/** How strongly one unit answers in each cell of its layer. Throws a UserError where the file cannot be loaded. */
 export function loadUnitHeat(atlasMap: AtlasMap, cells: Cells, unit: number): Promise<Heat> {
   return heatOf(atlasMap, cells, 'units', unit, UNITS_PER_FILE);
 }
@@ -83,14 +83,14 @@ const DARK: Colour = [14, 15, 17];
 /** How much of a colour lies over a cell that is wholly of it, and how much of the darkness where two colours speak. */
 const TINT = 0.55;
 const DARKNESS = 0.7;
-/** Weak values are lifted a little, so that they are told from none. */
+/** Weak values are lifted a little, so that they differ visibly from zero. */
 const LIFT = 0.7;
 
 /**
- * The veil over the cells of a grid, as the pixels (RGBA) of a picture of grid × grid.
+ * The heat over the cells of a grid, as the pixels (RGBA) of a picture of grid × grid.
  *
- * One class lights up what supports it (or opposes it) and darkens the rest; both sides, or two classes, are told apart
- * by colour. `strength` (0 to 1) is how dark the rest becomes.
+ * One class lights up what supports it (or opposes it) and darkens the rest; both sides, or two classes, differ
+ * by colour. `darkening` (0 to 1) is how dark the rest becomes.
  */
 export function heatPixels(heats: readonly Heat[], side: HeatSide, darkening: number): Uint8ClampedArray<ArrayBuffer> {
   const [first, second] = heats as [Heat, Heat?];
@@ -113,7 +113,7 @@ export function heatPixels(heats: readonly Heat[], side: HeatSide, darkening: nu
   return pixels;
 }
 
-/** Colours of two sides under a dark veil, as one colour and its opacity. */
+/** Colours of two sides under the darkening, as one colour and its opacity. */
 function mixColours(one: number, other: number, dark: number): [Colour, number] {
   const sum = one + other;
   const tint = TINT * Math.max(one, other);

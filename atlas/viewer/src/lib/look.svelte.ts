@@ -91,7 +91,7 @@ export class Look {
     ];
   }
 
-  /** What is there of a layer's units. */
+  /** A layer's entry among the layers with units. */
   units(layer: string | undefined): UnitLayer | undefined {
     return this.atlas.neurons?.layers.find((entry) => entry.layer === layer);
   }
@@ -130,7 +130,7 @@ export class Look {
     return link.like !== undefined && this.#hasUnit({ layer, unit: link.like }) ? { like: link.like } : null;
   }
 
-  /** The names of the classes that the network of a layer of units tells apart. */
+  /** The class names of a unit layer's network. */
   unitClasses(layer: string): string[] {
     const atlasMap = this.atlas.layers.find(({ path }) => path === layer);
     return atlasMap ? classesOf(this.atlas, atlasMap) : (this.atlas.networks[0]?.classes ?? []);

@@ -1,4 +1,4 @@
-/** The tiles of a layer as OpenSeadragon wants them: icons, or real patches in their place. */
+/** The tiles of a map as OpenSeadragon needs them: icons, or real patches in their place. */
 
 import { gridAddress, gridSizes, folderAddress, type Atlas, type AtlasMap } from './atlas';
 import { gridOfLevel, thumbnailLevel, topLevel } from './levels';
@@ -6,7 +6,7 @@ import { gridOfLevel, thumbnailLevel, topLevel } from './levels';
 export type TileKind = 'icons' | 'patches';
 
 export interface TilePyramid {
-  /** Tells one source from another. */
+  /** Distinguishes one pyramid from another. */
   id: string;
   side: number;
   tileSize: number;
@@ -37,7 +37,7 @@ export function mapPyramid(atlas: Atlas, atlasMap: AtlasMap, picture: TileKind, 
   };
 }
 
-/** The whole layer as one picture, no wider than `side` pixels. */
+/** The whole map as one picture, no wider than `side` pixels. */
 export function thumbnail(atlas: Atlas, atlasMap: AtlasMap, picture: TileKind, side: number): string {
   const level = thumbnailLevel(gridSizes(atlasMap), atlas.icon_size, atlas.tile_size, side);
   return mapPyramid(atlas, atlasMap, picture).tile(level, 0, 0);

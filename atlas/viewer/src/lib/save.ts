@@ -1,4 +1,4 @@
-/** What a reader takes along: the view or a level as a picture, cells as a table. */
+/** Downloads: the view or a level as a picture, cells as a table. */
 
 import { classesOf, type Atlas, type AtlasMap } from './atlas';
 import type { Cells } from './cells';

@@ -22,7 +22,7 @@ export function currentTheme(): Theme {
   return stored ?? (dark().matches ? 'dark' : 'light');
 }
 
-/** Show a theme; the choice is kept, unless it is what the system says anyway. */
+/** Show a theme; the choice is stored, unless it is the system's anyway. */
 export function chooseTheme(theme: Theme): void {
   document.documentElement.dataset['theme'] = theme;
   const system: Theme = dark().matches ? 'dark' : 'light';

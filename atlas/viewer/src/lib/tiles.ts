@@ -1,12 +1,12 @@
-/** Tiles as pictures of their own, for what is drawn cell by cell and for saving; few are kept. */
+/** Tiles as bitmaps, for what is drawn cell by cell and for saving, with a cache of the last used ones. */
 
 const CACHE_SIZE = 96;
-/** Milliseconds after which a tile that did not arrive may be asked for again. */
+/** Milliseconds after which a tile that did not arrive may be requested again. */
 const RETRY_AFTER = 10_000;
 const bitmaps = new Map<string, Bitmap>();
 
 interface Bitmap {
-  /** Undefined while it is under way, null where it cannot be had. */
+  /** Undefined while it is loading, null where loading failed. */
   picture: ImageBitmap | null | undefined;
   ready: Promise<ImageBitmap | null>;
 }
@@ -18,7 +18,7 @@ export function tileNow(address: string, arrived: () => void): ImageBitmap | nul
   return bitmap.picture ?? null;
 }
 
-/** A tile's picture; null where it cannot be had. */
+/** A tile's picture; null where loading failed. */
 export function loadTile(address: string): Promise<ImageBitmap | null> {
   return bitmapOf(address).ready;
 }

@@ -1,4 +1,4 @@
-/** Figures and names as people read them. */
+/** Figures and names in words. */
 
 /** The first synonym: "Egyptian cat" of "Egyptian cat, Mau". */
 export function className(classes: readonly string[], index: number): string {
@@ -81,7 +81,7 @@ export function confidenceWords(confidence: number | null): string {
   return 'nothing like this was in the data';
 }
 
-/** A probability as per cent, with decimals only where they tell something. */
+/** A probability as per cent, with decimals only where they matter. */
 export function percent(probability: number): string {
   const value = 100 * probability;
   if (value >= 9.95) return `${Math.round(value)} %`;
@@ -93,7 +93,7 @@ export function effectWords(value: number, [first = '', second]: readonly string
   const figure = signed([value])[0] as string;
   if (figure === '0') return byRemoval ? `without it ${first} loses 0` : `0 for ${first}`;
   const size = figure.slice(1);
-  // Of two classes the one is told for which it does more.
+  // Of two classes, name the one for which it does more.
   const [one, other] = value < 0 && second !== undefined ? [second, first] : [first, second];
   if (byRemoval) return other === undefined ? `without it ${first} ${value < 0 ? 'gains' : 'loses'} ${size}` : `without it ${one} loses ${size} against ${other}`;
   return other === undefined ? `${figure} for ${first}` : `${size} more for ${one}`;

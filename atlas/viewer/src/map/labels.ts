@@ -117,7 +117,7 @@ export interface PlacedLabel extends Label {
   top: number;
 }
 
-/** The labels that find room, the largest first: none overlaps another, and all lie in the window. */
+/** The labels that find room, the largest first: none overlaps another, and all lie in the viewport. */
 export function placeLabels(
   labels: readonly Label[],
   at: (label: Label) => { x: number; y: number },

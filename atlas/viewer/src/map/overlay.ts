@@ -1,4 +1,4 @@
-/** What changes over the tiles: veils of classes, sizes by density, marks of low scores, names. */
+/** What changes over the tiles: heat of classes, sizes by density, marks of low scores, names. */
 
 import type { DrawMarks } from '../image/dots';
 import type { Cells } from '../lib/cells';
@@ -19,7 +19,7 @@ export interface CellTile {
 
 export interface Scene {
   cells: Cells;
-  /** The veil's pixels (RGBA, grid × grid); null without a class. */
+  /** The heat's pixels (RGBA, grid × grid); null without a class. */
   heat: Uint8ClampedArray<ArrayBuffer> | null;
   /** How much smaller cells of few activations are drawn, 0 to 1. */
   density: number;
@@ -93,7 +93,7 @@ export class Overlay {
     const draw = (picture: HTMLCanvasElement, shift: number) =>
       context.drawImage(picture, frame.left + shift, frame.top + shift, frame.side, frame.side);
     context.imageSmoothingEnabled = false;
-    // Tiles reach up to a pixel beyond their cells: the veil is first drawn a pixel to both sides, then anew inside.
+    // Tiles reach up to a pixel beyond their cells: the heat is first drawn a pixel to both sides, then again inside.
     draw(this.#heat.picture, -1);
     draw(this.#heat.picture, 1);
     context.globalCompositeOperation = 'destination-out';

@@ -1,4 +1,4 @@
-/** The zoomable map: a thin layer over OpenSeadragon that knows the atlas's words. */
+/** The zoomable view of a map: a thin wrapper of OpenSeadragon in the atlas's terms. */
 
 import OpenSeadragon from 'openseadragon';
 
@@ -105,7 +105,7 @@ export class MapViewer {
     for (const [, item] of leaving) this.#viewer.world.removeItem(item);
   }
 
-  /** Show a source, unless it is shown or under way; one that left while it was under way is fetched anew. */
+  /** Show a source, unless it is shown or loading; one that was removed while loading is loaded again. */
   async #ensureShown(pyramid: TilePyramid, below: boolean, first: boolean): Promise<void> {
     while (!this.#shown.has(pyramid.id) && this.#requested.some((entry) => entry.pyramid.id === pyramid.id)) {
       let pending = this.#pending.get(pyramid.id);
@@ -201,7 +201,7 @@ export class MapViewer {
     const viewer = this.#viewer;
     const moved = () => this.#events.frame(this.frame);
     viewer.addHandler('viewport-change', moved);
-    // OpenSeadragon sets a zoom of its own right after it has told of a new size.
+    // OpenSeadragon sets a zoom of its own right after its resize event.
     viewer.addHandler('resize', () => queueMicrotask(() => this.#resized()));
     viewer.addHandler('animation-finish', () => {
       // In a window of another size the viewport has a view of its own, until the handler of its resizing comes.

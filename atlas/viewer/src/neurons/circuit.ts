@@ -102,7 +102,7 @@ export function graphOf({
 }: {
   root: Unit;
   circuit: Circuit;
-  /** Sources whose own sources are shown, by their keys, with what is told of them. */
+  /** Sources whose own sources are shown, by their keys. */
   openSources: ReadonlyMap<string, UnitFacts>;
   layers: readonly UnitLayer[];
   by: EdgeMeasure;

@@ -34,7 +34,7 @@ async function embed(icon: SVGSVGElement): Promise<void> {
   const sheet = image && (await loadTile(image.getAttribute('href') as string));
   if (!sheet) throw new Error('a picture of the drawing did not arrive');
   const [x, y, width, height] = (icon.getAttribute('viewBox') as string).split(' ').map(Number) as [number, number, number, number];
-  const scale = sheet.width / Number(image.getAttribute('width')); // sheets are told in their own pixels, unless they are cut
+  const scale = sheet.width / Number(image.getAttribute('width')); // sheets are given in their own pixels, unless they are cropped
   const canvas = document.createElement('canvas');
   canvas.width = Math.round(width * scale);
   canvas.height = Math.round(height * scale);

@@ -1,4 +1,4 @@
-/** What a site tells of units (channels of a layer): its files, fetched once while they are few. */
+/** A site's files about units (channels of a layer), with a cache of the last used ones. */
 
 import { damagedFile, fetchBytes, fetchJson, gridAddress, folderAddress, type AtlasMap, type UnitLayer } from '../lib/atlas';
 import { PromiseCache } from '../lib/cache';
@@ -111,7 +111,7 @@ export interface Sprite {
   line: number;
 }
 
-/** Files that are kept, the last used ones. */
+/** Files in the cache. */
 const CACHE_SIZE = 60;
 const cache = new PromiseCache<unknown>(CACHE_SIZE);
 

@@ -5,7 +5,7 @@ import type { UnitFilter } from '../lib/look.svelte';
 import { percent, signed } from '../lib/words';
 import type { UnitTable } from './files';
 
-/** All units in an order, or by their effects on a class; or those that answer like one. */
+/** Which units to list: all in an order, or by their effects on a class, or those that answer like one. */
 export type ListQuery = { order: UnitOrder } | UnitFilter;
 
 export interface UnitEntry {
@@ -17,7 +17,7 @@ export interface UnitEntry {
 
 const NONE = '–';
 
-/** `effects` are those of each unit on the class that is wanted. */
+/** `effects` are those of each unit on the class of the query. */
 export function listUnits(table: UnitTable, query: ListQuery, effects: readonly number[] = []): UnitEntry[] {
   if ('class' in query) {
     const figures = signed(effects);

@@ -1,4 +1,4 @@
-/** What the figures of units say, in plain words. */
+/** Figures of units in plain words. */
 
 import type { UnitOrder } from '../lib/link';
 import type { Circuit, Tuning } from './files';
@@ -26,7 +26,7 @@ export const ORDER_WORDS: Record<UnitOrder, { button: string; title: string; not
   },
 };
 
-/** Below this correlation, weights and data tell different stories. */
+/** Below this correlation, weights and data disagree. */
 const LOW_AGREEMENT = 0.3;
 
 export function invarianceWords(value: number): string {

@@ -6,7 +6,7 @@ import type { MapViewer } from '../map/viewer';
 const NUDGE = 0.15;
 const ARROWS: Record<string, [number, number]> = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-/** What keys do besides moving the map. */
+/** Actions of keys besides moving the map. */
 interface KeyActions {
   /** Point at the cell in the middle. */
   point: () => void;
@@ -30,7 +30,7 @@ export function isOurs(event: KeyboardEvent): boolean {
   return !(/^(Arrow|Home|Page)/.test(event.key) && !event.shiftKey && target.closest('.drawer, .list, .options, .image'));
 }
 
-/** Do what a key is for; says whether it is for something. */
+/** Handle a key; returns whether it has an action. */
 export function handleKey(event: KeyboardEvent, map: MapViewer, actions: KeyActions): boolean {
   const arrow = ARROWS[event.key];
   if (arrow && event.shiftKey) actions.neighbour(...arrow);

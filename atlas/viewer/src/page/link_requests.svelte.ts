@@ -1,4 +1,4 @@
-/** What a link asks for besides what the maps show: a step of the tour, or a picture to be opened. */
+/** What a link opens besides the maps: a step of the tour, or a picture. */
 
 import type { Subject } from '../image/subject.svelte';
 import { pageErrorText, errorText } from '../lib/atlas';

@@ -1,4 +1,4 @@
-/** The open cell, the first of those that are chosen, and what is told of it. */
+/** The open cell, the first of those that are chosen, and its details. */
 
 import { pageErrorText, errorText } from '../lib/atlas';
 import { cancellable } from '../lib/cancellable';
@@ -10,12 +10,12 @@ import type { Look } from '../lib/look.svelte';
 export class OpenCell {
   /** The cells of its own level, which the zoom may have left behind. */
   cells = $state.raw<Cells | null>(null);
-  /** What is told of it; null while it is under way. */
+  /** Its details; null while they are loading. */
   sheet = $state.raw<CellSheet | null>(null);
   problem = $state<string | null>(null);
   readonly #look: Look;
 
-  /** Called while a component begins, with which it ends; `warn` hears of what is no matter of the drawer. */
+  /** Called while a component is set up, with which its effects end; `warn` shows errors that are not the drawer's. */
   constructor(look: Look, warn: (sentence: string) => void) {
     this.#look = look;
 

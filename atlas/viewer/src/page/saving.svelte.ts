@@ -1,4 +1,4 @@
-/** What a reader takes along: the view and a level as pictures, cells as a table, the link. */
+/** Saving: the view and a level as pictures, cells as a table, the link. */
 
 import type { Cells } from '../lib/cells';
 import { cellBox } from '../lib/frame';

@@ -7,7 +7,7 @@ import type { TourStep } from './tour';
 
 const NAME = 'Picture of the tour';
 
-/** Give the subject a picture; resolves with its name as soon as it is on the way. Raises a Sentence. */
+/** Give the subject a picture; resolves with its name as soon as it is on the way. Throws a UserError. */
 export async function openPicture(subject: Subject, step: TourStep | null): Promise<string | null> {
   subject.openPanel();
   if (step?.given) {

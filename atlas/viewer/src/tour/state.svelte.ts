@@ -1,4 +1,4 @@
-/** Where someone is on the tour: at a step, or away from one, in its live view. */
+/** What is shown of the tour: a step, or the live view of one. */
 
 import { errorText } from '../lib/atlas';
 import { loadTour, stepIn, type TourStep, type Tour } from './tour';

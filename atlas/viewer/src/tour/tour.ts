@@ -20,14 +20,14 @@ export interface TourStep {
   kind: TourStepKind;
   title: string;
   text: string[];
-  /** What there is to be seen. */
+  /** What to look at. */
   see: string | null;
   /** By which figure the example was chosen. */
   figure: string | null;
   /** The words of the button that leads to the live view. */
   go: string | null;
   link: string | null;
-  /** The picture that the live view is to be given. */
+  /** The address of the picture that the live view opens. */
   given: string | null;
   picture: string | null;
   parts: TourPicture[];
@@ -63,7 +63,7 @@ export function stepIn(hash: string): number | null {
 
 export type Opening = 'image' | 'forward';
 
-/** What a link asks to be opened about one picture: what is told of it, or also its way through the network. */
+/** What a link opens about one picture: its panel, or also its forward pass. */
 export function openingIn(hash: string): Opening | null {
   const text = new URLSearchParams(hash.replace(/^#/, '')).get('open');
   return text === 'image' || text === 'forward' ? text : null;
