@@ -52,12 +52,12 @@ describe('streams', () => {
 
   it('end with the sentence that comes in them', async () => {
     serve(['{"share": 0.5}\n', '{"sentence": "The memory is full. Take a smaller picture."}\n']);
-    const seen: unknown[] = [];
+    const items: unknown[] = [];
     const read = async () => {
-      for await (const item of explainRemoved(picture, 'a', [0], signal())) seen.push(item);
+      for await (const item of explainRemoved(picture, 'a', [0], signal())) items.push(item);
     };
     await expect(read()).rejects.toThrow('The memory is full. Take a smaller picture.');
-    expect(seen).toEqual([{ share: 0.5 }]);
+    expect(items).toEqual([{ share: 0.5 }]);
   });
 
   it('that are cut short say that the server is gone', async () => {

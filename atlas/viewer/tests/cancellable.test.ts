@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 
 import { cancellable } from '../src/lib/cancellable';
 
-/** What is heard of a question, and the question itself. */
+/** A running task with the events that it caused, and functions that end it. */
 function startTask() {
   const events: unknown[] = [];
   let answer: (value: string) => void = () => undefined;
@@ -14,21 +14,21 @@ function startTask() {
     });
   const end = cancellable(ask, (value) => events.push(value), (error) => events.push(error));
   const turn = () => new Promise((resolve) => setTimeout(resolve));
-  return { heard: events, end, answer: (value: string) => (answer(value), turn()), refuse: (error: unknown) => (refuse(error), turn()) };
+  return { events, end, answer: (value: string) => (answer(value), turn()), refuse: (error: unknown) => (refuse(error), turn()) };
 }
 
-test('an answer is heard, and a failure', async () => {
+test('callbacks get a result or an error', async () => {
   const [one, other] = [startTask(), startTask()];
   await one.answer('yes');
   await other.refuse('no');
-  expect([one.heard, other.heard]).toEqual([['yes'], ['no']]);
+  expect([one.events, other.events]).toEqual([['yes'], ['no']]);
 });
 
-test('what comes after the end is not heard', async () => {
+test('no callback runs after cancelling', async () => {
   const [one, other] = [startTask(), startTask()];
   one.end();
   other.end();
   await one.answer('yes');
   await other.refuse('no');
-  expect([one.heard, other.heard]).toEqual([['ended'], ['ended']]);
+  expect([one.events, other.events]).toEqual([['ended'], ['ended']]);
 });

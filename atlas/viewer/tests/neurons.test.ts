@@ -84,11 +84,11 @@ const SIZES: DrawingSizes = { icon: 50, root: 100, kernel: 30, gap: 4, row: 70, 
 describe('graphOf', () => {
   const near = circuit('middle', [source(1, 0.8, 0.1, below), source(2, -0.4, -0.5, above), source(3, 0.1, 0.2, left)]);
   const early = circuit('early', [source(9, 0.5, 0.5, above), source(8, 0.4, 0.4, below)]);
-  const draw = (opened: [string, Circuit[]][] = [], by: 'effect' | 'strength' = 'effect', cut = 0.2) =>
+  const draw = (openSources: [string, Circuit[]][] = [], by: 'effect' | 'strength' = 'effect', cut = 0.2) =>
     graphOf({
       root: { layer: 'late', unit: 7 },
       circuit: near,
-      openSources: new Map(opened.map(([key, circuit]) => [key, { circuit } as UnitFacts])),
+      openSources: new Map(openSources.map(([key, circuit]) => [key, { circuit } as UnitFacts])),
       layers,
       by,
       cut,

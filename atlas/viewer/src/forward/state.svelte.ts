@@ -43,14 +43,14 @@ export class PassState {
   }
 
   /** The steps of a layer; of the end, those up to the logits. */
-  steps(layer: number): Step[] {
-    return this.pass.steps.filter((step) => step.layer === layer && step.step <= this.pass.answer.step);
+  steps(layerIndex: number): Step[] {
+    return this.pass.steps.filter((step) => step.layer === layerIndex && step.step <= this.pass.answer.step);
   }
 
-  open(layer: number, channel?: number): void {
-    const row = this.pass.layers[layer];
+  open(layerIndex: number, channel?: number): void {
+    const row = this.pass.layers[layerIndex];
     const step = row?.step ?? this.pass.answer.step;
-    this.layerIndex = layer;
+    this.layerIndex = layerIndex;
     this.trail = [];
     this.#go(step, channel ?? row?.strongest[0]?.channel ?? this.classIndex);
     if (!row) [this.y, this.x] = [0, 0];

@@ -143,7 +143,7 @@ export function graphOf({
     }
     const places = [...column.values()];
     const middle = mean(targets.map(([target]) => target.y));
-    const ys = spaceOut(places.map(({ heights: wanted }) => mean(wanted)), sizes.row, middle);
+    const ys = spaceOut(places.map(({ heights }) => mean(heights)), sizes.row, middle);
     places.forEach(({ node, sides }, i) => {
       node.y = ys[i] as number;
       node.x = mean(sides) * NUDGE;
