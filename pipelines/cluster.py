@@ -174,9 +174,11 @@ def batch_cluster(config: ClusterConfig) -> Any:
         "account": config.account,
         "interface": config.interface,
         "job_extra_directives": list(config.directives),
-        # Jobs start in the folder of the run's command, so that a network in a file of one's own is found.
+        # Jobs start in the folder of the run's command, so that a network in a file of one's own is found. That folder
+        # is no place of Python's own search: it may hold a folder named as one of ours.
         "job_script_prologue": [
             *(f"export {name}={value}" for name, value in environment(config).items()),
+            "export PYTHONSAFEPATH=1",
             f"cd {shlex.quote(str(Path.cwd()))}",
             *config.prologue,
         ],

@@ -22,6 +22,7 @@ from typing import Protocol
 from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 
+from atlas.command import write_traceback
 from atlas.config.model import Config
 from atlas.errors import AtlasError
 from atlas.rundir.directory import RunDirectory
@@ -199,7 +200,10 @@ def _results(stage: Stage, client: Client, batch: list[tuple[Future, Item]]) -> 
         except CancelledError:
             raise  # the scheduler was lost: told by the cluster
         except Exception as error:
-            raise AtlasError(f"{stage.NAME}: item {item.id} failed ({type(error).__name__}: {error}).") from error
+            raise AtlasError(
+                f"{stage.NAME}: item {item.id} failed ({type(error).__name__}: {error}).\nThe full traceback is in "
+                f"{write_traceback(error)}"
+            ) from error
 
 
 def _work(run_item: Callable[[Item], Summary], item: Item) -> Summary | AtlasError:
