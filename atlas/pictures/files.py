@@ -20,7 +20,7 @@ from fsspec.utils import glob_translate
 
 from atlas.errors import AtlasError, ConfigError
 from atlas.pictures.decode import PictureError
-from atlas.rundir.remote import Result, is_remote, open_system, patiently, reason
+from atlas.rundir.remote import Result, error_reason, is_remote, open_system, with_retries
 
 # No picture is this large, and a worker could not hold several of them.
 LARGEST = 2**30
@@ -94,8 +94,8 @@ def find(source: str, suffixes: frozenset[str], options: dict[str, Any]) -> Foun
         raise
     except Exception as error:  # each storage has its own
         raise ConfigError(
-            f"images.source: {source} cannot be listed ({reason(error)}). Check the address, your credentials and "
-            "images.storage_options."
+            f"images.source: {source} cannot be listed ({error_reason(error)}). Check the address, your credentials "
+            "and images.storage_options."
         ) from error
 
 
@@ -144,8 +144,8 @@ def _walk(folder: str, suffixes: frozenset[str]) -> Iterator[File]:
                         yield _entry(name, entry)
         except OSError as error:
             if not inside:
-                raise ConfigError(f"images.source: {folder} cannot be read: {reason(error)}.") from error
-            yield File(inside, None, f"the folder cannot be read: {reason(error)}")
+                raise ConfigError(f"images.source: {folder} cannot be read: {error_reason(error)}.") from error
+            yield File(inside, None, f"the folder cannot be read: {error_reason(error)}")
 
 
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
@@ -162,7 +162,7 @@ def _entry(name: str, entry: os.DirEntry[str]) -> File:
         error = "not a file, but a pipe, socket or device"
         return File(name, None, "a link to nowhere" if entry.is_symlink() else error)
     except OSError as failed:
-        return File(name, None, reason(failed))
+        return File(name, None, error_reason(failed))
 
 
 class LocalFiles:
@@ -201,7 +201,7 @@ class LocalFiles:
             finally:
                 os.close(number)
         except OSError as error:
-            raise PictureError(reason(error)) from error
+            raise PictureError(error_reason(error)) from error
 
 
 # Remote
@@ -251,14 +251,14 @@ class RemoteFiles:
         place does not answer."""
         if size is not None:
             _bounded(size)
-        data = self._patiently(lambda: self._files.cat_file(self._path(name)))
+        data = self._attempt(lambda: self._files.cat_file(self._path(name)))
         _expect_size(size, len(data))
         return data
 
     def read_part(self, name: str, offset: int, length: int, size: int | None) -> bytes:
         """``length`` bytes at ``offset``; ``size`` is not looked at. Raises as ``read`` does."""
         end = offset + _bounded(length)
-        return _whole(self._patiently(lambda: self._files.cat_file(self._path(name), start=offset, end=end)), length)
+        return _whole(self._attempt(lambda: self._files.cat_file(self._path(name), start=offset, end=end)), length)
 
     def open(self, name: str) -> BinaryIO:
         """A stream that reads ahead, a block at a time. Raises OSError, or an error of the storage's own."""
@@ -267,7 +267,7 @@ class RemoteFiles:
     def check(self, name: str) -> None:
         """Ask for the file's first byte. Raises PictureError where the file is to blame, AtlasError where the place is
         out of reach."""
-        self._patiently(lambda: self._files.cat_file(self._path(name), start=0, end=1))
+        self._attempt(lambda: self._files.cat_file(self._path(name), start=0, end=1))
 
     @property
     def _files(self) -> AbstractFileSystem:
@@ -279,17 +279,17 @@ class RemoteFiles:
     def _path(self, name: str) -> str:
         return f"{self._files._strip_protocol(self.base)}/{name}"
 
-    def _patiently(self, read: Callable[[], Result]) -> Result:
+    def _attempt(self, read: Callable[[], Result]) -> Result:
         """Raises PictureError where this file is to blame, AtlasError where the network is, after some attempts."""
         try:
-            return patiently(read)
+            return with_retries(read)
         except (FileNotFoundError, PermissionError) as error:
-            raise PictureError(reason(error)) from error
+            raise PictureError(error_reason(error)) from error
         except AtlasError:
             raise
         except Exception as error:  # each storage has its own
             raise AtlasError(
-                f"images.source: {self.base} cannot be read ({reason(error)}). Give the same command again "
+                f"images.source: {self.base} cannot be read ({error_reason(error)}). Give the same command again "
                 "when it can be reached."
             ) from error
 

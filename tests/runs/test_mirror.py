@@ -301,7 +301,7 @@ def test_what_did_not_arrive_is_sent_once_more_at_the_end(tmp_path: Path, monkey
     shard = fill(directory, "a" * 64, "first")
     with Mirror(out, {}, directory) as mirror:
         with monkeypatch.context() as patched:
-            patched.setattr(mirror._system, "put_file", lambda *_: 1 / 0)
+            patched.setattr(mirror._store._system, "put_file", lambda *_: 1 / 0)
             patched.setattr("atlas.rundir.remote._RETRY_SECONDS", ())
             mirror.send([shard.with_suffix(".json")])
             with pytest.raises(AtlasError):
@@ -329,7 +329,7 @@ def test_an_error_on_the_way_is_told_at_the_end(tmp_path: Path, monkeypatch: pyt
     def refuse(*_arguments: object, **_options: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(mirror._system, "put_file", refuse)
+    monkeypatch.setattr(mirror._store._system, "put_file", refuse)
     with pytest.raises(AtlasError, match=r"cannot be read or written \(permission denied\)"), mirror:
         mirror.send([shard.with_suffix(".json")])
 
