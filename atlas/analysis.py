@@ -29,8 +29,8 @@ from atlas.rundir.maps import maps_of
 from atlas.rundir.markers import read_marker
 from atlas.rundir.remote import refuse_url
 from atlas.rundir.stages import ABOVE
-from atlas.store.reader import Columns, Store
 from atlas.store.shards import read_metadata, to_numpy
+from atlas.store.store import ColumnArrays, Store
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -343,7 +343,7 @@ class Run:
             )
         return shards
 
-    def _places(self, layer: str, grid: int | None) -> Columns:
+    def _places(self, layer: str, grid: int | None) -> ColumnArrays:
         """``u``, ``v``, ``dropped`` of every row, and ``row``, ``col`` of its cell; −1 where it was dropped."""
         self._check(layer, grid)
         layout = self.layout(layer)

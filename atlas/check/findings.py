@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import COMMON, Map
+from atlas.rundir.maps import COMMON_START, AtlasMap
 
 AGAIN = "give the run's command again"
 
@@ -45,7 +45,7 @@ class Findings:
     markers: dict[str, dict[Path, dict[str, Any]]] = field(default_factory=dict)
     stale: set[str] = field(default_factory=set)
     frames: tuple[str, ...] = ()
-    maps: tuple[Map, ...] = ()
+    maps: tuple[AtlasMap, ...] = ()
     files: int = 0
     bytes: int = 0
 
@@ -82,8 +82,8 @@ class Findings:
             return [one for one in delete if one.exists()]
         folder = self.run.folder(stage)
         name = path.name.removeprefix("fit-")
-        if name.startswith(f"{COMMON}."):
-            delete.append(folder / f"{COMMON}.json")
+        if name.startswith(f"{COMMON_START}."):
+            delete.append(folder / f"{COMMON_START}.json")
             again = self.frames
         else:
             again = tuple(frame for frame in self.frames if name.startswith((f"{frame}.", f"place-{frame}-")))[-1:]

@@ -23,7 +23,7 @@ from atlas.config.model import Config
 from atlas.layout.lattice import cell_of
 from atlas.neurons.parts import part_names, units_of
 from atlas.report import build_report
-from atlas.rundir.maps import shown_maps
+from atlas.rundir.maps import published_maps
 from atlas.rundir.stages import stages_of
 from atlas.site.neurons import neuron_layers
 from atlas.site.neurons import parts as neuron_parts
@@ -193,7 +193,7 @@ def _neurons(found: Findings, layers: Sequence[str]) -> None:
 def _publish(found: Findings, config: Config) -> None:
     """The site: all its parts, and the counts that it shows against the cells."""
     folder, markers = found.run.folder("publish") / ".markers", found.markers["publish"]
-    maps = shown_maps(found.run, config)
+    maps = published_maps(found.run, config)
     parts = [f"{each.name}-atlas" for each in maps]
     cut = [each for each in maps if found.run.folder("cells") / f"{each.name}.json" in found.markers["cells"]]
     for each in cut:

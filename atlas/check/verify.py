@@ -22,7 +22,7 @@ from atlas.check.findings import Findings, size
 from atlas.check.tables import compare
 from atlas.errors import AtlasError, ConfigError
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import frames_of, maps_of
+from atlas.rundir.maps import layout_groups, maps_of
 from atlas.rundir.markers import digest_file, marked_key, parse_marker
 from atlas.rundir.stages import ABOVE, FOLDERS, STAGES, stages_of
 
@@ -62,7 +62,7 @@ def verify(run: RunDirectory, *, quick: bool = False, console: Console | None = 
             f"{run.manifest} holds a configuration that this version does not know ({error}). Check it with the "
             f"version that wrote it: {manifest.get('versions')}."
         ) from error
-    found.frames = tuple(frames_of(config))
+    found.frames = tuple(layout_groups(config))
     found.maps = maps_of(config)
     _read_markers(found, stages_of(config), manifest.get("stages", {}))
     _check_files(found, quick=quick, console=console)

@@ -147,7 +147,7 @@ def _label(suffix: str, data: bytes) -> RawLabel:
 
 
 @dataclass(frozen=True)
-class Columns:
+class ParquetColumns:
     """Where a Parquet file keeps its pictures: ``leaf`` as Parquet names it (image, or image.bytes in a struct)."""
 
     leaf: str
@@ -172,7 +172,7 @@ def _scan_parquet(files: Files, name: str, image_column: str | None, label_colum
     return contents
 
 
-def _group_labels(parquet: Any, group: int, columns: Columns, count: int) -> Sequence[RawLabel]:
+def _group_labels(parquet: Any, group: int, columns: ParquetColumns, count: int) -> Sequence[RawLabel]:
     if columns.label is None:
         return [None] * count
     try:
@@ -183,7 +183,7 @@ def _group_labels(parquet: Any, group: int, columns: Columns, count: int) -> Seq
     return [names.get(label) for label in labels] if names else labels  # -1 is Hugging Face's for: not known
 
 
-def find_columns(schema: Any, image_column: str | None, label_column: str | None) -> Columns:
+def find_columns(schema: Any, image_column: str | None, label_column: str | None) -> ParquetColumns:
     """The columns of pictures and labels: those asked for, those that Hugging Face's metadata names, or those of a
     usual name and a fitting type. Raises ConfigError when there is none."""
     features = _features(schema)
@@ -209,7 +209,7 @@ def find_columns(schema: Any, image_column: str | None, label_column: str | None
             f"{', '.join(f'{column.name} ({column.type})' for column in schema)}."
         )
     names = features.get(label_column or "", {}).get("names") or ()
-    return Columns(str(_leaf(image)), label_column, tuple(map(str, names)))
+    return ParquetColumns(str(_leaf(image)), label_column, tuple(map(str, names)))
 
 
 def _leaf(column: Any) -> str | None:

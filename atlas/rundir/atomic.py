@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from atlas.rundir.faults import told
+from atlas.rundir.faults import explain_write_errors
 from atlas.rundir.stages import FOLDERS
 
 
@@ -21,7 +21,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
     Raises AtlasError where the machine refuses: a full disk, a missing permission, a folder that is gone.
     """
-    with told(path):
+    with explain_write_errors(path):
         _make_folder(path.parent)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # machines share folders, process ids
         temporary.touch()  # here, so that a missing permission is told as one, whoever writes

@@ -14,7 +14,7 @@ from typing import Any
 from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
 from atlas.rundir.atomic import write_json
-from atlas.rundir.faults import told
+from atlas.rundir.faults import explain_write_errors
 from atlas.rundir.markers import marked_key
 from atlas.rundir.stages import ABOVE, FOLDERS
 
@@ -73,7 +73,7 @@ class RunDirectory:
         """The fitted rows' coordinates before the box, and what placing among them needs."""
         return self.path / "layout" / f"{layer}.coordinates.npz"
 
-    def alone(self, layer: str) -> Path:
+    def independent_coordinates(self, layer: str) -> Path:
         """Coordinates of some of the layer's rows, laid out by themselves: what its alignment is compared with."""
         return self.path / "layout" / f"{layer}.alone.npz"
 
@@ -169,7 +169,7 @@ class RunDirectory:
             while aside.exists():
                 count += 1
                 aside = folder.with_name(f"{folder.name}.{(known or 'unknown')[:8]}-{count}")
-            with told(aside):
+            with explain_write_errors(aside):
                 folder.rename(aside)
         if noted != key:
             manifest = self.read_manifest()
@@ -205,9 +205,9 @@ class RunDirectory:
         """Hold the run for this process. Raises AtlasError when another one is at work in it."""
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"out: {self.path} is a file, expected a folder. Give another with --set out=FOLDER.")
-        with told(self.path):
+        with explain_write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        with told(self.path / ".lock"):
+        with explain_write_errors(self.path / ".lock"):
             file = (self.path / ".lock").open("w")
         with file:
             try:

@@ -21,12 +21,12 @@ _BROKEN = (errno.EIO, errno.ESTALE, errno.ENOTCONN)
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
+def explain_write_errors(path: Path) -> Iterator[None]:
     """Writing to ``path``: what the machine refuses is raised as AtlasError; other errors pass as they are."""
     try:
         yield
     except OSError as error:
-        sentence = explain(error, path)
+        sentence = write_error_sentence(error, path)
         if sentence is None:
             raise
         raise AtlasError(sentence) from error
@@ -36,7 +36,7 @@ def told(path: Path) -> Iterator[None]:
         raise AtlasError(_full(OSError(errno.ENOSPC, ""), path)) from error
 
 
-def explain(error: OSError, path: Path) -> str | None:
+def write_error_sentence(error: OSError, path: Path) -> str | None:
     """Why ``path`` could not be written and what to do about it; None where ``error`` has nothing to do with that."""
     folder = path.parent
     # Only writing gives these, whatever file the error names.

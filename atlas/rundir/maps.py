@@ -17,13 +17,13 @@ from atlas.rundir.markers import digest_values, parse_marker
 # Rows that a map of classes needs to be laid out at all; whether a cell of it is drawn is a matter of the cells.
 FEWEST_ROWS = 3
 # The name of what aligned layers start from.
-COMMON = "common-start"
+COMMON_START = "common-start"
 # What the keys of class atlases are by default: only other values show in a map's name.
 _USUAL = {name: LayoutConfig.model_fields[name].default for name in ("class_rows", "class_by", "class_grids")}
 
 
 @dataclass(frozen=True)
-class Map:
+class AtlasMap:
     """One map: ``name`` stands in files and addresses, ``title`` on screens; ``classes`` holds one or two class names,
     or none where all rows of ``layer`` are laid out; ``grids`` are its levels.
     """
@@ -35,7 +35,7 @@ class Map:
     classes: tuple[str, ...] = ()
 
 
-def maps_of(config: Config) -> tuple[Map, ...]:
+def maps_of(config: Config) -> tuple[AtlasMap, ...]:
     """All maps of a run, each layer's own before those of its classes.
 
     The name of a class atlas tells all that its coordinates depend on, so one that is asked for differently is another
@@ -45,12 +45,12 @@ def maps_of(config: Config) -> tuple[Map, ...]:
     asked = [(name,) for name in layout.class_atlas] + list(layout.class_pair)
     chosen = {name: getattr(layout, name) for name in _USUAL}
     unusual = "" if chosen == _USUAL else f"--{digest_values(layout.model_dump(mode='json', include=set(_USUAL)))[:6]}"
-    maps: list[Map] = []
+    maps: list[AtlasMap] = []
     for layer in config.layers:
-        maps.append(Map(layer, layer, layer, config.cells.grids))
+        maps.append(AtlasMap(layer, layer, layer, config.cells.grids))
         if layout.class_layers is None or layer in layout.class_layers:
             maps += [
-                Map(
+                AtlasMap(
                     f"{layer}--{'--'.join(map(_slug, classes))}{unusual}",
                     layer,
                     f"{layer}: {' → '.join(classes)}",
@@ -62,7 +62,7 @@ def maps_of(config: Config) -> tuple[Map, ...]:
     return tuple(maps)
 
 
-def shown_maps(run: RunDirectory, config: Config) -> tuple[Map, ...]:
+def published_maps(run: RunDirectory, config: Config) -> tuple[AtlasMap, ...]:
     """The maps that the site shows, of a run whose cells are made: each layer's own, and those of classes that have any
     cell to draw, with the grids that have one."""
     shown = []
@@ -75,7 +75,7 @@ def shown_maps(run: RunDirectory, config: Config) -> tuple[Map, ...]:
     return tuple(shown)
 
 
-def frames_of(config: Config) -> dict[str, tuple[str, ...]]:
+def layout_groups(config: Config) -> dict[str, tuple[str, ...]]:
     """What is laid out together, by name, in order: each layer by itself, or all where they share one layout."""
     if config.layout.shared:
         return {"shared-layout": config.layers}
@@ -84,15 +84,15 @@ def frames_of(config: Config) -> dict[str, tuple[str, ...]]:
 
 def has_common_start(config: Config) -> bool:
     """Whether several layouts are aligned, by starting from one that they have in common."""
-    return config.layout.align and len(frames_of(config)) > 1
+    return config.layout.align and len(layout_groups(config)) > 1
 
 
-def frame_of(layer: str, config: Config) -> str:
+def layout_group_of(layer: str, config: Config) -> str:
     """The name of what ``layer`` is laid out with."""
-    return next(name for name, layers in frames_of(config).items() if layer in layers)
+    return next(name for name, layers in layout_groups(config).items() if layer in layers)
 
 
-def find_map(config: Config, name: str) -> Map:
+def find_map(config: Config, name: str) -> AtlasMap:
     """The map called ``name``, which is one of the run's."""
     return next(each for each in maps_of(config) if each.name == name)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas.rundir.atomic import write_json
-from atlas.rundir.faults import told
+from atlas.rundir.faults import explain_write_errors
 
 
 def digest_file(path: Path) -> str:
@@ -30,7 +30,7 @@ def write_marker(path: Path, *, key: str, files: list[Path], **facts: Any) -> No
     """Vouch for ``files`` (as paths from the marker's folder): bytes and sha256 of each, and ``facts``."""
     listed = {}
     for file in files:
-        with told(file):
+        with explain_write_errors(file):
             listed[os.path.relpath(file, path.parent)] = {
                 "bytes": file.stat().st_size,
                 "sha256": digest_file(file),

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from atlas.config.model import Config
-from atlas.pictures.views import Failure, reason
+from atlas.pictures.views import Failure, failure_kind
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
 from atlas.store.shards import ROW_GROUP, count_rows, read_metadata
@@ -206,7 +206,7 @@ def _failures(views: int, lost: int, failures: Sequence[Mapping[str, Any]]) -> s
         return f"None of {views:,} views failed."
     alike: dict[str, list[str]] = {}
     for row in failures:
-        alike.setdefault(reason(Failure(**row)), []).append(str(row["error"]))
+        alike.setdefault(failure_kind(Failure(**row)), []).append(str(row["error"]))
     common = sorted(((min(errors), len(errors)) for errors in alike.values()), key=lambda each: (-each[1], each[0]))
     lines = [f"| {_cell(error)} | {count:,} |" for error, count in common[:COMMON_REASONS]]
     left = sum(count for _, count in common[COMMON_REASONS:])

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from atlas.errors import AtlasError, ConfigError
 from atlas.store.shards import ROW_GROUP, to_numpy
 
-Columns = dict[str, NDArray[Any]]
+ColumnArrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Store:
         paths: Sequence[Path],
         counts: Sequence[int],
         metadata: dict[str, Any],
-        places: Callable[[int | None], Columns],
+        places: Callable[[int | None], ColumnArrays],
     ) -> None:
         self.layer = layer
         self.paths = list(paths)
@@ -61,7 +61,7 @@ class Store:
         self.channels: int = metadata["channels"]
         self.schema: pa.Schema = pq.read_schema(self.paths[0])
         self._places = places
-        self._joined: Columns = {}
+        self._joined: ColumnArrays = {}
         self._groups: list[_Group] = []
         for path, expected in zip(self.paths, counts):
             footer = pq.read_metadata(path)
@@ -102,7 +102,7 @@ class Store:
 
     def batches(
         self, columns: Sequence[str] | None = None, *, size: int = ROW_GROUP, start: int = 0, stop: int | None = None
-    ) -> Iterator[Columns]:
+    ) -> Iterator[ColumnArrays]:
         """Rows ``start`` … ``stop`` in order, ``size`` at a time (the last batch may be smaller)."""
         if size < 1:
             raise ConfigError(f"size is {size}, expected at least 1 row a batch.")
@@ -110,7 +110,7 @@ class Store:
         start, stop, _ = slice(start, stop).indices(len(self))
         return _rebatch(self._blocks(names, start, stop), size)
 
-    def take(self, rows: ArrayLike, columns: Sequence[str] | None = None) -> Columns:
+    def take(self, rows: ArrayLike, columns: Sequence[str] | None = None) -> ColumnArrays:
         """The rows of these numbers (n,), in this order: each column (n,) or (n, width). Raises ConfigError for a
         number beyond the store."""
         names = self._known(columns)
@@ -126,7 +126,9 @@ class Store:
                 blocks.append(self._read(group, names, unique[first:last] - group.start))
         return {name: np.concatenate([block[name] for block in blocks])[back] for name in names}
 
-    def sample(self, count: int, *, seed: int = 0, columns: Sequence[str] | None = None, groups: int = 64) -> Columns:
+    def sample(
+        self, count: int, *, seed: int = 0, columns: Sequence[str] | None = None, groups: int = 64
+    ) -> ColumnArrays:
         """A fair sample of ``count`` rows, each as likely as any other, with their numbers as ``number`` (ascending).
 
         At most ``groups`` row groups are read: they are drawn first, the larger the likelier, then equally many rows
@@ -182,16 +184,16 @@ class Store:
             raise ConfigError(f"{self.layer} has no column {name!r}: {hint}")
         return names
 
-    def _blocks(self, names: Sequence[str], start: int, stop: int) -> Iterator[Columns]:
+    def _blocks(self, names: Sequence[str], start: int, stop: int) -> Iterator[ColumnArrays]:
         """The part of each row group that lies in ``start`` … ``stop``."""
         for group in self._groups:
             first, last = max(start - group.start, 0), min(stop - group.start, group.rows)
             if first < last:
                 yield self._read(group, names, slice(first, last))
 
-    def _read(self, group: _Group, names: Sequence[str], rows: slice | NDArray[np.int64]) -> Columns:
+    def _read(self, group: _Group, names: Sequence[str], rows: slice | NDArray[np.int64]) -> ColumnArrays:
         own = [name for name in names if name not in self._joined]
-        block: Columns = {}
+        block: ColumnArrays = {}
         if own:
             with pq.ParquetFile(group.path, metadata=group.footer) as file:
                 table = file.read_row_group(group.number, columns=own)
@@ -201,9 +203,9 @@ class Store:
         return {name: block[name] for name in names}
 
 
-def _rebatch(blocks: Iterator[Columns], size: int) -> Iterator[Columns]:
+def _rebatch(blocks: Iterator[ColumnArrays], size: int) -> Iterator[ColumnArrays]:
     """The rows of ``blocks`` in batches of ``size``, the last one smaller."""
-    rest: Columns | None = None
+    rest: ColumnArrays | None = None
     for block in blocks:
         if rest is not None:
             block = {name: np.concatenate([rest[name], values]) for name, values in block.items()}
