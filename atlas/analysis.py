@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-from pydantic import ValidationError
 
 from atlas.cells.icons import mosaic, read_icons
 from atlas.config.model import Config
@@ -71,13 +70,7 @@ class Run:
             raise ConfigError(
                 f"There is no run at {path}: expected a folder with a run.json, as atlas.run writes it.{near}"
             )
-        try:
-            self.config: Config = self._directory.config()
-        except ValidationError as error:
-            raise ConfigError(
-                f"{self._directory.manifest} was written by another version of activation-atlas: "
-                f"{error.error_count()} of its keys are not known here. Open it with the version that made it."
-            ) from None
+        self.config: Config = self._directory.config()
         self.layers: tuple[str, ...] = self.config.layers
         self._maps = {each.name: each for each in maps_of(self.config)}
         self.maps: tuple[str, ...] = tuple(self._maps)

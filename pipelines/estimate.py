@@ -50,7 +50,7 @@ def estimate(
         icon_seconds += [_seconds_per_icon(network, layer.name, config) for layer in mine]
         classes = len(network.classes) if config.collect.attributions else 0
         store += rows * sum(2 * (layer.channels + classes) + 40 for layer in mine)
-    layouts = len(layout_groups(config)) + has_common_start(config)
+    layouts = len(layout_groups(config.layers, config.layout)) + has_common_start(config.layers, config.layout)
     layout_seconds = layouts * (_LAYOUT_START + rows * _LAYOUT_SECONDS)
     collect_seconds = views * view_seconds / min(workers, shards)
     drawing = icons * float(np.mean(icon_seconds)) + _neuron_seconds(config, networks, layers)

@@ -71,10 +71,10 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
     items: list[Item] = []
     fits: list[Item] = []
     parts = len(placed_parts(run, config))
-    aligned = has_common_start(config)
+    aligned = has_common_start(config.layers, config.layout)
     if aligned:
         items.append(Item(COMMON_START, NAME, (), str(run.path)))
-    for frame in layout_groups(config):
+    for frame in layout_groups(config.layers, config.layout):
         after = (COMMON_START,) if aligned else ()
         fits.append(Item(f"fit-{frame}", NAME, after, str(run.path)))
         items.append(fits[-1])
@@ -85,7 +85,7 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
     items += [Item(f"quality-{layer}", NAME, (_BOX,), str(run.path)) for layer in config.layers]
     of_classes = dict.fromkeys(each.layer for each in maps_of(config) if each.classes)
     items += [
-        Item(f"classes-{layer}", NAME, (f"fit-{layout_group_of(layer, config)}",), str(run.path))
+        Item(f"classes-{layer}", NAME, (f"fit-{layout_group_of(layer, config.layout)}",), str(run.path))
         for layer in of_classes
     ]
     return items
@@ -121,7 +121,7 @@ def run_item(item: Item) -> Summary:
 
 def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
     frame = item.id.removeprefix("fit-")
-    layers = layout_groups(config)[frame]
+    layers = layout_groups(config.layers, config.layout)[frame]
     fitted = choose_fitted(count_rows(run.shards(layers[0])), config.layout.fit_rows, config.seed)
     files, parts, facts = [], [], {}
     for layer in layers:
@@ -192,7 +192,7 @@ def _common(item: Item, run: RunDirectory, config: Config) -> Summary:
 def _index(item: Item, run: RunDirectory, config: Config) -> Summary:
     """What placing new points needs of one layer whose layout is shared: its own rows' index and nearness."""
     layer = item.id.removeprefix("index-")
-    shared = load_arrays(run.coordinates(layout_group_of(layer, config)))
+    shared = load_arrays(run.coordinates(layout_group_of(layer, config.layout)))
     rows = project(run.shards(layer), Projection.load(run.projection(layer)), shared["fitted"])
     alive = np.flatnonzero(rows.any(1))
     index = build_index(rows[alive], threads=1 if config.layout.deterministic else available_cores())
@@ -209,7 +209,7 @@ def _index(item: Item, run: RunDirectory, config: Config) -> Summary:
 def _place(item: Item, run: RunDirectory, config: Config) -> Summary:
     frame, _, number = item.id.removeprefix("place-").rpartition("-")
     fit, parts = load_arrays(run.coordinates(frame)), []
-    for layer in layout_groups(config)[frame]:
+    for layer in layout_groups(config.layers, config.layout)[frame]:
         shards = run.shards(layer)
         mine = [shards[shard] for shard in placed_parts(run, config)[int(number)]]
         parts.append(project(mine, Projection.load(run.projection(layer))))
@@ -226,11 +226,11 @@ def _place(item: Item, run: RunDirectory, config: Config) -> Summary:
 
 
 def _box(run: RunDirectory, config: Config) -> Summary:
-    frames = list(layout_groups(config))
+    frames = list(layout_groups(config.layers, config.layout))
     raw, dropped = zip(*(gather_coordinates(run, frame, config) for frame in frames))
     boxed = unit_box(raw) if config.layout.align else [unit_box([layout])[0] for layout in raw]
     for layer in config.layers:
-        frame = frames.index(layout_group_of(layer, config))
+        frame = frames.index(layout_group_of(layer, config.layout))
         if not np.isfinite(boxed[frame]).any():
             raise AtlasError(f"layout: layer {layer} gave no activation at all in any picture. Choose another layer.")
         write_map(run, layer, layer, boxed[frame], dropped[frame])

@@ -44,7 +44,7 @@ def compare(found: Findings, config: Config, console: Console) -> None:
         _neurons(found, config.neurons.layers)
     _publish(found, config)
     _report(found, config)
-    for stage in stages_of(config):
+    for stage in stages_of(config.neurons):
         if stage in found.stale:
             found.stages[stage] = "of an earlier configuration; the run moves it aside when it comes by"
         elif not found.run.folder(stage).exists():
@@ -233,7 +233,7 @@ def _shown(found: Findings, layer: str, grid: int) -> None:
 def _report(found: Findings, config: Config) -> None:
     """report.json against a report that is made anew; only the speed, which belongs to its day, may differ."""
     path = found.run.report
-    before = [stage for stage in stages_of(config) if stage != "publish"]
+    before = [stage for stage in stages_of(config.neurons) if stage != "publish"]
     finished = all(found.stages[stage].startswith("finished") for stage in before)
     if found.problems or found.stale or not finished:
         return

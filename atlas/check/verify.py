@@ -55,16 +55,10 @@ def verify(run: RunDirectory, *, quick: bool = False, console: Console | None = 
             raise ConfigError(f"{run.path} is no run: it has no run.json. Expected the folder that atlas.run wrote.")
         found.wrong(run.manifest, "missing, so the stages cannot be held against their configuration")
         return found
-    try:
-        config = run.config()
-    except ValueError as error:
-        raise ConfigError(
-            f"{run.manifest} holds a configuration that this version does not know ({error}). Check it with the "
-            f"version that wrote it: {manifest.get('versions')}."
-        ) from error
-    found.frames = tuple(layout_groups(config))
+    config = run.config()
+    found.frames = tuple(layout_groups(config.layers, config.layout))
     found.maps = maps_of(config)
-    _read_markers(found, stages_of(config), manifest.get("stages", {}))
+    _read_markers(found, stages_of(config.neurons), manifest.get("stages", {}))
     _check_files(found, quick=quick, console=console)
     compare(found, config, console)
     return found

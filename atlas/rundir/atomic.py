@@ -24,7 +24,7 @@ def atomic(path: Path) -> Iterator[Path]:
     with explain_write_errors(path):
         _make_folder(path.parent)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # machines share folders, process ids
-        temporary.touch()  # here, so that a missing permission is told as one, whoever writes
+        temporary.touch()  # here, so that a missing permission shows before the caller writes
         try:
             yield temporary
             with temporary.open("rb+") as file:
@@ -40,14 +40,14 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def _make_folder(folder: Path) -> None:
-    """``folder`` with what it lies in; but the folder of a stage only where its run still is."""
+    """Make ``folder`` and its parents; but the folder of a stage only where its run still is."""
     missing = [folder]
     while not missing[-1].parent.exists():
         missing.append(missing[-1].parent)
-    if any(each.name in FOLDERS.values() for each in missing[:-1]):
+    if any(parent.name in FOLDERS.values() for parent in missing[:-1]):
         raise FileNotFoundError(errno.ENOENT, "the run was moved away", str(folder))
-    for each in reversed(missing):
-        each.mkdir(exist_ok=True)
+    for parent in reversed(missing):
+        parent.mkdir(exist_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -22,6 +22,7 @@ from atlas.rundir.markers import as_marker, parse_marker, read_marker
 from atlas.rundir.owner import OwnerLock
 from atlas.rundir.remote_store import RemoteStore
 from atlas.rundir.stages import FOLDERS
+from atlas.rundir.versions import refuse_other_format
 
 
 class Mirror:
@@ -101,7 +102,8 @@ class Mirror:
             future.result()
 
     def _remote_manifest(self) -> dict[str, Any]:
-        """run.json as it is there, or an empty dict."""
+        """run.json as it is there, or an empty dict. Raises ConfigError when another version of activation-atlas wrote
+        it."""
         try:
             manifest = json.loads(self._store.read("run.json"))
         except FileNotFoundError:
@@ -110,6 +112,7 @@ class Mirror:
             manifest = None
         if not isinstance(manifest, dict):
             raise AtlasError(f"{self._store.url}/run.json is no JSON of a run. Give another URL with --set out=URL.")
+        refuse_other_format(manifest, f"{self._store.url}/run.json")
         return manifest
 
     def _send_marked(self, markers: Sequence[Path]) -> None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from atlas.errors import AtlasError, ConfigError
-from atlas.store.shards import ROW_GROUP, to_numpy
+from atlas.store.shards import ROW_GROUP, SCHEMA_VERSION, to_numpy
 
 ColumnArrays = dict[str, NDArray[Any]]
 
@@ -53,6 +53,12 @@ class Store:
         metadata: dict[str, Any],
         places: Callable[[int | None], ColumnArrays],
     ) -> None:
+        if metadata.get("format") != SCHEMA_VERSION:
+            raise AtlasError(
+                f"{paths[0].parent} was written by another version of activation-atlas: its rows are of format "
+                f"{metadata.get('format')}, and this version reads format {SCHEMA_VERSION}. Open it with the version that "
+                "made it, or collect again in another folder."
+            )
         self.layer = layer
         self.paths = list(paths)
         self.metadata = metadata

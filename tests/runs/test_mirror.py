@@ -19,6 +19,7 @@ from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import write_marker
 from atlas.rundir.mirror import Mirror
 from atlas.rundir.remote import working_folder
+from atlas.rundir.versions import RUN_FORMAT
 from pipelines.pipeline import run
 
 Objects = dict[str, bytes]
@@ -159,7 +160,8 @@ def test_a_bucket_out_of_reach_is_a_sentence(tmp_path: Path, monkeypatch: pytest
 
 def working_copy(tmp_path: Path, out: str, key: str = "a" * 64) -> RunDirectory:
     directory = RunDirectory(tmp_path / "here")
-    write_json(directory.manifest, {"config": {"out": out}, "stages": {"collect": {"key": key}}})
+    stages = {"collect": {"key": key}}
+    write_json(directory.manifest, {"format": RUN_FORMAT, "config": {"out": out}, "stages": stages})
     return directory
 
 
@@ -195,7 +197,8 @@ def test_what_was_finished_but_not_sent_is_sent_next_time(tmp_path: Path) -> Non
 def test_half_a_piece_there_is_not_fetched(tmp_path: Path) -> None:
     out = f"file://{tmp_path}/there"
     source = RunDirectory(tmp_path / "there")
-    write_json(source.manifest, {"config": {"out": out}, "stages": {"collect": {"key": "a" * 64}}})
+    stages = {"collect": {"key": "a" * 64}}
+    write_json(source.manifest, {"format": RUN_FORMAT, "config": {"out": out}, "stages": stages})
     shard = fill(source, "a" * 64, "whole")
     shard.write_text("cut")
     directory = RunDirectory(tmp_path / "here")
