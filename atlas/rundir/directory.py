@@ -204,7 +204,7 @@ class RunDirectory:
             returning.rename(folder)
 
     def sweep(self, stage: str) -> None:
-        """Remove the temporary files of processes that were killed while they wrote; no process may be at work in it."""
+        """Remove the temporary files of killed processes from the stage's folder; no process may be at work in it."""
         for leftover in sorted(self.folder(stage).rglob(".*.tmp")):
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)

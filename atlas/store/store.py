@@ -56,8 +56,8 @@ class Store:
         if metadata.get("format") != SCHEMA_VERSION:
             raise AtlasError(
                 f"{paths[0].parent} was written by another version of activation-atlas: its rows are of format "
-                f"{metadata.get('format')}, and this version reads format {SCHEMA_VERSION}. Open it with the version that "
-                "made it, or collect again in another folder."
+                f"{metadata.get('format')}, and this version reads format {SCHEMA_VERSION}. Open it with the version "
+                "that made it, or collect again in another folder."
             )
         self.layer = layer
         self.paths = list(paths)
