@@ -1,4 +1,4 @@
-"""Numbers in [0, 1) that depend on nothing but their arguments."""
+"""Hashes as random numbers: in [0, 1), the same on every machine and in any order of work."""
 
 from __future__ import annotations
 

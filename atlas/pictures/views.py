@@ -30,7 +30,7 @@ _COVER, _ATTEMPTS = 0.7, 8
 # A JPEG is decoded at a reduced scale where that leaves views so many times the network's side; measured in
 # scripts/benchmarks.md.
 SPARE = 2.5
-# Of pictures with more pixels than this, a process decodes one at a time: its memory must not hang on its luck.
+# Of pictures with more pixels than this, a process decodes one at a time: its memory must not depend on chance.
 LARGE_PIXELS = 16_000_000
 ONE_LARGE = threading.Lock()
 # From this shorter side on, boxes lie on a lattice of eight pixels.
@@ -105,7 +105,7 @@ def reduction_for(boxes: Sequence[Box], size: int, allowed: Sequence[int]) -> in
     def fits(box: Box, reduction: int) -> bool:
         return box[2] - box[0] >= SPARE * size * reduction and not any(edge % reduction for edge in box)
 
-    return next((each for each in allowed if all(fits(box, each) for box in boxes)), 1)
+    return next((reduction for reduction in allowed if all(fits(box, reduction) for box in boxes)), 1)
 
 
 def _boxes(
@@ -136,7 +136,7 @@ def view_box(
 
     With one crop a picture it is the largest centred square; with more, a random square whose side is a share of the
     picture's shorter side, drawn evenly from ``scale``. In large pictures edges are multiples of eight pixels. With
-    ``alpha`` (h, w), a square that shows mostly what is transparent is drawn anew, up to eight times; the fullest one
+    ``alpha`` (h, w), a square that shows mostly what is transparent is drawn again, up to eight times; the fullest one
     counts.
     """
     if crops == 1:
@@ -163,8 +163,8 @@ def _random_square(size: tuple[int, int], scale: tuple[float, float], draw: tupl
     width, height = size
     share, _ = uniform_hash(*draw, "side")
     step = _step(size)
-    wanted = round(min(width, height) * (scale[0] + share * (scale[1] - scale[0])))
-    side = max(1.0, wanted // step * step)
+    exact = round(min(width, height) * (scale[0] + share * (scale[1] - scale[0])))
+    side = max(1.0, exact // step * step)
     across, down = uniform_hash(*draw, "corner")
     left, top = round(across * (width - side)) // step * step, round(down * (height - side)) // step * step
     return (float(left), float(top), left + side, top + side)

@@ -83,7 +83,7 @@ class Mirror:
 
     def send_state(self, *further: Path) -> None:
         """Copy run.json and ``further`` files there."""
-        self._store.each(self._send_file, [*further, self._run.manifest])
+        self._store.map(self._send_file, [*further, self._run.manifest])
 
     def send(self, markers: Sequence[Path]) -> None:
         """Have the files of ``markers``, then the markers, copied there in the background."""
@@ -118,8 +118,8 @@ class Mirror:
     def _send_marked(self, markers: Sequence[Path]) -> None:
         parsed = [(path, parse_marker(path)) for path in markers]
         files = {path.parent / name for path, marker in parsed if marker for name in marker["files"]}
-        self._store.each(self._send_file, sorted(files))
-        self._store.each(self._send_file, markers)
+        self._store.map(self._send_file, sorted(files))
+        self._store.map(self._send_file, markers)
 
     def _send_finished(self, folder: str, key: str) -> None:
         """Send what is finished here in a folder of the run and is not there, or differs."""
@@ -134,7 +134,7 @@ class Mirror:
             return not whole or self._store.read(name) != path.read_bytes()
 
         markers = sorted((self._run.path / folder).rglob("*.json"))
-        self._send_marked([path for path, lacking in zip(markers, self._store.each(differs, markers)) if lacking])
+        self._send_marked([path for path, lacking in zip(markers, self._store.map(differs, markers)) if lacking])
 
     def _fetch_finished(self, folder: str, key: str) -> None:
         """Bring here what is finished there in a folder of the run, with ``key``, and is not here."""
@@ -155,7 +155,7 @@ class Mirror:
             with atomic(path) as temporary:
                 temporary.write_bytes(data)
 
-        self._store.each(fetch, [name for name in remote if name.endswith(".json")])
+        self._store.map(fetch, [name for name in remote if name.endswith(".json")])
 
     def _unused(self, folder: str) -> str:
         """``folder``, or with a number behind where there is one there."""

@@ -43,10 +43,10 @@ class RemoteStore:
         self._transfers = ThreadPoolExecutor(_TRANSFERS)
 
     def close(self) -> None:
-        """Drop what ``each`` has not begun, and wait for what it has."""
+        """Cancel what ``map`` has not begun, and wait for what it has."""
         self._transfers.shutdown(cancel_futures=True)
 
-    def each(self, work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """``work`` on all ``items``, several at a time. Raises the first error."""
         return list(self._transfers.map(work, items))
 
@@ -89,8 +89,8 @@ class RemoteStore:
         def copy(name: str) -> None:
             self._write(new + name.removeprefix(old), lambda target: self._system.cp_file(self._path(name), target))
 
-        self.each(copy, names)
-        self.each(self.delete, names)
+        self.map(copy, names)
+        self.map(self.delete, names)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

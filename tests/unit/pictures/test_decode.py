@@ -19,7 +19,6 @@ from atlas.config.model import Config
 from atlas.errors import ConfigError
 from atlas.pictures import decode as images_module
 from atlas.pictures.decode import Encoded, PictureError, open_picture
-from atlas.pictures.hashing import uniform_hash
 from atlas.pictures.listing import Listing
 from atlas.pictures.sources import list_images
 from atlas.pictures.views import crop_view, crop_views, reduction_for, view_box
@@ -101,17 +100,6 @@ def test_a_listing_is_kept_and_its_digest_sees_every_change(pictures: Path, tmp_
     assert len(set(digests)) == 6 - (listing.labels[0] == listing.labels[1])
     moved = Listing(listing.table, source="/elsewhere", label_names=listing.label_names)
     assert moved.digest == listing.digest  # a moved folder is the same pictures
-
-
-def test_unit_hash_is_the_same_everywhere_and_even() -> None:
-    assert uniform_hash(0, "a.png", 1, 2) == uniform_hash(0, "a.png", 1, 2)
-    assert uniform_hash(0, "a.png", 1, 2) == pytest.approx((0.8708567747235381, 0.250537312116181), abs=1e-15)
-    assert len({uniform_hash(*parts) for parts in ((0, "a", 1), (1, "a", 1), (0, "b", 1), (0, "a", 2), (0, "a1"))}) == 5
-    values = np.array([uniform_hash(0, f"{number}.png") for number in range(4000)])
-    assert values.min() >= 0
-    assert values.max() < 1
-    counts = np.histogram2d(values[:, 0], values[:, 1], bins=4, range=[[0, 1], [0, 1]])[0]
-    assert ((counts - 250) ** 2 / 250).sum() < 37.7  # chi-squared, 15 degrees of freedom, 0.1 %
 
 
 @pytest.mark.parametrize("name", ["cats/3.png", "dogs/photo.webp", "dogs/photo.bmp", "dogs/photo.TIFF"])
