@@ -1,4 +1,4 @@
-"""The rows of one layer, read in batches, by number, or as a sample; only the columns that are asked for."""
+"""The store of one layer: its rows read in batches, by number, or as a sample, and only the requested columns."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Group:
     """One row group of a shard: its rows are ``start`` … ``start + rows`` of the layer."""
 
     path: Path
-    footer: pq.FileMetaData  # kept, so that it is read once and not with each row group
+    footer: pq.FileMetaData  # read once, and not with each row group
     number: int
     start: int
     rows: int
@@ -35,13 +35,13 @@ class _Group:
 class Store:
     """The rows of one layer. Row i is the same place of the same view in every layer of the run.
 
-    ``layer``: its name; ``metadata``: what the files tell (network, channels, map_size, stride, receptive_field,
+    ``layer``: its name; ``metadata``: the facts in the files (network, channels, map_size, stride, receptive_field,
     input_size, seed, versions …); ``classes``: names for ``predicted`` and the elements of ``attribution``; ``labels``:
     names for ``label``; ``channels``: elements of ``activation``; ``paths``: the shards.
 
     Numbers come as NumPy arrays in the file's dtype, ``activation`` (n, channels) and ``attribution`` (n, classes) as
     float16 matrices, ``box`` as (n, 4), strings as fixed-width unicode; never as objects. A ``label`` that is not there
-    is −1. Memory holds one row group (8,192 rows) of the columns that are asked for, beside what is handed out. Raises
+    is −1. Memory holds one row group (8,192 rows) of the requested columns, beside what is returned. Raises
     ConfigError for a column that is not there.
     """
 
@@ -112,14 +112,14 @@ class Store:
         """Rows ``start`` … ``stop`` in order, ``size`` at a time (the last batch may be smaller)."""
         if size < 1:
             raise ConfigError(f"size is {size}, expected at least 1 row a batch.")
-        names = self._known(columns)
+        names = self._checked(columns)
         start, stop, _ = slice(start, stop).indices(len(self))
         return _rebatch(self._blocks(names, start, stop), size)
 
     def take(self, rows: ArrayLike, columns: Sequence[str] | None = None) -> ColumnArrays:
         """The rows of these numbers (n,), in this order: each column (n,) or (n, width). Raises ConfigError for a
         number beyond the store."""
-        names = self._known(columns)
+        names = self._checked(columns)
         wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
         if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
             wrong = wanted[(wanted < 0) | (wanted >= len(self))][0]
@@ -148,21 +148,21 @@ class Store:
         if len(sizes) <= groups or count * 8 > groups * sizes.mean():
             rows = np.sort(generator.choice(len(self), count, replace=False))
         else:
-            drawn = generator.choice(len(sizes), groups, p=sizes / sizes.sum())
-            shares = np.bincount(drawn, np.diff(np.linspace(0, count, groups + 1).astype(int)), len(sizes)).astype(int)
+            picked = generator.choice(len(sizes), groups, p=sizes / sizes.sum())
+            shares = np.bincount(picked, np.diff(np.linspace(0, count, groups + 1).astype(int)), len(sizes)).astype(int)
             pools = [
                 group.start + generator.permutation(group.rows) for group, share in zip(self._groups, shares) if share
             ]
-            kept = [pool[:share] for pool, share in zip(pools, shares[shares > 0])]
+            taken = [pool[:share] for pool, share in zip(pools, shares[shares > 0])]
             # Only a row group smaller than its share leaves some over: they come from the other groups that are read.
             over = np.concatenate([pool[share:] for pool, share in zip(pools, shares[shares > 0])])
-            missing = count - sum(map(len, kept))
-            rows = np.sort(np.concatenate([*kept, generator.choice(over, missing, replace=False)]))
+            missing = count - sum(map(len, taken))
+            rows = np.sort(np.concatenate([*taken, generator.choice(over, missing, replace=False)]))
         return {"number": rows, **self.take(rows, columns)}
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
         """These columns of the whole layer as one Arrow table, with the map's where it is joined."""
-        names = self._known(columns)
+        names = self._checked(columns)
         own = [name for name in names if name not in self._joined]
         columns_of = {name: pa.chunked_array([pa.array(self._joined[name])]) for name in names if name in self._joined}
         if own:
@@ -175,7 +175,8 @@ class Store:
         """The shards as a PyArrow data set, which filters and reads columns by itself. (Without the map's columns.)"""
         return pa.dataset.dataset(list(map(str, self.paths)), format="parquet", schema=self.schema)
 
-    def _known(self, columns: Sequence[str] | None) -> list[str]:
+    def _checked(self, columns: Sequence[str] | None) -> list[str]:
+        """The names of the requested columns, all by default. Raises ConfigError for one that is not there."""
         names = list(self.columns if columns is None else [columns] if isinstance(columns, str) else columns)
         for name in names:
             if name in self.columns:
