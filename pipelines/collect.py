@@ -13,12 +13,19 @@ import pyarrow.parquet as pq
 from atlas.config.model import Config
 from atlas.errors import AtlasError
 from atlas.pictures.listing import Listing
-from atlas.pictures.views import Failure, reason
+from atlas.pictures.views import Failure, failure_kind
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import read_marker, write_marker
 from atlas.rundir.versions import versions
-from atlas.store.collect import Pace, Reader, collect_shard, fitting_precision, measure_pace, shard_views
+from atlas.store.collect import (
+    BatchSettings,
+    Reader,
+    choose_precision,
+    collect_shard,
+    measure_batch_settings,
+    shard_views,
+)
 from atlas.store.datacard import write_card
 from atlas.store.shards import FAILURES, SCHEMA_VERSION
 from pipelines import worker
@@ -64,14 +71,24 @@ def run_item(item: Item) -> Summary:
     if item.id == _FAILURES:
         return _gather_failures(item, run, config)
     listing = worker.listing(run)
-    pace = Pace(**run.read_manifest()["stages"][NAME]["pace"])
+    pace = BatchSettings(**run.read_manifest()["stages"][NAME]["pace"])
     views = shard_views(
         int(item.id.removeprefix("part-")), len(listing), config.images.crops, images_per_shard(config, len(listing))
     )
     paths = {layer: run.store(layer) / f"{item.id}.parquet" for layer in config.layers}
     readers = worker.readers(run, config, pace.precision)
     told = {name: metadata(reader, name, listing, config, pace) for reader in readers for name in reader.layers}
-    rows, failures = collect_shard(readers, listing, config, views, paths, told, pace)
+    rows, failures = collect_shard(
+        readers,
+        listing,
+        views,
+        paths,
+        told,
+        images=config.images,
+        collect=config.collect,
+        seed=config.seed,
+        settings=pace,
+    )
     key = run.stage_key(NAME)
     for layer in config.layers:
         write_marker(
@@ -89,15 +106,23 @@ def measure(path: str) -> dict[str, Any]:
     """The pace of the run at ``path``, as configured or as suits this worker."""
     run = RunDirectory(Path(path))
     config = run.config()
-    precision = fitting_precision(worker.network(run, config).device, config.collect.precision)
+    precision = choose_precision(worker.network(run, config).device, config.collect.precision)
     readers = worker.readers(run, config, precision)
-    return asdict(measure_pace(readers, worker.listing(run), config, cores=available_cores()))
+    settings = measure_batch_settings(
+        readers,
+        worker.listing(run),
+        images=config.images,
+        collect=config.collect,
+        seed=config.seed,
+        cores=available_cores(),
+    )
+    return asdict(settings)
 
 
 def warm(path: str) -> None:
     """Have this worker load the networks and record them, so that the first shard does not wait for it."""
     run = RunDirectory(Path(path))
-    config, pace = run.config(), Pace(**run.read_manifest()["stages"][NAME]["pace"])
+    config, pace = run.config(), BatchSettings(**run.read_manifest()["stages"][NAME]["pace"])
     for reader in worker.readers(run, config, pace.precision):
         reader.observer.seconds_per_view(
             list(reader.layers.values()),
@@ -113,7 +138,7 @@ def failed_views(failures: list[Failure], config: Config) -> int:
     return sum(1 if failure.view is not None else config.images.crops for failure in failures)
 
 
-def metadata(reader: Reader, name: str, listing: Listing, config: Config, pace: Pace) -> dict[str, object]:
+def metadata(reader: Reader, name: str, listing: Listing, config: Config, pace: BatchSettings) -> dict[str, object]:
     """What an outside reader of a shard needs to know; no clock and no host, so that equal work gives equal bytes."""
     network, layer = reader.observer.network, reader.layers[name]
     return {
@@ -204,7 +229,7 @@ def _too_many(markers: Iterable[dict[str, Any]], config: Config, all_views: int,
         failures += _failures_of(marker)
     reasons: dict[str, list[Failure]] = {}
     for failure in failures:
-        reasons.setdefault(reason(failure), []).append(failure)
+        reasons.setdefault(failure_kind(failure), []).append(failure)
     common = sorted(reasons.values(), key=lambda alike: -len(alike))[:3]
     told = "; ".join(f"{alike[0].error} ({len(alike)}×, such as {alike[0].image})" for alike in common)
     lost, share = failed_views(failures, config), config.collect.max_failure_share

@@ -12,7 +12,7 @@ from atlas.networks.network import Layer, Network
 from atlas.networks.observer import Observer
 from atlas.neurons.units import seconds_a_unit
 from atlas.pictures.listing import Listing
-from atlas.rundir.maps import frames_of, has_common_start
+from atlas.rundir.maps import has_common_start, layout_groups
 from atlas.visualize import step_seconds
 from atlas.visualize.recipe import ATLAS
 from pipelines import collect
@@ -50,7 +50,7 @@ def estimate(
         icon_seconds += [_seconds_per_icon(network, layer.name, config) for layer in mine]
         classes = len(network.classes) if config.collect.attributions else 0
         store += rows * sum(2 * (layer.channels + classes) + 40 for layer in mine)
-    layouts = len(frames_of(config)) + has_common_start(config)
+    layouts = len(layout_groups(config.layers, config.layout)) + has_common_start(config.layers, config.layout)
     layout_seconds = layouts * (_LAYOUT_START + rows * _LAYOUT_SECONDS)
     collect_seconds = views * view_seconds / min(workers, shards)
     drawing = icons * float(np.mean(icon_seconds)) + _neuron_seconds(config, networks, layers)

@@ -42,7 +42,15 @@ from atlas.layout.tables import (
 )
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import COMMON, FEWEST_ROWS, Map, frame_of, frames_of, has_common_start, maps_of
+from atlas.rundir.maps import (
+    COMMON_START,
+    FEWEST_ROWS,
+    AtlasMap,
+    has_common_start,
+    layout_group_of,
+    layout_groups,
+    maps_of,
+)
 from atlas.rundir.markers import read_marker, write_marker
 from atlas.store.shards import count_rows, read_metadata
 from pipelines.cluster import available_cores
@@ -63,11 +71,11 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
     items: list[Item] = []
     fits: list[Item] = []
     parts = len(placed_parts(run, config))
-    aligned = has_common_start(config)
+    aligned = has_common_start(config.layers, config.layout)
     if aligned:
-        items.append(Item(COMMON, NAME, (), str(run.path)))
-    for frame in frames_of(config):
-        after = (COMMON,) if aligned else ()
+        items.append(Item(COMMON_START, NAME, (), str(run.path)))
+    for frame in layout_groups(config.layers, config.layout):
+        after = (COMMON_START,) if aligned else ()
         fits.append(Item(f"fit-{frame}", NAME, after, str(run.path)))
         items.append(fits[-1])
         items += [Item(f"place-{frame}-{number:05d}", NAME, (fits[-1].id,), str(run.path)) for number in range(parts)]
@@ -77,7 +85,8 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
     items += [Item(f"quality-{layer}", NAME, (_BOX,), str(run.path)) for layer in config.layers]
     of_classes = dict.fromkeys(each.layer for each in maps_of(config) if each.classes)
     items += [
-        Item(f"classes-{layer}", NAME, (f"fit-{frame_of(layer, config)}",), str(run.path)) for layer in of_classes
+        Item(f"classes-{layer}", NAME, (f"fit-{layout_group_of(layer, config.layout)}",), str(run.path))
+        for layer in of_classes
     ]
     return items
 
@@ -89,12 +98,12 @@ def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
     return [run.folder(NAME) / f"{item.id}.json"]
 
 
-def _maps_of_classes(item: Item, config: Config) -> list[Map]:
+def _maps_of_classes(item: Item, config: Config) -> list[AtlasMap]:
     layer = item.id.removeprefix("classes-")
     return [each for each in maps_of(config) if each.classes and each.layer == layer]
 
 
-def _of_class(run: RunDirectory, each: Map) -> Path:
+def _of_class(run: RunDirectory, each: AtlasMap) -> Path:
     """The marker of a map of classes."""
     return run.folder(NAME) / f"class-{each.name}.json"
 
@@ -104,7 +113,7 @@ def run_item(item: Item) -> Summary:
     run, config = item.open()
     if item.id == _BOX:
         return _box(run, config)
-    if item.id == COMMON:
+    if item.id == COMMON_START:
         return _common(item, run, config)
     work = {"fit": _fit, "place": _place, "index": _index, "quality": _quality, "classes": _classes}
     return work[item.id.split("-")[0]](item, run, config)
@@ -112,7 +121,7 @@ def run_item(item: Item) -> Summary:
 
 def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
     frame = item.id.removeprefix("fit-")
-    layers = frames_of(config)[frame]
+    layers = layout_groups(config.layers, config.layout)[frame]
     fitted = choose_fitted(count_rows(run.shards(layers[0])), config.layout.fit_rows, config.seed)
     files, parts, facts = [], [], {}
     for layer in layers:
@@ -131,7 +140,7 @@ def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
         }
     rows = joined(parts)
     parts.clear()
-    common = load_arrays(run.coordinates(COMMON))["coordinates"] if item.after else None
+    common = load_arrays(run.coordinates(COMMON_START))["coordinates"] if item.after else None
     threads = available_cores()
     traits = attribution_rows(run, layers, fitted) if config.layout.axes == "classes" else None
     fit = fit_layout(rows, config.layout, seed=config.seed, threads=threads, common=common, traits=traits)
@@ -155,7 +164,7 @@ def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
             threads=threads,
             traits=None if traits is None else traits[chosen],
         )
-        files.append(run.alone(frame))
+        files.append(run.independent_coordinates(frame))
         save_arrays(files[-1], coordinates=alone.coordinates)
     write_marker(
         run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=files, rows=len(rows), layers=facts
@@ -174,8 +183,8 @@ def _common(item: Item, run: RunDirectory, config: Config) -> Summary:
         width = told["channels"] if column == "activation" else len(told["classes"])
         parts.append(project(shards, widest(read_moments(shards, width, column), COMMON_WIDTH), fitted, column))
     coordinates = common_start(parts, config.layout, seed=config.seed, threads=available_cores())
-    save_arrays(run.coordinates(COMMON), coordinates=coordinates)
-    files = [run.coordinates(COMMON)]
+    save_arrays(run.coordinates(COMMON_START), coordinates=coordinates)
+    files = [run.coordinates(COMMON_START)]
     write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=files, rows=len(fitted))
     return Summary(0)
 
@@ -183,7 +192,7 @@ def _common(item: Item, run: RunDirectory, config: Config) -> Summary:
 def _index(item: Item, run: RunDirectory, config: Config) -> Summary:
     """What placing new points needs of one layer whose layout is shared: its own rows' index and nearness."""
     layer = item.id.removeprefix("index-")
-    shared = load_arrays(run.coordinates(frame_of(layer, config)))
+    shared = load_arrays(run.coordinates(layout_group_of(layer, config.layout)))
     rows = project(run.shards(layer), Projection.load(run.projection(layer)), shared["fitted"])
     alive = np.flatnonzero(rows.any(1))
     index = build_index(rows[alive], threads=1 if config.layout.deterministic else available_cores())
@@ -200,7 +209,7 @@ def _index(item: Item, run: RunDirectory, config: Config) -> Summary:
 def _place(item: Item, run: RunDirectory, config: Config) -> Summary:
     frame, _, number = item.id.removeprefix("place-").rpartition("-")
     fit, parts = load_arrays(run.coordinates(frame)), []
-    for layer in frames_of(config)[frame]:
+    for layer in layout_groups(config.layers, config.layout)[frame]:
         shards = run.shards(layer)
         mine = [shards[shard] for shard in placed_parts(run, config)[int(number)]]
         parts.append(project(mine, Projection.load(run.projection(layer))))
@@ -217,11 +226,11 @@ def _place(item: Item, run: RunDirectory, config: Config) -> Summary:
 
 
 def _box(run: RunDirectory, config: Config) -> Summary:
-    frames = list(frames_of(config))
+    frames = list(layout_groups(config.layers, config.layout))
     raw, dropped = zip(*(gather_coordinates(run, frame, config) for frame in frames))
     boxed = unit_box(raw) if config.layout.align else [unit_box([layout])[0] for layout in raw]
     for layer in config.layers:
-        frame = frames.index(frame_of(layer, config))
+        frame = frames.index(layout_group_of(layer, config.layout))
         if not np.isfinite(boxed[frame]).any():
             raise AtlasError(f"layout: layer {layer} gave no activation at all in any picture. Choose another layer.")
         write_map(run, layer, layer, boxed[frame], dropped[frame])

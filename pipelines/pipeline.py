@@ -27,7 +27,7 @@ from atlas.rundir.markers import digest_values, read_marker
 from atlas.rundir.mirror import Mirror
 from atlas.rundir.remote import is_remote, working_folder
 from atlas.rundir.stages import ABOVE, stages_of
-from atlas.rundir.versions import SITE_FORMAT, versions
+from atlas.rundir.versions import RUN_FORMAT, SITE_FORMAT, refuse_other_format, versions
 from atlas.site.page import viewer_digest, viewer_folder
 from atlas.site.tour.text import check_choices, load_tour
 from atlas.store.classes import class_number
@@ -60,13 +60,14 @@ def run(
     Raises ConfigError for what cannot be done, AtlasError for what failed and can be resumed.
     """
     console = console or Console()
-    stages = stages_of(config)
+    stages = stages_of(config.neurons)
     if until not in stages:
         raise ConfigError(
             f"--until {until}: the configuration asks for no {until}. Give it some of its layers, such as --set "
             f"'{until}={{layers: [{config.layers[-1]}]}}'."
         )
     directory = RunDirectory(working_folder(config.out))
+    refuse_other_format(directory.read_manifest(), directory.manifest)
     with ExitStack() as stack:
         mirror = (
             stack.enter_context(Mirror(config.out, config.out_options, directory)) if is_remote(config.out) else None
@@ -212,6 +213,7 @@ def _write_start(config: Config, directory: RunDirectory, prepared: Prepared) ->
     }
     created = directory.read_manifest().get("created") or datetime.now(UTC).isoformat(timespec="seconds")
     directory.update_manifest(
+        format=RUN_FORMAT,
         config=config.plain(),
         listing=_request(config),
         created=created,

@@ -9,7 +9,7 @@ from pathlib import Path
 from atlas.config.model import Config
 from atlas.neurons.reading import Folder
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import shown_maps
+from atlas.rundir.maps import published_maps
 from atlas.rundir.markers import digest_values, write_marker
 from atlas.site import neurons
 from atlas.site import page as site
@@ -26,7 +26,7 @@ _PAGE, _TOUR, _NEURONS = "page", "tour", "neurons"
 def plan(config: Config, run: RunDirectory) -> list[Item]:
     """For each map its pyramid, grids and sheets; units, the tour, and the page at the end."""
     items: list[Item] = []
-    maps = shown_maps(run, config)
+    maps = published_maps(run, config)
     for each in maps:
         for grid in each.grids:
             name = f"{each.name}/grid-{grid:03d}"
@@ -67,7 +67,7 @@ def run_item(item: Item) -> Summary:
         facts["patches_failed"] = failed
     else:
         name, *parts = item.id.split("/")
-        each = next(each for each in shown_maps(run, config) if each.name == name)
+        each = next(each for each in published_maps(run, config) if each.name == name)
         if parts == ["atlas"]:
             files = site.write_combined(run, config, each)
         else:

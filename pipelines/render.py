@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from atlas.cells.icons import SCHEMA, drawn_cells
 from atlas.config.model import Config
 from atlas.pictures.decode import decode_png, encode_png
-from atlas.pictures.hashing import unit_hash
+from atlas.pictures.hashing import uniform_hash
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import find_map, maps_of
@@ -173,4 +173,4 @@ def icon_seeds(
     pictures around, have their own.
     """
     cells = [(0, 0) if coarsest else cell for cell in zip(row.tolist(), col.tolist())]
-    return np.array([int(unit_hash(seed, grid, *cell)[0] * 2**31) for cell in cells], dtype=np.int64)
+    return np.array([int(uniform_hash(seed, grid, *cell)[0] * 2**31) for cell in cells], dtype=np.int64)

@@ -26,10 +26,10 @@ from rich.table import Table
 from atlas.config.model import Config
 from atlas.networks.network import Layer, Network
 from atlas.pictures.listing import Listing
-from atlas.pictures.views import Failure, reason
+from atlas.pictures.views import Failure, failure_kind
 from atlas.report import build_report
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import FEWEST_ROWS, Map, maps_of, shown_maps
+from atlas.rundir.maps import FEWEST_ROWS, AtlasMap, maps_of, published_maps
 from atlas.rundir.markers import parse_marker
 from atlas.rundir.remote import is_remote
 from atlas.rundir.stages import STAGES
@@ -132,9 +132,9 @@ def tell_failures(directory: RunDirectory, console: Console) -> None:
     rows = pq.read_table(directory.failures).to_pylist()
     if not rows:
         return
-    reasons = Counter(reason(Failure(**row)) for row in rows)
+    reasons = Counter(failure_kind(Failure(**row)) for row in rows)
     commonest, count = reasons.most_common(1)[0]
-    example = next(row for row in rows if reason(Failure(**row)) == commonest)
+    example = next(row for row in rows if failure_kind(Failure(**row)) == commonest)
     say(
         console,
         f"{len(rows):,} pictures or views gave no row. The commonest reason: {example['error']} ({count:,}×, such as "
@@ -154,7 +154,7 @@ def tell_neurons(layers: Sequence[str], report: dict[str, Any], directory: RunDi
             say(console, f"{layer}: no weights from {source}. {sentence}")
 
 
-def _too_few(each: Map, config: Config, facts: dict[str, Any]) -> str:
+def _too_few(each: AtlasMap, config: Config, facts: dict[str, Any]) -> str:
     """Why no cell of a map of classes is drawn."""
     chosen, fewest = facts["chosen"], config.cells.min_count
     what = "predicted for" if config.layout.class_by == "predicted" else "supported by"
@@ -183,7 +183,7 @@ def show_end(config: Config, directory: RunDirectory, until: str, console: Conso
                     "median_cosine_robust")), f"{icons['rank1_share']:.0%}", f"{icons['flagged_share']:.1%}",
                 )  # fmt: skip
     console.print(table)
-    in_site = {each.name for each in shown_maps(directory, config)}
+    in_site = {each.name for each in published_maps(directory, config)}
     for each in maps_of(config):
         facts = report["layers"][each.name]["layout"]
         if each.name in in_site:

@@ -93,7 +93,7 @@ class Tracking:
     def stage(self, name: str) -> None:
         """Tell the figures of a finished stage; after the icons also the report and a contact sheet of each layer."""
         facts = self._directory.read_manifest()["stages"][name]
-        step = stages_of(self._config).index(name) + 1
+        step = stages_of(self._config.neurons).index(name) + 1
         with self._once(name, facts) as tracker:
             if tracker:
                 tracker.figures(_numbers({name: facts}), step)

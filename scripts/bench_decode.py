@@ -24,7 +24,7 @@ from torchvision.io import decode_jpeg
 from atlas.arrays import Pixels
 from atlas.networks.network import Network, load
 from atlas.pictures.decode import Encoded
-from atlas.pictures.views import Box, cut_view
+from atlas.pictures.views import Box, crop_view
 
 Row = dict[str, Any]
 
@@ -154,8 +154,8 @@ def measure_spare(originals: Sequence[Pixels], network: Network) -> list[Row]:
                 side = round(generator.uniform(*spare) * network.size) * reduction
                 box = _square(generator, side, pixels.shape[:2], reduction)
                 if box is not None:
-                    whole.append(cut_view(decoded[1], box, network.size, (0, 0, 0)))
-                    reduced.append(cut_view(decoded[reduction], box, network.size, (0, 0, 0), reduction))
+                    whole.append(crop_view(decoded[1], box, network.size, (0, 0, 0)))
+                    reduced.append(crop_view(decoded[reduction], box, network.size, (0, 0, 0), reduction))
             if whole:
                 for layer, found in _answers_apart(network, whole, reduced).items():
                     cosines.setdefault((spare, layer), []).extend(found)

@@ -179,7 +179,7 @@ def test_patches_show_the_nearest_exemplar(undisturbed: RunDirectory) -> None:
     """The patch of a cell is cut again from its source, by the row of its first exemplar."""
     from atlas.cells.crops import patch_box
     from atlas.pictures.decode import open_picture
-    from atlas.pictures.views import backdrop, cut_view
+    from atlas.pictures.views import backdrop, crop_view
     from atlas.store.shards import read_metadata
 
     cell = next(c for c in pq.read_table(undisturbed.cells("last")).to_pylist() if c["grid"] == 4 and c["count"] >= 2)
@@ -188,7 +188,7 @@ def test_patches_show_the_nearest_exemplar(undisturbed: RunDirectory) -> None:
     row = next(r for r in rows if all(r[name] == exemplar[name] for name in ("image_id", "view", "draw")))
     source = Path(undisturbed.config().images.source) / row["image"]
     box = patch_box(tuple(row["box"]), row["x"], row["y"], read_metadata(undisturbed.shards("last")[0]))
-    cut = cut_view(open_picture(source), box, 32, backdrop(0, row["image"], row["view"]))
+    cut = crop_view(open_picture(source), box, 32, backdrop(0, row["image"], row["view"]))
     tile = Image.open(undisturbed.site_grid("last", 4) / "patches_files" / "7" / "0_0.webp").convert("RGB")
     left, top = cell["col"] * 32, cell["row"] * 32
     shown = np.asarray(tile.crop((left, top, left + 32, top + 32)), dtype=float)

@@ -13,6 +13,7 @@ from atlas.errors import AtlasError
 from atlas.rundir.atomic import atomic, write_json
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import digest_file, digest_values, read_marker, write_marker
+from atlas.rundir.versions import RUN_FORMAT
 
 
 def everything(folder: Path) -> list[str]:
@@ -216,7 +217,7 @@ def test_the_configuration_comes_back_from_the_manifest(tmp_path: Path, config: 
     run = RunDirectory(tmp_path)
     with pytest.raises(AtlasError, match=r"is no run directory: it has no run\.json"):
         run.config()
-    run.update_manifest(config=config.plain())
+    run.update_manifest(format=RUN_FORMAT, config=config.plain())
     assert run.config() == config
 
 
