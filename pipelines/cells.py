@@ -18,6 +18,8 @@ from pipelines.stage import Item, Summary
 
 NAME = "cells"
 UNIT = "rows"
+REDO_DEPENDENTS = False
+measure_batch_settings = prepare_worker = None
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:

@@ -39,7 +39,7 @@ def estimate(
     """Seconds and bytes: one batch of views and one step of icons are timed, the rest is arithmetic."""
     torch.set_num_threads(config.cluster.threads)
     workers = default_workers(config.cluster)
-    shards = -(-len(listing) // collect.images_per_shard(config, len(listing)))
+    shards = -(-len(listing) // collect.images_per_shard(len(listing), config.images, config.collect))
     collecting = config.collect
     view_seconds, icon_seconds, store = 0.0, [], 0
     for name, network in networks.items():

@@ -58,7 +58,8 @@ from pipelines.stage import Item, Summary
 
 NAME = "layout"
 UNIT = "rows"
-AGAIN_AFTER = True  # a fit that is made again is another one
+REDO_DEPENDENTS = True  # a second fit has other coordinates
+measure_batch_settings = prepare_worker = None
 _BOX = "box"
 # Of the stage's files and of what is done: another one makes layouts anew.
 FORMAT = 4

@@ -34,6 +34,8 @@ from pipelines.stage import Item, Summary
 
 NAME = "neurons"
 UNIT = "units"
+REDO_DEPENDENTS = False
+prepare_worker = None
 # Of the stage's files: another one makes them anew.
 FORMAT = 2
 
@@ -101,13 +103,13 @@ def engine() -> dict[str, Any]:
     }
 
 
-def measure(path: str) -> dict[str, dict[str, Any]]:
+def measure_batch_settings(path: str) -> dict[str, dict[str, Any]]:
     """Precision and batch of the pictures of each layer of the run at ``path``: as configured for the icons, or as
     suits this worker."""
     run = RunDirectory(Path(path))
     config, settings = run.config(), run.config().render
-    paces: dict[str, dict[str, Any]] = {}
-    for layer in config.layers:  # all of them: a later start may ask for more, and pace is measured once
+    batch_settings: dict[str, dict[str, Any]] = {}
+    for layer in config.layers:  # all of them: a later start may ask for more, and this is measured once
         named, module = config.module_of(layer)
         network = worker.network(run, config, named)
         size = picture_size(worker.layers(run, config, named)[layer], network)
@@ -116,8 +118,8 @@ def measure(path: str) -> dict[str, dict[str, Any]]:
             precision = fitting_precision(network, module, size)
         if batch == "auto":
             batch = measure_batch(network, module, size, precision, settings.compile)
-        paces[layer] = {"precision": precision, "batch": batch}
-    return paces
+        batch_settings[layer] = {"precision": precision, "batch": batch}
+    return batch_settings
 
 
 def _asked(config: Config) -> NeuronsConfig:
@@ -157,12 +159,12 @@ def _units(run: RunDirectory, config: Config, layer: str, part: str) -> tuple[pa
     units = units_of(part, statistics.num_rows)
     wanted = firing_rows(statistics, units)
     views = _reader(run, config, layer, network.size)(wanted)
-    pace = run.read_manifest()["stages"][NAME]["pace"][layer]
+    batch_settings = run.stage_facts(NAME)["batch_settings"][layer]
     drawing = Drawing(
         pictures=_asked(config).pictures,
         steps=None if config.render.steps == "auto" else config.render.steps,
-        precision=pace["precision"],
-        batch=pace["batch"],
+        precision=batch_settings["precision"],
+        batch=batch_settings["batch"],
         compile=config.render.compile,
         seed=config.seed,
     )

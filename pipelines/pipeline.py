@@ -7,8 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 from distributed import Client
 from rich.console import Console
@@ -38,7 +37,7 @@ from pipelines.screen import progress_bars, say, show_end, show_plan, tell_failu
 from pipelines.stage import Item, Outcome, Stage, Summary, run_stage
 from pipelines.tracking import Tracking, require
 
-_MODULES: dict[str, ModuleType] = {
+_STAGES: dict[str, Stage] = {
     "collect": collect, "layout": layout, "cells": cells, "render": render, "neurons": neurons, "publish": publish
 }  # fmt: skip
 
@@ -286,10 +285,10 @@ def _run_stages(
     with connect(config.cluster) as client, tracking, progress_bars(console) as progress:
         progress.console.print(f"Dask dashboard: {client.dashboard_link}")
         for name in stages:
-            stage = cast(Stage, _MODULES[name])
+            stage = _STAGES[name]
             claim(name, stage_keys(config, directory, prepared, name))
-            if measure := getattr(stage, "measure", None):
-                _measure_pace(client, directory, name, measure)
+            if stage.measure_batch_settings is not None:
+                _keep_batch_settings(client, directory, name, stage.measure_batch_settings)
             line = progress.add_task(name, total=None, rate="")
             advance = told_by(progress, line, stage.UNIT)
             watch = collect.watch_failures(config, directory) if name == collect.NAME else None
@@ -305,9 +304,9 @@ def _run_stages(
 
             def begin(items: int, todo: int, line: Any = line, stage: Stage = stage) -> None:
                 progress.update(line, total=items, completed=items - todo)
-                if todo and (warm := getattr(stage, "warm", None)):
-                    # All that are there at once; what is wrong with one, its first item will tell.
-                    client.run(warm, str(directory.path), on_error="ignore")
+                if todo and stage.prepare_worker is not None:
+                    # On all workers at once; an error on one of them is raised again by its first item.
+                    client.run(stage.prepare_worker, str(directory.path), on_error="ignore")
 
             outcome = run_stage(stage, client, directory, config, on_plan=begin, on_item=finished)
             directory.sweep(name)  # a worker that was killed left its temporary files
@@ -328,11 +327,14 @@ def _run_stages(
             tracking.stage(name)
 
 
-def _measure_pace(client: Client, directory: RunDirectory, name: str, measure: Callable[[str], dict[str, Any]]) -> None:
-    """Have one worker measure batches and precision of a stage, once: a resumed run goes on with the same."""
+def _keep_batch_settings(
+    client: Client, directory: RunDirectory, name: str, measure: Callable[[str], dict[str, Any]]
+) -> None:
+    """Have one worker measure a stage's batch settings and write them into run.json, unless they are there: a run that
+    goes on computes in the same batches."""
     facts = directory.read_manifest()["stages"][name]
-    if "pace" not in facts:
-        facts["pace"] = client.submit(measure, str(directory.path), pure=False).result()
+    if "batch_settings" not in facts:
+        facts["batch_settings"] = client.submit(measure, str(directory.path), pure=False).result()
         directory.update_manifest(stages={name: facts})
 
 
@@ -341,6 +343,6 @@ def _note(directory: RunDirectory, stage: str, outcome: Outcome) -> None:
     facts = directory.stage_facts(stage)
     facts["seconds"] = round(facts.get("seconds", 0) + outcome.seconds, 1)
     facts["units"] = facts.get("units", 0) + outcome.units
-    facts[f"{_MODULES[stage].UNIT}_per_second"] = round(facts["units"] / max(facts["seconds"], 0.1), 2)
+    facts[f"{_STAGES[stage].UNIT}_per_second"] = round(facts["units"] / max(facts["seconds"], 0.1), 2)
     facts["worker_peak_mb"] = max(facts.get("worker_peak_mb", 0), outcome.peak_mb)
     directory.update_manifest(stages={stage: facts})

@@ -20,6 +20,8 @@ from pipelines.stage import Item, Summary
 
 NAME = "publish"
 UNIT = "parts"
+REDO_DEPENDENTS = False
+measure_batch_settings = prepare_worker = None
 _PAGE, _TOUR, _NEURONS = "page", "tour", "neurons"
 
 

@@ -29,6 +29,8 @@ from pipelines.stage import Item, Summary
 
 NAME = "render"
 UNIT = "icons"
+REDO_DEPENDENTS = False
+prepare_worker = None
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
@@ -72,17 +74,17 @@ def run_item(item: Item) -> Summary:
     """Draw one batch of icons, and score them."""
     run, config = item.open()
     name, grid, part = split(item)
-    mapped = find_map(config, name)
-    named, module = config.module_of(mapped.layer)
+    atlas_map = find_map(config, name)
+    named, module = config.module_of(atlas_map.layer)
     network = worker.network(run, config, named)
     key = run.stage_key(NAME)
     level = _level(run.cells(name), grid, config.cells.min_count, key)
     row, col = level["row"], level["col"]
     mine = np.arange(part * config.render.icons_per_item, min((part + 1) * config.render.icons_per_item, len(row)))
-    moments = Moments.load(run.moments(mapped.layer)).second_moment
-    coarsest = grid == mapped.grids[0]
+    moments = Moments.load(run.moments(atlas_map.layer)).second_moment
+    coarsest = grid == atlas_map.grids[0]
     parents = None if coarsest else _parents(run, item, row[mine], col[mine])
-    settings, pace = config.render, run.read_manifest()["stages"][NAME]["pace"][mapped.layer]
+    settings, batch_settings = config.render, run.stage_facts(NAME)["batch_settings"][atlas_map.layer]
     icons = draw(
         network,
         module,
@@ -92,9 +94,9 @@ def run_item(item: Item) -> Summary:
         recipe=recipe(config),
         steps=None if settings.steps == "auto" else settings.steps,
         start=parents,
-        precision=pace["precision"],
+        precision=batch_settings["precision"],
         compile=settings.compile,
-        batch=pace["batch"],
+        batch=batch_settings["batch"],
         seeds=icon_seeds(config.seed, grid, row[mine], col[mine], coarsest=coarsest),
     )
     scores = score(
@@ -137,11 +139,11 @@ def recipe(config: Config) -> Recipe:
     return replace(ATLAS, power=config.render.power, ridge=config.render.ridge)
 
 
-def measure(path: str) -> dict[str, dict[str, Any]]:
+def measure_batch_settings(path: str) -> dict[str, dict[str, Any]]:
     """Precision and batch of each layer of the run at ``path``: as configured, or as suits this worker."""
     run = RunDirectory(Path(path))
     config, settings = run.config(), run.config().render
-    paces: dict[str, dict[str, Any]] = {}
+    batch_settings: dict[str, dict[str, Any]] = {}
     for layer in config.layers:
         named, module = config.module_of(layer)
         network = worker.network(run, config, named)
@@ -150,8 +152,8 @@ def measure(path: str) -> dict[str, dict[str, Any]]:
             precision = fitting_precision(network, module, settings.size)
         if batch == "auto":
             batch = measure_batch(network, module, settings.size, precision, settings.compile)
-        paces[layer] = {"precision": precision, "batch": batch}
-    return paces
+        batch_settings[layer] = {"precision": precision, "batch": batch}
+    return batch_settings
 
 
 def _parents(run: RunDirectory, item: Item, row: NDArray[np.int64], col: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -64,12 +64,12 @@ def test_report_holds_icons_against_the_best_real_patches(undisturbed: RunDirect
 def test_icons_are_drawn_as_the_run_says(
     undisturbed: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Finer icons from the icons around their parents; with the kept pace; and the scores are those of the pictures."""
+    """Finer icons from the icons around their parents; with the batch settings of run.json; and the scores are those of the pictures."""
     monkeypatch.syspath_prepend(str(undisturbed.path.parent.parent))
     copied = RunDirectory(tmp_path / "run")
     shutil.copytree(undisturbed.path, copied.path)
     manifest = copied.read_manifest()
-    manifest["stages"]["render"]["pace"]["middle"] = {"precision": "float32", "batch": 5}
+    manifest["stages"]["render"]["batch_settings"]["middle"] = {"precision": "float32", "batch": 5}
     copied.update_manifest(stages=manifest["stages"])
     asked: list[dict] = []
 
@@ -293,6 +293,6 @@ def test_the_demo_network_on_real_pictures(tmp_path: Path) -> None:
     assert told_layout["trustworthiness"] > 0.8  # what agreeing with the other layer leaves of it, among 120 views
     assert told_layout["alignment"] < 0.8 * told_layout["alignment_independent"]
     # Measured once by a worker, kept, and used again: nothing is drawn anew.
-    pace = directory.read_manifest()["stages"]["render"]["pace"]
-    assert set(pace) == {"_blocks.4", "_blocks.10"}
-    assert all(told["batch"] >= 1 and told["precision"] in ("float32", "bfloat16") for told in pace.values())
+    settings = directory.read_manifest()["stages"]["render"]["batch_settings"]
+    assert set(settings) == {"_blocks.4", "_blocks.10"}
+    assert all(told["batch"] >= 1 and told["precision"] in ("float32", "bfloat16") for told in settings.values())

@@ -54,9 +54,9 @@ def test_a_run_in_bfloat16_is_whole_there(workshop: Path, undisturbed: RunDirect
     assert "Traceback" not in done.stderr
     assert verify(directory).problems == []
     stages = directory.read_manifest()["stages"]
-    assert stages["collect"]["pace"]["precision"] == "bfloat16"
+    assert stages["collect"]["batch_settings"]["precision"] == "bfloat16"
     for stage in ("render", "neurons"):
-        assert {pace["precision"] for pace in stages[stage]["pace"].values()} == {"bfloat16"}
+        assert {settings["precision"] for settings in stages[stage]["batch_settings"].values()} == {"bfloat16"}
     for layer in ("middle", "last"):
         shards = directory.shards(layer)
         assert read_metadata(shards[0])["precision"] == "bfloat16"

@@ -227,7 +227,7 @@ def test_small_runs_have_smaller_shards_and_none_is_over_the_limit() -> None:
     def rows(pictures: int, crops: int = 1, **collect: int) -> int:
         values = {"out": "x", "network": {"name": "n"}, "layers": ["l"], "collect": collect}
         config = validate({**values, "images": {"source": "s", "crops": crops}}, "test")
-        return images_per_shard(config, pictures) * crops * config.collect.positions_per_image
+        return images_per_shard(pictures, config.images, config.collect) * crops * config.collect.positions_per_image
 
     assert rows(100) == 256
     assert rows(1_000_000) == 15_625
