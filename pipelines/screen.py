@@ -80,7 +80,7 @@ def show_plan(
     maps = maps_of(config)
     most = {each.name: min(rows, config.layout.class_rows) if each.classes else rows for each in maps}
     icons = sum(expected_cells(grid, most[each.name], config.cells.min_count) for each in maps for grid in each.grids)
-    seconds, disk = estimate(config, listing, networks, layers, views, rows, icons)
+    seconds, disk = estimate(config, listing, networks, layers, icons)
     lines = [
         ("pictures", f"{len(listing):,} in {listing.source}, {config.images.crops} views each: {views:,} views"),
         *(
