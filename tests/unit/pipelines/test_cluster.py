@@ -279,7 +279,7 @@ def test_workers_that_are_not_there_are_told_of(monkeypatch: pytest.MonkeyPatch)
         standing.scale(1)
         with Client(standing) as client:
             client.wait_for_workers(1)
-        with cluster.connect(config, tell=told.append):
+        with cluster.connect(config, print_sentence=told.append):
             time.sleep(0.5)
             assert told == []
             standing.scale(0)
