@@ -230,10 +230,10 @@ def plain_loop(share: slice, barrier: Barrier, folder: str, layers: list[str]) -
     ])  # fmt: skip
     dataset = Folder(sorted(Path(folder).rglob("*.jpg"))[share], prepared)
     loader = DataLoader(dataset, batch_size=PLAIN_BATCH, num_workers=cores if cores > 1 else 0)
-    kept: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
     for layer in layers:
         module.get_submodule(layer).register_forward_hook(
-            lambda _module, _inputs, output, layer=layer: kept.__setitem__(layer, output)
+            lambda _module, _inputs, output, layer=layer: outputs.__setitem__(layer, output)
         )
     barrier.wait()
     started = time.perf_counter()
@@ -241,7 +241,7 @@ def plain_loop(share: slice, barrier: Barrier, folder: str, layers: list[str]) -
         for number, (inputs, names) in enumerate(loader):
             logits = module(inputs)
             for layer in layers:
-                maps = kept[layer]
+                maps = outputs[layer]
                 places = np.array([random_place(0, name, 0, 0) for name in names])
                 x, y = (places * maps.shape[-1]).astype(int).T
                 rows: NDArray[np.float32] = maps[torch.arange(len(maps)), :, torch.tensor(y), torch.tensor(x)].numpy()
