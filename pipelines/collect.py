@@ -18,17 +18,16 @@ from atlas.pictures.views import Failure, failure_kind
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import read_marker, write_marker
-from atlas.rundir.versions import versions
 from atlas.store.collect import (
     BatchSettings,
-    Reader,
     choose_precision,
     collect_shard,
+    shard_metadata,
     shard_views,
 )
 from atlas.store.collect import measure_batch_settings as measure_readers
 from atlas.store.datacard import write_card
-from atlas.store.shards import FAILURES, SCHEMA_VERSION
+from atlas.store.shards import FAILURES
 from pipelines import worker
 from pipelines.cluster import available_cores
 from pipelines.stage import Item, Summary
@@ -78,15 +77,17 @@ def run_item(item: Item) -> Summary:
     views = shard_views(int(item.id.removeprefix("part-")), len(listing), config.images.crops, pictures)
     paths = {layer: run.store(layer) / f"{item.id}.parquet" for layer in config.layers}
     readers = worker.readers(run, config, settings.precision)
-    shard_metadata = {
-        name: metadata(reader, name, listing, config.seed, settings) for reader in readers for name in reader.layers
+    metadata = {
+        name: shard_metadata(reader, name, listing, config.seed, settings)
+        for reader in readers
+        for name in reader.layers
     }
     rows, failures = collect_shard(
         readers,
         listing,
         views,
         paths,
-        shard_metadata,
+        metadata,
         images=config.images,
         collect=config.collect,
         seed=config.seed,
@@ -143,33 +144,6 @@ def _batch_settings(run: RunDirectory) -> BatchSettings:
 def failed_views(failures: list[Failure], crops: int) -> int:
     """Views lost: where a picture could not be read, all ``crops`` of it."""
     return sum(1 if failure.view is not None else crops for failure in failures)
-
-
-def metadata(reader: Reader, name: str, listing: Listing, seed: int, settings: BatchSettings) -> dict[str, object]:
-    """What an outside reader of a shard needs to know; no clock and no host, so that equal work gives equal bytes."""
-    network, layer = reader.observer.network, reader.layers[name]
-    return {
-        "format": SCHEMA_VERSION,
-        "network": network.name,
-        "network_sha256": network.digest,
-        "layer": name,
-        "channels": layer.channels,
-        "map_size": [layer.height, layer.width],
-        "stride": layer.stride,
-        "receptive_field": layer.receptive_field,
-        "effective_receptive_field": layer.effective_receptive_field,
-        "input_size": network.size,
-        "mean": list(network.mean),
-        "std": list(network.std),
-        "precision": settings.precision,
-        "batch": settings.batch,
-        "source_kind": listing.kind,
-        "listing_sha256": listing.digest,
-        "classes": list(network.classes),
-        "labels": list(listing.label_names),
-        "seed": seed,
-        "versions": versions(),
-    }
 
 
 def watch_failures(config: Config, run: RunDirectory) -> Callable[[Summary], None]:

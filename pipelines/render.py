@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from atlas.cells.icons import SCHEMA, drawn_cells
+from atlas.cells.icons import drawn_cells, icon_table
 from atlas.config.model import Config
 from atlas.config.sections import RenderConfig
-from atlas.pictures.decode import decode_png, encode_png
+from atlas.pictures.decode import decode_png
 from atlas.pictures.hashing import uniform_hash
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
@@ -111,23 +110,7 @@ def run_item(item: Item) -> Summary:
         quantiles=level["cosines"][cells],
         norms=level["norm"][cells],
     )
-    table = pa.table(
-        {
-            "grid": np.full(len(cells), grid),
-            "row": row[cells],
-            "col": col[cells],
-            "png": [encode_png(pixels) for pixels in icons.pixels],
-            "size": np.full(len(cells), settings.size),
-            "seed": icons.seeds,
-            "steps": icons.steps,
-            "cosine": scores.cosine,
-            "cosine_whitened": scores.cosine_whitened,
-            "cosine_robust": scores.cosine_robust,
-            "percentile": scores.percentile,
-            "rank": scores.rank,
-            "flag": pa.array(list(scores.flag), pa.string()),
-        }
-    ).cast(SCHEMA)
+    table = icon_table(grid, row[cells], col[cells], icons, scores)
     path = run.icons(name, grid) / f"part-{part:05d}.parquet"
     with atomic(path) as temporary:
         pq.write_table(table, temporary, compression="none")  # PNGs do not shrink

@@ -29,7 +29,8 @@ from atlas.networks.precision import Precision, bfloat16_pays
 from atlas.pictures.hashing import uniform_hash
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import Failure, View, crop_views
-from atlas.store.shards import ShardWriter, schema
+from atlas.rundir.versions import versions
+from atlas.store.shards import SCHEMA_VERSION, ShardWriter, schema
 
 # The outer sixth on each side is left out: activations there come mostly from the zeros around the picture.
 MARGIN = 1 / 6
@@ -339,3 +340,32 @@ def _observe(
 def _padded(values: NDArray[Any], length: int) -> NDArray[Any]:
     """``values`` with zeros behind, up to ``length`` rows."""
     return np.concatenate([values, np.zeros((length - len(values), *values.shape[1:]), values.dtype)])
+
+
+def shard_metadata(
+    reader: Reader, name: str, listing: Listing, seed: int, settings: BatchSettings
+) -> dict[str, object]:
+    """What an outside reader of a shard needs to know; no clock and no host, so that equal work gives equal bytes."""
+    network, layer = reader.observer.network, reader.layers[name]
+    return {
+        "format": SCHEMA_VERSION,
+        "network": network.name,
+        "network_sha256": network.digest,
+        "layer": name,
+        "channels": layer.channels,
+        "map_size": [layer.height, layer.width],
+        "stride": layer.stride,
+        "receptive_field": layer.receptive_field,
+        "effective_receptive_field": layer.effective_receptive_field,
+        "input_size": network.size,
+        "mean": list(network.mean),
+        "std": list(network.std),
+        "precision": settings.precision,
+        "batch": settings.batch,
+        "source_kind": listing.kind,
+        "listing_sha256": listing.digest,
+        "classes": list(network.classes),
+        "labels": list(listing.label_names),
+        "seed": seed,
+        "versions": versions(),
+    }
