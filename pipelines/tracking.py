@@ -36,10 +36,10 @@ _NEEDS = {"wandb": ("wandb",), "mlflow": ("mlflow", "sqlalchemy", "alembic"), "t
 
 
 class Tracker(Protocol):
-    """One run at a tracker; by ``id`` it is opened again, ``place`` is its address or folder."""
+    """One run at a tracker; by ``id`` it is opened again, ``location`` is its address or folder."""
 
     id: str
-    place: str
+    location: str
 
     def figures(self, values: Mapping[str, float], step: int) -> None:
         """Log ``values`` by name; ``step`` is the number of the stage that they are of."""
@@ -79,7 +79,7 @@ class Tracking:
         if settings is not None:
             with self._sentence_for_errors():
                 self._tracker = self._open(settings)
-                self._print_sentence(f"Tracking: {settings.kind}, {self._tracker.place}")
+                self._print_sentence(f"Tracking: {settings.kind}, {self._tracker.location}")
         return self
 
     def __exit__(
@@ -184,7 +184,7 @@ class _WandB:
         self._image = wandb.Image
         self.id = self._run.id
         online = settings.mode == "online"
-        self.place = str(self._run.url) if online else f"offline in {folder}; deliver it with wandb sync"
+        self.location = str(self._run.url) if online else f"offline in {folder}; deliver it with wandb sync"
 
     def figures(self, values: Mapping[str, float], step: int) -> None:
         self._run.log(dict(values))  # wandb counts steps by itself, on from where a resumed run stood
@@ -209,8 +209,8 @@ class _MLflow:
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it logs every table that it creates
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        self.place = settings.address or f"sqlite:///{folder / 'mlflow.db'}"
-        self._client, self._metric, self._param = MlflowClient(tracking_uri=self.place), Metric, Param
+        self.location = settings.address or f"sqlite:///{folder / 'mlflow.db'}"
+        self._client, self._metric, self._param = MlflowClient(tracking_uri=self.location), Metric, Param
         if earlier is not None:
             try:
                 self._client.update_run(earlier, status="RUNNING")
@@ -225,8 +225,8 @@ class _MLflow:
         if experiment is not None:
             number = experiment.experiment_id
         else:
-            place = None if settings.address else (folder / "artifacts").as_uri()
-            number = self._client.create_experiment(settings.project, artifact_location=place)
+            artifacts = None if settings.address else (folder / "artifacts").as_uri()
+            number = self._client.create_experiment(settings.project, artifact_location=artifacts)
         run = str(self._client.create_run(number, run_name=name).info.run_id)
         params = [
             self._param(f"{section}.{key}".rstrip("."), str(part))
@@ -257,7 +257,7 @@ class _TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self.id = name
-        self.place = f"tensorboard --logdir {folder}"
+        self.location = f"tensorboard --logdir {folder}"
         self._writer = SummaryWriter(str(folder / name))  # a resumed run adds a file of events
         if earlier is None:
             self._writer.add_text("configuration", f"```json\n{json.dumps(values, indent=1)}\n```")

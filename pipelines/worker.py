@@ -71,7 +71,7 @@ def _network(settings: str, keep: tuple[str, ...], digest: str) -> Network:
     if loaded.digest != digest:
         raise AtlasError(
             f"network: a worker loads other weights for {loaded.name} than this process did. Give all machines the "
-            "same checkpoint and versions, and start the workers anew."
+            "same checkpoint and versions, and restart the workers."
         )
     return loaded
 

@@ -13,14 +13,14 @@ from tiny_run import configure, contents
 
 import atlas
 from atlas.cells.crops import patch_box
+from atlas.cells.exemplars import exemplars_of
 from atlas.check.verify import verify
 from atlas.config.reading import validate
 from atlas.errors import ConfigError
-from atlas.cells.exemplars import exemplars_of
-from atlas.pictures.listing import Listing
 from atlas.layout.class_maps import choose_rows
 from atlas.layout.lattice import cell_of
 from atlas.pictures.decode import open_picture
+from atlas.pictures.listing import Listing
 from atlas.pictures.views import backdrop, crop_view
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of

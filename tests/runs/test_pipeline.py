@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from checkout import CHECKOUT
 from numpy.typing import NDArray
 from PIL import Image
 from tiny_run import GRIDS, atlas_run, configure, paint_pictures
@@ -20,8 +21,6 @@ from atlas.visualize.coarse_start import blend
 from atlas.visualize.score import answers, cosines
 from pipelines import render, worker
 from pipelines.pipeline import run
-
-from checkout import CHECKOUT
 
 
 def test_every_view_has_a_row_in_every_layer(undisturbed: RunDirectory) -> None:

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from looked_run import ASKED
 from tiny_run import CHECKOUT, command, environment
 
+from atlas.check.verify import verify
 from atlas.rundir.directory import RunDirectory
 from atlas.store.shards import read_metadata
-from atlas.check.verify import verify
 
 WITHOUT_AVX512 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 

@@ -7,15 +7,15 @@ from pathlib import Path
 from checkout import CHECKOUT
 
 
-def write_console_script(folder: Path) -> Path:
-    """The script that pyproject.toml declares, in a new folder ``bin`` of ``folder``."""
+def write_console_script(folder: Path, python: str = sys.executable) -> Path:
+    """The script that pyproject.toml declares, for an environment's ``python``, in a new folder ``bin`` of ``folder``."""
     with (CHECKOUT / "pyproject.toml").open("rb") as file:
         ((name, entry),) = tomllib.load(file)["project"]["scripts"].items()
     module, function = entry.split(":")
     path = folder / "bin" / name
     path.parent.mkdir()
     path.write_text(
-        f"#!{sys.executable}\nimport sys\n\nfrom {module} import {function}\n\n"
+        f"#!{python}\nimport sys\n\nfrom {module} import {function}\n\n"
         f'if __name__ == "__main__":\n    sys.exit({function}())\n'
     )
     path.chmod(0o755)
