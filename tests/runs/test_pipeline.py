@@ -63,7 +63,8 @@ def test_report_holds_icons_against_the_best_real_patches(undisturbed: RunDirect
 def test_icons_are_drawn_as_the_run_says(
     undisturbed: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Finer icons from the icons around their parents; with the batch settings of run.json; and the scores are those of the pictures."""
+    """Finer icons from the icons around their parents; with the batch settings of run.json; and the scores are those of
+    the pictures."""
     monkeypatch.syspath_prepend(str(undisturbed.path.parent.parent))
     copied = RunDirectory(tmp_path / "run")
     shutil.copytree(undisturbed.path, copied.path)

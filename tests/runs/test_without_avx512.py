@@ -36,7 +36,8 @@ print(convolves_in(torch.float32), convolves_in(torch.bfloat16), bfloat16_pays(t
 
 
 def test_networks_are_recorded_and_read_there() -> None:
-    done = python("-m", "pytest", "-p", "no:cacheprovider", "tests/unit/visualize/test_subnetwork.py", "tests/unit/networks/test_observer.py")
+    modules = ("tests/unit/visualize/test_subnetwork.py", "tests/unit/networks/test_observer.py")
+    done = python("-m", "pytest", "-p", "no:cacheprovider", *modules)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
     assert "skipped" not in done.stdout

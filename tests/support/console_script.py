@@ -8,7 +8,7 @@ from checkout import CHECKOUT
 
 
 def write_console_script(folder: Path, python: str = sys.executable) -> Path:
-    """The script that pyproject.toml declares, for an environment's ``python``, in a new folder ``bin`` of ``folder``."""
+    """The script that pyproject.toml declares, run by ``python``, in a new folder ``bin`` of ``folder``."""
     with (CHECKOUT / "pyproject.toml").open("rb") as file:
         ((name, entry),) = tomllib.load(file)["project"]["scripts"].items()
     module, function = entry.split(":")
