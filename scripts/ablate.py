@@ -204,15 +204,15 @@ def drawn(task: Task, *, tries: int = 1, steps: int | None = None, apart: int = 
 
 def ablate(task: Task, groups: list[str]) -> Iterator[Measured]:
     """Every variant of ``groups`` as it is done. A default is drawn once, and told again in each group."""
-    known: dict[str, Measured] = {}
+    measurements: dict[str, Measured] = {}
     for group in groups:
         for variant, values in variants(group).items():
             key = repr(values)
-            if key not in known:
+            if key not in measurements:
                 print(f"{group}, {variant}: {len(task.own)} icons …", file=sys.stderr)
-                known[key] = measure(task, values)
+                measurements[key] = measure(task, values)
             named = {"bench": "ablate", "group": group, "variant": variant, "layer": task.layer}
-            yield replace(known[key], row=named | known[key].row)
+            yield replace(measurements[key], row=named | measurements[key].row)
 
 
 def measure(task: Task, values: Values) -> Measured:

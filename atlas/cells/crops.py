@@ -18,7 +18,7 @@ from atlas.arrays import Pixels
 from atlas.config.model import Config
 from atlas.pictures.decode import PictureError, open_picture
 from atlas.pictures.listing import Listing
-from atlas.pictures.views import Box, backdrop, cut_view, over_backdrop
+from atlas.pictures.views import Box, backdrop, crop_view, over_backdrop
 from atlas.rundir.directory import RunDirectory
 from atlas.store.shards import read_metadata
 
@@ -76,7 +76,7 @@ class Cutter:
 
     def patch(self, picture: Pixels, row: Row, size: int) -> Pixels:
         """The row's patch, uint8 (size, size, 3)."""
-        return cut_view(picture, self.box(row), size, self._ground(row))
+        return crop_view(picture, self.box(row), size, self._ground(row))
 
     def whole(self, picture: Pixels, row: Row) -> Pixels:
         """The whole picture on the ground that its patch lies on: uint8 (height, width, 3)."""
@@ -85,7 +85,9 @@ class Cutter:
     def view(self, picture: Pixels, row: Row) -> Pixels:
         """The view that the network saw, in about the picture's own pixels: uint8 (n, n, 3)."""
         side = round(row.box[2] - row.box[0])
-        return cut_view(picture, row.box, min(max(side, self._metadata["input_size"]), LARGEST_VIEW), self._ground(row))
+        return crop_view(
+            picture, row.box, min(max(side, self._metadata["input_size"]), LARGEST_VIEW), self._ground(row)
+        )
 
     def _ground(self, row: Row) -> tuple[int, int, int]:
         return backdrop(self._config.seed, self._listing.keys[row.key[0]], row.key[1])

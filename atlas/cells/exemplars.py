@@ -13,7 +13,7 @@ from atlas.config.model import Config
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import Box
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import Map
+from atlas.rundir.maps import AtlasMap
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Exemplar:
 
 
 def exemplars_of(
-    run: RunDirectory, config: Config, listing: Listing, each: Map, cell: dict[str, Any], size: int
+    run: RunDirectory, config: Config, listing: Listing, each: AtlasMap, cell: dict[str, Any], size: int
 ) -> list[Exemplar]:
     """The exemplars of a row of cells/, nearest first, their patches ``size`` pixels wide, without those whose picture
     cannot be read any more."""

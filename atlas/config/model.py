@@ -1,4 +1,4 @@
-"""The YAML of a run, read and held against ``atlas.config.sections``. All mistakes are told at once."""
+"""The configuration of a run as one frozen value: its sections, and what must agree between them."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ class Config(Section):
     @model_validator(mode="after")
     def _agreeing(self) -> Config:
         layout = self.layout
-        for key, asks in (
+        for key, needed in (
             ("axes: classes", layout.axes == "classes"),
             ("class_atlas", layout.class_atlas and layout.class_by == "attribution"),
             ("class_pair", layout.class_pair),
         ):
-            if asks and not self.collect.attributions:
+            if needed and not self.collect.attributions:
                 raise ValueError(f"layout.{key} goes by attributions, but collect.attributions is false")
         for name in self.networks():
             if name and not self.layers_of(name):
@@ -105,18 +105,19 @@ class Config(Section):
             raise ValueError("layers: none is of network; give one without an @ sign")
         if self.publish.opens not in (None, *self.layers):
             raise ValueError(f"publish.opens names {self.publish.opens!r}, which is not among the layers")
-        strangers = [name for name in layout.class_layers or () if name not in self.layers]
-        if strangers:
-            raise ValueError(f"layout.class_layers names {strangers[0]!r}, which is not among the layers")
-        strangers = [name for name in (self.neurons.layers if self.neurons else ()) if name not in self.layers]
-        if strangers:
+        unknown_layers = [name for name in layout.class_layers or () if name not in self.layers]
+        if unknown_layers:
+            raise ValueError(f"layout.class_layers names {unknown_layers[0]!r}, which is not among the layers")
+        unknown_layers = [name for name in (self.neurons.layers if self.neurons else ()) if name not in self.layers]
+        if unknown_layers:
             raise ValueError(
-                f"neurons.layers names {strangers[0]!r}, which is not among the layers; they are "
+                f"neurons.layers names {unknown_layers[0]!r}, which is not among the layers; they are "
                 f"{', '.join(self.layers)}"
             )
         return self
 
-    def module_of(self, layer: str) -> tuple[str, str]:
+    @staticmethod
+    def module_of(layer: str) -> tuple[str, str]:
         """Which network a layer is of, and its module there: "features.8@old" is features.8 of ``compare.old``, and
         layers without a sign are of ``network``, whose name here is ""."""
         module, sign, network = layer.rpartition("@")

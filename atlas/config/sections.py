@@ -44,20 +44,20 @@ class NetworkConfig(Section):
 def _names(value: Any) -> Any:
     """YAML reads 7 as a number; as a class it is a name."""
     if isinstance(value, list | tuple):
-        return tuple(_names(each) for each in value)
+        return tuple(_names(name) for name in value)
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _one_or_more(value: Any) -> Any:
     """One class name, or a list of them."""
-    named = _names(value)
-    return (named,) if isinstance(named, str) else named
+    names = _names(value)
+    return (names,) if isinstance(names, str) else names
 
 
 def _pairs(value: Any) -> Any:
     """One pair of class names, or a list of pairs."""
-    named = _names(value)
-    pairs = (named,) if isinstance(named, tuple) and named and all(isinstance(name, str) for name in named) else named
+    names = _names(value)
+    pairs = (names,) if isinstance(names, tuple) and names and all(isinstance(name, str) for name in names) else names
     if not isinstance(pairs, tuple) or any(not isinstance(pair, tuple) or len(pair) != 2 for pair in pairs):
         raise ValueError("expected two classes, such as [lemon, strawberry], or a list of such pairs")
     return pairs
@@ -72,7 +72,7 @@ def _one_or_several(value: Any) -> str | tuple[str, ...]:
 
 
 class ImagesConfig(Section):
-    """Where the pictures are and how views are cut from them."""
+    """Where the pictures are and how views are cropped from them."""
 
     source: Annotated[str | tuple[str, ...], BeforeValidator(_one_or_several)]
     """A folder, a tar or Parquet file, or a glob such as `shards/*.tar`: a path, a URL, or a list of them."""
@@ -178,7 +178,7 @@ class LayoutConfig(Section):
 
 
 class CellsConfig(Section):
-    """How fine a map is cut, and how many real patches are kept of each cell."""
+    """How fine the grids of a map are, and how many real patches are kept of each cell."""
 
     grids: Annotated[Grids, AfterValidator(_doubling)] = (10, 20, 40)
     """Cells a side of each level of the map; each twice the one before."""
@@ -219,7 +219,7 @@ class PublishConfig(Section):
 
 
 class ClusterConfig(Section):
-    """Where the work runs. A key that says nothing to the chosen kind is a mistake, and so is one that it lacks."""
+    """Where the work runs. A key that the kind does not use is a mistake, and so is a missing one that it needs."""
 
     kind: Literal["local", "cuda", "slurm", "pbs", "kubernetes", "address"] = "local"
     """What is started: processes here, one for each GPU here, jobs, pods; `address` uses a standing scheduler."""
@@ -283,7 +283,7 @@ class ClusterConfig(Section):
             raise ValueError(f"an address is given, but kind is {self.kind}; expected kind: address")
         for key, kinds in KINDS_OF_KEY.items():
             if self.kind not in kinds and getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key} says nothing to kind: {self.kind}; it is for {_spoken(kinds)}")
+                raise ValueError(f"{key} says nothing to kind: {self.kind}; it is for {_listed(kinds)}")
         lacking = [key for key in _NEEDED.get(self.kind, {}) if getattr(self, key) is None]
         if lacking:
             examples = ", ".join(f"{key}: {_NEEDED[self.kind][key]}" for key in lacking)
@@ -309,12 +309,12 @@ _NEEDED: dict[str, dict[str, str]] = {
 }
 
 
-def _spoken(words: tuple[str, ...]) -> str:
+def _listed(words: tuple[str, ...]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 class TrackingConfig(Section):
-    """An experiment tracker that each stage is reported to as it finishes; no part of what the run makes."""
+    """An experiment tracker that gets the run's figures as its stages finish; it changes nothing that the run makes."""
 
     kind: Literal["wandb", "mlflow", "tensorboard"]
     """Which tracker."""
@@ -339,7 +339,7 @@ class TrackingConfig(Section):
 
 
 class NeuronsConfig(Section):
-    """The layers whose units (channels) are looked at one by one, and how much is kept of each unit."""
+    """The layers whose units are measured one by one, and how much is kept of each unit."""
 
     layers: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
     """Which of the run's layers."""

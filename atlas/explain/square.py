@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from atlas.errors import ConfigError
 from atlas.pictures.decode import MOST_PIXELS, Encoded, PictureError
-from atlas.pictures.views import LARGE_PIXELS, ONE_LARGE, Box, cut_view, reduction_for, view_box
+from atlas.pictures.views import LARGE_PIXELS, ONE_LARGE, Box, crop_view, reduction_for, view_box
 
 # What is laid behind transparent parts: what people see there in a browser.
 _WHITE = (255, 255, 255)
@@ -75,7 +75,7 @@ def _cut(encoded: Encoded, sizes: list[int]) -> Square:
         picture, reduction = encoded.decode(), 1
         height, width = picture.shape[:2]
         box = _box(width, height)
-    return Square(width, height, box, {size: cut_view(picture, box, size, _WHITE, reduction) for size in sizes})
+    return Square(width, height, box, {size: crop_view(picture, box, size, _WHITE, reduction) for size in sizes})
 
 
 def _box(width: int, height: int) -> Box:

@@ -99,10 +99,10 @@ def measure_alignment(run: RunDirectory, config: Config, layer: str) -> dict[str
     side); and how far where both are laid out by themselves, and the one is then turned, mirrored and scaled onto the
     other."""
     number = config.layers.index(layer)
-    if not number or not has_common_start(config):
+    if not number or not has_common_start(config.layers, config.layout):
         return {"alignment": None, "alignment_independent": None}
     pair = config.layers[number - 1 : number + 1]
-    before, alone = (load_arrays(run.alone(one))["coordinates"] for one in pair)
+    before, alone = (load_arrays(run.independent_coordinates(one))["coordinates"] for one in pair)
     return {
         "alignment": distance_between(*(read_coordinates(run, one) for one in pair)),
         "alignment_independent": distance_between(*unit_box([before, align(alone, before)])),

@@ -6,7 +6,8 @@ import difflib
 import importlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,10 +132,23 @@ def _timm(name: str, pretrained: bool) -> Raw:
     return Raw(name, module, labels, settings["input_size"][-1], tuple(settings["mean"]), tuple(settings["std"]))
 
 
+@contextmanager
+def _current_folder_first() -> Iterator[None]:
+    """Look for modules in the current folder first, and afterwards last: it may hold a folder named as one of ours,
+    which processes that are started later, with the same path, would take for ours."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+@_current_folder_first()
 def _factory(name: str) -> Raw:
     path, _, attribute = name.partition(":")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
     try:
         factory: Callable[[], nn.Module] = getattr(importlib.import_module(path), attribute)
     except AttributeError as error:

@@ -16,7 +16,7 @@ from torch import Tensor
 from atlas.config.model import Config
 from atlas.networks.network import Network
 from atlas.pictures.listing import Listing
-from atlas.pictures.views import Failure, cut_views
+from atlas.pictures.views import Failure, crop_views
 
 Key = tuple[int, int, int]
 """A row of the store: image_id, view, draw."""
@@ -42,7 +42,7 @@ def read_views(
         views.setdefault(image_id, set()).add(view)
     pixels: dict[tuple[int, int], NDArray[np.uint8]] = {}
     for image_id, numbers in sorted(views.items()):
-        found = cut_views(listing, image_id, config, size, sorted(numbers))
+        found = crop_views(listing, image_id, sorted(numbers), size=size, images=config.images, seed=config.seed)
         if not isinstance(found, Failure):
             pixels |= {(image_id, view.view): view.pixels for view in found}
     return {

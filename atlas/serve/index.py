@@ -35,7 +35,7 @@ def index_page(sites: Mapping[str, Path]) -> str:
 
 def _index_item(name: str, site: Path) -> str:
     atlas = json.loads((site / "atlas.json").read_text())
-    if atlas["format"] != SITE_FORMAT:
+    if atlas.get("format") != SITE_FORMAT:
         picture, what = "", "of another version; finish the run again"
     else:
         layers = [layer for layer in atlas["layers"] if not layer["of_classes"]]

@@ -17,7 +17,7 @@ from atlas.config.model import Config
 from atlas.layout.lattice import cell_of
 from atlas.layout.neighbors import nearest, unit_rows
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import Map
+from atlas.rundir.maps import AtlasMap
 from atlas.store.shards import read_columns, to_numpy
 
 # Cells that are told of as nearest by their means, and as holding most of the same rows on another layer.
@@ -28,7 +28,7 @@ Place = tuple[int, int]
 
 
 def cell_details(
-    run: RunDirectory, config: Config, each: Map, grid: int, cells: Collection[Place]
+    run: RunDirectory, config: Config, each: AtlasMap, grid: int, cells: Collection[Place]
 ) -> dict[Place, dict[str, Any]]:
     """For each of ``cells``, drawn ones of one grid of a map:
 
@@ -58,7 +58,7 @@ def cell_details(
     }
 
 
-def _scores(run: RunDirectory, each: Map, grid: int) -> dict[Place, dict[str, Any]]:
+def _scores(run: RunDirectory, each: AtlasMap, grid: int) -> dict[Place, dict[str, Any]]:
     names = ["cosine_whitened", "cosine_robust", "percentile", "rank"]
     icons = read_icons(run, each.name, grid, ["row", "col", *names]).to_pylist()
     return {(icon["row"], icon["col"]): {name: _short(icon[name]) for name in names} for icon in icons}
@@ -83,7 +83,7 @@ def _near(means: NDArray[np.float32], mine: list[int]) -> list[list[tuple[int, f
 
 
 def _elsewhere(
-    run: RunDirectory, config: Config, each: Map, grid: int, cells: list[Place]
+    run: RunDirectory, config: Config, each: AtlasMap, grid: int, cells: list[Place]
 ) -> dict[Place, dict[str, list[list[float]]]]:
     """The cells of other layers' maps that hold most of the rows of ``cells``."""
     found: dict[Place, dict[str, list[list[float]]]] = {cell: {} for cell in cells}

@@ -20,7 +20,7 @@ from atlas.pictures.listing import Listing
 from atlas.pictures.sources import name_of
 from atlas.rundir.atomic import atomic, write_json
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import Map, shown_maps
+from atlas.rundir.maps import AtlasMap, published_maps
 from atlas.rundir.markers import digest_file, digest_values
 from atlas.rundir.versions import SITE_FORMAT, versions
 from atlas.site.heat import heat_maps
@@ -56,13 +56,15 @@ def icon_source(run: RunDirectory, layer: str, grid: int) -> Icons:
     return icon
 
 
-def write_patches(run: RunDirectory, config: Config, listing: Listing, each: Map, grid: int) -> tuple[list[Path], int]:
+def write_patches(
+    run: RunDirectory, config: Config, listing: Listing, each: AtlasMap, grid: int
+) -> tuple[list[Path], int]:
     """The pyramid of nearest real patches; returns its files, and how many patches could not be cut again."""
     pyramid, failed = write_nearest(run, config, listing, each, grid, tile_format(config))
     return _pyramid_files(pyramid), failed
 
 
-def write_combined(run: RunDirectory, config: Config, each: Map) -> list[Path]:
+def write_combined(run: RunDirectory, config: Config, each: AtlasMap) -> list[Path]:
     """The pyramid whose zoom levels each show their own cells; returns its files."""
     sources = {grid: icon_source(run, each.name, grid) for grid in each.grids}
     pyramid = run.folder("publish") / each.name / "atlas.dzi"
@@ -75,7 +77,7 @@ def _pyramid_files(pyramid: Path) -> list[Path]:
     return [pyramid, *sorted(tiles)]
 
 
-def write_grid(run: RunDirectory, config: Config, each: Map, grid: int) -> list[Path]:
+def write_grid(run: RunDirectory, config: Config, each: AtlasMap, grid: int) -> list[Path]:
     """One grid alone: its pyramid of icons, and cells.json; returns the files."""
     folder = run.site_grid(each.name, grid)
     write_grid_pyramid(folder / "icons.dzi", icon_source(run, each.name, grid), grid=grid, form=tile_format(config))
@@ -99,7 +101,7 @@ def write_grid(run: RunDirectory, config: Config, each: Map, grid: int) -> list[
     return [folder / "cells.json", *files, *_pyramid_files(folder / "icons.dzi")]
 
 
-def cell_facts(run: RunDirectory, each: Map, grid: int, table: pa.Table) -> dict[str, Any]:
+def cell_facts(run: RunDirectory, each: AtlasMap, grid: int, table: pa.Table) -> dict[str, Any]:
     """What the page knows of each non-empty cell of a grid, those of ``table``, in columns."""
     icons = read_icons(run, each.name, grid, ["row", "col", "cosine", "flag"])
     scores = {(icon["row"], icon["col"]): icon for icon in icons.to_pylist()}
@@ -116,7 +118,7 @@ def cell_facts(run: RunDirectory, each: Map, grid: int, table: pa.Table) -> dict
     }
 
 
-def _top_classes(run: RunDirectory, config: Config, each: Map, table: pa.Table) -> bytes:
+def _top_classes(run: RunDirectory, config: Config, each: AtlasMap, table: pa.Table) -> bytes:
     """The first classes of each cell: their values as float32 (cells, TOP_CLASSES), then their numbers as uint16 of the
     same shape, 65535 where there are fewer. By attribution, those that the map is of before all others; or by shares of
     the predictions where the run took no attributions."""
@@ -172,7 +174,7 @@ def atlas_facts(run: RunDirectory, config: Config, report: dict[str, Any]) -> di
     layers: list[dict[str, Any]] = []
     networks: dict[str, Any] = {}
     labels: list[str] = []
-    for each in shown_maps(run, config):
+    for each in published_maps(run, config):
         metadata = read_metadata(run.shards(each.layer)[0])
         network = config.module_of(each.layer)[0]
         networks[network] = {"name": metadata["network"], **{key: metadata[key] for key in ("input_size", "classes")}}

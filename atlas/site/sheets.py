@@ -21,7 +21,7 @@ from atlas.pictures.decode import decode_png, encode_png
 from atlas.pictures.listing import Listing
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import Map
+from atlas.rundir.maps import AtlasMap
 from atlas.site.details import cell_details
 from atlas.site.tiles import TileFormat, write_grid_pyramid
 
@@ -41,7 +41,7 @@ class _Sprites:
 
 
 def write_nearest(
-    run: RunDirectory, config: Config, listing: Listing, each: Map, grid: int, form: TileFormat
+    run: RunDirectory, config: Config, listing: Listing, each: AtlasMap, grid: int, form: TileFormat
 ) -> tuple[Path, int]:
     """A pyramid like the icons', whose cells show their nearest real patch; returns its .dzi file, and how many patches
     could not be cut again."""
@@ -65,7 +65,7 @@ def write_nearest(
     return pyramid, failed
 
 
-def sheets(run: RunDirectory, config: Config, each: Map, grid: int) -> list[list[tuple[int, int]]]:
+def sheets(run: RunDirectory, config: Config, each: AtlasMap, grid: int) -> list[list[tuple[int, int]]]:
     """The sheets of a grid, as (row, col) in blocks of BLOCK × BLOCK cells, those with any drawn cell; in parts of
     sheets that are made together, near each other on the map."""
     blocks = {_block(cell) for cell in _drawn(run, config, each, grid)}
@@ -78,7 +78,7 @@ def sheets(run: RunDirectory, config: Config, each: Map, grid: int) -> list[list
 
 
 def write_sheets(
-    run: RunDirectory, config: Config, listing: Listing, each: Map, grid: int, blocks: Sequence[tuple[int, int]]
+    run: RunDirectory, config: Config, listing: Listing, each: AtlasMap, grid: int, blocks: Sequence[tuple[int, int]]
 ) -> tuple[list[Path], int]:
     """What is told of the cells of ``blocks``: for each block ``details/ROW-COL.webp`` and ``.json``; returns the
     files, and how many exemplars could not be cut again.
@@ -139,7 +139,7 @@ def _write_sheet(path: Path, cells: list[dict[str, Any]], sprites: dict[Key, _Sp
     return files
 
 
-def _drawn(run: RunDirectory, config: Config, each: Map, grid: int, *columns: str) -> list[dict[str, Any]]:
+def _drawn(run: RunDirectory, config: Config, each: AtlasMap, grid: int, *columns: str) -> list[dict[str, Any]]:
     """The drawn cells of a grid: row, col and further ``columns``."""
     filters = [("grid", "=", grid), ("count", ">=", config.cells.min_count)]
     table = pq.read_table(run.cells(each.name), columns=["row", "col", *columns], filters=filters)

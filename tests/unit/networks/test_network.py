@@ -15,7 +15,7 @@ from atlas.networks.batch_norms import fold_batch_norms
 from atlas.networks.network import Network, describe_layer, load, map_layers
 from atlas.networks.zoo import _torchvision, imagenet_classes
 from atlas.pictures.decode import open_picture
-from atlas.pictures.views import cut_view, view_box
+from atlas.pictures.views import crop_view, view_box
 
 
 def pictures_of(network: Network, count: int = 3) -> torch.Tensor:
@@ -314,7 +314,7 @@ def test_a_cat_is_a_cat_and_coffee_is_espresso(
     Image.fromarray(getattr(data, picture)()).save(tmp_path / "picture.png")
     opened = open_picture(tmp_path / "picture.png")
     box = view_box((opened.shape[1], opened.shape[0]), crops=1, scale=(1, 1), seed=0, key="x", view=0)
-    pixels = cut_view(opened, box, efficientnet.size, (0, 0, 0))
+    pixels = crop_view(opened, box, efficientnet.size, (0, 0, 0))
     with torch.no_grad():
         logits = efficientnet.module(efficientnet.from_bytes(torch.from_numpy(pixels[None])))
     assert efficientnet.classes[int(np.argmax(logits[0]))] in expected

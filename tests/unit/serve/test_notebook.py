@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, expect
 import atlas
 from atlas.config.model import Config
 from atlas.errors import ConfigError
+from atlas.rundir.versions import RUN_FORMAT
 from atlas.serve import notebook
 from atlas.serve.notebook import show
 
@@ -74,7 +75,7 @@ def test_the_address_has_the_page(run: Path) -> None:
 
 
 def test_an_opened_run_is_shown(run: Path, config: Config) -> None:
-    (run / "run.json").write_text(json.dumps({"config": config.plain()}))
+    (run / "run.json").write_text(json.dumps({"format": RUN_FORMAT, "config": config.plain()}))
     assert answer(atlas.show(atlas.open_run(run)).address)[1] == "<!doctype html><title>demo</title>"
 
 
