@@ -21,7 +21,7 @@ from atlas.errors import AtlasError, ConfigError
 from atlas.explain.effects import first_order, without_each, without_groups
 from atlas.explain.groups import Groups, factorise
 from atlas.explain.icons import QUICK, Drawn, draw_each
-from atlas.explain.rounding import numbers, rounded
+from atlas.explain.rounding import rounded
 from atlas.explain.square import Square, read_square
 from atlas.forward.steps import recording
 from atlas.forward.trace import Trace, trace
@@ -34,10 +34,8 @@ from atlas.store.classes import class_number
 from atlas.store.shards import to_numpy
 from atlas.visualize.recipe import ALONE, ATLAS
 
-# Classes that are told of a picture, and of how many of them each position's part is told at once.
-TOLD_CLASSES, FIRST_CLASSES = 10, 5
-# Classes that are told of a group, on each side.
-GROUP_CLASSES = 5
+# The likeliest classes of a picture.
+TOP_CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -212,20 +210,20 @@ class _Seen:
 
 
 class Picture:
-    """One picture as the networks of a run see it. Threads may share it; what was worked out once is kept.
+    """One picture as the networks of a run see it. Threads may share it; placements and attributions are cached.
 
-    ``square``: what of it the networks saw.
+    ``explainer``: of the run; ``square``: what of the picture the networks saw.
     """
 
     def __init__(self, explainer: Explainer, square: Square, seen: dict[str, _Seen]) -> None:
-        self.square = square
-        self._explainer, self._seen = explainer, seen
+        self.explainer, self.square = explainer, square
+        self._seen = seen
         self._attributions: dict[tuple[str, int], dict[str, Float32]] = {}
         self._working = threading.Lock()
 
     def view(self, network: str = "") -> NDArray[np.uint8]:
         """What a network saw: uint8 (size, size, 3)."""
-        return self.square.views[self._explainer.networks[network].size]
+        return self.square.views[self.explainer.networks[network].size]
 
     def inputs(self, network: str = "") -> Tensor:
         """What the network was given: normalised, float32 (1, 3, size, size)."""
@@ -236,7 +234,7 @@ class Picture:
         found: Float32 = self._seen[network].logits.numpy()
         return found
 
-    def top_classes(self, network: str = "", count: int = TOLD_CLASSES) -> list[dict[str, Any]]:
+    def top_classes(self, network: str = "", count: int = TOP_CLASSES) -> list[dict[str, Any]]:
         """The best classes: ``class``, ``logit`` and ``probability`` (softmax) of each."""
         logits = self._seen[network].logits.double()
         shares = logits.softmax(0)
@@ -245,7 +243,7 @@ class Picture:
 
     def maps(self, layer: str) -> Float32:
         """The layer's map: float32 (channels, H, W)."""
-        each = self._explainer.layer(layer)
+        each = self.explainer.layer(layer)
         found: Float32 = self._seen[each.network].maps[layer].float().cpu().numpy()
         return found
 
@@ -255,11 +253,11 @@ class Picture:
         return np.ascontiguousarray(maps.reshape(len(maps), -1).T)
 
     @cached_property
-    def places(self) -> dict[str, Placement]:
+    def placements(self) -> dict[str, Placement]:
         """Where each position of each layer lands on that layer's map."""
         return {
-            layer: self._explainer.run.place(layer, np.nan_to_num(self.activations(layer)))
-            for layer in self._explainer.layers
+            layer: self.explainer.run.place(layer, np.nan_to_num(self.activations(layer)))
+            for layer in self.explainer.layers
         }
 
     def attribution(self, classes: Sequence[int], network: str = "") -> dict[int, dict[str, Float32]]:
@@ -269,9 +267,9 @@ class Picture:
         with self._working:
             missing = [each for each in dict.fromkeys(classes) if (network, each) not in known]
             if missing:
-                layers = self._explainer.layers_of(network)
+                layers = self.explainer.layers_of(network)
                 modules = [each.module for each in layers]
-                found = first_order(self._explainer.networks[network], modules, self._seen[network].inputs, missing)
+                found = first_order(self.explainer.networks[network], modules, self._seen[network].inputs, missing)
                 for number, each in enumerate(missing):
                     known[network, each] = {layer.name: found[layer.module][number] for layer in layers}
         return {each: known[network, each] for each in classes}
@@ -279,16 +277,16 @@ class Picture:
     def without_each(self, layer: str, classes: Sequence[int]) -> Iterator[Float32]:
         """How much lower the logits of ``classes`` are when one position of ``layer`` is set to zero: for a few
         positions after the other, row by row, float32 (classes, positions)."""
-        seen = self._seen[self._explainer.layer(layer).network]
-        tail = self._explainer.tail(layer)
+        seen = self._seen[self.explainer.layer(layer).network]
+        tail = self.explainer.tail(layer)
         return without_each(tail, seen.inputs, seen.maps[layer], seen.logits, list(classes))
 
     def groups(self, layer: str, count: int) -> tuple[Groups, Float32]:
         """The layer's map in ``count`` groups, and how much lower each logit is when one of them is taken out of it:
         float32 (count, classes)."""
         groups = factorise(self.maps(layer), count)
-        seen = self._seen[self._explainer.layer(layer).network]
-        return groups, without_groups(self._explainer.tail(layer), seen.inputs, seen.maps[layer], seen.logits, groups)
+        seen = self._seen[self.explainer.layer(layer).network]
+        return groups, without_groups(self.explainer.tail(layer), seen.inputs, seen.maps[layer], seen.logits, groups)
 
     def icons(
         self,
@@ -300,7 +298,7 @@ class Picture:
     ) -> Iterator[Drawn]:
         """An icon for each position of ``layer``, drawn from its own activation, the strongest first; or for each of
         ``directions`` (n, channels) in their order."""
-        explainer, each = self._explainer, self._explainer.layer(layer)
+        explainer, each = self.explainer, self.explainer.layer(layer)
         if directions is None:
             directions = self.activations(layer)
             order = np.argsort(-np.linalg.norm(directions, axis=1), kind="stable").tolist()
@@ -317,69 +315,3 @@ class Picture:
             recipe=explainer.recipe,
             cancelled=cancelled,
         )
-
-    def summary(self) -> dict[str, Any]:
-        """All that is known at once, as plain values: what the networks answer, and for each layer where its positions
-        lie on the map, how strong they are and what they add to the best classes."""
-        explainer, square = self._explainer, self.square
-        names = list(explainer.networks)
-        best = {name: self.top_classes(name) for name in names}
-        first = {name: self.attribution([each["class"] for each in best[name][:FIRST_CLASSES]], name) for name in names}
-        layers = []
-        for layer, each in explainer.layers.items():
-            maps, placed = self.maps(layer), self.places[layer]
-            norms = np.linalg.norm(maps, axis=0).reshape(-1)
-            effects = {str(number): numbers(found[layer]) for number, found in first[each.network].items()}
-            layers.append(
-                {
-                    "path": layer,
-                    "network": names.index(each.network),
-                    "rows": maps.shape[1],
-                    "cols": maps.shape[2],
-                    "channels": maps.shape[0],
-                    "magnitude": numbers(norms / max(float(norms.max()), 1e-12)),
-                    **places(explainer, layer, placed),
-                    "attribution": effects,
-                }
-            )
-        return {
-            "picture": {"width": square.width, "height": square.height, "box": list(square.box)},
-            "networks": [
-                {"name": explainer.networks[name].name, "size": explainer.networks[name].size, "classes": best[name]}
-                for name in names
-            ],
-            "layers": layers,
-        }
-
-    def group_facts(self, layer: str, groups: Groups, effects: Float32, classes: Sequence[int] = ()) -> dict[str, Any]:
-        """What is told of ``groups`` and their ``effects``, as plain values: which of the ten likeliest classes, and of
-        ``classes``, they support and oppose. Among all classes those that stand out most do so by chance."""
-        network = self._explainer.layer(layer).network
-        best = np.array(list(dict.fromkeys([*(each["class"] for each in self.top_classes(network)), *classes])))
-        placed = self._explainer.run.place(layer, groups.directions)
-        where = places(self._explainer, layer, placed)
-        told = []
-        for number in range(len(groups.masks)):
-            order = best[np.argsort(-effects[number, best], kind="stable")]
-            rows = [{"class": int(each), "value": float(f"{effects[number, each]:.5g}")} for each in order]
-            told.append(
-                {
-                    "mask": numbers(groups.masks[number]),
-                    "share": rounded(groups.shares[number]),
-                    "supports": [row for row in rows[:GROUP_CLASSES] if row["value"] > 0],
-                    "opposes": [row for row in rows[: -GROUP_CLASSES - 1 : -1] if row["value"] < 0],
-                    **{name: values[number] for name, values in where.items()},
-                }
-            )
-        return {"groups": told, "explained": rounded(groups.explained), "signed": groups.signed}
-
-
-def places(explainer: Explainer, layer: str, placed: Placement) -> dict[str, list[Any]]:
-    """``u``, ``v``, ``confidence`` and ``cell`` of placed points, as plain values; None where a point has no place."""
-    nowhere = np.isnan(placed.u)
-    return {
-        "u": numbers(placed.u),
-        "v": numbers(placed.v),
-        "confidence": numbers(np.where(nowhere, np.nan, placed.confidence)),
-        "cell": [None if cell is None else list(cell) for cell in explainer.cells(layer, placed)],
-    }

@@ -120,7 +120,9 @@ class Desk:
     async def summary(self, request: Request) -> Response:
         """What the networks take the picture for, and where its positions lie on the maps."""
         _, picture = await self._picture(request)
-        return JSONResponse(await self._answer(request, picture.summary))
+        from atlas.explain.plain import summary
+
+        return JSONResponse(await self._answer(request, lambda: summary(picture)))
 
     async def classes(self, request: Request) -> Response:
         """What each position adds to the classes asked for, of every layer of one network."""
@@ -176,6 +178,7 @@ class Desk:
         """A layer's map in a few groups with their effects, then an icon for each as they come."""
         _, picture = await self._picture(request)
         from atlas.explain.groups import FEWEST, MOST  # by now it is loaded, with scikit-learn
+        from atlas.explain.plain import group_facts
 
         layer = self._layer(request.query_params)
         count = whole(request.query_params, "count", 6)
@@ -185,7 +188,7 @@ class Desk:
 
         def lines(cancelled: Callable[[], bool]) -> Iterator[Line]:
             groups, effects = picture.groups(layer, count)
-            yield picture.group_facts(layer, groups, effects, also)
+            yield group_facts(picture, layer, groups, effects, also)
             for drawn in picture.icons(layer, groups.directions, cancelled=cancelled):
                 yield {"group": drawn.number, **drawn.shown()}
 

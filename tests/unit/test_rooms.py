@@ -55,6 +55,7 @@ LATE = {
     ("atlas/run.py", "pipelines/pipeline.py"): "torch and dask, not before the configuration is right",
     ("atlas/serve/explain_api.py", "atlas/explain/groups.py"): TORCH,
     ("atlas/serve/explain_api.py", "atlas/explain/icons.py"): TORCH,
+    ("atlas/serve/explain_api.py", "atlas/explain/plain.py"): TORCH,
     ("atlas/serve/explain_api.py", "atlas/explain/rounding.py"): TORCH,
     ("atlas/serve/explain_api.py", "atlas/explain/explainer.py"): TORCH,
     ("atlas/serve/explain_api.py", "atlas/forward/trace.py"): TORCH,

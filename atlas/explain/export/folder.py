@@ -15,9 +15,10 @@ from PIL import Image
 
 from atlas.arrays import Pixels
 from atlas.errors import ConfigError
-from atlas.explain.explainer import FIRST_CLASSES, Explainer, Picture
+from atlas.explain.explainer import Explainer, Picture
 from atlas.explain.export.html import page
 from atlas.explain.export.overlays import dotted, icon_grid, masked, overlay
+from atlas.explain.plain import group_facts, summary
 from atlas.rundir.atomic import atomic, write_json
 
 FORMAT = 1
@@ -111,7 +112,7 @@ def write_explanation(
     folder = _Folder(path)
     chosen = [explainer.layer(name).name for name in dict.fromkeys(wanted.layers)] or list(explainer.layers)
     classes = {name: _classes(explainer, picture, name, wanted) for name in explainer.networks}
-    facts = picture.summary()
+    facts = summary(picture)
     facts["layers"] = [layer for layer in facts["layers"] if layer["path"] in chosen]
     for number, (name, network) in enumerate(zip(explainer.networks, facts["networks"])):
         network["picture"] = folder.save("picture.png" if number == 0 else f"picture-{number}.png", picture.view(name))
@@ -130,7 +131,7 @@ def write_explanation(
 def _classes(explainer: Explainer, picture: Picture, network: str, wanted: Wanted) -> list[int]:
     if wanted.classes:
         return list(dict.fromkeys(explainer.class_of(each, network) for each in wanted.classes))
-    return [each["class"] for each in picture.top_classes(network, min(3, FIRST_CLASSES))]
+    return [each["class"] for each in picture.top_classes(network, 3)]
 
 
 def _layer(
@@ -195,7 +196,7 @@ def _groups(
 ) -> None:
     name, known = layer["path"], explainer.networks[explainer.layer(layer["path"]).network].classes
     groups, effects = picture.groups(name, wanted.groups)
-    layer.update(picture.group_facts(name, groups, effects, [each["class"] for each in layer["classes"]]))
+    layer.update(group_facts(picture, name, groups, effects, [each["class"] for each in layer["classes"]]))
     for group in layer["groups"]:
         for each in [*group["supports"], *group["opposes"]]:
             each["name"] = known[each["class"]]

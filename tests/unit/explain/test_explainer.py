@@ -15,6 +15,7 @@ from atlas.explain.explainer import Explainer, Picture
 from atlas.explain.export.overlays import OPPOSE, SUPPORT, dotted, icon_grid, masked, overlay
 from atlas.explain.groups import factorise
 from atlas.explain.icons import Cancelled, draw_each
+from atlas.explain.plain import group_facts, summary
 from atlas.explain.square import read_square
 from atlas.networks.hooks import hooked
 from atlas.networks.network import Network, load
@@ -177,7 +178,7 @@ def test_icons_come_in_order_and_end_when_nobody_waits(small: Network) -> None:
 
 
 def test_the_summary_holds_together(explainer: Explainer, picture: Picture) -> None:
-    facts = picture.summary()
+    facts = summary(picture)
     assert facts["picture"] == {"width": 96, "height": 64, "box": [16, 0, 80, 64]}
     (network,) = facts["networks"]
     logits = picture.logits()
@@ -223,9 +224,9 @@ def test_the_attributions_are_those_of_the_store(explainer: Explainer, workshop:
 
 def test_groups_tell_what_the_best_classes_lose(explainer: Explainer, picture: Picture) -> None:
     groups, effects = picture.groups("last", 3)
-    facts = picture.group_facts("last", groups, effects)
+    facts = group_facts(picture, "last", groups, effects)
     best = {each["class"] for each in picture.top_classes()}
-    assert facts == picture.group_facts("last", groups, effects, [next(iter(best))])
+    assert facts == group_facts(picture, "last", groups, effects, [next(iter(best))])
     for number, group in enumerate(facts["groups"]):
         assert len(group["mask"]) == groups.masks[0].size
         values = [each["value"] for each in group["supports"]]

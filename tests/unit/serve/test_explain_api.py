@@ -17,6 +17,7 @@ from made_site import eventually
 
 from atlas.explain import icons
 from atlas.explain.explainer import Explainer
+from atlas.explain.plain import summary
 from atlas.rundir.directory import RunDirectory
 from atlas.serve import limits, notebook
 from atlas.serve.app import API_HEADER
@@ -67,7 +68,7 @@ def test_the_page_knows_that_it_may_ask(client: Client) -> None:
 def test_the_summary_is_the_library_s(client: Client, explainer: Explainer) -> None:
     status, facts = client.ask("POST", "/api/explain", PICTURE)
     assert status == 200
-    assert facts == explainer.look(PICTURE).summary()
+    assert facts == summary(explainer.look(PICTURE))
 
 
 def test_classes_removed_positions_icons_and_groups(client: Client, explainer: Explainer) -> None:
@@ -286,7 +287,7 @@ def test_short_questions_do_not_wait_for_icons(client: Client, slow_steps: list[
 
 def test_several_people_do_not_mix(client: Client, explainer: Explainer) -> None:
     pictures = [encoded(photo(seed)) for seed in range(20, 32)]  # more than are kept
-    expected = [explainer.look(each).summary() for each in pictures]
+    expected = [summary(explainer.look(each)) for each in pictures]
     found: list[list[Any]] = [[] for _ in pictures]
 
     def person(number: int) -> None:
