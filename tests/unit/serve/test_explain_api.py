@@ -168,7 +168,7 @@ def test_large_pictures_are_refused(client: Client, monkeypatch: pytest.MonkeyPa
     connection = http.client.HTTPConnection(client.host, timeout=60)
     connection.request("POST", "/api/explain", parts(), encode_chunked=True, headers={"transfer-encoding": "chunked"})
     assert connection.getresponse().status == 413
-    monkeypatch.setattr("atlas.serve.explain_api.MOST_PIXELS", 5000)
+    monkeypatch.setattr("atlas.serve.cached_explainer.MOST_PIXELS", 5000)
     status, facts = client.ask("POST", "/api/explain", encoded(photo(9)))
     assert status == 422
     assert facts["sentence"].startswith("The picture has 6,144 pixels, and at most 5,000 are taken.")
@@ -186,13 +186,6 @@ def test_pages_of_other_sites_may_not_ask(client: Client) -> None:
         "This page asks from https://example.org; only the atlas's own page may ask.",
     )
     assert client.ask("POST", "/api/explain", PICTURE, Origin=f"http://{client.host}")[0] == 200
-
-
-def test_too_many_questions_are_refused_and_then_answered_again() -> None:
-    rate = limits.Rate()
-    assert [rate.allows(5.0) for _ in range(limits.BURST + 3)] == [True] * limits.BURST + [False] * 3
-    assert rate.allows(5.0 + 1.5 / limits.RATE)
-    assert not rate.allows(5.0 + 1.6 / limits.RATE)
 
 
 def test_a_slow_picture_is_not_waited_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,19 +254,6 @@ def test_pictures_that_nobody_waits_for_are_left_out(client: Client, monkeypatch
     assert client.ask("POST", "/api/explain", encoded(photo(50)))[0] == 200
     assert time.monotonic() - began < 2.5
     assert len(looked) <= 4
-
-
-def test_only_so_many_pictures_are_on_their_way(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    uploads = limits.Uploads()
-    with uploads.place("a"), uploads.place("b"):
-        monkeypatch.setattr(limits, "CLIENT_UPLOADS", 1)
-        with pytest.raises(limits.Refused, match="Too many pictures are on their way"), uploads.place("a"):
-            pass
-        monkeypatch.setattr(limits, "MOST_UPLOADS", 2)
-        with pytest.raises(limits.Refused), uploads.place("c"):
-            pass
-    with uploads.place("a"), uploads.place("c"):
-        pass
 
 
 def test_short_questions_do_not_wait_for_icons(client: Client, slow_steps: list[float]) -> None:
