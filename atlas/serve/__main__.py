@@ -7,7 +7,8 @@ from pathlib import Path
 
 from atlas.errors import AtlasError, ConfigError
 from atlas.rundir.remote import refuse_url
-from atlas.serve.app import find_site, serve
+from atlas.serve.server import serve
+from atlas.serve.site_files import find_site
 
 
 def finished(runs: list[Path]) -> list[Path]:

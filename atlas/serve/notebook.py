@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from atlas.errors import ConfigError
 from atlas.rundir.remote import refuse_url
-from atlas.serve.app import create_app, create_server, find_site
+from atlas.serve.app import create_app
+from atlas.serve.server import create_server
+from atlas.serve.site_files import find_site
 from atlas.serve.sockets import address, open_socket, own_names
 
 if TYPE_CHECKING:

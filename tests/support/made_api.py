@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
-from atlas.serve.app import SiteFiles
+from atlas.serve.site_files import SiteFiles
 
 LIMITS = {"bytes": 2_000_000, "pixels": 100_000_000}
 SIDES = (28, 14, 7)  # of the layers' maps, in the order of the layers

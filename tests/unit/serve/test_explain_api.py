@@ -20,7 +20,7 @@ from atlas.explain.explainer import Explainer
 from atlas.explain.plain import summary
 from atlas.rundir.directory import RunDirectory
 from atlas.serve import limits, notebook
-from atlas.serve.app import API_HEADER
+from atlas.serve.site_files import API_HEADER
 
 PICTURE = encoded(photo(1))
 
