@@ -103,11 +103,11 @@ def _stop(answer: http.client.HTTPResponse) -> float:
     draw = icons.draw
 
     def watched(*arguments: Any, progress: Any, **options: Any) -> Any:
-        def told(share: float) -> None:
+        def on_progress(share: float) -> None:
             last[0] = time.perf_counter()
             progress(share)
 
-        return draw(*arguments, progress=told, **options)
+        return draw(*arguments, progress=on_progress, **options)
 
     icons.draw = watched
     try:

@@ -12,7 +12,7 @@ DONE, CONFIGURATION, FAILED = 0, 2, 3
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0 when all is written, 2 for what was given wrongly, 3 for what failed or was stopped."""
+    """Exit code 0 when all is written, 2 for wrong arguments, 3 for what failed or was stopped."""
     parser = argparse.ArgumentParser(
         prog="python -m atlas.explain",
         description="Explain one picture by a finished run: what each layer sees at each position, where that lies on "
@@ -34,19 +34,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--without-each", action="store_true", help="also take each position out, and see what the classes really lose"
     )
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
         from atlas.explain.export.command import explain  # torch: not before the arguments are right
 
         explain(
-            given.run,
-            Path(given.image),
-            Path(given.out),
-            layers=given.layer,
-            classes=given.classes,
-            groups=given.groups,
-            steps=given.steps,
-            without_each=given.without_each,
+            options.run,
+            Path(options.image),
+            Path(options.out),
+            layers=options.layer,
+            classes=options.classes,
+            groups=options.groups,
+            steps=options.steps,
+            without_each=options.without_each,
         )
     except ConfigError as error:
         print(error, file=sys.stderr)

@@ -60,7 +60,7 @@ def factorise(maps: Float32, count: int) -> Groups:
     scale = np.abs(parts).max()
     model = NMF(count, init="nndsvda", max_iter=_ITERATIONS, random_state=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # what is left to gain is not to be seen
+        warnings.simplefilter("ignore", ConvergenceWarning)  # what is left to gain cannot be seen
         weights = model.fit_transform(parts / scale)
     vectors = model.components_ * scale
     if signed:

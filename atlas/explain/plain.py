@@ -10,7 +10,7 @@ import numpy as np
 from atlas.arrays import Float32
 from atlas.explain.explainer import Explainer, Picture
 from atlas.explain.groups import Groups
-from atlas.explain.rounding import numbers, rounded
+from atlas.explain.rounding import round_value, round_values
 from atlas.layout.placement import Placement
 
 # Of a picture's likeliest classes those whose attributions are part of its summary.
@@ -39,10 +39,10 @@ def summary(picture: Picture) -> dict[str, Any]:
                 "rows": maps.shape[1],
                 "cols": maps.shape[2],
                 "channels": maps.shape[0],
-                "magnitude": numbers(norms / max(float(norms.max()), 1e-12)),
+                "magnitude": round_values(norms / max(float(norms.max()), 1e-12)),
                 **placement_facts(explainer, name, picture.placements[name]),
                 "attribution": {
-                    str(number): numbers(effects[name]) for number, effects in attributions[layer.network].items()
+                    str(number): round_values(effects[name]) for number, effects in attributions[layer.network].items()
                 },
             }
         )
@@ -73,22 +73,22 @@ def group_facts(
         rows = [{"class": int(index), "value": float(f"{effects[number, index]:.5g}")} for index in order]
         entries.append(
             {
-                "mask": numbers(mask),
-                "share": rounded(groups.shares[number]),
+                "mask": round_values(mask),
+                "share": round_value(groups.shares[number]),
                 "supports": [row for row in rows[:GROUP_CLASSES] if row["value"] > 0],
                 "opposes": [row for row in rows[: -GROUP_CLASSES - 1 : -1] if row["value"] < 0],
                 **{name: values[number] for name, values in placement.items()},
             }
         )
-    return {"groups": entries, "explained": rounded(groups.explained), "signed": groups.signed}
+    return {"groups": entries, "explained": round_value(groups.explained), "signed": groups.signed}
 
 
 def placement_facts(explainer: Explainer, layer: str, placement: Placement) -> dict[str, list[Any]]:
     """``u``, ``v``, ``confidence`` and ``cell`` of placed points; None where a point has no place."""
     nowhere = np.isnan(placement.u)
     return {
-        "u": numbers(placement.u),
-        "v": numbers(placement.v),
-        "confidence": numbers(np.where(nowhere, np.nan, placement.confidence)),
+        "u": round_values(placement.u),
+        "v": round_values(placement.v),
+        "confidence": round_values(np.where(nowhere, np.nan, placement.confidence)),
         "cell": [None if cell is None else list(cell) for cell in explainer.cells(layer, placement)],
     }

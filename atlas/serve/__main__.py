@@ -11,20 +11,20 @@ from atlas.serve.server import serve
 from atlas.serve.site_files import find_site
 
 
-def finished(runs: list[Path]) -> list[Path]:
-    """Of run folders those that can be shown; the others are told of. Raises ConfigError where none can."""
-    shown, faults = [], []
+def finished_runs(runs: list[Path]) -> list[Path]:
+    """The run folders that can be shown; prints why the others cannot. Raises ConfigError where none can."""
+    finished, faults = [], []
     for run in runs:
         try:
             find_site(run)
-            shown.append(run)
+            finished.append(run)
         except ConfigError as error:
             faults.append(str(error))
-    if not shown:
+    if not finished:
         raise ConfigError("\n".join(faults))
     for fault in faults:
         print(f"Left out: {fault}", file=sys.stderr)
-    return shown
+    return finished
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,11 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, such as runs/demo")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        for run in given.runs:
+        for run in options.runs:
             refuse_url(run)
-        serve(finished([Path(run) for run in given.runs]), host=given.host, port=given.port)
+        serve(finished_runs([Path(run) for run in options.runs]), host=options.host, port=options.port)
     except AtlasError as error:
         print(error, file=sys.stderr)
         return 2

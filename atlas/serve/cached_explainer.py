@@ -21,7 +21,7 @@ from atlas.explain.explainer import Explainer, Picture
 from atlas.explain.groups import check_count
 from atlas.explain.icons import Cancelled
 from atlas.explain.plain import group_facts, summary
-from atlas.explain.rounding import numbers
+from atlas.explain.rounding import round_values
 from atlas.forward.trace import Trace, describe, maps
 from atlas.forward.unit_arithmetic import unit
 from atlas.serve.limits import MOST_PIXELS
@@ -77,7 +77,7 @@ class CachedExplainer:
         """What each position of every layer of one network adds to the logits of ``classes``."""
         return {
             "classes": {
-                str(number): {layer: numbers(effect) for layer, effect in layers.items()}
+                str(number): {layer: round_values(effect) for layer, effect in layers.items()}
                 for number, layers in picture.attribution(classes, network).items()
             }
         }
@@ -91,13 +91,13 @@ class CachedExplainer:
             parts.append(part)
             yield {"share": round(sum(part.shape[1] for part in parts) / count, 3)}
         effects = np.concatenate(parts, axis=1)
-        yield {"classes": {str(number): numbers(row) for number, row in zip(classes, effects)}}
+        yield {"classes": {str(number): round_values(row) for number, row in zip(classes, effects)}}
 
     def icons(self, picture: Picture, layer: str, cancelled: Callable[[], bool]) -> Iterator[Facts]:
         """An icon for each position of a layer, the strongest first, until ``cancelled()`` turns true."""
         with suppress(Cancelled):
             for icon in picture.icons(layer, cancelled=cancelled):
-                yield {"position": icon.number, **icon.shown()}
+                yield {"position": icon.number, **icon.plain()}
 
     def groups(
         self, picture: Picture, layer: str, count: int, classes: Sequence[int], cancelled: Callable[[], bool]
@@ -108,7 +108,7 @@ class CachedExplainer:
         yield group_facts(picture, layer, groups, effects, classes)
         with suppress(Cancelled):
             for icon in picture.icons(layer, groups.directions, cancelled=cancelled):
-                yield {"group": icon.number, **icon.shown()}
+                yield {"group": icon.number, **icon.plain()}
 
     # Its forward pass
 
@@ -139,7 +139,7 @@ class CachedExplainer:
             return
         with suppress(Cancelled):
             for icon in self.explainer.draw_channels(network, layer, missing, cancelled):
-                picture = icon.shown()["picture"]
+                picture = icon.plain()["picture"]
                 with self._lock:
                     self._channels[network, layer, icon.number] = picture
                 yield {"channel": icon.number, "picture": picture}

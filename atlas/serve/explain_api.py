@@ -125,7 +125,7 @@ class ExplainApi:
         """The addresses of a few pictures of the run."""
         self._limits.admit(request)
         samples = await run_in_threadpool(self._samples.get)
-        entries = [{"address": f"api/samples/{number}", "title": each.title} for number, each in enumerate(samples)]
+        entries = [{"address": f"api/samples/{number}", "title": sample.title} for number, sample in enumerate(samples)]
         return JSONResponse({"samples": entries})
 
     async def sample(self, request: Request) -> Response:

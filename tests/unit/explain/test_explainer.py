@@ -10,11 +10,11 @@ from explained import encoded, photo
 from PIL import Image
 
 from atlas.errors import AtlasError, ConfigError
-from atlas.explain.effects import first_order, without_each, without_groups
+from atlas.explain.effects import first_order_attributions, without_each, without_groups
 from atlas.explain.explainer import Explainer, Picture
 from atlas.explain.export.overlays import OPPOSE, SUPPORT, dotted, icon_grid, masked, overlay
 from atlas.explain.groups import factorise
-from atlas.explain.icons import Cancelled, draw_each
+from atlas.explain.icons import Cancelled, draw_icons
 from atlas.explain.plain import group_facts, summary
 from atlas.explain.square import read_square
 from atlas.networks.hooks import hooked
@@ -79,7 +79,7 @@ def test_effects_are_those_of_the_plain_network(factory: str, layer: str) -> Non
     with hooked(network.submodule(layer), lambda output: (seen.append(output), output.clone())[1]):
         logits = network.module(given)
     maps = seen[0]
-    found = first_order(network, [layer], inputs, [4, 1])[layer]
+    found = first_order_attributions(network, [layer], inputs, [4, 1])[layer]
     for row, number in enumerate((4, 1)):
         (gradient,) = torch.autograd.grad(logits[0, number], maps, retain_graph=True)
         np.testing.assert_allclose(found[row], (maps * gradient)[0].sum(0).detach(), rtol=1e-4, atol=1e-6)
@@ -157,7 +157,7 @@ def test_icons_come_in_order_and_end_when_nobody_waits(small: Network) -> None:
     directions[4] = 0
     order = np.random.default_rng(2).permutation(30).tolist()
     asked = {"second_moment": np.eye(16), "size": 32, "steps": 24}
-    drawn = list(draw_each(small, "branches", directions, order, **asked))
+    drawn = list(draw_icons(small, "branches", directions, order, **asked))
     assert [each.number for each in drawn] == [each for each in order if each != 4]
     assert all(each.pixels.shape == (32, 32, 3) for each in drawn)
     assert np.median([each.cosine for each in drawn]) > 0.8
@@ -168,7 +168,7 @@ def test_icons_come_in_order_and_end_when_nobody_waits(small: Network) -> None:
         looked += 1
         return looked > 3
 
-    some = draw_each(small, "branches", directions, order, **asked, cancelled=cancelled)
+    some = draw_icons(small, "branches", directions, order, **asked, cancelled=cancelled)
     with pytest.raises(Cancelled):
         list(some)
     assert looked == 4  # not one batch more
