@@ -153,7 +153,7 @@ def test_a_picture_that_is_refused_leaves_all_that_was_told_of_the_former_one(
         expect(section).to_contain_text("87 %")
         page.mouse.click(*point_at(page, 33))
         page.keyboard.press("Escape")
-        asked = len(image_api.requests)
+        before = len(image_api.requests)
 
         def assert_all_there() -> None:
             wait_for_summary(page, "one.png")
@@ -171,8 +171,8 @@ def test_a_picture_that_is_refused_leaves_all_that_was_told_of_the_former_one(
         assert_all_there()
         show(page, "picture")
         eventually(lambda: near(middle(page, 100), BROWN), "the former picture")
-        assert [each for each in image_api.requests[asked:] if each.startswith("POST")] == ["POST api/explain"], (
-            "kept, not asked"
+        assert [each for each in image_api.requests[before:] if each.startswith("POST")] == ["POST api/explain"], (
+            "cached, no request"
         )
 
         # One that is left while it is under way, too.

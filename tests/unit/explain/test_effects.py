@@ -17,15 +17,15 @@ from atlas.networks.tail import Tail
 def test_effects_are_those_of_the_plain_network(factory: str, layer: str) -> None:
     network = load(f"small_network:{factory}", size=32, keep=(layer,), device="cpu")
     inputs = network.from_bytes(torch.from_numpy(photo(3, 32, 32)[None].copy()))
-    given = inputs.clone().requires_grad_(True)
-    seen: list[torch.Tensor] = []
-    with hooked(network.submodule(layer), lambda output: (seen.append(output), output.clone())[1]):
-        logits = network.module(given)
-    maps = seen[0]
-    found = first_order_attributions(network, [layer], inputs, [4, 1])[layer]
+    differentiable = inputs.clone().requires_grad_(True)
+    outputs: list[torch.Tensor] = []
+    with hooked(network.submodule(layer), lambda output: (outputs.append(output), output.clone())[1]):
+        logits = network.module(differentiable)
+    maps = outputs[0]
+    attributions = first_order_attributions(network, [layer], inputs, [4, 1])[layer]
     for row, number in enumerate((4, 1)):
         (gradient,) = torch.autograd.grad(logits[0, number], maps, retain_graph=True)
-        np.testing.assert_allclose(found[row], (maps * gradient)[0].sum(0).detach(), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(attributions[row], (maps * gradient)[0].sum(0).detach(), rtol=1e-4, atol=1e-6)
     maps, logits = maps.detach(), logits.detach()
     tail = Tail(network, layer, inputs.shape)
     assert (tail._steps is None) == (factory == "forking_factory")
@@ -40,10 +40,10 @@ def test_effects_are_those_of_the_plain_network(factory: str, layer: str) -> Non
             rest = network.module(inputs)
         np.testing.assert_allclose(lost[:, position], (logits - rest)[0, [4, 1]], rtol=1e-3, atol=1e-5)
     groups = factorise(maps[0].numpy(), 3)
-    found = without_groups(tail, inputs, maps[0], logits[0], groups)
+    effects = without_groups(tail, inputs, maps[0], logits[0], groups)
     part = torch.from_numpy(groups.directions[2, :, None, None] * groups.masks[2])
     with torch.no_grad(), hooked(network.submodule(layer), lambda _: maps - part):
-        np.testing.assert_allclose(found[2], (logits - network.module(inputs))[0], rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(effects[2], (logits - network.module(inputs))[0], rtol=1e-3, atol=1e-5)
 
 
 def test_the_tail_costs_less_than_the_whole(efficientnet: Network) -> None:

@@ -22,15 +22,15 @@ def test_the_attributions_are_those_of_the_store(explainer: Explainer, workshop:
     y, x = int(row["y"][0]), int(row["x"][0])
     np.testing.assert_allclose(picture.maps("middle")[:, y, x], row["activation"][0], rtol=2e-2, atol=2e-2)
     classes = range(store.classes and len(store.classes))
-    found = picture.attribution(list(classes))
-    effects = [found[number]["middle"][y, x] for number in classes]
+    attributions = picture.attribution(list(classes))
+    effects = [attributions[number]["middle"][y, x] for number in classes]
     np.testing.assert_allclose(effects, row["attribution"][0].astype(np.float32), rtol=3e-2, atol=3e-3)
 
 
 def test_channels_are_drawn_and_wrong_ones_told(explainer: Explainer) -> None:
-    drawn = list(explainer.draw_channels("", "stem", [7, 2]))
-    assert [each.number for each in drawn] == [7, 2]
-    assert np.std(drawn[0].pixels) > 5
+    icons = list(explainer.draw_channels("", "stem", [7, 2]))
+    assert [icon.number for icon in icons] == [7, 2]
+    assert np.std(icons[0].pixels) > 5
     with pytest.raises(ConfigError, match=r"Layer 'stem' of .* has no channel 12: it has 12, counted from 0"):
         next(explainer.draw_channels("", "stem", [12]))
     with pytest.raises(ConfigError, match="gives no map of activations"):

@@ -16,19 +16,19 @@ def test_icons_come_in_order_and_end_when_nobody_waits(small: Network) -> None:
     directions = maps.flatten(1).T[:30].numpy().copy()
     directions[4] = 0
     order = np.random.default_rng(2).permutation(30).tolist()
-    asked = {"second_moment": np.eye(16), "size": 32, "steps": 24}
-    drawn = list(draw_icons(small, "branches", directions, order, **asked))
-    assert [each.number for each in drawn] == [each for each in order if each != 4]
-    assert all(each.pixels.shape == (32, 32, 3) for each in drawn)
-    assert np.median([each.cosine for each in drawn]) > 0.8
-    looked = 0
+    options = {"second_moment": np.eye(16), "size": 32, "steps": 24}
+    drawn = list(draw_icons(small, "branches", directions, order, **options))
+    assert [icon.number for icon in drawn] == [number for number in order if number != 4]
+    assert all(icon.pixels.shape == (32, 32, 3) for icon in drawn)
+    assert np.median([icon.cosine for icon in drawn]) > 0.8
+    calls = 0
 
     def cancelled() -> bool:
-        nonlocal looked
-        looked += 1
-        return looked > 3
+        nonlocal calls
+        calls += 1
+        return calls > 3
 
-    some = draw_icons(small, "branches", directions, order, **asked, cancelled=cancelled)
+    some = draw_icons(small, "branches", directions, order, **options, cancelled=cancelled)
     with pytest.raises(Cancelled):
         list(some)
-    assert looked == 4  # not one batch more
+    assert calls == 4  # not one batch more

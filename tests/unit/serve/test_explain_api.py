@@ -53,9 +53,9 @@ def client(undisturbed: RunDirectory, workshop: Path) -> Iterator[Client]:
         patch.syspath_prepend(workshop)
         patch.setattr(notebook, "_servers", {})
         patch.setattr(limits, "RATE", 10_000.0)
-        shown = notebook.show(undisturbed.path)
-        yield Client(shown.address)
-        shown.close()
+        frame = notebook.show(undisturbed.path)
+        yield Client(frame.address)
+        frame.close()
 
 
 def test_the_page_knows_that_it_may_ask(client: Client) -> None:
@@ -88,7 +88,7 @@ def test_classes_removed_positions_icons_and_groups(client: Client, explainer: E
     drawn = client.lines("/api/explain/icons?layer=last")
     norms = np.linalg.norm(picture.activations("last"), axis=1)
     assert [line["position"] for line in drawn] == [
-        each for each in np.argsort(-norms, kind="stable").tolist() if norms[each]
+        position for position in np.argsort(-norms, kind="stable").tolist() if norms[position]
     ]
     assert all(line["picture"].startswith("data:image/webp;base64,") for line in drawn)
     first, *rest = client.lines("/api/explain/groups?layer=last&count=3")
@@ -152,8 +152,8 @@ def test_samples_are_the_runs_own(client: Client) -> None:
 def test_wrong_questions_are_answered_with_a_sentence(
     client: Client, path: str, body: bytes, status: int, sentence: str
 ) -> None:
-    found, facts = client.ask("POST", path, body)
-    assert (found, facts["sentence"][: len(sentence)]) == (status, sentence)
+    answered, facts = client.ask("POST", path, body)
+    assert (answered, facts["sentence"][: len(sentence)]) == (status, sentence)
 
 
 def test_large_pictures_are_refused(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,12 +206,12 @@ def slow_steps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     draw = icons.draw
 
     def slowly(*arguments: Any, progress: Callable[[float], None], **options: Any) -> Any:
-        def told(share: float) -> None:
+        def on_progress(share: float) -> None:
             time.sleep(0.1)
             steps.append(time.monotonic())
             progress(share)
 
-        return draw(*arguments, progress=told, **options)
+        return draw(*arguments, progress=on_progress, **options)
 
     monkeypatch.setattr(icons, "draw", slowly)
     return steps
@@ -267,20 +267,20 @@ def test_short_questions_do_not_wait_for_icons(client: Client, slow_steps: list[
 
 def test_several_people_do_not_mix(client: Client, explainer: Explainer) -> None:
     pictures = [encoded(photo(seed)) for seed in range(20, 32)]  # more than are kept
-    expected = [summary(explainer.look(each)) for each in pictures]
-    found: list[list[Any]] = [[] for _ in pictures]
+    expected = [summary(explainer.look(picture)) for picture in pictures]
+    answers_of: list[list[Any]] = [[] for _ in pictures]
 
     def person(number: int) -> None:
         for _ in range(3):
-            found[number].append(client.ask("POST", "/api/explain", pictures[number])[1])
-            found[number].append(client.ask("POST", "/api/explain/classes?class=2", pictures[number])[1])
+            answers_of[number].append(client.ask("POST", "/api/explain", pictures[number])[1])
+            answers_of[number].append(client.ask("POST", "/api/explain/classes?class=2", pictures[number])[1])
 
     threads = [threading.Thread(target=person, args=(number,)) for number in range(len(pictures))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for number, answers in enumerate(found):
+    for number, answers in enumerate(answers_of):
         assert answers[0] == answers[2] == answers[4] == expected[number]
         effects = explainer.look(pictures[number]).attribution([2])[2]["last"].reshape(-1)
         assert answers[1]["classes"]["2"]["last"] == pytest.approx(effects, rel=1e-3, abs=1e-6)

@@ -44,7 +44,7 @@ def test_ways_out_of_the_site_are_refused(address: tuple[str, int], path: str) -
 
 
 @pytest.mark.parametrize(
-    ("sent", "status", "told"),
+    ("sent", "status", "sentence"),
     [
         (request("/" + "a" * ADDRESS_BYTES), 414, "The address has 8,193 bytes; this server takes 8,192 at most."),
         (request("/atlas.json?" + "a" * ADDRESS_BYTES), 414, "The address has 8,203 bytes"),
@@ -62,12 +62,12 @@ def test_ways_out_of_the_site_are_refused(address: tuple[str, int], path: str) -
     ids=["path", "query", "headers", "cookie", "length", "chunks", "post", "ranges"],
 )
 def test_huge_requests_are_refused_with_a_sentence(
-    address: tuple[str, int], sent: bytes, status: int, told: str
+    address: tuple[str, int], sent: bytes, status: int, sentence: str
 ) -> None:
-    found, headers, text = answer_to(address, sent)
-    assert (found, headers["content-type"]) == (status, "text/plain; charset=utf-8")
+    answered, headers, text = answer_to(address, sent)
+    assert (answered, headers["content-type"]) == (status, "text/plain; charset=utf-8")
     assert headers["connection"] == "close", "what may still follow is not read"
-    assert told in text
+    assert sentence in text
     assert len(text.splitlines()) == 1
 
 

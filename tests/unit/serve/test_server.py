@@ -71,9 +71,9 @@ def test_an_answer_that_nobody_reads_does_not_hold_up_the_end(
             start = time.monotonic()
             stack.close()
             assert time.monotonic() - start < 3
-    told = capsys.readouterr().err
-    assert "timeout graceful shutdown exceeded" in told
-    assert "Traceback" not in told
+    errors = capsys.readouterr().err
+    assert "timeout graceful shutdown exceeded" in errors
+    assert "Traceback" not in errors
 
 
 def test_the_door_says_what_is_missing(
@@ -82,14 +82,14 @@ def test_the_door_says_what_is_missing(
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
     assert serve.main([str(unfinished)]) == 2
-    said = capsys.readouterr().err
-    assert "has no site yet" in said
-    assert "python -m atlas.run CONFIG" in said
+    errors = capsys.readouterr().err
+    assert "has no site yet" in errors
+    assert "python -m atlas.run CONFIG" in errors
 
     assert serve.main([str(unfinished), str(tmp_path / "nothing")]) == 2
-    said = capsys.readouterr().err
-    assert "unfinished has no site yet" in said
-    assert "There is no run folder" in said
+    errors = capsys.readouterr().err
+    assert "unfinished has no site yet" in errors
+    assert "There is no run folder" in errors
 
     assert serve.main([str(tmp_path / "nowhere")]) == 2
     assert "no run folder" in capsys.readouterr().err
@@ -97,10 +97,10 @@ def test_the_door_says_what_is_missing(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert serve.main([str(run_folder), "--port", str(port)]) == 2
-    said = capsys.readouterr().err
-    assert f"Port {port}" in said
-    assert f"--port {port + 1}" in said
-    assert len(said.splitlines()) == 1
+    errors = capsys.readouterr().err
+    assert f"Port {port}" in errors
+    assert f"--port {port + 1}" in errors
+    assert len(errors.splitlines()) == 1
 
 
 def test_the_command_answers_soon_without_torch_and_ends_on_an_interrupt(run_folder: Path) -> None:
@@ -114,9 +114,9 @@ def test_the_command_answers_soon_without_torch_and_ends_on_an_interrupt(run_fol
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
-            found = re.fullmatch(r"The atlas is at (http://127\.0\.0\.1:\d+/) \(Ctrl-C ends\)\n", line)
-            assert found, line
-            with urllib.request.urlopen(found[1], timeout=10) as answer:
+            match = re.fullmatch(r"The atlas is at (http://127\.0\.0\.1:\d+/) \(Ctrl-C ends\)\n", line)
+            assert match, line
+            with urllib.request.urlopen(match[1], timeout=10) as answer:
                 assert b"<title>demo</title>" in answer.read()
             seconds = time.monotonic() - start
             process.send_signal(signal.SIGINT)
