@@ -89,7 +89,7 @@ class RequestLimits:
         if bucket is None:
             bucket = self._buckets[client] = TokenBucket()
         if not bucket.take(time.monotonic()):
-            raise Refusal(429, "That were more questions than this server answers; wait a second and ask again.")
+            raise Refusal(429, "These are more questions than this server answers; wait a second and ask again.")
 
     async def read_picture(self, request: Request) -> bytes:
         """The body of an admitted request. Raises Refusal where too many arrive, and as `read_body` does."""
