@@ -45,7 +45,7 @@ from atlas.networks.allocator import keep_memory
 from atlas.pictures.decode import decode_png
 from atlas.rundir.atomic import write_json
 from atlas.rundir.directory import RunDirectory
-from atlas.serve.app import find_site
+from atlas.serve.site_files import find_site
 from atlas.site.tiles import ICON_SIZE
 
 Bytes = NDArray[np.uint8]

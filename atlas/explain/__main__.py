@@ -11,7 +11,7 @@ from atlas.command import DONE, add_version, carry_out
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m atlas.explain") -> int:
-    """Exit code 0 when all is written, 2 for what was given wrongly, 3 for what failed or was stopped."""
+    """Exit code 0 when all is written, 2 for wrong arguments, 3 for what failed or was stopped."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Explain one picture by a finished run: what each layer sees at each position, where that lies on "

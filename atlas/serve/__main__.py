@@ -8,23 +8,24 @@ from pathlib import Path
 from atlas.command import DONE, add_version, carry_out
 from atlas.errors import ConfigError
 from atlas.rundir.remote import refuse_url
-from atlas.serve.app import find_site, serve
+from atlas.serve.server import serve
+from atlas.serve.site_files import find_site
 
 
-def finished(runs: list[Path]) -> list[Path]:
-    """Of run folders those that can be shown; of the others a line is printed. Raises ConfigError where none can."""
-    shown, faults = [], []
+def finished_runs(runs: list[Path]) -> list[Path]:
+    """The run folders that can be shown; prints why the others cannot. Raises ConfigError where none can."""
+    finished, faults = [], []
     for run in runs:
         try:
             find_site(run)
-            shown.append(run)
+            finished.append(run)
         except ConfigError as error:
             faults.append(str(error))
-    if not shown:
+    if not finished:
         raise ConfigError("\n".join(faults))
     for fault in faults:
         print(f"Left out: {fault}", file=sys.stderr)
-    return shown
+    return finished
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m atlas.serve") -> int:
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m atlas.se
         try:
             for run in options.runs:
                 refuse_url(run)
-            serve(finished([Path(run) for run in options.runs]), host=options.host, port=options.port)
+            serve(finished_runs([Path(run) for run in options.runs]), host=options.host, port=options.port)
         except KeyboardInterrupt:
             pass  # the usual end
         return DONE

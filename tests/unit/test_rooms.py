@@ -61,14 +61,8 @@ LATE = {
     ("atlas/layout/fit.py", "atlas/layout/umap_optimizer.py"): "numba, which compiles",
     ("atlas/layout/gpu.py", "atlas/networks/network.py"): TORCH,
     ("atlas/run.py", "pipelines/pipeline.py"): "torch and dask, not before the configuration is right",
-    ("atlas/serve/explain_api.py", "atlas/explain/groups.py"): TORCH,
-    ("atlas/serve/explain_api.py", "atlas/explain/icons.py"): TORCH,
-    ("atlas/serve/explain_api.py", "atlas/explain/rounding.py"): TORCH,
-    ("atlas/serve/explain_api.py", "atlas/explain/explainer.py"): TORCH,
-    ("atlas/serve/explain_api.py", "atlas/forward/trace.py"): TORCH,
-    ("atlas/serve/explain_api.py", "atlas/forward/unit_arithmetic.py"): TORCH,
-    ("atlas/serve/explain_api.py", "atlas/analysis.py"): "Arrow, which a server of files does without",
-    ("atlas/serve/explain_api.py", "atlas/serve/samples.py"): "the decoders of pictures",
+    ("atlas/serve/explain_api.py", "atlas/serve/cached_explainer.py"): TORCH,
+    ("atlas/serve/explain_api.py", "atlas/serve/samples.py"): "Arrow and the decoders of pictures",
 }
 
 
