@@ -24,7 +24,7 @@ from torch import Tensor, fx
 from atlas.circuits.vjp import Operation
 from atlas.errors import ConfigError
 from atlas.networks.hooks import hooked
-from atlas.networks.network import Network, calls
+from atlas.networks.network import Network, call_count
 from atlas.networks.program import operation_kinds as kinds
 from atlas.networks.program.nonlinearities import formula
 from atlas.networks.program.record import record
@@ -87,9 +87,9 @@ class LinearPath:
         if source == target:
             raise ConfigError(f"A circuit of {source} with itself was asked for. Name an earlier layer as its source.")
         for layer in (source, target):
-            if (called := calls(network, layer)) > 1:
+            if (count := call_count(network, layer)) > 1:
                 raise ConfigError(
-                    f"Layer {layer} of {network.name} is called {called} times in one pass, so it has no map of its "
+                    f"Layer {layer} of {network.name} is called {count} times in one pass, so it has no map of its "
                     "own. Choose the block around it."
                 )
         probe = network.noise(1)
@@ -180,7 +180,7 @@ class LinearPath:
         alone = len(pictured) == 1 and pictured[0] in _once(core) and not divided and not training and flat
         if core.target in _LINEAR or (core.target in _WEIGHTED and alone):
             return PathStep(node, operation, "linear", "", reads)
-        _, word, _ = kinds.describe(core, part, values[node], values, self.constants)
+        _, word, _ = kinds.describe_operation(core, part, values[node], values, self.constants)
         if divided or (core.target in kinds.PRODUCTS):
             word = "a product or quotient of two maps"
         elif training:

@@ -316,7 +316,7 @@ def _moved(operation: Operation, given: Pulled, read: fx.Node) -> Pulled | None:
     shape, source = operation.shape, operation.shapes[read]
     if shape[-2:] != source[-2:]:
         return None
-    places = kinds.moved(operation.core, operation.part, torch.empty(source), operation.constants)
+    places = kinds.source_indices(operation.core, operation.part, torch.empty(source), operation.constants)
     positions = shape[-2] * shape[-1]
     places = places.reshape(-1, positions)
     channels = places[:, 0].div(positions, rounding_mode="floor").long()

@@ -23,8 +23,8 @@ def pool(trace: Trace, step: Step, index: int, _terms: int) -> Working:
     most = step.kind == "max_pool"
     if step.node.target in kinds.REDUCTIONS:
         indices = run_over(trace, step, index)
-        sides = kinds.reduced(step.node, value.ndim)
-        width = value.shape[-1] if kinds.over_the_map(sides, value.ndim) else len(indices)
+        sides = kinds.reduced_dimensions(step.node, value.ndim)
+        width = value.shape[-1] if kinds.is_height_and_width(sides, value.ndim) else len(indices)
         place = place_of(trace, source, int(indices[0]))
         patch, divisor = numbers_at(value, indices).reshape(-1, width), float(len(indices))
     else:
@@ -49,7 +49,7 @@ def run_over(trace: Trace, step: Step, index: int) -> np.ndarray:
     """The places of what ``step`` reads that a mean, a sum or a maximum of it runs over, row by row:
     int64 (n,)."""
     shape = trace.values[step.reads[0]].shape
-    sides = kinds.reduced(step.node, len(shape))
+    sides = kinds.reduced_dimensions(step.node, len(shape))
     kept = [side for side in range(len(shape)) if side not in sides]
     ranges = [np.arange(side) for side in shape]
     for side, at in zip(kept, unravelled(index, [shape[side] for side in kept])):

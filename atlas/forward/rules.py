@@ -146,7 +146,7 @@ def _concatenate(trace: Trace, step: Step, index: int, _terms: int) -> Working:
 
 def _move(trace: Trace, step: Step, index: int, _terms: int) -> Working:
     source = step.reads[0]
-    places = kinds.moved(step.node, step.part, trace.values[source], trace.recording.constants)
+    places = kinds.source_indices(step.node, step.part, trace.values[source], trace.recording.constants)
     found = int(places[unravelled(index, places.shape)])
     if found < 0:
         arguments: Any = step.node.args

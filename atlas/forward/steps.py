@@ -172,7 +172,7 @@ def _record(network: Network, layers: Sequence[str]) -> Recording:
     row = dict.fromkeys([*layers, *map_layers(network)])
     nodes = {layer: places.outputs[layer][-1] for layer in row if places.outputs.get(layer)}
     for layer in layers:
-        if layer not in nodes or len(kinds.maps_shape(values[nodes[layer]].shape)) != 3:
+        if layer not in nodes or len(kinds.map_shape(values[nodes[layer]].shape)) != 3:
             network.activations(probe, layer)  # says what is wrong, where it gives no map at all
     steps, numbers = _steps(recorded, values, constants, places, dict(network.folded), set(nodes.values()))
     chosen: dict[int, str] = {0: "picture"}
@@ -295,7 +295,7 @@ def _steps(
             continue
         kind, operation, geometry = "input", "input", dict[str, Any]()
         if node.op != "placeholder":
-            kind, operation, geometry = kinds.describe(*_operation(node), value, values, constants)
+            kind, operation, geometry = kinds.describe_operation(*_operation(node), value, values, constants)
         name = _name(node, places, calls, operation) if steps else "picture"
         modules = [module for module, _, _ in places.made.get(node, [])]
         step = Step(
@@ -303,7 +303,7 @@ def _steps(
             name,
             kind,
             operation,
-            kinds.maps_shape(value.shape),
+            kinds.map_shape(value.shape),
             tuple(dict.fromkeys(numbers[read] for read in sources)),
             node,
             folded=next((folded[each] for each in modules if each in folded and kind == "convolution"), None),

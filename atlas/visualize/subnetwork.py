@@ -17,13 +17,13 @@ from torch import Tensor, fx, nn
 
 from atlas.errors import ConfigError
 from atlas.networks.network import Network
-from atlas.networks.precision import AskedPrecision, bfloat16_pays
-from atlas.networks.program.record import agreement, record, rewrite
+from atlas.networks.precision import LEAST_COSINE, AskedPrecision, bfloat16_pays, mean_cosine
+from atlas.networks.program.record import TOLERANCE, record, rewrite
 
 # How far the list may differ from the network, as a share of its largest activation, in float32 …
 _TOLERANCE = 1e-3
 # … and how much its activations must agree in bfloat16 (mean cosine) to be used at all.
-_AGREEMENT = 0.98
+LEAST_COSINE = 0.98
 
 
 class CutNetwork:
@@ -115,7 +115,7 @@ class CutNetwork:
             return False
         if dtype == torch.float32:
             return bool((found - expected).abs().max() <= _TOLERANCE * expected.abs().max())
-        return agreement(found, expected) >= _AGREEMENT
+        return mean_cosine(found, expected) >= LEAST_COSINE
 
     def _bears_bfloat16(self) -> bool:
         probe = self._probe(2)
@@ -123,8 +123,8 @@ class CutNetwork:
         if operations is None:
             return False
         with torch.no_grad():
-            return agreement(operations(probe.to(self.dtype), 0.0), self._network.activations(probe, self._layer)) >= (
-                _AGREEMENT
+            return mean_cosine(operations(probe.to(self.dtype), 0.0), self._network.activations(probe, self._layer)) >= (
+                LEAST_COSINE
             )
 
     def _probe(self, count: int) -> Tensor:

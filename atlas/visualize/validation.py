@@ -13,7 +13,7 @@ from torch import Tensor
 
 from atlas.arrays import Float32
 from atlas.errors import ConfigError
-from atlas.networks.network import Layer, Network, calls, describe_layer
+from atlas.networks.network import Layer, Network, call_count, describe_layer
 from atlas.networks.precision import AskedPrecision
 from atlas.visualize.recipe import Recipe
 
@@ -112,7 +112,7 @@ def check(network: Network, layer: str, means: Float32, second_moment: NDArray[n
     if size < 8:
         raise ConfigError(f"Icons of {size}×{size} pixels are too small to show anything. Choose a size of at least 8.")
     described = described_at(network, layer, size)
-    called = calls(replace(network, size=size), layer)
+    called = call_count(replace(network, size=size), layer)
     if called > 1:
         raise ConfigError(
             f"Layer {layer!r} of {network.name} is called {called} times in one pass, so it has no map of its own. "

@@ -13,7 +13,7 @@ from torch import nn
 from atlas.errors import ConfigError
 from atlas.networks.batch_norms import fold_batch_norms
 from atlas.networks.network import Network, describe_layer, load, map_layers
-from atlas.networks.zoo import _torchvision, imagenet_classes
+from atlas.networks.zoo import from_torchvision, imagenet_classes
 from atlas.pictures.decode import open_picture
 from atlas.pictures.views import cut_view, view_box
 
@@ -253,7 +253,7 @@ def test_wrong_class_names_are_explained(tmp_path: Path, name: str | None, conte
 
 def test_torchvision_without_its_weights_scales_the_input_as_with_them() -> None:
     """GoogLeNet's input is scaled once more inside when torchvision's weights are in it; a checkpoint holds those."""
-    network = _torchvision("torchvision/googlenet", pretrained=False)
+    network = from_torchvision("torchvision/googlenet", pretrained=False)
     assert network.module.transform_input is True
     assert network.module.aux1 is None
     assert (network.size, network.classes) == (224, imagenet_classes())
