@@ -187,9 +187,9 @@ class Wiring:
             self.linear_weight = sum_weights(self.path, units)
 
     def kernels(self, unit: int, sources: Integers) -> Float32:
-        """The kernels of ``weight`` from the channels ``sources`` to one unit, float32 (sources, height, width), cropped
-        to the smallest square around their middle that holds 90 % of the magnitude of all of them. Height and width
-        are 0 where there are no weights."""
+        """The kernels of ``weight`` from the channels ``sources`` to one unit, float32 (sources, height, width),
+        cropped to the smallest square around their middle that holds 90 % of the magnitude of all of them. Height and
+        width are 0 where there are no weights."""
         if self.path is None:
             return np.zeros((len(sources), 0, 0), np.float32)
         direction = np.zeros((1, self.path.target_channels), np.float32)

@@ -242,12 +242,14 @@ class Desk:
 
     async def forward_unit(self, request: Request) -> Response:
         """How one number of a step comes about."""
-        from atlas.forward.unit_arithmetic import unit
+        from atlas.forward.unit_arithmetic import unit_arithmetic
 
         trace, asked = await self._trace(request), request.query_params
         step, channel = whole(asked, "step", None), whole(asked, "channel", None)
         y, x, terms = whole(asked, "y", 0), whole(asked, "x", 0), whole(asked, "terms", 12)
-        return JSONResponse(await self._answer(request, lambda: unit(trace, step, channel, y, x, terms=terms)))
+        return JSONResponse(
+            await self._answer(request, lambda: unit_arithmetic(trace, step, channel, y, x, terms=terms))
+        )
 
     # What they share
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from atlas.errors import AtlasError
 from atlas.forward.trace import Trace, describe, maps, trace
-from atlas.forward.unit_arithmetic import unit
+from atlas.forward.unit_arithmetic import unit_arithmetic
 from atlas.networks.network import Network, load
 
 SIZE = 48
@@ -171,10 +171,10 @@ class _Answers:
         channels = [int(each) for each in asked.getlist("channel")]
         return await self.tell(request, lambda known: maps(known, int(asked["step"]), channels))
 
-    async def unit(self, request: Request) -> Response:
+    async def unit_arithmetic(self, request: Request) -> Response:
         asked = request.query_params
         numbers = [int(asked[each]) for each in ("step", "channel", "y", "x", "terms")]
-        return await self.tell(request, lambda known: unit(known, *numbers))
+        return await self.tell(request, lambda known: unit_arithmetic(known, *numbers))
 
     async def neurons(self, request: Request) -> Response:
         asked = f"{request.query_params['layer']}"
