@@ -32,7 +32,7 @@ from atlas.networks.tail import Tail
 from atlas.pictures.decode import MOST_PIXELS
 from atlas.store.classes import class_number
 from atlas.store.shards import to_numpy
-from atlas.visualize.recipe import ALONE, ATLAS
+from atlas.visualize.recipe import ATLAS, SINGLE
 
 # Classes that are told of a picture, and of how many of them each position's part is told at once.
 TOLD_CLASSES, FIRST_CLASSES = 10, 5
@@ -173,7 +173,7 @@ class Explainer:
             range(len(channels)),
             second_moment=np.eye(count),
             size=self.config.render.size,
-            recipe=replace(ALONE, dot=1.0, power=0, power_whitened=0),
+            recipe=replace(SINGLE, dot=1.0, power=0, power_whitened=0),
             cancelled=cancelled,
         ):
             yield replace(drawn, number=channels[drawn.number])

@@ -16,7 +16,7 @@ from atlas.arrays import Float32
 from atlas.networks.network import Network
 from atlas.visualize import Recipe, draw
 from atlas.visualize.recipe import ATLAS
-from atlas.visualize.score import answers, cosines
+from atlas.visualize.score import centre_activations, cosines
 
 # Steps of an icon that someone waits for: the raw cosine is .97 of 1 at a middle layer, a third of the time that the
 # atlas's own take; measured in scripts/benchmarks.md.
@@ -86,6 +86,6 @@ def draw_each(
             recipe=recipe,
             progress=tell,
         )
-        found = cosines(answers(network, layer, icons.pixels, batch=len(numbers)), asked)
+        found = cosines(centre_activations(network, layer, icons.pixels, batch=len(numbers)), asked)
         for number, pixels, cosine in zip(numbers, icons.pixels, found):
             yield Drawn(number, pixels, float(cosine))
