@@ -25,6 +25,9 @@ from atlas.networks.program.record import TOLERANCE, record
 from atlas.networks.program.replay import constants_of, replay
 
 _aten = torch.ops.aten
+# Cached recordings by network; for a network that cannot be recorded the sentence that says so.
+_RECORDINGS: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Recording | str]] = weakref.WeakKeyDictionary()
+_RECORDINGS_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,6 @@ def _operation(output: fx.Node) -> tuple[fx.Node, int | None]:
         part: Any = output.args[1]
         return node, part
     return output, None
-
-
-# Cached recordings by network; for a network that cannot be recorded the sentence that says so.
-_RECORDINGS: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Recording | str]] = weakref.WeakKeyDictionary()
-_RECORDINGS_LOCK = threading.Lock()
 
 
 def recording(network: Network, layers: Sequence[str] = ()) -> Recording:

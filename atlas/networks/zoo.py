@@ -85,9 +85,9 @@ def from_torchvision(name: str, pretrained: bool) -> UnpreparedNetwork:
     from torchvision import models
 
     short = name.removeprefix("torchvision/")
-    known = [model for model in models.list_models() if "/" not in model]
-    if short not in known:
-        raise _unknown_name("torchvision", short, known)
+    names = [model for model in models.list_models() if "/" not in model]
+    if short not in names:
+        raise _unknown_name("torchvision", short, names)
     weights = models.get_model_weights(short).DEFAULT
     transform = weights.transforms()
     # GoogLeNet and Inception accept torchvision's weights only with their auxiliary heads, which it then removes.
@@ -111,8 +111,8 @@ def from_torchvision(name: str, pretrained: bool) -> UnpreparedNetwork:
     )
 
 
-def _unknown_name(library: str, name: str, known: list[str]) -> ConfigError:
-    near = difflib.get_close_matches(name, known, n=3)
+def _unknown_name(library: str, name: str, names: list[str]) -> ConfigError:
+    near = difflib.get_close_matches(name, names, n=3)
     return ConfigError(f"{library} has no network {name!r}." + (f" Near: {', '.join(near)}." if near else ""))
 
 
@@ -178,9 +178,9 @@ def load_checkpoint(network: UnpreparedNetwork, path: str) -> None:
     if not isinstance(state, dict):
         raise ConfigError(f"network.checkpoint: {path} holds {type(state).__name__}, expected a state dict.")
     state = {str(key).removeprefix("module."): value for key, value in state.items()}
-    known = network.module.state_dict()
+    expected = network.module.state_dict()
     # Heads that exist only while training: torchvision saves them, the network in use has none.
-    state = {key: value for key, value in state.items() if key in known or not key.lower().startswith("aux")}
+    state = {key: value for key, value in state.items() if key in expected or not key.lower().startswith("aux")}
     try:
         network.module.load_state_dict(state)
     except RuntimeError as error:

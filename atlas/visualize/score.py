@@ -105,9 +105,9 @@ def _check_arguments(
     norms: Float32 | None,
 ) -> None:
     """Raises ConfigError, in a sentence, when the arguments of score do not belong together."""
-    for name, given in {"pixels": pixels, "means": means, "second_moment": second_moment}.items():
-        if not isinstance(given, np.ndarray):
-            raise ConfigError(f"score: {name} is {type(given).__name__}, expected a NumPy array.")
+    for name, array in {"pixels": pixels, "means": means, "second_moment": second_moment}.items():
+        if not isinstance(array, np.ndarray):
+            raise ConfigError(f"score: {name} is {type(array).__name__}, expected a NumPy array.")
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or not len(pixels):
         raise ConfigError(
             f"score: pixels have shape {pixels.shape} and type {pixels.dtype}, expected (n, size, size, 3) and uint8."
@@ -132,10 +132,10 @@ def _check_arguments(
             f"score: own_index does not name a row of all_means for each icon. Expected {len(pixels)} numbers from 0 "
             f"to {len(level) - 1}."
         )
-    for name, given, dimensions in (("quantiles", quantiles, 2), ("norms", norms, 1)):
-        if given is not None and (np.ndim(given) != dimensions or len(given) != len(pixels)):
+    for name, array, dimensions in (("quantiles", quantiles, 2), ("norms", norms, 1)):
+        if array is not None and (np.ndim(array) != dimensions or len(array) != len(pixels)):
             raise ConfigError(
-                f"score: {name} have shape {np.shape(given)}, expected a row for each of {len(pixels)} icons."
+                f"score: {name} have shape {np.shape(array)}, expected a row for each of {len(pixels)} icons."
             )
 
 

@@ -120,9 +120,8 @@ class Subnetwork:
         if operations is None:
             return False
         with torch.no_grad():
-            return mean_cosine(
-                operations(probe.to(self.dtype), 0.0), self._network.activations(probe, self._layer)
-            ) >= (LEAST_COSINE)
+            expected = self._network.activations(probe, self._layer)
+            return mean_cosine(operations(probe.to(self.dtype), 0.0), expected) >= LEAST_COSINE
 
     def _probe(self, count: int) -> Tensor:
         generator = torch.Generator().manual_seed(count)

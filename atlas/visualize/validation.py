@@ -42,9 +42,7 @@ def directions_of(values: Any) -> Float32:
         array = np.asarray(values)
         if array.dtype.kind not in "fiub":
             raise ValueError(f"they are of type {array.dtype}")
-        with np.errstate(
-            over="ignore"
-        ):  # what is too large for float32 becomes infinity, which is a mistake of its own
+        with np.errstate(over="ignore"):  # what is too large for float32 becomes infinity, which is found later
             rows: Float32 = array.astype(np.float32)
     except (ValueError, TypeError) as error:
         raise ConfigError(
@@ -125,12 +123,11 @@ def check_directions(network: Network, layer: str, means: Float32, second_moment
         )
     channels = described.channels
     if means.ndim != 2 or means.shape[1] != channels:
-        transposed = (
-            " They seem to be transposed: give directions.T." if means.ndim == 2 and means.shape[0] == channels else ""
-        )
+        is_transposed = means.ndim == 2 and means.shape[0] == channels
+        hint = " They seem to be transposed: give directions.T." if is_transposed else ""
         raise ConfigError(
             f"The directions have shape {means.shape}, expected (n, {channels}): layer {layer!r} has {channels} "
-            f"channels, and a direction is a number for each.{transposed}"
+            f"channels, and a direction is a number for each.{hint}"
         )
     if second_moment.shape != (channels, channels):
         raise ConfigError(

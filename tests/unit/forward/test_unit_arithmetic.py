@@ -239,11 +239,11 @@ def test_a_gate_is_the_product_of_a_map_and_one_number_a_channel() -> None:
     gate = next(step for step in followed.recording.steps if step.kind == "multiply")
     answer = unit_arithmetic(followed, gate.number, 3, 2, 1)
     by_size = sorted(answer["terms"], key=lambda term: followed.maps(term["step"]).numel())
-    shut, given = by_size
-    assert (shut["channel"], shut["y"], shut["x"]) == (3, 0, 0)
-    assert (given["channel"], given["y"], given["x"]) == (3, 2, 1)
-    assert 0 < shut["sum"] < 1
-    assert followed.recording.steps[shut["step"]].operation == "sigmoid"
+    gate_term, map_term = by_size
+    assert (gate_term["channel"], gate_term["y"], gate_term["x"]) == (3, 0, 0)
+    assert (map_term["channel"], map_term["y"], map_term["x"]) == (3, 2, 1)
+    assert 0 < gate_term["sum"] < 1
+    assert followed.recording.steps[gate_term["step"]].operation == "sigmoid"
     assert answer["formula"]["name"] == "product"
 
 

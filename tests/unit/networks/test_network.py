@@ -44,19 +44,19 @@ def test_folding_leaves_the_module_tree(small: Network) -> None:
 
 
 def test_a_kept_convolution_is_not_folded() -> None:
-    kept = load("small_network:factory", size=32, keep=["stem.conv"])
-    assert len(kept.folded) == 8
-    assert ("stem.conv", "stem.bn") not in kept.folded
-    assert isinstance(kept.submodule("stem.bn"), nn.BatchNorm2d)
+    partly_folded = load("small_network:factory", size=32, keep=["stem.conv"])
+    assert len(partly_folded.folded) == 8
+    assert ("stem.conv", "stem.bn") not in partly_folded.folded
+    assert isinstance(partly_folded.submodule("stem.bn"), nn.BatchNorm2d)
     plain = factory().eval()
-    inputs = pictures_of(kept)
+    inputs = pictures_of(partly_folded)
     with torch.no_grad():
-        torch.testing.assert_close(kept.activations(inputs, "stem.conv"), plain.stem.conv(inputs))
-        torch.testing.assert_close(kept.module(inputs), plain(inputs), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(partly_folded.activations(inputs, "stem.conv"), plain.stem.conv(inputs))
+        torch.testing.assert_close(partly_folded.module(inputs), plain(inputs), rtol=1e-4, atol=1e-5)
 
 
 def test_norms_that_cannot_be_folded_stay_and_the_answers_too() -> None:
-    """A norm with an activation inside keeps the activation; one whose convolution feeds a skip too is left alone."""
+    """A norm with an activation inside keeps the activation; one whose convolution feeds a skip too stays as it is."""
     network = load("small_network:odd_factory", size=32)
     inputs = pictures_of(network)
     with torch.no_grad():

@@ -218,12 +218,12 @@ def test_shut_relus_let_through_what_is_asked() -> None:
         return derive(lambda each: Subnetwork(made(module), "3", 32, precision="float32")(each, leak), pixels)[0]
 
     module[0].bias += 50  # every unit of the first layer open
-    module[2].bias -= 5000  # and of the second one shut
+    module[2].bias -= 5000  # and every unit of the second one at 0
     assert not gradient(0).any()
     assert gradient(0.25).any()
     assert torch.allclose(gradient(0.5), 2 * gradient(0.25))
     assert torch.equal(maps(0.5), maps(0))  # only the gradient leaks
-    module[0].bias -= 100  # all shut: a half of a half comes through
+    module[0].bias -= 100  # all at 0: a half of a half comes through
     assert torch.allclose(gradient(0.5), 4 * gradient(0.25))
 
 
