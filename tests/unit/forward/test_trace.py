@@ -170,15 +170,15 @@ def test_a_wrong_number_of_the_network_would_be_seen(small: Network) -> None:
 
 
 def test_the_row_of_layers_and_their_strongest_channels(small: Network) -> None:
-    described = describe(trace(small, view(small), ["stem.conv", "branches.wide"]))
-    json.dumps(described, allow_nan=False)
-    assert (described["network"], described["size"]) == ("small_network:factory", 32)
-    assert described["mean"] == pytest.approx(small.mean)
-    names = [layer["name"] for layer in described["layers"]]
+    facts = describe(trace(small, view(small), ["stem.conv", "branches.wide"]))
+    json.dumps(facts, allow_nan=False)
+    assert (facts["network"], facts["size"]) == ("small_network:factory", 32)
+    assert facts["mean"] == pytest.approx(small.mean)
+    names = [layer["name"] for layer in facts["layers"]]
     assert names[0] == "picture"
     assert {"stem.conv", "stem", "branches.wide", "residual", "depthwise", "branches"} <= set(names)
-    assert [layer["step"] for layer in described["layers"]] == sorted(layer["step"] for layer in described["layers"])
-    assert described["layers"][0] | {"strongest": 0} == {
+    assert [layer["step"] for layer in facts["layers"]] == sorted(layer["step"] for layer in facts["layers"])
+    assert facts["layers"][0] | {"strongest": 0} == {
         "name": "picture",
         "step": 0,
         "shape": [3, 32, 32],
@@ -187,21 +187,21 @@ def test_the_row_of_layers_and_their_strongest_channels(small: Network) -> None:
     with torch.no_grad():
         inside = small.activations(view(small), "residual")[0, :, 1:-1, 1:-1]
         expected = inside.amax((1, 2)).sort(descending=True, stable=True)
-    residual = next(layer for layer in described["layers"] if layer["name"] == "residual")
+    residual = next(layer for layer in facts["layers"] if layer["name"] == "residual")
     assert residual["shape"] == [8, 16, 16]
     assert [channel["channel"] for channel in residual["strongest"]] == expected.indices[:8].tolist()
     assert [channel["largest"] for channel in residual["strongest"]] == pytest.approx(expected.values[:8].tolist())
-    ends = [layer["step"] for layer in described["layers"]]
-    for step in described["steps"]:
+    ends = [layer["step"] for layer in facts["layers"]]
+    for step in facts["steps"]:
         assert step["layer"] == sum(end < step["step"] for end in ends)
         assert all(read < step["step"] for read in step["reads"])
-    assert described["steps"][-1]["layer"] == len(ends)
-    assert described["steps"][0]["kind"] == "input"
-    assert [known["class"] for known in described["answer"]["classes"]] == sorted(
-        range(5), key=lambda each: -next(k["logit"] for k in described["answer"]["classes"] if k["class"] == each)
+    assert facts["steps"][-1]["layer"] == len(ends)
+    assert facts["steps"][0]["kind"] == "input"
+    assert [known["class"] for known in facts["answer"]["classes"]] == sorted(
+        range(5), key=lambda each: -next(k["logit"] for k in facts["answer"]["classes"] if k["class"] == each)
     )
-    assert described["answer"]["others"] == 0
-    assert described["steps"][described["answer"]["step"]]["name"] == "head"
+    assert facts["answer"]["others"] == 0
+    assert facts["steps"][facts["answer"]["step"]]["name"] == "head"
 
 
 def test_maps_travel_as_float32(small: Network) -> None:
@@ -231,8 +231,8 @@ def test_what_is_no_number_becomes_null() -> None:
         module[1].weight.mul_(1e30)
     broken = trace(network, view(network))  # the weights are the network's own, also after it was recorded
     assert not bool(broken.maps(2).isfinite().all())
-    described = [describe(broken), maps(broken, 2, [0, 1]), *(unit_arithmetic(broken, step, 0) for step in range(6))]
-    assert "NaN" not in json.dumps(described, allow_nan=False)
+    facts = [describe(broken), maps(broken, 2, [0, 1]), *(unit_arithmetic(broken, step, 0) for step in range(6))]
+    assert "NaN" not in json.dumps(facts, allow_nan=False)
     assert followed.recording is broken.recording
 
 
