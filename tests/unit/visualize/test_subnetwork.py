@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from atlas.errors import ConfigError
 from atlas.networks.network import Network
+from atlas.networks import precision
 from atlas.networks.precision import bfloat16_pays
 from atlas.networks.program import record
 from atlas.visualize import subnetwork
@@ -277,7 +278,7 @@ def test_bfloat16_pays_where_the_processor_knows_it(monkeypatch: pytest.MonkeyPa
     for known, pays in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_f": True}, False)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known, raising=False)
         for convolves in (True, False):  # oneDNN may be configured not to use it
-            monkeypatch.setattr(record, "convolves_in", lambda dtype, convolves=convolves: convolves)
+            monkeypatch.setattr(precision, "convolves_in", lambda dtype, convolves=convolves: convolves)
             assert bfloat16_pays(CPU) is (pays and convolves)
     monkeypatch.delattr(torch.cpu, "get_capabilities")  # older torch
     assert bfloat16_pays(CPU) is False
