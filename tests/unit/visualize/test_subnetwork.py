@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atlas.errors import ConfigError
-from atlas.networks.network import Network
 from atlas.networks import precision
+from atlas.networks.network import Network
 from atlas.networks.precision import bfloat16_pays
 from atlas.networks.program import record
 from atlas.visualize import subnetwork
