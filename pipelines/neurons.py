@@ -28,7 +28,7 @@ from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import digest_values, write_marker
 from atlas.store.shards import read_metadata
 from atlas.visualize import fitting_precision, measure_batch
-from atlas.visualize.diverse import APART, UNIT_RECIPE, picture_size
+from atlas.visualize.diverse import DIVERSITY, UNIT_RECIPE, picture_size
 from pipelines import worker
 from pipelines.stage import Item, Summary
 
@@ -96,7 +96,7 @@ def engine() -> dict[str, Any]:
     return {
         "format": FORMAT,
         "recipe": asdict(UNIT_RECIPE),
-        "apart": APART,
+        "apart": DIVERSITY,
         "disc": DISC,
         "turned": TURNED_PATCHES,
         "units": UNITS_PER_PART,

@@ -35,7 +35,7 @@ from atlas.errors import ConfigError
 from atlas.rundir.atomic import atomic, write_json
 from atlas.rundir.directory import RunDirectory
 from atlas.visualize import Recipe
-from atlas.visualize.score import answers, cosines
+from atlas.visualize.score import centre_activations, cosines
 from atlas.visualize.transform import Moves
 
 Values = dict[str, Any]
@@ -193,7 +193,7 @@ def drawn(task: Task, *, tries: int = 1, steps: int | None = None, apart: int = 
     ]
     if tries == 1:
         return drawings[0]
-    found = [cosines(answers(task.network, task.layer, each.pixels), task.means) for each in drawings]
+    found = [cosines(centre_activations(task.network, task.layer, each.pixels), task.means) for each in drawings]
     best = np.argmax(found, axis=0)
     pixels = np.stack([each.pixels for each in drawings])[best, np.arange(len(best))]
     return replace(drawings[0], pixels=pixels)

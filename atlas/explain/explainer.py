@@ -32,7 +32,7 @@ from atlas.networks.tail import Tail
 from atlas.pictures.decode import MOST_PIXELS
 from atlas.store.classes import class_number
 from atlas.store.shards import to_numpy
-from atlas.visualize.recipe import ALONE, ATLAS
+from atlas.visualize.recipe import ATLAS, SINGLE
 
 # The likeliest classes of a picture.
 TOP_CLASSES = 10
@@ -171,7 +171,7 @@ class Explainer:
             range(len(channels)),
             second_moment=np.eye(count),
             size=self.config.render.size,
-            recipe=replace(ALONE, dot=1.0, power=0, power_whitened=0),
+            recipe=replace(SINGLE, dot=1.0, power=0, power_whitened=0),
             cancelled=cancelled,
         ):
             yield replace(icon, number=channels[icon.number])

@@ -16,7 +16,7 @@ from atlas.arrays import Float32
 from atlas.networks.network import Network
 from atlas.visualize import Recipe, draw
 from atlas.visualize.recipe import ATLAS
-from atlas.visualize.score import answers, cosines
+from atlas.visualize.score import centre_activations, cosines
 
 # Steps of an icon that someone waits for: the raw cosine is .97 of 1 at a middle layer, a third of the time that the
 # atlas's own take; measured in scripts/benchmarks.md.
@@ -86,6 +86,6 @@ def draw_icons(
             recipe=recipe,
             progress=stop_if_cancelled,
         )
-        scores = cosines(answers(network, layer, icons.pixels, batch=len(numbers)), targets)
+        scores = cosines(centre_activations(network, layer, icons.pixels, batch=len(numbers)), targets)
         for number, pixels, cosine in zip(numbers, icons.pixels, scores):
             yield DrawnIcon(number, pixels, float(cosine))

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atlas.circuits.average_slopes import average_gates
-from atlas.circuits.cell_circuit import building, together_of
-from atlas.circuits.circuit import Wiring, circuit_of, effects, predicted
+from atlas.circuits.average_slopes import measure_slopes
+from atlas.circuits.cell_circuit import cell_circuits, cell_overlap
+from atlas.circuits.circuit import Wiring, circuit_of, effects, predicted_effects
 from atlas.circuits.linear_path import LinearPath
 from atlas.config.model import Config
 from atlas.errors import ConfigError
@@ -28,7 +28,7 @@ from atlas.neurons.views import Key, Seen, as_inputs
 from atlas.rundir.directory import RunDirectory
 from atlas.store.shards import read_columns
 
-# Units whose top views are held at a time, and views by which the average gates are taken.
+# Units whose top views are held at a time, and views by which the average slopes are taken.
 _AT_ONCE, _GATE_VIEWS = 16, 192
 # Pairs of cells of two maps that are compared at the most: 7,000 cells on each, a gigabyte.
 _MOST_PAIRS = 50_000_000
@@ -77,9 +77,9 @@ def circuit_table(
             told[source.name] = str(error)
             continue
         wirings[source.name] = wiring
-        passed[source.name] = list(wiring.passed)
-        if wiring.told:
-            told[source.name] = wiring.told
+        passed[source.name] = list(wiring.nonlinearities)
+        if wiring.note:
+            told[source.name] = wiring.note
     rows: list[dict[str, object]] = []
     known = [source for source in sources if source.name in wirings]
     for units, inputs, positions, asked in _in_parts(network, statistics, read) if known else ():
@@ -88,8 +88,8 @@ def circuit_table(
             mine = asked == unit
             for source in known:
                 wiring = wirings[source.name]
-                kernels = None if wiring.told else predicted(wiring, unit, inputs[mine], positions[mine])
-                made = circuit_of(wiring, unit, found[source.module].of(mine), count, told_by_kernels=kernels)
+                kernels = None if wiring.note else predicted_effects(wiring, unit, inputs[mine], positions[mine])
+                made = circuit_of(wiring, unit, found[source.module].of(mine), count, kernel_effects=kernels)
                 for place in range(len(made.source)):
                     kernel = made.kernels[place]
                     rows.append(
@@ -97,8 +97,8 @@ def circuit_table(
                             "unit": unit,
                             "source_layer": source.name,
                             "source": int(made.source[place]),
-                            "strength": float(made.strength[place]),
-                            "let_through": float(made.let_through[place]),
+                            "strength": float(made.weight[place]),
+                            "let_through": float(made.linear_weight[place]),
                             "effect": float(made.effect[place]),
                             "present": float(made.present[place]),
                             "reliability": float(made.reliability[place]),
@@ -114,7 +114,7 @@ def circuit_table(
 
 
 def _gate_inputs(network: Network, statistics: pa.Table, read: Read) -> Tensor:
-    """Top views of all units, the best of each, as many as are enough for average gates."""
+    """Top views of all units, the best of each, as many as are enough for average slopes."""
     units = range(statistics.num_rows)
     each = max(1, _GATE_VIEWS // max(1, len(units)))
     step = max(1, -(-len(units) // _GATE_VIEWS))
@@ -154,7 +154,7 @@ def cells_table(
     for source in sources:
         try:
             path = LinearPath(network, source.module, target.module)
-            gates = average_gates(path, gate_inputs)
+            slopes = measure_slopes(path, gate_inputs)
         except ConfigError:
             continue  # told with the circuits
         for grid in config.cells.grids:
@@ -162,8 +162,8 @@ def cells_table(
             below, theirs = _drawn(run, config, source.name, grid)
             if not 0 < len(above.means) * len(below.means) <= _MOST_PAIRS:
                 continue
-            together = together_of(mine, theirs, len(above.means), len(below.means))
-            made = building(path, gates, above.means, below.means, together)
+            overlap = cell_overlap(mine, theirs, len(above.means), len(below.means))
+            made = cell_circuits(path, slopes, above.means, below.means, overlap)
             for cell, place in np.argwhere(made.source >= 0):
                 other = int(made.source[cell, place])
                 rows.append(
@@ -175,8 +175,8 @@ def cells_table(
                         "source_grid": grid,
                         "source_row": int(below.row[other]),
                         "source_col": int(below.col[other]),
-                        "strength": float(made.strength[cell, place]),
-                        "together": float(made.together[cell, place]),
+                        "strength": float(made.weight[cell, place]),
+                        "together": float(made.overlap[cell, place]),
                     }
                 )
     return pa.Table.from_pylist(rows, schema=CELLS)

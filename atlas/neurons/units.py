@@ -35,9 +35,9 @@ from atlas.neurons.tuning import (
 )
 from atlas.neurons.views import Key, Seen, as_inputs
 from atlas.pictures.decode import encode_png
-from atlas.visualize.diverse import UNIT_RECIPE, Diverse, diverse, picture_size
+from atlas.visualize.diverse import UNIT_RECIPE, DiversePictures, diverse, picture_size
 from atlas.visualize.optimize import step_seconds
-from atlas.visualize.subnetwork import CutNetwork, cut
+from atlas.visualize.subnetwork import Subnetwork, cached_subnetwork
 
 # Top patches that are turned: each costs 52 passes.
 TURNED_PATCHES = 6
@@ -75,11 +75,11 @@ def unit_table(
     seen = [[views[key] for key in map(_key, _firing(top)) if key in views] for top in tops]
     effects = _effects(network, layer, observer, units, seen)
     window = window_of(network, layer)
-    ask = cut(network, layer.name, window.side, "float32")
+    subnetwork = cached_subnetwork(network, layer.name, window.side, "float32")
     rows: list[dict[str, Any]] = []
     for number, unit in enumerate(units):
         mine = seen[number][:TURNED_PATCHES]
-        tuned = _tuning(network, layer, ask, unit, mine, window)
+        tuned = _tuning(network, layer, subnetwork, unit, mine, window)
         told = figures(tuned.turned)
         if not _firing(tops[number]):
             told = Figures(told="It never fires: it is not above 0 in any row of the store.")
@@ -89,7 +89,7 @@ def unit_table(
                 "unit": unit,
                 "pictures": [encode_png(picture) for picture in drawn.pixels[number]],
                 "size": drawn.pixels.shape[2],
-                "answers": drawn.answers[number],
+                "answers": drawn.activations[number],
                 "supports": strongest(effects[number], SUPPORTED),
                 "opposes": strongest(effects[number], OPPOSED, opposing=True),
                 "effects": effects[number].mean(0) if len(effects[number]) else [],
@@ -140,7 +140,9 @@ def _key(row: dict[str, Any]) -> Key:
     return row["image_id"], row["view"], row["draw"]
 
 
-def _draw(network: Network, layer: Layer, statistics: pa.Table, units: Sequence[int], drawing: Drawing) -> Diverse:
+def _draw(
+    network: Network, layer: Layer, statistics: pa.Table, units: Sequence[int], drawing: Drawing
+) -> DiversePictures:
     return diverse(
         network,
         layer.name,
@@ -171,10 +173,12 @@ def _effects(
     return np.split(found, np.cumsum(counts)[:-1])
 
 
-def _tuning(network: Network, layer: Layer, ask: CutNetwork, unit: int, seen: list[Seen], window: Window) -> Tuning:
+def _tuning(
+    network: Network, layer: Layer, subnetwork: Subnetwork, unit: int, seen: list[Seen], window: Window
+) -> Tuning:
     def answer(pictures: Tensor) -> Tensor:
         with torch.no_grad():
-            maps = ask(pictures.to(network.device))
+            maps = subnetwork(pictures.to(network.device))
         return maps[:, unit, maps.shape[2] // 2, maps.shape[3] // 2]
 
     places = [place_of(each.position, layer, network.size, window) for each in seen]

@@ -32,7 +32,7 @@ from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.store.shards import to_numpy
 from atlas.visualize.diverse import diverse, picture_size
-from atlas.visualize.score import answers
+from atlas.visualize.score import centre_activations
 from pipelines import worker
 
 AT_RISK = ("middle", "last")
@@ -123,7 +123,7 @@ def test_pictures_excite_their_unit_and_differ(looked: RunDirectory, network: Ne
         pictures = np.stack([decode_png(png) for png in told["pictures"]])
         assert pictures.shape == (3, size, size, 3)
         assert told["size"] == size
-        found = answers(network, "last", pictures)[:, told["unit"]]
+        found = centre_activations(network, "last", pictures)[:, told["unit"]]
         np.testing.assert_allclose(told["answers"], found, rtol=1e-3, atol=1e-3)
         assert len({picture.tobytes() for picture in pictures}) == 3
 
@@ -131,7 +131,7 @@ def test_pictures_excite_their_unit_and_differ(looked: RunDirectory, network: Ne
 def test_diversity_pushes_pictures_apart_and_leaves_the_plain_one(network: Network) -> None:
     """The same climbs with and without the term: the first picture is the same, the others are less alike."""
     together, apart = (
-        diverse(network, "last", [1, 4], size=32, pictures=3, steps=40, apart=weight, precision="float32")
+        diverse(network, "last", [1, 4], size=32, pictures=3, steps=40, diversity=weight, precision="float32")
         for weight in (0.0, 4.0)
     )
     np.testing.assert_array_equal(together.pixels[:, 0], apart.pixels[:, 0])

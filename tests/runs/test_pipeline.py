@@ -18,7 +18,7 @@ from atlas.pictures.decode import decode_png
 from atlas.rundir.directory import RunDirectory
 from atlas.visualize import Icons, draw
 from atlas.visualize.coarse_start import blend
-from atlas.visualize.score import answers, cosines
+from atlas.visualize.score import centre_activations, cosines
 from pipelines import render, worker
 from pipelines.pipeline import run
 
@@ -100,7 +100,7 @@ def test_icons_are_drawn_as_the_run_says(
     means = {(cell["row"], cell["col"]): np.array(cell["mean"], np.float32) for cell in level}
     network = worker.network(copied, config)
     for cell in cells:
-        found = answers(network, "middle", decode_png(cell["png"])[None])
+        found = centre_activations(network, "middle", decode_png(cell["png"])[None])
         assert cell["cosine"] == pytest.approx(cosines(found, means[cell["row"], cell["col"]][None])[0], abs=1e-4)
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from atlas.errors import AtlasError
 from atlas.forward.trace import Trace, describe, maps, trace
-from atlas.forward.unit_arithmetic import unit
+from atlas.forward.unit_arithmetic import unit_arithmetic
 from atlas.networks.network import Network, load
 
 SIZE = 48
@@ -174,7 +174,7 @@ class _Answers:
     async def unit(self, request: Request) -> Response:
         query = request.query_params
         numbers = [int(query[name]) for name in ("step", "channel", "y", "x", "terms")]
-        return await self.answer(request, lambda trace: unit(trace, *numbers))
+        return await self.answer(request, lambda trace: unit_arithmetic(trace, *numbers))
 
     async def neurons(self, request: Request) -> Response:
         layer = request.query_params["layer"]

@@ -174,7 +174,7 @@ def test_other_operations_have_torchs_own_derivatives(layers: tuple[str, ...]) -
         assert float(seen.attributions[layer].abs().max()) > 1e-3
 
 
-def test_a_network_whose_path_depends_on_the_picture_is_used_as_it_is() -> None:
+def test_a_network_whose_path_depends_on_the_picture_runs_unrecorded() -> None:
     network = load("small_network:forking_factory", size=32)
     inputs = network.normalize(torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(5)))
     layers, where = ("stem", "branches"), torch.tensor([[[3, 4], [2, 2]]])
@@ -237,14 +237,14 @@ def test_attributions_of_efficientnet_lite0_are_those_of_autograd(efficientnet: 
     assert all(observer._walks.values()), "recorded"
     assert seen.shape == (1, 5, 1000)
     module = efficientnet.submodule("_blocks.10")
-    kept: list[torch.Tensor] = []
-    handle = module.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+    outputs: list[torch.Tensor] = []
+    handle = module.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
     logits = efficientnet.module(inputs.requires_grad_(True))
     handle.remove()
     differences = []
     for target in (281, 282, 0, 999):
-        (gradient,) = torch.autograd.grad(logits[0, target], kept[0], retain_graph=True)
-        effects = (gradient * kept[0]).detach().sum(1)[0]
+        (gradient,) = torch.autograd.grad(logits[0, target], outputs[0], retain_graph=True)
+        effects = (gradient * outputs[0]).detach().sum(1)[0]
         differences += [abs(float(seen[0, draw, target] - effects[place])) for draw, place in enumerate(places)]
     # Rounding shuts a ReLU or opens one here and there: autograd itself is as far from what it gives in float64.
     assert max(differences) < 1e-3
