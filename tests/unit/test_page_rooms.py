@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from checkout import CHECKOUT
 from page_imports import arrows_up, circle, folder_of, import_graph, imported_names
 
-SOURCES = Path(__file__).resolve().parent.parent / "atlas" / "viewer" / "src"
+SOURCES = CHECKOUT / "atlas" / "viewer" / "src"
 
 FOLDERS = [
     "lib",  # what the site and the server give, the state of the page, and how maps are drawn
