@@ -20,8 +20,9 @@ from atlas.config.sections import NeuronsConfig
 from atlas.neurons.circuits import Source, cells_table, circuit_table, earlier_layers
 from atlas.neurons.parts import UNITS_PER_PART, part_names, units_of
 from atlas.neurons.statistics import unit_statistics
+from atlas.neurons.tables import FORMAT
 from atlas.neurons.tuning import DISC
-from atlas.neurons.units import TURNED_PATCHES, Drawing, firing_rows, unit_table
+from atlas.neurons.units import ROTATED_PATCHES, Drawing, firing_rows, unit_table
 from atlas.neurons.views import Key, Seen, read_views
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
@@ -34,8 +35,6 @@ from pipelines.stage import Item, Summary
 
 NAME = "neurons"
 UNIT = "units"
-# Of the stage's files: another one makes them anew.
-FORMAT = 2
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
@@ -73,8 +72,8 @@ def run_item(item: Item) -> Summary:
         facts["firing"] = int((table["largest"].to_numpy() > 0).sum())
         done = Summary(0)
     elif work == "circuit":
-        table, told = _circuit(run, config, layer)
-        facts["told"] = told
+        table, notes = _circuit(run, config, layer)
+        facts["notes"] = notes
         done = Summary(0)
     elif work == "cells":
         table, done = _cells(run, config, layer), Summary(0)
@@ -96,7 +95,7 @@ def engine() -> dict[str, Any]:
         "recipe": asdict(UNIT_RECIPE),
         "apart": APART,
         "disc": DISC,
-        "turned": TURNED_PATCHES,
+        "rotated": ROTATED_PATCHES,
         "units": UNITS_PER_PART,
     }
 
@@ -177,7 +176,7 @@ def _earlier(run: RunDirectory, config: Config, layer: str) -> list[Source]:
 
 
 def _circuit(run: RunDirectory, config: Config, layer: str) -> tuple[pa.Table, dict[str, str]]:
-    """The table of what builds the units, and what is to be told of layers that say nothing of it."""
+    """The table of what builds the units, and for each layer without weights the sentence why."""
     named, module = config.module_of(layer)
     network = worker.network(run, config, named)
     read = _reader(run, config, layer, network.size)

@@ -150,7 +150,7 @@ def tell_neurons(layers: Sequence[str], report: dict[str, Any], directory: RunDi
         told = "none can be turned" if share is None else f"{share:.0%} of them answer alike to all angles"
         say(console, f"{layer}: {facts['units']:,} units, {facts['firing']:,} fire, {told}")
         marker = parse_marker(directory.neurons(layer) / "circuit.json") or {}
-        for source, sentence in marker.get("told", {}).items():
+        for source, sentence in marker.get("notes", {}).items():
             say(console, f"{layer}: no weights from {source}. {sentence}")
 
 

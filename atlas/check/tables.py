@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from atlas.check.rows import compare_rows
 from atlas.config.model import Config
 from atlas.layout.lattice import cell_of
 from atlas.neurons.parts import part_names, units_of
+from atlas.neurons.tables import missing_columns
 from atlas.report import build_report
 from atlas.rundir.maps import shown_maps
 from atlas.rundir.stages import stages_of
@@ -178,7 +180,13 @@ def _neurons(found: Findings, layers: Sequence[str]) -> None:
         counted = to_numpy(table["histogram"]).sum(1)
         if "neurons" not in found.stale and ((to_numpy(table["rows"]) != rows).any() or (counted != rows).any()):
             found.wrong(statistics, f"does not count the {rows:,} rows of the store", statistics)
-        for name in part_names(table.num_rows):
+        names = part_names(table.num_rows)
+        paths = [folder / f"{name}.parquet" for name in (*names, "circuit", "cells")]
+        if older := [(path, lacking) for path in paths if (lacking := _lacking(found, path))]:
+            path, lacking = older[0]
+            found.wrong(path, f"was written by another version: it has no {', '.join(lacking)}")
+            continue
+        for name in names:
             path = folder / f"{name}.parquet"
             if path.with_suffix(".json") not in markers:
                 missing += 1
@@ -188,6 +196,16 @@ def _neurons(found: Findings, layers: Sequence[str]) -> None:
                 done += part.num_rows
         missing += sum(folder / f"{name}.json" not in markers for name in ("circuit", "cells"))
     found.stages["neurons"] = f"{'unfinished' if missing else 'finished'}: {done:,} units"
+
+
+def _lacking(found: Findings, path: Path) -> list[str]:
+    """The columns that a table of units lacks, which a marker vouches for: it was written by another version."""
+    if path.with_suffix(".json") not in found.markers["neurons"] or path in found.suspect:
+        return []
+    try:
+        return missing_columns(path)
+    except (pa.ArrowException, OSError):
+        return []  # what cannot be read is found below
 
 
 def _publish(found: Findings, config: Config) -> None:

@@ -65,21 +65,21 @@ def circuit_table(
 ) -> tuple[pa.Table, dict[str, str]]:
     """The table CIRCUIT of all units of layer ``target``: from each of ``sources``, nearest first, the ``count``
     strongest units; and for each source without weights the sentence why. The table's metadata hold, as JSON,
-    ``earlier`` (the sources), ``passed`` (what was passed over, by source) and ``told`` (those sentences)."""
+    ``earlier`` (the sources), ``nonlinearities`` (what lies between, by source) and ``notes`` (those sentences)."""
     gate_inputs = _gate_inputs(network, statistics, read)
-    passed: dict[str, list[str]] = {}
-    told: dict[str, str] = {}
+    nonlinearities: dict[str, list[str]] = {}
+    notes: dict[str, str] = {}
     wirings: dict[str, Wiring] = {}
     for source in sources:
         try:
             wiring = Wiring(network, source.module, target, gate_inputs)
         except ConfigError as error:
-            told[source.name] = str(error)
+            notes[source.name] = str(error)
             continue
         wirings[source.name] = wiring
-        passed[source.name] = list(wiring.passed)
+        nonlinearities[source.name] = list(wiring.passed)
         if wiring.told:
-            told[source.name] = wiring.told
+            notes[source.name] = wiring.told
     rows: list[dict[str, object]] = []
     known = [source for source in sources if source.name in wirings]
     for units, inputs, positions, asked in _in_parts(network, statistics, read) if known else ():
@@ -97,8 +97,8 @@ def circuit_table(
                             "unit": unit,
                             "source_layer": source.name,
                             "source": int(made.source[place]),
-                            "strength": float(made.strength[place]),
-                            "let_through": float(made.let_through[place]),
+                            "weight": float(made.strength[place]),
+                            "linear_weight": float(made.let_through[place]),
                             "effect": float(made.effect[place]),
                             "present": float(made.present[place]),
                             "reliability": float(made.reliability[place]),
@@ -108,9 +108,9 @@ def circuit_table(
                             "agreement": made.agreement,
                         }
                     )
-    facts = {"earlier": [source.name for source in sources], "passed": passed, "told": told}
+    facts = {"earlier": [source.name for source in sources], "nonlinearities": nonlinearities, "notes": notes}
     schema = CIRCUIT.with_metadata({key: json.dumps(value) for key, value in facts.items()})
-    return pa.Table.from_pylist(rows, schema=schema), told
+    return pa.Table.from_pylist(rows, schema=schema), notes
 
 
 def _gate_inputs(network: Network, statistics: pa.Table, read: Read) -> Tensor:
@@ -175,8 +175,8 @@ def cells_table(
                         "source_grid": grid,
                         "source_row": int(below.row[other]),
                         "source_col": int(below.col[other]),
-                        "strength": float(made.strength[cell, place]),
-                        "together": float(made.together[cell, place]),
+                        "weight": float(made.strength[cell, place]),
+                        "overlap": float(made.together[cell, place]),
                     }
                 )
     return pa.Table.from_pylist(rows, schema=CELLS)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from atlas.neurons.parts import UNITS_PER_PART, part_names
-from atlas.neurons.tables import UNITS
+from atlas.neurons.tables import UNITS, check_columns
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import digest_values, parse_marker
 
@@ -42,7 +42,7 @@ class Folder:
         """A row for each unit: the columns of STATISTICS, then those of UNITS; or only ``columns`` of them."""
         joined = pq.read_table(self.path / "statistics.parquet")
         wanted = [name for name in UNITS.names if name != "unit" and (columns is None or name in columns)]
-        parts = [pq.read_table(self.path / f"{part}.parquet", columns=wanted) for part in part_names(joined.num_rows)]
+        parts = [_read(self.path / f"{part}.parquet", wanted) for part in part_names(joined.num_rows)]
         made = pa.concat_tables(parts)
         for name in wanted:
             joined = joined.append_column(made.schema.field(name), made[name])
@@ -52,7 +52,7 @@ class Folder:
         """One row of ``table``."""
         row: dict[str, Any] = pq.read_table(self.path / "statistics.parquet").slice(unit, 1).to_pylist()[0]
         part, place = divmod(unit, UNITS_PER_PART)
-        made: dict[str, Any] = pq.read_table(self.path / f"part-{part:05d}.parquet").slice(place, 1).to_pylist()[0]
+        made: dict[str, Any] = _read(self.path / f"part-{part:05d}.parquet").slice(place, 1).to_pylist()[0]
         return {**row, **made}
 
     def statistics(self, units: range | None = None) -> list[dict[str, Any]]:
@@ -62,10 +62,7 @@ class Folder:
     def units(self, units: range, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """A row of UNITS for each of ``units``, in their order."""
         names = list(columns or UNITS.names)
-        parts = [
-            pq.read_table(part, columns=names, filters=_among(units))
-            for part in sorted(self.path.glob("part-*.parquet"))
-        ]
+        parts = [_read(part, names, _among(units)) for part in sorted(self.path.glob("part-*.parquet"))]
         return _rows(pa.concat_tables(parts))
 
     def effects(self) -> NDArray[np.float32] | None:
@@ -81,9 +78,9 @@ class Folder:
         return found
 
     def circuit(self) -> tuple[pa.Table, dict[str, Any]]:
-        """The table CIRCUIT of the layer, and its facts: ``earlier`` (layers, the nearest first), ``passed`` (what was
-        passed over, by layer) and ``told`` (why there are no weights, by layer)."""
-        return pq.read_table(self._circuit), {name: self._noted(name) for name in ("earlier", "passed", "told")}
+        """The table CIRCUIT of the layer, and its facts: ``earlier`` (layers, the nearest first), ``nonlinearities``
+        (what lies between, by layer) and ``notes`` (why there are no weights, by layer)."""
+        return _read(self._circuit), {name: self._noted(name) for name in ("earlier", "nonlinearities", "notes")}
 
     def earlier(self) -> list[str]:
         """The layers from which a path leads to this one, in the order of the network: the nearest is the last."""
@@ -97,8 +94,8 @@ class Folder:
         layers = self.earlier()[::-1]
         if not layers:
             return found
-        rows = pq.read_table(self._circuit, filters=_among(units)).to_pylist()
-        passed, told = self._noted("passed") or {}, self._noted("told") or {}
+        rows = _read(self._circuit, filters=_among(units)).to_pylist()
+        nonlinearities, notes = self._noted("nonlinearities") or {}, self._noted("notes") or {}
         of: dict[tuple[int, str], list[dict[str, Any]]] = {}
         for row in rows:
             of.setdefault((row["unit"], row["source_layer"]), []).append(row)
@@ -110,8 +107,8 @@ class Folder:
                     {
                         "layer": layer,
                         "agreement": short(first["agreement"]),
-                        "passed": passed.get(layer, []),
-                        "told": told.get(layer),
+                        "passed": nonlinearities.get(layer, []),
+                        "told": notes.get(layer),
                         "kernel": [first["height"], first["width"]],
                         "sources": [_source(row) for row in sources],
                     }
@@ -127,9 +124,9 @@ class Folder:
             return None
         filters = [("grid", "=", grid), ("source_layer", "=", nearest[0])]
         cells: dict[str, list[list[Any]]] = {}
-        for row in pq.read_table(path, filters=filters).to_pylist():
+        for row in _read(path, filters=filters).to_pylist():
             place = [row[name] for name in ("source_grid", "source_row", "source_col")]
-            figures = [short(row["strength"]), short(row["together"])]
+            figures = [short(row["weight"]), short(row["overlap"])]
             cells.setdefault(f"{row['row']}.{row['col']}", []).append([*place, *figures])
         return {"from": nearest[0], "grid": grid, "cells": cells}
 
@@ -169,13 +166,19 @@ class Folder:
         return json.loads(raw) if raw else None
 
 
+def _read(path: Path, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
+    check_columns(path)
+    return pq.read_table(path, columns=columns, filters=filters)
+
+
 def _median(values: NDArray[Any]) -> float | None:
     return float(np.median(values)) if len(values) else None
 
 
 def _source(row: dict[str, Any]) -> dict[str, Any]:
+    columns = {"strength": "weight", "let_through": "linear_weight"}
     names = ("strength", "let_through", "effect", "present", "reliability")
-    figures = {name: short(row[name]) for name in names}
+    figures = {name: short(row[columns.get(name, name)]) for name in names}
     return {"unit": row["source"], **figures, "kernel": _steps(row["kernel"])}
 
 

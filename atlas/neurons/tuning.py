@@ -57,19 +57,19 @@ class Pose:
     scale: float = 1.0
 
 
-TURNED = tuple(Pose(degrees) for degrees in DEGREES)
+ROTATED = tuple(Pose(degrees) for degrees in DEGREES)
 MIRRORED = tuple(Pose(degrees, True) for degrees in DEGREES)
 SCALED = tuple(Pose(scale=scale) for scale in SCALES)
 # Unscaled and unturned stands among the turned ones.
-_SHOWN = (*TURNED, *MIRRORED, *(pose for pose in SCALED if pose.scale != 1))
+_SHOWN = (*ROTATED, *MIRRORED, *(pose for pose in SCALED if pose.scale != 1))
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """The unit's activations, negative ones as they are: ``turned`` and ``mirrored`` float32 (n, 24), in steps of 15°,
+    """The unit's activations, negative ones as they are: ``rotated`` and ``mirrored`` float32 (n, 24), in steps of 15°,
     ``scaled`` (n, 5), for n patches."""
 
-    turned: Float32
+    rotated: Float32
     mirrored: Float32
     scaled: Float32
 
@@ -80,22 +80,22 @@ class Figures:
     ``selectivity`` |Σ r e^{iθ}| / Σ r, in [0, 1]: 0 for a unit that answers alike to all angles or to opposite ones, 1
     for one that answers to a single angle; None where the mean of r is under half its peak. ``invariance``: the mean of
     r over its peak, in (0, 1]: 1 where all angles are alike. ``preferred``: the angle of the vector Σ r e^{iθ}, in
-    degrees. ``told``: why a figure is missing."""
+    degrees. ``note``: why a figure is missing."""
 
     selectivity: float | None = None
     invariance: float | None = None
     preferred: float | None = None
-    told: str | None = None
+    note: str | None = None
 
 
-def figures(turned: Float32) -> Figures:
-    """The figures of activations ``turned`` (n, 24)."""
-    if not len(turned):
-        return Figures(told="None of its top pictures can be read any more.")
-    curve = np.maximum(turned, 0).mean(0).astype(np.float64)
+def figures(rotated: Float32) -> Figures:
+    """The figures of activations ``rotated`` (n, 24)."""
+    if not len(rotated):
+        return Figures(note="None of its top pictures can be read any more.")
+    curve = np.maximum(rotated, 0).mean(0).astype(np.float64)
     peak, mean = float(curve.max()), float(curve.mean())
     if peak <= 0:
-        return Figures(told="It does not fire at any angle when its top patches are cut to a disc.")
+        return Figures(note="It does not fire at any angle when its top patches are cut to a disc.")
     vector = complex((curve * np.exp(1j * np.radians(DEGREES))).sum() / curve.sum())
     invariance, preferred = mean / peak, math.degrees(math.atan2(vector.imag, vector.real)) % 360
     if mean < peak / 2:
@@ -207,7 +207,7 @@ def tuning(
         rows.append(torch.cat(parts).float().cpu().numpy())
     found: Float32 = np.stack(rows) if rows else np.zeros((0, len(_SHOWN)), np.float32)
     at = {pose: found[:, number] for number, pose in enumerate(_SHOWN)}
-    return Tuning(*(np.stack([at[pose] for pose in poses], axis=1) for poses in (TURNED, MIRRORED, SCALED)))
+    return Tuning(*(np.stack([at[pose] for pose in poses], axis=1) for poses in (ROTATED, MIRRORED, SCALED)))
 
 
 def sprites(view: Tensor, place: tuple[float, float], window: Window, poses: tuple[Pose, ...], side: int) -> Tensor:

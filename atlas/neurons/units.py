@@ -22,8 +22,8 @@ from atlas.neurons.classes import class_effects, strongest
 from atlas.neurons.tables import UNITS
 from atlas.neurons.tuning import (
     MIRRORED,
+    ROTATED,
     SCALED,
-    TURNED,
     Figures,
     Tuning,
     Window,
@@ -40,7 +40,7 @@ from atlas.visualize.optimize import step_seconds
 from atlas.visualize.subnetwork import CutNetwork, cut
 
 # Top patches that are turned: each costs 52 passes.
-TURNED_PATCHES = 6
+ROTATED_PATCHES = 6
 # Classes told of, and the side and JPEG quality of the pictures of turned patches.
 SUPPORTED, OPPOSED = 10, 5
 SPRITE, QUALITY = 120, 85
@@ -78,28 +78,28 @@ def unit_table(
     ask = cut(network, layer.name, window.side, "float32")
     rows: list[dict[str, Any]] = []
     for number, unit in enumerate(units):
-        mine = seen[number][:TURNED_PATCHES]
+        mine = seen[number][:ROTATED_PATCHES]
         tuned = _tuning(network, layer, ask, unit, mine, window)
-        told = figures(tuned.turned)
+        found = figures(tuned.rotated)
         if not _firing(tops[number]):
-            told = Figures(told="It never fires: it is not above 0 in any row of the store.")
+            found = Figures(note="It never fires: it is not above 0 in any row of the store.")
         shown = _shown(network, layer, mine[:1], window)
         rows.append(
             {
                 "unit": unit,
                 "pictures": [encode_png(picture) for picture in drawn.pixels[number]],
                 "size": drawn.pixels.shape[2],
-                "answers": drawn.answers[number],
+                "picture_activations": drawn.answers[number],
                 "supports": strongest(effects[number], SUPPORTED),
                 "opposes": strongest(effects[number], OPPOSED, opposing=True),
                 "effects": effects[number].mean(0) if len(effects[number]) else [],
-                "turned": list(tuned.turned),
+                "rotated": list(tuned.rotated),
                 "mirrored": list(tuned.mirrored),
                 "scaled": list(tuned.scaled),
-                "selectivity": told.selectivity,
-                "invariance": told.invariance,
-                "preferred": told.preferred,
-                "told": told.told,
+                "selectivity": found.selectivity,
+                "invariance": found.invariance,
+                "preferred": found.preferred,
+                "note": found.note,
                 **shown,
             }
         )
@@ -112,7 +112,7 @@ def seconds_a_unit(
     """About how long a unit takes, here and now: its ``pictures``, and its patches in all their poses."""
     climbed = pictures * (steps or UNIT_RECIPE.steps)
     # A pass and back is three passes; a third more for the moves, the spectrum and what else a unit needs.
-    turned = TURNED_PATCHES * (len(TURNED) + len(MIRRORED) + len(SCALED) - 1) / 3
+    turned = ROTATED_PATCHES * (len(ROTATED) + len(MIRRORED) + len(SCALED) - 1) / 3
     drawing = climbed * step_seconds(network, layer.name, picture_size(layer, network), precision)
     return 1.3 * (drawing + turned * step_seconds(network, layer.name, window_of(network, layer).side, "float32"))
 
@@ -187,7 +187,7 @@ def _pixels(seen: Seen) -> Tensor:
 
 def _shown(network: Network, layer: Layer, seen: list[Seen], window: Window) -> dict[str, list[bytes]]:
     """The first patch in all poses as JPEGs; nothing where there is none."""
-    poses = {"turned_pictures": TURNED, "mirrored_pictures": MIRRORED, "scaled_pictures": SCALED}
+    poses = {"rotated_pictures": ROTATED, "mirrored_pictures": MIRRORED, "scaled_pictures": SCALED}
     if not seen:
         return {name: [] for name in poses}
     view, place = _pixels(seen[0]), place_of(seen[0].position, layer, network.size, window)

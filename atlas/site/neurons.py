@@ -42,6 +42,8 @@ _MOST_HIGH = 16_000
 _CLASSES, _SIMILAR = 5, 8
 # Classes that a unit speaks for, and that it speaks against.
 _SUPPORTS, _OPPOSES = 10, 5
+# The lines of a unit's sheet that show its first patch in other poses, and the columns that they come from.
+_POSES = {"turned": "rotated_pictures", "mirrored": "mirrored_pictures", "scaled": "scaled_pictures"}
 
 
 def neuron_layers(config: Config) -> tuple[str, ...]:
@@ -139,10 +141,7 @@ def write_units(
             "top": [_sprite(sprites[key_of(row)][0], SPRITE) for row in top],
             "whole": [_sprite(sprites[key_of(row)][1], SPRITE) for row in top],
             "spread": [_sprite(sprites[key_of(row)][0], SPRITE) for row in spread],
-            **{
-                name: [_sprite(picture, SPRITE) for picture in unit[f"{name}_pictures"]]
-                for name in ("turned", "mirrored", "scaled")
-            },
+            **{name: [_sprite(picture, SPRITE) for picture in unit[column]] for name, column in _POSES.items()},
         }
         span = each["largest"] - each["smallest"]
         told = {
@@ -160,7 +159,7 @@ def write_units(
             "supports": _effects(unit["supports"], _SUPPORTS),
             "opposes": _effects(unit["opposes"], _OPPOSES),
             "turning": _turning(unit),
-            "told": unit["told"],
+            "told": unit["note"],
             "circuit": circuits[each["unit"]],
         }
         pictures = path.with_name(f"{path.name}-pictures.webp")
@@ -231,16 +230,16 @@ def _effects(effects: list[dict[str, Any]], most: int) -> list[list[Any]]:
 
 def _turning(unit: dict[str, Any]) -> dict[str, Any] | None:
     """The answers to turned, mirrored and scaled patches: each patch's own, and the mean of what is above zero."""
-    if not unit["turned"]:
+    if not unit["rotated"]:
         return None
-    turned = np.array(unit["turned"], np.float64)
+    rotated = np.array(unit["rotated"], np.float64)
     response, mirrored, scaled = (
-        np.maximum(np.array(unit[name], np.float64), 0).mean(0) for name in ("turned", "mirrored", "scaled")
+        np.maximum(np.array(unit[name], np.float64), 0).mean(0) for name in ("rotated", "mirrored", "scaled")
     )
     return {
         "degrees": list(DEGREES),
         "response": _figures(response),
-        "each": [_figures(each) for each in turned],
+        "each": [_figures(each) for each in rotated],
         "mirrored": _figures(mirrored),
         "scales": list(SCALES),
         "scaled": _figures(scaled),

@@ -36,6 +36,7 @@ from atlas.neurons.tables import STATISTICS, UNITS
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import parse_marker
+from pipelines import publish
 from pipelines.pipeline import run
 
 # A network whose second layer cannot be linearised, and with a unit that never fires.
@@ -166,6 +167,36 @@ def test_a_run_opened_knows_its_units(looked: RunDirectory, undisturbed: RunDire
         atlas.open_run(undisturbed.path).neurons("last")
 
 
+def test_tables_of_another_version_are_a_sentence(
+    looked: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Whoever reads units says what is wrong and what to do, where the columns had other names."""
+    copy = RunDirectory(tmp_path / "run")
+    shutil.copytree(looked.path, copy.path)
+    other = {"note": "told", "picture_activations": "answers", "weight": "strength"}
+    for name in ("part-00001", "circuit"):
+        forge(copy, name, lambda table: table.rename_columns([other.get(name, name) for name in table.column_names]))
+    sentence = (
+        r"last/part-00001\.parquet was written by another version of activation-atlas: it has no picture_activations, "
+        r"note\. Give the run's command again: the stage neurons is done anew\."
+    )
+    opened = atlas.open_run(copy.path)
+    with pytest.raises(AtlasError, match=sentence):
+        opened.neurons("last")
+    with pytest.raises(AtlasError, match=r"last/circuit\.parquet was written by another version .* no weight\. Give"):
+        opened.neuron("last", 17)
+    assert len(opened.neurons("middle")) == 16
+    assert check([str(copy.path)]) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "WRONG neurons/last/part-00001.parquet: was written by another version: it has no picture_activations, note. "
+        "Cure: give the run's command again."
+    ) in shown
+    part = next(item for item in publish.plan(copy.config(), copy) if item.id == "neurons/last/units-00000")
+    with pytest.raises(AtlasError, match=sentence):
+        publish.run_item(part)
+
+
 def test_unfinished_units_are_told(looked: RunDirectory, tmp_path: Path) -> None:
     copy = RunDirectory(tmp_path / "run")
     shutil.copytree(looked.path, copy.path)
@@ -246,9 +277,9 @@ def test_pictures_that_are_gone_are_counted(
     assert marker["patches_failed"] == summary.failures
     for unit, top, missing in zip(told, tops, lost):
         left = sum(row["activation"] > 0 for row in top) - len(missing)
-        assert len(unit["turned"]) == left
+        assert len(unit["rotated"]) == left
         if missing and not left:
-            assert unit["told"] == "None of its top pictures can be read any more."
+            assert unit["note"] == "None of its top pictures can be read any more."
         assert len(unit["pictures"]) == 3
 
 
@@ -267,12 +298,12 @@ def test_dead_units_and_paths_that_are_not_linear_are_sentences(tmp_path: Path) 
     assert done.stdout.count("third: no weights from first. ") == 1
     _, facts = Folder(directory, "third").circuit()
     assert facts["earlier"] == ["first"]
-    assert facts["told"].keys() == {"first"}
+    assert facts["notes"].keys() == {"first"}
     assert pq.read_table(directory.neurons("third") / "cells.parquet").num_rows == 0
     dead = Folder(directory, "third").table().to_pylist()[2]
     assert dead["largest"] == 0
-    assert dead["told"] == "It never fires: it is not above 0 in any row of the store."
-    assert dead["turned"] == dead["supports"] == []
+    assert dead["note"] == "It never fires: it is not above 0 in any row of the store."
+    assert dead["rotated"] == dead["supports"] == []
     assert len(dead["pictures"]) == 2
     assert atlas.open_run(directory.path).neuron("third", 2)["selectivity"] is None
     assert sys.modules.get("odd") is None

@@ -24,7 +24,7 @@ from atlas.neurons.classes import strongest
 from atlas.neurons.reading import Folder
 from atlas.neurons.statistics import unit_statistics
 from atlas.neurons.tables import BINS, CELLS, CIRCUIT, SPREAD, STATISTICS
-from atlas.neurons.tuning import TURNED as POSES
+from atlas.neurons.tuning import ROTATED as POSES
 from atlas.neurons.tuning import figures, place_of, show, window_of
 from atlas.neurons.views import read_views
 from atlas.pictures.decode import decode_png
@@ -124,7 +124,7 @@ def test_pictures_excite_their_unit_and_differ(looked: RunDirectory, network: Ne
         assert pictures.shape == (3, size, size, 3)
         assert told["size"] == size
         found = answers(network, "last", pictures)[:, told["unit"]]
-        np.testing.assert_allclose(told["answers"], found, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(told["picture_activations"], found, rtol=1e-3, atol=1e-3)
         assert len({picture.tobytes() for picture in pictures}) == 3
 
 
@@ -157,19 +157,19 @@ def test_turned_patches_are_those_of_the_top_rows(looked: RunDirectory, network:
     firing = 0
     for told in Folder(looked, "last").table().to_pylist():
         top = [row for row in told["top"] if row["activation"] > 0]
-        turned = np.array(told["turned"], np.float32)
+        turned = np.array(told["rotated"], np.float32)
         assert len(turned) == len(told["mirrored"]) == len(told["scaled"]) == len(top)
         expected = figures(turned)
         for name in ("selectivity", "invariance", "preferred"):
             value = getattr(expected, name)
             assert told[name] == (None if value is None else pytest.approx(value, rel=1e-4, abs=1e-4))
         if not top:
-            assert told["told"].startswith("It never fires")
-            assert not told["turned_pictures"]
+            assert told["note"].startswith("It never fires")
+            assert not told["rotated_pictures"]
             continue
         firing += 1
-        assert [len(told[f"{name}_pictures"]) for name in ("turned", "mirrored", "scaled")] == [24, 24, 5]
-        assert Image.open(io.BytesIO(told["turned_pictures"][5])).size == (120, 120)
+        assert [len(told[f"{name}_pictures"]) for name in ("rotated", "mirrored", "scaled")] == [24, 24, 5]
+        assert Image.open(io.BytesIO(told["rotated_pictures"][5])).size == (120, 120)
         views = read_views(looked.shards("last"), config, Listing.load(looked.listing), network.size, [key_of(top[0])])
         seen = views[key_of(top[0])]
         view = torch.from_numpy(seen.pixels).permute(2, 0, 1).float() / 255
@@ -244,14 +244,14 @@ def test_circuits_hold_the_weights_between_neighbouring_layers(looked: RunDirect
     table, facts = Folder(looked, "last").circuit()
     assert table.schema.equals(CIRCUIT)
     assert facts["earlier"] == ["middle"]
-    assert facts["told"] == {}
+    assert facts["notes"] == {}
     weights = network.module.last.conv.weight.sum((2, 3))  # type: ignore[union-attr, operator]
     rows = table.to_pylist()
     assert {row["source_layer"] for row in rows} == {"middle"}
     for row in rows:
-        assert row["let_through"] == pytest.approx(float(weights[row["unit"], row["source"]]), rel=1e-3, abs=1e-5)
+        assert row["linear_weight"] == pytest.approx(float(weights[row["unit"], row["source"]]), rel=1e-3, abs=1e-5)
         assert len(row["kernel"]) == row["height"] * row["width"]
-        assert sum(row["kernel"]) == pytest.approx(row["strength"], rel=0.05, abs=0.02)
+        assert sum(row["kernel"]) == pytest.approx(row["weight"], rel=0.05, abs=0.02)
         assert row["present"] == row["effect"], "behind a ReLU nothing is below 0"
     for unit in {row["unit"] for row in rows}:
         sizes = [abs(row["effect"]) for row in rows if row["unit"] == unit]
@@ -259,7 +259,7 @@ def test_circuits_hold_the_weights_between_neighbouring_layers(looked: RunDirect
         assert sizes == sorted(sizes, reverse=True)
     first, facts = Folder(looked, "middle").circuit()
     assert first.num_rows == 0
-    assert facts == {"earlier": [], "passed": {}, "told": {}}
+    assert facts == {"earlier": [], "nonlinearities": {}, "notes": {}}
 
 
 def test_cells_are_built_by_drawn_cells(looked: RunDirectory) -> None:
@@ -281,7 +281,7 @@ def test_cells_are_built_by_drawn_cells(looked: RunDirectory) -> None:
         by_cell.setdefault(cell, []).append(row)
         assert cell in drawn["last"]
         assert (row["source_grid"], row["source_row"], row["source_col"]) in drawn["middle"]
-        assert -1 <= row["strength"] <= 1
+        assert -1 <= row["weight"] <= 1
     assert set(by_cell) == set(drawn["last"])
     layouts = {layer: pq.read_table(looked.layout(layer)) for layer in AT_RISK}
     places = {
@@ -293,7 +293,7 @@ def test_cells_are_built_by_drawn_cells(looked: RunDirectory) -> None:
             inside = (places["last"][0] == row) & (places["last"][1] == col)
             for each in told:
                 there = (places["middle"][0] == each["source_row"]) & (places["middle"][1] == each["source_col"])
-                assert each["together"] == pytest.approx((inside & there).sum() / inside.sum())
+                assert each["overlap"] == pytest.approx((inside & there).sum() / inside.sum())
 
 
 def test_a_units_strongest_views_tell_its_circuit(

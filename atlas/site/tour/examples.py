@@ -73,7 +73,7 @@ class Unit:
     @property
     def response(self) -> NDArray[np.float64]:
         """What it answers at each angle, on average over its patches (angles,)."""
-        mean: NDArray[np.float64] = np.maximum(np.array(self.unit["turned"], np.float64), 0).mean(0)
+        mean: NDArray[np.float64] = np.maximum(np.array(self.unit["rotated"], np.float64), 0).mean(0)
         return mean
 
 
@@ -108,7 +108,7 @@ class Choosing:
     @cached_property
     def units(self) -> list[Unit]:
         """All units that are looked at, without those that never fire."""
-        columns = ("unit", "answers", "turned", "selectivity", "invariance")
+        columns = ("unit", "picture_activations", "rotated", "selectivity", "invariance")
         found = []
         for layer in neuron_layers(self.config):
             folder = Folder(self.run, layer)
@@ -122,7 +122,7 @@ class Choosing:
         """Units of the latest layer whose picture tells what they are, the clearest first, and how many were compared:
         by how alike the layer's other channels see their patches, times how far their own picture leads
         (ratio / (1 + ratio))."""
-        units = [unit for unit in self._asked(step, self.units) if unit.unit["answers"]]
+        units = [unit for unit in self._asked(step, self.units) if unit.unit["picture_activations"]]
         if step.by_rule:
             units = [unit for unit in units if unit.layer == self._latest]
         found = []
@@ -131,7 +131,9 @@ class Choosing:
             seen = self._activations(layer, {key_of(row) for unit in mine for row in unit.top})
             for unit in mine:
                 others = [np.delete(seen[key], unit.number) for row in unit.top if (key := key_of(row)) in seen]
-                found.append(Clear(unit, unit.unit["answers"][0] / unit.largest, _likeness(np.array(others))))
+                found.append(
+                    Clear(unit, unit.unit["picture_activations"][0] / unit.largest, _likeness(np.array(others)))
+                )
 
         def score(clear: Clear) -> float:
             return clear.alike * max(clear.ratio, 0) / (1 + max(clear.ratio, 0))
@@ -154,7 +156,7 @@ class Choosing:
         """Units of the latest layer that answer alike to all angles, the steadiest first, and how many could be
         judged."""
         if step.unit is not None:
-            mine = [unit for unit in self._asked(step, self.units) if unit.unit["turned"]]
+            mine = [unit for unit in self._asked(step, self.units) if unit.unit["rotated"]]
             return mine, len(mine)
         judged = [
             unit

@@ -179,10 +179,10 @@ class _Teller:
         if not ranked:
             return None
         unit = ranked[0]
-        own = self._own(unit.layer, unit.number, ("pictures", "turned_pictures"))
+        own = self._own(unit.layer, unit.number, ("pictures", "rotated_pictures"))
         response = unit.response
         peak = float(response.max()) or 1.0
-        turned = list(enumerate(own["turned_pictures"]))[::_EVERY]
+        rotated = list(enumerate(own["rotated_pictures"]))[::_EVERY]
         return {
             "picture": self._pictures.large("invariant", own["pictures"][0]),
             "parts": [
@@ -191,14 +191,14 @@ class _Teller:
                     "label": f"{DEGREES[angle]}°",
                     "value": round(float(response[angle]) / peak, 3),
                 }
-                for place, (angle, picture) in enumerate(turned)
+                for place, (angle, picture) in enumerate(rotated)
             ],
             "link": _link(unit),
             "figures": {
                 **self._of_unit(unit, of),
                 "invariance": percent(float(response.mean()) / peak),
                 "least": percent(float(response.min()) / peak),
-                "patches": number(len(unit.unit["turned"])),
+                "patches": number(len(unit.unit["rotated"])),
             },
         }
 

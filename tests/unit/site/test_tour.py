@@ -101,7 +101,7 @@ def test_the_one_neuron_is_the_clearest(run: RunDirectory) -> None:
                 seen = [np.delete(vectors[key(row)], number) for row in statistics["top"]]
                 pairs = [(seen[0], seen[1]), (seen[0], seen[2]), (seen[1], seen[2])]
                 alike = np.mean([a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairs])
-                ratio = unit["answers"][0] / statistics["largest"]
+                ratio = unit["picture_activations"][0] / statistics["largest"]
                 scores.append((alike * ratio / (1 + ratio), layer, number, alike, ratio))
     _, layer, unit, alike, ratio = max(scores)
     step = step_of(tell(run), "neuron")
