@@ -22,7 +22,7 @@ from atlas.cells.icons import mosaic, read_icons
 from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
 from atlas.neurons.parts import missing_files
-from atlas.neurons.reading import Folder
+from atlas.neurons.reading import UnitTables
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
@@ -220,17 +220,16 @@ class Run:
         the store tells of it (range, histogram, top rows, like units), its pictures as PNGs, the classes that it
         supports, and how it answers to turned patches."""
         self._check_units(layer)
-        return Folder(self._directory, layer).table()
+        return UnitTables(self._directory, layer).table()
 
     def neuron(self, layer: str, unit: int) -> dict[str, Any]:
         """One row of ``neurons(layer)``, and as ``circuit`` the units of earlier layers that build it, strongest
         first. Raises ConfigError for a unit that the layer does not have."""
         self._check_units(layer)
         self._check_unit(layer, unit)
-        folder = Folder(self._directory, layer)
-        table, _ = folder.circuit()
-        mine = table.filter(pc.field("unit") == int(unit)).drop_columns("unit").to_pylist()
-        return {**folder.unit(int(unit)), "circuit": mine}
+        tables, number = UnitTables(self._directory, layer), int(unit)
+        circuit = tables.circuit(range(number, number + 1)).drop_columns("unit")
+        return {**tables.unit(number), "circuit": circuit.to_pylist()}
 
     def top_views(self, layer: str, unit: int) -> tuple[Tensor, NDArray[np.int64]]:
         """The views in which a unit of ``neurons.layers`` fires most, the strongest first: normalised inputs, float32
@@ -248,7 +247,7 @@ class Run:
         self._check_unit(layer, unit)
         from atlas.neurons.views import as_inputs, read_views
 
-        top = Folder(self._directory, layer).unit(int(unit))["top"]
+        top = UnitTables(self._directory, layer).unit(int(unit))["top"]
         keys = [(row["image_id"], row["view"], row["draw"]) for row in top if row["activation"] > 0]
         network = self.network(self.config.module_of(layer)[0])
         shards = self._directory.shards(layer)

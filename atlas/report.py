@@ -6,15 +6,20 @@ import json
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from atlas.cells.icons import read_icons
 from atlas.config.model import Config
 from atlas.neurons.parts import is_whole
-from atlas.neurons.reading import Folder
+from atlas.neurons.reading import UnitTables
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
 from atlas.store.shards import to_numpy
+
+# From this invariance on a unit counts as pose-invariant.
+INVARIANT = 0.8
 
 
 def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
@@ -32,7 +37,7 @@ def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
         }
     if config.neurons is not None and is_whole(run, config):
         for layer in config.neurons.layers:
-            layers[layer]["neurons"] = Folder(run, layer).figures()
+            layers[layer]["neurons"] = _units(UnitTables(run, layer))
     return {
         "collect": {
             "views": failures["views"],
@@ -82,3 +87,31 @@ def _best_patches(run: RunDirectory, layer: str, grid: int) -> dict[tuple[int, i
         (cell["row"], cell["col"]): max(exemplar["cosine"] for exemplar in cell["exemplars"])
         for cell in cells.to_pylist()
     }
+
+
+def _units(tables: UnitTables) -> dict[str, Any]:
+    """Of a layer's units: how many there are and fire, the share of invariant ones among those that have the figure,
+    the medians of invariance and selectivity, and of how well weights and effects agree for each earlier layer."""
+    columns = ["largest", "invariance", "selectivity"]
+    table = tables.table(columns)
+    largest = table["largest"].to_numpy()
+    invariance, selectivity = (table[name].drop_null().to_numpy() for name in columns[1:])
+    circuit = tables.circuit()
+    agreement: dict[str, float | None] = {}
+    for source in tables.earlier():
+        rows = circuit.filter(pc.equal(circuit["source_layer"], source))
+        # Every row of a unit has the same.
+        by_unit = dict(zip(rows["unit"].to_pylist(), rows["agreement"].to_pylist()))
+        agreement[source] = _median(np.array([value for value in by_unit.values() if value is not None]))
+    return {
+        "units": table.num_rows,
+        "firing": int((largest > 0).sum()),
+        "invariant_share": float((invariance >= INVARIANT).mean()) if len(invariance) else None,
+        "median_invariance": _median(invariance),
+        "median_selectivity": _median(selectivity),
+        "circuit_agreement": agreement,
+    }
+
+
+def _median(values: NDArray[Any]) -> float | None:
+    return float(np.median(values)) if len(values) else None

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from atlas.config.model import Config
-from atlas.neurons.reading import Folder
+from atlas.neurons.reading import UnitTables
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import shown_maps
 from atlas.rundir.markers import digest_values, write_marker
@@ -37,7 +37,7 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
             ]
         items.append(Item(f"{each.name}/atlas", NAME, run=str(run.path)))
     # Units are looked at by a stage of their own: what is published of them depends on it, and the rest does not.
-    looked_at = {layer: Folder(run, layer).digest() for layer in neurons.neuron_layers(config)}
+    looked_at = {layer: UnitTables(run, layer).digest() for layer in neurons.neuron_layers(config)}
     for layer, of in looked_at.items():
         items += [Item(name, NAME, run=str(run.path), of=of) for name in neurons.parts(run, config, layer)]
     # Which maps there are is the page's matter alone: asking for one more leaves what is published of the others.

@@ -16,11 +16,12 @@ from PIL import Image
 from atlas.arrays import Pixels
 from atlas.cells.crops import Cutter, Key, fitted, frame, key_of
 from atlas.config.model import Config
-from atlas.neurons.reading import Folder, short
+from atlas.neurons.reading import UnitTables
 from atlas.neurons.tables import DEGREES, SCALES
 from atlas.pictures.listing import Listing
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
+from atlas.site.circuits import cell_circuits, short, unit_circuits
 from atlas.site.heat import heat_maps
 from atlas.site.tiles import encode_webp
 from atlas.store.shards import read_metadata, to_numpy
@@ -80,7 +81,7 @@ def neuron_facts(run: RunDirectory, config: Config) -> dict[str, Any] | None:
             "layer": layer,
             "path": f"neurons/{layer}",
             "units": (units := _units(run, layer)),
-            "earlier": Folder(run, layer).earlier(),
+            "earlier": UnitTables(run, layer).earlier()[::-1],
             "icon": ICON,
             "across": _across(units),
         }
@@ -95,9 +96,9 @@ def write_layer(run: RunDirectory, layer: str) -> list[Path]:
 
     classes.bin: the largest |effect| of each class, float32, then uint8 (classes, units): 128 is none, 1 and 255 that
     largest, against the class and for it."""
-    source, target = Folder(run, layer), _target(run, layer)
-    statistics = source.statistics()
-    units = source.units(range(len(statistics)), ("unit", "pictures", "supports", "selectivity", "invariance"))
+    tables, target = UnitTables(run, layer), _target(run, layer)
+    statistics = tables.statistics()
+    units = tables.units(range(len(statistics)), ("unit", "pictures", "supports", "selectivity", "invariance"))
     across = _across(len(statistics))
     sheet = np.zeros((ICON * -(-len(statistics) // across), ICON * across, 4), np.uint8)
     for number, unit in enumerate(units):
@@ -116,7 +117,7 @@ def write_layer(run: RunDirectory, layer: str) -> list[Path]:
         ],
     }
     files = [_written(target / "icons.webp", encode_webp(sheet, ICON_QUALITY)), _told(target / "units.json", table)]
-    effects = source.effects()
+    effects = tables.effects()
     if effects is not None:
         steps, scale = heat_maps(effects, np.ones(len(effects), np.bool_))
         files.append(_written(target / "classes.bin", scale.astype("<f4").tobytes() + steps.tobytes()))
@@ -128,13 +129,13 @@ def write_units(
 ) -> tuple[list[Path], int]:
     """The pictures, the sheet of patches and the figures of each of these units; returns the files, and how many rows
     could not be cut again."""
-    source = Folder(run, layer)
-    statistics = source.statistics(units)
+    tables = UnitTables(run, layer)
+    statistics = tables.statistics(units)
     wanted = {key_of(row) for each in statistics for row in (*each["top"], *each["spread"])}
     sprites, failed = _cut(run, config, listing, layer, wanted)
-    circuits = source.circuits(units)
+    circuits = unit_circuits(tables, units)
     files: list[Path] = []
-    for each, unit in zip(statistics, source.units(units)):
+    for each, unit in zip(statistics, tables.units(units)):
         path = _target(run, layer) / f"unit-{each['unit']:04d}"
         top, spread = ([row for row in each[name] if key_of(row) in sprites] for name in ("top", "spread"))
         lines = {
@@ -184,7 +185,7 @@ def write_heat(run: RunDirectory, config: Config, layer: str, grid: int) -> list
         for first in range(0, len(maps), UNITS_PER_FILE):
             path = folder / f"units-{first // UNITS_PER_FILE:03d}.bin"
             files.append(_written(path, maps[first : first + UNITS_PER_FILE].tobytes()))
-    built = Folder(run, layer).built(grid)
+    built = cell_circuits(UnitTables(run, layer), grid)
     return [*files, _told(folder / "built.json", built)] if built else files
 
 

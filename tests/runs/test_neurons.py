@@ -31,7 +31,7 @@ from tiny_run import (
 import atlas
 from atlas.check.__main__ import main as check
 from atlas.errors import AtlasError, ConfigError
-from atlas.neurons.reading import Folder
+from atlas.neurons.reading import UnitTables
 from atlas.neurons.tables import STATISTICS, UNITS
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
@@ -77,7 +77,7 @@ def test_the_readmes_snippet(looked: RunDirectory, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(found[1].replace("_blocks.10", "last"), names)
-    told = {row["unit"]: row for row in Folder(looked, "last").table().to_pylist()}
+    told = {row["unit"]: row for row in UnitTables(looked, "last").table().to_pylist()}
     known = {unit: row["invariance"] for unit, row in told.items() if row["invariance"] is not None}
     best = max(known, key=lambda unit: known[unit])
     assert known[names["steady"][-1]] == known[best]
@@ -104,7 +104,7 @@ def test_contact_sheets_of_units(looked: RunDirectory, tmp_path: Path) -> None:
 
 def test_report_check_and_screen_know_the_stage(looked: RunDirectory, capsys: pytest.CaptureFixture) -> None:
     report = json.loads(looked.report.read_text())
-    table = Folder(looked, "last").table(["largest", "invariance"])
+    table = UnitTables(looked, "last").table(["largest", "invariance"])
     told = report["layers"]["last"]["neurons"]
     assert told["units"] == 20
     assert told["firing"] == (table["largest"].to_numpy() > 0).sum()
@@ -232,7 +232,7 @@ def test_asking_for_one_more_layer_leaves_the_others(
     kept = {path: path.stat().st_mtime_ns for path in directory.neurons("last").glob("part-*")}
     assert len(kept) == 4
     assert not directory.neurons("middle").exists()
-    assert Folder(directory, "last").circuit()[0].num_rows == 0
+    assert UnitTables(directory, "last").circuit().num_rows == 0
     key = directory.stage_key("neurons")
     run(configure(workshop, scheduler, directory.path, neurons=ASKED), until="neurons")
     assert directory.stage_key("neurons") == key
@@ -296,11 +296,11 @@ def test_dead_units_and_paths_that_are_not_linear_are_sentences(tmp_path: Path) 
     assert "Traceback" not in done.stderr + done.stdout
     directory = RunDirectory(tmp_path / "run")
     assert done.stdout.count("third: no weights from first. ") == 1
-    _, facts = Folder(directory, "third").circuit()
-    assert facts["earlier"] == ["first"]
-    assert facts["notes"].keys() == {"first"}
+    tables = UnitTables(directory, "third")
+    assert tables.earlier() == ["first"]
+    assert tables.notes().keys() == {"first"}
     assert pq.read_table(directory.neurons("third") / "cells.parquet").num_rows == 0
-    dead = Folder(directory, "third").table().to_pylist()[2]
+    dead = tables.table().to_pylist()[2]
     assert dead["largest"] == 0
     assert dead["note"] == "It never fires: it is not above 0 in any row of the store."
     assert dead["rotated"] == dead["supports"] == []

@@ -21,7 +21,7 @@ from atlas.errors import AtlasError, ConfigError
 from atlas.networks.network import Network, load
 from atlas.networks.observer import Observer
 from atlas.neurons.classes import strongest
-from atlas.neurons.reading import Folder
+from atlas.neurons.reading import UnitTables
 from atlas.neurons.statistics import unit_statistics
 from atlas.neurons.tables import BINS, CELLS, CIRCUIT, SPREAD, STATISTICS
 from atlas.neurons.tuning import ROTATED as POSES
@@ -116,7 +116,7 @@ def test_statistics_do_not_depend_on_where_shards_end(looked: RunDirectory, tmp_
 
 
 def test_pictures_excite_their_unit_and_differ(looked: RunDirectory, network: Network) -> None:
-    table = Folder(looked, "last").table()
+    table = UnitTables(looked, "last").table()
     size = picture_size(worker.layers(looked, looked.config())["last"], network)
     assert size >= 32
     for told in table.to_pylist():
@@ -155,7 +155,7 @@ def test_turned_patches_are_those_of_the_top_rows(looked: RunDirectory, network:
     described = worker.layers(looked, config)["last"]
     window = window_of(network, described)
     firing = 0
-    for told in Folder(looked, "last").table().to_pylist():
+    for told in UnitTables(looked, "last").table().to_pylist():
         top = [row for row in told["top"] if row["activation"] > 0]
         turned = np.array(told["rotated"], np.float32)
         assert len(turned) == len(told["mirrored"]) == len(told["scaled"]) == len(top)
@@ -185,7 +185,7 @@ def test_turned_patches_are_those_of_the_top_rows(looked: RunDirectory, network:
 
 def test_classes_are_those_of_autograd(looked: RunDirectory, network: Network) -> None:
     config = looked.config()
-    for told in Folder(looked, "last").table().to_pylist()[::4]:
+    for told in UnitTables(looked, "last").table().to_pylist()[::4]:
         keys = [key_of(row) for row in told["top"] if row["activation"] > 0]
         views = read_views(looked.shards("last"), config, Listing.load(looked.listing), network.size, keys)
         effects = []
@@ -241,10 +241,11 @@ def test_strongest_classes_by_hand() -> None:
 
 def test_circuits_hold_the_weights_between_neighbouring_layers(looked: RunDirectory, network: Network) -> None:
     """One convolution lies between: passed through, its weights are the answer."""
-    table, facts = Folder(looked, "last").circuit()
+    tables = UnitTables(looked, "last")
+    table = tables.circuit()
     assert table.schema.equals(CIRCUIT)
-    assert facts["earlier"] == ["middle"]
-    assert facts["notes"] == {}
+    assert tables.earlier() == ["middle"]
+    assert tables.notes() == {}
     weights = network.module.last.conv.weight.sum((2, 3))  # type: ignore[union-attr, operator]
     rows = table.to_pylist()
     assert {row["source_layer"] for row in rows} == {"middle"}
@@ -257,9 +258,9 @@ def test_circuits_hold_the_weights_between_neighbouring_layers(looked: RunDirect
         sizes = [abs(row["effect"]) for row in rows if row["unit"] == unit]
         assert len(sizes) == ASKED["sources"]
         assert sizes == sorted(sizes, reverse=True)
-    first, facts = Folder(looked, "middle").circuit()
-    assert first.num_rows == 0
-    assert facts == {"earlier": [], "nonlinearities": {}, "notes": {}}
+    first = UnitTables(looked, "middle")
+    assert first.circuit().num_rows == 0
+    assert (first.earlier(), first.nonlinearities(), first.notes()) == ([], {}, {})
 
 
 def test_cells_are_built_by_drawn_cells(looked: RunDirectory) -> None:
@@ -301,7 +302,7 @@ def test_a_units_strongest_views_tell_its_circuit(
 ) -> None:
     monkeypatch.chdir(workshop)
     opened = atlas.open_run(looked.path)
-    told = {row["unit"]: row for row in Folder(looked, "last").table().to_pylist()}
+    told = {row["unit"]: row for row in UnitTables(looked, "last").table().to_pylist()}
     unit = max(told, key=lambda each: told[each]["largest"])
     inputs, positions = opened.top_views("last", unit)
     top = [row["activation"] for row in told[unit]["top"]]

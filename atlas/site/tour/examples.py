@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from atlas.cells.crops import Key, key_of
 from atlas.config.model import Config
-from atlas.neurons.reading import Folder
+from atlas.neurons.reading import UnitTables
 from atlas.rundir.directory import RunDirectory
+from atlas.site.circuits import unit_circuits
 from atlas.site.neurons import neuron_layers
 from atlas.site.tour.text import Step
 from atlas.store.shards import iterate, read_metadata
@@ -111,9 +112,9 @@ class Choosing:
         columns = ("unit", "picture_activations", "rotated", "selectivity", "invariance")
         found = []
         for layer in neuron_layers(self.config):
-            folder = Folder(self.run, layer)
-            statistics = folder.statistics()
-            for each, unit in zip(statistics, folder.units(range(len(statistics)), columns)):
+            tables = UnitTables(self.run, layer)
+            statistics = tables.statistics()
+            for each, unit in zip(statistics, tables.units(range(len(statistics)), columns)):
                 if each["largest"] > 0 and each["top"]:
                     found.append(Unit(layer, each, unit))
         return found
@@ -178,7 +179,7 @@ class Choosing:
             mine = {unit.number: unit for unit in self._asked(step, self.units) if unit.layer == layer}
             if not mine:
                 continue
-            circuits = Folder(self.run, layer).circuits(range(min(mine), max(mine) + 1))
+            circuits = unit_circuits(UnitTables(self.run, layer), range(min(mine), max(mine) + 1))
             for number, unit in mine.items():
                 found += [
                     circuit for told in circuits[number] if (circuit := _circuit(unit, told, step.by_rule)) is not None
@@ -195,7 +196,7 @@ class Choosing:
     def _latest(self) -> str | None:
         """The layer that most others lead to: its units know most. None where no units are looked at."""
         layers = neuron_layers(self.config)
-        known = sorted(layers, key=lambda layer: (len(Folder(self.run, layer).earlier()), layers.index(layer)))
+        known = sorted(layers, key=lambda layer: (len(UnitTables(self.run, layer).earlier()), layers.index(layer)))
         return known[-1] if known else None
 
     def _order(self, unit: Unit) -> tuple[int, int]:
@@ -204,7 +205,7 @@ class Choosing:
 
     def _activations(self, layer: str, wanted: set[Key]) -> dict[Key, NDArray[np.float32]]:
         """The activations of rows, less the layer's mean."""
-        mean = np.array([each["mean"] for each in Folder(self.run, layer).statistics()], np.float32)
+        mean = np.array([each["mean"] for each in UnitTables(self.run, layer).statistics()], np.float32)
         codes = np.array([_code(*key) for key in wanted], np.int64)
         found: dict[Key, NDArray[np.float32]] = {}
         for rows in iterate(self.run.shards(layer), (*_KEY, "activation")):

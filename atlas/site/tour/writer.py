@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from atlas.cells.crops import Cutter, Key, Row, key_of
 from atlas.config.model import Config
-from atlas.neurons.reading import Folder
+from atlas.neurons.reading import UnitTables
 from atlas.neurons.tables import DEGREES
 from atlas.pictures.listing import Listing
 from atlas.rundir.atomic import atomic
@@ -273,7 +273,7 @@ class _Teller:
         return self._choosing.classes(layer)[index].split(",")[0].strip()
 
     def _own(self, layer: str, unit: int, columns: tuple[str, ...]) -> Told:
-        return Folder(self._run, layer).units(range(unit, unit + 1), (*columns, "unit"))[0]
+        return UnitTables(self._run, layer).units(range(unit, unit + 1), (*columns, "unit"))[0]
 
     def _most_certain(self, step: Step) -> tuple[Facts, Row, int] | None:
         """The picture of the steps that show one, among those of which the network is surest and that can be read.

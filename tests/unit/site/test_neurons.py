@@ -15,12 +15,14 @@ from PIL import Image
 
 from atlas.arrays import Pixels
 from atlas.cells.crops import Cutter, key_of
+from atlas.config.sections import NeuronsConfig
 from atlas.neurons import tables
-from atlas.neurons.reading import Folder
+from atlas.neurons.reading import UnitTables
 from atlas.neurons.tables import DEGREES
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.site import neurons
+from atlas.site.circuits import unit_circuits
 from atlas.site.page import atlas_facts
 from atlas.store.shards import to_numpy
 from pipelines import publish
@@ -141,7 +143,7 @@ def test_the_pictures_of_a_unit_stand_side_by_side_as_large_as_they_were_drawn(r
     sheet = pixels(folder(run) / f"unit-{unit:04d}-pictures.webp")
     side = sheet.shape[0]
     assert sheet.shape[1] == PICTURES * side
-    assert side == Folder(run, "last").units(range(unit, unit + 1), ["unit", "size"])[0]["size"]
+    assert side == UnitTables(run, "last").units(range(unit, unit + 1), ["unit", "size"])[0]["size"]
     for number in range(PICTURES):
         assert np.abs(sprite(sheet, 0, number, side)[..., :3].mean((0, 1)) - shade(unit, number)).max() < 12
 
@@ -151,7 +153,7 @@ def test_the_patches_are_those_of_the_rows(run: RunDirectory) -> None:
     unit, config = 5, run.config()
     facts, side = told(folder(run) / f"unit-{unit:04d}.json"), neurons.SPRITE
     sheet = pixels(folder(run) / f"unit-{unit:04d}.webp")
-    row = Folder(run, "last").statistics(range(unit, unit + 1))[0]["top"][0]
+    row = UnitTables(run, "last").statistics(range(unit, unit + 1))[0]["top"][0]
     listing = Listing.load(run.listing)
     cut = Cutter(run, config, listing, "last")
     ((picture, (found,)),) = list(cut.pictures({key_of(row)}))
@@ -268,15 +270,19 @@ def test_the_nearest_earlier_layer_comes_last(run: RunDirectory, tmp_path: Path)
         fake.cells(layer).parent.mkdir(exist_ok=True)
         shutil.copy(run.cells("last"), fake.cells(layer))
     write_neurons(fake, ["a", "b", "c"])
-    assert Folder(fake, "c").earlier() == ["a", "b"]
-    assert [each["layer"] for each in Folder(fake, "c").circuits(range(1))[0]] == ["b", "a"]
+    assert UnitTables(fake, "c").earlier() == ["b", "a"]
+    config = run.config().model_copy(update={"neurons": NeuronsConfig(layers=("c",))})
+    facts = neurons.neuron_facts(fake, config)
+    assert facts is not None
+    assert facts["layers"][0]["earlier"] == ["a", "b"]
+    assert [circuit["layer"] for circuit in unit_circuits(UnitTables(fake, "c"), range(1))[0]] == ["b", "a"]
 
 
 def test_pictures_that_are_gone_are_left_out_and_counted(
     run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listing, config = Listing.load(run.listing), run.config()
-    row = Folder(run, "last").statistics(range(5, 6))[0]["top"][1]
+    row = UnitTables(run, "last").statistics(range(5, 6))[0]["top"][1]
     read = Listing.read
     gone = row["image_id"]
     monkeypatch.setattr(Listing, "read", lambda self, image: b"no picture" if image == gone else read(self, image))

@@ -14,7 +14,7 @@ from tiny_run import atlas_run
 
 from atlas.config.reading import config_folders, find_config, load_config
 from atlas.errors import ConfigError
-from atlas.neurons.reading import Folder
+from atlas.neurons.reading import UnitTables
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.site.tour.text import FIGURES, RULES, check_choices, filled, load_tour
@@ -95,8 +95,8 @@ def test_the_one_neuron_is_the_clearest(run: RunDirectory) -> None:
             columns = read_columns(shard, ["image_id", "view", "draw", "activation"])
             keys = zip(*(columns[name].tolist() for name in ("image_id", "view", "draw")))
             vectors |= dict(zip(keys, columns["activation"].astype(np.float64) - 0.25))  # the mean of every unit
-        units = Folder(run, layer).units(range(20))
-        for statistics, unit in zip(Folder(run, layer).statistics(), units):
+        units = UnitTables(run, layer).units(range(20))
+        for statistics, unit in zip(UnitTables(run, layer).statistics(), units):
             if (number := statistics["unit"]) != NEVER:
                 seen = [np.delete(vectors[key(row)], number) for row in statistics["top"]]
                 pairs = [(seen[0], seen[1]), (seen[0], seen[2]), (seen[1], seen[2])]
@@ -119,7 +119,7 @@ def test_the_one_image_excites_the_neuron_and_the_network_is_sure_of_it(
     monkeypatch.setattr("atlas.site.tour.writer._SURE", 0.0)
     told = tell(run)
     layer, unit = step_of(told, "neuron")["link"].removeprefix("#unit=").split(":")
-    top = Folder(run, layer).statistics(range(int(unit), int(unit) + 1))[0]["top"]
+    top = UnitTables(run, layer).statistics(range(int(unit), int(unit) + 1))[0]["top"]
     facts = rows(run, "middle")
     surest = max(facts[key(row)][1] for row in top)
     step = step_of(told, "image")
