@@ -133,8 +133,10 @@ def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
     parts.clear()
     common = load_arrays(run.coordinates(COMMON))["coordinates"] if item.after else None
     threads = available_cores()
-    traits = attribution_rows(run, layers, fitted) if config.layout.axes == "classes" else None
-    fit = fit_layout(rows, config.layout, seed=config.seed, threads=threads, common=common, traits=traits)
+    by_attribution = attribution_rows(run, layers, fitted) if config.layout.axes == "classes" else None
+    fit = fit_layout(
+        rows, config.layout, seed=config.seed, threads=threads, common=common, attribution_rows=by_attribution
+    )
     files += [run.index(frame), run.coordinates(frame)]
     with atomic(run.index(frame)) as temporary:
         save_index(fit.index, temporary)
@@ -153,7 +155,7 @@ def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
             config.layout,
             seed=config.seed,
             threads=threads,
-            traits=None if traits is None else traits[chosen],
+            attribution_rows=None if by_attribution is None else by_attribution[chosen],
         )
         files.append(run.alone(frame))
         save_arrays(files[-1], coordinates=alone.coordinates)

@@ -14,14 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from atlas.config.model import Config
-from atlas.layout.fit import (
-    REASONS,
-    SCHEMA,
-    align,
-    choose_fitted,
-    joined,
-    unit_box,
-)
+from atlas.layout.fit import REASONS, SCHEMA, align, choose_fitted, joined, unit_box
 from atlas.layout.projection import fit_projection, project, read_moments
 from atlas.layout.quality import distance_between, quality
 from atlas.rundir.atomic import atomic
@@ -49,22 +42,26 @@ def placed_parts(run: RunDirectory, config: Config) -> list[list[int]]:
     return parts
 
 
-def placed_path(run: RunDirectory, frame: str, number: int) -> Path:
-    return run.folder("layout") / f"{frame}.placed-{number:05d}.npz"
+def placed_path(run: RunDirectory, group: str, number: int) -> Path:
+    """The file of the rows of one of the ``placed_parts`` of a layout group."""
+    return run.folder("layout") / f"{group}.placed-{number:05d}.npz"
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    with np.load(path) as saved:
-        return dict(saved)
+    """The arrays of a .npz file by name."""
+    with np.load(path) as arrays:
+        return dict(arrays)
 
 
 def save_arrays(path: Path, **arrays: Any) -> None:
+    """Write ``arrays`` as a .npz file, whole or not at all."""
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
 
 
 def attribution_rows(run: RunDirectory, layers: Sequence[str], fitted: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The rows' attributions as unit rows, side by side for several layers."""
+    """The attributions of the rows ``fitted`` (n,) of a store as unit rows (n, width), side by side for several
+    layers."""
     parts = []
     for layer in layers:
         shards = run.shards(layer)
@@ -74,14 +71,14 @@ def attribution_rows(run: RunDirectory, layers: Sequence[str], fitted: NDArray[n
 
 
 def compared_rows(count: int, seed: int) -> NDArray[np.int64]:
-    """The fitted rows, int64 (n,), by which aligned layers are compared with layers that are laid out by themselves."""
+    """The fitted rows, int64 (n,), by which aligned layers are compared with independent layouts."""
     return choose_fitted(count, COMPARED_ROWS, seed + 1)
 
 
-def gather_coordinates(run: RunDirectory, frame: str, config: Config) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-    """Raw coordinates (n, 2) and numbers of REASONS (n,) of all rows of a frame, fitted or placed."""
-    fit = load_arrays(run.coordinates(frame))
-    parts = [load_arrays(placed_path(run, frame, number)) for number in range(len(placed_parts(run, config)))]
+def gather_coordinates(run: RunDirectory, group: str, config: Config) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    """Raw coordinates (n, 2) and numbers of REASONS (n,) of all rows of a layout group, fitted or placed."""
+    fit = load_arrays(run.coordinates(group))
+    parts = [load_arrays(placed_path(run, group, number)) for number in range(len(placed_parts(run, config)))]
     if not parts:
         return fit["coordinates"], fit["dropped"]
     coordinates = np.concatenate([part["coordinates"] for part in parts])
@@ -96,16 +93,15 @@ def _blocks(run: RunDirectory, layer: str, column: str) -> Iterator[NDArray[np.f
 
 def measure_alignment(run: RunDirectory, config: Config, layer: str) -> dict[str, float | None]:
     """How far two places of the same row lie apart on a layer and the one before it (the median, in shares of the map's
-    side); and how far where both are laid out by themselves, and the one is then turned, mirrored and scaled onto the
-    other."""
+    side); and how far in independent layouts, of which one is turned, mirrored and scaled onto the other."""
     number = config.layers.index(layer)
     if not number or not has_common_start(config):
         return {"alignment": None, "alignment_independent": None}
     pair = config.layers[number - 1 : number + 1]
-    before, alone = (load_arrays(run.alone(one))["coordinates"] for one in pair)
+    before, independent = (load_arrays(run.alone(layer))["coordinates"] for layer in pair)
     return {
-        "alignment": distance_between(*(read_coordinates(run, one) for one in pair)),
-        "alignment_independent": distance_between(*unit_box([before, align(alone, before)])),
+        "alignment": distance_between(*(read_coordinates(run, layer) for layer in pair)),
+        "alignment_independent": distance_between(*unit_box([before, align(independent, before)])),
     }
 
 
@@ -116,15 +112,16 @@ def read_coordinates(run: RunDirectory, name: str) -> NDArray[np.float32]:
 
 
 def write_map(run: RunDirectory, name: str, layer: str, boxed: NDArray[np.float32], dropped: NDArray[np.int8]) -> None:
-    """Write the map ``name`` of all rows of ``layer``."""
+    """Write the map ``name`` of all rows of ``layer``: ``boxed`` (n, 2) in [0, 1], NaN where dropped, and ``dropped``
+    (n,), numbers of REASONS."""
     u, v = boxed.T
-    kept = np.isfinite(u)
+    finite = np.isfinite(u)
     keys = list(iterate(run.shards(layer), ["image_id", "view", "draw"]))
     table = pa.table(
         {
             **{key: np.concatenate([block[key] for block in keys]) for key in ("image_id", "view", "draw")},
-            "u": pa.array(u, pa.float32(), mask=~kept),
-            "v": pa.array(v, pa.float32(), mask=~kept),
+            "u": pa.array(u, pa.float32(), mask=~finite),
+            "v": pa.array(v, pa.float32(), mask=~finite),
             "dropped": pa.array(REASONS, pa.string()).take(pa.array(dropped)),
         }
     )
@@ -133,7 +130,8 @@ def write_map(run: RunDirectory, name: str, layer: str, boxed: NDArray[np.float3
 
 
 def measure_quality(run: RunDirectory, name: str, layer: str, config: Config, column: str) -> dict[str, object]:
-    """What the report says of the map ``name`` of ``layer``."""
+    """What report.json says of the map ``name`` of ``layer``: how true it is to a ``column`` of the store, and how many
+    rows were dropped."""
     reasons = pc.value_counts(pq.read_table(run.layout(name), columns=["dropped"])["dropped"].combine_chunks())
     counts = {entry["values"]: entry["counts"] for entry in reasons.to_pylist()}
     on_map = counts.pop(None, 0)

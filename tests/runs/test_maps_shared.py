@@ -57,9 +57,9 @@ def test_principal_axes_are_those_of_the_rows(
 def test_by_classes_rows_of_like_effect_lie_together() -> None:
     """Rows that look alike but speak for different classes part, and the other way round."""
     rows, group = clusters(400)
-    traits, effect = clusters(400, channels=9, centres=4, seed=3)
-    fit = fit_layout(rows, SETTINGS, seed=0, threads=1, traits=traits)
-    found = quality(traits, fit.coordinates)
+    attributions, effect = clusters(400, channels=9, centres=4, seed=3)
+    fit = fit_layout(rows, SETTINGS, seed=0, threads=1, attribution_rows=attributions)
+    found = quality(attributions, fit.coordinates)
     assert found["trustworthiness"] > 0.85 > quality(rows, fit.coordinates)["trustworthiness"]
     kept = np.isfinite(fit.coordinates).all(1)
     apart = np.linalg.norm(fit.coordinates[kept, None] - fit.coordinates[None, kept], axis=2)

@@ -11,7 +11,7 @@ from made_rows import SETTINGS, clusters
 from tiny_run import configure
 
 from atlas.errors import ConfigError
-from atlas.layout.class_maps import Chosen, choose_rows, lay_out
+from atlas.layout.class_maps import ClassRows, choose_rows, lay_out
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
 from atlas.store.classes import class_number
@@ -147,7 +147,7 @@ def test_a_pair_goes_from_one_class_on_the_left_to_the_other_on_the_right() -> N
     rows, group = clusters(300, centres=3)
     difference = np.random.default_rng(0).normal(0.4, 1, 300).astype(np.float32)
     difference[5] = 0
-    places = lay_out(rows, Chosen(np.arange(300), difference), SETTINGS, seed=0)
+    places = lay_out(rows, ClassRows(np.arange(300), difference), SETTINGS, seed=0)
     assert np.isfinite(places).all()
     np.testing.assert_array_equal(np.argsort(places[:, 0]), np.argsort(difference))
     assert (places[difference < 0, 0] < 0.5).all()
@@ -156,4 +156,4 @@ def test_a_pair_goes_from_one_class_on_the_left_to_the_other_on_the_right() -> N
     # Along v, in one dimension, like lies next to like: the groups are three stretches.
     down = group[np.argsort(places[:, 1])]
     assert (np.diff(down) != 0).sum() < 12
-    np.testing.assert_array_equal(places, lay_out(rows, Chosen(np.arange(300), difference), SETTINGS, seed=0))
+    np.testing.assert_array_equal(places, lay_out(rows, ClassRows(np.arange(300), difference), SETTINGS, seed=0))
