@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from atlas.cells.crops import Key
 from atlas.config.model import Config
 from atlas.config.sections import NeuronsConfig
 from atlas.neurons.circuits import Source, cells_table, circuit_table, earlier_layers
@@ -23,7 +24,7 @@ from atlas.neurons.statistics import unit_statistics
 from atlas.neurons.tables import FORMAT
 from atlas.neurons.tuning import DISC
 from atlas.neurons.units import ROTATED_PATCHES, Drawing, firing_rows, unit_table
-from atlas.neurons.views import Key, Seen, read_views
+from atlas.neurons.views import PositionView, read_views
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import digest_values, write_marker
@@ -144,7 +145,9 @@ def _read_statistics(path: Path, _written: int) -> pa.Table:
     return pq.read_table(path)
 
 
-def _reader(run: RunDirectory, config: Config, layer: str, size: int) -> Callable[[Sequence[Key]], dict[Key, Seen]]:
+def _reader(
+    run: RunDirectory, config: Config, layer: str, size: int
+) -> Callable[[Sequence[Key]], dict[Key, PositionView]]:
     return lambda wanted: read_views(run.shards(layer), config, worker.listing(run), size, wanted)
 
 

@@ -1,4 +1,4 @@
-"""Real patches and whole pictures of rows of the store, cut again from their sources.
+"""Real patches and whole pictures of rows of the store, cropped again from their sources.
 
 A patch is what a position sees of its source picture: the square of the layer's effective receptive field.
 """
@@ -22,7 +22,7 @@ from atlas.pictures.views import Box, backdrop, cut_view, over_backdrop
 from atlas.rundir.directory import RunDirectory
 from atlas.store.shards import read_metadata
 
-# Side in pixels of a view that is cut again as a picture of its own.
+# The largest side in pixels of a view that is cropped again as a picture of its own.
 LARGEST_VIEW = 640
 
 Key = tuple[int, int, int]
@@ -31,7 +31,8 @@ Key = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Row:
-    """What is needed of a row of the store to cut its patch again, and what is told of it."""
+    """What is needed of a row of the store to crop its patch again: ``box``, the view in pixels of the picture, and the
+    position ``x``, ``y`` on the layer's map; and its ``facts``: label, predicted class and confidence."""
 
     key: Key
     box: Box
@@ -45,8 +46,8 @@ def key_of(values: dict[str, Any]) -> Key:
     return values["image_id"], values["view"], values["draw"]
 
 
-class Cutter:
-    """Cuts the patches of a layer's rows from their source pictures."""
+class Cropper:
+    """Crops the patches of a layer's rows from their source pictures."""
 
     def __init__(self, run: RunDirectory, config: Config, listing: Listing, layer: str) -> None:
         self._shards, self._config, self._listing = run.shards(layer), config, listing
@@ -59,16 +60,16 @@ class Cutter:
         rows: dict[int, list[Row]] = {}
         names = ["image_id", "view", "draw", "box", "x", "y", "label", "predicted", "confidence"]
         # Pictures stand in the order of their numbers, so most row groups are passed over unread.
-        of_them = pc.field("image_id").isin(sorted({key[0] for key in wanted}))
+        of_pictures = pc.field("image_id").isin(sorted({key[0] for key in wanted}))
         for shard in self._shards:
-            for values in pq.read_table(shard, columns=names, filters=of_them).to_pylist():
+            for values in pq.read_table(shard, columns=names, filters=of_pictures).to_pylist():
                 if (key := key_of(values)) in wanted:
                     rows.setdefault(key[0], []).append(_row(key, values))
-        for image_id, found in sorted(rows.items()):
+        for image_id, rows_of_picture in sorted(rows.items()):
             try:
-                yield open_picture(self._listing.read(image_id)), found
+                yield open_picture(self._listing.read(image_id)), rows_of_picture
             except PictureError:
-                yield None, found
+                yield None, rows_of_picture
 
     def box(self, row: Row) -> Box:
         """Where the row's patch lies in its picture, in pixels; it may reach over the edges."""
@@ -124,10 +125,10 @@ def frame(picture: Pixels, box: Box, sprite: int) -> list[float]:
 
 
 def patch_box(box: Box, x: int, y: int, metadata: dict[str, Any]) -> Box:
-    """The part of the source picture that position (y, x) sees: its effective receptive field, kept inside the view.
+    """The part of the source picture that position (y, x) sees: its effective receptive field, moved inside the view.
 
     ``box``: the view; it and what is returned are x0, y0, x1, y1 in pixels of the source picture. ``metadata``: of a
-    shard, see store.read_metadata.
+    shard, see ``atlas.store.shards.read_metadata``.
     """
     height, width = metadata["map_size"]
     share = min(1.0, metadata["effective_receptive_field"] / metadata["input_size"])

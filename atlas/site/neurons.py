@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from atlas.arrays import Pixels
-from atlas.cells.crops import Cutter, Key, fitted, frame, key_of
+from atlas.cells.crops import Cropper, Key, fitted, frame, key_of
 from atlas.config.model import Config
 from atlas.neurons.reading import UnitTables
 from atlas.neurons.tables import DEGREES, SCALES
@@ -63,7 +63,7 @@ def parts(run: RunDirectory, config: Config, layer: str) -> list[str]:
 
 
 def write_part(run: RunDirectory, config: Config, listing: Listing, name: str) -> tuple[list[Path], int]:
-    """Write one of the ``parts``; returns its files, and how many rows could not be cut again."""
+    """Write one of the ``parts``; returns its files, and how many rows could not be cropped again."""
     layer, part = name.removeprefix("neurons/").rsplit("/", 1)
     if part == "layer":
         return write_layer(run, layer), 0
@@ -128,7 +128,7 @@ def write_units(
     run: RunDirectory, config: Config, listing: Listing, layer: str, units: range
 ) -> tuple[list[Path], int]:
     """The pictures, the sheet of patches and the figures of each of these units; returns the files, and how many rows
-    could not be cut again."""
+    could not be cropped again."""
     tables = UnitTables(run, layer)
     statistics = tables.statistics(units)
     wanted = {key_of(row) for each in statistics for row in (*each["top"], *each["spread"])}
@@ -206,18 +206,18 @@ def _across(units: int) -> int:
 def _cut(
     run: RunDirectory, config: Config, listing: Listing, layer: str, wanted: set[Key]
 ) -> tuple[dict[Key, tuple[Pixels, Pixels, dict[str, Any]]], int]:
-    """The patch, the whole picture and the facts of each row; and how many could not be cut again."""
-    cut = Cutter(run, config, listing, layer)
+    """The patch, the whole picture and the facts of each row; and how many could not be cropped again."""
+    cropper = Cropper(run, config, listing, layer)
     found: dict[Key, tuple[Pixels, Pixels, dict[str, Any]]] = {}
     failed = 0
-    for picture, rows in cut.pictures(wanted):
+    for picture, rows in cropper.pictures(wanted):
         if picture is None:
             failed += len(rows)
             continue
         whole = fitted(picture, SPRITE)
         for row in rows:
-            facts = {"image": listing.keys[row.key[0]], "frame": frame(picture, cut.box(row), SPRITE), **row.facts}
-            found[row.key] = cut.patch(picture, row, SPRITE), whole, facts
+            facts = {"image": listing.keys[row.key[0]], "frame": frame(picture, cropper.box(row), SPRITE), **row.facts}
+            found[row.key] = cropper.patch(picture, row, SPRITE), whole, facts
     return found, failed
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from atlas.arrays import Pixels
-from atlas.cells.crops import Cutter, Key, fitted, frame, key_of
+from atlas.cells.crops import Cropper, Key, fitted, frame, key_of
 from atlas.config.model import Config
 from atlas.layout.lattice import morton
 from atlas.pictures.decode import decode_png, encode_png
@@ -44,17 +44,17 @@ def write_nearest(
     run: RunDirectory, config: Config, listing: Listing, each: Map, grid: int, form: TileFormat
 ) -> tuple[Path, int]:
     """A pyramid like the icons', whose cells show their nearest real patch; returns its .dzi file, and how many patches
-    could not be cut again."""
+    could not be cropped again."""
     cells = _drawn(run, config, each, grid, "exemplars")
     nearest = {(cell["row"], cell["col"]): key_of(cell["exemplars"][0]) for cell in cells}
-    cut = Cutter(run, config, listing, each.layer)
+    cropper = Cropper(run, config, listing, each.layer)
     patches: dict[Key, bytes] = {}
     failed = 0
-    for picture, rows in cut.pictures(set(nearest.values())):
+    for picture, rows in cropper.pictures(set(nearest.values())):
         if picture is None:
             failed += len(rows)
             continue
-        patches |= {row.key: encode_png(cut.patch(picture, row, form.icon_size), level=1) for row in rows}
+        patches |= {row.key: encode_png(cropper.patch(picture, row, form.icon_size), level=1) for row in rows}
 
     def patch_of(row: int, col: int) -> Pixels | None:
         data = patches.get(nearest.get((row, col), (-1, -1, -1)))
@@ -81,7 +81,7 @@ def write_sheets(
     run: RunDirectory, config: Config, listing: Listing, each: Map, grid: int, blocks: Sequence[tuple[int, int]]
 ) -> tuple[list[Path], int]:
     """What is told of the cells of ``blocks``: for each block ``details/ROW-COL.webp`` and ``.json``; returns the
-    files, and how many exemplars could not be cut again.
+    files, and how many exemplars could not be cropped again.
 
     A sheet has a line of sprites for each cell: first the patches, then as many whole pictures, fitted into the sprite.
     The JSON tells what they are, where in the whole picture's sprite the patch lies, in shares of its side, and what
@@ -93,17 +93,17 @@ def write_sheets(
         for cell in _drawn(run, config, each, grid, "exemplars", "diverse_exemplars")
         if _block(cell) in wanted
     ]
-    cut = Cutter(run, config, listing, each.layer)
+    cropper = Cropper(run, config, listing, each.layer)
     sprites: dict[Key, _Sprites] = {}
     failed = 0
-    for picture, rows in cut.pictures({key_of(exemplar) for cell in cells for exemplar in cell["shown"]}):
+    for picture, rows in cropper.pictures({key_of(exemplar) for cell in cells for exemplar in cell["shown"]}):
         if picture is None:
             failed += len(rows)
             continue
         small = encode_png(fitted(picture, SPRITE), level=1)
         for row in rows:
-            facts = {"image": listing.keys[row.key[0]], "frame": frame(picture, cut.box(row), SPRITE), **row.facts}
-            patch = encode_png(cut.patch(picture, row, SPRITE), level=1)
+            facts = {"image": listing.keys[row.key[0]], "frame": frame(picture, cropper.box(row), SPRITE), **row.facts}
+            patch = encode_png(cropper.patch(picture, row, SPRITE), level=1)
             sprites[row.key] = _Sprites(patch, small, facts)
     columns = config.cells.exemplars + config.cells.diverse_exemplars
     details = cell_details(run, config, each, grid, [(cell["row"], cell["col"]) for cell in cells])

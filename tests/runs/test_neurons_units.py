@@ -25,7 +25,7 @@ from atlas.neurons.reading import UnitTables
 from atlas.neurons.statistics import unit_statistics
 from atlas.neurons.tables import BINS, CELLS, CIRCUIT, SPREAD, STATISTICS
 from atlas.neurons.tuning import ROTATED as POSES
-from atlas.neurons.tuning import figures, place_of, show, window_of
+from atlas.neurons.tuning import figures, place_of, posed_discs, window_of
 from atlas.neurons.views import read_views
 from atlas.pictures.decode import decode_png
 from atlas.pictures.listing import Listing
@@ -173,7 +173,7 @@ def test_turned_patches_are_those_of_the_top_rows(looked: RunDirectory, network:
         views = read_views(looked.shards("last"), config, Listing.load(looked.listing), network.size, [key_of(top[0])])
         seen = views[key_of(top[0])]
         view = torch.from_numpy(seen.pixels).permute(2, 0, 1).float() / 255
-        pictures = show(view, place_of(seen.position, described, network.size, window), window, POSES)
+        pictures = posed_discs(view, place_of(seen.position, described, network.size, window), window, POSES)
         maps = network.activations(network.normalize(pictures), "last")
         at = maps[:, told["unit"], maps.shape[2] // 2, maps.shape[3] // 2]
         np.testing.assert_allclose(turned[0], at.numpy(), atol=1e-3 * max(1, float(at.abs().max())))

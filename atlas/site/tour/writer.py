@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from atlas.cells.crops import Cutter, Key, Row, key_of
+from atlas.cells.crops import Cropper, Key, Row, key_of
 from atlas.config.model import Config
 from atlas.neurons.reading import UnitTables
 from atlas.neurons.tables import DEGREES
@@ -290,10 +290,10 @@ class _Teller:
         ranked, compared = self._choosing.most_certain(layer, among)
         if step.by_rule and among is not None and (not ranked or ranked[0].confidence < _SURE):
             ranked, compared = self._choosing.most_certain(layer, None)
-        cut = Cutter(self._run, self._config, self._listing, layer)
+        cropper = Cropper(self._run, self._config, self._listing, layer)
         seen = {
             row.key: ((row.box[2] - row.box[0]) / min(picture.shape[:2]), row)
-            for picture, rows in cut.pictures({each.key for each in ranked})
+            for picture, rows in cropper.pictures({each.key for each in ranked})
             if picture is not None
             for row in rows
         }
@@ -319,22 +319,22 @@ class _Teller:
 
     def _given(self, row: Row) -> str | None:
         """The view that the network saw, as a picture of its own."""
-        cut = Cutter(self._run, self._config, self._listing, self._layers[0])
-        for picture, rows in cut.pictures({row.key}):
+        cropper = Cropper(self._run, self._config, self._listing, self._layers[0])
+        for picture, rows in cropper.pictures({row.key}):
             if picture is not None:
-                return self._pictures.whole(f"image-{row.key[0]}-{row.key[1]}", cut.view(picture, rows[0]))
+                return self._pictures.whole(f"image-{row.key[0]}-{row.key[1]}", cropper.view(picture, rows[0]))
         return None
 
     def _patch(self, row: Row) -> Any:
         return self._patches(self._layers[len(self._layers) // 2], [row.key])[0]
 
     def _patches(self, layer: str, keys: Iterable[Key]) -> list[Any]:
-        """The patches of rows, in order, without those that cannot be cut again."""
+        """The patches of rows, in order, without those that cannot be cropped again."""
         wanted = list(keys)
-        cut = Cutter(self._run, self._config, self._listing, layer)
+        cropper = Cropper(self._run, self._config, self._listing, layer)
         found = {
-            row.key: cut.patch(picture, row, Pictures.SPRITE)
-            for picture, rows in cut.pictures(set(wanted))
+            row.key: cropper.patch(picture, row, Pictures.SPRITE)
+            for picture, rows in cropper.pictures(set(wanted))
             if picture is not None
             for row in rows
         }

@@ -14,17 +14,17 @@ from atlas.neurons.tuning import (
     MIRRORED,
     ROTATED,
     SCALED,
+    PatchWindow,
     Pose,
-    Window,
     figures,
     place_of,
-    show,
+    posed_discs,
     sprites,
     tuning,
     window_of,
 )
 
-WINDOW = Window(side=61, x=30.5, y=30.5, radius=28.0)
+WINDOW = PatchWindow(side=61, x=30.5, y=30.5, radius=28.0)
 PLACE = (50.5, 40.5)
 DOWN, ACROSS = torch.meshgrid(torch.arange(61) - 30.0, torch.arange(61) - 30.0, indexing="ij")
 NEAR = torch.exp(-(DOWN**2 + ACROSS**2) / 100)
@@ -145,19 +145,19 @@ def test_figures_by_hand() -> None:
 def test_every_angle_shows_the_same_on_a_plain_ground() -> None:
     picture = view(blobs)
     picture[0] *= 0.5
-    shown = show(picture, PLACE, WINDOW, ROTATED)
+    shown = posed_discs(picture, PLACE, WINDOW, ROTATED)
     ground = picture.mean((1, 2))
     outside = torch.hypot(DOWN, ACROSS) > WINDOW.radius
     for each in shown:
         np.testing.assert_allclose(each[:, outside], ground[:, None].expand(3, int(outside.sum())), atol=1e-6)
     for quarter in range(4):  # torch turns against the clock
         np.testing.assert_allclose(shown[6 * quarter], shown[0].rot90(-quarter, (1, 2)), atol=0.02)
-    (mirrored,) = show(picture, PLACE, WINDOW, (MIRRORED[0],))
+    (mirrored,) = posed_discs(picture, PLACE, WINDOW, (MIRRORED[0],))
     np.testing.assert_allclose(mirrored, shown[0].flip(2), atol=0.02)
     # The middle of the window shows the place.
     bright = view(lambda x, y: torch.exp(-(x**2 + y**2) / 3))
     at = (
-        show(bright, PLACE, WINDOW, (ROTATED[0], ROTATED[3], Pose(scale=0.5), Pose(scale=2.0)))[:, 0]
+        posed_discs(bright, PLACE, WINDOW, (ROTATED[0], ROTATED[3], Pose(scale=0.5), Pose(scale=2.0)))[:, 0]
         .flatten(1)
         .argmax(1)
     )
@@ -166,7 +166,7 @@ def test_every_angle_shows_the_same_on_a_plain_ground() -> None:
 
 def test_sizes_are_as_asked() -> None:
     disc = view(lambda x, y: (torch.hypot(x, y) < 8).float() * 2 - 1)
-    widths = [int((each[0, 30] > 0.6).sum()) for each in show(disc, PLACE, WINDOW, SCALED)]
+    widths = [int((each[0, 30] > 0.6).sum()) for each in posed_discs(disc, PLACE, WINDOW, SCALED)]
     assert widths == pytest.approx([8, 11, 16, 23, 32], abs=2)
 
 

@@ -14,7 +14,7 @@ from made_neurons import ABSENT, INHIBITED, NEVER, PICTURES, class_effects, shad
 from PIL import Image
 
 from atlas.arrays import Pixels
-from atlas.cells.crops import Cutter, key_of
+from atlas.cells.crops import Cropper, key_of
 from atlas.config.sections import NeuronsConfig
 from atlas.neurons import tables
 from atlas.neurons.reading import UnitTables
@@ -155,10 +155,10 @@ def test_the_patches_are_those_of_the_rows(run: RunDirectory) -> None:
     sheet = pixels(folder(run) / f"unit-{unit:04d}.webp")
     row = UnitTables(run, "last").statistics(range(unit, unit + 1))[0]["top"][0]
     listing = Listing.load(run.listing)
-    cut = Cutter(run, config, listing, "last")
-    ((picture, (found,)),) = list(cut.pictures({key_of(row)}))
+    cropper = Cropper(run, config, listing, "last")
+    ((picture, (found,)),) = list(cropper.pictures({key_of(row)}))
     assert picture is not None
-    patch = cut.patch(picture, found, side)
+    patch = cropper.patch(picture, found, side)
     assert np.abs(sprite(sheet, 0, 0, side)[..., :3] - patch.astype(int)).mean() < 8
     other = sprite(sheet, 0, 1, side)[..., :3]
     assert np.abs(other - patch.astype(int)).mean() > 20, "the next one is of another picture"
