@@ -1,4 +1,5 @@
-"""Cells, icons and the built page → the static site: pyramids, cell facts, real patches, atlas.json."""
+"""The static site but for units and the tour: pyramids of icons and patches, cells.json, classes, the built page and
+atlas.json."""
 
 from __future__ import annotations
 
@@ -30,9 +31,11 @@ from atlas.site.tiles import Icons, TileFormat, write_combined_pyramid, write_gr
 from atlas.store.classes import class_number
 from atlas.store.shards import read_metadata, to_numpy
 
+# Classes of each cell.
 TOP_CLASSES = 10
 # Classes in one file of heat maps: a file of a level of 25,600 cells has 1.3 MB.
 CLASSES_PER_FILE = 50
+# About the side of a tile in pixels.
 _TILE = 640
 
 
@@ -43,21 +46,21 @@ def tile_format(config: Config) -> TileFormat:
 
 
 def icon_source(run: RunDirectory, layer: str, grid: int) -> Icons:
-    """The icons of a grid by (row, col). PNGs are kept compressed and decoded when a tile asks for them."""
+    """The icons of a grid by (row, col). They stay PNGs in memory, and are decoded where a tile holds them."""
     table = read_icons(run, layer, grid, ["row", "col", "png"])
     if not table.num_rows:
         return lambda _row, _col: None
-    found = {(icon["row"], icon["col"]): icon["png"] for icon in table.to_pylist()}
+    pngs = {(icon["row"], icon["col"]): icon["png"] for icon in table.to_pylist()}
 
     def icon(row: int, col: int) -> Pixels | None:
-        data = found.get((row, col))
+        data = pngs.get((row, col))
         return None if data is None else decode_png(data)
 
     return icon
 
 
 def write_patches(run: RunDirectory, config: Config, listing: Listing, each: Map, grid: int) -> tuple[list[Path], int]:
-    """The pyramid of nearest real patches; returns its files, and how many patches could not be cut again."""
+    """The pyramid of nearest real patches; returns its files, and how many patches could not be cropped again."""
     pyramid, failed = write_nearest(run, config, listing, each, grid, tile_format(config))
     return _pyramid_files(pyramid), failed
 
@@ -100,7 +103,7 @@ def write_grid(run: RunDirectory, config: Config, each: Map, grid: int) -> list[
 
 
 def cell_facts(run: RunDirectory, each: Map, grid: int, table: pa.Table) -> dict[str, Any]:
-    """What the page knows of each non-empty cell of a grid, those of ``table``, in columns."""
+    """cells.json: columns of facts of the non-empty cells of a grid, those of ``table``."""
     icons = read_icons(run, each.name, grid, ["row", "col", "cosine", "flag"])
     scores = {(icon["row"], icon["col"]): icon for icon in icons.to_pylist()}
     cells = list(zip(table["row"].to_pylist(), table["col"].to_pylist()))
@@ -128,9 +131,9 @@ def _top_classes(run: RunDirectory, config: Config, each: Map, table: pa.Table) 
                 numbers[line, place], values[line, place] = entry["class"], entry["count"] / count
     elif len(table):
         attribution = to_numpy(table["attribution"])
-        known = read_metadata(run.shards(each.layer)[0])["classes"]
+        names = read_metadata(run.shards(each.layer)[0])["classes"]
         ranked = attribution.copy()
-        ranked[:, [class_number(name, known) for name in each.classes]] = np.inf
+        ranked[:, [class_number(name, names) for name in each.classes]] = np.inf
         best = np.argsort(-ranked, axis=1, kind="stable")[:, :TOP_CLASSES]
         numbers[:, : best.shape[1]] = best
         values[:, : best.shape[1]] = np.take_along_axis(attribution, best, 1)
@@ -168,7 +171,7 @@ def write_page(run: RunDirectory, config: Config, report: dict[str, Any]) -> lis
 
 
 def atlas_facts(run: RunDirectory, config: Config, report: dict[str, Any]) -> dict[str, Any]:
-    """atlas.json: what there is."""
+    """atlas.json: the maps, networks, classes and units of the site, and the run's report."""
     layers: list[dict[str, Any]] = []
     networks: dict[str, Any] = {}
     labels: list[str] = []
