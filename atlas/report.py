@@ -28,12 +28,12 @@ def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
     failures = json.loads(run.failures.with_suffix(".json").read_text(encoding="utf-8"))
     collected = run.read_manifest().get("stages", {}).get("collect", {})
     layers: dict[str, Any] = {}
-    for each in maps_of(config):
-        marker = run.folder("layout") / f"{'class' if each.classes else 'quality'}-{each.name}.json"
-        layers[each.name] = {
+    for atlas_map in maps_of(config):
+        marker = run.folder("layout") / f"{'class' if atlas_map.classes else 'quality'}-{atlas_map.name}.json"
+        layers[atlas_map.name] = {
             "layout": json.loads(marker.read_text(encoding="utf-8"))["facts"],
-            "cells": {str(grid): _cells(run, each.name, grid, config) for grid in each.grids},
-            "icons": {str(grid): _icons(run, each.name, grid) for grid in each.grids},
+            "cells": {str(grid): _cells(run, atlas_map.name, grid, config) for grid in atlas_map.grids},
+            "icons": {str(grid): _icons(run, atlas_map.name, grid) for grid in atlas_map.grids},
         }
     if config.neurons is not None and is_whole(run, config):
         for layer in config.neurons.layers:
@@ -48,8 +48,8 @@ def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
     }
 
 
-def _cells(run: RunDirectory, layer: str, grid: int, config: Config) -> dict[str, Any]:
-    table = pq.read_table(run.cells(layer), columns=["count", "spread"], filters=[("grid", "=", grid)])
+def _cells(run: RunDirectory, map_name: str, grid: int, config: Config) -> dict[str, Any]:
+    table = pq.read_table(run.cells(map_name), columns=["count", "spread"], filters=[("grid", "=", grid)])
     count, spread = to_numpy(table["count"]), to_numpy(table["spread"])
     drawn = count >= config.cells.min_count
     return {
@@ -59,15 +59,15 @@ def _cells(run: RunDirectory, layer: str, grid: int, config: Config) -> dict[str
     }
 
 
-def _icons(run: RunDirectory, layer: str, grid: int) -> dict[str, Any]:
+def _icons(run: RunDirectory, map_name: str, grid: int) -> dict[str, Any]:
     columns = ["cosine", "cosine_whitened", "cosine_robust", "rank", "flag"]
-    table = read_icons(run, layer, grid, ["row", "col", *columns])
+    table = read_icons(run, map_name, grid, ["row", "col", *columns])
     if not table.num_rows:
         names = ("median_cosine", "median_cosine_whitened", "median_cosine_robust", "rank1_share", "near_rank_share")
         return {"n": 0, **dict.fromkeys((*names, "flagged_share", "median_patch_cosine", "above_patch_share"))}
     medians = {f"median_{name}": float(np.median(to_numpy(table[name]))) for name in columns[:3]}
     rank = to_numpy(table["rank"])
-    patches = _best_patches(run, layer, grid)
+    patches = _best_patches(run, map_name, grid)
     best = np.array([patches[cell] for cell in zip(table["row"].to_pylist(), table["col"].to_pylist())])
     return {
         "n": table.num_rows,
@@ -80,9 +80,9 @@ def _icons(run: RunDirectory, layer: str, grid: int) -> dict[str, Any]:
     }
 
 
-def _best_patches(run: RunDirectory, layer: str, grid: int) -> dict[tuple[int, int], float]:
+def _best_patches(run: RunDirectory, map_name: str, grid: int) -> dict[tuple[int, int], float]:
     """For each cell (row, col) of a grid the cosine of its best exemplar to its mean: what real pictures reach."""
-    cells = pq.read_table(run.cells(layer), columns=["row", "col", "exemplars"], filters=[("grid", "=", grid)])
+    cells = pq.read_table(run.cells(map_name), columns=["row", "col", "exemplars"], filters=[("grid", "=", grid)])
     return {
         (cell["row"], cell["col"]): max(exemplar["cosine"] for exemplar in cell["exemplars"])
         for cell in cells.to_pylist()

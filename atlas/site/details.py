@@ -28,7 +28,7 @@ CellIndex = tuple[int, int]
 
 
 def cell_details(
-    run: RunDirectory, config: Config, each: Map, grid: int, cells: Collection[CellIndex]
+    run: RunDirectory, config: Config, atlas_map: Map, grid: int, cells: Collection[CellIndex]
 ) -> dict[CellIndex, dict[str, Any]]:
     """For each of ``cells``, drawn ones of one grid of a map:
 
@@ -37,15 +37,15 @@ def cell_details(
     map its cells that hold most of the same rows, [grid, row, col, share of this cell's rows].
     """
     table = pq.read_table(
-        run.cells(each.name),
+        run.cells(atlas_map.name),
         columns=["row", "col", "mean", "predicted", "labels"],
         filters=[("grid", "=", grid), ("count", ">=", config.cells.min_count)],
     )
     drawn = list(zip(table["row"].to_pylist(), table["col"].to_pylist()))
     chosen = [number for number, cell in enumerate(drawn) if cell in set(cells)]
-    scores = _scores(run, each, grid)
+    scores = _scores(run, atlas_map, grid)
     near = _near(to_numpy(table["mean"]), chosen)
-    elsewhere = _elsewhere(run, config, each, grid, [drawn[number] for number in chosen])
+    elsewhere = _elsewhere(run, config, atlas_map, grid, [drawn[number] for number in chosen])
     counted = table.select(["predicted", "labels"]).take(pa.array(chosen, pa.int64())).to_pylist()
     return {
         drawn[number]: {
@@ -58,9 +58,9 @@ def cell_details(
     }
 
 
-def _scores(run: RunDirectory, each: Map, grid: int) -> dict[CellIndex, dict[str, Any]]:
+def _scores(run: RunDirectory, atlas_map: Map, grid: int) -> dict[CellIndex, dict[str, Any]]:
     names = ["cosine_whitened", "cosine_robust", "percentile", "rank"]
-    icons = read_icons(run, each.name, grid, ["row", "col", *names]).to_pylist()
+    icons = read_icons(run, atlas_map.name, grid, ["row", "col", *names]).to_pylist()
     return {(icon["row"], icon["col"]): {name: _short(icon[name]) for name in names} for icon in icons}
 
 
@@ -83,17 +83,17 @@ def _near(means: NDArray[np.float32], chosen: list[int]) -> list[list[tuple[int,
 
 
 def _elsewhere(
-    run: RunDirectory, config: Config, each: Map, grid: int, cells: list[CellIndex]
+    run: RunDirectory, config: Config, atlas_map: Map, grid: int, cells: list[CellIndex]
 ) -> dict[CellIndex, dict[str, list[list[float]]]]:
     """The cells of other layers' maps that hold most of the rows of ``cells``."""
     found: dict[CellIndex, dict[str, list[list[float]]]] = {cell: {} for cell in cells}
-    own = _cells_of_rows(run, each.name, grid)
+    own = _cells_of_rows(run, atlas_map.name, grid)
     wanted = np.array([row * grid + col for row, col in cells], np.int64)
     rows = np.flatnonzero(np.isin(own, wanted))
     members, counts = np.unique(own[rows], return_counts=True)
     size = dict(zip(members.tolist(), counts.tolist()))
     for layer in config.layers:
-        if layer == each.name:
+        if layer == atlas_map.name:
             continue
         other = min(config.cells.grids, key=lambda level: abs(np.log(level / grid)))
         there = _cells_of_rows(run, layer, other)[rows]

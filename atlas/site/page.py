@@ -45,9 +45,9 @@ def tile_format(config: Config) -> TileFormat:
     return TileFormat(icon_size=size, tile_size=size * max(1, _TILE // size))
 
 
-def icon_source(run: RunDirectory, layer: str, grid: int) -> Icons:
+def icon_source(run: RunDirectory, map_name: str, grid: int) -> Icons:
     """The icons of a grid by (row, col). They stay PNGs in memory, and are decoded where a tile holds them."""
-    table = read_icons(run, layer, grid, ["row", "col", "png"])
+    table = read_icons(run, map_name, grid, ["row", "col", "png"])
     if not table.num_rows:
         return lambda _row, _col: None
     pngs = {(icon["row"], icon["col"]): icon["png"] for icon in table.to_pylist()}
@@ -59,16 +59,18 @@ def icon_source(run: RunDirectory, layer: str, grid: int) -> Icons:
     return icon
 
 
-def write_patches(run: RunDirectory, config: Config, listing: Listing, each: Map, grid: int) -> tuple[list[Path], int]:
+def write_patches(
+    run: RunDirectory, config: Config, listing: Listing, atlas_map: Map, grid: int
+) -> tuple[list[Path], int]:
     """The pyramid of nearest real patches; returns its files, and how many patches could not be cropped again."""
-    pyramid, failed = write_nearest(run, config, listing, each, grid, tile_format(config))
+    pyramid, failed = write_nearest(run, config, listing, atlas_map, grid, tile_format(config))
     return _pyramid_files(pyramid), failed
 
 
-def write_combined(run: RunDirectory, config: Config, each: Map) -> list[Path]:
+def write_combined(run: RunDirectory, config: Config, atlas_map: Map) -> list[Path]:
     """The pyramid whose zoom levels each show their own cells; returns its files."""
-    sources = {grid: icon_source(run, each.name, grid) for grid in each.grids}
-    pyramid = run.folder("publish") / each.name / "atlas.dzi"
+    sources = {grid: icon_source(run, atlas_map.name, grid) for grid in atlas_map.grids}
+    pyramid = run.folder("publish") / atlas_map.name / "atlas.dzi"
     write_combined_pyramid(pyramid, sources, form=tile_format(config))
     return _pyramid_files(pyramid)
 
@@ -78,18 +80,20 @@ def _pyramid_files(pyramid: Path) -> list[Path]:
     return [pyramid, *sorted(tiles)]
 
 
-def write_grid(run: RunDirectory, config: Config, each: Map, grid: int) -> list[Path]:
+def write_grid(run: RunDirectory, config: Config, atlas_map: Map, grid: int) -> list[Path]:
     """One grid alone: its pyramid of icons, and cells.json; returns the files."""
-    folder = run.site_grid(each.name, grid)
-    write_grid_pyramid(folder / "icons.dzi", icon_source(run, each.name, grid), grid=grid, form=tile_format(config))
+    folder = run.site_grid(atlas_map.name, grid)
+    write_grid_pyramid(
+        folder / "icons.dzi", icon_source(run, atlas_map.name, grid), grid=grid, form=tile_format(config)
+    )
     table = pq.read_table(
-        run.cells(each.name),
+        run.cells(atlas_map.name),
         columns=["row", "col", "count", "spread", "attribution", "predicted"],
         filters=[("grid", "=", grid)],
     )
-    facts, files = cell_facts(run, each, grid, table), [folder / "classes.bin"]
+    facts, files = cell_facts(run, atlas_map, grid, table), [folder / "classes.bin"]
     with atomic(files[0]) as temporary:
-        temporary.write_bytes(_top_classes(run, config, each, table))
+        temporary.write_bytes(_top_classes(run, config, atlas_map, table))
     if config.collect.attributions:
         maps, scale = heat_maps(to_numpy(table["attribution"]), np.array(facts["drawn"], bool))
         facts["scale"] = [float(f"{value:.4g}") for value in scale]
@@ -102,9 +106,9 @@ def write_grid(run: RunDirectory, config: Config, each: Map, grid: int) -> list[
     return [folder / "cells.json", *files, *_pyramid_files(folder / "icons.dzi")]
 
 
-def cell_facts(run: RunDirectory, each: Map, grid: int, table: pa.Table) -> dict[str, Any]:
+def cell_facts(run: RunDirectory, atlas_map: Map, grid: int, table: pa.Table) -> dict[str, Any]:
     """cells.json: columns of facts of the non-empty cells of a grid, those of ``table``."""
-    icons = read_icons(run, each.name, grid, ["row", "col", "cosine", "flag"])
+    icons = read_icons(run, atlas_map.name, grid, ["row", "col", "cosine", "flag"])
     scores = {(icon["row"], icon["col"]): icon for icon in icons.to_pylist()}
     cells = list(zip(table["row"].to_pylist(), table["col"].to_pylist()))
     return {
@@ -119,7 +123,7 @@ def cell_facts(run: RunDirectory, each: Map, grid: int, table: pa.Table) -> dict
     }
 
 
-def _top_classes(run: RunDirectory, config: Config, each: Map, table: pa.Table) -> bytes:
+def _top_classes(run: RunDirectory, config: Config, atlas_map: Map, table: pa.Table) -> bytes:
     """The first classes of each cell: their values as float32 (cells, TOP_CLASSES), then their numbers as uint16 of the
     same shape, 65535 where there are fewer. By attribution, those that the map is of before all others; or by shares of
     the predictions where the run took no attributions."""
@@ -131,9 +135,9 @@ def _top_classes(run: RunDirectory, config: Config, each: Map, table: pa.Table) 
                 numbers[line, place], values[line, place] = entry["class"], entry["count"] / count
     elif len(table):
         attribution = to_numpy(table["attribution"])
-        names = read_metadata(run.shards(each.layer)[0])["classes"]
+        names = read_metadata(run.shards(atlas_map.layer)[0])["classes"]
         ranked = attribution.copy()
-        ranked[:, [class_number(name, names) for name in each.classes]] = np.inf
+        ranked[:, [class_number(name, names) for name in atlas_map.classes]] = np.inf
         best = np.argsort(-ranked, axis=1, kind="stable")[:, :TOP_CLASSES]
         numbers[:, : best.shape[1]] = best
         values[:, : best.shape[1]] = np.take_along_axis(attribution, best, 1)
@@ -175,25 +179,25 @@ def atlas_facts(run: RunDirectory, config: Config, report: dict[str, Any]) -> di
     layers: list[dict[str, Any]] = []
     networks: dict[str, Any] = {}
     labels: list[str] = []
-    for each in shown_maps(run, config):
-        metadata = read_metadata(run.shards(each.layer)[0])
-        network = config.module_of(each.layer)[0]
+    for atlas_map in shown_maps(run, config):
+        metadata = read_metadata(run.shards(atlas_map.layer)[0])
+        network = config.module_of(atlas_map.layer)[0]
         networks[network] = {"name": metadata["network"], **{key: metadata[key] for key in ("input_size", "classes")}}
         labels = metadata["labels"]
-        facts = report["layers"][each.name]
-        rows = pq.read_metadata(run.layout(each.name)).num_rows
+        facts = report["layers"][atlas_map.name]
+        rows = pq.read_metadata(run.layout(atlas_map.name)).num_rows
         layers.append(
             {
-                "name": each.title,
-                "path": each.name,
-                "layer": each.layer,
+                "name": atlas_map.title,
+                "path": atlas_map.name,
+                "layer": atlas_map.layer,
                 "network": list(networks).index(network),
-                "of_classes": each.classes,
+                "of_classes": atlas_map.classes,
                 "channels": metadata["channels"],
                 "map_size": metadata["map_size"],
                 "rows": rows,
                 "dropped": sum(facts["layout"]["dropped"].values()),
-                "grids": [_grid_facts(grid, facts) for grid in each.grids],
+                "grids": [_grid_facts(grid, facts) for grid in atlas_map.grids],
             }
         )
     return {

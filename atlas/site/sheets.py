@@ -41,13 +41,13 @@ class _Sprites:
 
 
 def write_nearest(
-    run: RunDirectory, config: Config, listing: Listing, each: Map, grid: int, form: TileFormat
+    run: RunDirectory, config: Config, listing: Listing, atlas_map: Map, grid: int, form: TileFormat
 ) -> tuple[Path, int]:
     """A pyramid like the icons', whose cells show their nearest real patch; returns its .dzi file, and how many patches
     could not be cropped again."""
-    cells = _drawn_cells(run, config, each, grid, "exemplars")
+    cells = _drawn_cells(run, config, atlas_map, grid, "exemplars")
     nearest = {(cell["row"], cell["col"]): key_of(cell["exemplars"][0]) for cell in cells}
-    cropper = Cropper(run, config, listing, each.layer)
+    cropper = Cropper(run, config, listing, atlas_map.layer)
     patches: dict[Key, bytes] = {}
     failed = 0
     for picture, rows in cropper.pictures(set(nearest.values())):
@@ -60,15 +60,15 @@ def write_nearest(
         data = patches.get(nearest.get((row, col), (-1, -1, -1)))
         return None if data is None else decode_png(data)
 
-    pyramid = run.site_grid(each.name, grid) / "patches.dzi"
+    pyramid = run.site_grid(atlas_map.name, grid) / "patches.dzi"
     write_grid_pyramid(pyramid, patch_of, grid=grid, form=form)
     return pyramid, failed
 
 
-def sheets(run: RunDirectory, config: Config, each: Map, grid: int) -> list[list[tuple[int, int]]]:
+def sheets(run: RunDirectory, config: Config, atlas_map: Map, grid: int) -> list[list[tuple[int, int]]]:
     """The sheets of a grid, as (row, col) in blocks of BLOCK × BLOCK cells, those with any drawn cell; in parts of
     SHEETS that are near each other on the map."""
-    blocks = {_block(cell) for cell in _drawn_cells(run, config, each, grid)}
+    blocks = {_block(cell) for cell in _drawn_cells(run, config, atlas_map, grid)}
     if not blocks:
         return []
     row, col = np.array(sorted(blocks)).T
@@ -78,7 +78,7 @@ def sheets(run: RunDirectory, config: Config, each: Map, grid: int) -> list[list
 
 
 def write_sheets(
-    run: RunDirectory, config: Config, listing: Listing, each: Map, grid: int, blocks: Sequence[tuple[int, int]]
+    run: RunDirectory, config: Config, listing: Listing, atlas_map: Map, grid: int, blocks: Sequence[tuple[int, int]]
 ) -> tuple[list[Path], int]:
     """The details of the cells of ``blocks``: for each block ``details/ROW-COL.webp`` and ``.json``; returns the files,
     and how many exemplars could not be cropped again.
@@ -90,10 +90,10 @@ def write_sheets(
     wanted = set(blocks)
     cells = [
         {**cell, "all": cell["exemplars"] + cell["diverse_exemplars"]}
-        for cell in _drawn_cells(run, config, each, grid, "exemplars", "diverse_exemplars")
+        for cell in _drawn_cells(run, config, atlas_map, grid, "exemplars", "diverse_exemplars")
         if _block(cell) in wanted
     ]
-    cropper = Cropper(run, config, listing, each.layer)
+    cropper = Cropper(run, config, listing, atlas_map.layer)
     sprites: dict[Key, _Sprites] = {}
     failed = 0
     for picture, rows in cropper.pictures({key_of(exemplar) for cell in cells for exemplar in cell["all"]}):
@@ -106,8 +106,8 @@ def write_sheets(
             patch = encode_png(cropper.patch(picture, row, SPRITE), level=1)
             sprites[row.key] = _Sprites(patch, small, facts)
     columns = config.cells.exemplars + config.cells.diverse_exemplars
-    details = cell_details(run, config, each, grid, [(cell["row"], cell["col"]) for cell in cells])
-    folder = run.site_grid(each.name, grid) / "details"
+    details = cell_details(run, config, atlas_map, grid, [(cell["row"], cell["col"]) for cell in cells])
+    folder = run.site_grid(atlas_map.name, grid) / "details"
     files: list[Path] = []
     for block in blocks:
         own = [{**cell, "details": details[cell["row"], cell["col"]]} for cell in cells if _block(cell) == block]
@@ -139,10 +139,10 @@ def _write_sheet(path: Path, cells: list[dict[str, Any]], sprites: dict[Key, _Sp
     return files
 
 
-def _drawn_cells(run: RunDirectory, config: Config, each: Map, grid: int, *columns: str) -> list[dict[str, Any]]:
+def _drawn_cells(run: RunDirectory, config: Config, atlas_map: Map, grid: int, *columns: str) -> list[dict[str, Any]]:
     """The drawn cells of a grid: row, col and further ``columns``."""
     filters = [("grid", "=", grid), ("count", ">=", config.cells.min_count)]
-    table = pq.read_table(run.cells(each.name), columns=["row", "col", *columns], filters=filters)
+    table = pq.read_table(run.cells(atlas_map.name), columns=["row", "col", *columns], filters=filters)
     cells: list[dict[str, Any]] = table.to_pylist()
     return cells
 

@@ -17,7 +17,7 @@ from atlas.errors import ConfigError
 from atlas.neurons.reading import UnitTables
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
-from atlas.site.tour.text import FIGURES, RULES, check_choices, filled, load_tour
+from atlas.site.tour.text import FIGURES, RULES, check_choices, fill, load_tour
 from atlas.site.tour.writer import percent, write_tour
 from atlas.store.shards import read_columns
 from pipelines import publish
@@ -365,7 +365,7 @@ def test_a_run_with_a_wrong_tour_does_not_begin(workshop: Path) -> None:
 
 
 def test_sentences_are_filled() -> None:
-    assert filled("{unit} of {layer}", {"unit": "7", "layer": "last"}) == "7 of last"
+    assert fill("{unit} of {layer}", {"unit": "7", "layer": "last"}) == "7 of last"
     assert [percent(share) for share in (0.004, 0.5, 0.994, 0.9985, 0.99995, 1)] == [
         "0 %", "50 %", "99.4 %", "99.9 %", "over 99.9 %", "100 %"
     ]  # fmt: skip
