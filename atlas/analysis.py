@@ -205,7 +205,7 @@ class Run:
         from atlas.cells.exemplars import exemplars_of  # FAISS comes with it
 
         listing = Listing.load(self._directory.listing)
-        return exemplars_of(self._directory, self.config, listing, self._maps[name], cells[0], size)
+        return exemplars_of(self._directory, listing, self._maps[name], cells[0], size=size, seed=self.config.seed)
 
     def mosaic(self, name: str, grid: int) -> Image.Image:
         """The icons of one grid of a map as one picture, cropped to the cells that are drawn."""

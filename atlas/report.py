@@ -32,10 +32,10 @@ def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
         marker = run.folder("layout") / f"{'class' if atlas_map.classes else 'quality'}-{atlas_map.name}.json"
         layers[atlas_map.name] = {
             "layout": json.loads(marker.read_text(encoding="utf-8"))["facts"],
-            "cells": {str(grid): _cells(run, atlas_map.name, grid, config) for grid in atlas_map.grids},
+            "cells": {str(grid): _cells(run, atlas_map.name, grid, config.cells.min_count) for grid in atlas_map.grids},
             "icons": {str(grid): _icons(run, atlas_map.name, grid) for grid in atlas_map.grids},
         }
-    if config.neurons is not None and is_whole(run, config):
+    if config.neurons is not None and is_whole(run, config.neurons):
         for layer in config.neurons.layers:
             layers[layer]["neurons"] = _units(UnitTables(run, layer))
     return {
@@ -48,10 +48,10 @@ def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
     }
 
 
-def _cells(run: RunDirectory, map_name: str, grid: int, config: Config) -> dict[str, Any]:
+def _cells(run: RunDirectory, map_name: str, grid: int, min_count: int) -> dict[str, Any]:
     table = pq.read_table(run.cells(map_name), columns=["count", "spread"], filters=[("grid", "=", grid)])
     count, spread = to_numpy(table["count"]), to_numpy(table["spread"])
-    drawn = count >= config.cells.min_count
+    drawn = count >= min_count
     return {
         "n": len(count),
         "drawn_share": float(drawn.mean()) if len(count) else 0.0,

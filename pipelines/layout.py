@@ -62,7 +62,7 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
     """The common start, fits, what is placed in them, the box, and what is measured on each map."""
     items: list[Item] = []
     fits: list[Item] = []
-    parts = len(placed_parts(run, config))
+    parts = len(placed_parts(run.shards(config.layers[0]), config.layout.fit_rows))
     aligned = has_common_start(config)
     if aligned:
         items.append(Item(COMMON, NAME, (), str(run.path)))
@@ -204,7 +204,7 @@ def _place(item: Item, run: RunDirectory, config: Config) -> Summary:
     fit, parts = load_arrays(run.coordinates(frame)), []
     for layer in frames_of(config)[frame]:
         shards = run.shards(layer)
-        mine = [shards[shard] for shard in placed_parts(run, config)[int(number)]]
+        mine = [shards[shard] for shard in placed_parts(shards, config.layout.fit_rows)[int(number)]]
         parts.append(project(mine, Projection.load(run.projection(layer))))
     rows = joined(parts)
     coordinates = place(
@@ -220,7 +220,8 @@ def _place(item: Item, run: RunDirectory, config: Config) -> Summary:
 
 def _box(run: RunDirectory, config: Config) -> Summary:
     frames = list(frames_of(config))
-    raw, dropped = zip(*(gather_coordinates(run, frame, config) for frame in frames))
+    parts = len(placed_parts(run.shards(config.layers[0]), config.layout.fit_rows))
+    raw, dropped = zip(*(gather_coordinates(run, frame, parts) for frame in frames))
     boxed = unit_box(raw) if config.layout.align else [unit_box([layout])[0] for layout in raw]
     for layer in config.layers:
         frame = frames.index(frame_of(layer, config))
@@ -235,7 +236,12 @@ def _box(run: RunDirectory, config: Config) -> Summary:
 def _quality(item: Item, run: RunDirectory, config: Config) -> Summary:
     layer = item.id.removeprefix("quality-")
     column = "attribution" if config.layout.axes == "classes" else "activation"
-    facts = {**measure_quality(run, layer, layer, config, column), **measure_alignment(run, config, layer)}
+    number = config.layers.index(layer)
+    before = config.layers[number - 1] if number and has_common_start(config) else None
+    facts = {
+        **measure_quality(run, layer, layer, column=column, seed=config.seed),
+        **measure_alignment(run, layer, before),
+    }
     write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=[], facts=facts)
     return Summary(0)
 
@@ -259,6 +265,6 @@ def _classes(item: Item, run: RunDirectory, config: Config) -> Summary:
             done += len(rows)
         write_map(run, each.name, layer, boxed, dropped)
         facts: dict[str, object] = {"alignment": None, "alignment_independent": None, "chosen": len(mine.rows)}
-        facts |= measure_quality(run, each.name, layer, config, "activation")
+        facts |= measure_quality(run, each.name, layer, column="activation", seed=config.seed)
         write_marker(_of_class(run, each), key=key, files=[run.layout(each.name)], facts=facts)
     return Summary(done)

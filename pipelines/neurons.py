@@ -192,4 +192,4 @@ def _cells(run: RunDirectory, config: Config, layer: str) -> pa.Table:
     network = worker.network(run, config, named)
     read = _reader(run, config, layer, network.size)
     target, sources = Source(layer, module), _earlier(run, config, layer)
-    return cells_table(network, run, config, target, sources, _statistics(run, layer), read)
+    return cells_table(network, run, config.cells, target, sources, _statistics(run, layer), read)

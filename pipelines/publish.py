@@ -33,18 +33,18 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
             items.append(Item(name, NAME, run=str(run.path)))
             items += [
                 Item(f"{name}/details-{part:05d}", NAME, run=str(run.path))
-                for part in range(len(patches.sheets(run, config, each, grid)))
+                for part in range(len(patches.sheets(run, each, grid, config.cells.min_count)))
             ]
         items.append(Item(f"{each.name}/atlas", NAME, run=str(run.path)))
     # Units are looked at by a stage of their own: what is published of them depends on it, and the rest does not.
-    looked_at = {layer: UnitTables(run, layer).digest() for layer in neurons.neuron_layers(config)}
+    looked_at = {layer: UnitTables(run, layer).digest() for layer in neurons.neuron_layers(config.neurons)}
     for layer, of in looked_at.items():
-        items += [Item(name, NAME, run=str(run.path), of=of) for name in neurons.parts(run, config, layer)]
+        items += [Item(name, NAME, run=str(run.path), of=of) for name in neurons.parts(run, layer, config.cells.grids)]
     # Which maps there are is the page's matter alone: asking for one more leaves what is published of the others.
     opens = config.opening
-    told = digest_values([[each.name, each.grids] for each in maps], tour.digest(config), looked_at, opens)
+    told = digest_values([[each.name, each.grids] for each in maps], tour.digest(config.tour), looked_at, opens)
     if config.tour is not None:
-        of = digest_values(tour.digest(config), looked_at, opens)
+        of = digest_values(tour.digest(config.tour), looked_at, opens)
         items.append(Item(_TOUR, NAME, run=str(run.path), of=of))
     return [*items, Item(_PAGE, NAME, tuple(item.id for item in items), str(run.path), told)]
 
@@ -63,21 +63,28 @@ def run_item(item: Item) -> Summary:
     elif item.id == _TOUR:
         files = tour.write_tour(run, config, worker.listing(run))
     elif item.id.startswith(f"{_NEURONS}/"):
-        files, failed = neurons.write_part(run, config, worker.listing(run), item.id)
+        files, failed = neurons.write_part(
+            run, worker.listing(run), item.id, min_count=config.cells.min_count, seed=config.seed
+        )
         facts["patches_failed"] = failed
     else:
         name, *parts = item.id.split("/")
+        form, listing = site.tile_format(config.render.size), worker.listing(run)
         each = next(each for each in shown_maps(run, config) if each.name == name)
         if parts == ["atlas"]:
-            files = site.write_combined(run, config, each)
+            files = site.write_combined(run, each, form)
         else:
             grid = int(parts[0].removeprefix("grid-"))
             if len(parts) == 1:
-                files, failed = site.write_patches(run, config, worker.listing(run), each, grid)
-                files += site.write_grid(run, config, each, grid)
+                files, failed = site.write_patches(
+                    run, listing, each, grid, form=form, min_count=config.cells.min_count, seed=config.seed
+                )
+                files += site.write_grid(run, each, grid, form=form, attributions=config.collect.attributions)
             else:
-                blocks = patches.sheets(run, config, each, grid)[int(parts[1].removeprefix("details-"))]
-                files, failed = patches.write_sheets(run, config, worker.listing(run), each, grid, blocks)
+                blocks = patches.sheets(run, each, grid, config.cells.min_count)[int(parts[1].removeprefix("details-"))]
+                files, failed = patches.write_sheets(
+                    run, listing, each, grid, blocks, layers=config.layers, settings=config.cells, seed=config.seed
+                )
             facts["patches_failed"] = failed
     write_marker(markers(item, run, config)[0], key=run.stage_key(NAME), files=files, **facts)
     return Summary(1)

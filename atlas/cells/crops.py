@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from atlas.arrays import Pixels
-from atlas.config.model import Config
 from atlas.pictures.decode import PictureError, open_picture
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import Box, backdrop, cut_view, over_backdrop
@@ -47,10 +46,10 @@ def key_of(values: dict[str, Any]) -> Key:
 
 
 class Cropper:
-    """Crops the patches of a layer's rows from their source pictures."""
+    """Crops the patches of a layer's rows from their source pictures; ``seed`` is the run's."""
 
-    def __init__(self, run: RunDirectory, config: Config, listing: Listing, layer: str) -> None:
-        self._shards, self._config, self._listing = run.shards(layer), config, listing
+    def __init__(self, run: RunDirectory, listing: Listing, layer: str, *, seed: int) -> None:
+        self._shards, self._listing, self._seed = run.shards(layer), listing, seed
         self._metadata = read_metadata(self._shards[0])
 
     def pictures(self, wanted: set[Key]) -> Iterator[tuple[Pixels | None, list[Row]]]:
@@ -89,7 +88,7 @@ class Cropper:
         return cut_view(picture, row.box, min(max(side, self._metadata["input_size"]), LARGEST_VIEW), self._ground(row))
 
     def _ground(self, row: Row) -> tuple[int, int, int]:
-        return backdrop(self._config.seed, self._listing.keys[row.key[0]], row.key[1])
+        return backdrop(self._seed, self._listing.keys[row.key[0]], row.key[1])
 
 
 def _row(key: Key, values: dict[str, Any]) -> Row:

@@ -9,7 +9,6 @@ from PIL import Image
 
 from atlas.arrays import Pixels
 from atlas.cells.crops import Cropper, Key, Row, key_of
-from atlas.config.model import Config
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import Box
 from atlas.rundir.directory import RunDirectory
@@ -38,12 +37,12 @@ class Exemplar:
 
 
 def exemplars_of(
-    run: RunDirectory, config: Config, listing: Listing, atlas_map: Map, cell: dict[str, Any], size: int
+    run: RunDirectory, listing: Listing, atlas_map: Map, cell: dict[str, Any], *, size: int, seed: int
 ) -> list[Exemplar]:
     """The exemplars of a row of cells/, nearest first, their patches ``size`` pixels wide, without those whose picture
     cannot be read any more."""
     entries = cell["exemplars"] + cell["diverse_exemplars"]
-    cropper = Cropper(run, config, listing, atlas_map.layer)
+    cropper = Cropper(run, listing, atlas_map.layer, seed=seed)
     rows_by_key: dict[Key, tuple[Pixels, Row]] = {}
     for picture, rows in cropper.pictures({key_of(entry) for entry in entries}):
         if picture is not None:

@@ -57,7 +57,7 @@ def drawn_cells(path: Path, grid: int, min_count: int, *columns: str) -> dict[st
 
 
 def mosaic(run: RunDirectory, map_name: str, grid: int) -> Image.Image | None:
-    """The icons of one grid on the page's ground, cut to the cells that are drawn; None when none is."""
+    """The icons of one grid on the page's background, cropped to the cells that are drawn; None when none is."""
     icons = read_icons(run, map_name, grid, ["row", "col", "png"]).to_pylist()
     if not icons:
         return None

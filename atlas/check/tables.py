@@ -218,10 +218,12 @@ def _publish(found: Findings, config: Config) -> None:
         for grid in each.grids:
             parts.append(f"{each.name}-grid-{grid:03d}")
             if found.run.cells(each.name) not in found.suspect:
-                made = range(len(sheets(found.run, config, each, grid)))
+                made = range(len(sheets(found.run, each, grid, config.cells.min_count)))
                 parts += [f"{each.name}-grid-{grid:03d}-details-{part:05d}" for part in made]
     parts += [
-        part.replace("/", "-") for layer in neuron_layers(config) for part in neuron_parts(found.run, config, layer)
+        part.replace("/", "-")
+        for layer in neuron_layers(config.neurons)
+        for part in neuron_parts(found.run, layer, config.cells.grids)
     ]
     parts += ["tour"] if config.tour is not None else []
     done = sum(folder / f"{part}.json" in markers for part in parts)

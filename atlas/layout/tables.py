@@ -13,23 +13,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from atlas.config.model import Config
 from atlas.layout.fit import REASONS, SCHEMA, align, choose_fitted, joined, unit_box
 from atlas.layout.projection import fit_projection, project, read_moments
 from atlas.layout.quality import distance_between, quality
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import has_common_start
 from atlas.store.shards import count_rows, iterate, read_columns, read_metadata
 
 # Rows that one item places, and rows over which an independent layout is made to compare an aligned one with.
 PLACED_ROWS, COMPARED_ROWS = 500_000, 20_000
 
 
-def placed_parts(run: RunDirectory, config: Config) -> list[list[int]]:
-    """Numbers of the shards whose rows are placed together, the same for all layers; none where all are laid out."""
-    shards = run.shards(config.layers[0])
-    if count_rows(shards) <= config.layout.fit_rows:
+def placed_parts(shards: Sequence[Path], fit_rows: int) -> list[list[int]]:
+    """Numbers of the shards whose rows are placed together, the same for all layers: ``shards`` are those of one. None
+    where all rows are laid out, at most ``fit_rows``."""
+    if count_rows(shards) <= fit_rows:
         return []
     parts: list[list[int]] = []
     rows = PLACED_ROWS
@@ -75,14 +73,15 @@ def compared_rows(count: int, seed: int) -> NDArray[np.int64]:
     return choose_fitted(count, COMPARED_ROWS, seed + 1)
 
 
-def gather_coordinates(run: RunDirectory, group: str, config: Config) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-    """Raw coordinates (n, 2) and numbers of REASONS (n,) of all rows of a layout group, fitted or placed."""
+def gather_coordinates(run: RunDirectory, group: str, parts: int) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    """Raw coordinates (n, 2) and numbers of REASONS (n,) of all rows of a layout group, fitted or placed in so many
+    ``parts``."""
     fit = load_arrays(run.coordinates(group))
-    parts = [load_arrays(placed_path(run, group, number)) for number in range(len(placed_parts(run, config)))]
-    if not parts:
+    placed = [load_arrays(placed_path(run, group, number)) for number in range(parts)]
+    if not placed:
         return fit["coordinates"], fit["dropped"]
-    coordinates = np.concatenate([part["coordinates"] for part in parts])
-    dropped = np.concatenate([part["dropped"] for part in parts])
+    coordinates = np.concatenate([part["coordinates"] for part in placed])
+    dropped = np.concatenate([part["dropped"] for part in placed])
     coordinates[fit["fitted"]], dropped[fit["fitted"]] = fit["coordinates"], fit["dropped"]
     return coordinates, dropped
 
@@ -91,17 +90,17 @@ def _blocks(run: RunDirectory, layer: str, column: str) -> Iterator[NDArray[np.f
     return (block[column] for block in iterate(run.shards(layer), [column]))
 
 
-def measure_alignment(run: RunDirectory, config: Config, layer: str) -> dict[str, float | None]:
-    """How far two places of the same row lie apart on a layer and the one before it (the median, in shares of the map's
-    side); and how far in independent layouts, of which one is turned, mirrored and scaled onto the other."""
-    number = config.layers.index(layer)
-    if not number or not has_common_start(config):
+def measure_alignment(run: RunDirectory, layer: str, before: str | None) -> dict[str, float | None]:
+    """How far two places of the same row lie apart on a layer and the one ``before`` it (the median, in shares of the
+    map's side); and how far in independent layouts, of which one is turned, mirrored and scaled onto the other. None
+    where layers are not aligned, and of the first."""
+    if before is None:
         return {"alignment": None, "alignment_independent": None}
-    pair = config.layers[number - 1 : number + 1]
-    before, independent = (load_arrays(run.alone(layer))["coordinates"] for layer in pair)
+    pair = before, layer
+    reference, independent = (load_arrays(run.alone(layer))["coordinates"] for layer in pair)
     return {
         "alignment": distance_between(*(read_coordinates(run, layer) for layer in pair)),
-        "alignment_independent": distance_between(*unit_box([before, align(independent, before)])),
+        "alignment_independent": distance_between(*unit_box([reference, align(independent, reference)])),
     }
 
 
@@ -129,14 +128,14 @@ def write_map(run: RunDirectory, name: str, layer: str, boxed: NDArray[np.float3
         pq.write_table(table.select(SCHEMA.names).cast(SCHEMA), temporary, compression="zstd")
 
 
-def measure_quality(run: RunDirectory, name: str, layer: str, config: Config, column: str) -> dict[str, object]:
+def measure_quality(run: RunDirectory, name: str, layer: str, *, column: str, seed: int) -> dict[str, object]:
     """What report.json says of the map ``name`` of ``layer``: how true it is to a ``column`` of the store, and how many
     rows were dropped."""
     reasons = pc.value_counts(pq.read_table(run.layout(name), columns=["dropped"])["dropped"].combine_chunks())
     counts = {entry["values"]: entry["counts"] for entry in reasons.to_pylist()}
     on_map = counts.pop(None, 0)
     return {
-        **quality(partial(_blocks, run, layer, column), read_coordinates(run, name), seed=config.seed),
+        **quality(partial(_blocks, run, layer, column), read_coordinates(run, name), seed=seed),
         "dropped": dict(sorted(counts.items())),
         "dropped_share": 1 - on_map / max(on_map + sum(counts.values()), 1),
     }

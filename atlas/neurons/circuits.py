@@ -18,7 +18,7 @@ from atlas.circuits.average_slopes import average_gates
 from atlas.circuits.cell_circuit import building, together_of
 from atlas.circuits.circuit import Wiring, circuit_of, effects, predicted
 from atlas.circuits.linear_path import LinearPath
-from atlas.config.model import Config
+from atlas.config.sections import CellsConfig
 from atlas.errors import ConfigError
 from atlas.layout.lattice import cell_of
 from atlas.networks.hooks import hooked
@@ -146,7 +146,7 @@ def _in_parts(
 def cells_table(
     network: Network,
     run: RunDirectory,
-    config: Config,
+    cells: CellsConfig,
     target: Source,
     sources: Sequence[Source],
     statistics: pa.Table,
@@ -162,9 +162,9 @@ def cells_table(
             gates = average_gates(path, inputs_of_slopes)
         except ConfigError:
             continue  # the table of circuits says why
-        for grid in config.cells.grids:
-            targets, cell_of_row = _drawn_cells(run, config, target.name, grid)
-            origins, source_cell_of_row = _drawn_cells(run, config, source.name, grid)
+        for grid in cells.grids:
+            targets, cell_of_row = _drawn_cells(run, target.name, grid, cells.min_count)
+            origins, source_cell_of_row = _drawn_cells(run, source.name, grid, cells.min_count)
             if not 0 < len(targets.means) * len(origins.means) <= _MAX_PAIRS:
                 continue
             overlap = together_of(cell_of_row, source_cell_of_row, len(targets.means), len(origins.means))
@@ -194,9 +194,9 @@ class _DrawnCells:
     means: NDArray[np.float32]
 
 
-def _drawn_cells(run: RunDirectory, config: Config, layer: str, grid: int) -> tuple[_DrawnCells, NDArray[np.int64]]:
+def _drawn_cells(run: RunDirectory, layer: str, grid: int, min_count: int) -> tuple[_DrawnCells, NDArray[np.int64]]:
     """The drawn cells of a grid, and for each row of the store the number of its cell among them, −1 for none."""
-    filters = [("grid", "=", grid), ("count", ">=", config.cells.min_count)]
+    filters = [("grid", "=", grid), ("count", ">=", min_count)]
     table = read_columns(run.cells(layer), ["row", "col", "mean"], filters)
     row, col = (table[name].astype(np.int64) for name in ("row", "col"))
     numbers = np.full(grid * grid + 1, -1, np.int64)  # the last one stands for rows that were dropped

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pyarrow.parquet as pq
 
-from atlas.config.model import Config
+from atlas.config.sections import NeuronsConfig
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import read_marker
 
@@ -38,8 +38,8 @@ def missing_files(run: RunDirectory, layer: str) -> list[str]:
     return unfinished([*part_names(units), "circuit", "cells"])
 
 
-def is_whole(run: RunDirectory, config: Config) -> bool:
-    """Whether the stage neurons is finished for all layers of ``neurons.layers``."""
-    if config.neurons is None or "neurons" not in run.read_manifest().get("stages", {}):
+def is_whole(run: RunDirectory, neurons: NeuronsConfig) -> bool:
+    """Whether the stage neurons is finished for all its layers."""
+    if "neurons" not in run.read_manifest().get("stages", {}):
         return False
-    return not any(missing_files(run, layer) for layer in config.neurons.layers)
+    return not any(missing_files(run, layer) for layer in neurons.layers)

@@ -3,7 +3,7 @@ other layers."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import faiss
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from atlas.cells.icons import read_icons
-from atlas.config.model import Config
+from atlas.config.sections import CellsConfig
 from atlas.layout.lattice import cell_of
 from atlas.layout.neighbors import nearest, unit_rows
 from atlas.rundir.directory import RunDirectory
@@ -28,24 +28,30 @@ CellIndex = tuple[int, int]
 
 
 def cell_details(
-    run: RunDirectory, config: Config, atlas_map: Map, grid: int, cells: Collection[CellIndex]
+    run: RunDirectory,
+    atlas_map: Map,
+    grid: int,
+    cells: Collection[CellIndex],
+    *,
+    layers: Sequence[str],
+    settings: CellsConfig,
 ) -> dict[CellIndex, dict[str, Any]]:
     """For each of ``cells``, drawn ones of one grid of a map:
 
     ``scores``: of its icon; ``predicted``, ``labels``: [number, count], the commonest first; ``near``: [row, col,
-    cosine] of the drawn cells of this grid whose means are most like its own; ``elsewhere``: for each other layer's own
-    map its cells that hold most of the same rows, [grid, row, col, share of this cell's rows].
+    cosine] of the drawn cells of this grid whose means are most like its own; ``elsewhere``: for each other one of
+    ``layers`` the cells of its own map that hold most of the same rows, [grid, row, col, share of this cell's rows].
     """
     table = pq.read_table(
         run.cells(atlas_map.name),
         columns=["row", "col", "mean", "predicted", "labels"],
-        filters=[("grid", "=", grid), ("count", ">=", config.cells.min_count)],
+        filters=[("grid", "=", grid), ("count", ">=", settings.min_count)],
     )
     drawn = list(zip(table["row"].to_pylist(), table["col"].to_pylist()))
     chosen = [number for number, cell in enumerate(drawn) if cell in set(cells)]
     scores = _scores(run, atlas_map, grid)
     near = _near(to_numpy(table["mean"]), chosen)
-    elsewhere = _elsewhere(run, config, atlas_map, grid, [drawn[number] for number in chosen])
+    elsewhere = _elsewhere(run, atlas_map, grid, [drawn[number] for number in chosen], layers, settings.grids)
     counted = table.select(["predicted", "labels"]).take(pa.array(chosen, pa.int64())).to_pylist()
     return {
         drawn[number]: {
@@ -83,30 +89,35 @@ def _near(means: NDArray[np.float32], chosen: list[int]) -> list[list[tuple[int,
 
 
 def _elsewhere(
-    run: RunDirectory, config: Config, atlas_map: Map, grid: int, cells: list[CellIndex]
+    run: RunDirectory,
+    atlas_map: Map,
+    grid: int,
+    cells: list[CellIndex],
+    layers: Sequence[str],
+    grids: Sequence[int],
 ) -> dict[CellIndex, dict[str, list[list[float]]]]:
     """The cells of other layers' maps that hold most of the rows of ``cells``."""
-    found: dict[CellIndex, dict[str, list[list[float]]]] = {cell: {} for cell in cells}
+    elsewhere: dict[CellIndex, dict[str, list[list[float]]]] = {cell: {} for cell in cells}
     own = _cells_of_rows(run, atlas_map.name, grid)
     wanted = np.array([row * grid + col for row, col in cells], np.int64)
     rows = np.flatnonzero(np.isin(own, wanted))
     members, counts = np.unique(own[rows], return_counts=True)
     size = dict(zip(members.tolist(), counts.tolist()))
-    for layer in config.layers:
+    for layer in layers:
         if layer == atlas_map.name:
             continue
-        other = min(config.cells.grids, key=lambda level: abs(np.log(level / grid)))
+        other = min(grids, key=lambda level: abs(np.log(level / grid)))
         there = _cells_of_rows(run, layer, other)[rows]
         pairs, shared = np.unique(own[rows][there >= 0] * other**2 + there[there >= 0], return_counts=True)
-        mine, theirs = np.divmod(pairs, other**2)
-        order = np.lexsort((theirs, -shared, mine))
+        cell_numbers, other_numbers = np.divmod(pairs, other**2)
+        order = np.lexsort((other_numbers, -shared, cell_numbers))
         for index in order.tolist():
-            cell = divmod(int(mine[index]), grid)
-            told = found[cell].setdefault(layer, [])
-            if len(told) < ELSEWHERE:
-                share = round(int(shared[index]) / size[int(mine[index])], 3)
-                told.append([other, *divmod(int(theirs[index]), other), share])
-    return found
+            cell = divmod(int(cell_numbers[index]), grid)
+            entries = elsewhere[cell].setdefault(layer, [])
+            if len(entries) < ELSEWHERE:
+                share = round(int(shared[index]) / size[int(cell_numbers[index])], 3)
+                entries.append([other, *divmod(int(other_numbers[index]), other), share])
+    return elsewhere
 
 
 def _cells_of_rows(run: RunDirectory, name: str, grid: int) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ unit, heat maps over the cells, and which cells build which."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from PIL import Image
 
 from atlas.arrays import Pixels
 from atlas.cells.crops import Cropper, Key, fitted, frame, key_of
-from atlas.config.model import Config
+from atlas.config.sections import NeuronsConfig
 from atlas.neurons.reading import UnitTables
 from atlas.neurons.tables import DEGREES, SCALES
 from atlas.pictures.listing import Listing
@@ -47,37 +47,38 @@ _SUPPORTS, _OPPOSES = 10, 5
 _POSES = {"turned": "rotated_pictures", "mirrored": "mirrored_pictures", "scaled": "scaled_pictures"}
 
 
-def neuron_layers(config: Config) -> tuple[str, ...]:
+def neuron_layers(neurons: NeuronsConfig | None) -> tuple[str, ...]:
     """The layers whose units are shown one by one."""
-    return () if config.neurons is None else config.neurons.layers
+    return () if neurons is None else neurons.layers
 
 
-def parts(run: RunDirectory, config: Config, layer: str) -> list[str]:
+def parts(run: RunDirectory, layer: str, grids: Sequence[int]) -> list[str]:
     """The names of what is published of a layer's units in one go: the layer's own files, those of some of its units,
-    those over a grid of its map."""
+    those over each of the ``grids`` of its map."""
     return [
         f"neurons/{layer}/layer",
         *(
             f"neurons/{layer}/units-{first // UNITS_AT_ONCE:05d}"
             for first in range(0, _units(run, layer), UNITS_AT_ONCE)
         ),
-        *(f"neurons/{layer}/grid-{grid:03d}" for grid in config.cells.grids),
+        *(f"neurons/{layer}/grid-{grid:03d}" for grid in grids),
     ]
 
 
-def write_part(run: RunDirectory, config: Config, listing: Listing, name: str) -> tuple[list[Path], int]:
-    """Write one of the ``parts``; returns its files, and how many rows could not be cropped again."""
+def write_part(run: RunDirectory, listing: Listing, name: str, *, min_count: int, seed: int) -> tuple[list[Path], int]:
+    """Write one of the ``parts``; returns its files, and how many rows could not be cropped again. ``min_count``: of
+    the rows of drawn cells; ``seed``: the run's."""
     layer, part = name.removeprefix("neurons/").rsplit("/", 1)
     if part == "layer":
         return write_layer(run, layer), 0
     number = int(part.rsplit("-", 1)[1])
     if part.startswith("grid-"):
-        return write_heat(run, config, layer, number), 0
+        return write_heat(run, layer, number, min_count), 0
     units = range(number * UNITS_AT_ONCE, min((number + 1) * UNITS_AT_ONCE, _units(run, layer)))
-    return write_units(run, config, listing, layer, units)
+    return write_units(run, listing, layer, units, seed=seed)
 
 
-def neuron_facts(run: RunDirectory, config: Config) -> dict[str, Any] | None:
+def neuron_facts(run: RunDirectory, neurons: NeuronsConfig | None) -> dict[str, Any] | None:
     """What atlas.json holds of units; None where the run has no neurons."""
     layers = [
         {
@@ -88,7 +89,7 @@ def neuron_facts(run: RunDirectory, config: Config) -> dict[str, Any] | None:
             "icon": ICON,
             "across": _across(units),
         }
-        for layer in neuron_layers(config)
+        for layer in neuron_layers(neurons)
     ]
     return {"layers": layers} if layers else None
 
@@ -126,15 +127,13 @@ def write_layer(run: RunDirectory, layer: str) -> list[Path]:
     return files
 
 
-def write_units(
-    run: RunDirectory, config: Config, listing: Listing, layer: str, units: range
-) -> tuple[list[Path], int]:
+def write_units(run: RunDirectory, listing: Listing, layer: str, units: range, *, seed: int) -> tuple[list[Path], int]:
     """The pictures, the sheet of patches and the figures of each of these units; returns the files, and how many rows
     could not be cropped again."""
     tables = UnitTables(run, layer)
     statistics = tables.statistics(units)
     wanted = {key_of(row) for unit in statistics for row in (*unit["top"], *unit["spread"])}
-    sprites, failed = _row_sprites(run, config, listing, layer, wanted)
+    sprites, failed = _row_sprites(run, listing, layer, wanted, seed)
     circuits = unit_circuits(tables, units)
     files: list[Path] = []
     for unit, own in zip(statistics, tables.units(units)):
@@ -176,7 +175,7 @@ def write_units(
     return files, failed
 
 
-def write_heat(run: RunDirectory, config: Config, layer: str, grid: int) -> list[Path]:
+def write_heat(run: RunDirectory, layer: str, grid: int, min_count: int) -> list[Path]:
     """The heat maps of a layer's units over one grid of its map, and which cells of the layer before build its cells;
     returns the files."""
     folder = run.site_grid(layer, grid)
@@ -184,7 +183,7 @@ def write_heat(run: RunDirectory, config: Config, layer: str, grid: int) -> list
     table = pq.read_table(run.cells(layer), columns=["count", "mean"], filters=filters)
     files: list[Path] = []
     if table.num_rows:
-        maps, _ = heat_maps(to_numpy(table["mean"]), to_numpy(table["count"]) >= config.cells.min_count)
+        maps, _ = heat_maps(to_numpy(table["mean"]), to_numpy(table["count"]) >= min_count)
         for first in range(0, len(maps), UNITS_PER_FILE):
             path = folder / f"units-{first // UNITS_PER_FILE:03d}.bin"
             files.append(_write(path, maps[first : first + UNITS_PER_FILE].tobytes()))
@@ -207,10 +206,10 @@ def _across(units: int) -> int:
 
 
 def _row_sprites(
-    run: RunDirectory, config: Config, listing: Listing, layer: str, wanted: set[Key]
+    run: RunDirectory, listing: Listing, layer: str, wanted: set[Key], seed: int
 ) -> tuple[dict[Key, tuple[Pixels, Pixels, dict[str, Any]]], int]:
     """The patch, the whole picture and the facts of each row; and how many could not be cropped again."""
-    cropper = Cropper(run, config, listing, layer)
+    cropper = Cropper(run, listing, layer, seed=seed)
     sprites: dict[Key, tuple[Pixels, Pixels, dict[str, Any]]] = {}
     failed = 0
     for picture, rows in cropper.pictures(wanted):

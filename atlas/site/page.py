@@ -39,10 +39,9 @@ CLASSES_PER_FILE = 50
 _TILE = 640
 
 
-def tile_format(config: Config) -> TileFormat:
+def tile_format(icon_size: int) -> TileFormat:
     """Tiles of about 640 px that hold whole icons."""
-    size = config.render.size
-    return TileFormat(icon_size=size, tile_size=size * max(1, _TILE // size))
+    return TileFormat(icon_size=icon_size, tile_size=icon_size * max(1, _TILE // icon_size))
 
 
 def icon_source(run: RunDirectory, map_name: str, grid: int) -> Icons:
@@ -60,18 +59,18 @@ def icon_source(run: RunDirectory, map_name: str, grid: int) -> Icons:
 
 
 def write_patches(
-    run: RunDirectory, config: Config, listing: Listing, atlas_map: Map, grid: int
+    run: RunDirectory, listing: Listing, atlas_map: Map, grid: int, *, form: TileFormat, min_count: int, seed: int
 ) -> tuple[list[Path], int]:
     """The pyramid of nearest real patches; returns its files, and how many patches could not be cropped again."""
-    pyramid, failed = write_nearest(run, config, listing, atlas_map, grid, tile_format(config))
+    pyramid, failed = write_nearest(run, listing, atlas_map, grid, form=form, min_count=min_count, seed=seed)
     return _pyramid_files(pyramid), failed
 
 
-def write_combined(run: RunDirectory, config: Config, atlas_map: Map) -> list[Path]:
+def write_combined(run: RunDirectory, atlas_map: Map, form: TileFormat) -> list[Path]:
     """The pyramid whose zoom levels each show their own cells; returns its files."""
     sources = {grid: icon_source(run, atlas_map.name, grid) for grid in atlas_map.grids}
     pyramid = run.folder("publish") / atlas_map.name / "atlas.dzi"
-    write_combined_pyramid(pyramid, sources, form=tile_format(config))
+    write_combined_pyramid(pyramid, sources, form=form)
     return _pyramid_files(pyramid)
 
 
@@ -80,12 +79,11 @@ def _pyramid_files(pyramid: Path) -> list[Path]:
     return [pyramid, *sorted(tiles)]
 
 
-def write_grid(run: RunDirectory, config: Config, atlas_map: Map, grid: int) -> list[Path]:
-    """One grid alone: its pyramid of icons, and cells.json; returns the files."""
+def write_grid(run: RunDirectory, atlas_map: Map, grid: int, *, form: TileFormat, attributions: bool) -> list[Path]:
+    """One grid alone: its pyramid of icons, cells.json, and its classes; returns the files. ``attributions``: whether
+    the run has any."""
     folder = run.site_grid(atlas_map.name, grid)
-    write_grid_pyramid(
-        folder / "icons.dzi", icon_source(run, atlas_map.name, grid), grid=grid, form=tile_format(config)
-    )
+    write_grid_pyramid(folder / "icons.dzi", icon_source(run, atlas_map.name, grid), grid=grid, form=form)
     table = pq.read_table(
         run.cells(atlas_map.name),
         columns=["row", "col", "count", "spread", "attribution", "predicted"],
@@ -93,8 +91,8 @@ def write_grid(run: RunDirectory, config: Config, atlas_map: Map, grid: int) -> 
     )
     facts, files = cell_facts(run, atlas_map, grid, table), [folder / "classes.bin"]
     with atomic(files[0]) as temporary:
-        temporary.write_bytes(_top_classes(run, config, atlas_map, table))
-    if config.collect.attributions:
+        temporary.write_bytes(_top_classes(run, atlas_map, table, attributions=attributions))
+    if attributions:
         maps, scale = heat_maps(to_numpy(table["attribution"]), np.array(facts["drawn"], bool))
         facts["scale"] = [float(f"{value:.4g}") for value in scale]
         for first in range(0, len(maps), CLASSES_PER_FILE):
@@ -123,13 +121,13 @@ def cell_facts(run: RunDirectory, atlas_map: Map, grid: int, table: pa.Table) ->
     }
 
 
-def _top_classes(run: RunDirectory, config: Config, atlas_map: Map, table: pa.Table) -> bytes:
+def _top_classes(run: RunDirectory, atlas_map: Map, table: pa.Table, *, attributions: bool) -> bytes:
     """The first classes of each cell: their values as float32 (cells, TOP_CLASSES), then their numbers as uint16 of the
     same shape, 65535 where there are fewer. By attribution, those that the map is of before all others; or by shares of
     the predictions where the run took no attributions."""
     numbers = np.full((len(table), TOP_CLASSES), 65535, np.uint16)
     values = np.zeros((len(table), TOP_CLASSES), np.float32)
-    if not config.collect.attributions:
+    if not attributions:
         for line, (cell, count) in enumerate(zip(table["predicted"].to_pylist(), table["count"].to_pylist())):
             for place, entry in enumerate(cell[:TOP_CLASSES]):
                 numbers[line, place], values[line, place] = entry["class"], entry["count"] / count
@@ -205,13 +203,13 @@ def atlas_facts(run: RunDirectory, config: Config, report: dict[str, Any]) -> di
         "title": run.path.resolve().name,
         "networks": list(networks.values()),
         "icon_size": config.render.size,
-        "tile_size": tile_format(config).tile_size,
+        "tile_size": tile_format(config.render.size).tile_size,
         "attributions": config.collect.attributions,
         "classes_per_file": CLASSES_PER_FILE,
         "labels": labels,
         "opens": config.opening,
         "layers": layers,
-        "neurons": neuron_facts(run, config),
+        "neurons": neuron_facts(run, config.neurons),
         "tour": config.tour is not None,
         "provenance": {
             "images": name_of(config.images),

@@ -15,7 +15,7 @@ from PIL import Image
 
 from atlas.arrays import Pixels
 from atlas.cells.crops import Cropper, Key, fitted, frame, key_of
-from atlas.config.model import Config
+from atlas.config.sections import CellsConfig
 from atlas.layout.lattice import morton
 from atlas.pictures.decode import decode_png, encode_png
 from atlas.pictures.listing import Listing
@@ -41,13 +41,13 @@ class _Sprites:
 
 
 def write_nearest(
-    run: RunDirectory, config: Config, listing: Listing, atlas_map: Map, grid: int, form: TileFormat
+    run: RunDirectory, listing: Listing, atlas_map: Map, grid: int, *, form: TileFormat, min_count: int, seed: int
 ) -> tuple[Path, int]:
     """A pyramid like the icons', whose cells show their nearest real patch; returns its .dzi file, and how many patches
     could not be cropped again."""
-    cells = _drawn_cells(run, config, atlas_map, grid, "exemplars")
+    cells = _drawn_cells(run, atlas_map, grid, min_count, "exemplars")
     nearest = {(cell["row"], cell["col"]): key_of(cell["exemplars"][0]) for cell in cells}
-    cropper = Cropper(run, config, listing, atlas_map.layer)
+    cropper = Cropper(run, listing, atlas_map.layer, seed=seed)
     patches: dict[Key, bytes] = {}
     failed = 0
     for picture, rows in cropper.pictures(set(nearest.values())):
@@ -65,10 +65,10 @@ def write_nearest(
     return pyramid, failed
 
 
-def sheets(run: RunDirectory, config: Config, atlas_map: Map, grid: int) -> list[list[tuple[int, int]]]:
+def sheets(run: RunDirectory, atlas_map: Map, grid: int, min_count: int) -> list[list[tuple[int, int]]]:
     """The sheets of a grid, as (row, col) in blocks of BLOCK × BLOCK cells, those with any drawn cell; in parts of
     SHEETS that are near each other on the map."""
-    blocks = {_block(cell) for cell in _drawn_cells(run, config, atlas_map, grid)}
+    blocks = {_block(cell) for cell in _drawn_cells(run, atlas_map, grid, min_count)}
     if not blocks:
         return []
     row, col = np.array(sorted(blocks)).T
@@ -78,7 +78,15 @@ def sheets(run: RunDirectory, config: Config, atlas_map: Map, grid: int) -> list
 
 
 def write_sheets(
-    run: RunDirectory, config: Config, listing: Listing, atlas_map: Map, grid: int, blocks: Sequence[tuple[int, int]]
+    run: RunDirectory,
+    listing: Listing,
+    atlas_map: Map,
+    grid: int,
+    blocks: Sequence[tuple[int, int]],
+    *,
+    layers: Sequence[str],
+    settings: CellsConfig,
+    seed: int,
 ) -> tuple[list[Path], int]:
     """The details of the cells of ``blocks``: for each block ``details/ROW-COL.webp`` and ``.json``; returns the files,
     and how many exemplars could not be cropped again.
@@ -90,10 +98,10 @@ def write_sheets(
     wanted = set(blocks)
     cells = [
         {**cell, "all": cell["exemplars"] + cell["diverse_exemplars"]}
-        for cell in _drawn_cells(run, config, atlas_map, grid, "exemplars", "diverse_exemplars")
+        for cell in _drawn_cells(run, atlas_map, grid, settings.min_count, "exemplars", "diverse_exemplars")
         if _block(cell) in wanted
     ]
-    cropper = Cropper(run, config, listing, atlas_map.layer)
+    cropper = Cropper(run, listing, atlas_map.layer, seed=seed)
     sprites: dict[Key, _Sprites] = {}
     failed = 0
     for picture, rows in cropper.pictures({key_of(exemplar) for cell in cells for exemplar in cell["all"]}):
@@ -105,8 +113,9 @@ def write_sheets(
             facts = {"image": listing.keys[row.key[0]], "frame": frame(picture, cropper.box(row), SPRITE), **row.facts}
             patch = encode_png(cropper.patch(picture, row, SPRITE), level=1)
             sprites[row.key] = _Sprites(patch, small, facts)
-    columns = config.cells.exemplars + config.cells.diverse_exemplars
-    details = cell_details(run, config, atlas_map, grid, [(cell["row"], cell["col"]) for cell in cells])
+    columns = settings.exemplars + settings.diverse_exemplars
+    drawn = [(cell["row"], cell["col"]) for cell in cells]
+    details = cell_details(run, atlas_map, grid, drawn, layers=layers, settings=settings)
     folder = run.site_grid(atlas_map.name, grid) / "details"
     files: list[Path] = []
     for block in blocks:
@@ -139,9 +148,9 @@ def _write_sheet(path: Path, cells: list[dict[str, Any]], sprites: dict[Key, _Sp
     return files
 
 
-def _drawn_cells(run: RunDirectory, config: Config, atlas_map: Map, grid: int, *columns: str) -> list[dict[str, Any]]:
+def _drawn_cells(run: RunDirectory, atlas_map: Map, grid: int, min_count: int, *columns: str) -> list[dict[str, Any]]:
     """The drawn cells of a grid: row, col and further ``columns``."""
-    filters = [("grid", "=", grid), ("count", ">=", config.cells.min_count)]
+    filters = [("grid", "=", grid), ("count", ">=", min_count)]
     table = pq.read_table(run.cells(atlas_map.name), columns=["row", "col", *columns], filters=filters)
     cells: list[dict[str, Any]] = table.to_pylist()
     return cells

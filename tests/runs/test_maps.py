@@ -351,7 +351,7 @@ def test_a_transparent_picture_lies_on_the_ground_of_its_patch(of_classes: RunDi
     cell = {"exemplars": [{**row, "cosine": 0.5} for row in mine], "diverse_exemplars": []}
     config, listing = of_classes.config(), Listing.load(of_classes.listing)
     [each] = [each for each in maps_of(config) if each.name == "last"]
-    found = exemplars_of(of_classes, config, listing, each, cell, 96)
+    found = exemplars_of(of_classes, listing, each, cell, size=96, seed=config.seed)
     source = open_picture(listing.read(image_id))
     clear = source[..., 3] == 0
     assert 0 < clear.mean() < 1

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from atlas.cells.crops import Key, key_of
-from atlas.config.model import Config
+from atlas.config.sections import NeuronsConfig
 from atlas.neurons.reading import UnitTables
 from atlas.rundir.directory import RunDirectory
 from atlas.site.circuits import unit_circuits
@@ -102,15 +102,15 @@ class UnitCircuit:
 class Examples:
     """Finds the examples of one run."""
 
-    def __init__(self, run: RunDirectory, config: Config) -> None:
-        self.run, self.config = run, config
+    def __init__(self, run: RunDirectory, neurons: NeuronsConfig | None) -> None:
+        self.run, self.layers = run, neuron_layers(neurons)
 
     @cached_property
     def units(self) -> list[Unit]:
         """All units of neurons.layers, without those that never fire."""
         columns = ("unit", "picture_activations", "rotated", "selectivity", "invariance")
         units = []
-        for layer in neuron_layers(self.config):
+        for layer in self.layers:
             tables = UnitTables(self.run, layer)
             statistics = tables.statistics()
             for row, unit in zip(statistics, tables.units(range(len(statistics)), columns)):
@@ -173,7 +173,7 @@ class Examples:
         """Circuits of the latest layer's units, the strongest first, and how many were compared: by the share of a
         unit's activation that a few reliable sources add by being there, times how far weights and data agree."""
         examples: list[UnitCircuit] = []
-        for layer in neuron_layers(self.config):
+        for layer in self.layers:
             if step.by_rule and layer != self._latest:
                 continue
             units = {unit.number: unit for unit in self._units_of(step, self.units) if unit.layer == layer}
@@ -199,13 +199,14 @@ class Examples:
     @cached_property
     def _latest(self) -> str | None:
         """The layer that most others lead to; None where the run has no neurons."""
-        layers = neuron_layers(self.config)
-        ordered = sorted(layers, key=lambda layer: (len(UnitTables(self.run, layer).earlier()), layers.index(layer)))
+        ordered = sorted(
+            self.layers, key=lambda layer: (len(UnitTables(self.run, layer).earlier()), self.layers.index(layer))
+        )
         return ordered[-1] if ordered else None
 
     def _order(self, unit: Unit) -> tuple[int, int]:
         """Of several units that are as good the one of the later layer comes first."""
-        return -neuron_layers(self.config).index(unit.layer), unit.number
+        return -self.layers.index(unit.layer), unit.number
 
     def _activations(self, layer: str, wanted: set[Key]) -> dict[Key, NDArray[np.float32]]:
         """The activations of rows, less the layer's mean."""
@@ -284,7 +285,7 @@ def _circuit(unit: Unit, facts: dict[str, Any], by_rule: bool) -> UnitCircuit | 
     return UnitCircuit(unit, facts["layer"], facts["agreement"], building + opposing, share)
 
 
-def count_drawn_cells(run: RunDirectory, config: Config, layer: str) -> int:
+def count_drawn_cells(run: RunDirectory, layer: str, min_count: int) -> int:
     """How many cells of a layer's map have a picture, at all levels."""
     counts = pq.read_table(run.cells(layer), columns=["count"])["count"].to_numpy()
-    return int((counts >= config.cells.min_count).sum())
+    return int((counts >= min_count).sum())

@@ -16,7 +16,6 @@ from typing import Any
 
 import yaml
 
-from atlas.config.model import Config
 from atlas.config.reading import config_folders
 from atlas.errors import ConfigError
 
@@ -90,18 +89,19 @@ class Tour:
     steps: tuple[TourStep, ...]
 
 
-def tour_file(config: Config) -> Path | None:
-    """The file of the tour that a run asks for; None where it asks for none."""
-    if config.tour is None:
+def tour_file(tour: str | None) -> Path | None:
+    """The file of the configuration's ``tour``; None where it is null."""
+    if tour is None:
         return None
-    if config.tour != SHIPPED:
-        return Path(config.tour)
+    if tour != SHIPPED:
+        return Path(tour)
     return next(folder / f"{SHIPPED}.yaml" for folder in config_folders())
 
 
-def load_tour(config: Config) -> Tour | None:
-    """The tour of a run, or None. Raises ConfigError with a sentence for everything that is wrong with it."""
-    path = tour_file(config)
+def load_tour(name: str | None) -> Tour | None:
+    """The tour of the configuration's key ``tour``, or None. Raises ConfigError with a sentence for everything that is
+    wrong with it."""
+    path = tour_file(name)
     if path is None:
         return None
     try:
@@ -121,10 +121,11 @@ def load_tour(config: Config) -> Tour | None:
     return tour
 
 
-def check_choices(tour: Tour, config: Config, channels: Mapping[str, int], pictures: Collection[str]) -> list[str]:
+def check_choices(
+    tour: Tour, channels: Mapping[str, int], pictures: Collection[str], layers_of_units: Collection[str]
+) -> list[str]:
     """What is wrong with examples that a tour names itself: ``channels`` of the run's layers by name, names of its
-    ``pictures``."""
-    layers_of_units = () if config.neurons is None else config.neurons.layers
+    ``pictures``, and the layers of ``neurons.layers``."""
     problems = []
     for number, step in enumerate(tour.steps, 1):
         where = f"tour: step {number} ({step.kind}) chooses {step.choose}"
@@ -139,8 +140,8 @@ def check_choices(tour: Tour, config: Config, channels: Mapping[str, int], pictu
                 problems.append(f"{where}, but {layer} has the units 0 to {channels[layer] - 1}.")
         elif step.kind in _OF_IMAGES and step.choose not in pictures:
             problems.append(f"{where}, but no picture of the run has this name.{_near(step.choose, pictures)}")
-        elif step.kind == "atlas" and step.choose not in config.layers:
-            problems.append(f"{where}, but the layers are {', '.join(config.layers)}.")
+        elif step.kind == "atlas" and step.choose not in channels:
+            problems.append(f"{where}, but the layers are {', '.join(channels)}.")
     return problems
 
 
@@ -184,32 +185,32 @@ class _Reader:
             given = "missing" if kind is None else f"given {kind!r}"
             self.mistakes.append(f"{where}.kind: {given}, expected one of {', '.join(KINDS)}.")
             return None
-        known = (*COMMON, *FIGURES[kind])
+        names = (*COMMON, *FIGURES[kind])
         text = values.get("text")
         if not isinstance(text, list) or not text:
             self.mistakes.append(f"{where}.text: expected a list of at least one paragraph.")
             text = []
         optional = {
-            name: None if values.get(name) is None else self._sentence(f"{where}.{name}", values[name], known)
+            name: None if values.get(name) is None else self._sentence(f"{where}.{name}", values[name], names)
             for name in ("see", "figure", "go")
         }
         return TourStep(
             kind,
-            self._sentence(f"{where}.title", values.get("title"), known) or "",
-            tuple(self._paragraph(f"{where}.text.{number}", value, known) for number, value in enumerate(text)),
+            self._sentence(f"{where}.title", values.get("title"), names) or "",
+            tuple(self._paragraph(f"{where}.text.{number}", value, names) for number, value in enumerate(text)),
             self._choice(f"{where}.choose", values.get("choose", RULES[kind]), kind),
             **optional,
         )
 
-    def _paragraph(self, where: str, value: Any, known: Collection[str]) -> Paragraph:
+    def _paragraph(self, where: str, value: Any, names: Collection[str]) -> Paragraph:
         if not isinstance(value, dict):
-            return Paragraph(self._sentence(where, value, known) or "")
+            return Paragraph(self._sentence(where, value, names) or "")
         self._keys(f"{where}.", value, ("say", "with", "without"))
         for name in ("with", "without"):
             if value.get(name) is not None and value[name] not in KINDS:
                 self.mistakes.append(f"{where}.{name}: given {value[name]!r}, expected one of {', '.join(KINDS)}.")
-        said = self._sentence(f"{where}.say", value.get("say"), known) or ""
-        return Paragraph(said, value.get("with"), value.get("without"))
+        say = self._sentence(f"{where}.say", value.get("say"), names) or ""
+        return Paragraph(say, value.get("with"), value.get("without"))
 
     def _choice(self, where: str, value: Any, kind: str) -> str:
         rule = RULES[kind]
@@ -227,7 +228,7 @@ class _Reader:
             return rule
         return str(value)
 
-    def _sentence(self, where: str, value: Any, known: Collection[str]) -> str | None:
+    def _sentence(self, where: str, value: Any, names: Collection[str]) -> str | None:
         if not isinstance(value, str) or not value.strip():
             given = "missing" if value is None else f"given {value!r}"
             self.mistakes.append(f"{where}: {given}, expected a sentence.")
@@ -242,18 +243,18 @@ class _Reader:
             if form or conversion:
                 given = f"{{{name}{f'!{conversion}' if conversion else ''}{f':{form}' if form else ''}}}"
                 self.mistakes.append(f"{where}: given {given}, expected {{{name}}} alone: figures are words already.")
-            if name not in known:
-                hint = _near(name, known) or f" Known here: {', '.join(known)}."
+            if name not in names:
+                hint = _near(name, names) or f" Known here: {', '.join(names)}."
                 self.mistakes.append(f"{where}: there is no figure {{{name}}}.{hint}")
         return " ".join(value.split())
 
-    def _keys(self, where: str, values: dict[Any, Any], known: Collection[str]) -> None:
+    def _keys(self, where: str, values: dict[Any, Any], names: Collection[str]) -> None:
         for key in values:
-            if key not in known:
-                hint = _near(str(key), known) or f" Known keys here: {', '.join(known)}."
+            if key not in names:
+                hint = _near(str(key), names) or f" Known keys here: {', '.join(names)}."
                 self.mistakes.append(f"{where}{key}: unknown key.{hint}")
 
 
-def _near(name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
+def _near(name: str, names: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
     return f" Did you mean {near[0]}?" if near else ""

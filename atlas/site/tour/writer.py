@@ -23,10 +23,10 @@ from atlas.site.tour.pictures import TourPictures, grid_picture, icon_at, varied
 from atlas.site.tour.text import Tour, TourStep, fill, load_tour, tour_file
 from atlas.store.shards import count_rows, read_metadata
 
-# Every second, third … of the angles at which a patch was turned is shown.
+# Of the angles of a rotated patch every third is shown.
 _EVERY = 3
 _PATCHES = 9
-# TourPictures of each layer in the first step.
+# Pictures of each layer in the first step.
 _OF_LAYER = 6
 # Confidences that differ by less count as equal; and the least confidence of a picture that is an example.
 _EQUAL_CONFIDENCE, _LEAST_CONFIDENCE = 0.01, 0.5
@@ -35,15 +35,15 @@ StepFacts = dict[str, Any]
 """A step as tour.json holds it, and before that its ``figures``."""
 
 
-def digest(config: Config) -> str:
-    """The digest of the tour's text; empty where a run has none."""
-    path = tour_file(config)
+def digest(tour: str | None) -> str:
+    """The digest of the text of the configuration's ``tour``; empty where it is null."""
+    path = tour_file(tour)
     return "" if path is None else digest_file(path)
 
 
 def write_tour(run: RunDirectory, config: Config, listing: Listing) -> list[Path]:
     """Choose the examples, and write the tour; returns its files."""
-    tour = load_tour(config)
+    tour = load_tour(config.tour)
     assert tour is not None
     facts, pictures = _TourWriter(run, config, listing, tour).tour()
     pictures.tidy()
@@ -58,7 +58,7 @@ class _TourWriter:
 
     def __init__(self, run: RunDirectory, config: Config, listing: Listing, tour: Tour) -> None:
         self._run, self._config, self._listing, self._tour = run, config, listing, tour
-        self._examples = Examples(run, config)
+        self._examples = Examples(run, config.neurons)
         self._pictures = TourPictures(run.folder("publish"))
         self._layers = config.layers_of("") or config.layers
         self._clear_unit: ClearUnit | None = None
@@ -170,7 +170,7 @@ class _TourWriter:
             "figures": {
                 "layer": layer,
                 "rows": number(count_rows(self._run.shards(layer))),
-                "cells": number(count_drawn_cells(self._run, self._config, layer)),
+                "cells": number(count_drawn_cells(self._run, layer, self._config.cells.min_count)),
                 "finest": number(grids[-1]),
             },
         }
@@ -290,7 +290,7 @@ class _TourWriter:
         ranked, compared = self._examples.most_certain(layer, among)
         if step.by_rule and among is not None and (not ranked or ranked[0].confidence < _LEAST_CONFIDENCE):
             ranked, compared = self._examples.most_certain(layer, None)
-        cropper = Cropper(self._run, self._config, self._listing, layer)
+        cropper = self._cropper(layer)
         readable_rows = {
             row.key: ((row.box[2] - row.box[0]) / min(picture.shape[:2]), row)
             for picture, rows in cropper.pictures({facts.key for facts in ranked})
@@ -308,6 +308,9 @@ class _TourWriter:
             self._image_choice = choice
         return choice
 
+    def _cropper(self, layer: str) -> Cropper:
+        return Cropper(self._run, self._listing, layer, seed=self._config.seed)
+
     def _keys_of(self, layer: str, image: int) -> set[Key]:
         names = ["image_id", "view", "draw"]
         filters = [("image_id", "=", image)]
@@ -319,7 +322,7 @@ class _TourWriter:
 
     def _view_picture(self, row: Row) -> str | None:
         """The view of a row, as a picture of its own: its address."""
-        cropper = Cropper(self._run, self._config, self._listing, self._layers[0])
+        cropper = self._cropper(self._layers[0])
         for picture, rows in cropper.pictures({row.key}):
             if picture is not None:
                 return self._pictures.whole(f"image-{row.key[0]}-{row.key[1]}", cropper.view(picture, rows[0]))
@@ -331,7 +334,7 @@ class _TourWriter:
     def _patches(self, layer: str, keys: Iterable[Key]) -> list[Any]:
         """The patches of rows, in order, without those that cannot be cropped again."""
         wanted = list(keys)
-        cropper = Cropper(self._run, self._config, self._listing, layer)
+        cropper = self._cropper(layer)
         patches = {
             row.key: cropper.patch(picture, row, TourPictures.SPRITE)
             for picture, rows in cropper.pictures(set(wanted))

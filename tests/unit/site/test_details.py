@@ -77,7 +77,8 @@ def test_the_same_rows_are_found_on_the_other_layer(undisturbed: RunDirectory) -
 def test_cells_of_one_layer_alone_have_no_elsewhere(undisturbed: RunDirectory, workshop: Path) -> None:
     config = validate(tiny_values(workshop) | {"out": str(undisturbed.path), "layers": ["last"]}, "test")
     cells = list(told_of(undisturbed, "last"))[:2]
-    found = cell_details(undisturbed, config, find_map(config, "last"), GRID, cells)
+    last, settings = find_map(config, "last"), config.cells
+    found = cell_details(undisturbed, last, GRID, cells, layers=config.layers, settings=settings)
     assert list(found) == sorted(cells)
     assert [one["elsewhere"] for one in found.values()] == [{}, {}]
-    assert cell_details(undisturbed, config, find_map(config, "last"), GRID, []) == {}
+    assert cell_details(undisturbed, last, GRID, [], layers=config.layers, settings=settings) == {}

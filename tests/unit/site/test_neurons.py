@@ -155,7 +155,7 @@ def test_the_patches_are_those_of_the_rows(run: RunDirectory) -> None:
     sheet = pixels(folder(run) / f"unit-{unit:04d}.webp")
     row = UnitTables(run, "last").statistics(range(unit, unit + 1))[0]["top"][0]
     listing = Listing.load(run.listing)
-    cropper = Cropper(run, config, listing, "last")
+    cropper = Cropper(run, listing, "last", seed=config.seed)
     ((picture, (found,)),) = list(cropper.pictures({key_of(row)}))
     assert picture is not None
     patch = cropper.patch(picture, found, side)
@@ -229,7 +229,7 @@ def test_heat_bytes_are_the_cells_means(run: RunDirectory, grid: int) -> None:
 def test_heat_comes_in_files_of_fifty_units(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = (run.site_grid("last", 4) / "units-000.bin").read_bytes()
     monkeypatch.setattr(neurons, "UNITS_PER_FILE", 15)
-    files = [path for path in neurons.write_heat(run, run.config(), "last", 4) if path.suffix == ".bin"]
+    files = [path for path in neurons.write_heat(run, "last", 4, run.config().cells.min_count) if path.suffix == ".bin"]
     assert [path.name for path in files] == ["units-000.bin", "units-001.bin"]
     assert b"".join(path.read_bytes() for path in files) == whole
     assert len(files[1].read_bytes()) * 3 == len(files[0].read_bytes())
@@ -271,8 +271,7 @@ def test_the_nearest_earlier_layer_comes_last(run: RunDirectory, tmp_path: Path)
         shutil.copy(run.cells("last"), fake.cells(layer))
     write_neurons(fake, ["a", "b", "c"])
     assert UnitTables(fake, "c").earlier() == ["b", "a"]
-    config = run.config().model_copy(update={"neurons": NeuronsConfig(layers=("c",))})
-    facts = neurons.neuron_facts(fake, config)
+    facts = neurons.neuron_facts(fake, NeuronsConfig(layers=("c",)))
     assert facts is not None
     assert facts["layers"][0]["earlier"] == ["a", "b"]
     assert [circuit["layer"] for circuit in unit_circuits(UnitTables(fake, "c"), range(1))[0]] == ["b", "a"]
@@ -281,13 +280,13 @@ def test_the_nearest_earlier_layer_comes_last(run: RunDirectory, tmp_path: Path)
 def test_pictures_that_are_gone_are_left_out_and_counted(
     run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listing, config = Listing.load(run.listing), run.config()
+    listing = Listing.load(run.listing)
     row = UnitTables(run, "last").statistics(range(5, 6))[0]["top"][1]
     read = Listing.read
     gone = row["image_id"]
     monkeypatch.setattr(Listing, "read", lambda self, image: b"no picture" if image == gone else read(self, image))
     monkeypatch.setattr(neurons, "_target", lambda run, layer: tmp_path)
-    _, failed = neurons.write_units(run, config, listing, "last", range(5, 6))
+    _, failed = neurons.write_units(run, listing, "last", range(5, 6), seed=run.config().seed)
     assert failed == 1
     facts = told(tmp_path / "unit-0005.json")
     assert facts["rows"]["top"] == facts["rows"]["whole"] == len(facts["top"]) == PATCHES - 1

@@ -265,16 +265,16 @@ def test_another_tour_is_published_anew_and_nothing_else(run: RunDirectory, tmp_
 def mistakes(tmp_path: Path, tour: str) -> list[str]:
     config = load_config("demo", [f"tour={tour}"])
     with pytest.raises(ConfigError) as caught:
-        load_tour(config)
+        load_tour(config.tour)
     return str(caught.value).splitlines()
 
 
 def test_the_shipped_tour_has_every_kind_and_chooses_by_rule() -> None:
-    tour = load_tour(load_config("demo"))
+    tour = load_tour(load_config("demo").tour)
     assert tour is not None
     assert [step.kind for step in tour.steps] == list(FIGURES)
     assert {step.kind: step.choose for step in tour.steps} == RULES
-    assert load_tour(load_config("demo", ["tour=null"])) is None
+    assert load_tour(load_config("demo", ["tour=null"]).tour) is None
 
 
 def test_a_tour_is_no_run() -> None:
@@ -344,10 +344,10 @@ def test_examples_that_the_run_has_not(tmp_path: Path) -> None:
         {**STEP, "kind": "forward", "choose": "cats/moggie.png"},
     )
     config = load_config("demo", [f"tour={mine}", "neurons={layers: [_blocks.10]}"])
-    tour = load_tour(config)
+    tour = load_tour(config.tour)
     assert tour is not None
-    channels = {"_blocks.4": 40, "_blocks.10": 112}
-    assert check_choices(tour, config, channels, ["cats/moggie.png"]) == [
+    channels = {"_blocks.4": 40, "_blocks.7": 80, "_blocks.10": 112}
+    assert check_choices(tour, channels, ["cats/moggie.png"], ("_blocks.10",)) == [
         "tour: step 1 (neuron) chooses _blocks.10:112, but _blocks.10 has the units 0 to 111.",
         "tour: step 2 (invariant) chooses _blocks.4:0, but neurons.layers has _blocks.10.",
         "tour: step 3 (image) chooses cats/moggy.png, but no picture of the run has this name. "
