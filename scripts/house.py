@@ -50,11 +50,13 @@ def imports(tree: Path) -> list[Import]:
 
 
 def _imports_of(source: ast.Module, known: Mapping[str, str]) -> Iterator[tuple[str, int, bool, bool]]:
-    late = {id(node) for outer in ast.walk(source) if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef)
-            for node in ast.walk(outer)}  # fmt: skip
-    types = {id(node) for outer in ast.walk(source) if isinstance(outer, ast.If)
-             and "TYPE_CHECKING" in ast.unparse(outer.test) for node in ast.walk(outer)}  # fmt: skip
-    for node in ast.walk(source):
+    pending: list[tuple[ast.AST, bool, bool]] = [(source, False, False)]
+    while pending:
+        node, late, types = pending.pop(0)
+        late = late or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        types = types or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+        # imports are statements: expressions need not be entered
+        pending += [(child, late, types) for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -64,7 +66,7 @@ def _imports_of(source: ast.Module, known: Mapping[str, str]) -> Iterator[tuple[
             names = list(dict.fromkeys(name if name in known else node.module for name in names))
         for name in names:
             if name in known:
-                yield name, node.lineno, id(node) in late, id(node) in types
+                yield name, node.lineno, late, types
 
 
 def room(path: str) -> str:

@@ -74,9 +74,17 @@ def size_of(answer: dict[str, Any]) -> float:
     return max(abs(answer["value"]), 0.01 * sum(parts), 1e-9)
 
 
+def _rounding(answer: dict[str, Any]) -> float:
+    """What float32 may lose of the products that are shown: where they nearly cancel within one term, what is left
+    depends on the order in which a processor adds."""
+    shown = [term for term in answer["terms"] if term["kernel"] is not None]
+    sizes = sum(float(np.abs(np.array(term["patch"]) * np.array(term["kernel"])).sum()) for term in shown)
+    return float(np.finfo(np.float32).eps) * sizes
+
+
 def check(answer: dict[str, Any]) -> None:
     """The total is the network's number, and the terms are whole: what is shown comes to the total."""
-    assert abs(answer["total"] - answer["value"]) <= 1e-4 * size_of(answer), answer
+    assert abs(answer["total"] - answer["value"]) <= max(1e-4 * size_of(answer), _rounding(answer)), answer
     sums = [term["sum"] for term in answer["terms"]]
     whole = sum(sums) + (answer["rest"] or {"sum": 0})["sum"] + (answer["bias"] or 0)
     if answer["kind"] == "multiply":

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from checkout import CHECKOUT
@@ -73,6 +74,12 @@ def house() -> ModuleType:
         sys.path.remove(str(CHECKOUT / "scripts"))
 
 
+@pytest.fixture(scope="module")
+def found(house: ModuleType) -> list[Any]:
+    """All imports of the product."""
+    return house.imports(CHECKOUT)
+
+
 def name_of(path: Path) -> str:
     return path.relative_to(CHECKOUT).as_posix()
 
@@ -83,29 +90,29 @@ def test_every_room_has_its_place_in_the_list(house: ModuleType) -> None:
     assert len(ROOMS) <= 26
 
 
-def test_a_room_imports_only_rooms_above_it(house: ModuleType) -> None:
+def test_a_room_imports_only_rooms_above_it(house: ModuleType, found: list[Any]) -> None:
     upward = [
         f"{each.source}:{each.line} imports {each.target}"
-        for each in house.imports(CHECKOUT)
+        for each in found
         if ROOMS.index(house.room(each.source)) < ROOMS.index(house.room(each.target))
     ]
     assert upward == []
 
 
-def test_no_files_import_each_other_in_a_circle(house: ModuleType) -> None:
+def test_no_files_import_each_other_in_a_circle(house: ModuleType, found: list[Any]) -> None:
     files: dict[str, set[str]] = {}
-    for each in house.imports(CHECKOUT):
+    for each in found:
         files.setdefault(each.source, set()).add(each.target)
     assert house.circles(files) == []
 
 
-def test_the_house_has_at_most_twelve_floors(house: ModuleType) -> None:
-    edges = house.graph(house.arrows(house.imports(CHECKOUT)), set(ROOMS))
+def test_the_house_has_at_most_twelve_floors(house: ModuleType, found: list[Any]) -> None:
+    edges = house.graph(house.arrows(found), set(ROOMS))
     assert max(house.floors(edges).values()) <= 12
 
 
-def test_imports_inside_functions_have_their_reason(house: ModuleType) -> None:
-    late = {(each.source, each.target) for each in house.imports(CHECKOUT) if each.late}
+def test_imports_inside_functions_have_their_reason(house: ModuleType, found: list[Any]) -> None:
+    late = {(each.source, each.target) for each in found if each.late}
     assert {pair for pair in late if not pair[0].startswith("scripts/")} == set(LATE)
 
 
