@@ -15,7 +15,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas.cells.crops import Key
 from atlas.config.model import Config
 from atlas.config.sections import NeuronsConfig
 from atlas.neurons.circuits import Source, cells_table, circuit_table, earlier_layers
@@ -28,7 +27,7 @@ from atlas.neurons.views import PositionView, read_views
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import digest_values, write_marker
-from atlas.store.shards import read_metadata
+from atlas.store.shards import RowKey, read_metadata
 from atlas.visualize import fitting_precision, measure_batch
 from atlas.visualize.diverse import APART, UNIT_RECIPE, picture_size
 from pipelines import worker
@@ -147,7 +146,7 @@ def _read_statistics(path: Path, _written: int) -> pa.Table:
 
 def _reader(
     run: RunDirectory, config: Config, layer: str, size: int
-) -> Callable[[Sequence[Key]], dict[Key, PositionView]]:
+) -> Callable[[Sequence[RowKey]], dict[RowKey, PositionView]]:
     return lambda wanted: read_views(run.shards(layer), config, worker.listing(run), size, wanted)
 
 

@@ -19,13 +19,10 @@ from atlas.pictures.decode import PictureError, open_picture
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import Box, backdrop, cut_view, over_backdrop
 from atlas.rundir.directory import RunDirectory
-from atlas.store.shards import read_metadata
+from atlas.store.shards import RowKey, key_of, read_metadata
 
 # The largest side in pixels of a view that is cropped again as a picture of its own.
 LARGEST_VIEW = 640
-
-Key = tuple[int, int, int]
-"""A row of the store: image_id, view, draw."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +30,11 @@ class Row:
     """What is needed of a row of the store to crop its patch again: ``box``, the view in pixels of the picture, and the
     position ``x``, ``y`` on the layer's map; and its ``facts``: label, predicted class and confidence."""
 
-    key: Key
+    key: RowKey
     box: Box
     x: int
     y: int
     facts: dict[str, Any]
-
-
-def key_of(values: dict[str, Any]) -> Key:
-    """The key of a row, an exemplar or anything else that names one."""
-    return values["image_id"], values["view"], values["draw"]
 
 
 class Cropper:
@@ -52,7 +44,7 @@ class Cropper:
         self._shards, self._listing, self._seed = run.shards(layer), listing, seed
         self._metadata = read_metadata(self._shards[0])
 
-    def pictures(self, wanted: set[Key]) -> Iterator[tuple[Pixels | None, list[Row]]]:
+    def pictures(self, wanted: set[RowKey]) -> Iterator[tuple[Pixels | None, list[Row]]]:
         """The pictures of rows ``wanted``, each decoded once, uint8 (height, width, 3), or (height, width, 4) where it
         has transparency, with its rows; None in place of one that cannot be read any more. In the order of their
         numbers."""
@@ -91,7 +83,7 @@ class Cropper:
         return backdrop(self._seed, self._listing.keys[row.key[0]], row.key[1])
 
 
-def _row(key: Key, values: dict[str, Any]) -> Row:
+def _row(key: RowKey, values: dict[str, Any]) -> Row:
     x0, y0, x1, y1 = values["box"]
     facts = {**{name: values[name] for name in ("label", "predicted")}, "confidence": round(values["confidence"], 4)}
     return Row(key, (x0, y0, x1, y1), values["x"], values["y"], facts)

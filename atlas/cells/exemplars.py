@@ -8,11 +8,12 @@ from typing import Any
 from PIL import Image
 
 from atlas.arrays import Pixels
-from atlas.cells.crops import Cropper, Key, Row, key_of
+from atlas.cells.crops import Cropper, Row
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import Box
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import Map
+from atlas.store.shards import RowKey, key_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def exemplars_of(
     cannot be read any more."""
     entries = cell["exemplars"] + cell["diverse_exemplars"]
     cropper = Cropper(run, listing, atlas_map.layer, seed=seed)
-    rows_by_key: dict[Key, tuple[Pixels, Row]] = {}
+    rows_by_key: dict[RowKey, tuple[Pixels, Row]] = {}
     for picture, rows in cropper.pictures({key_of(entry) for entry in entries}):
         if picture is not None:
             rows_by_key |= {row.key: (picture, row) for row in rows}

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atlas.cells.crops import Key
 from atlas.circuits.average_slopes import average_gates
 from atlas.circuits.cell_circuit import building, together_of
 from atlas.circuits.circuit import Wiring, circuit_of, effects, predicted
@@ -27,14 +26,14 @@ from atlas.neurons.tables import CELLS, CIRCUIT
 from atlas.neurons.units import firing_rows
 from atlas.neurons.views import PositionView, as_inputs
 from atlas.rundir.directory import RunDirectory
-from atlas.store.shards import read_columns
+from atlas.store.shards import RowKey, read_columns
 
 # Units whose top views are in memory at a time, and views over which slopes are averaged.
 _UNITS_AT_ONCE, _SLOPE_VIEWS = 16, 192
 # Pairs of cells of two maps that are compared at the most: 7,000 cells on each, a gigabyte.
 _MAX_PAIRS = 50_000_000
 
-ReadViews = Callable[[Sequence[Key]], dict[Key, PositionView]]
+ReadViews = Callable[[Sequence[RowKey]], dict[RowKey, PositionView]]
 """Rows of the store → their views, without those that cannot be read any more."""
 
 

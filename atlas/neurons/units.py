@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor
 
 from atlas.arrays import Float32
-from atlas.cells.crops import Key, key_of
 from atlas.networks.network import Layer, Network
 from atlas.networks.observer import Observer
 from atlas.networks.precision import AskedPrecision
@@ -36,6 +35,7 @@ from atlas.neurons.tuning import (
 )
 from atlas.neurons.views import PositionView, as_inputs
 from atlas.pictures.decode import encode_png
+from atlas.store.shards import RowKey, key_of
 from atlas.visualize.diverse import UNIT_RECIPE, Diverse, diverse, picture_size
 from atlas.visualize.optimize import step_seconds
 from atlas.visualize.subnetwork import CutNetwork, cut
@@ -65,7 +65,7 @@ def unit_table(
     layer: Layer,
     statistics: pa.Table,
     units: Sequence[int],
-    views: Mapping[Key, PositionView],
+    views: Mapping[RowKey, PositionView],
     drawing: Drawing,
     observer: Observer | None,
 ) -> pa.Table:
@@ -117,7 +117,7 @@ def seconds_a_unit(
     return 1.3 * (drawing + poses * step_seconds(network, layer.name, window_of(network, layer).side, "float32"))
 
 
-def firing_rows(statistics: pa.Table, units: Sequence[int]) -> list[Key]:
+def firing_rows(statistics: pa.Table, units: Sequence[int]) -> list[RowKey]:
     """The top rows of some units in which these fire."""
     tops = statistics["top"].take(pa.array(units, pa.int64())).to_pylist()
     return [key_of(row) for top in tops for row in _firing(top)]

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from atlas.arrays import Pixels
-from atlas.cells.crops import Key, key_of
 from atlas.config.model import Config
 from atlas.networks.network import Network
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import Failure, cut_views
+from atlas.store.shards import RowKey, key_of
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class PositionView:
 
 
 def read_views(
-    shards: Sequence[Path], config: Config, listing: Listing, size: int, wanted: Iterable[Key]
-) -> dict[Key, PositionView]:
+    shards: Sequence[Path], config: Config, listing: Listing, size: int, wanted: Iterable[RowKey]
+) -> dict[RowKey, PositionView]:
     """The views of the rows ``wanted`` of a layer's ``shards``, without those whose picture cannot be read any more.
     Each picture is decoded once."""
     positions = _positions(shards, set(wanted))
@@ -49,10 +49,10 @@ def read_views(
     }
 
 
-def _positions(shards: Sequence[Path], wanted: set[Key]) -> dict[Key, tuple[int, int]]:
+def _positions(shards: Sequence[Path], wanted: set[RowKey]) -> dict[RowKey, tuple[int, int]]:
     names = ["image_id", "view", "draw", "y", "x"]
     of_pictures = pc.field("image_id").isin(sorted({key[0] for key in wanted}))
-    positions: dict[Key, tuple[int, int]] = {}
+    positions: dict[RowKey, tuple[int, int]] = {}
     for shard in shards:
         for row in pq.read_table(shard, columns=names, filters=of_pictures).to_pylist():
             if (key := key_of(row)) in wanted:

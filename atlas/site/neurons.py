@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from atlas.arrays import Pixels
-from atlas.cells.crops import Cropper, Key, fitted, frame, key_of
+from atlas.cells.crops import Cropper, fitted, frame
 from atlas.config.sections import NeuronsConfig
 from atlas.neurons.reading import UnitTables
 from atlas.neurons.tables import DEGREES, SCALES
@@ -24,7 +24,7 @@ from atlas.rundir.directory import RunDirectory
 from atlas.site.circuits import cell_circuits, short, unit_circuits
 from atlas.site.heat import heat_maps
 from atlas.site.tiles import encode_webp
-from atlas.store.shards import read_metadata, to_numpy
+from atlas.store.shards import RowKey, key_of, read_metadata, to_numpy
 
 # Side in pixels of a unit's icon on its layer's sheet, and of a sprite on the sheet of one unit.
 ICON, SPRITE = 96, 88
@@ -206,11 +206,11 @@ def _across(units: int) -> int:
 
 
 def _row_sprites(
-    run: RunDirectory, listing: Listing, layer: str, wanted: set[Key], seed: int
-) -> tuple[dict[Key, tuple[Pixels, Pixels, dict[str, Any]]], int]:
+    run: RunDirectory, listing: Listing, layer: str, wanted: set[RowKey], seed: int
+) -> tuple[dict[RowKey, tuple[Pixels, Pixels, dict[str, Any]]], int]:
     """The patch, the whole picture and the facts of each row; and how many could not be cropped again."""
     cropper = Cropper(run, listing, layer, seed=seed)
-    sprites: dict[Key, tuple[Pixels, Pixels, dict[str, Any]]] = {}
+    sprites: dict[RowKey, tuple[Pixels, Pixels, dict[str, Any]]] = {}
     failed = 0
     for picture, rows in cropper.pictures(wanted):
         if picture is None:
@@ -223,7 +223,7 @@ def _row_sprites(
     return sprites, failed
 
 
-def _row(row: dict[str, Any], sprites: dict[Key, tuple[Pixels, Pixels, dict[str, Any]]]) -> dict[str, Any]:
+def _row(row: dict[str, Any], sprites: dict[RowKey, tuple[Pixels, Pixels, dict[str, Any]]]) -> dict[str, Any]:
     return {**sprites[key_of(row)][2], "activation": short(row["activation"])}
 
 

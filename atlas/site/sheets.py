@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from atlas.arrays import Pixels
-from atlas.cells.crops import Cropper, Key, fitted, frame, key_of
+from atlas.cells.crops import Cropper, fitted, frame
 from atlas.config.sections import CellsConfig
 from atlas.layout.lattice import morton
 from atlas.pictures.decode import decode_png, encode_png
@@ -24,6 +24,7 @@ from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import Map
 from atlas.site.details import cell_details
 from atlas.site.tiles import TileFormat, write_grid_pyramid
+from atlas.store.shards import RowKey, key_of
 
 # Side in pixels of a sprite, cells a side of a sheet, and WebP's quality (0–100).
 SPRITE, BLOCK, QUALITY = 80, 4, 80
@@ -48,7 +49,7 @@ def write_nearest(
     cells = _drawn_cells(run, atlas_map, grid, min_count, "exemplars")
     nearest = {(cell["row"], cell["col"]): key_of(cell["exemplars"][0]) for cell in cells}
     cropper = Cropper(run, listing, atlas_map.layer, seed=seed)
-    patches: dict[Key, bytes] = {}
+    patches: dict[RowKey, bytes] = {}
     failed = 0
     for picture, rows in cropper.pictures(set(nearest.values())):
         if picture is None:
@@ -102,7 +103,7 @@ def write_sheets(
         if _block(cell) in wanted
     ]
     cropper = Cropper(run, listing, atlas_map.layer, seed=seed)
-    sprites: dict[Key, _Sprites] = {}
+    sprites: dict[RowKey, _Sprites] = {}
     failed = 0
     for picture, rows in cropper.pictures({key_of(exemplar) for cell in cells for exemplar in cell["all"]}):
         if picture is None:
@@ -124,7 +125,7 @@ def write_sheets(
     return files, failed
 
 
-def _write_sheet(path: Path, cells: list[dict[str, Any]], sprites: dict[Key, _Sprites], columns: int) -> list[Path]:
+def _write_sheet(path: Path, cells: list[dict[str, Any]], sprites: dict[RowKey, _Sprites], columns: int) -> list[Path]:
     sheet = np.zeros((len(cells) * SPRITE, 2 * columns * SPRITE, 4), np.uint8)
     facts: list[dict[str, Any]] = []
     for line, cell in enumerate(cells):

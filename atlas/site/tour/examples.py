@@ -11,14 +11,13 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from atlas.cells.crops import Key, key_of
 from atlas.config.sections import NeuronsConfig
 from atlas.neurons.reading import UnitTables
 from atlas.rundir.directory import RunDirectory
 from atlas.site.circuits import unit_circuits
 from atlas.site.neurons import neuron_layers
 from atlas.site.tour.text import TourStep
-from atlas.store.shards import iterate, read_metadata
+from atlas.store.shards import RowKey, iterate, key_of, read_metadata
 
 _KEY = ("image_id", "view", "draw")
 # A unit is judged by its tuning curve only where its own patches, cropped to a disc, excite it at least so much beside
@@ -36,7 +35,7 @@ class ViewFacts:
     """Of the view of a row of the store: its predicted class, the confidence in [0, 1], and the side of its box in
     pixels of the picture."""
 
-    key: Key
+    key: RowKey
     predicted: int
     confidence: float
     side: float
@@ -142,7 +141,7 @@ class Examples:
         clear_units.sort(key=lambda clear: (-score(clear), *self._order(clear.of)))
         return clear_units, len(units)
 
-    def most_certain(self, layer: str, among: set[Key] | None) -> tuple[list[ViewFacts], int]:
+    def most_certain(self, layer: str, among: set[RowKey] | None) -> tuple[list[ViewFacts], int]:
         """Views of which the network is surest, one a picture, and how many pictures were compared; ``among`` rows of
         a layer, or all."""
         best: dict[int, ViewFacts] = {}
@@ -208,11 +207,11 @@ class Examples:
         """Of several units that are as good the one of the later layer comes first."""
         return -self.layers.index(unit.layer), unit.number
 
-    def _activations(self, layer: str, wanted: set[Key]) -> dict[Key, NDArray[np.float32]]:
+    def _activations(self, layer: str, wanted: set[RowKey]) -> dict[RowKey, NDArray[np.float32]]:
         """The activations of rows, less the layer's mean."""
         mean = np.array([row["mean"] for row in UnitTables(self.run, layer).statistics()], np.float32)
         codes = np.array([_code(*key) for key in wanted], np.int64)
-        activations: dict[Key, NDArray[np.float32]] = {}
+        activations: dict[RowKey, NDArray[np.float32]] = {}
         for rows in iterate(self.run.shards(layer), (*_KEY, "activation")):
             keys = [rows[name].astype(np.int64) for name in _KEY]
             for number in np.flatnonzero(np.isin(_code(*keys), codes)):
@@ -223,7 +222,7 @@ class Examples:
     def _units_of(self, step: TourStep, units: Iterable[Unit]) -> list[Unit]:
         return [unit for unit in units if step.unit is None or (unit.layer, unit.number) == step.unit]
 
-    def _scan(self, layer: str, wanted: set[Key] | None) -> Iterator[ViewFacts]:
+    def _scan(self, layer: str, wanted: set[RowKey] | None) -> Iterator[ViewFacts]:
         """The store's rows of a layer, all or those wanted; memory holds one row group."""
         names = (*_KEY, "predicted", "confidence", "box")
         codes = None if wanted is None else np.array([_code(*key) for key in wanted], np.int64)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from atlas.cells.crops import Cropper, Key, Row, key_of
+from atlas.cells.crops import Cropper, Row
 from atlas.config.model import Config
 from atlas.neurons.reading import UnitTables
 from atlas.neurons.tables import DEGREES
@@ -21,7 +21,7 @@ from atlas.rundir.markers import digest_file
 from atlas.site.tour.examples import ClearUnit, Examples, Unit, ViewFacts, count_drawn_cells
 from atlas.site.tour.pictures import TourPictures, grid_picture, icon_at, varied_icons
 from atlas.site.tour.text import Tour, TourStep, fill, load_tour, tour_file
-from atlas.store.shards import count_rows, read_metadata
+from atlas.store.shards import RowKey, count_rows, key_of, read_metadata
 
 # Of the angles of a rotated patch every third is shown.
 _EVERY = 3
@@ -311,7 +311,7 @@ class _TourWriter:
     def _cropper(self, layer: str) -> Cropper:
         return Cropper(self._run, self._listing, layer, seed=self._config.seed)
 
-    def _keys_of(self, layer: str, image: int) -> set[Key]:
+    def _keys_of(self, layer: str, image: int) -> set[RowKey]:
         names = ["image_id", "view", "draw"]
         filters = [("image_id", "=", image)]
         return {
@@ -331,7 +331,7 @@ class _TourWriter:
     def _patch(self, row: Row) -> Any:
         return self._patches(self._layers[len(self._layers) // 2], [row.key])[0]
 
-    def _patches(self, layer: str, keys: Iterable[Key]) -> list[Any]:
+    def _patches(self, layer: str, keys: Iterable[RowKey]) -> list[Any]:
         """The patches of rows, in order, without those that cannot be cropped again."""
         wanted = list(keys)
         cropper = self._cropper(layer)
@@ -343,7 +343,7 @@ class _TourWriter:
         }
         return [patches[key] for key in wanted if key in patches]
 
-    def _icons_of(self, key: Key) -> list[tuple[str, Any]]:
+    def _icons_of(self, key: RowKey) -> list[tuple[str, Any]]:
         """For each layer the finest icon of a cell in which a row lies; without layers whose map leaves it out."""
         icons = []
         filters = [(name, "=", value) for name, value in zip(("image_id", "view", "draw"), key)]

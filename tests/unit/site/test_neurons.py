@@ -14,7 +14,7 @@ from made_neurons import ABSENT, INHIBITED, NEVER, PICTURES, class_effects, shad
 from PIL import Image
 
 from atlas.arrays import Pixels
-from atlas.cells.crops import Cropper, key_of
+from atlas.cells.crops import Cropper
 from atlas.config.sections import NeuronsConfig
 from atlas.neurons import tables
 from atlas.neurons.reading import UnitTables
@@ -24,7 +24,7 @@ from atlas.rundir.directory import RunDirectory
 from atlas.site import neurons
 from atlas.site.circuits import unit_circuits
 from atlas.site.page import atlas_facts
-from atlas.store.shards import to_numpy
+from atlas.store.shards import key_of, to_numpy
 from pipelines import publish
 from pipelines.stage import missing
 
