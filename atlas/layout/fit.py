@@ -12,7 +12,6 @@ from typing import Any
 
 import faiss
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import curve_fit
@@ -38,17 +37,6 @@ _WIDEST_GAP = 0.02
 # Why a row is not on the map, by number; 0: it is.
 ZERO, OUTLIER, OTHER = "no activation", "outlier", "other class"
 REASONS: tuple[str | None, ...] = (None, ZERO, OUTLIER, OTHER)
-
-SCHEMA = pa.schema(
-    [
-        pa.field("image_id", pa.int64(), nullable=False),
-        pa.field("view", pa.int32(), nullable=False),
-        pa.field("draw", pa.int16(), nullable=False),
-        pa.field("u", pa.float32()),
-        pa.field("v", pa.float32()),
-        pa.field("dropped", pa.string()),
-    ]
-)
 
 
 def choose_fitted(count: int, limit: int, seed: int) -> NDArray[np.int64]:
@@ -123,7 +111,7 @@ def fit_layout(
             else:
                 start = optimize(start, learning_rate=_ALIGNED_LEARNING_RATE)
         coordinates[alive] = start
-    outside = _outliers(coordinates)
+    outside = outliers(coordinates)
     dropped[outside] = REASONS.index(OUTLIER)
     coordinates[outside] = np.nan
     if common is not None:
@@ -238,7 +226,7 @@ def _curve(min_dist: float, spread: float = 1.0) -> tuple[float, float]:
     return float(a), float(b)
 
 
-def _outliers(coordinates: Float32) -> NDArray[np.bool_]:
+def outliers(coordinates: Float32) -> NDArray[np.bool_]:
     """Rows (n,) far outside the inner 99 % of the map: one far group would shrink everything else."""
     if not np.isfinite(coordinates).any():
         return np.zeros(len(coordinates), bool)

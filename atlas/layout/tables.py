@@ -1,4 +1,5 @@
-"""The layout's files in the run directory: fitted, placed and boxed coordinates, and what is measured of them."""
+"""The layout's files in the run directory: a map's table, fitted and placed coordinates, and what is measured of
+them."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from atlas.layout.fit import REASONS, SCHEMA, align, choose_fitted, joined, unit_box
+from atlas.layout.fit import REASONS, align, choose_fitted, joined, unit_box
 from atlas.layout.projection import fit_projection, project, read_moments
 from atlas.layout.quality import distance_between, quality
 from atlas.rundir.atomic import atomic
@@ -22,6 +23,17 @@ from atlas.store.shards import count_rows, iterate, read_columns, read_metadata
 
 # Rows that one item places, and rows over which an independent layout is made to compare an aligned one with.
 PLACED_ROWS, COMPARED_ROWS = 500_000, 20_000
+
+SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("view", pa.int32(), nullable=False),
+        pa.field("draw", pa.int16(), nullable=False),
+        pa.field("u", pa.float32()),
+        pa.field("v", pa.float32()),
+        pa.field("dropped", pa.string()),
+    ]
+)
 
 
 def placed_parts(shards: Sequence[Path], fit_rows: int) -> list[list[int]]:

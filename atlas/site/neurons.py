@@ -87,7 +87,7 @@ def neuron_facts(run: RunDirectory, neurons: NeuronsConfig | None) -> dict[str, 
             "units": (units := _units(run, layer)),
             "earlier": UnitTables(run, layer).earlier()[::-1],
             "icon": ICON,
-            "across": _across(units),
+            "across": icons_across(units),
         }
         for layer in neuron_layers(neurons)
     ]
@@ -103,7 +103,7 @@ def write_layer(run: RunDirectory, layer: str) -> list[Path]:
     tables, target = UnitTables(run, layer), _target(run, layer)
     statistics = tables.statistics()
     units = tables.units(range(len(statistics)), ("unit", "pictures", "supports", "selectivity", "invariance"))
-    across = _across(len(statistics))
+    across = icons_across(len(statistics))
     sheet = np.zeros((ICON * -(-len(statistics) // across), ICON * across, 4), np.uint8)
     for number, unit in enumerate(units):
         if unit["pictures"]:
@@ -200,7 +200,7 @@ def _target(run: RunDirectory, layer: str) -> Path:
     return run.folder("publish") / "neurons" / layer
 
 
-def _across(units: int) -> int:
+def icons_across(units: int) -> int:
     """Icons side by side on a layer's sheet: 16, or a multiple where the sheet would be too high."""
     return 16 * max(1, -(-units // (16 * (_MAX_HEIGHT // ICON))))
 

@@ -16,8 +16,7 @@ from umap.umap_ import fuzzy_simplicial_set, simplicial_set_embedding
 from atlas.errors import AtlasError
 from atlas.layout import fit as layout
 from atlas.layout import gpu, neighbors
-from atlas.layout.fit import OUTLIER, REASONS, ZERO, choose_fitted, fit_layout, unit_box
-from atlas.layout.fit import _outliers as outliers
+from atlas.layout.fit import OUTLIER, REASONS, ZERO, choose_fitted, fit_layout, outliers, unit_box
 from atlas.layout.neighbors import unit_rows
 from atlas.layout.projection import Projection, fit_projection, project, read_moments
 from atlas.layout.umap_optimizer import embed

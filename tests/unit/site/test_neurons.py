@@ -78,9 +78,9 @@ def test_every_units_icon_stands_at_its_place_on_the_sheet(run: RunDirectory) ->
 
 
 def test_a_sheet_of_very_many_units_is_wider_not_too_high() -> None:
-    assert neurons._across(112) == 16
+    assert neurons.icons_across(112) == 16
     for units in (3000, 4000, 8192, 20_000):
-        across = neurons._across(units)
+        across = neurons.icons_across(units)
         assert across % 16 == 0
         assert -(-units // across) * neurons.ICON < 16_384, "what a WebP can be"
 
