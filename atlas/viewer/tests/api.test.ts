@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 
 import { askLimits, explain, explainClasses, explainIcons, explainRemoved, isAbort, type PositionIcon } from '../src/lib/api';
-import { Sentence } from '../src/lib/atlas';
+import { UserError } from '../src/lib/atlas';
 
 const picture = new Blob(['a picture']);
 const signal = () => new AbortController().signal;
@@ -20,9 +20,9 @@ function serve(pieces: readonly string[], status = 200): ReturnType<typeof vi.fn
 }
 
 async function all<T>(stream: AsyncIterable<T>): Promise<T[]> {
-  const found: T[] = [];
-  for await (const each of stream) found.push(each);
-  return found;
+  const items: T[] = [];
+  for await (const item of stream) items.push(item);
+  return items;
 }
 
 afterEach(() => void vi.unstubAllGlobals());
@@ -45,19 +45,19 @@ describe('the questions', () => {
 describe('streams', () => {
   it('are read line by line, wherever the pieces are cut', async () => {
     serve(['{"position": 1, "pic', 'ture": "ü", "cosine": 1}\n{"position"', ': 2, "picture": "", "cosine": 0}\n\n', '{"position": 3}']);
-    const found = await all<PositionIcon>(explainIcons(picture, '_blocks.4', signal()));
-    expect(found.map(({ position }) => position)).toEqual([1, 2, 3]);
-    expect(found[0]?.picture).toBe('ü');
+    const icons = await all<PositionIcon>(explainIcons(picture, '_blocks.4', signal()));
+    expect(icons.map(({ position }) => position)).toEqual([1, 2, 3]);
+    expect(icons[0]?.picture).toBe('ü');
   });
 
   it('end with the sentence that comes in them', async () => {
     serve(['{"share": 0.5}\n', '{"sentence": "The memory is full. Take a smaller picture."}\n']);
-    const seen: unknown[] = [];
+    const items: unknown[] = [];
     const read = async () => {
-      for await (const each of explainRemoved(picture, 'a', [0], signal())) seen.push(each);
+      for await (const item of explainRemoved(picture, 'a', [0], signal())) items.push(item);
     };
     await expect(read()).rejects.toThrow('The memory is full. Take a smaller picture.');
-    expect(seen).toEqual([{ share: 0.5 }]);
+    expect(items).toEqual([{ share: 0.5 }]);
   });
 
   it('that are cut short say that the server is gone', async () => {
@@ -72,7 +72,7 @@ describe('streams', () => {
       cancel: () => void (closed = true),
     });
     vi.stubGlobal('fetch', () => Promise.resolve(new Response(body)));
-    for await (const each of explainIcons(picture, 'a', signal())) if (each.position === 0) break;
+    for await (const icon of explainIcons(picture, 'a', signal())) if (icon.position === 0) break;
     expect(closed).toBe(true);
   });
 });
@@ -80,9 +80,9 @@ describe('streams', () => {
 describe('failures', () => {
   it('show the server’s own sentence', async () => {
     serve(['{"sentence": "This is no picture."}'], 415);
-    const asked = explain(picture, signal());
-    await expect(asked).rejects.toBeInstanceOf(Sentence);
-    await expect(asked).rejects.toThrow('This is no picture.');
+    const explanation = explain(picture, signal());
+    await expect(explanation).rejects.toBeInstanceOf(UserError);
+    await expect(explanation).rejects.toThrow('This is no picture.');
   });
 
   it('without one tell the status and what to do', async () => {
@@ -97,8 +97,8 @@ describe('failures', () => {
 
   it('leave an abort as it is', async () => {
     vi.stubGlobal('fetch', () => Promise.reject(new DOMException('aborted', 'AbortError')));
-    const error = await explain(picture, signal()).catch((each: unknown) => each);
+    const error = await explain(picture, signal()).catch((reason: unknown) => reason);
     expect(isAbort(error)).toBe(true);
-    expect(error).not.toBeInstanceOf(Sentence);
+    expect(error).not.toBeInstanceOf(UserError);
   });
 });

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
 import { Cells, cellUnder } from '../src/lib/cells';
-import { tops } from './made';
+import { tops } from './made_cells';
 
 const columns = {
   grid: 10,

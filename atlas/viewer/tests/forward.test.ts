@@ -1,16 +1,16 @@
 import { describe, expect, test } from 'vitest';
 
-import { closeness, factorDigits } from '../src/forward/account';
-import { floats, hasPositions, type Kind, type Pass, type Step, type Unit } from '../src/forward/api';
+import { closeness, factorDigits } from '../src/forward/arithmetic';
+import { floats, hasPositions, type OperationKind, type Pass, type Step, type UnitArithmetic } from '../src/forward/pass';
 import { curveOf } from '../src/forward/curves';
-import { endingOf, endingWords, isMeanOf, softmaxOf } from '../src/forward/end';
+import { classHeadOf, classHeadWords, isMeanOf, softmaxOf } from '../src/forward/class_scores';
 import { layOut } from '../src/forward/flow';
-import { photograph, pixels, toneOf } from '../src/forward/paint';
-import { corner, filled, partOf, patchAt, sumOf, type Sliding } from '../src/forward/slide';
-import { Walk } from '../src/forward/walk.svelte';
-import { decimals, figure, full, layerText, shapeWords, signedFigure, significant, size, stepText, stepTitle } from '../src/forward/words';
+import { photograph, pixels, toneOf } from '../src/forward/map_pixels';
+import { patchCorner, firstNumbers, contributionOf, patchAt, sumOf, type KernelSlide } from '../src/forward/sliding_kernel';
+import { PassState } from '../src/forward/state.svelte';
+import { decimalsFor, figure, full, layerText, shapeWords, signedFigure, significant, size, stepText, stepTitle } from '../src/forward/words';
 
-function step(number: number, kind: Kind, reads: number[], shape = [8, 6, 6], more: Partial<Step> = {}): Step {
+function step(number: number, kind: OperationKind, reads: number[], shape = [8, 6, 6], more: Partial<Step> = {}): Step {
   return { step: number, name: `step${number}`, kind, operation: kind, shape, reads, layer: 1, folded: null, ...more };
 }
 
@@ -61,16 +61,16 @@ describe('the flow', () => {
 
 describe('the sliding kernel', () => {
   const strided = step(1, 'convolution', [0], [1, 2, 2], { kernel: [3, 3], stride: [2, 2], padding: [[1, 1], [1, 1]], dilation: [1, 1] });
-  const sliding: Sliding = { input: Float32Array.from([1, 2, 3, 4, 5, 6, 7, 8, 9]), rows: 3, cols: 3, kernel: [[1, 0, 0], [0, 2, 0], [0, 0, -1]], step: strided };
+  const sliding: KernelSlide = { input: Float32Array.from([1, 2, 3, 4, 5, 6, 7, 8, 9]), rows: 3, cols: 3, kernel: [[1, 0, 0], [0, 2, 0], [0, 0, -1]], step: strided };
 
   test('beyond the edge there is 0', () => {
-    expect(corner(strided, 0, 1)).toEqual([-1, 1]);
+    expect(patchCorner(strided, 0, 1)).toEqual([-1, 1]);
     expect(patchAt(sliding, 0, 1)).toEqual([[0, 0, 0], [2, 3, 0], [5, 6, 0]]);
   });
 
   test('its part is the sum of the products at every place', () => {
     // 2·1 − 5; 2·3; 2·7; 5 + 2·9
-    expect([...partOf(sliding)]).toEqual([-3, 6, 14, 23]);
+    expect([...contributionOf(sliding)]).toEqual([-3, 6, 14, 23]);
     expect(sumOf([[1, null], [2, 3]])).toBe(6);
   });
 
@@ -80,20 +80,20 @@ describe('the sliding kernel', () => {
   });
 
   test('what is not yet reached is not there', () => {
-    expect([...filled(Float32Array.from([1, 2, 3]), 2)]).toEqual([1, 2, Number.NaN]);
+    expect([...firstNumbers(Float32Array.from([1, 2, 3]), 2)]).toEqual([1, 2, Number.NaN]);
   });
 });
 
 describe('maps as pictures', () => {
   test('the tone goes by what a step can give', () => {
-    expect(steps.map((each) => toneOf(each, steps))).toEqual(['light', 'signed', 'ink', 'signed', 'signed', 'signed', 'signed', 'signed']);
+    expect(steps.map((step) => toneOf(step, steps))).toEqual(['light', 'signed', 'ink', 'signed', 'signed', 'signed', 'signed', 'signed']);
     expect(toneOf(step(8, 'max_pool', [2]), steps)).toBe('ink');
   });
 
   test('sign is colour, size is strength, and what is missing is clear', () => {
-    const found = [...pixels(Float32Array.from([2, -1, 0, Number.NaN]), 'signed')];
-    expect(found.slice(0, 8)).toEqual([0xd9, 0x5f, 0x02, 255, 0x1b, 0x6c, 0xa8, 128]);
-    expect([found[11], found[15]]).toEqual([0, 0]);
+    const rgba = [...pixels(Float32Array.from([2, -1, 0, Number.NaN]), 'signed')];
+    expect(rgba.slice(0, 8)).toEqual([0xd9, 0x5f, 0x02, 255, 0x1b, 0x6c, 0xa8, 128]);
+    expect([rgba[11], rgba[15]]).toEqual([0, 0]);
   });
 
   test('the picture has its colours again', () => {
@@ -115,12 +115,12 @@ describe('words and figures', () => {
       ['0.7123', '−6.000', '0.001235', '1.234 × 10⁻⁶', '1.000', '0.00'],
     );
     expect([full(-0.7123456789), full(3)]).toEqual(['−0.712345679', '3']);
-    expect([decimals(120), decimals(25), decimals(1.6), decimals(0.4), decimals(0.04)]).toEqual([0, 1, 2, 2, 3]);
+    expect([decimalsFor(120), decimalsFor(25), decimalsFor(1.6), decimalsFor(0.4), decimalsFor(0.04)]).toEqual([0, 1, 2, 2, 3]);
     expect([shapeWords([40, 28, 28]), shapeWords([1280, 1, 1]), shapeWords([7])]).toEqual(['40 channels of 28 × 28', '1,280 numbers', '7 numbers']);
   });
 
   test('steps are called by what they do', () => {
-    expect(steps.slice(1).map((each) => stepTitle(each, pass))).toEqual(['convolution', 'ReLU6', 'expand', 'depthwise', 'project', 'add', 'weighted sum']);
+    expect(steps.slice(1).map((step) => stepTitle(step, pass))).toEqual(['convolution', 'ReLU6', 'expand', 'depthwise', 'project', 'add', 'weighted sum']);
     expect(layerText(steps.slice(3, 7), pass)).toContain('inverted bottleneck');
   });
 
@@ -177,9 +177,9 @@ describe('factors and differences', () => {
     expect(Number(significant(one, digits)) * Number(significant(other, digits))).toBeCloseTo(one * other, 3);
   });
 
-  test('a difference is told beside what was added up', () => {
+  test('a difference is given as a share of what was added up', () => {
     const term = (sum: number) => ({ step: 0, channel: 0, title: '', y: 0, x: 0, sum, patch: null, kernel: null });
-    const unit: Unit = { step: 1, channel: 0, y: 0, x: 0, kind: 'linear', value: 1e-6, total: 0, terms: [term(4), term(-3)], rest: { count: 2, sum: -2 }, bias: 1, formula: null, inner: null };
+    const unit: UnitArithmetic = { step: 1, channel: 0, y: 0, x: 0, kind: 'linear', value: 1e-6, total: 0, terms: [term(4), term(-3)], rest: { count: 2, sum: -2 }, bias: 1, formula: null, inner: null };
     expect(closeness(unit)).toEqual({ difference: 1e-6, share: 1e-7 });
     expect(closeness({ ...unit, kind: 'activation', terms: [term(0)], inner: unit }).share).toBe(1e-7);
     expect(closeness({ ...unit, terms: [], rest: null, bias: null }).share).toBeNull();
@@ -194,32 +194,32 @@ describe('the end', () => {
   const linear = step(9, 'linear', [8], [5]);
 
   test('what the average reads is found behind the activation', () => {
-    const known = end([activation, pool, flat, linear]);
-    expect(endingOf(known)).toMatchObject({ linear: { step: 9 }, behind: [], pooled: { step: 6 } });
-    expect(endingWords(known)).toBe('pooled features × class weights');
+    const ending = end([activation, pool, flat, linear]);
+    expect(classHeadOf(ending)).toMatchObject({ linear: { step: 9 }, behind: [], pooled: { step: 6 } });
+    expect(classHeadWords(ending)).toBe('pooled features × class weights');
   });
 
   test('there is no such map where the numbers are no means of maps', () => {
     const bend = step(9, 'activation', [8], [8], { operation: 'hard swish' });
     const wide = step(7, 'average_pool', [6], [8, 3, 3]);
-    expect(endingOf(end([activation, pool, flat, bend, step(10, 'linear', [9], [5])])).pooled).toBeNull();
-    expect(endingOf(end([activation, wide, step(8, 'move', [7], [72]), linear])).pooled).toBeNull();
-    expect(endingOf(end([activation, step(7, 'max_pool', [6], [8, 1, 1]), flat, linear])).pooled).toBeNull();
-    expect(endingWords(end([activation, wide, step(8, 'move', [7], [72]), linear]))).toBe('features × class weights');
+    expect(classHeadOf(end([activation, pool, flat, bend, step(10, 'linear', [9], [5])])).pooled).toBeNull();
+    expect(classHeadOf(end([activation, wide, step(8, 'move', [7], [72]), linear])).pooled).toBeNull();
+    expect(classHeadOf(end([activation, step(7, 'max_pool', [6], [8, 1, 1]), flat, linear])).pooled).toBeNull();
+    expect(classHeadWords(end([activation, wide, step(8, 'move', [7], [72]), linear]))).toBe('features × class weights');
   });
 
-  test('a scaling behind the linear step is told', () => {
-    const known = end([activation, pool, flat, linear, step(10, 'multiply', [9], [5])]);
-    expect(endingOf(known)).toMatchObject({ linear: { step: 9 }, behind: [{ step: 10 }], pooled: { step: 6 } });
-    expect(endingWords(known)).toBe('pooled features × class weights, then multiply');
+  test('a scaling after the linear step is named', () => {
+    const ending = end([activation, pool, flat, linear, step(10, 'multiply', [9], [5])]);
+    expect(classHeadOf(ending)).toMatchObject({ linear: { step: 9 }, behind: [{ step: 10 }], pooled: { step: 6 } });
+    expect(classHeadWords(ending)).toBe('pooled features × class weights, then multiply');
   });
 
-  test('other last steps are told as what they are', () => {
+  test('other last steps are named as what they are', () => {
     const maps = step(8, 'average_pool', [7], [5]);
-    const known = end([activation, convolution(7, [6], [5, 6, 6], 1), maps]);
-    expect(endingOf(known)).toEqual({ linear: null, behind: [], pooled: null });
-    expect(endingWords(known)).toBe('the last step: average');
-    expect(endingWords(end([activation, pool, flat, linear, step(10, 'linear', [8], [5]), step(11, 'add', [9, 10], [5])]))).toBe('the last step: add');
+    const ending = end([activation, convolution(7, [6], [5, 6, 6], 1), maps]);
+    expect(classHeadOf(ending)).toEqual({ linear: null, behind: [], pooled: null });
+    expect(classHeadWords(ending)).toBe('the last step: average');
+    expect(classHeadWords(end([activation, pool, flat, linear, step(10, 'linear', [8], [5]), step(11, 'add', [9, 10], [5])]))).toBe('the last step: add');
   });
 
   test('a mean is one but for rounding', () => {
@@ -229,53 +229,53 @@ describe('the end', () => {
   test('shares come of the scores alone, however large', () => {
     const logits = [1000, 999, 990];
     const all = 1000 + Math.log(1 + Math.exp(-1) + Math.exp(-10) + 0.5);
-    const told = logits.map((logit, index) => ({ class: index, logit, probability: [0.5, 0.25, 0.1][index] as number }));
-    const found = softmaxOf({ step: 9, classes: told, others: 0.26, log_sum: all });
-    expect(found?.shares[0]).toBeCloseTo(1 / 1.8679249, 6);
-    expect(found?.others).toBeCloseTo(0.5 / 1.8679249, 6);
-    expect([found?.powers[0], found?.whole]).toEqual([1, expect.closeTo(1.8679249, 6)]);
-    expect(found?.apart).toBeCloseTo(0.1, 1); // the told probabilities are not these
-    expect(softmaxOf({ step: 9, classes: told, others: 0.26 })).toBeNull();
+    const topClasses = logits.map((logit, index) => ({ class: index, logit, probability: [0.5, 0.25, 0.1][index] as number }));
+    const softmax = softmaxOf({ step: 9, classes: topClasses, others: 0.26, log_sum: all });
+    expect(softmax?.shares[0]).toBeCloseTo(1 / 1.8679249, 6);
+    expect(softmax?.others).toBeCloseTo(0.5 / 1.8679249, 6);
+    expect([softmax?.powers[0], softmax?.whole]).toEqual([1, expect.closeTo(1.8679249, 6)]);
+    expect(softmax?.largestDifference).toBeCloseTo(0.1, 1); // the given probabilities are not these
+    expect(softmaxOf({ step: 9, classes: topClasses, others: 0.26 })).toBeNull();
   });
 });
 
-describe('a walk', () => {
-  function openedAt(layer: number): Walk {
-    const walk = new Walk(pass);
-    walk.open(layer);
-    return walk;
+describe('the state of a forward pass', () => {
+  function openedAt(layer: number): PassState {
+    const state = new PassState(pass);
+    state.open(layer);
+    return state;
   }
 
   test('begins at the row, and a layer at its last step', () => {
-    expect(new Walk(pass).layer).toBeNull();
-    const walk = openedAt(1);
-    expect([walk.layer, walk.step, walk.channel, walk.spot]).toEqual([1, 6, 4, null]);
+    expect(new PassState(pass).layerIndex).toBeNull();
+    const state = openedAt(1);
+    expect([state.layerIndex, state.step, state.channel, state.spot]).toEqual([1, 6, 4, null]);
   });
 
   test('terms lead on, and the trail leads back', () => {
-    const walk = openedAt(1);
-    walk.place(2, 9);
-    expect(walk.spot).toEqual({ step: 6, channel: 4, y: 2, x: 5 });
-    walk.follow({ step: 0, channel: 1, y: 3, x: 3 });
-    expect([walk.layer, walk.trail.length, walk.nameOf(walk.step)]).toEqual([0, 1, 'the picture']);
-    walk.back(0);
-    expect([walk.spot, walk.trail.length]).toEqual([{ step: 6, channel: 4, y: 2, x: 5 }, 0]);
+    const state = openedAt(1);
+    state.choosePosition(2, 9);
+    expect(state.spot).toEqual({ step: 6, channel: 4, y: 2, x: 5 });
+    state.follow({ step: 0, channel: 1, y: 3, x: 3 });
+    expect([state.layerIndex, state.trail.length, state.nameOf(state.step)]).toEqual([0, 1, 'the picture']);
+    state.back(0);
+    expect([state.spot, state.trail.length]).toEqual([{ step: 6, channel: 4, y: 2, x: 5 }, 0]);
   });
 
   test('the kernel can be watched at a convolution and right behind it', () => {
-    const walk = openedAt(1);
-    expect(walk.slides).toBeNull();
-    walk.choose(4);
-    walk.how = 'slide';
-    expect(walk.slides?.step).toBe(4);
-    walk.choose(2);
-    expect(walk.slides?.step).toBe(1);
-    walk.choose(6);
-    expect(walk.how).toBe('number');
+    const state = openedAt(1);
+    expect(state.slidingStep).toBeNull();
+    state.chooseStep(4);
+    state.mode = 'slide';
+    expect(state.slidingStep?.step).toBe(4);
+    state.chooseStep(2);
+    expect(state.slidingStep?.step).toBe(1);
+    state.chooseStep(6);
+    expect(state.mode).toBe('number');
   });
 
-  test('the end is told of the likeliest class', () => {
-    const walk = openedAt(2);
-    expect([walk.atEnd, walk.spot]).toEqual([true, { step: 7, channel: 3, y: 0, x: 0 }]);
+  test('the end shows the likeliest class', () => {
+    const state = openedAt(2);
+    expect([state.atEnd, state.spot]).toEqual([true, { step: 7, channel: 3, y: 0, x: 0 }]);
   });
 });

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 
 import type { ExplainedLayer } from '../src/lib/api';
-import { likeness, percent } from '../src/lib/words';
+import { confidenceWords, percent } from '../src/lib/words';
 import { nearestDot } from '../src/image/dots';
-import { pictureAmong, refuseLarge } from '../src/image/given';
+import { pictureAmong, refuseLarge } from '../src/image/upload';
 import { largestOf, tint } from '../src/image/paint';
 import { boxOf, middleOf, positionAt, stepFrom } from '../src/image/positions';
 import { isMiddle } from '../src/image/sheet';
@@ -12,9 +12,9 @@ const file = (name: string, type: string, bytes = 10) => new File([new Uint8Arra
 
 describe('pictureAmong', () => {
   it('takes the first picture of several files, and says so', () => {
-    const given = pictureAmong([file('a.pdf', 'application/pdf'), file('b.png', 'image/png'), file('c.jpg', 'image/jpeg')]);
-    expect(given.file.name).toBe('b.png');
-    expect(given.note).toContain('3 files were given. This is the first picture among them, “b.png”');
+    const upload = pictureAmong([file('a.pdf', 'application/pdf'), file('b.png', 'image/png'), file('c.jpg', 'image/jpeg')]);
+    expect(upload.file.name).toBe('b.png');
+    expect(upload.note).toContain('3 files were given. This is the first picture among them, “b.png”');
     expect(pictureAmong([file('b.png', 'image/png')]).note).toBeNull();
   });
 
@@ -82,13 +82,13 @@ describe('the square that the network saw', () => {
 
 describe('words of one image', () => {
   it('tell how near the data come', () => {
-    expect([0.9, 0.3, 0.1, 0.02].map(likeness)).toEqual([
+    expect([0.9, 0.3, 0.1, 0.02].map(confidenceWords)).toEqual([
       'much like what was in the data',
       'like some of what was in the data',
       'little like what was in the data',
       'nothing like this was in the data',
     ]);
-    expect(likeness(null)).toBe('it has no place on the map');
+    expect(confidenceWords(null)).toBe('it has no place on the map');
   });
 
   it('give probabilities the decimals that they deserve', () => {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
-import { blockOf, regionLabels, thinned } from '../src/lib/labels';
-import { wholeGrid } from './made';
+import { blockOf, regionLabels, placeLabels } from '../src/map/labels';
+import { wholeGrid } from './made_cells';
 
 describe('blockOf', () => {
   it('keeps regions at about the same size on the screen', () => {
@@ -39,7 +39,7 @@ describe('regionLabels', () => {
 describe('thinned', () => {
   const label = (index: number, x: number, y: number) => ({ index, x, y, weight: 10 - index });
   const place = (labels: ReturnType<typeof label>[]) =>
-    thinned(labels, ({ x, y }) => ({ x: x * 1000, y: y * 1000 }), () => ({ width: 100, height: 20 }), { width: 1000, height: 1000 });
+    placeLabels(labels, ({ x, y }) => ({ x: x * 1000, y: y * 1000 }), () => ({ width: 100, height: 20 }), { width: 1000, height: 1000 });
 
   it('lets no name overlap another, the first come first', () => {
     expect(place([label(0, 0.5, 0.5), label(1, 0.55, 0.51), label(2, 0.5, 0.6)]).map(({ index }) => index)).toEqual([0, 2]);

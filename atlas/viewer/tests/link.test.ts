@@ -5,17 +5,17 @@ import { DEFAULTS, formatLink, parseLink, type Link } from '../src/lib/link';
 describe('link', () => {
   it('comes back as it went in', () => {
     const link: Link = {
-      layer: '_blocks.4',
+      mapName: '_blocks.4',
       view: { x: 0.25, y: 0.7512, zoom: 3.5 },
       level: 20,
       patches: 0.5,
       classes: ['tench, Tinca tinca', 'daisy & co'],
       side: 'both',
-      strength: 0.3,
+      darkening: 0.3,
       cells: [{ grid: 20, row: 5, col: 19 }, { grid: 20, row: 6, col: 0 }],
-      with: '_blocks.10',
-      how: 'swipe',
-      at: 0.25,
+      secondMapName: '_blocks.10',
+      arrangement: 'swipe',
+      swipeAt: 0.25,
       density: 0.6,
       labels: false,
       low: 'hide',
@@ -25,28 +25,28 @@ describe('link', () => {
 
   it('names units, and what is shown of them', () => {
     const views: Link[] = [
-      { layer: '_blocks.4', lit: { layer: '_blocks.4', unit: 0 }, side: 'both', strength: 0.3 },
-      { layer: 'a', neurons: '_blocks.10', order: 'invariant' },
-      { layer: 'a', neurons: '_blocks.10', for: 'Egyptian cat', order: 'rare' },
-      { layer: 'a', unit: { layer: 'b', unit: 8 }, like: 7, order: 'rare' },
-      { layer: 'a', unit: { layer: 'b:c d', unit: 7 }, show: 'circuit', order: 'rare' },
+      { mapName: '_blocks.4', lit: { layer: '_blocks.4', unit: 0 }, side: 'both', darkening: 0.3 },
+      { mapName: 'a', neurons: '_blocks.10', order: 'invariant' },
+      { mapName: 'a', neurons: '_blocks.10', for: 'Egyptian cat', order: 'rare' },
+      { mapName: 'a', unit: { layer: 'b', unit: 8 }, like: 7, order: 'rare' },
+      { mapName: 'a', unit: { layer: 'b:c d', unit: 7 }, show: 'circuit', order: 'rare' },
     ];
     for (const link of views) expect(parseLink(formatLink({ low: 'mark', ...link }))).toEqual(link);
     const unit = { layer: '_blocks.10', unit: 7 };
     expect(parseLink('#unit=_blocks.10:7&show=circuit')).toEqual({ unit, show: 'circuit' });
-    expect(parseLink('#lit=_blocks.10%3A7&layer=_blocks.10')).toEqual({ lit: unit, layer: '_blocks.10' });
+    expect(parseLink('#lit=_blocks.10%3A7&layer=_blocks.10')).toEqual({ lit: unit, mapName: '_blocks.10' });
     expect(parseLink('#unit=_blocks.10&lit=7&show=all&order=best')).toEqual({});
-    expect(formatLink({ layer: 'a', neurons: 'b', order: 'strongest', low: 'mark' })).toBe('#layer=a&neurons=b');
+    expect(formatLink({ mapName: 'a', neurons: 'b', order: 'strongest', low: 'mark' })).toBe('#layer=a&neurons=b');
   });
 
   it('says only what is not as it is by default', () => {
-    expect(formatLink({ ...DEFAULTS, layer: 'a', classes: [], cells: [] })).toBe('#layer=a');
-    expect(formatLink({ layer: 'a', side: 'both', how: 'swipe', at: 0.2, low: 'mark' })).toBe('#layer=a');
-    expect(formatLink({ layer: 'a', cells: [{ grid: 8, row: 1, col: 2 }], low: 'mark' })).toBe('#layer=a&cells=8.1.2');
+    expect(formatLink({ ...DEFAULTS, mapName: 'a', classes: [], cells: [] })).toBe('#layer=a');
+    expect(formatLink({ mapName: 'a', side: 'both', arrangement: 'swipe', swipeAt: 0.2, low: 'mark' })).toBe('#layer=a');
+    expect(formatLink({ mapName: 'a', cells: [{ grid: 8, row: 1, col: 2 }], low: 'mark' })).toBe('#layer=a&cells=8.1.2');
   });
 
-  it('carries layers with any name', () => {
-    expect(parseLink(formatLink({ layer: 'a&b=c d/é' })).layer).toBe('a&b=c d/é');
+  it('carries maps with any name', () => {
+    expect(parseLink(formatLink({ mapName: 'a&b=c d/é' })).mapName).toBe('a&b=c d/é');
   });
 
   it('leaves out what it cannot read', () => {

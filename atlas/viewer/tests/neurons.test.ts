@@ -2,11 +2,11 @@ import { describe, expect, it } from 'vitest';
 
 import type { Atlas, UnitLayer } from '../src/lib/atlas';
 import { Look } from '../src/lib/look.svelte';
-import { figureHeights, graphOf, isAbsent, nearestOf, ranksOf, sourcesOf, spread, type Sizes } from '../src/neurons/circuit';
-import { iconOf, pictureOf, spriteOf, type Circuit, type Source, type Turning, type UnitFacts, type UnitTable } from '../src/neurons/files';
-import { centreOf, kernelMap, placeWords } from '../src/neurons/kernel';
-import { listed, short } from '../src/neurons/order';
-import { agreementWords, deedWords, isTurned, passedWords } from '../src/neurons/words';
+import { figureHeights, graphOf, isAbsent, nearestOf, ranksOf, sourcesOf, spaceOut, type DrawingSizes } from '../src/neurons/circuit';
+import { iconOf, pictureOf, spriteOf, type Circuit, type CircuitSource, type Tuning, type UnitFacts, type UnitTable } from '../src/neurons/files';
+import { centreOf, kernelMap, directionWords } from '../src/neurons/kernel';
+import { listUnits, threeFigures } from '../src/neurons/order';
+import { agreementWords, sourceWords, isTurned, linearisedWords } from '../src/neurons/words';
 
 const table: UnitTable = {
   layer: 'late',
@@ -22,7 +22,7 @@ const table: UnitTable = {
 };
 
 describe('listed', () => {
-  const units = (wanted: Parameters<typeof listed>[1], effects: number[] = []) => listed(table, wanted, effects).map(({ unit, figure }) => [unit, figure]);
+  const units = (query: Parameters<typeof listUnits>[1], effects: number[] = []) => listUnits(table, query, effects).map(({ unit, figure }) => [unit, figure]);
 
   it('puts units that have no figure behind all others', () => {
     expect(units({ order: 'strongest' })).toEqual([[2, '5.00'], [0, '3.00'], [3, '1.50'], [1, '–']]);
@@ -37,7 +37,7 @@ describe('listed', () => {
   });
 
   it('tells numbers by three figures', () => {
-    expect([0, 12.345, -0.01234, 12345, 1e-5].map(short)).toEqual(['0', '12.3', '−0.0123', '1.2e+4', '1.0e-5']);
+    expect([0, 12.345, -0.01234, 12345, 1e-5].map(threeFigures)).toEqual(['0', '12.3', '−0.0123', '1.2e+4', '1.0e-5']);
   });
 });
 
@@ -64,9 +64,9 @@ describe('kernels', () => {
     expect(centreOf(left, [3, 3])).toEqual({ x: -1, y: 0 });
     expect(centreOf([2], [1, 1])).toEqual({ x: 0, y: 0 });
     expect(centreOf([0, 0], [1, 2])).toEqual({ x: 0, y: 0 });
-    expect([above, below, left].map((kernel) => placeWords(centreOf(kernel, [3, 3])))).toEqual(['above', 'below', 'to the left']);
-    expect(placeWords({ x: 0.5, y: -0.5 })).toBe('above and to the right');
-    expect(placeWords({ x: 0, y: 0.01 })).toBe('in the middle');
+    expect([above, below, left].map((kernel) => directionWords(centreOf(kernel, [3, 3])))).toEqual(['above', 'below', 'to the left']);
+    expect(directionWords({ x: 0.5, y: -0.5 })).toBe('above and to the right');
+    expect(directionWords({ x: 0, y: 0.01 })).toBe('in the middle');
   });
 
   it('are drawn in their largest weight\'s terms, and coarser where they are large', () => {
@@ -77,24 +77,24 @@ describe('kernels', () => {
   });
 });
 
-const source = (unit: number, effect: number, strength: number, kernel: number[]): Source => ({ unit, effect, strength, let_through: 0, kernel, reliability: 1 });
-const circuit = (layer: string, sources: Source[]): Circuit => ({ layer, agreement: 0.9, passed: [], told: null, kernel: [3, 3], sources });
-const SIZES: Sizes = { icon: 50, root: 100, kernel: 30, gap: 4, row: 70, column: 250, margin: 10 };
+const source = (unit: number, effect: number, strength: number, kernel: number[]): CircuitSource => ({ unit, effect, strength, let_through: 0, kernel, reliability: 1 });
+const circuit = (layer: string, sources: CircuitSource[]): Circuit => ({ layer, agreement: 0.9, passed: [], told: null, kernel: [3, 3], sources });
+const SIZES: DrawingSizes = { icon: 50, root: 100, kernel: 30, gap: 4, row: 70, column: 250, margin: 10 };
 
 describe('graphOf', () => {
   const near = circuit('middle', [source(1, 0.8, 0.1, below), source(2, -0.4, -0.5, above), source(3, 0.1, 0.2, left)]);
   const early = circuit('early', [source(9, 0.5, 0.5, above), source(8, 0.4, 0.4, below)]);
-  const draw = (opened: [string, Circuit[]][] = [], by: 'effect' | 'strength' = 'effect', cut = 0.2) =>
+  const draw = (openSources: [string, Circuit[]][] = [], by: 'effect' | 'strength' = 'effect', cut = 0.2) =>
     graphOf({
       root: { layer: 'late', unit: 7 },
       circuit: near,
-      opened: new Map(opened.map(([key, circuit]) => [key, { circuit } as UnitFacts])),
+      openSources: new Map(openSources.map(([key, circuit]) => [key, { circuit } as UnitFacts])),
       layers,
       by,
       cut,
       sizes: SIZES,
     });
-  const at = (graph: ReturnType<typeof draw>, key: string) => graph.nodes.find((each) => each.key === key) as (typeof graph.nodes)[number];
+  const at = (graph: ReturnType<typeof draw>, key: string) => graph.nodes.find((node) => node.key === key) as (typeof graph.nodes)[number];
 
   it('leaves out what is weak beside the strongest, by either figure', () => {
     expect(sourcesOf(near, 'effect', 0.2).map(({ unit }) => unit)).toEqual([1, 2]);
@@ -103,13 +103,13 @@ describe('graphOf', () => {
   });
 
   it('knows what acts by its absence, in the data alone', () => {
-    const of = (effect: number, present?: number) => ({ ...source(1, effect, 1, above), present }) as Source;
+    const of = (effect: number, present?: number) => ({ ...source(1, effect, 1, above), present }) as CircuitSource;
     expect([of(1), of(1, 0.6), of(1, 0.4), of(1, -0.1), of(-1, -0.2), of(-1, -0.9)].map(isAbsent)).toEqual([false, false, true, true, true, false]);
-    const absent = { ...near, sources: near.sources.map((each) => ({ ...each, present: 0 })) };
-    const graph = (by: 'effect' | 'strength') => graphOf({ root: { layer: 'late', unit: 7 }, circuit: absent, opened: new Map(), layers, by, cut: 0, sizes: SIZES });
-    expect(graph('effect').edges.map((each) => each.absent)).toEqual([true, true, true]);
-    expect(graph('strength').edges.map((each) => each.absent)).toEqual([false, false, false]);
-    expect([deedWords(1, false, 7), deedWords(1, true, 7), deedWords(-1, false, 7), deedWords(-1, true, 7)]).toEqual([
+    const absent = { ...near, sources: near.sources.map((source) => ({ ...source, present: 0 })) };
+    const graph = (by: 'effect' | 'strength') => graphOf({ root: { layer: 'late', unit: 7 }, circuit: absent, openSources: new Map(), layers, by, cut: 0, sizes: SIZES });
+    expect(graph('effect').edges.map((edge) => edge.absent)).toEqual([true, true, true]);
+    expect(graph('strength').edges.map((edge) => edge.absent)).toEqual([false, false, false]);
+    expect([sourceWords(1, false, 7), sourceWords(1, true, 7), sourceWords(-1, false, 7), sourceWords(-1, true, 7)]).toEqual([
       'builds unit 7',
       'builds unit 7 by its absence',
       'inhibits unit 7',
@@ -133,7 +133,7 @@ describe('graphOf', () => {
     expect(ranksOf([0.01, 0.5, -0.05, -0.3, 0.05, -0.9])).toEqual([2, 5, 3, 1, 4, 0]);
     const high = [0, 1, 0, 0, 0.95, 0, 0, 0.9, 0]; // hardly above the middle
     const all = circuit('middle', [source(1, 0.9, 1, left), source(2, 0.8, 1, high), source(3, 0.7, 1, below), source(4, 0.6, 1, left), source(5, 0.5, 1, above)]);
-    const graph = graphOf({ root: { layer: 'late', unit: 7 }, circuit: all, opened: new Map(), layers, by: 'effect', cut: 0, sizes: SIZES });
+    const graph = graphOf({ root: { layer: 'late', unit: 7 }, circuit: all, openSources: new Map(), layers, by: 'effect', cut: 0, sizes: SIZES });
     const sources = graph.nodes.filter(({ depth }) => depth === 1).sort((one, other) => one.y - other.y);
     expect(sources.map(({ unit }) => unit.unit)).toEqual([5, 1, 2, 4, 3]);
     expect((sources[0] as (typeof sources)[number]).x).toBeGreaterThan((sources[1] as (typeof sources)[number]).x);
@@ -151,7 +151,7 @@ describe('graphOf', () => {
     const graph = draw([['middle:1', [early]]]);
     expect(graph.columns.map(({ layer }) => layer)).toEqual(['middle', 'early']);
     graph.columns.forEach(({ layer, y }) => {
-      const tops = graph.nodes.filter(({ unit }) => unit.layer === layer).map((each) => each.y - SIZES.icon / 2);
+      const tops = graph.nodes.filter(({ unit }) => unit.layer === layer).map((node) => node.y - SIZES.icon / 2);
       expect(y).toBeCloseTo(Math.min(...tops) - 10);
       expect(y).toBeGreaterThan(10);
     });
@@ -171,10 +171,10 @@ describe('graphOf', () => {
   });
 
   it('keeps places apart, in their order', () => {
-    const near = [-10 / 3, 20 / 3, 290 / 3]; // where they are wanted in the mean
-    spread([0, 0, 100], 10, 30).forEach((place, i) => expect(place).toBeCloseTo(near[i] as number));
-    expect(spread([50], 10, 0)).toEqual([5]); // a single one is off the middle only a little
-    const places = spread([5, 0, 5.5], 10, 4);
+    const expected = [-10 / 3, 20 / 3, 290 / 3]; // where they are wanted in the mean
+    spaceOut([0, 0, 100], 10, 30).forEach((place, i) => expect(place).toBeCloseTo(expected[i] as number));
+    expect(spaceOut([50], 10, 0)).toEqual([5]); // a single one is off the middle only a little
+    const places = spaceOut([5, 0, 5.5], 10, 4);
     expect((places[0] as number) - (places[1] as number)).toBeCloseTo(10);
     expect((places[2] as number) - (places[0] as number)).toBeCloseTo(10);
   });
@@ -182,7 +182,7 @@ describe('graphOf', () => {
 
 describe('words', () => {
   it('tell a preferred angle only where it is clearly not upright', () => {
-    const of = (preferred: number | null, selectivity: number | null = 0.4) => isTurned({ preferred, selectivity } as Turning);
+    const of = (preferred: number | null, selectivity: number | null = 0.4) => isTurned({ preferred, selectivity } as Tuning);
     expect([of(90), of(31), of(-45), of(320), of(0), of(30), of(335), of(null), of(90, 0.04), of(90, null)]).toEqual([true, true, true, true, false, false, false, false, false, false]);
   });
 
@@ -191,8 +191,8 @@ describe('words', () => {
     const low = agreementWords({ ...circuit('a', []), agreement: 0.11 });
     expect(low.low).toBe(true);
     expect(low.text).toContain('hardly agree');
-    expect(passedWords(['12 ReLU6', '1 max-pooling as average'])).toBe('On the way these were taken as linear: 12 ReLU6 and 1 max-pooling as average.');
-    expect(passedWords([])).toContain('exact');
+    expect(linearisedWords(['12 ReLU6', '1 max-pooling as average'])).toBe('On the way these were taken as linear: 12 ReLU6 and 1 max-pooling as average.');
+    expect(linearisedWords([])).toContain('exact');
   });
 });
 
@@ -201,52 +201,52 @@ describe('Look', () => {
   const atlas = { attributions: true, networks: [{ classes: ['a', 'b'] }], layers: ['early', 'late'].map(map), neurons: { layers } } as unknown as Atlas;
 
   it('lights up a unit or classes, never both, and a unit only on its own map', () => {
-    const look = new Look(atlas, { layer: 'early', classes: ['b'] });
-    look.light({ layer: 'late', unit: 7 });
-    expect([look.layer.path, look.classes, look.lit]).toEqual(['late', [], { layer: 'late', unit: 7 }]);
+    const look = new Look(atlas, { mapName: 'early', classes: ['b'] });
+    look.lightUp({ layer: 'late', unit: 7 });
+    expect([look.atlasMap.path, look.classes, look.litUnit]).toEqual(['late', [], { layer: 'late', unit: 7 }]);
     look.classes = [0];
-    expect(look.lit).toBeNull();
-    look.light({ layer: 'late', unit: 7 });
-    look.choose(atlas.layers[0] as Atlas['layers'][number]);
-    expect([look.lit, look.classes]).toEqual([null, []]);
+    expect(look.litUnit).toBeNull();
+    look.lightUp({ layer: 'late', unit: 7 });
+    look.switchTo(atlas.layers[0] as Atlas['layers'][number]);
+    expect([look.litUnit, look.classes]).toEqual([null, []]);
   });
 
   it('says which unit of a link it does not have', () => {
     const look = new Look(atlas, { unit: { layer: 'late', unit: 40 }, lit: { layer: 'gone', unit: 1 }, neurons: 'lost' });
-    expect(look.missing).toEqual(['unit 40 of late', 'unit 1 of gone']);
-    expect([look.neurons, look.lit]).toEqual([{ layer: 'late', unit: null, circuit: false, narrowed: null }, null]);
-    expect(new Look(atlas, { neurons: 'lost' }).missing).toEqual(['units of lost']);
+    expect(look.missingNames).toEqual(['unit 40 of late', 'unit 1 of gone']);
+    expect([look.neurons, look.litUnit]).toEqual([{ layer: 'late', unit: null, circuit: false, filter: null }, null]);
+    expect(new Look(atlas, { neurons: 'lost' }).missingNames).toEqual(['units of lost']);
   });
 
   it('opens on the layer that the run names, else on the middle one', () => {
-    expect(new Look(atlas, {}).layer.path).toBe('late');
-    expect(new Look({ ...atlas, opens: 'early' }, {}).layer.path).toBe('early');
-    expect(new Look({ ...atlas, opens: 'early' }, { layer: 'late' }).layer.path).toBe('late');
+    expect(new Look(atlas, {}).atlasMap.path).toBe('late');
+    expect(new Look({ ...atlas, opens: 'early' }, {}).atlasMap.path).toBe('early');
+    expect(new Look({ ...atlas, opens: 'early' }, { mapName: 'late' }).atlasMap.path).toBe('late');
   });
 
   it('keeps the class of the list in the link and in other layers', () => {
     const look = new Look(atlas, { neurons: 'late', for: 'B' });
-    expect(look.neurons?.narrowed).toEqual({ class: 1 });
-    look.visit('early', null);
-    expect(look.step).toContain('neurons=early&for=b');
-    look.neurons = { layer: 'late', unit: null, circuit: false, narrowed: { like: 7 } };
-    expect(look.step).toContain('neurons=late&like=7');
-    look.visit('late', 8);
-    expect(look.neurons.narrowed).toEqual({ like: 7 });
-    look.visit('early', null);
-    expect(look.neurons.narrowed).toBeNull();
-    expect(new Look(atlas, { neurons: 'late', for: 'c' }).missing).toEqual(['class c']);
-    expect(new Look(atlas, { neurons: 'late', like: 40 }).neurons?.narrowed).toBeNull();
+    expect(look.neurons?.filter).toEqual({ class: 1 });
+    look.openUnits('early', null);
+    expect(look.historyKey).toContain('neurons=early&for=b');
+    look.neurons = { layer: 'late', unit: null, circuit: false, filter: { like: 7 } };
+    expect(look.historyKey).toContain('neurons=late&like=7');
+    look.openUnits('late', 8);
+    expect(look.neurons.filter).toEqual({ like: 7 });
+    look.openUnits('early', null);
+    expect(look.neurons.filter).toBeNull();
+    expect(new Look(atlas, { neurons: 'late', for: 'c' }).missingNames).toEqual(['class c']);
+    expect(new Look(atlas, { neurons: 'late', like: 40 }).neurons?.filter).toBeNull();
   });
 
   it('makes each view a step of its own', () => {
     const look = new Look(atlas, {});
-    const steps = new Set([look.step]);
+    const steps = new Set([look.historyKey]);
     for (const next of [{ layer: 'late', unit: null, circuit: false }, { layer: 'late', unit: 7, circuit: false }, { layer: 'late', unit: 7, circuit: true }]) {
       look.neurons = next;
-      steps.add(look.step);
+      steps.add(look.historyKey);
     }
     expect(steps.size).toBe(4);
-    expect(look.step).toContain('unit=late%3A7&show=circuit');
+    expect(look.historyKey).toContain('unit=late%3A7&show=circuit');
   });
 });

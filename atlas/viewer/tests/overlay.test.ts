@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
-import { sizesOf } from '../src/lib/overlay';
-import { wholeGrid } from './made';
+import { sizesOf } from '../src/map/overlay';
+import { wholeGrid } from './made_cells';
 
 describe('sizesOf', () => {
   const cells = wholeGrid(10, () => 0, (row, col) => (row === 0 && col === 0 ? 25 : row === 0 && col === 1 ? 1 : 100));

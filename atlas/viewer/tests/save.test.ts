@@ -1,15 +1,15 @@
 import { describe, expect, it } from 'vitest';
 
-import type { Atlas, Layer } from '../src/lib/atlas';
+import type { Atlas, AtlasMap } from '../src/lib/atlas';
 import { cellsTable } from '../src/lib/save';
-import { wholeGrid } from './made';
+import { wholeGrid } from './made_cells';
 
-const layer = { path: 'a,b', network: 0 } as Layer;
+const atlasMap = { path: 'a,b', network: 0 } as AtlasMap;
 const atlas = { attributions: true, networks: [{ name: 'net', input_size: 1, classes: ['tench, Tinca tinca', 'a "quoted" one'] }] } as unknown as Atlas;
 
 describe('cellsTable', () => {
   it('has a line for each cell, quoted where that is needed', () => {
-    const lines = cellsTable(atlas, layer, wholeGrid(3, (row) => (row === 2 ? null : row)), [1, 3, 8]).split('\r\n');
+    const lines = cellsTable(atlas, atlasMap, wholeGrid(3, (row) => (row === 2 ? null : row)), [1, 3, 8]).split('\r\n');
     expect(lines).toHaveLength(5);
     expect(lines[0]?.startsWith('layer,grid,row,col,activations,spread,cosine,flag,class_1,attribution_1,class_2')).toBe(true);
     expect(lines[1]).toBe('"a,b",3,0,1,10,0.8,0.9,,"tench, Tinca tinca",0.5,,,,,,,,');

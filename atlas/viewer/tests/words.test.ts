@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 
-import { className, count, effectWords, match, share, signed, warning } from '../src/lib/words';
+import { className, count, effectWords, cosineWords, barShare, signed, flagWords } from '../src/lib/words';
 
 describe('words', () => {
   it('shows the first synonym of a class', () => {
@@ -24,15 +24,15 @@ describe('words', () => {
   });
 
   it('measures bars by the largest value, whatever its sign', () => {
-    expect(share(-2, [1, -2])).toBe(1);
-    expect(share(1, [1, -2])).toBe(0.5);
-    expect(share(0, [0])).toBe(0);
+    expect(barShare(-2, [1, -2])).toBe(1);
+    expect(barShare(1, [1, -2])).toBe(0.5);
+    expect(barShare(0, [0])).toBe(0);
   });
 
   it('puts the score and the flag into words', () => {
-    expect([0.95, 0.8, 0.6, 0.2].map(match)).toEqual(['very well', 'well', 'roughly', 'poorly']);
-    expect(warning('low')).toContain('care');
-    expect(warning(null)).toBeNull();
+    expect([0.95, 0.8, 0.6, 0.2].map(cosineWords)).toEqual(['very well', 'well', 'roughly', 'poorly']);
+    expect(flagWords('low')).toContain('care');
+    expect(flagWords(null)).toBeNull();
   });
 });
 

@@ -45,8 +45,8 @@ const KNOWN = CURVES.map(([text, make]) => {
 /** The curve that a formula's text names; null where it is not known, or where there is no text. */
 export function curveOf(text: string | null | undefined): Curve | null {
   for (const [pattern, make] of KNOWN) {
-    const found = pattern.exec(text ?? '');
-    if (found) return make(...found.slice(1).map(Number));
+    const match = pattern.exec(text ?? '');
+    if (match) return make(...match.slice(1).map(Number));
   }
   return null;
 }

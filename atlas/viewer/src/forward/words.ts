@@ -1,24 +1,24 @@
 /** The forward pass in words and figures. */
 
-import type { Kind, Pass, Step } from './api';
+import type { OperationKind, Pass, Step } from './pass';
 
 const MINUS = '−';
 const RGB = ['red', 'green', 'blue'];
 
 /** Decimals for a grid of numbers whose largest is this large: two, more of small ones and fewer of large ones. */
-export function decimals(largest: number, most = 5): number {
+export function decimalsFor(largest: number, most = 5): number {
   if (!(largest > 0)) return 0;
   const power = Math.floor(Math.log10(largest));
   return Math.min(most, Math.max(0, power >= 1 ? 2 - power : power >= -1 ? 2 : 1 - power));
 }
 
-export function figure(value: number, places: number): string {
-  const text = Math.abs(value).toFixed(places);
+export function figure(value: number, decimals: number): string {
+  const text = Math.abs(value).toFixed(decimals);
   return Number(text) !== 0 && value < 0 ? `${MINUS}${text}` : text;
 }
 
-export function signedFigure(value: number, places: number): string {
-  const text = figure(value, places);
+export function signedFigure(value: number, decimals: number): string {
+  const text = figure(value, decimals);
   return Number(text) === 0 || value < 0 ? text : `+${text}`;
 }
 
@@ -26,11 +26,11 @@ export function signedFigure(value: number, places: number): string {
 export function size(value: number): string {
   if (value === 0) return '0';
   const power = Math.floor(Math.log10(Math.abs(value)));
-  if (power >= 6 || power <= -4) return `${figure(value / 10 ** power, 1)} × 10${raised(power)}`;
+  if (power >= 6 || power <= -4) return `${figure(value / 10 ** power, 1)} × 10${superscript(power)}`;
   return figure(value, power < 0 ? 2 - power : Math.max(0, 3 - power)).replace(/\B(?=(\d{3})+(?!\d))(?<!\.\d*)/g, ',');
 }
 
-/** A number as it was told, for those who check it. */
+/** A number with all its digits, for those who check it. */
 export function full(value: number): string {
   return String(Number(value.toPrecision(9))).replaceAll('-', MINUS);
 }
@@ -38,11 +38,11 @@ export function full(value: number): string {
 /** A number with so many digits that count. */
 export function significant(value: number, digits: number): string {
   const power = value === 0 ? 0 : Math.floor(Math.log10(Math.abs(Number(value.toPrecision(digits)))));
-  if (power <= -5) return `${figure(value / 10 ** power, digits - 1)} × 10${raised(power)}`;
+  if (power <= -5) return `${figure(value / 10 ** power, digits - 1)} × 10${superscript(power)}`;
   return figure(value, Math.max(0, digits - 1 - power));
 }
 
-function raised(power: number): string {
+function superscript(power: number): string {
   return String(power).replace(/-/, '⁻').replace(/\d/g, (digit) => '⁰¹²³⁴⁵⁶⁷⁸⁹'[Number(digit)] as string);
 }
 
@@ -59,7 +59,7 @@ export function channelName(step: Step, channel: number): string {
   return step.shape.length === 1 ? `number ${channel}` : `channel ${channel}`;
 }
 
-const KINDS: Record<Kind, string> = {
+const KINDS: Record<OperationKind, string> = {
   input: 'picture',
   convolution: 'convolution',
   linear: 'weighted sum',
@@ -141,17 +141,17 @@ export function stepText(step: Step, pass: Pass): string {
 
 /** The step whose sums are the scores; in front of it nothing is of classes yet. */
 function lastLinear(pass: Pass): number | undefined {
-  return pass.steps.filter((each) => each.kind === 'linear' && each.step <= pass.answer.step).at(-1)?.step;
+  return pass.steps.filter((step) => step.kind === 'linear' && step.step <= pass.answer.step).at(-1)?.step;
 }
 
 /** Whether a step comes of another, at any distance. */
 function comesOf(step: number, other: number, pass: Pass): boolean {
-  const seen = new Set<number>();
+  const visited = new Set<number>();
   const open = [step];
   for (let next = open.pop(); next !== undefined; next = open.pop()) {
     if (next === other) return true;
-    if (next < other || seen.has(next)) continue; // steps read only what ran before them
-    seen.add(next);
+    if (next < other || visited.has(next)) continue; // steps read only what ran before them
+    visited.add(next);
     open.push(...(pass.steps[next]?.reads ?? []));
   }
   return false;
@@ -166,9 +166,9 @@ function isResidual(step: Step, pass: Pass): boolean {
 /** Whether one of two factors is a share: what a sigmoid, a hard sigmoid or a softmax gives. */
 function isGate(step: Step, pass: Pass): boolean {
   const isShare = (read: number): boolean => {
-    const each = pass.steps[read];
-    if (each?.kind === 'move') return each.reads.length === 1 && isShare(each.reads[0] as number);
-    return each !== undefined && /^(hard ?sigmoid|sigmoid|softmax)/i.test(each.operation);
+    const source = pass.steps[read];
+    if (source?.kind === 'move') return source.reads.length === 1 && isShare(source.reads[0] as number);
+    return source !== undefined && /^(hard ?sigmoid|sigmoid|softmax)/i.test(source.operation);
   };
   return step.reads.length > 1 && step.reads.some(isShare);
 }
@@ -188,18 +188,18 @@ function activationText(name: string): string {
 export function layerText(steps: readonly Step[], pass: Pass): string {
   const last = steps.at(-1);
   if (!last) return '';
-  const has = (kind: Kind) => steps.some((each) => each.kind === kind);
-  const convolutions = steps.filter((each) => each.kind === 'convolution');
+  const has = (kind: OperationKind) => steps.some((step) => step.kind === kind);
+  const convolutions = steps.filter((step) => step.kind === 'convolution');
   if (has('concatenate')) return 'Several paths look at the same maps, each in its own way. Their channels are put side by side (concatenation).';
   if (steps.some(isDepthwise) && convolutions.length > 1) {
     const way = isDepthwise(convolutions[0] as Step)
       ? 'Each channel is filtered by a kernel of its own, and then they are mixed (depthwise separable convolution).'
       : 'The channels are made more, each is filtered by a kernel of its own, and they are mixed into few again (inverted bottleneck).';
-    return steps.some((each) => isResidual(each, pass)) ? `${way} What came in is added again.` : way;
+    return steps.some((step) => isResidual(step, pass)) ? `${way} What came in is added again.` : way;
   }
-  if (steps.some((each) => isResidual(each, pass))) return 'The maps go through some convolutions, and what came in is added to the result (residual block). So only the change has to be learnt.';
-  if (steps.some((each) => each.kind === 'add' && each.reads.length > 1)) return 'Two paths look at the same maps, each in its own way, and their results are added.';
-  const main = steps.find((each) => each.kind === 'convolution' || each.kind === 'linear') ?? last;
+  if (steps.some((step) => isResidual(step, pass))) return 'The maps go through some convolutions, and what came in is added to the result (residual block). So only the change has to be learnt.';
+  if (steps.some((step) => step.kind === 'add' && step.reads.length > 1)) return 'Two paths look at the same maps, each in its own way, and their results are added.';
+  const main = steps.find((step) => step.kind === 'convolution' || step.kind === 'linear') ?? last;
   return stepText(main, pass);
 }
 

@@ -3,7 +3,10 @@
 import type { ExplainedLayer, Group } from '../lib/api';
 import type { Frame } from '../lib/frame';
 import type { Point } from '../lib/levels';
-import type { Colours } from '../lib/overlay';
+import type { Colours } from '../lib/theme';
+
+/** Draws what else is on the map, below its names. */
+export type DrawMarks = (context: CanvasRenderingContext2D) => void;
 
 /** Pixels from a dot within which it is pointed at. */
 const NEAR = 9;
@@ -18,7 +21,7 @@ const FAINTEST = 0.4;
 export interface Dots {
   layer: ExplainedLayer;
   /** The position with a ring. */
-  marked: number | null;
+  markedPosition: number | null;
   groups: readonly Group[];
   /** The group that is pointed at. */
   group: number | null;
@@ -31,38 +34,38 @@ function at(frame: Frame, u: number, v: number): Point {
 
 /** The position whose dot is nearest to a pixel; null where none is near. */
 export function nearestDot(layer: ExplainedLayer, frame: Frame, to: Point): number | null {
-  let found: number | null = null;
+  let nearest: number | null = null;
   let least = NEAR;
   layer.u.forEach((u, position) => {
     const v = layer.v[position] ?? null;
     if (u === null || v === null) return;
     const { x, y } = at(frame, u, v);
     const far = Math.hypot(x - to.x, y - to.y);
-    if (far < least) [found, least] = [position, far];
+    if (far < least) [nearest, least] = [position, far];
   });
-  return found;
+  return nearest;
 }
 
 /** Size by magnitude, opacity by confidence; the marked one, with its ring, and the numbers of groups come last. */
-export function drawDots(context: CanvasRenderingContext2D, frame: Frame, { layer, marked, groups, group, colours }: Dots): void {
+export function drawDots(context: CanvasRenderingContext2D, frame: Frame, { layer, markedPosition, groups, group, colours }: Dots): void {
   const scale = Math.min(1.6, Math.max(0.5, frame.side / USUAL));
   const radius = (position: number) => scale * (SMALLEST + (LARGEST - SMALLEST) * Math.sqrt(layer.magnitude[position] ?? 0));
   const dot = (position: number) => {
     const [u, v] = [layer.u[position] ?? null, layer.v[position] ?? null];
     if (u === null || v === null) return;
     const { x, y } = at(frame, u, v);
-    context.globalAlpha = position === marked ? 1 : FAINTEST + (1 - FAINTEST) * (layer.confidence[position] ?? 0);
+    context.globalAlpha = position === markedPosition ? 1 : FAINTEST + (1 - FAINTEST) * (layer.confidence[position] ?? 0);
     disc(context, x, y, radius(position) + 1.4, colours.ground);
     disc(context, x, y, radius(position), colours.ink);
-    if (position === marked) ring(context, x, y, radius(position) + 6, colours);
+    if (position === markedPosition) ring(context, x, y, radius(position) + 6, colours);
   };
-  layer.u.forEach((_, position) => position !== marked && dot(position));
+  layer.u.forEach((_, position) => position !== markedPosition && dot(position));
   groups.forEach(({ u, v }, number) => {
     if (u === null || v === null) return;
     context.globalAlpha = group === null || group === number ? 1 : 0.45;
     badge(context, at(frame, u, v), String(number + 1), colours);
   });
-  if (marked !== null) dot(marked);
+  if (markedPosition !== null) dot(markedPosition);
   context.globalAlpha = 1;
 }
 

@@ -5,70 +5,70 @@ import { untrack } from 'svelte';
 import { explainGroups, type Grouping } from '../lib/api';
 import type { Jobs } from './jobs.svelte';
 import { pictureOf } from './sheet';
-import type { Job, Subject } from './subject.svelte';
+import type { PictureState } from './state';
 
 /** The groups of a layer, and their icons as far as they are there. */
-interface Grouped {
+interface LayerGroups {
   grouping: Grouping;
   icons: readonly (ImageBitmap | null)[];
 }
 
 export class Groups {
-  /** How many are to be found. */
+  /** The number of groups to look for. */
   count = $state(6);
   /** The group that is pointed at. */
-  pointed = $state<number | null>(null);
-  readonly #subject: Subject;
-  readonly #jobs: Jobs<Job>;
-  #found = $state.raw<Record<string, Grouped>>({});
+  pointedGroup = $state<number | null>(null);
+  readonly #state: PictureState;
+  readonly #jobs: Jobs;
+  #byLayer = $state.raw<Record<string, LayerGroups>>({});
 
-  constructor(subject: Subject, jobs: Jobs<Job>) {
-    this.#subject = subject;
+  constructor(state: PictureState, jobs: Jobs) {
+    this.#state = state;
     this.#jobs = jobs;
   }
 
-  /** Those of the shown layer; null where none were asked for. */
-  readonly found = $derived.by(() => this.#found[this.#subject.explained?.path ?? ''] ?? null);
+  /** The groups of the shown layer; null where none were requested. */
+  readonly layerGroups = $derived.by(() => this.#byLayer[this.#state.explainedLayer?.path ?? ''] ?? null);
   /** Where in the picture the group is that is pointed at. */
-  readonly mask = $derived.by(() => (this.pointed !== null && this.found?.grouping.groups[this.pointed]?.mask) || null);
+  readonly mask = $derived.by(() => (this.pointedGroup !== null && this.layerGroups?.grouping.groups[this.pointedGroup]?.mask) || null);
 
   make(): void {
-    const { picture, explained: layer } = this.#subject;
+    const { picture, explainedLayer: layer } = this.#state;
     if (!picture || !layer) return;
-    this.pointed = null;
+    this.pointedGroup = null;
     void this.#jobs.run('groups', async (signal) => {
-      let groups: Grouped | null = null as Grouped | null;
-      for await (const told of explainGroups(picture.blob, layer.path, this.count, signal)) {
-        if ('groups' in told) groups = { grouping: told, icons: told.groups.map(() => null) };
-        else if (groups) groups = withIcon(groups, told.group, await pictureOf(told.picture));
+      let groups: LayerGroups | null = null as LayerGroups | null;
+      for await (const answer of explainGroups(picture.blob, layer.path, this.count, signal)) {
+        if ('groups' in answer) groups = { grouping: answer, icons: answer.groups.map(() => null) };
+        else if (groups) groups = withIcon(groups, answer.group, await pictureOf(answer.picture));
         if (signal.aborted || !groups) return;
-        this.#found = { ...this.#found, [layer.path]: groups };
-        this.#jobs.tell('groups', groups.icons.filter(Boolean).length / groups.icons.length);
+        this.#byLayer = { ...this.#byLayer, [layer.path]: groups };
+        this.#jobs.report('groups', groups.icons.filter(Boolean).length / groups.icons.length);
       }
     });
   }
 
-  /** Groups are of one layer: another one ends those under way. */
+  /** Groups are of one layer: another layer stops a running search. */
   follow(): void {
-    void this.#subject.explained;
+    void this.#state.explainedLayer;
     untrack(() => {
       this.#jobs.stop('groups');
-      this.pointed = null;
+      this.pointedGroup = null;
     });
   }
 
-  /** What brings the groups back that are there now. */
-  keep(): () => void {
-    const found = this.#found;
-    return () => (this.#found = found);
+  /** A function that restores the present groups. */
+  snapshot(): () => void {
+    const groups = this.#byLayer;
+    return () => (this.#byLayer = groups);
   }
 
   clear(): void {
-    this.#found = {};
-    this.pointed = null;
+    this.#byLayer = {};
+    this.pointedGroup = null;
   }
 }
 
-function withIcon({ grouping, icons }: Grouped, group: number, icon: ImageBitmap): Grouped {
-  return { grouping, icons: icons.map((each, i) => (i === group ? icon : each)) };
+function withIcon({ grouping, icons }: LayerGroups, group: number, icon: ImageBitmap): LayerGroups {
+  return { grouping, icons: icons.map((former, i) => (i === group ? icon : former)) };
 }

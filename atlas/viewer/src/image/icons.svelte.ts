@@ -1,51 +1,51 @@
-/** The icons of one picture's positions: the server draws those of the shown layer, one by one, while they are wanted. */
+/** The icons of one picture's positions: the server draws those of the shown layer, one by one, while they are shown. */
 
 import { untrack } from 'svelte';
 
 import { explainIcons } from '../lib/api';
 import type { Jobs } from './jobs.svelte';
 import { IconSheet, pictureOf } from './sheet';
-import type { Job, Subject } from './subject.svelte';
+import type { IconState } from './state';
 
 export class Icons {
   /** Counts what was drawn on the sheets, which are no state of their own. */
-  drawn = $state(0);
-  readonly #subject: Subject;
-  readonly #jobs: Jobs<Job>;
+  drawCount = $state(0);
+  readonly #state: IconState;
+  readonly #jobs: Jobs;
   #sheets = new Map<string, IconSheet>();
-  /** The layer whose icons are under way. */
+  /** The layer whose icons are being drawn. */
   #drawing = '';
 
-  constructor(subject: Subject, jobs: Jobs<Job>) {
-    this.#subject = subject;
+  constructor(state: IconState, jobs: Jobs) {
+    this.#state = state;
     this.#jobs = jobs;
   }
 
   /** The icons of the shown layer. */
   readonly sheet = $derived.by(() => {
-    void this.drawn;
-    const layer = this.#subject.explained;
+    void this.drawCount;
+    const layer = this.#state.explainedLayer;
     return (layer && this.#sheets.get(layer.path)) ?? null;
   });
   /** How many positions of the shown layer have their own icon. */
   readonly own = $derived.by(() => {
-    void this.drawn;
+    void this.drawCount;
     return this.sheet?.own.size ?? 0;
   });
 
-  /** The icons of the shown layer, where they are wanted; those of another layer end. */
+  /** Draw the icons of the shown layer where they are shown; stop those of another layer. */
   follow(): void {
-    const { explained: layer, over } = this.#subject;
+    const { explainedLayer: layer, overlay } = this.#state;
     if (!layer || this.#drawing === layer.path) return;
     untrack(() => {
       this.#jobs.stop('icons');
       this.#jobs.stop('stand-ins');
-      if (over === 'icons' && !this.#sheets.get(layer.path)?.halted) this.draw();
+      if (overlay === 'icons' && !this.#sheets.get(layer.path)?.halted) this.draw();
     });
   }
 
   draw(): void {
-    const { picture, explained: layer, layer: map, look } = this.#subject;
+    const { picture, explainedLayer: layer, wholeMap: atlasMap, look } = this.#state;
     if (!picture || !layer) return;
     const sheet = this.#sheets.get(layer.path) ?? new IconSheet(layer);
     const total = layer.rows * layer.cols;
@@ -53,16 +53,16 @@ export class Icons {
     sheet.halted = false;
     if (sheet.own.size === total) return;
     this.#drawing = layer.path;
-    this.drawn += 1;
-    void this.#jobs.run('stand-ins', (signal) => sheet.standIn(look.atlas, map, layer, signal, () => (this.drawn += 1)));
+    this.drawCount += 1;
+    void this.#jobs.run('stand-ins', (signal) => sheet.standIn(look.atlas, atlasMap, layer, signal, () => (this.drawCount += 1)));
     void this.#jobs.run('icons', async (signal) => {
       for await (const { position, picture: address } of explainIcons(picture.blob, layer.path, signal)) {
         const icon = await pictureOf(address);
         if (signal.aborted) return;
         sheet.put(position, icon);
         icon.close();
-        this.#jobs.tell('icons', sheet.own.size / total);
-        this.drawn += 1;
+        this.#jobs.report('icons', sheet.own.size / total);
+        this.drawCount += 1;
       }
     }).finally(() => {
       if (this.#drawing === layer.path && this.#jobs.progress.icons === undefined) this.#drawing = '';
@@ -73,11 +73,11 @@ export class Icons {
     this.#jobs.stop('icons');
     if (this.sheet) this.sheet.halted = true;
     this.#drawing = '';
-    this.drawn += 1;
+    this.drawCount += 1;
   }
 
-  /** What brings the sheets back that are there now. */
-  keep(): () => void {
+  /** A function that restores the present sheets. */
+  snapshot(): () => void {
     const sheets = this.#sheets;
     return () => (this.#sheets = sheets);
   }

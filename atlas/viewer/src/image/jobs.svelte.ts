@@ -1,47 +1,50 @@
-/** Work under way: one piece of each kind at a time, each with a signal that ends it at once. */
+/** Running requests: at most one of each kind, each with a signal that aborts it. */
 
-export class Jobs<Kind extends string> {
-  /** How far each is, 0 to 1; those that are not there are not under way. */
-  progress = $state.raw<Partial<Record<Kind, number>>>({});
-  readonly #controls = new Map<Kind, AbortController>();
-  readonly #failed: (error: unknown) => void;
+/** Kinds of requests to the server. */
+export type Job = 'limits' | 'given' | 'samples' | 'summary' | 'icons' | 'stand-ins' | 'classes' | 'removed' | 'groups';
 
-  /** `failed` hears of errors, but not of those of work that was ended. */
-  constructor(failed: (error: unknown) => void) {
-    this.#failed = failed;
+export class Jobs {
+  /** Progress of each running job, 0 to 1; jobs that do not run have no entry. */
+  progress = $state.raw<Partial<Record<Job, number>>>({});
+  readonly #controls = new Map<Job, AbortController>();
+  readonly #onError: (error: unknown) => void;
+
+  /** `onError` is called with errors, but not with those of work that was stopped. */
+  constructor(onError: (error: unknown) => void) {
+    this.#onError = onError;
   }
 
-  /** Start a piece of work, in place of the one of its kind that may be under way. */
-  async run(kind: Kind, work: (signal: AbortSignal) => Promise<void>): Promise<void> {
+  /** Start a job, in place of a running one of its kind. */
+  async run(kind: Job, work: (signal: AbortSignal) => Promise<void>): Promise<void> {
     this.stop(kind);
     const control = new AbortController();
     this.#controls.set(kind, control);
-    this.tell(kind, 0);
+    this.report(kind, 0);
     try {
       await work(control.signal);
     } catch (error) {
-      if (!control.signal.aborted) this.#failed(error);
+      if (!control.signal.aborted) this.#onError(error);
     } finally {
       if (this.#controls.get(kind) === control) this.#end(kind);
     }
   }
 
-  tell(kind: Kind, share: number): void {
+  report(kind: Job, share: number): void {
     this.progress = { ...this.progress, [kind]: share };
   }
 
-  stop(kind: Kind): void {
+  stop(kind: Job): void {
     this.#controls.get(kind)?.abort();
     this.#end(kind);
   }
 
-  stopAll(but?: Kind): void {
+  stopAll(but?: Job): void {
     for (const kind of [...this.#controls.keys()]) if (kind !== but) this.stop(kind);
   }
 
-  #end(kind: Kind): void {
+  #end(kind: Job): void {
     this.#controls.delete(kind);
     const { [kind]: _, ...others } = this.progress;
-    this.progress = others as Partial<Record<Kind, number>>;
+    this.progress = others as Partial<Record<Job, number>>;
   }
 }

@@ -3,7 +3,7 @@
 import type { ExplainedLayer } from '../lib/api';
 import type { Box } from '../lib/frame';
 import { OPPOSE, SUPPORT } from '../lib/heat';
-import type { Colours } from '../lib/overlay';
+import type { Colours } from '../lib/theme';
 import { boxOf } from './positions';
 import type { IconSheet } from './sheet';
 
@@ -15,14 +15,14 @@ interface Painting {
   values: readonly number[] | null;
   mask: readonly number[] | null;
   /** The position with a ring. */
-  marked: number | null;
+  markedPosition: number | null;
   colours: Colours;
 }
 
 /** How much of a colour lies over the strongest position, and how much of the picture is darkened outside a mask. */
 const TINT = 0.85;
 const DARKNESS = 0.8;
-/** Weak values are lifted a little, so that they are told from none. */
+/** Weak values are lifted a little, so that they differ visibly from zero. */
 const LIFT = 0.7;
 /** How much of a stand-in, and of the picture below icons, is seen. */
 const PALE = 0.4;
@@ -35,12 +35,12 @@ export function tint(value: number, largest: number): { colour: string; opacity:
 }
 
 export function largestOf(values: readonly number[]): number {
-  return values.reduce((most, each) => Math.max(most, Math.abs(each)), 0);
+  return values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 }
 
 /** Paint onto a square of `side` CSS pixels, from 0, 0. */
 export function paint(context: CanvasRenderingContext2D, side: number, painting: Painting): void {
-  const { picture, layer, sheet, values, mask, marked, colours } = painting;
+  const { picture, layer, sheet, values, mask, markedPosition, colours } = painting;
   context.globalAlpha = 1;
   context.fillStyle = colours.ground;
   context.fillRect(0, 0, side, side);
@@ -54,7 +54,7 @@ export function paint(context: CanvasRenderingContext2D, side: number, painting:
   if (mask) paintMask(context, side, layer, mask);
   else if (sheet) paintIcons(context, side, layer, sheet);
   else if (values) paintValues(context, side, layer, values);
-  if (marked !== null) ring(context, boxOf(layer, marked, side), colours);
+  if (markedPosition !== null) ring(context, boxOf(layer, markedPosition, side), colours);
 }
 
 /** An icon's area goes by the magnitude of its position. */

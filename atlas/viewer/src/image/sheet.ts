@@ -1,8 +1,8 @@
 /** The icons of all positions of a layer on one canvas: stand-ins at first, then one by one the positions' own. */
 
 import type { ExplainedLayer } from '../lib/api';
-import type { Atlas, Layer } from '../lib/atlas';
-import { tileOfCell } from '../lib/source';
+import type { Atlas, AtlasMap } from '../lib/atlas';
+import { tileOfCell } from '../lib/pyramid';
 import { loadTile } from '../lib/tiles';
 
 /** Pixels of an icon on the sheet, where the whole sheet stays below WIDEST. */
@@ -45,11 +45,11 @@ export class IconSheet {
   }
 
   /** Draw for each position, until its own icon comes, the icon of the cell that it lands in. */
-  async standIn(atlas: Atlas, layer: Layer, explained: ExplainedLayer, signal: AbortSignal, drawn: () => void): Promise<void> {
-    const places = explained.cell.flatMap((cell, position) => {
+  async standIn(atlas: Atlas, atlasMap: AtlasMap, explainedLayer: ExplainedLayer, signal: AbortSignal, onDraw: () => void): Promise<void> {
+    const places = explainedLayer.cell.flatMap((cell, position) => {
       if (!cell) return [];
       const [grid, row, col] = cell;
-      return [{ position, ...tileOfCell(atlas, layer, 'icons', { grid, row, col }) }];
+      return [{ position, ...tileOfCell(atlas, atlasMap, 'icons', { grid, row, col }) }];
     });
     const tiles = [...new Set(places.map(({ address }) => address))];
     for (let first = 0; first < tiles.length && !signal.aborted; first += TOGETHER) {
@@ -57,12 +57,12 @@ export class IconSheet {
         tiles.slice(first, first + TOGETHER).map(async (address) => {
           const tile = await loadTile(address);
           if (!tile || signal.aborted) return;
-          for (const each of places) {
-            if (each.address === address && !this.own.has(each.position)) this.#draw(each.position, tile, each.left, each.top, each.side);
+          for (const place of places) {
+            if (place.address === address && !this.own.has(place.position)) this.#draw(place.position, tile, place.left, place.top, place.side);
           }
         }),
       );
-      drawn();
+      onDraw();
     }
   }
 
@@ -77,7 +77,7 @@ export class IconSheet {
 export async function pictureOf(address: string): Promise<ImageBitmap> {
   const [, type, text] = /^data:([\w/+.-]+);base64,(.*)$/.exec(address) ?? [];
   if (type === undefined || text === undefined) throw new Error('the server sent an icon that is none');
-  const bytes = Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   return createImageBitmap(new Blob([bytes], { type }));
 }
 
@@ -88,12 +88,12 @@ export function isMiddle({ width, height, box }: { width: number; height: number
 }
 
 /** The square of a picture that the network saw (or, before that is known, its middle), upright. */
-export async function squareOf(picture: Blob, seen: { width: number; height: number; box: readonly number[] } | null): Promise<HTMLCanvasElement> {
+export async function squareOf(picture: Blob, crop: { width: number; height: number; box: readonly number[] } | null): Promise<HTMLCanvasElement> {
   const whole = await createImageBitmap(picture);
   const { width, height } = whole;
   const middle = Math.min(width, height);
   const [left, top, right, bottom] = (
-    seen ? seen.box.map((edge, i) => (i % 2 ? (edge * height) / seen.height : (edge * width) / seen.width)) : [(width - middle) / 2, (height - middle) / 2, (width + middle) / 2, (height + middle) / 2]
+    crop ? crop.box.map((edge, i) => (i % 2 ? (edge * height) / crop.height : (edge * width) / crop.width)) : [(width - middle) / 2, (height - middle) / 2, (width + middle) / 2, (height + middle) / 2]
   ) as [number, number, number, number];
   const canvas = document.createElement('canvas');
   canvas.width = canvas.height = Math.round(Math.min(WIDEST / 2, Math.max(1, right - left)));

@@ -1,4 +1,4 @@
-/** One picture and all that the server has told of it; a new picture or closing ends everything of the former one. */
+/** One picture and all the server's answers about it; a new picture, or closing, stops all work for the former one. */
 
 import { untrack } from 'svelte';
 
@@ -14,27 +14,24 @@ import {
   type ExplainedLayer,
   type Limits,
   type Sample,
-  type Summary,
+  type Explanation,
 } from '../lib/api';
-import { classesOf, inWords, type Layer } from '../lib/atlas';
+import { classesOf, errorText, type AtlasMap } from '../lib/atlas';
 import type { Point } from '../lib/levels';
 import type { Look } from '../lib/look.svelte';
-import { pictureAmong, refuseLarge } from './given';
 import { Groups } from './grouping.svelte';
 import { Icons } from './icons.svelte';
-import { Jobs } from './jobs.svelte';
+import { Jobs, type Job } from './jobs.svelte';
 import { middleOf, positionAt } from './positions';
 import { isMiddle, squareOf } from './sheet';
+import type { PictureOverlay } from './state';
+import { pictureAmong, refuseLarge } from './upload';
 
-/** What lies over the picture. */
-export type Over = 'nothing' | 'icons' | 'effect';
 /** How an effect is known: estimated to first order, or by taking each position out. */
-type Way = 'estimated' | 'removed';
-/** What may be under way at the server. */
-export type Job = 'limits' | 'given' | 'samples' | 'summary' | 'icons' | 'stand-ins' | 'classes' | 'removed' | 'groups';
+type EffectMethod = 'estimated' | 'removed';
 
-/** A picture that is to be told of. */
-interface Gift {
+/** A picture to be explained. */
+interface Upload {
   blob: Blob;
   name: string;
   note: string | null;
@@ -49,22 +46,22 @@ export class Subject {
   picture = $state.raw<{ blob: Blob; name: string } | null>(null);
   /** The square that the network sees; null until it is read, and where this browser cannot show it. */
   square = $state.raw<HTMLCanvasElement | null>(null);
-  summary = $state.raw<Summary | null>(null);
+  summary = $state.raw<Explanation | null>(null);
   problem = $state<string | null>(null);
   note = $state<string | null>(null);
-  over = $state<Over>('nothing');
-  way = $state<Way>('estimated');
+  overlay = $state<PictureOverlay>('nothing');
+  method = $state<EffectMethod>('estimated');
   /** The chosen place, as shares of the square: the same for all layers. */
   place = $state.raw<Point | null>(null);
   /** The place that is pointed at, on the picture or on the map. */
-  pointed = $state.raw<Point | null>(null);
+  pointedPlace = $state.raw<Point | null>(null);
 
-  readonly #jobs = new Jobs<Job>((error) => this.#fail(error));
-  #chosen = $state.raw<readonly number[]>([]);
-  #more = $state.raw<Record<number, Attributions>>({});
-  #removed = $state.raw<Record<string, Record<string, number[]>>>({});
-  /** Brings back the last picture that was told of, until the one that is under way is told of itself. */
-  #former: (() => void) | null = null;
+  readonly #jobs = new Jobs((error) => this.#fail(error));
+  #ownClasses = $state.raw<readonly number[]>([]);
+  #furtherByNetwork = $state.raw<Record<number, Attributions>>({});
+  #removalsByLayer = $state.raw<Record<string, Record<string, number[]>>>({});
+  /** Restores the last explained picture, as long as the new one has no explanation. */
+  #restorePrevious: (() => void) | null = null;
 
   readonly icons = new Icons(this, this.#jobs);
   readonly groups = new Groups(this, this.#jobs);
@@ -73,75 +70,75 @@ export class Subject {
     this.look = look;
   }
 
-  /** How far each piece of work is, 0 to 1; those that are not there are not under way. */
+  /** Progress of each running job, 0 to 1; jobs that do not run have no entry. */
   get progress(): Partial<Record<Job, number>> {
     return this.#jobs.progress;
   }
 
   /** The layer itself, where the map shows one of its maps of classes. */
-  readonly layer = $derived.by<Layer>(() => this.whole(this.look.layer));
-  readonly names = $derived.by(() => classesOf(this.look.atlas, this.layer));
-  readonly explained = $derived.by(() => this.layerOf(this.layer));
-  readonly top = $derived.by(() => this.summary?.networks[this.layer.network]?.classes ?? []);
+  readonly wholeMap = $derived.by<AtlasMap>(() => this.wholeMapOf(this.look.atlasMap));
+  readonly names = $derived.by(() => classesOf(this.look.atlas, this.wholeMap));
+  readonly explainedLayer = $derived.by(() => this.layerOf(this.wholeMap));
+  readonly top = $derived.by(() => this.summary?.networks[this.wholeMap.network]?.classes ?? []);
   /** Classes that the reader has chosen: the map's own, where it has them. */
-  readonly chosen = $derived.by(() => (this.look.atlas.attributions ? this.look.classes : this.#chosen));
-  /** The class or the two classes that are told of: without a choice the likeliest one. */
-  readonly classes = $derived.by(() => (this.chosen.length ? this.chosen : this.top.slice(0, 1).map((each) => each.class)));
-  readonly position = $derived.by(() => (this.place && this.explained ? positionAt(this.explained, this.place) : null));
+  readonly chosenClasses = $derived.by(() => (this.look.atlas.attributions ? this.look.classes : this.#ownClasses));
+  /** The class or the two classes whose effects are shown: without a choice the likeliest one. */
+  readonly classes = $derived.by(() => (this.chosenClasses.length ? this.chosenClasses : this.top.slice(0, 1).map((entry) => entry.class)));
+  readonly position = $derived.by(() => (this.place && this.explainedLayer ? positionAt(this.explainedLayer, this.place) : null));
   /** What is pointed at, or else chosen: the place, and the position of the shown layer that holds it. */
-  readonly mark = $derived.by(() => this.pointed ?? this.place);
-  readonly marked = $derived.by(() => (this.mark && this.explained ? positionAt(this.explained, this.mark) : null));
-  readonly estimated = $derived.by(() => this.#values((name) => this.explained?.attribution[name] ?? this.#further(name)));
-  readonly removed = $derived.by(() => this.#values((name) => this.#removed[this.explained?.path ?? '']?.[name]));
+  readonly markedPlace = $derived.by(() => this.pointedPlace ?? this.place);
+  readonly markedPosition = $derived.by(() => (this.markedPlace && this.explainedLayer ? positionAt(this.explainedLayer, this.markedPlace) : null));
+  readonly estimatedEffects = $derived.by(() => this.#effectsOf((name) => this.explainedLayer?.attribution[name] ?? this.#furtherAttribution(name)));
+  readonly removalEffects = $derived.by(() => this.#effectsOf((name) => this.#removalsByLayer[this.explainedLayer?.path ?? '']?.[name]));
   /** What each position adds to the class, or to the first of two against the second, in logits. */
-  readonly values = $derived.by(() => (this.way === 'removed' && this.removed ? this.removed : this.estimated));
+  readonly effects = $derived.by(() => (this.method === 'removed' && this.removalEffects ? this.removalEffects : this.estimatedEffects));
 
   /** The layer itself of which a map of classes shows a part. */
-  whole(layer: Layer): Layer {
-    if (layer.of_classes.length === 0) return layer;
-    const same = (each: Layer) => each.layer === layer.layer && each.network === layer.network && each.of_classes.length === 0;
-    return this.look.atlas.layers.find(same) ?? layer;
+  wholeMapOf(atlasMap: AtlasMap): AtlasMap {
+    if (atlasMap.of_classes.length === 0) return atlasMap;
+    const same = (candidate: AtlasMap) => candidate.layer === atlasMap.layer && candidate.network === atlasMap.network && candidate.of_classes.length === 0;
+    return this.look.atlas.layers.find(same) ?? atlasMap;
   }
 
-  /** What was told of a layer's own map; null of maps of classes, which have places of their own. */
-  layerOf(layer: Layer): ExplainedLayer | null {
-    return (layer.of_classes.length === 0 && this.summary?.layers.find((each) => each.path === layer.path)) || null;
+  /** The explained layer of a layer's own map; null for maps of classes, whose places are their own. */
+  layerOf(atlasMap: AtlasMap): ExplainedLayer | null {
+    return (atlasMap.of_classes.length === 0 && this.summary?.layers.find((layer) => layer.path === atlasMap.path)) || null;
   }
 
-  #further(name: string): number[] | undefined {
-    const layer = this.explained;
-    return layer ? this.#more[layer.network]?.[name]?.[layer.path] : undefined;
+  #furtherAttribution(name: string): number[] | undefined {
+    const layer = this.explainedLayer;
+    return layer ? this.#furtherByNetwork[layer.network]?.[name]?.[layer.path] : undefined;
   }
 
   /** Values of one class, or the first of two less the second; null where one is not there yet. */
-  #values(of: (name: string) => number[] | undefined): number[] | null {
-    const [first, second] = this.classes.map((each) => of(String(each)));
+  #effectsOf(of: (name: string) => number[] | undefined): number[] | null {
+    const [first, second] = this.classes.map((index) => of(String(index)));
     if (!first || (this.classes.length === 2 && !second)) return null;
-    return second ? first.map((each, i) => each - (second[i] as number)) : first;
+    return second ? first.map((value, i) => value - (second[i] as number)) : first;
   }
 
-  // Opening, giving a picture, closing
+  // Opening, uploading, closing
 
-  show(): void {
+  openPanel(): void {
     this.#show();
-    void this.#jobs.run('limits', async (signal) => void (await this.#know(signal)));
+    void this.#jobs.run('limits', async (signal) => void (await this.#askLimits(signal)));
   }
 
   #show(): void {
     this.open = true;
     if (this.samples.length === 0) {
       void this.#jobs.run('samples', async (signal) => {
-        const found = await askSamples(signal);
-        if (!signal.aborted) this.samples = found;
+        const samples = await askSamples(signal);
+        if (!signal.aborted) this.samples = samples;
       });
     }
   }
 
-  /** Close, and end all work under way. */
+  /** Close, and stop all running jobs. */
   close(): void {
     this.open = false;
     this.stop('samples');
-    this.#former = null;
+    this.#restorePrevious = null;
     this.cancel();
   }
 
@@ -152,7 +149,7 @@ export class Subject {
     try {
       const { file, note } = pictureAmong(files);
       await this.#take(async (signal) => {
-        refuseLarge(file, await this.#know(signal));
+        refuseLarge(file, await this.#askLimits(signal));
         return { blob: file, name: file.name, note };
       });
     } catch (error) {
@@ -165,146 +162,146 @@ export class Subject {
     await this.#take(async (signal) => ({ blob: await fetchSample(sample, signal), name: sample.title, note: null }));
   }
 
-  /** Have a picture told of once it is there; of those that follow each other quickly the last one counts. */
-  async #take(bring: (signal: AbortSignal) => Promise<Gift>): Promise<void> {
-    let gift = null as Gift | null;
+  /** Explain a picture once it is there; of several in quick succession only the last one. */
+  async #take(bring: (signal: AbortSignal) => Promise<Upload>): Promise<void> {
+    let upload = null as Upload | null;
     await this.#jobs.run('given', async (signal) => {
-      const brought = await bring(signal);
-      if (!signal.aborted) gift = brought;
+      const incoming = await bring(signal);
+      if (!signal.aborted) upload = incoming;
     });
-    if (gift) await this.#explain(gift);
+    if (upload) await this.#explain(upload);
   }
 
-  /** Tell why nothing can be done with what was given. */
+  /** Show why an upload cannot be used. */
   refuse(sentence: string): void {
-    this.show();
+    this.openPanel();
     this.problem = sentence;
   }
 
-  /** Leave the picture that is under way, and end all work for it: the former one is there again, if there was one. */
+  /** Drop the picture that is being explained, and stop all work for it: the former one is restored, if there was one. */
   cancel(): void {
     this.#jobs.stopAll('samples');
-    this.#return();
+    this.#restore();
   }
 
-  /** Have the server load its network before there is a picture; whether it can is told when there is one. */
+  /** Have the server load its network before there is a picture; an error is shown only when there is one. */
   prepare(): void {
     void askLimits(new AbortController().signal).catch(() => undefined);
   }
 
   /** What the server takes, and whether it is ready. */
-  async #know(signal: AbortSignal): Promise<Limits> {
+  async #askLimits(signal: AbortSignal): Promise<Limits> {
     const { ready, limits } = await askLimits(signal);
     this.ready = ready;
     return limits;
   }
 
-  async #explain({ blob, name, note }: Gift): Promise<void> {
-    if (this.summary) this.#former = this.#keep();
+  async #explain({ blob, name, note }: Upload): Promise<void> {
+    if (this.summary) this.#restorePrevious = this.#snapshot();
     this.#jobs.stopAll('samples');
     this.#clear();
     this.note = note;
     this.picture = { blob, name };
     await this.#jobs.run('summary', async (signal) => {
-      const shown = this.#cut(blob, null, signal);
+      const square = this.#cropSquare(blob, null, signal);
       try {
         const summary = await explain(blob, signal);
-        await shown;
+        await square;
         if (signal.aborted) return;
         this.ready = true;
-        this.#former = null;
+        this.#restorePrevious = null;
         this.summary = summary;
       } catch (error) {
-        if (!signal.aborted) this.#return();
+        if (!signal.aborted) this.#restore();
         throw error;
       }
       const { picture } = this.summary;
-      if (!isMiddle(picture)) await this.#cut(blob, picture, signal);
+      if (!isMiddle(picture)) await this.#cropSquare(blob, picture, signal);
     });
   }
 
-  /** What brings all back that was told of the present picture; what was under way for it does not go on. */
-  #keep(): () => void {
-    const { picture, square, summary, place, note, way } = this;
-    const [more, removed, icons, groups] = [this.#more, this.#removed, this.icons.keep(), this.groups.keep()];
+  /** A function that restores all answers about the present picture; requests that were running are not resumed. */
+  #snapshot(): () => void {
+    const { picture, square, summary, place, note, method } = this;
+    const [more, removed, icons, groups] = [this.#furtherByNetwork, this.#removalsByLayer, this.icons.snapshot(), this.groups.snapshot()];
     return () => {
-      Object.assign(this, { picture, square, summary, place, note, way });
-      [this.#more, this.#removed] = [more, removed];
+      Object.assign(this, { picture, square, summary, place, note, method });
+      [this.#furtherByNetwork, this.#removalsByLayer] = [more, removed];
       icons();
       groups();
     };
   }
 
-  #return(): void {
+  #restore(): void {
     this.#clear();
     this.picture = null;
-    this.#former?.();
-    this.#former = null;
-    this.icons.drawn += 1;
+    this.#restorePrevious?.();
+    this.#restorePrevious = null;
+    this.icons.drawCount += 1;
   }
 
-  async #cut(blob: Blob, seen: Summary['picture'] | null, signal: AbortSignal): Promise<void> {
+  async #cropSquare(blob: Blob, crop: Explanation['picture'] | null, signal: AbortSignal): Promise<void> {
     try {
-      const square = await squareOf(blob, seen);
+      const square = await squareOf(blob, crop);
       if (!signal.aborted && this.picture?.blob === blob) this.square = square; // else it was refused meanwhile
     } catch {
-      // The server says whether it is a picture; a kind that only the browser does not know is told of on the page.
+      // The server decides whether it is a picture; where only the browser cannot read it, the page says so.
     }
   }
 
   #clear(): void {
-    this.square = this.summary = this.place = this.pointed = this.problem = this.note = null;
-    this.#more = {};
-    this.#removed = {};
+    this.square = this.summary = this.place = this.pointedPlace = this.problem = this.note = null;
+    this.#furtherByNetwork = {};
+    this.#removalsByLayer = {};
     this.icons.clear();
     this.groups.clear();
-    this.way = 'estimated';
+    this.method = 'estimated';
   }
 
-  // What is asked for further
+  // Further requests
 
   /** Choose a class, or leave it; of more than two the longest chosen one goes. */
   toggle(index: number): void {
-    const others = this.chosen.filter((each) => each !== index);
-    const next = others.length < this.chosen.length ? others : [...others.slice(-1), index];
+    const others = this.chosenClasses.filter((other) => other !== index);
+    const next = others.length < this.chosenClasses.length ? others : [...others.slice(-1), index];
     if (this.look.atlas.attributions) this.look.classes = next;
-    else this.#chosen = next;
+    else this.#ownClasses = next;
   }
 
   /** Attributions of chosen classes that did not come with the summary. */
   completeClasses(): void {
-    const [picture, layer] = [this.picture, this.explained];
+    const [picture, layer] = [this.picture, this.explainedLayer];
     if (!picture || !layer) return;
-    const missing = this.classes.filter((each) => !layer.attribution[each] && !this.#further(String(each)));
+    const missing = this.classes.filter((index) => !layer.attribution[index] && !this.#furtherAttribution(String(index)));
     untrack(() => {
       this.stop('classes');
       if (!missing.length) return;
       void this.#jobs.run('classes', async (signal) => {
-        const found = await explainClasses(picture.blob, layer.network, missing, signal);
-        if (!signal.aborted) this.#more = { ...this.#more, [layer.network]: { ...this.#more[layer.network], ...found } };
+        const attributions = await explainClasses(picture.blob, layer.network, missing, signal);
+        if (!signal.aborted) this.#furtherByNetwork = { ...this.#furtherByNetwork, [layer.network]: { ...this.#furtherByNetwork[layer.network], ...attributions } };
       });
     });
   }
 
-  /** Take each position of the layer out, for the classes that are told of. */
+  /** Take each position of the layer out, for the classes whose effects are shown. */
   takeOut(): void {
-    const [picture, layer, classes] = [this.picture, this.explained, this.classes];
+    const [picture, layer, classes] = [this.picture, this.explainedLayer, this.classes];
     if (!picture || !layer) return;
     void this.#jobs.run('removed', async (signal) => {
-      for await (const told of explainRemoved(picture.blob, layer.path, classes, signal)) {
+      for await (const progress of explainRemoved(picture.blob, layer.path, classes, signal)) {
         if (signal.aborted) return;
-        if ('share' in told) this.#jobs.tell('removed', told.share);
+        if ('share' in progress) this.#jobs.report('removed', progress.share);
         else {
-          this.#removed = { ...this.#removed, [layer.path]: { ...this.#removed[layer.path], ...told.classes } };
-          this.way = 'removed';
+          this.#removalsByLayer = { ...this.#removalsByLayer, [layer.path]: { ...this.#removalsByLayer[layer.path], ...progress.classes } };
+          this.method = 'removed';
         }
       }
     });
   }
 
-  /** What was asked of a layer and of certain classes is not wanted of others. */
+  /** A removal belongs to one layer and its classes: with others it stops. */
   endRemoval(): void {
-    void [this.explained, this.classes.join()];
+    void [this.explainedLayer, this.classes.join()];
     untrack(() => this.stop('removed'));
   }
 
@@ -316,7 +313,7 @@ export class Subject {
   /** Point at a position of a layer, or at none. */
   point(layer: ExplainedLayer | null, position: number | null): void {
     const next = layer && position !== null ? middleOf(layer, position) : null;
-    if (next?.x !== this.pointed?.x || next?.y !== this.pointed?.y) this.pointed = next;
+    if (next?.x !== this.pointedPlace?.x || next?.y !== this.pointedPlace?.y) this.pointedPlace = next;
   }
 
   /** End one piece of work. */
@@ -326,6 +323,6 @@ export class Subject {
 
   #fail(error: unknown): void {
     if (isAbort(error)) return;
-    this.problem = inWords(error, (what) => `Something in this page went wrong (${what}). Give the picture again; if that does not help, load the page again.`);
+    this.problem = errorText(error, (what) => `Something in this page went wrong (${what}). Give the picture again; if that does not help, load the page again.`);
   }
 }

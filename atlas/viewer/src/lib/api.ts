@@ -1,12 +1,12 @@
 /**
  * What a server with Python behind it answers about one picture; a site on a plain file server has none of this.
  *
- * A picture travels as the body of each question, as it is: the server remembers what it has computed of the last few.
+ * A picture is sent as the body of each request, as it is: the server caches what it has computed for the last few.
  * Every function takes a signal; aborting it stops the work on the server at once, and the promise or the stream then
- * ends with an AbortError. All other failures are Sentences.
+ * ends with an AbortError. All other failures are UserErrors.
  */
 
-import { Sentence } from './atlas';
+import { UserError } from './atlas';
 
 export interface Limits {
   /** The largest file, in bytes. */
@@ -49,7 +49,7 @@ export interface ExplainedLayer {
   attribution: Record<string, number[]>;
 }
 
-export interface Summary {
+export interface Explanation {
   /** Upright source pixels; `box` (x0, y0, x1, y1) is the square that the network saw. */
   picture: { width: number; height: number; box: [number, number, number, number] };
   networks: { name: string; size: number; classes: TopClass[] }[];
@@ -102,7 +102,7 @@ interface ChannelIcon {
   picture: string;
 }
 
-/** How far the server is (0 to 1), or at last the logit with − the logit without each position, by class. */
+/** The server's progress (0 to 1), and at last the logit with − the logit without each position, by class. */
 type Removal = { share: number } | { classes: Record<string, number[]> };
 
 export async function askLimits(signal: AbortSignal): Promise<{ ready: boolean; limits: Limits }> {
@@ -115,11 +115,11 @@ export async function askSamples(signal: AbortSignal): Promise<Sample[]> {
 
 /** The bytes of a sample picture. */
 export async function fetchSample(sample: Sample, signal: AbortSignal): Promise<Blob> {
-  return await whole(await ask(sample.address, { signal }), (response) => response.blob());
+  return await readBody(await ask(sample.address, { signal }), (response) => response.blob());
 }
 
-export async function explain(picture: Blob, signal: AbortSignal): Promise<Summary> {
-  return (await json(await post('api/explain', {}, picture, signal))) as Summary;
+export async function explain(picture: Blob, signal: AbortSignal): Promise<Explanation> {
+  return (await json(await post('api/explain', {}, picture, signal))) as Explanation;
 }
 
 /** Attributions of further classes of a network, for all of its layers. */
@@ -144,11 +144,11 @@ export function explainGroups(picture: Blob, layer: string, count: number, signa
 }
 
 /** Icons of single channels of any module whose output is a map. */
-export function neurons(network: number, layer: string, channels: readonly number[], signal: AbortSignal): AsyncGenerator<ChannelIcon> {
+export function channelIcons(network: number, layer: string, channels: readonly number[], signal: AbortSignal): AsyncGenerator<ChannelIcon> {
   return stream<ChannelIcon>(() => ask(`api/neurons?${query({ network, layer, channel: channels })}`, { signal }));
 }
 
-/** Whether something ended because it was told to; that is no failure. */
+/** Whether an error comes from aborting, which is no failure. */
 export function isAbort(error: unknown): boolean {
   return error instanceof DOMException && error.name === 'AbortError';
 }
@@ -158,15 +158,15 @@ type Parameters = Record<string, string | number | readonly number[]>;
 export function query(parameters: Parameters): string {
   const parts = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) {
-    for (const each of typeof value === 'object' ? value : [value]) parts.append(name, String(each));
+    for (const item of typeof value === 'object' ? value : [value]) parts.append(name, String(item));
   }
   return String(parts);
 }
 
 /** Ask about a picture. */
 export function post(address: string, parameters: Parameters, picture: Blob, signal: AbortSignal): Promise<Response> {
-  const asked = query(parameters);
-  return ask(asked ? `${address}?${asked}` : address, { method: 'POST', body: picture, signal });
+  const text = query(parameters);
+  return ask(text ? `${address}?${text}` : address, { method: 'POST', body: picture, signal });
 }
 
 async function ask(address: string, init: RequestInit): Promise<Response> {
@@ -174,36 +174,36 @@ async function ask(address: string, init: RequestInit): Promise<Response> {
   try {
     response = await fetch(address, init);
   } catch (error) {
-    throw isAbort(error) ? error : gone();
+    throw isAbort(error) ? error : serverGone();
   }
-  if (!response.ok) throw await refused(response);
+  if (!response.ok) throw await refusal(response);
   return response;
 }
 
 /** The server's own sentence where it gives one. */
-async function refused(response: Response): Promise<Sentence> {
+async function refusal(response: Response): Promise<UserError> {
   try {
     const { sentence } = (await response.json()) as { sentence?: unknown };
-    if (typeof sentence === 'string') return new Sentence(sentence);
+    if (typeof sentence === 'string') return new UserError(sentence);
   } catch {
     // Something between the page and the server has answered.
   }
-  return new Sentence(`The server could not answer (status ${response.status}). Give the picture again; if that does not help, start python -m atlas.serve anew.`);
+  return new UserError(`The server could not answer (status ${response.status}). Give the picture again; if that does not help, start python -m atlas.serve anew.`);
 }
 
-function gone(): Sentence {
-  return new Sentence('The server does not answer any more. Start it again with python -m atlas.serve, then give the picture again.');
+function serverGone(): UserError {
+  return new UserError('The server does not answer any more. Start it again with python -m atlas.serve, then give the picture again.');
 }
 
 export function json(response: Response): Promise<unknown> {
-  return whole(response, (each) => each.json());
+  return readBody(response, (answer) => answer.json());
 }
 
-async function whole<T>(response: Response, read: (response: Response) => Promise<T>): Promise<T> {
+async function readBody<T>(response: Response, read: (response: Response) => Promise<T>): Promise<T> {
   try {
     return await read(response);
   } catch (error) {
-    throw isAbort(error) ? error : gone();
+    throw isAbort(error) ? error : serverGone();
   }
 }
 
@@ -213,9 +213,9 @@ async function* stream<T>(open: () => Promise<Response>): AsyncGenerator<T> {
   const reader = (response.body as ReadableStream<Uint8Array>).getReader();
   try {
     for await (const line of lines(reader)) {
-      const told = parsed(line);
-      if (typeof told['sentence'] === 'string') throw new Sentence(told['sentence']);
-      yield told as T;
+      const message = parseLine(line);
+      if (typeof message['sentence'] === 'string') throw new UserError(message['sentence']);
+      yield message as T;
     }
   } finally {
     reader.cancel().catch(() => {
@@ -224,11 +224,11 @@ async function* stream<T>(open: () => Promise<Response>): AsyncGenerator<T> {
   }
 }
 
-function parsed(line: string): Record<string, unknown> {
+function parseLine(line: string): Record<string, unknown> {
   try {
     return JSON.parse(line) as Record<string, unknown>;
   } catch {
-    throw gone(); // the last line was cut short
+    throw serverGone(); // the last line was cut short
   }
 }
 
@@ -236,16 +236,16 @@ async function* lines(reader: ReadableStreamDefaultReader<Uint8Array>): AsyncGen
   const decoder = new TextDecoder();
   let rest = '';
   for (;;) {
-    let piece: ReadableStreamReadResult<Uint8Array>;
+    let chunk: ReadableStreamReadResult<Uint8Array>;
     try {
-      piece = await reader.read();
+      chunk = await reader.read();
     } catch (error) {
-      throw isAbort(error) ? error : gone();
+      throw isAbort(error) ? error : serverGone();
     }
-    rest += decoder.decode(piece.value, { stream: !piece.done });
-    const ended = rest.split('\n');
-    rest = piece.done ? '' : (ended.pop() as string);
-    yield* ended.filter((line) => line.trim() !== '');
-    if (piece.done) return;
+    rest += decoder.decode(chunk.value, { stream: !chunk.done });
+    const complete = rest.split('\n');
+    rest = chunk.done ? '' : (complete.pop() as string);
+    yield* complete.filter((line) => line.trim() !== '');
+    if (chunk.done) return;
   }
 }

@@ -14,8 +14,8 @@ interface Network {
   classes: string[];
 }
 
-/** One map: a layer's own, or one of its rows that speak for one class or for either of two. */
-export interface Layer {
+/** One map of the atlas: of all rows of a layer, or of those with an attribution to one class or to either of two. */
+export interface AtlasMap {
   name: string;
   path: string;
   layer: string;
@@ -34,23 +34,23 @@ export interface Atlas {
   networks: Network[];
   icon_size: number;
   tile_size: number;
-  /** Whether classes are told by attribution, and heat maps are there. */
+  /** Whether classes are given by attribution, with heat maps. */
   attributions: boolean;
   /** Whether there is a tour. */
   tour?: boolean;
   classes_per_file: number;
   /** The names of the pictures' own labels. */
   labels: string[];
-  /** The path of the layer that the page opens on. */
+  /** The path of the map that the page opens on. */
   opens?: string;
-  layers: Layer[];
-  /** What is told of units; null, or not there, where the run has no neurons. */
+  layers: AtlasMap[];
+  /** The layers with units; null, or missing, where the run has no neurons. */
   neurons?: { layers: UnitLayer[] } | null;
   provenance: Provenance;
   report: Report;
 }
 
-/** A layer whose units (channels) are told of one by one. */
+/** A layer whose units (channels) have pages of their own. */
 export interface UnitLayer {
   layer: string;
   /** The folder of its units. */
@@ -92,59 +92,59 @@ interface IconReport {
 const FORMAT = 3;
 
 /** An error whose message is meant for the reader: what happened and what to do. */
-export class Sentence extends Error {}
+export class UserError extends Error {}
 
-/** A failure in words for the reader; one that has none of its own is told by `otherwise`, which is given what it says. */
-export function inWords(error: unknown, otherwise = (what: string) => what): string {
-  return error instanceof Sentence ? error.message : otherwise(String(error));
+/** An error in words for the reader; `otherwise` words those that are no UserError. */
+export function errorText(error: unknown, otherwise = (what: string) => what): string {
+  return error instanceof UserError ? error.message : otherwise(String(error));
 }
 
 /** For the page as a whole. */
-export function inPage(what: string): string {
+export function pageErrorText(what: string): string {
   return `Something in this page went wrong (${what}). Load it again; if that does not help, tell its authors.`;
 }
 
 /** For views that lie over the map. */
-export function inView(what: string): string {
+export function viewErrorText(what: string): string {
   return `Something in this view went wrong (${what}). Close it and open it again.`;
 }
 
 /** What a site holds, and whether the server behind it also answers about pictures (see api.ts). */
-export interface Found {
+export interface Site {
   atlas: Atlas;
   hasApi: boolean;
 }
 
-export async function loadAtlas(): Promise<Found> {
+export async function loadAtlas(): Promise<Site> {
   if (location.protocol === 'file:') {
-    throw new Sentence(
+    throw new UserError(
       'A browser does not let a page opened as a file read its map. ' +
         'Serve the run instead: python -m atlas.serve runs/NAME, then open the address that it prints.',
     );
   }
   const response = await request('atlas.json');
-  const atlas = (await parsed(response, 'atlas.json')) as Atlas;
+  const atlas = (await parseJson(response, 'atlas.json')) as Atlas;
   if (atlas.format !== FORMAT) {
-    throw new Sentence(
+    throw new UserError(
       `This page reads sites of format ${FORMAT}, and this site has format ${atlas.format}. ` +
         'Finish the run again with the present version: python -m atlas.run CONFIG.',
     );
   }
   if (atlas.layers.length === 0) {
-    throw new Sentence('This atlas holds no layer yet. Finish the run: python -m atlas.run CONFIG.');
+    throw new UserError('This atlas holds no layer yet. Finish the run: python -m atlas.run CONFIG.');
   }
   return { atlas, hasApi: response.headers.get('x-atlas-api') === '1' };
 }
 
 export async function fetchJson(address: string): Promise<unknown> {
-  return await parsed(await request(address), address);
+  return await parseJson(await request(address), address);
 }
 
-async function parsed(response: Response, address: string): Promise<unknown> {
+async function parseJson(response: Response, address: string): Promise<unknown> {
   try {
     return await response.json();
   } catch {
-    throw damaged(address);
+    throw damagedFile(address);
   }
 }
 
@@ -153,12 +153,12 @@ export async function fetchBytes(address: string): Promise<ArrayBuffer> {
   try {
     return await response.arrayBuffer();
   } catch {
-    throw damaged(address);
+    throw damagedFile(address);
   }
 }
 
-export function damaged(address: string): Sentence {
-  return new Sentence(`${address} is cut short or damaged. Copy the site again, or give python -m atlas.run CONFIG again.`);
+export function damagedFile(address: string): UserError {
+  return new UserError(`${address} is cut short or damaged. Copy the site again, or give python -m atlas.run CONFIG again.`);
 }
 
 async function request(address: string): Promise<Response> {
@@ -166,15 +166,15 @@ async function request(address: string): Promise<Response> {
   try {
     response = await fetch(address);
   } catch {
-    throw new Sentence(
+    throw new UserError(
       `The server does not answer (${address}). Start it again with python -m atlas.serve, then load this page again.`,
     );
   }
   if (response.status >= 500) {
-    throw new Sentence(`The server could not give ${address} (answer ${response.status}). Move the map or load the page again.`);
+    throw new UserError(`The server could not give ${address} (answer ${response.status}). Move the map or load the page again.`);
   }
   if (!response.ok) {
-    throw new Sentence(
+    throw new UserError(
       `The site has no ${address} (answer ${response.status}). ` +
         'If the run is still going, wait until it ends and load this page again; if not, give python -m atlas.run CONFIG again.',
     );
@@ -182,31 +182,31 @@ async function request(address: string): Promise<Response> {
   return response;
 }
 
-/** A layer's folder, or that of its units, as part of an address. */
-export function layerAddress(layer: { path: string }): string {
+/** The folder of a map, or of a layer's units, as part of an address. */
+export function folderAddress(layer: { path: string }): string {
   return layer.path.split('/').map(encodeURIComponent).join('/');
 }
 
-export function gridAddress(layer: Layer, grid: number): string {
-  return `${layerAddress(layer)}/grid-${String(grid).padStart(3, '0')}`;
+export function gridAddress(atlasMap: AtlasMap, grid: number): string {
+  return `${folderAddress(atlasMap)}/grid-${String(grid).padStart(3, '0')}`;
 }
 
-/** The grids of a layer, coarsest first. */
-export function gridSizes(layer: Layer): number[] {
-  return layer.grids.map((each) => each.grid).sort((a, b) => a - b);
+/** The grids of a map, coarsest first. */
+export function gridSizes(atlasMap: AtlasMap): number[] {
+  return atlasMap.grids.map((entry) => entry.grid).sort((a, b) => a - b);
 }
 
-/** The layer that the run opens on; without one the middle layer of the first network. */
-export function openingLayer(atlas: Atlas): Layer {
-  const chosen = atlas.layers.find((each) => each.path === atlas.opens);
-  if (chosen) return chosen;
-  const whole = atlas.layers.filter((each) => each.of_classes.length === 0);
-  const own = whole.filter((each) => each.network === 0);
-  const among = [own, whole, atlas.layers].find((layers) => layers.length > 0) as Layer[];
-  return among[Math.floor(among.length / 2)] as Layer;
+/** The map that the run opens on; without one that of the middle layer of the first network. */
+export function openingMap(atlas: Atlas): AtlasMap {
+  const configured = atlas.layers.find((atlasMap) => atlasMap.path === atlas.opens);
+  if (configured) return configured;
+  const whole = atlas.layers.filter((atlasMap) => atlasMap.of_classes.length === 0);
+  const own = whole.filter((atlasMap) => atlasMap.network === 0);
+  const among = [own, whole, atlas.layers].find((layers) => layers.length > 0) as AtlasMap[];
+  return among[Math.floor(among.length / 2)] as AtlasMap;
 }
 
-/** The names of the classes that a layer's network tells apart. */
-export function classesOf(atlas: Atlas, layer: Layer): string[] {
-  return atlas.networks[layer.network]?.classes ?? [];
+/** The class names of a map's network. */
+export function classesOf(atlas: Atlas, atlasMap: AtlasMap): string[] {
+  return atlas.networks[atlasMap.network]?.classes ?? [];
 }

@@ -1,7 +1,7 @@
 /** The cells of one grid: columns in typed arrays, and a look-up by row and column. */
 
-import { damaged, fetchBytes, fetchJson, gridAddress, type Layer } from './atlas';
-import { Kept } from './kept';
+import { damagedFile, fetchBytes, fetchJson, gridAddress, type AtlasMap } from './atlas';
+import { PromiseCache } from './cache';
 import type { Point } from './levels';
 
 /** cells.json, a list for each column. */
@@ -87,7 +87,7 @@ export class Cells {
 
   get(index: number): Cell {
     const columns = this.#columns;
-    const classes = [...this.topClasses.subarray(index * TOP, (index + 1) * TOP)].filter((each) => each !== NO_CLASS);
+    const classes = [...this.topClasses.subarray(index * TOP, (index + 1) * TOP)].filter((index) => index !== NO_CLASS);
     return {
       grid: this.grid,
       row: this.row[index] as number,
@@ -109,8 +109,8 @@ export class Cells {
     return place && this.at(place.row, place.col);
   }
 
-  /** The classes that a cell speaks most for, and how many each cell has. */
-  static readonly top = TOP;
+  /** Classes that each cell has. */
+  static readonly classesPerCell = TOP;
 }
 
 /** Row and column of a point of the map ([0, 1]², x to the right, y down); null outside it. */
@@ -120,17 +120,17 @@ export function cellUnder(point: Point, grid: number): { row: number; col: numbe
   return { row: along(point.y), col: along(point.x) };
 }
 
-const loaded = new Kept<Cells>();
+const cache = new PromiseCache<Cells>();
 
-/** The cells of one grid of a layer, fetched once; after a failure the next call tries again. */
-export function loadCells(layer: Layer, grid: number): Promise<Cells> {
-  const folder = gridAddress(layer, grid);
-  return loaded.get(folder, () => fetchCells(folder));
+/** The cells of one grid of a map, fetched once; after a failure the next call tries again. */
+export function loadCells(atlasMap: AtlasMap, grid: number): Promise<Cells> {
+  const folder = gridAddress(atlasMap, grid);
+  return cache.get(folder, () => fetchCells(folder));
 }
 
 async function fetchCells(folder: string): Promise<Cells> {
   const [columns, tops] = await Promise.all([fetchJson(`${folder}/cells.json`), fetchBytes(`${folder}/classes.bin`)]);
-  const told = columns as CellColumns;
-  if (tops.byteLength !== told.row.length * TOP * BYTES) throw damaged(`${folder}/classes.bin`);
-  return new Cells(told, tops);
+  const cellColumns = columns as CellColumns;
+  if (tops.byteLength !== cellColumns.row.length * TOP * BYTES) throw damagedFile(`${folder}/classes.bin`);
+  return new Cells(cellColumns, tops);
 }

@@ -1,8 +1,8 @@
-/** What a cell's drawer tells: fetched in sheets of 4 × 4 cells. */
+/** The details of cells, for the drawer: fetched in files of 4 × 4 cells. */
 
-import { fetchJson, gridAddress, type Layer } from './atlas';
-import { Kept } from './kept';
-import type { Place } from './link';
+import { fetchJson, gridAddress, type AtlasMap } from './atlas';
+import { PromiseCache } from './cache';
+import type { CellRef } from './link';
 
 interface Exemplar {
   image: string;
@@ -16,7 +16,7 @@ interface Exemplar {
   nearest: boolean;
 }
 
-interface Details {
+interface CellDetails {
   row: number;
   col: number;
   scores: { cosine_whitened: number; cosine_robust: number; percentile: number; rank: number } | null;
@@ -30,8 +30,8 @@ interface Details {
 }
 
 /** A cell's details with its line in the sheet of sprites. */
-export interface Sheet {
-  details: Details;
+export interface CellSheet {
+  details: CellDetails;
   picture: string;
   /** The cell's line, and how many there are. */
   line: number;
@@ -42,21 +42,21 @@ export interface Sheet {
 
 /** Cells a side of a sheet. */
 const BLOCK = 4;
-const KEPT = 40;
+const CACHE_SIZE = 40;
 
-interface File {
+interface DetailsFile {
   sprite: number;
   columns: number;
-  cells: Details[];
+  cells: CellDetails[];
 }
 
-const files = new Kept<File>(KEPT);
+const cache = new PromiseCache<DetailsFile>(CACHE_SIZE);
 
 /** The details of a drawn cell; null where the sheet does not have it. */
-export async function loadDetails(layer: Layer, place: Place): Promise<Sheet | null> {
+export async function loadDetails(atlasMap: AtlasMap, place: CellRef): Promise<CellSheet | null> {
   const name = `${Math.floor(place.row / BLOCK)}-${Math.floor(place.col / BLOCK)}`;
-  const address = `${gridAddress(layer, place.grid)}/details/${name}`;
-  const file = await files.get(address, () => fetchJson(`${address}.json`) as Promise<File>);
+  const address = `${gridAddress(atlasMap, place.grid)}/details/${name}`;
+  const file = await cache.get(address, () => fetchJson(`${address}.json`) as Promise<DetailsFile>);
   const line = file.cells.findIndex((cell) => cell.row === place.row && cell.col === place.col);
   const details = file.cells[line];
   if (!details) return null;

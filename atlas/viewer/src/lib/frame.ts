@@ -1,7 +1,7 @@
 /** Where the map lies in the window, and the way between points of the map and pixels of the window. */
 
 import type { Point } from './levels';
-import type { Place, View } from './link';
+import type { CellRef, View } from './link';
 
 /** The map's square and the window around it, all in CSS pixels. */
 export interface Frame {
@@ -42,7 +42,7 @@ export function viewOf(frame: Frame): View {
 }
 
 /** The view in which a cell lies in the middle of the free part of the window (in its pixels); null where it lies in it already. */
-export function viewShowing(frame: Frame, cell: Place, free: { left: number; top: number; right: number; bottom: number }): View | null {
+export function viewShowing(frame: Frame, cell: CellRef, free: { left: number; top: number; right: number; bottom: number }): View | null {
   const { left, top, right, bottom } = free;
   const box = cellBox(frame, cell);
   if (box.left >= left && box.top >= top && box.left + box.width <= right && box.top + box.height <= bottom) return null;

@@ -1,18 +1,18 @@
-/** What each cell says of a class: fetched in files of several classes, and painted as a veil over the map. */
+/** The effect of each cell on a class: fetched in files of several classes, and drawn as heat over the map. */
 
-import { damaged, fetchBytes, gridAddress, type Atlas, type Layer } from './atlas';
+import { damagedFile, fetchBytes, gridAddress, type Atlas, type AtlasMap } from './atlas';
+import { PromiseCache } from './cache';
 import type { Cells } from './cells';
-import { Kept } from './kept';
-import type { Side } from './link';
+import type { HeatSide } from './link';
 
 /** The byte that stands for no effect at all; larger ones support the class. */
 const ZERO = 128;
 /** The share of a side's cells below which a value is less than full. */
 const FULL = 0.97;
-/** Files that are kept: of the largest levels each has about a megabyte. */
-const KEPT = 12;
+/** Files in the cache: those of the largest levels have about a megabyte each. */
+const CACHE_SIZE = 12;
 
-const files = new Kept<ArrayBuffer>(KEPT);
+const cache = new PromiseCache<ArrayBuffer>(CACHE_SIZE);
 
 /** One class on one grid, as shares of its strongest support or opposition there. */
 export interface Heat {
@@ -21,33 +21,33 @@ export interface Heat {
   shares: Float32Array;
 }
 
-/** Raises a Sentence where the file cannot be had. */
-export function loadHeat(atlas: Atlas, layer: Layer, cells: Cells, index: number): Promise<Heat> {
-  return heatOf(layer, cells, 'classes', index, atlas.classes_per_file);
+/** Throws a UserError where the file cannot be loaded. */
+export function loadHeat(atlas: Atlas, atlasMap: AtlasMap, cells: Cells, index: number): Promise<Heat> {
+  return heatOf(atlasMap, cells, 'classes', index, atlas.classes_per_file);
 }
 
 /** Units that a file of heat holds. */
 const UNITS_PER_FILE = 50;
 
-/** How strongly one unit answers in each cell of its layer. Raises a Sentence where the file cannot be had. */
-export function loadUnitHeat(layer: Layer, cells: Cells, unit: number): Promise<Heat> {
-  return heatOf(layer, cells, 'units', unit, UNITS_PER_FILE);
+/** How strongly one unit answers in each cell of its layer. Throws a UserError where the file cannot be loaded. */
+export function loadUnitHeat(atlasMap: AtlasMap, cells: Cells, unit: number): Promise<Heat> {
+  return heatOf(atlasMap, cells, 'units', unit, UNITS_PER_FILE);
 }
 
-async function heatOf(layer: Layer, cells: Cells, name: string, index: number, perFile: number): Promise<Heat> {
+async function heatOf(atlasMap: AtlasMap, cells: Cells, name: string, index: number, perFile: number): Promise<Heat> {
   const file = Math.floor(index / perFile);
-  const address = `${gridAddress(layer, cells.grid)}/${name}-${String(file).padStart(3, '0')}.bin`;
-  const bytes = new Uint8Array(await files.get(address, () => fetchBytes(address)));
+  const address = `${gridAddress(atlasMap, cells.grid)}/${name}-${String(file).padStart(3, '0')}.bin`;
+  const bytes = new Uint8Array(await cache.get(address, () => fetchBytes(address)));
   const start = (index - file * perFile) * cells.length;
-  if (bytes.length < start + cells.length) throw damaged(address);
-  return { cells, shares: normalised(bytes.subarray(start, start + cells.length), cells.drawn) };
+  if (bytes.length < start + cells.length) throw damagedFile(address);
+  return { cells, shares: normalise(bytes.subarray(start, start + cells.length), cells.drawn) };
 }
 
 /**
  * Bytes as shares of what only a few of the drawn cells exceed, on each side of zero by itself: each side fills its range,
  * and one cell that stands out does not leave all others dark.
  */
-export function normalised(bytes: Uint8Array, drawn: Uint8Array): Float32Array {
+export function normalise(bytes: Uint8Array, drawn: Uint8Array): Float32Array {
   const [most, least] = [limitOf(bytes, drawn, 1), -limitOf(bytes, drawn, -1)];
   const shares = new Float32Array(bytes.length);
   for (let i = 0; i < bytes.length; i++) {
@@ -68,10 +68,10 @@ function limitOf(bytes: Uint8Array, drawn: Uint8Array, sign: 1 | -1): number {
     counts[value] = (counts[value] as number) + 1;
     total += 1;
   }
-  let seen = 0;
+  let covered = 0;
   for (let value = 1; value <= ZERO; value++) {
-    seen += counts[value] as number;
-    if (seen > 0 && seen >= FULL * total) return value;
+    covered += counts[value] as number;
+    if (covered > 0 && covered >= FULL * total) return value;
   }
   return 0;
 }
@@ -83,16 +83,16 @@ const DARK: Colour = [14, 15, 17];
 /** How much of a colour lies over a cell that is wholly of it, and how much of the darkness where two colours speak. */
 const TINT = 0.55;
 const DARKNESS = 0.7;
-/** Weak values are lifted a little, so that they are told from none. */
+/** Weak values are lifted a little, so that they differ visibly from zero. */
 const LIFT = 0.7;
 
 /**
- * The veil over the cells of a grid, as the pixels (RGBA) of a picture of grid × grid.
+ * The heat over the cells of a grid, as the pixels (RGBA) of a picture of grid × grid.
  *
- * One class lights up what supports it (or opposes it) and darkens the rest; both sides, or two classes, are told apart
- * by colour. `strength` (0 to 1) is how dark the rest becomes.
+ * One class lights up what supports it (or opposes it) and darkens the rest; both sides, or two classes, differ
+ * by colour. `darkening` (0 to 1) is how dark the rest becomes.
  */
-export function veil(heats: readonly Heat[], side: Side, strength: number): Uint8ClampedArray<ArrayBuffer> {
+export function heatPixels(heats: readonly Heat[], side: HeatSide, darkening: number): Uint8ClampedArray<ArrayBuffer> {
   const [first, second] = heats as [Heat, Heat?];
   const { cells } = first;
   const pixels = new Uint8ClampedArray(cells.grid * cells.grid * 4);
@@ -103,7 +103,7 @@ export function veil(heats: readonly Heat[], side: Side, strength: number): Uint
     const one = Math.max(0, side === 'oppose' && !second ? -value : value) ** LIFT;
     const other = !two ? 0 : Math.max(0, second ? (second.shares[i] as number) : -value) ** LIFT;
     const lit = Math.max(one, other);
-    const [colour, alpha] = two ? mixed(one, other, DARKNESS * strength * (1 - lit)) : [DARK, strength * (1 - lit)];
+    const [colour, alpha] = two ? mixColours(one, other, DARKNESS * darkening * (1 - lit)) : [DARK, darkening * (1 - lit)];
     const at = ((cells.row[i] as number) * cells.grid + (cells.col[i] as number)) * 4;
     pixels[at] = colour[0];
     pixels[at + 1] = colour[1];
@@ -113,8 +113,8 @@ export function veil(heats: readonly Heat[], side: Side, strength: number): Uint
   return pixels;
 }
 
-/** Colours of two sides under a dark veil, as one colour and its opacity. */
-function mixed(one: number, other: number, dark: number): [Colour, number] {
+/** Colours of two sides under the darkening, as one colour and its opacity. */
+function mixColours(one: number, other: number, dark: number): [Colour, number] {
   const sum = one + other;
   const tint = TINT * Math.max(one, other);
   const alpha = 1 - (1 - tint) * (1 - dark);

@@ -7,18 +7,18 @@ export interface View {
   zoom: number;
 }
 
-export interface Place {
+export interface CellRef {
   grid: number;
   row: number;
   col: number;
 }
 
 /** What lights up for a class: the cells that support it, those that oppose it, or both in two colours. */
-export type Side = 'support' | 'oppose' | 'both';
+export type HeatSide = 'support' | 'oppose' | 'both';
 /** How a second map is shown: beside the first, or under it behind a line that moves. */
 export type Arrangement = 'beside' | 'swipe';
 /** What happens to icons of low scores: they are marked, left out, or shown like all others. */
-export type Low = 'mark' | 'hide' | 'plain';
+export type LowScoreStyle = 'mark' | 'hide' | 'plain';
 
 /** One channel of a layer ("neuron"). */
 export interface Unit {
@@ -27,10 +27,10 @@ export interface Unit {
 }
 
 /** What the view of neurons lists first: the strongest answer, most alike at all angles, to one angle only, or seldom. */
-export type Order = 'strongest' | 'invariant' | 'selective' | 'rare';
+export type UnitOrder = 'strongest' | 'invariant' | 'selective' | 'rare';
 
 export interface Link {
-  layer?: string;
+  mapName?: string;
   view?: View;
   /** The grid that is shown at every zoom; without it the zoom decides. */
   level?: number;
@@ -38,44 +38,44 @@ export interface Link {
   patches?: number;
   /** One class, or two, by their whole names. */
   classes?: string[];
-  side?: Side;
+  side?: HeatSide;
   /** How much is darkened of what a class does not light up, 0 to 1. */
-  strength?: number;
+  darkening?: number;
   /** The open cell, and others that are selected with it. */
-  cells?: Place[];
+  cells?: CellRef[];
   /** The second map. */
-  with?: string;
-  how?: Arrangement;
+  secondMapName?: string;
+  arrangement?: Arrangement;
   /** Where the swipe's line stands, as a share of the window's width. */
-  at?: number;
+  swipeAt?: number;
   /** How much smaller cells of few activations are drawn, 0 to 1. */
   density?: number;
   labels?: boolean;
-  low?: Low;
+  low?: LowScoreStyle;
   /** The unit that lights up on its layer's map, in place of a class. */
   lit?: Unit;
   /** The layer whose units are listed, or the unit that is shown. */
   neurons?: string;
   unit?: Unit;
   show?: 'circuit';
-  order?: Order;
+  order?: UnitOrder;
   /** The class or the unit that the list of units is narrowed to. */
   for?: string;
   like?: number;
 }
 
-const SIDES: readonly Side[] = ['support', 'oppose', 'both'];
-const LOWS: readonly Low[] = ['mark', 'hide', 'plain'];
-export const ORDERS: readonly Order[] = ['strongest', 'invariant', 'selective', 'rare'];
+const SIDES: readonly HeatSide[] = ['support', 'oppose', 'both'];
+const LOWS: readonly LowScoreStyle[] = ['mark', 'hide', 'plain'];
+export const ORDERS: readonly UnitOrder[] = ['strongest', 'invariant', 'selective', 'rare'];
 export const MOST_CELLS = 400;
 
 /** The link's text; what is as it is by default is left out. */
 export function formatLink(link: Link): string {
   const parts = new URLSearchParams();
   const put = (name: string, value: string | number | undefined) => {
-    if (value !== undefined) parts.append(name, typeof value === 'number' ? short(value) : value);
+    if (value !== undefined) parts.append(name, typeof value === 'number' ? roundedText(value) : value);
   };
-  put('layer', link.layer);
+  put('layer', link.mapName);
   put('x', link.view?.x);
   put('y', link.view?.y);
   put('zoom', link.view?.zoom);
@@ -85,14 +85,14 @@ export function formatLink(link: Link): string {
   put('lit', link.lit && unitText(link.lit));
   if (link.classes?.length || link.lit) {
     if (link.side !== 'support') put('side', link.side);
-    if (link.strength !== DEFAULTS.strength) put('strength', link.strength);
+    if (link.darkening !== DEFAULTS.darkening) put('strength', link.darkening);
   }
   if (link.cells?.length) put('cells', link.cells.map(({ grid, row, col }) => `${grid}.${row}.${col}`).join(' '));
-  if (link.with !== undefined) {
-    put('with', link.with);
-    if (link.how === 'swipe') {
-      put('how', link.how);
-      put('at', link.at);
+  if (link.secondMapName !== undefined) {
+    put('with', link.secondMapName);
+    if (link.arrangement === 'swipe') {
+      put('how', link.arrangement);
+      put('at', link.swipeAt);
     }
   }
   if (link.density) put('density', link.density);
@@ -109,7 +109,7 @@ export function formatLink(link: Link): string {
   return `#${parts}`;
 }
 
-export const DEFAULTS = { patches: 0, side: 'support', strength: 0.75, how: 'beside', at: 0.5, density: 0, labels: true, low: 'mark', order: 'strongest' } as const;
+export const DEFAULTS = { patches: 0, side: 'support', darkening: 0.75, arrangement: 'beside', swipeAt: 0.5, density: 0, labels: true, low: 'mark', order: 'strongest' } as const;
 
 /** Reads what is usable and leaves out the rest: a link that was typed or cut short still opens the page. */
 export function parseLink(hash: string): Link {
@@ -122,34 +122,34 @@ export function parseLink(hash: string): Link {
   };
   const share = (name: string) => {
     const value = number(name);
-    return value === undefined ? undefined : within(value);
+    return value === undefined ? undefined : clampShare(value);
   };
-  const one = <T extends string>(name: string, known: readonly T[]) => known.find((each) => each === parts.get(name));
+  const choice = <T extends string>(name: string, options: readonly T[]) => options.find((option) => option === parts.get(name));
   const [x, y, zoom] = [number('x'), number('y'), number('zoom')];
-  if (x !== undefined && y !== undefined && zoom !== undefined && zoom > 0) link.view = { x: near(x), y: near(y), zoom };
+  if (x !== undefined && y !== undefined && zoom !== undefined && zoom > 0) link.view = { x: clampCentre(x), y: clampCentre(y), zoom };
   const classes = parts.getAll('class').filter(Boolean).slice(0, 2);
-  const cells = (parts.get('cells') ?? '').split(/[\s,]+/).flatMap(place).slice(0, MOST_CELLS);
+  const cells = (parts.get('cells') ?? '').split(/[\s,]+/).flatMap(parseCell).slice(0, MOST_CELLS);
   return Object.assign(
     link,
-    defined({
-      layer: text('layer'),
+    withoutUndefined<Link>({
+      mapName: text('layer'),
       level: number('level'),
       patches: share('patches'),
       classes: classes.length ? classes : undefined,
-      side: one('side', SIDES),
-      strength: share('strength'),
+      side: choice('side', SIDES),
+      darkening: share('strength'),
       cells: cells.length ? cells : undefined,
-      with: text('with'),
-      how: one<Arrangement>('how', ['beside', 'swipe']),
-      at: share('at'),
+      secondMapName: text('with'),
+      arrangement: choice<Arrangement>('how', ['beside', 'swipe']),
+      swipeAt: share('at'),
       density: share('density'),
       labels: parts.get('labels') === 'off' ? false : undefined,
-      low: one('low', LOWS),
-      lit: unitOf(parts.get('lit')),
+      low: choice('low', LOWS),
+      lit: parseUnit(parts.get('lit')),
       neurons: text('neurons'),
-      unit: unitOf(parts.get('unit')),
-      show: one<'circuit'>('show', ['circuit']),
-      order: one('order', ORDERS),
+      unit: parseUnit(parts.get('unit')),
+      show: choice<'circuit'>('show', ['circuit']),
+      order: choice('order', ORDERS),
       for: text('for'),
       like: /^\d{1,6}$/.test(parts.get('like') ?? '') ? number('like') : undefined,
     }),
@@ -161,31 +161,31 @@ function unitText({ layer, unit }: Unit): string {
   return `${layer}:${unit}`;
 }
 
-function unitOf(text: string | null): Unit | undefined {
-  const found = /^(.+):(\d{1,6})$/.exec(text ?? '');
-  return found ? { layer: found[1] as string, unit: Number(found[2]) } : undefined;
+function parseUnit(text: string | null): Unit | undefined {
+  const match = /^(.+):(\d{1,6})$/.exec(text ?? '');
+  return match ? { layer: match[1] as string, unit: Number(match[2]) } : undefined;
 }
 
-function place(text: string): Place[] {
-  const found = /^(\d{1,4})\.(\d{1,4})\.(\d{1,4})$/.exec(text);
-  if (!found) return [];
-  const [grid, row, col] = found.slice(1).map(Number) as [number, number, number];
+function parseCell(text: string): CellRef[] {
+  const match = /^(\d{1,4})\.(\d{1,4})\.(\d{1,4})$/.exec(text);
+  if (!match) return [];
+  const [grid, row, col] = match.slice(1).map(Number) as [number, number, number];
   return row < grid && col < grid ? [{ grid, row, col }] : [];
 }
 
-function defined<T extends object>(values: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+function withoutUndefined<T extends object>(values: { [K in keyof T]: T[K] | undefined }): T {
   return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as never;
 }
 
 /** The middle of the window may lie off the map. */
-function near(value: number): number {
+function clampCentre(value: number): number {
   return Math.min(2, Math.max(-1, value));
 }
 
-function within(value: number): number {
+function clampShare(value: number): number {
   return Math.min(1, Math.max(0, value));
 }
 
-function short(value: number): string {
+function roundedText(value: number): string {
   return String(Number(value.toPrecision(4)));
 }

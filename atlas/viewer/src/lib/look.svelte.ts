@@ -1,50 +1,50 @@
 /** What is on the screen besides the view: the part of the page's state that a link holds. */
 
-import { classesOf, gridSizes, openingLayer, type Atlas, type Layer, type UnitLayer } from './atlas';
+import { classesOf, gridSizes, openingMap, type Atlas, type AtlasMap, type UnitLayer } from './atlas';
+import { DEFAULTS, formatLink, type Arrangement, type Link, type LowScoreStyle, type UnitOrder, type CellRef, type HeatSide, type Unit, type View } from './link';
 import { classNumber, className } from './words';
-import { DEFAULTS, formatLink, type Arrangement, type Link, type Low, type Order, type Place, type Side, type Unit, type View } from './link';
 
 /** By the effects on a class, by its number in the layer's network; or the units that answer like one. */
-export type Narrowed = { class: number } | { like: number };
+export type UnitFilter = { class: number } | { like: number };
 
 /** What the view of neurons shows: a layer's units, or one of them, or what builds it. */
-export interface Opened {
+export interface NeuronView {
   layer: string;
   unit: number | null;
   circuit: boolean;
   /** What the list is narrowed to, in place of an order of all. */
-  narrowed?: Narrowed | null;
+  filter?: UnitFilter | null;
 }
 
 export class Look {
   readonly atlas: Atlas;
-  layer: Layer = $state.raw() as Layer;
+  atlasMap: AtlasMap = $state.raw() as AtlasMap;
   /** The second map, or null. */
-  other = $state.raw<Layer | null>(null);
+  secondMap = $state.raw<AtlasMap | null>(null);
   level = $state<number | null>(null);
   patches = $state<number>(DEFAULTS.patches);
   #classes = $state.raw<readonly number[]>([]);
-  side = $state<Side>(DEFAULTS.side);
-  strength = $state<number>(DEFAULTS.strength);
-  cells = $state.raw<readonly Place[]>([]);
-  how = $state<Arrangement>(DEFAULTS.how);
-  at = $state<number>(DEFAULTS.at);
+  side = $state<HeatSide>(DEFAULTS.side);
+  darkening = $state<number>(DEFAULTS.darkening);
+  cells = $state.raw<readonly CellRef[]>([]);
+  arrangement = $state<Arrangement>(DEFAULTS.arrangement);
+  swipeAt = $state<number>(DEFAULTS.swipeAt);
   density = $state<number>(DEFAULTS.density);
   labels = $state<boolean>(DEFAULTS.labels);
-  low = $state<Low>(DEFAULTS.low);
+  low = $state<LowScoreStyle>(DEFAULTS.low);
   /** The unit that lights up on its layer's map, in place of classes. */
-  lit = $state.raw<Unit | null>(null);
+  litUnit = $state.raw<Unit | null>(null);
   /** The view of neurons over the map; null where the map is seen. */
-  neurons = $state.raw<Opened | null>(null);
+  neurons = $state.raw<NeuronView | null>(null);
   /** The order in which it lists units. */
-  order = $state<Order>(DEFAULTS.order);
+  order = $state<UnitOrder>(DEFAULTS.order);
 
   /** What the link named and this atlas does not have, in words. */
-  missing: string[] = [];
+  missingNames: string[] = [];
 
   constructor(atlas: Atlas, link: Link) {
     this.atlas = atlas;
-    this.layer = openingLayer(atlas);
+    this.atlasMap = openingMap(atlas);
     this.apply(link);
   }
 
@@ -55,151 +55,151 @@ export class Look {
 
   set classes(classes: readonly number[]) {
     this.#classes = classes;
-    if (classes.length) this.lit = null;
+    if (classes.length) this.litUnit = null;
   }
 
   /** Show what a link says; what it leaves out is as it is by default. */
   apply(link: Link): void {
-    const named = (path: string | undefined) => this.atlas.layers.find((each) => each.path === path);
-    this.layer = named(link.layer) ?? this.layer;
-    this.other = named(link.with === this.layer.path ? undefined : link.with) ?? null;
-    this.level = this.allowed(link.level ?? null);
-    const names = classesOf(this.atlas, this.layer);
+    const mapNamed = (path: string | undefined) => this.atlas.layers.find((atlasMap) => atlasMap.path === path);
+    this.atlasMap = mapNamed(link.mapName) ?? this.atlasMap;
+    this.secondMap = mapNamed(link.secondMapName === this.atlasMap.path ? undefined : link.secondMapName) ?? null;
+    this.level = this.levelOrNull(link.level ?? null);
+    const names = classesOf(this.atlas, this.atlasMap);
     this.classes = this.atlas.attributions ? (link.classes ?? []).map((name) => names.indexOf(name)).filter((index) => index >= 0) : [];
-    this.cells = (link.cells ?? []).filter(({ grid }) => this.allowed(grid) !== null);
+    this.cells = (link.cells ?? []).filter(({ grid }) => this.levelOrNull(grid) !== null);
     this.patches = link.patches ?? DEFAULTS.patches;
     this.side = link.side ?? DEFAULTS.side;
-    this.strength = link.strength ?? DEFAULTS.strength;
-    this.how = link.how ?? DEFAULTS.how;
-    this.at = link.at ?? DEFAULTS.at;
+    this.darkening = link.darkening ?? DEFAULTS.darkening;
+    this.arrangement = link.arrangement ?? DEFAULTS.arrangement;
+    this.swipeAt = link.swipeAt ?? DEFAULTS.swipeAt;
     this.density = link.density ?? DEFAULTS.density;
     this.labels = link.labels ?? DEFAULTS.labels;
     this.low = link.low ?? DEFAULTS.low;
-    this.lit = link.lit && this.#known(link.lit) && this.#seen(link.lit) && !this.classes.length ? link.lit : null;
-    this.neurons = this.#opened(link);
+    this.litUnit = link.lit && this.#hasUnit(link.lit) && this.#isShown(link.lit) && !this.classes.length ? link.lit : null;
+    this.neurons = this.#neuronViewOf(link);
     this.order = link.order ?? DEFAULTS.order;
-    const lost = (name: string, wanted: string | number | undefined, found: boolean) =>
-      wanted === undefined || found ? [] : [`${name} ${wanted}`];
-    this.missing = [
-      ...lost('layer', link.layer, named(link.layer) !== undefined),
-      ...lost('layer', link.with, named(link.with) !== undefined),
-      ...lost('level', link.level, this.level !== null),
-      ...(link.classes ?? []).flatMap((name) => lost('class', name, names.includes(name))),
-      ...[link.unit, link.lit].flatMap((each) => lost('unit', each && `${each.unit} of ${each.layer}`, this.#known(each))),
-      ...lost('class', this.neurons ? link.for : undefined, Boolean(this.neurons?.narrowed)),
-      ...lost('units of', link.unit ? undefined : link.neurons, this.units(link.neurons) !== undefined),
+    const missingName = (name: string, value: string | number | undefined, exists: boolean) =>
+      value === undefined || exists ? [] : [`${name} ${value}`];
+    this.missingNames = [
+      ...missingName('layer', link.mapName, mapNamed(link.mapName) !== undefined),
+      ...missingName('layer', link.secondMapName, mapNamed(link.secondMapName) !== undefined),
+      ...missingName('level', link.level, this.level !== null),
+      ...(link.classes ?? []).flatMap((name) => missingName('class', name, names.includes(name))),
+      ...[link.unit, link.lit].flatMap((unit) => missingName('unit', unit && `${unit.unit} of ${unit.layer}`, this.#hasUnit(unit))),
+      ...missingName('class', this.neurons ? link.for : undefined, Boolean(this.neurons?.filter)),
+      ...missingName('units of', link.unit ? undefined : link.neurons, this.units(link.neurons) !== undefined),
     ];
   }
 
-  /** What is there of a layer's units. */
+  /** A layer's entry among the layers with units. */
   units(layer: string | undefined): UnitLayer | undefined {
-    return this.atlas.neurons?.layers.find((each) => each.layer === layer);
+    return this.atlas.neurons?.layers.find((entry) => entry.layer === layer);
   }
 
   /** Light up a unit on its layer's map, or nothing. */
-  light(unit: Unit | null): void {
+  lightUp(unit: Unit | null): void {
     if (unit) {
-      const layer = this.atlas.layers.find((each) => each.path === unit.layer);
-      if (layer && !this.#seen(unit)) this.choose(layer);
+      const atlasMap = this.atlas.layers.find((candidate) => candidate.path === unit.layer);
+      if (atlasMap && !this.#isShown(unit)) this.switchTo(atlasMap);
       this.classes = [];
       this.neurons = null;
     }
-    this.lit = unit;
+    this.litUnit = unit;
   }
 
-  #known(unit: Unit | undefined): boolean {
+  #hasUnit(unit: Unit | undefined): boolean {
     return unit !== undefined && unit.unit < (this.units(unit.layer)?.units ?? 0);
   }
 
-  #seen({ layer }: Unit): boolean {
-    return this.layer.path === layer || this.other?.path === layer;
+  #isShown({ layer }: Unit): boolean {
+    return this.atlasMap.path === layer || this.secondMap?.path === layer;
   }
 
-  #opened(link: Link): Opened | null {
+  #neuronViewOf(link: Link): NeuronView | null {
     const { neurons, unit, show } = link;
-    if (unit && this.#known(unit)) return { ...unit, circuit: show === 'circuit', narrowed: this.#narrowed(unit.layer, link) };
+    if (unit && this.#hasUnit(unit)) return { ...unit, circuit: show === 'circuit', filter: this.#filterOf(unit.layer, link) };
     const layer = this.units(unit?.layer) ?? this.units(neurons);
-    return layer ? { layer: layer.layer, unit: null, circuit: false, narrowed: this.#narrowed(layer.layer, link) } : null;
+    return layer ? { layer: layer.layer, unit: null, circuit: false, filter: this.#filterOf(layer.layer, link) } : null;
   }
 
-  #narrowed(layer: string, link: Link): Narrowed | null {
+  #filterOf(layer: string, link: Link): UnitFilter | null {
     if (link.for !== undefined) {
       const index = this.atlas.attributions ? classNumber(this.unitClasses(layer), link.for) : -1;
       return index < 0 ? null : { class: index };
     }
-    return link.like !== undefined && this.#known({ layer, unit: link.like }) ? { like: link.like } : null;
+    return link.like !== undefined && this.#hasUnit({ layer, unit: link.like }) ? { like: link.like } : null;
   }
 
-  /** The names of the classes that the network of a layer of units tells apart. */
+  /** The class names of a unit layer's network. */
   unitClasses(layer: string): string[] {
-    const map = this.atlas.layers.find(({ path }) => path === layer);
-    return map ? classesOf(this.atlas, map) : (this.atlas.networks[0]?.classes ?? []);
+    const atlasMap = this.atlas.layers.find(({ path }) => path === layer);
+    return atlasMap ? classesOf(this.atlas, atlasMap) : (this.atlas.networks[0]?.classes ?? []);
   }
 
   /** Go to a unit or to a list of units: a class stays chosen in another layer, as far as its network has it. */
-  visit(layer: string, unit: number | null, circuit = false): void {
-    let narrowed = this.neurons?.narrowed ?? null;
+  openUnits(layer: string, unit: number | null, circuit = false): void {
+    let filter = this.neurons?.filter ?? null;
     const before = this.neurons?.layer ?? layer;
-    if (narrowed && layer !== before) {
-      const index = 'class' in narrowed ? this.unitClasses(layer).indexOf(this.unitClasses(before)[narrowed.class] as string) : -1;
-      narrowed = index < 0 ? null : { class: index };
+    if (filter && layer !== before) {
+      const index = 'class' in filter ? this.unitClasses(layer).indexOf(this.unitClasses(before)[filter.class] as string) : -1;
+      filter = index < 0 ? null : { class: index };
     }
-    this.neurons = { layer, unit, circuit, narrowed };
+    this.neurons = { layer, unit, circuit, filter };
   }
 
   /** The chosen classes by the numbers of a layer's network; one that it does not have is left out. */
-  classesIn(layer: Layer): number[] {
-    const [before, after] = [classesOf(this.atlas, this.layer), classesOf(this.atlas, layer)];
+  classesIn(atlasMap: AtlasMap): number[] {
+    const [before, after] = [classesOf(this.atlas, this.atlasMap), classesOf(this.atlas, atlasMap)];
     return this.classes.map((index) => after.indexOf(before[index] as string)).filter((index) => index >= 0);
   }
 
   /** Go to another layer: a class that its network does not have and cells of the former one are left behind. */
-  choose(layer: Layer, cells: readonly Place[] = []): void {
-    this.classes = this.classesIn(layer);
-    this.layer = layer;
-    if (this.other === layer) this.other = null;
-    this.level = this.allowed(this.level);
+  switchTo(atlasMap: AtlasMap, cells: readonly CellRef[] = []): void {
+    this.classes = this.classesIn(atlasMap);
+    this.atlasMap = atlasMap;
+    if (this.secondMap === atlasMap) this.secondMap = null;
+    this.level = this.levelOrNull(this.level);
     this.cells = cells;
-    if (this.lit && !this.#seen(this.lit)) this.lit = null;
+    if (this.litUnit && !this.#isShown(this.litUnit)) this.litUnit = null;
   }
 
   /** A level that the layer has, or null. */
-  allowed(level: number | null): number | null {
-    return level !== null && gridSizes(this.layer).includes(level) ? level : null;
+  levelOrNull(level: number | null): number | null {
+    return level !== null && gridSizes(this.atlasMap).includes(level) ? level : null;
   }
 
   link(view: View): string {
-    return formatLink({ ...this.#lasting(), view, patches: this.patches, strength: this.strength, at: this.at, density: this.density });
+    return formatLink({ ...this.#lastingState(), view, patches: this.patches, darkening: this.darkening, swipeAt: this.swipeAt, density: this.density });
   }
 
   /** What makes a step of its own in the browser's history: all but the view and what is set by sliders. */
-  get step(): string {
-    return formatLink({ ...this.#lasting(), strength: DEFAULTS.strength });
+  get historyKey(): string {
+    return formatLink({ ...this.#lastingState(), darkening: DEFAULTS.darkening });
   }
 
-  #lasting(): Link {
-    const names = classesOf(this.atlas, this.layer);
+  #lastingState(): Link {
+    const names = classesOf(this.atlas, this.atlasMap);
     return {
-      layer: this.layer.path,
+      mapName: this.atlasMap.path,
       classes: this.classes.map((index) => names[index] as string),
       side: this.side,
       cells: [...this.cells],
-      how: this.how,
+      arrangement: this.arrangement,
       labels: this.labels,
       low: this.low,
       ...(this.level === null ? {} : { level: this.level }),
-      ...(this.other === null ? {} : { with: this.other.path }),
-      ...(this.lit === null ? {} : { lit: this.lit }),
-      ...this.#view(),
+      ...(this.secondMap === null ? {} : { secondMapName: this.secondMap.path }),
+      ...(this.litUnit === null ? {} : { lit: this.litUnit }),
+      ...this.#neuronLink(),
     };
   }
 
-  #view(): Link {
+  #neuronLink(): Link {
     if (!this.neurons) return {};
-    const { layer, unit, circuit, narrowed } = this.neurons;
+    const { layer, unit, circuit, filter } = this.neurons;
     const list: Link = { order: this.order };
-    if (narrowed && 'class' in narrowed) list.for = this.#classText(layer, narrowed.class);
-    else if (narrowed) list.like = narrowed.like;
+    if (filter && 'class' in filter) list.for = this.#classText(layer, filter.class);
+    else if (filter) list.like = filter.like;
     if (unit === null) return { neurons: layer, ...list };
     return { unit: { layer, unit }, ...list, ...(circuit ? { show: 'circuit' } : {}) };
   }

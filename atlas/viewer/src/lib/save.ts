@@ -1,11 +1,11 @@
-/** What a reader takes along: the view or a level as a picture, cells as a table. */
+/** Downloads: the view or a level as a picture, cells as a table. */
 
-import { classesOf, type Atlas, type Layer } from './atlas';
+import { classesOf, type Atlas, type AtlasMap } from './atlas';
 import type { Cells } from './cells';
 import { cellBox, type Frame } from './frame';
-import type { Place } from './link';
-import type { Colours } from './overlay';
-import { tileOfCell, type Picture } from './source';
+import type { CellRef } from './link';
+import { tileOfCell, type TileKind } from './pyramid';
+import type { Colours } from './theme';
 import { loadTile } from './tiles';
 
 /** Browsers draw no canvas that is much larger. */
@@ -22,23 +22,23 @@ export function download(content: Blob, name: string): void {
 
 /** One of the maps in the view: its canvases from below to above, where it stands, from which share of its width on it is
  * seen, and which cells are marked. */
-export interface Part {
+export interface MapInView {
   canvases: readonly HTMLCanvasElement[];
   frame: Frame;
   left: number;
   top: number;
   from: number;
-  marked: readonly Place[];
+  markedCells: readonly CellRef[];
 }
 
 /** The view as it is on the screen, without panels, as PNG. */
-export function viewPicture(parts: readonly Part[], { ground, ink }: Colours): Promise<Blob> {
+export function viewPicture(parts: readonly MapInView[], { ground, ink }: Colours): Promise<Blob> {
   const ratio = devicePixelRatio;
-  const far = (side: (part: Part) => number) => Math.round(ratio * Math.max(...parts.map(side)));
+  const far = (side: (part: MapInView) => number) => Math.round(ratio * Math.max(...parts.map(side)));
   const [width, height] = [far(({ left, frame }) => left + frame.width), far(({ top, frame }) => top + frame.height)];
-  return painted(width, height, ground, (context) => {
+  return paintPng(width, height, ground, (context) => {
     context.scale(ratio, ratio);
-    for (const { canvases, frame, left, top, from, marked } of parts) {
+    for (const { canvases, frame, left, top, from, markedCells } of parts) {
       context.save();
       context.translate(left, top);
       context.beginPath();
@@ -47,7 +47,7 @@ export function viewPicture(parts: readonly Part[], { ground, ink }: Colours): P
       context.fillStyle = ground;
       context.fillRect(0, 0, frame.width, frame.height);
       for (const canvas of canvases) context.drawImage(canvas, 0, 0, frame.width, frame.height);
-      for (const place of marked) {
+      for (const place of markedCells) {
         const box = cellBox(frame, place);
         for (const [colour, line] of [[ground, 6], [ink, 3]] as const) {
           context.lineWidth = line;
@@ -64,20 +64,20 @@ export function viewPicture(parts: readonly Part[], { ground, ink }: Colours): P
 /** A whole level as one picture, icons at their own size unless it would be too large for a browser. */
 export function poster(
   atlas: Atlas,
-  layer: Layer,
+  atlasMap: AtlasMap,
   cells: Cells,
-  picture: Picture,
+  picture: TileKind,
   ground: string,
   progress: (share: number) => void,
 ): Promise<Blob> {
   const size = Math.min(atlas.icon_size, Math.floor(LARGEST_POSTER / cells.grid));
   const rows = bounds(cells, cells.row);
   const cols = bounds(cells, cells.col);
-  return painted((cols.last - cols.first + 1) * size, (rows.last - rows.first + 1) * size, ground, async (context) => {
+  return paintPng((cols.last - cols.first + 1) * size, (rows.last - rows.first + 1) * size, ground, async (context) => {
     for (let i = 0; i < cells.length; i++) {
       if (!cells.drawn[i]) continue;
       const [row, col] = [cells.row[i] as number, cells.col[i] as number];
-      const { address, left, top, side } = tileOfCell(atlas, layer, picture, { grid: cells.grid, row, col });
+      const { address, left, top, side } = tileOfCell(atlas, atlasMap, picture, { grid: cells.grid, row, col });
       const tile = await loadTile(address);
       if (!tile) throw new Error(`the picture ${address} did not arrive`);
       context.drawImage(tile, left, top, side, side, (col - cols.first) * size, (row - rows.first) * size, size, size);
@@ -87,11 +87,11 @@ export function poster(
 }
 
 function bounds(cells: Cells, places: Uint16Array): { first: number; last: number } {
-  const drawn = places.filter((_, i) => cells.drawn[i]);
-  return drawn.length ? { first: drawn.reduce((a, b) => Math.min(a, b)), last: drawn.reduce((a, b) => Math.max(a, b)) } : { first: 0, last: 0 };
+  const visible = places.filter((_, i) => cells.drawn[i]);
+  return visible.length ? { first: visible.reduce((a, b) => Math.min(a, b)), last: visible.reduce((a, b) => Math.max(a, b)) } : { first: 0, last: 0 };
 }
 
-async function painted(
+async function paintPng(
   width: number,
   height: number,
   ground: string,
@@ -109,25 +109,25 @@ async function painted(
   });
 }
 
-const SHOWN = 5;
+const CLASSES = 5;
 
 /** Cells, by their places in the columns, as CSV with a header (RFC 4180). */
-export function cellsTable(atlas: Atlas, layer: Layer, cells: Cells, indices: readonly number[]): string {
-  const numbers = Array.from({ length: SHOWN }, (_, i) => i + 1);
+export function cellsTable(atlas: Atlas, atlasMap: AtlasMap, cells: Cells, indices: readonly number[]): string {
+  const numbers = Array.from({ length: CLASSES }, (_, i) => i + 1);
   const header = ['layer', 'grid', 'row', 'col', 'activations', 'spread', 'cosine', 'flag', ...numbers.flatMap((n) => [`class_${n}`, `${atlas.attributions ? 'attribution' : 'share'}_${n}`])];
-  const names = classesOf(atlas, layer);
+  const names = classesOf(atlas, atlasMap);
   const lines = indices.map((index) => {
     const cell = cells.get(index);
     const classes = numbers.flatMap((n) => {
       const number = cell.classes[n - 1];
       return number === undefined ? ['', ''] : [names[number] ?? number, cell.values[n - 1]];
     });
-    return [layer.path, cell.grid, cell.row, cell.col, cell.count, cell.spread, cell.cosine ?? '', cell.flag ?? '', ...classes];
+    return [atlasMap.path, cell.grid, cell.row, cell.col, cell.count, cell.spread, cell.cosine ?? '', cell.flag ?? '', ...classes];
   });
-  return [header, ...lines].map((line) => `${line.map(quoted).join(',')}\r\n`).join('');
+  return [header, ...lines].map((line) => `${line.map(csvField).join(',')}\r\n`).join('');
 }
 
-function quoted(value: unknown): string {
+function csvField(value: unknown): string {
   const text = typeof value === 'number' ? String(Number(value.toPrecision(6))) : String(value);
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }

@@ -1,10 +1,14 @@
 /** Light or dark: the system's, until the reader chooses. */
 
-import type { Colours } from './overlay';
-
 export type Theme = 'light' | 'dark';
 
-/** What is drawn on canvases has the colours of the page's stylesheet. */
+/** Colours of what is drawn on canvases: its ground, and what stands out from it. */
+export interface Colours {
+  ground: string;
+  ink: string;
+}
+
+/** The same as in the page's stylesheet. */
 export const COLOURS: Record<Theme, Colours> = {
   light: { ground: '#f7f7f5', ink: '#1c1d1f' },
   dark: { ground: '#111214', ink: '#ececea' },
@@ -14,11 +18,11 @@ const KEY = 'activation-atlas-theme';
 const dark = () => matchMedia('(prefers-color-scheme: dark)');
 
 export function currentTheme(): Theme {
-  const chosen = read();
-  return chosen ?? (dark().matches ? 'dark' : 'light');
+  const stored = read();
+  return stored ?? (dark().matches ? 'dark' : 'light');
 }
 
-/** Show a theme; the choice is kept, unless it is what the system says anyway. */
+/** Show a theme; the choice is stored, unless it is the system's anyway. */
 export function chooseTheme(theme: Theme): void {
   document.documentElement.dataset['theme'] = theme;
   const system: Theme = dark().matches ? 'dark' : 'light';

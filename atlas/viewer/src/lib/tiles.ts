@@ -1,43 +1,43 @@
-/** Tiles as pictures of their own, for what is drawn cell by cell and for saving; few are kept. */
+/** Tiles as bitmaps, for what is drawn cell by cell and for saving, with a cache of the last used ones. */
 
-const KEPT = 96;
-/** Milliseconds after which a tile that did not arrive may be asked for again. */
-const AGAIN = 10_000;
+const CACHE_SIZE = 96;
+/** Milliseconds after which a tile that did not arrive may be requested again. */
+const RETRY_AFTER = 10_000;
 const bitmaps = new Map<string, Bitmap>();
 
 interface Bitmap {
-  /** Undefined while it is under way, null where it cannot be had. */
+  /** Undefined while it is loading, null where loading failed. */
   picture: ImageBitmap | null | undefined;
   ready: Promise<ImageBitmap | null>;
 }
 
 /** A tile's picture where it is there already; else null, and `arrived` is called once it is. */
 export function tileNow(address: string, arrived: () => void): ImageBitmap | null {
-  const bitmap = kept(address);
+  const bitmap = bitmapOf(address);
   if (bitmap.picture === undefined) void bitmap.ready.then(arrived);
   return bitmap.picture ?? null;
 }
 
-/** A tile's picture; null where it cannot be had. */
+/** A tile's picture; null where loading failed. */
 export function loadTile(address: string): Promise<ImageBitmap | null> {
-  return kept(address).ready;
+  return bitmapOf(address).ready;
 }
 
-function kept(address: string): Bitmap {
-  const found = bitmaps.get(address);
-  if (found) {
+function bitmapOf(address: string): Bitmap {
+  const cached = bitmaps.get(address);
+  if (cached) {
     bitmaps.delete(address);
-    bitmaps.set(address, found);
-    return found;
+    bitmaps.set(address, cached);
+    return cached;
   }
   const bitmap: Bitmap = { picture: undefined, ready: fetchTile(address) };
   void bitmap.ready.then((picture) => {
     bitmap.picture = picture;
-    if (!picture) setTimeout(() => bitmaps.delete(address), AGAIN);
+    if (!picture) setTimeout(() => bitmaps.delete(address), RETRY_AFTER);
   });
   bitmaps.set(address, bitmap);
   for (const [oldest, { picture }] of bitmaps) {
-    if (bitmaps.size <= KEPT) break;
+    if (bitmaps.size <= CACHE_SIZE) break;
     picture?.close();
     bitmaps.delete(oldest);
   }

@@ -1,4 +1,4 @@
-/** Figures and names as people read them. */
+/** Figures and names in words. */
 
 /** The first synonym: "Egyptian cat" of "Egyptian cat, Mau". */
 export function className(classes: readonly string[], index: number): string {
@@ -14,9 +14,9 @@ export function synonyms(classes: readonly string[], index: number): string {
 
 /** The number of a class by its whole name, or by its first synonym, whatever the capitals; −1 where there is none. */
 export function classNumber(classes: readonly string[], name: string): number {
-  const wanted = name.toLowerCase();
-  const whole = classes.findIndex((each) => each.toLowerCase() === wanted);
-  return whole >= 0 ? whole : classes.findIndex((_, index) => className(classes, index).toLowerCase() === wanted);
+  const lowered = name.toLowerCase();
+  const whole = classes.findIndex((candidate) => candidate.toLowerCase() === lowered);
+  return whole >= 0 ? whole : classes.findIndex((_, index) => className(classes, index).toLowerCase() === lowered);
 }
 
 export function count(value: number, one: string, many: string): string {
@@ -41,7 +41,7 @@ export function classFigures(values: readonly number[], attributions: boolean): 
 }
 
 /** A cosine as a word for how well the icon shows what the layer sees. */
-export function match(cosine: number): string {
+export function cosineWords(cosine: number): string {
   if (cosine >= 0.9) return 'very well';
   if (cosine >= 0.75) return 'well';
   if (cosine >= 0.6) return 'roughly';
@@ -49,7 +49,7 @@ export function match(cosine: number): string {
 }
 
 /** A cell's spread (mean cosine of its activations to their mean) in words. */
-export function agreement(spread: number): string {
+export function spreadWords(spread: number): string {
   if (spread >= 0.85) return 'very like';
   if (spread >= 0.65) return 'like';
   if (spread >= 0.45) return 'somewhat like';
@@ -62,18 +62,18 @@ const FLAGS: Record<string, string> = {
   low: 'Take this picture with care.',
 };
 
-export function warning(flag: string | null): string | null {
+export function flagWords(flag: string | null): string | null {
   return flag === null ? null : (FLAGS[flag] ?? null);
 }
 
 /** Length of a bar, 0 to 1, beside the largest of its list. */
-export function share(value: number, values: readonly number[]): number {
+export function barShare(value: number, values: readonly number[]): number {
   const largest = Math.max(...values.map(Math.abs));
   return largest > 0 ? Math.abs(value) / largest : 0;
 }
 
 /** How near an activation is to what the map is made of, in words. */
-export function likeness(confidence: number | null): string {
+export function confidenceWords(confidence: number | null): string {
   if (confidence === null) return 'it has no place on the map';
   if (confidence >= 0.5) return 'much like what was in the data';
   if (confidence >= 0.2) return 'like some of what was in the data';
@@ -81,7 +81,7 @@ export function likeness(confidence: number | null): string {
   return 'nothing like this was in the data';
 }
 
-/** A probability as per cent, with decimals only where they tell something. */
+/** A probability as per cent, with decimals only where they matter. */
 export function percent(probability: number): string {
   const value = 100 * probability;
   if (value >= 9.95) return `${Math.round(value)} %`;
@@ -89,13 +89,13 @@ export function percent(probability: number): string {
 }
 
 /** What a position does for a class, or for the first of two classes against the second, in logits. */
-export function effectWords(value: number, [first = '', second]: readonly string[], removed: boolean): string {
+export function effectWords(value: number, [first = '', second]: readonly string[], byRemoval: boolean): string {
   const figure = signed([value])[0] as string;
-  if (figure === '0') return removed ? `without it ${first} loses 0` : `0 for ${first}`;
+  if (figure === '0') return byRemoval ? `without it ${first} loses 0` : `0 for ${first}`;
   const size = figure.slice(1);
-  // Of two classes the one is told for which it does more.
+  // Of two classes, name the one for which it does more.
   const [one, other] = value < 0 && second !== undefined ? [second, first] : [first, second];
-  if (removed) return other === undefined ? `without it ${first} ${value < 0 ? 'gains' : 'loses'} ${size}` : `without it ${one} loses ${size} against ${other}`;
+  if (byRemoval) return other === undefined ? `without it ${first} ${value < 0 ? 'gains' : 'loses'} ${size}` : `without it ${one} loses ${size} against ${other}`;
   return other === undefined ? `${figure} for ${first}` : `${size} more for ${one}`;
 }
 
@@ -105,6 +105,6 @@ export function pictureWords(
   classes: readonly string[],
   labels: readonly string[],
 ): string[] {
-  const taken = `taken for ${className(classes, predicted)} (${Math.round(confidence * 100)} %)`;
-  return label === null ? [taken] : [taken, `label: ${labels[label] ?? label}`];
+  const prediction = `taken for ${className(classes, predicted)} (${Math.round(confidence * 100)} %)`;
+  return label === null ? [prediction] : [prediction, `label: ${labels[label] ?? label}`];
 }

@@ -2,16 +2,16 @@
 
 import type { UnitLayer } from '../lib/atlas';
 import type { Unit } from '../lib/link';
-import type { Circuit, Source, UnitFacts } from './files';
+import type { Circuit, CircuitSource, UnitFacts } from './files';
 import { centreOf, CLEAR } from './kernel';
 
 /** What sources are ordered by: what they did in the data, or the expanded weights. */
-export type By = 'effect' | 'strength';
+export type EdgeMeasure = 'effect' | 'strength';
 
 /** Layers of sources behind the unit. */
 export const DEEPEST = 3;
 
-export interface Node {
+export interface CircuitNode {
   key: string;
   unit: Unit;
   /** 0: the unit itself; 1: its sources; … */
@@ -21,11 +21,11 @@ export interface Node {
   y: number;
 }
 
-export interface Edge {
-  source: Source;
+export interface CircuitEdge {
+  source: CircuitSource;
   circuit: Circuit;
-  from: Node;
-  to: Node;
+  from: CircuitNode;
+  to: CircuitNode;
   value: number;
   /** Its effect comes mainly from where the source is below 0. */
   absent: boolean;
@@ -36,23 +36,23 @@ export interface Edge {
 }
 
 /** A column of sources, which are all of one layer. */
-export interface Column {
+export interface CircuitColumn {
   layer: string;
   /** Where its layer's name begins. */
   x: number;
   y: number;
 }
 
-export interface Graph {
-  nodes: Node[];
-  edges: Edge[];
-  columns: Column[];
+export interface CircuitGraph {
+  nodes: CircuitNode[];
+  edges: CircuitEdge[];
+  columns: CircuitColumn[];
   width: number;
   height: number;
 }
 
 /** Sizes of a drawing in CSS pixels. */
-export interface Sizes {
+export interface DrawingSizes {
   icon: number;
   root: number;
   kernel: number;
@@ -70,20 +70,20 @@ function keyOf({ layer, unit }: Unit): string {
 
 /** The nearest earlier layer: the one that has most layers before it. */
 export function nearestOf(circuits: readonly Circuit[], layers: readonly UnitLayer[]): Circuit | undefined {
-  const before = ({ layer }: Circuit) => layers.find((each) => each.layer === layer)?.earlier.length ?? 0;
-  return circuits.reduce<Circuit | undefined>((best, each) => (!best || before(each) > before(best) ? each : best), undefined);
+  const before = ({ layer }: Circuit) => layers.find((entry) => entry.layer === layer)?.earlier.length ?? 0;
+  return circuits.reduce<Circuit | undefined>((best, circuit) => (!best || before(circuit) > before(best) ? circuit : best), undefined);
 }
 
 /** Whether a source acts mainly where its activation is below 0, where it sees the opposite of its picture. */
-export function isAbsent({ effect, present = effect }: Source): boolean {
+export function isAbsent({ effect, present = effect }: CircuitSource): boolean {
   return Math.abs(present) < Math.abs(effect - present);
 }
 
 /** The sources that are at least a share (`cut`) of the strongest, the strongest first. */
-export function sourcesOf(circuit: Circuit, by: By, cut: number): Source[] {
-  const largest = Math.max(0, ...circuit.sources.map((each) => Math.abs(each[by])));
-  const shown = circuit.sources.filter((each) => each[by] !== 0 && Math.abs(each[by]) >= cut * largest);
-  return shown.sort((one, other) => Math.abs(other[by]) - Math.abs(one[by]));
+export function sourcesOf(circuit: Circuit, by: EdgeMeasure, cut: number): CircuitSource[] {
+  const largest = Math.max(0, ...circuit.sources.map((source) => Math.abs(source[by])));
+  const sources = circuit.sources.filter((source) => source[by] !== 0 && Math.abs(source[by]) >= cut * largest);
+  return sources.sort((one, other) => Math.abs(other[by]) - Math.abs(one[by]));
 }
 
 /**
@@ -94,7 +94,7 @@ export function sourcesOf(circuit: Circuit, by: By, cut: number): Source[] {
 export function graphOf({
   root,
   circuit,
-  opened,
+  openSources,
   layers,
   by,
   cut,
@@ -102,36 +102,36 @@ export function graphOf({
 }: {
   root: Unit;
   circuit: Circuit;
-  /** Sources whose own sources are shown, by their keys, with what is told of them. */
-  opened: ReadonlyMap<string, UnitFacts>;
+  /** Sources whose own sources are shown, by their keys. */
+  openSources: ReadonlyMap<string, UnitFacts>;
   layers: readonly UnitLayer[];
-  by: By;
+  by: EdgeMeasure;
   cut: number;
-  sizes: Sizes;
-}): Graph {
-  const first: Node = { key: keyOf(root), unit: root, depth: 0, x: 0, y: 0 };
+  sizes: DrawingSizes;
+}): CircuitGraph {
+  const first: CircuitNode = { key: keyOf(root), unit: root, depth: 0, x: 0, y: 0 };
   const nodes = [first];
-  const edges: Edge[] = [];
-  let targets: [Node, Circuit][] = [[first, circuit]];
+  const edges: CircuitEdge[] = [];
+  let targets: [CircuitNode, Circuit][] = [[first, circuit]];
   for (let depth = 1; depth <= DEEPEST && targets.length; depth++) {
-    const column = new Map<string, { node: Node; wanted: number[]; sides: number[] }>();
-    for (const [target, its] of targets) {
-      const shown = sourcesOf(its, by, cut);
-      const largest = Math.abs(shown[0]?.[by] ?? 0);
-      const centres = shown.map((each) => centreOf(each.kernel, its.kernel));
+    const column = new Map<string, { node: CircuitNode; heights: number[]; sides: number[] }>();
+    for (const [target, targetCircuit] of targets) {
+      const sources = sourcesOf(targetCircuit, by, cut);
+      const largest = Math.abs(sources[0]?.[by] ?? 0);
+      const centres = sources.map((source) => centreOf(source.kernel, targetCircuit.kernel));
       const ranks = ranksOf(centres.map(({ y }) => y));
       const side = Math.max(LEAST_REACH, ...centres.map(({ x }) => Math.abs(x)));
-      shown.forEach((source, i) => {
-        const unit = { layer: its.layer, unit: source.unit };
+      sources.forEach((source, i) => {
+        const unit = { layer: targetCircuit.layer, unit: source.unit };
         const key = keyOf(unit);
-        const place = column.get(key) ?? { node: { key, unit, depth, x: 0, y: 0 }, wanted: [], sides: [] };
+        const place = column.get(key) ?? { node: { key, unit, depth, x: 0, y: 0 }, heights: [], sides: [] };
         const centre = centres[i] as { x: number; y: number };
-        place.wanted.push(target.y + ((ranks[i] as number) - (shown.length - 1) / 2) * sizes.row);
+        place.heights.push(target.y + ((ranks[i] as number) - (sources.length - 1) / 2) * sizes.row);
         place.sides.push(Math.abs(centre.x) > CLEAR ? centre.x / side : 0);
         column.set(key, place);
         edges.push({
           source,
-          circuit: its,
+          circuit: targetCircuit,
           from: place.node,
           to: target,
           value: source[by],
@@ -143,18 +143,18 @@ export function graphOf({
     }
     const places = [...column.values()];
     const middle = mean(targets.map(([target]) => target.y));
-    const ys = spread(places.map(({ wanted }) => mean(wanted)), sizes.row, middle);
+    const ys = spaceOut(places.map(({ heights }) => mean(heights)), sizes.row, middle);
     places.forEach(({ node, sides }, i) => {
       node.y = ys[i] as number;
       node.x = mean(sides) * NUDGE;
       nodes.push(node);
     });
     targets = places.flatMap(({ node }) => {
-      const next = nearestOf(opened.get(node.key)?.circuit ?? [], layers);
-      return next ? [[node, next] as [Node, Circuit]] : [];
+      const next = nearestOf(openSources.get(node.key)?.circuit ?? [], layers);
+      return next ? [[node, next] as [CircuitNode, Circuit]] : [];
     });
   }
-  return placed(nodes, edges, sizes);
+  return drawingOf(nodes, edges, sizes);
 }
 
 /** Kernels that are less off their middle than this, as a share of their half, do not stand fully to one side. */
@@ -176,27 +176,27 @@ export function ranksOf(heights: readonly number[]): number[] {
  * Places near to the wanted ones, in their order and never nearer to each other than `least`; their mean is no further than
  * half of that from the middle.
  */
-export function spread(wanted: readonly number[], least: number, middle: number): number[] {
-  const order = wanted.map((_, i) => i).sort((one, other) => (wanted[one] as number) - (wanted[other] as number));
-  const places = new Array<number>(wanted.length);
+export function spaceOut(targets: readonly number[], least: number, middle: number): number[] {
+  const order = targets.map((_, i) => i).sort((one, other) => (targets[one] as number) - (targets[other] as number));
+  const places = new Array<number>(targets.length);
   let last = -Infinity;
   for (const i of order) {
-    last = Math.max(wanted[i] as number, last + least);
+    last = Math.max(targets[i] as number, last + least);
     places[i] = last;
   }
-  const goal = Math.min(middle + least / 2, Math.max(middle - least / 2, mean(wanted)));
+  const goal = Math.min(middle + least / 2, Math.max(middle - least / 2, mean(targets)));
   const off = goal - mean(places);
   return places.map((place) => place + off);
 }
 
 function mean(values: readonly number[]): number {
-  return values.length ? values.reduce((sum, each) => sum + each, 0) / values.length : 0;
+  return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : 0;
 }
 
 /** Set the graph on a drawing whose corner is its top left. */
-function placed(nodes: Node[], edges: Edge[], sizes: Sizes): Graph {
+function drawingOf(nodes: CircuitNode[], edges: CircuitEdge[], sizes: DrawingSizes): CircuitGraph {
   const deepest = Math.max(...nodes.map(({ depth }) => depth));
-  const size = (node: Node) => (node.depth === 0 ? sizes.root : sizes.icon);
+  const size = (node: CircuitNode) => (node.depth === 0 ? sizes.root : sizes.icon);
   const top = Math.min(...nodes.map((node) => node.y - size(node) / 2));
   const bottom = Math.max(...nodes.map((node) => node.y + size(node) / 2));
   for (const node of nodes) {
@@ -219,13 +219,13 @@ function placed(nodes: Node[], edges: Edge[], sizes: Sizes): Graph {
 }
 
 /** The name of each column's layer stands above its highest icon. */
-function columnsOf(nodes: readonly Node[], sizes: Sizes): Column[] {
-  const columns = new Map<number, Column>();
+function columnsOf(nodes: readonly CircuitNode[], sizes: DrawingSizes): CircuitColumn[] {
+  const columns = new Map<number, CircuitColumn>();
   for (const { unit, depth, x, y } of nodes) {
     if (depth === 0) continue;
     const [left, above] = [x - sizes.icon / 2, y - sizes.icon / 2 - 10];
-    const found = columns.get(depth);
-    columns.set(depth, { layer: unit.layer, x: Math.min(left, found?.x ?? left), y: Math.min(above, found?.y ?? above) });
+    const former = columns.get(depth);
+    columns.set(depth, { layer: unit.layer, x: Math.min(left, former?.x ?? left), y: Math.min(above, former?.y ?? above) });
   }
   return [...columns.values()];
 }
@@ -239,8 +239,8 @@ export function figureHeights(start: number, ends: readonly number[], thick: rea
     const off = (thick[0] as number) / 2;
     return [(ends[0] as number) < start - 4 ? start + 12 + off : start - 4 - off];
   }
-  const wanted = ends.map((end) => start + (end - start) * share);
-  return spread(wanted, FIGURE, mean(wanted)).map((y) => y + 4);
+  const targets = ends.map((end) => start + (end - start) * share);
+  return spaceOut(targets, FIGURE, mean(targets)).map((y) => y + 4);
 }
 
 /** Pixels from one figure's line to the next. */

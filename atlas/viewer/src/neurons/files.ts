@@ -1,7 +1,7 @@
-/** What a site tells of units (channels of a layer): its files, fetched once while they are few. */
+/** A site's files about units (channels of a layer), with a cache of the last used ones. */
 
-import { damaged, fetchBytes, fetchJson, gridAddress, layerAddress, type Layer, type UnitLayer } from '../lib/atlas';
-import { Kept } from '../lib/kept';
+import { damagedFile, fetchBytes, fetchJson, gridAddress, folderAddress, type AtlasMap, type UnitLayer } from '../lib/atlas';
+import { PromiseCache } from '../lib/cache';
 
 /** units.json: a column each, with one value a unit. */
 export interface UnitTable {
@@ -32,7 +32,7 @@ export interface Patch {
 }
 
 /** The answers to top patches that are turned, mirrored and turned, and scaled. */
-export interface Turning {
+export interface Tuning {
   degrees: number[];
   response: number[];
   each: number[][];
@@ -46,7 +46,7 @@ export interface Turning {
 }
 
 /** A unit of an earlier layer that builds this one. */
-export interface Source {
+export interface CircuitSource {
   unit: number;
   /** Expanded weight, through the average slope of each non-linearity; summed over the kernel. */
   strength: number;
@@ -69,11 +69,11 @@ export interface Circuit {
   passed: string[];
   told: string | null;
   kernel: [number, number];
-  sources: Source[];
+  sources: CircuitSource[];
 }
 
-export type Row = 'top' | 'whole' | 'spread' | 'turned' | 'mirrored' | 'scaled';
-const ROWS: readonly Row[] = ['top', 'whole', 'spread', 'turned', 'mirrored', 'scaled'];
+export type SpriteKind = 'top' | 'whole' | 'spread' | 'turned' | 'mirrored' | 'scaled';
+const SPRITE_KINDS: readonly SpriteKind[] = ['top', 'whole', 'spread', 'turned', 'mirrored', 'scaled'];
 
 /** unit-0007.json */
 export interface UnitFacts {
@@ -82,24 +82,24 @@ export interface UnitFacts {
   /** How many pictures were made for it: unit-0007-pictures.webp, side by side. */
   pictures: number;
   sprite: number;
-  rows: Record<Row, number>;
+  rows: Record<SpriteKind, number>;
   histogram: { low: number; high: number; counts: number[] };
   top: Patch[];
   spread: (Patch & { share: number })[];
   supports: [number, number][];
   opposes: [number, number][];
-  turning: Turning | null;
+  turning: Tuning | null;
   told: string | null;
   circuit: Circuit[];
 }
 
 /** Which cells of the earlier layer's map build a cell: grid, row, column, strength (−1 to 1), share of its rows there. */
-export type BuiltFrom = [number, number, number, number, number];
+export type CellSource = [number, number, number, number, number];
 
-interface BuiltFile {
+interface CellCircuitFile {
   from: string;
   grid: number;
-  cells: Record<string, BuiltFrom[]>;
+  cells: Record<string, CellSource[]>;
 }
 
 /** One sprite of a sheet, in the terms of a CSS background. */
@@ -111,28 +111,28 @@ export interface Sprite {
   line: number;
 }
 
-/** Files that are kept, the last used ones. */
-const KEPT = 60;
-const files = new Kept<unknown>(KEPT);
+/** Files in the cache. */
+const CACHE_SIZE = 60;
+const cache = new PromiseCache<unknown>(CACHE_SIZE);
 
 export function loadTable(layer: UnitLayer): Promise<UnitTable> {
-  const address = `${layerAddress(layer)}/units.json`;
-  return files.get(address, async () => {
+  const address = `${folderAddress(layer)}/units.json`;
+  return cache.get(address, async () => {
     const table = (await fetchJson(address)) as UnitTable;
-    if (table.largest.length !== layer.units) throw damaged(address);
+    if (table.largest.length !== layer.units) throw damagedFile(address);
     return table;
   });
 }
 
 export function loadUnit(layer: UnitLayer, unit: number): Promise<UnitFacts> {
   const address = `${unitAddress(layer, unit)}.json`;
-  return files.get(address, () => fetchJson(address) as Promise<UnitFacts>);
+  return cache.get(address, () => fetchJson(address) as Promise<UnitFacts>);
 }
 
 /** What builds a cell of a layer; empty where nothing is known of it. */
-export async function loadBuilt(layer: Layer, { grid, row, col }: { grid: number; row: number; col: number }): Promise<{ from: string; cells: BuiltFrom[] }> {
-  const address = `${gridAddress(layer, grid)}/built.json`;
-  const { from, cells } = await files.get(address, () => fetchJson(address) as Promise<BuiltFile>);
+export async function loadCellCircuit(atlasMap: AtlasMap, { grid, row, col }: { grid: number; row: number; col: number }): Promise<{ from: string; cells: CellSource[] }> {
+  const address = `${gridAddress(atlasMap, grid)}/built.json`;
+  const { from, cells } = await cache.get(address, () => fetchJson(address) as Promise<CellCircuitFile>);
   return { from, cells: cells[`${row}.${col}`] ?? [] };
 }
 
@@ -141,21 +141,21 @@ export async function loadBuilt(layer: Layer, { grid, row, col }: { grid: number
  * endian), then a byte for each class and unit, class by class; (byte − 128) / 127 × scale is the effect.
  */
 export async function loadEffects(layer: UnitLayer, index: number, classes: number): Promise<number[]> {
-  const address = `${layerAddress(layer)}/classes.bin`;
-  const file = await files.get(address, () => fetchBytes(address));
-  if (file.byteLength !== classes * (4 + layer.units)) throw damaged(address);
+  const address = `${folderAddress(layer)}/classes.bin`;
+  const file = await cache.get(address, () => fetchBytes(address));
+  if (file.byteLength !== classes * (4 + layer.units)) throw damagedFile(address);
   const scale = new DataView(file).getFloat32(4 * index, true);
   return [...new Uint8Array(file, 4 * classes + index * layer.units, layer.units)].map((byte) => ((byte - 128) / 127) * scale);
 }
 
 function unitAddress(layer: UnitLayer, unit: number): string {
-  return `${layerAddress(layer)}/unit-${String(unit).padStart(4, '0')}`;
+  return `${folderAddress(layer)}/unit-${String(unit).padStart(4, '0')}`;
 }
 
 /** A unit's icon on its layer's sheet. */
 export function iconOf(layer: UnitLayer, unit: number): Sprite {
   return {
-    address: `${layerAddress(layer)}/icons.webp`,
+    address: `${folderAddress(layer)}/icons.webp`,
     columns: layer.across,
     lines: Math.ceil(layer.units / layer.across),
     column: unit % layer.across,
@@ -169,11 +169,11 @@ export function pictureOf(layer: UnitLayer, { unit, pictures }: UnitFacts, colum
 }
 
 /** One of a unit's own sprites; a kind of which there is none has no line. */
-export function spriteOf(layer: UnitLayer, { unit, rows }: UnitFacts, row: Row, column: number): Sprite {
-  const lines = ROWS.filter((each) => rows[each] > 0);
+export function spriteOf(layer: UnitLayer, { unit, rows }: UnitFacts, row: SpriteKind, column: number): Sprite {
+  const lines = SPRITE_KINDS.filter((kind) => rows[kind] > 0);
   return {
     address: `${unitAddress(layer, unit)}.webp`,
-    columns: Math.max(...lines.map((each) => rows[each])),
+    columns: Math.max(...lines.map((kind) => rows[kind])),
     lines: lines.length,
     column,
     line: lines.indexOf(row),

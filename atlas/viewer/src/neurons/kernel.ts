@@ -27,7 +27,7 @@ export function kernelMap(kernel: readonly number[], [height, width]: readonly [
     const at = Math.floor(Math.floor(i / width) / step) * cols + Math.floor((i % width) / step);
     sums[at] = (sums[at] as number) + value;
   });
-  const largest = sums.reduce((most, each) => Math.max(most, Math.abs(each)), 0);
+  const largest = sums.reduce((most, sum) => Math.max(most, Math.abs(sum)), 0);
   const squares: Square[] = [];
   sums.forEach((sum, i) => {
     const value = largest > 0 ? sum / largest : 0;
@@ -53,7 +53,7 @@ export function centreOf(kernel: readonly number[], [height, width]: readonly [n
 export const CLEAR = 0.08;
 
 /** Whether a kernel's weight lies above, below, left or right of the unit's own place, in words. */
-export function placeWords({ x, y }: { x: number; y: number }): string {
+export function directionWords({ x, y }: { x: number; y: number }): string {
   const parts = [y < -CLEAR ? 'above' : y > CLEAR ? 'below' : '', x < -CLEAR ? 'to the left' : x > CLEAR ? 'to the right' : ''].filter(Boolean);
   return parts.length ? parts.join(' and ') : 'in the middle';
 }

@@ -1,9 +1,9 @@
-/** What the figures of units say, in plain words. */
+/** Figures of units in plain words. */
 
-import type { Order } from '../lib/link';
-import type { Circuit, Turning } from './files';
+import type { UnitOrder } from '../lib/link';
+import type { Circuit, Tuning } from './files';
 
-export const ORDER_WORDS: Record<Order, { button: string; title: string; note: string }> = {
+export const ORDER_WORDS: Record<UnitOrder, { button: string; title: string; note: string }> = {
   strongest: {
     button: 'strongest answer',
     title: 'By the largest activation in the data',
@@ -26,7 +26,7 @@ export const ORDER_WORDS: Record<Order, { button: string; title: string; note: s
   },
 };
 
-/** Below this correlation, weights and data tell different stories. */
+/** Below this correlation, weights and data disagree. */
 const LOW_AGREEMENT = 0.3;
 
 export function invarianceWords(value: number): string {
@@ -47,20 +47,20 @@ export function selectivityWords(value: number): string {
 const UPRIGHT = 30;
 
 /** Whether a unit clearly answers most to its patches when they are turned. */
-export function isTurned({ preferred, selectivity }: Turning): boolean {
+export function isTurned({ preferred, selectivity }: Tuning): boolean {
   if (preferred === null || selectivity === null || selectivity < 0.05) return false;
   const angle = ((preferred % 360) + 360) % 360;
   return Math.min(angle, 360 - angle) > UPRIGHT;
 }
 
 /** The turning of a unit, for those who cannot see the curve. */
-export function turningWords({ degrees, response, peak }: Turning): string {
+export function tuningWords({ degrees, response, peak }: Tuning): string {
   const parts = degrees.map((angle, i) => `${angle}°: ${Math.round((100 * (response[i] ?? 0)) / (peak || 1))} %`);
   return `Answers by angle, beside the largest: ${parts.join(', ')}`;
 }
 
 /** What a source does to a unit: four cases. */
-export function deedWords(value: number, absent: boolean, unit: number): string {
+export function sourceWords(value: number, absent: boolean, unit: number): string {
   return `${value > 0 ? 'builds' : 'inhibits'} unit ${unit}${absent ? ' by its absence' : ''}`;
 }
 
@@ -84,7 +84,7 @@ export function agreementWords({ agreement }: Circuit): { text: string; low: boo
 }
 
 /** What was passed over when the way between two layers was made linear. */
-export function passedWords(passed: readonly string[]): string {
+export function linearisedWords(passed: readonly string[]): string {
   if (!passed.length) return 'Nothing on the way is non-linear: the weights are exact.';
   const list = passed.length > 1 ? `${passed.slice(0, -1).join(', ')} and ${passed.at(-1)}` : passed[0];
   return `On the way these were taken as linear: ${list}.`;

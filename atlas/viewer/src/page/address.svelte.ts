@@ -3,7 +3,7 @@
 import { untrack } from 'svelte';
 
 import type { Look } from '../lib/look.svelte';
-import type { Walk } from '../tour/walk.svelte';
+import type { TourState } from '../tour/state.svelte';
 import type { Maps } from './maps.svelte';
 
 /** Milliseconds after which a slider is taken to rest. */
@@ -12,17 +12,17 @@ const RESTING = 250;
 export class Address {
   readonly #look: Look;
   readonly #maps: Maps;
-  readonly #tour: Walk | null;
+  readonly #tour: TourState | null;
   /** What was shown when the last step in the history was made. */
-  #step: string;
+  #historyKey: string;
   #timer = 0;
 
   /** Called while a component begins, with which it ends. */
-  constructor(look: Look, maps: Maps, tour: Walk | null) {
+  constructor(look: Look, maps: Maps, tour: TourState | null) {
     this.#look = look;
     this.#maps = maps;
     this.#tour = tour;
-    this.#step = look.step;
+    this.#historyKey = look.historyKey;
 
     // A change of what is shown is a step in the browser's history; moves of the map and of sliders are not.
     $effect(() => {
@@ -32,33 +32,33 @@ export class Address {
 
     // Sliders are written when they rest: browsers let a page change its address only so often.
     $effect(() => {
-      void [look.patches, look.strength, look.at, look.density];
+      void [look.patches, look.darkening, look.swipeAt, look.density];
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.write(), RESTING);
     });
   }
 
   get #shown(): string {
-    return this.#look.step + (this.#tour?.suffix ?? '');
+    return this.#look.historyKey + (this.#tour?.suffix ?? '');
   }
 
   /** Write the link; what is shown `next`, where that is new, is a step of its own. */
   write(next?: string): void {
     const map = this.#maps.first?.map;
     if (!map || this.#maps.frame.side === 1) return;
-    const link = this.#look.link(map.goal) + (this.#tour?.suffix ?? '');
+    const link = this.#look.link(map.targetView) + (this.#tour?.suffix ?? '');
     if (link === location.hash) return;
     try {
-      if (next !== undefined && next !== this.#step) history.pushState(null, '', link);
+      if (next !== undefined && next !== this.#historyKey) history.pushState(null, '', link);
       else history.replaceState(null, '', link);
     } catch {
       return; // too often for this browser: the next rest writes it
     }
-    if (next !== undefined) this.#step = next;
+    if (next !== undefined) this.#historyKey = next;
   }
 
   /** A link has been followed: what it shows is where the history stands. */
-  followed(): void {
-    this.#step = this.#shown;
+  linkFollowed(): void {
+    this.#historyKey = this.#shown;
   }
 }

@@ -1,13 +1,13 @@
 /** The keys of the page itself; dialogs and fields have their own. */
 
-import type { AtlasMap } from '../lib/map';
+import type { MapViewer } from '../map/viewer';
 
 /** Share of the window that an arrow key pans by. */
 const NUDGE = 0.15;
 const ARROWS: Record<string, [number, number]> = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-/** What keys do besides moving the map. */
-interface Deeds {
+/** Actions of keys besides moving the map. */
+interface KeyActions {
   /** Point at the cell in the middle. */
   point: () => void;
   /** Go from cell to cell. */
@@ -30,23 +30,23 @@ export function isOurs(event: KeyboardEvent): boolean {
   return !(/^(Arrow|Home|Page)/.test(event.key) && !event.shiftKey && target.closest('.drawer, .list, .options, .image'));
 }
 
-/** Do what a key is for; says whether it is for something. */
-export function follow(event: KeyboardEvent, map: AtlasMap, deeds: Deeds): boolean {
+/** Handle a key; returns whether it has an action. */
+export function handleKey(event: KeyboardEvent, map: MapViewer, actions: KeyActions): boolean {
   const arrow = ARROWS[event.key];
-  if (arrow && event.shiftKey) deeds.neighbour(...arrow);
+  if (arrow && event.shiftKey) actions.neighbour(...arrow);
   else if (arrow) {
     map.pan(NUDGE * arrow[0], NUDGE * arrow[1]);
-    deeds.point();
+    actions.point();
   } else if (event.key === '+' || event.key === '=') map.zoomIn();
   else if (event.key === '-') map.zoomOut();
   else if (event.key === '0' || event.key === 'Home') map.home();
-  else if (event.key === 'Escape') deeds.close();
-  else if (event.key === '?') deeds.help();
-  else if (event.key === '[') deeds.change(-1, 'layer');
-  else if (event.key === ']') deeds.change(1, 'layer');
-  else if (event.key === '<') deeds.change(-1, 'level');
-  else if (event.key === '>') deeds.change(1, 'level');
-  else if (event.key === 'Enter' && !(event.target as HTMLElement).matches('button, a, summary, [role]')) deeds.open(event.shiftKey);
+  else if (event.key === 'Escape') actions.close();
+  else if (event.key === '?') actions.help();
+  else if (event.key === '[') actions.change(-1, 'layer');
+  else if (event.key === ']') actions.change(1, 'layer');
+  else if (event.key === '<') actions.change(-1, 'level');
+  else if (event.key === '>') actions.change(1, 'level');
+  else if (event.key === 'Enter' && !(event.target as HTMLElement).matches('button, a, summary, [role]')) actions.open(event.shiftKey);
   else return false;
   return true;
 }

@@ -2,9 +2,9 @@
 
 import type { Cell, Cells } from '../lib/cells';
 import { viewOf, viewShowing, type Frame } from '../lib/frame';
-import type { Place } from '../lib/link';
+import type { CellRef } from '../lib/link';
 import type { Look } from '../lib/look.svelte';
-import type { Handle } from '../parts/Pane.svelte';
+import type { PaneHandle } from '../map/Pane.svelte';
 
 /** Pixels that the drawer covers on the right of a wide window. */
 export const DRAWER = 384;
@@ -16,12 +16,12 @@ export const WIDE = matchMedia('(min-width: 640px)');
 
 export class Maps {
   frames = $state.raw<readonly [Frame, Frame]>([NOWHERE, NOWHERE]);
-  first = $state.raw<Handle | null>(null);
-  second = $state.raw<Handle | null>(null);
+  first = $state.raw<PaneHandle | null>(null);
+  second = $state.raw<PaneHandle | null>(null);
   /** The cells of the level that the first map shows. */
   cells = $state.raw<Cells | null>(null);
   /** The cell of the first map that is pointed at. */
-  pointed = $state.raw<Cell | null>(null);
+  pointedCell = $state.raw<Cell | null>(null);
   /** Which of two the reader moves; the other one follows. */
   leader: 0 | 1 = 0;
   readonly #look: Look;
@@ -36,8 +36,8 @@ export class Maps {
 
   /** Maps of classes have places of their own: they are not moved with others. */
   get #linked(): boolean {
-    const { layer, other } = this.#look;
-    return !other || (layer.of_classes.length === 0 && other.of_classes.length === 0);
+    const { atlasMap, secondMap } = this.#look;
+    return !secondMap || (atlasMap.of_classes.length === 0 && secondMap.of_classes.length === 0);
   }
 
   /** The other map follows the one that is moved. */
@@ -45,20 +45,20 @@ export class Maps {
     this.frames = which === 0 ? [now, this.frames[1]] : [this.frames[0], now];
     if (which !== this.leader || !this.#linked) return;
     const other = which === 0 ? this.second : this.first;
-    other?.map.look(viewOf(now), true);
+    other?.map.goTo(viewOf(now), true);
   }
 
   /** Move the map where a cell lies outside the window or under the drawer. `image` says whether one image is open beside it. */
-  reveal(place: Place, image: boolean): void {
+  reveal(place: CellRef, image: boolean): void {
     const { frame } = this;
     const wide = WIDE.matches;
     // Two maps make room for the drawer by themselves; on a phone the map has done so for the image.
-    const covered = this.#look.other || (image && !wide) ? 0 : 1;
+    const covered = this.#look.secondMap || (image && !wide) ? 0 : 1;
     const [right, bottom] = wide ? [frame.width - covered * DRAWER, frame.height] : [frame.width, frame.height - covered * DRAWER_SHARE * innerHeight];
     const [left, top] = wide || image ? [0, 0] : [0, BAR];
     const view = viewShowing(frame, place, { left, top, right, bottom });
     if (!view) return;
     this.leader = 0;
-    this.first?.map.look(view);
+    this.first?.map.goTo(view);
   }
 }

@@ -1,29 +1,29 @@
-/** What a reader takes along: the view and a level as pictures, cells as a table, the link. */
+/** Saving: the view and a level as pictures, cells as a table, the link. */
 
 import type { Cells } from '../lib/cells';
 import { cellBox } from '../lib/frame';
 import type { Look } from '../lib/look.svelte';
-import type { Colours } from '../lib/overlay';
-import { cellsTable, download, poster, viewPicture, type Part } from '../lib/save';
+import { cellsTable, download, poster, viewPicture, type MapInView } from '../lib/save';
+import type { Colours } from '../lib/theme';
 import type { Address } from './address.svelte';
 import { WIDE, type Maps } from './maps.svelte';
-import type { Opened } from './opened.svelte';
+import type { OpenCell } from './open_cell.svelte';
 
 export class Saving {
   /** What is being saved, in words; null when nothing is. */
-  doing = $state<string | null>(null);
+  progressText = $state<string | null>(null);
   /** What was done, in words. */
-  done = $state<string | null>(null);
+  doneText = $state<string | null>(null);
   readonly #look: Look;
   readonly #maps: Maps;
-  readonly #opened: Opened;
+  readonly #openCell: OpenCell;
   readonly #address: Address;
   readonly #warn: (sentence: string) => void;
 
-  constructor(look: Look, maps: Maps, opened: Opened, address: Address, warn: (sentence: string) => void) {
+  constructor(look: Look, maps: Maps, openCell: OpenCell, address: Address, warn: (sentence: string) => void) {
     this.#look = look;
     this.#maps = maps;
-    this.#opened = opened;
+    this.#openCell = openCell;
     this.#address = address;
     this.#warn = warn;
   }
@@ -32,44 +32,44 @@ export class Saving {
     const look = this.#look;
     const { first, second, frames } = this.#maps;
     if (!first) return;
-    const maps: Part[] = [{ canvases: first.canvases(), frame: frames[0], left: 0, top: 0, from: 0, marked: look.cells }];
-    if (look.other && second) {
-      const [left, top] = look.how === 'swipe' ? [0, 0] : WIDE.matches ? [frames[0].width, 0] : [0, frames[0].height];
-      maps.push({ canvases: second.canvases(), frame: frames[1], left, top, from: look.how === 'swipe' ? look.at : 0, marked: this.#opened.there });
+    const maps: MapInView[] = [{ canvases: first.canvases(), frame: frames[0], left: 0, top: 0, from: 0, markedCells: look.cells }];
+    if (look.secondMap && second) {
+      const [left, top] = look.arrangement === 'swipe' ? [0, 0] : WIDE.matches ? [frames[0].width, 0] : [0, frames[0].height];
+      maps.push({ canvases: second.canvases(), frame: frames[1], left, top, from: look.arrangement === 'swipe' ? look.swipeAt : 0, markedCells: this.#openCell.onSecondMap });
     }
-    void this.#keep('Saving the view …', () => viewPicture(maps, colours), 'view.png');
+    void this.#save('Saving the view …', () => viewPicture(maps, colours), 'view.png');
   }
 
   poster({ ground }: Colours): void {
-    const { atlas, layer, patches } = this.#look;
+    const { atlas, atlasMap, patches } = this.#look;
     const { cells } = this.#maps;
     if (!cells) return;
-    const progress = (share: number) => (this.doing = `Drawing the poster: ${Math.round(100 * share)} %`);
-    void this.#keep('Drawing the poster …', () => poster(atlas, layer, cells, patches > 0.5 ? 'patches' : 'icons', ground, progress), `${cells.grid}.png`);
+    const progress = (share: number) => (this.progressText = `Drawing the poster: ${Math.round(100 * share)} %`);
+    void this.#save('Drawing the poster …', () => poster(atlas, atlasMap, cells, patches > 0.5 ? 'patches' : 'icons', ground, progress), `${cells.grid}.png`);
   }
 
   /** The chosen cells, else those in view. */
   table(): void {
-    const { atlas, layer, cells: chosen } = this.#look;
-    const cells = chosen.length ? this.#opened.cells : this.#maps.cells;
+    const { atlas, atlasMap, cells: selected } = this.#look;
+    const cells = selected.length ? this.#openCell.cells : this.#maps.cells;
     if (!cells) return;
-    const indices = chosen.length ? chosen.map(({ row, col }) => cells.find(row, col)).filter((i) => i >= 0) : this.#seen(cells);
-    const table = cellsTable(atlas, layer, cells, indices);
-    void this.#keep('Saving the table …', () => Promise.resolve(new Blob([table], { type: 'text/csv' })), 'cells.csv');
+    const indices = selected.length ? selected.map(({ row, col }) => cells.find(row, col)).filter((i) => i >= 0) : this.#cellsInView(cells);
+    const table = cellsTable(atlas, atlasMap, cells, indices);
+    void this.#save('Saving the table …', () => Promise.resolve(new Blob([table], { type: 'text/csv' })), 'cells.csv');
   }
 
   async link(): Promise<void> {
     this.#address.write();
     try {
       await navigator.clipboard.writeText(location.href);
-      this.done = 'The link is copied.';
-      setTimeout(() => (this.done = null), 2000);
+      this.doneText = 'The link is copied.';
+      setTimeout(() => (this.doneText = null), 2000);
     } catch {
       this.#warn(`The browser lets no page copy here. The link is in its address line: ${location.href}`);
     }
   }
 
-  #seen(cells: Cells): number[] {
+  #cellsInView(cells: Cells): number[] {
     const { frame } = this.#maps;
     return Array.from({ length: cells.length }, (_, i) => i).filter((i) => {
       const box = cellBox(frame, { grid: cells.grid, row: cells.row[i] as number, col: cells.col[i] as number });
@@ -77,15 +77,15 @@ export class Saving {
     });
   }
 
-  async #keep(what: string, make: () => Promise<Blob>, end: string): Promise<void> {
-    const name = `${this.#look.atlas.title}-${this.#look.layer.path}-${end}`;
-    this.doing = what;
+  async #save(what: string, make: () => Promise<Blob>, end: string): Promise<void> {
+    const name = `${this.#look.atlas.title}-${this.#look.atlasMap.path}-${end}`;
+    this.progressText = what;
     try {
       download(await make(), name);
     } catch (error) {
       this.#warn(`That could not be saved: ${error instanceof Error ? error.message : error}. Try a coarser level, or load the page again.`);
     } finally {
-      this.doing = null;
+      this.progressText = null;
     }
   }
 }

@@ -1,11 +1,11 @@
 /** What tour.json holds: the steps of the story, with this run's own examples. */
 
-import { damaged, fetchJson } from '../lib/atlas';
+import { damagedFile, fetchJson } from '../lib/atlas';
 
-export type Kind = 'network' | 'neuron' | 'image' | 'atlas' | 'invariant' | 'circuit' | 'forward';
+export type TourStepKind = 'network' | 'neuron' | 'image' | 'atlas' | 'invariant' | 'circuit' | 'forward';
 
 /** A small picture of a step. */
-export interface Part {
+export interface TourPicture {
   picture: string;
   label: string | null;
   /** How much it counts, 0 to 1 beside the most. */
@@ -16,39 +16,39 @@ export interface Part {
   line?: string;
 }
 
-export interface Step {
-  kind: Kind;
+export interface TourStep {
+  kind: TourStepKind;
   title: string;
   text: string[];
-  /** What there is to be seen. */
+  /** What to look at. */
   see: string | null;
   /** By which figure the example was chosen. */
   figure: string | null;
   /** The words of the button that leads to the live view. */
   go: string | null;
   link: string | null;
-  /** The picture that the live view is to be given. */
+  /** The address of the picture that the live view opens. */
   given: string | null;
   picture: string | null;
-  parts: Part[];
+  parts: TourPicture[];
 }
 
 export interface Tour {
   title: string;
-  steps: Step[];
+  steps: TourStep[];
 }
 
 const ADDRESS = 'tour.json';
 
 export async function loadTour(): Promise<Tour> {
   const tour = (await fetchJson(ADDRESS)) as Tour;
-  if (!tour.steps?.length) throw damaged(ADDRESS);
+  if (!tour.steps?.length) throw damagedFile(ADDRESS);
   return tour;
 }
 
 /** Parts that stand side by side, line by line, in their order. */
-export function linesOf(parts: readonly Part[]): { label: string | null; parts: Part[] }[] {
-  const lines = new Map<string, Part[]>();
+export function linesOf(parts: readonly TourPicture[]): { label: string | null; parts: TourPicture[] }[] {
+  const lines = new Map<string, TourPicture[]>();
   for (const part of parts) lines.set(part.line ?? '', [...(lines.get(part.line ?? '') ?? []), part]);
   return [...lines.values()].map((line) => ({ label: line[0]?.label ?? null, parts: line }));
 }
@@ -63,13 +63,13 @@ export function stepIn(hash: string): number | null {
 
 export type Opening = 'image' | 'forward';
 
-/** What a link asks to be opened about one picture: what is told of it, or also its way through the network. */
+/** What a link opens about one picture: its panel, or also its forward pass. */
 export function openingIn(hash: string): Opening | null {
   const text = new URLSearchParams(hash.replace(/^#/, '')).get('open');
   return text === 'image' || text === 'forward' ? text : null;
 }
 
 /** Whether a live view needs the network at hand, which a static site has not. */
-export function needsServer(step: Step): boolean {
+export function needsServer(step: TourStep): boolean {
   return step.link !== null && openingIn(step.link) !== null;
 }

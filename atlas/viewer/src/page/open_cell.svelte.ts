@@ -1,0 +1,61 @@
+/** The open cell, the first of those that are chosen, and its details. */
+
+import { pageErrorText, errorText } from '../lib/atlas';
+import { cancellable } from '../lib/cancellable';
+import { loadCells, type Cells } from '../lib/cells';
+import { loadDetails, type CellSheet } from '../lib/details';
+import type { CellRef } from '../lib/link';
+import type { Look } from '../lib/look.svelte';
+
+export class OpenCell {
+  /** The cells of its own level, which the zoom may have left behind. */
+  cells = $state.raw<Cells | null>(null);
+  /** Its details; null while they are loading. */
+  sheet = $state.raw<CellSheet | null>(null);
+  problem = $state<string | null>(null);
+  readonly #look: Look;
+
+  /** Called while a component is set up, with which its effects end; `warn` shows errors that are not the drawer's. */
+  constructor(look: Look, warn: (sentence: string) => void) {
+    this.#look = look;
+
+    $effect(() => {
+      this.cells = null;
+      const place = this.ref;
+      if (!place) return;
+      return cancellable(
+        () => loadCells(look.atlasMap, place.grid),
+        (levelCells) => {
+          this.cells = levelCells;
+          const there = look.cells.filter(({ grid, row, col }) => grid === levelCells.grid && levelCells.find(row, col) >= 0);
+          if (there.length < look.cells.length) look.cells = there; // a link may name empty ground
+        },
+        (error) => warn(errorText(error, pageErrorText)),
+      );
+    });
+
+    $effect(() => {
+      const cell = this.cell;
+      this.sheet = this.problem = null;
+      if (!cell?.drawn) return;
+      return cancellable(
+        () => loadDetails(look.atlasMap, cell),
+        (sheet) => (this.sheet = sheet),
+        (error) => (this.problem = errorText(error, pageErrorText)),
+      );
+    });
+  }
+
+  readonly ref = $derived.by(() => this.#look.cells[0] ?? null);
+  /** The cell itself, once its level's cells are there. */
+  readonly cell = $derived.by(() => {
+    const place = this.ref;
+    return place && this.cells?.grid === place.grid ? this.cells.at(place.row, place.col) : null;
+  });
+  /** Where its activations are on the second map. */
+  readonly onSecondMap = $derived.by<readonly CellRef[]>(() => {
+    const { secondMap } = this.#look;
+    const cells = this.cell && secondMap && this.sheet?.details.elsewhere[secondMap.path];
+    return cells?.map(([grid, row, col]) => ({ grid, row, col })) ?? [];
+  });
+}
