@@ -77,8 +77,8 @@ def test_the_readmes_snippet(looked: RunDirectory, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(found[1].replace("_blocks.10", "last"), names)
-    told = {row["unit"]: row for row in UnitTables(looked, "last").table().to_pylist()}
-    known = {unit: row["invariance"] for unit, row in told.items() if row["invariance"] is not None}
+    rows = UnitTables(looked, "last").table().to_pylist()
+    known = {row["unit"]: row["invariance"] for row in rows if row["invariance"] is not None}
     best = max(known, key=lambda unit: known[unit])
     assert known[names["steady"][-1]] == known[best]
     assert len(names["steady"]) == 10
@@ -105,18 +105,18 @@ def test_contact_sheets_of_units(looked: RunDirectory, tmp_path: Path) -> None:
 def test_report_check_and_screen_know_the_stage(looked: RunDirectory, capsys: pytest.CaptureFixture) -> None:
     report = json.loads(looked.report.read_text())
     table = UnitTables(looked, "last").table(["largest", "invariance"])
-    told = report["layers"]["last"]["neurons"]
-    assert told["units"] == 20
-    assert told["firing"] == (table["largest"].to_numpy() > 0).sum()
+    figures = report["layers"]["last"]["neurons"]
+    assert figures["units"] == 20
+    assert figures["firing"] == (table["largest"].to_numpy() > 0).sum()
     invariance = table["invariance"].drop_null().to_numpy()
-    assert told["invariant_share"] == pytest.approx((invariance >= 0.8).mean())
-    assert told["circuit_agreement"].keys() == {"middle"}
+    assert figures["invariant_share"] == pytest.approx((invariance >= 0.8).mean())
+    assert figures["circuit_agreement"].keys() == {"middle"}
     assert check([str(looked.path)]) == 0
     assert "  neurons  finished: 36 units\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "sentence"),
     [
         (lambda run: (run.neurons("last") / "part-00001.parquet").unlink(), "missing, though its marker stands"),
         (lambda run: forge(run, "statistics", lambda table: table.set_column(
@@ -125,14 +125,14 @@ def test_report_check_and_screen_know_the_stage(looked: RunDirectory, capsys: py
     ],
 )  # fmt: skip
 def test_check_tells_damage_and_its_cure(
-    looked: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture, damage: Any, told: str
+    looked: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture, damage: Any, sentence: str
 ) -> None:
     copy = RunDirectory(tmp_path / "run")
     shutil.copytree(looked.path, copy.path)
     damage(copy)
     assert check([str(copy.path)]) == 1
     shown = capsys.readouterr().out
-    assert told in shown
+    assert sentence in shown
     assert "delete neurons/last/" in shown or "give the run's command again" in shown
 
 
@@ -267,7 +267,7 @@ def test_pictures_that_are_gone_are_counted(
     monkeypatch.setattr(Listing, "read", gone)
     item = next(item for item in neurons.plan(copy.config(), copy) if item.id == "last/part-00000")
     summary = neurons.run_item(item)
-    told = pq.read_table(copy.neurons("last") / "part-00000.parquet").to_pylist()
+    rows = pq.read_table(copy.neurons("last") / "part-00000.parquet").to_pylist()
     tops = pq.read_table(copy.neurons("last") / "statistics.parquet")["top"].to_pylist()[:16]
     lost = [[row for row in top if row["activation"] > 0 and row["image_id"] % 2] for top in tops]
     assert summary.failures == sum(map(len, lost)) > 5
@@ -275,7 +275,7 @@ def test_pictures_that_are_gone_are_counted(
     marker = parse_marker(copy.neurons("last") / "part-00000.json")
     assert marker is not None
     assert marker["patches_failed"] == summary.failures
-    for unit, top, missing in zip(told, tops, lost):
+    for unit, top, missing in zip(rows, tops, lost):
         left = sum(row["activation"] > 0 for row in top) - len(missing)
         assert len(unit["rotated"]) == left
         if missing and not left:

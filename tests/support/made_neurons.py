@@ -42,7 +42,7 @@ def rows_of(run: RunDirectory, layer: str) -> list[dict[str, int]]:
 
 def statistics(run: RunDirectory, layer: str, patches: int) -> list[dict[str, Any]]:
     rows = rows_of(run, layer)
-    told = []
+    units = []
     for unit in range(read_metadata(run.shards(layer)[0])["channels"]):
         largest = 0.0 if unit == NEVER else 4.0 + unit
         top = [
@@ -53,7 +53,7 @@ def statistics(run: RunDirectory, layer: str, patches: int) -> list[dict[str, An
             {**rows[(unit + 3 * place) % len(rows)], "activation": largest * place / (SPREAD - 1)}
             for place in range(SPREAD)
         ]
-        told.append(
+        units.append(
             {
                 "unit": unit, "rows": 100, "mean": 0.25, "deviation": 0.5, "smallest": 0.0, "largest": largest,
                 "positive": 0.0 if unit == NEVER else 0.5, "low": 0.0, "high": largest, "histogram": list(range(BINS)),
@@ -61,7 +61,7 @@ def statistics(run: RunDirectory, layer: str, patches: int) -> list[dict[str, An
                 "similar": [{"unit": (unit + 1) % 8, "correlation": 0.75}],
             }
         )  # fmt: skip
-    return told
+    return units
 
 
 def turning(unit: int) -> list[float]:
@@ -126,11 +126,11 @@ def write_neurons(run: RunDirectory, layers: list[str], *, patches: int = 3) -> 
             rows = [unit_row(unit, patches) for unit in range(first, min(first + 8, units))]
             write(folder, f"part-{part:05d}", UNITS, rows)
         earlier = layers[:number][::-1]  # the nearest first
-        facts = {"earlier": earlier, "nonlinearities": {each: ["1 ReLU"] for each in earlier}, "notes": {}}
+        facts = {"earlier": earlier, "nonlinearities": {source: ["1 ReLU"] for source in earlier}, "notes": {}}
         noted = {key: json.dumps(value) for key, value in facts.items()}
-        rows = [row for unit in range(units) for each in earlier for row in circuit_rows(unit, each)]
+        rows = [row for unit in range(units) for source in earlier for row in circuit_rows(unit, source)]
         write(folder, "circuit", CIRCUIT.with_metadata(noted), rows)
-        write(folder, "cells", CELLS, [row for each in earlier for row in cell_rows(run, layer, each)])
+        write(folder, "cells", CELLS, [row for source in earlier for row in cell_rows(run, layer, source)])
 
 
 def cell_rows(run: RunDirectory, layer: str, earlier: str) -> list[dict[str, Any]]:
