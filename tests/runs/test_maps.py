@@ -13,14 +13,14 @@ from tiny_run import configure, contents
 
 import atlas
 from atlas.cells.crops import patch_box
+from atlas.cells.exemplars import exemplars_of
 from atlas.check.verify import verify
 from atlas.config.reading import validate
 from atlas.errors import ConfigError
-from atlas.cells.exemplars import exemplars_of
-from atlas.pictures.listing import Listing
 from atlas.layout.class_maps import choose_rows
 from atlas.layout.lattice import cell_of
 from atlas.pictures.decode import open_picture
+from atlas.pictures.listing import Listing
 from atlas.pictures.views import backdrop, cut_view
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
@@ -41,7 +41,9 @@ def of_classes(
 
 
 def names_of(directory: RunDirectory) -> list[str]:
-    return [atlas_map.name for atlas_map in maps_of(directory.config()) if atlas_map.classes and atlas_map.layer == "last"]
+    return [
+        atlas_map.name for atlas_map in maps_of(directory.config()) if atlas_map.classes and atlas_map.layer == "last"
+    ]
 
 
 def names_of_pictures(directory: RunDirectory) -> list[str]:
@@ -65,11 +67,11 @@ def test_asking_for_classes_leaves_all_other_maps_as_they_are(
 def test_rows_that_are_not_of_the_class_have_no_place(of_classes: RunDirectory) -> None:
     config = of_classes.config()
     for atlas_map in [atlas_map for atlas_map in maps_of(config) if atlas_map.classes]:
-        table = pq.read_table(of_classes.layout(each.name))
-        assert table["image_id"].equals(pq.read_table(of_classes.layout(each.layer))["image_id"])
+        table = pq.read_table(of_classes.layout(atlas_map.name))
+        assert table["image_id"].equals(pq.read_table(of_classes.layout(atlas_map.layer))["image_id"])
         u, reasons = table["u"].to_numpy(), np.array(table["dropped"].to_pylist(), object)
-        shards = of_classes.shards(each.layer)
-        [chosen] = choose_rows(shards, [each], config.layout, read_metadata(shards[0])["classes"])
+        shards = of_classes.shards(atlas_map.layer)
+        [chosen] = choose_rows(shards, [atlas_map], config.layout, read_metadata(shards[0])["classes"])
         others = np.setdiff1d(np.arange(len(u)), chosen.rows)
         assert np.isnan(u[others]).all()
         assert set(reasons[others]) == {"other class"}
@@ -83,19 +85,19 @@ def test_cells_icons_report_and_site_have_the_maps_of_classes(of_classes: RunDir
     shown = {layer["path"]: layer for layer in facts["layers"]}
     report = json.loads(of_classes.report.read_text())["layers"]
     for atlas_map in maps_of(config):
-        assert shown[each.name]["of_classes"] == list(each.classes)
-        assert shown[each.name]["name"] == each.title
-        assert [grid["grid"] for grid in shown[each.name]["grids"]] == list(each.grids)
-        u, v = (pq.read_table(of_classes.layout(each.name))[name].to_numpy() for name in ("u", "v"))
-        for grid in each.grids:
-            cells = pq.read_table(of_classes.cells(each.name), filters=[("grid", "=", grid)])
+        assert shown[atlas_map.name]["of_classes"] == list(atlas_map.classes)
+        assert shown[atlas_map.name]["name"] == atlas_map.title
+        assert [grid["grid"] for grid in shown[atlas_map.name]["grids"]] == list(atlas_map.grids)
+        u, v = (pq.read_table(of_classes.layout(atlas_map.name))[name].to_numpy() for name in ("u", "v"))
+        for grid in atlas_map.grids:
+            cells = pq.read_table(of_classes.cells(atlas_map.name), filters=[("grid", "=", grid)])
             numbers = cell_of(u, v, grid)
             counts = np.bincount(numbers[numbers >= 0], minlength=grid * grid)
             counted = dict(zip(zip(cells["row"].to_pylist(), cells["col"].to_pylist()), cells["count"].to_pylist()))
             assert counted == {divmod(int(cell), grid): int(counts[cell]) for cell in np.flatnonzero(counts)}
             drawn = int((counts >= config.cells.min_count).sum())
-            assert report[each.name]["icons"][str(grid)]["n"] == drawn > 0
-        assert (of_classes.folder("publish") / each.name / "atlas.dzi").is_file()
+            assert report[atlas_map.name]["icons"][str(grid)]["n"] == drawn > 0
+        assert (of_classes.folder("publish") / atlas_map.name / "atlas.dzi").is_file()
     assert [layer["name"] for layer in facts["layers"]][3:5] == ["last", "last: class 2"]
     assert shown[names_of(of_classes)[1]]["name"] == "last: class 1 → class 4"
     assert verify(of_classes).problems == []

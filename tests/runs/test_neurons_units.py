@@ -178,7 +178,9 @@ def test_turned_patches_are_those_of_the_top_rows(looked: RunDirectory, network:
         at = maps[:, unit_row["unit"], maps.shape[2] // 2, maps.shape[3] // 2]
         np.testing.assert_allclose(turned[0], at.numpy(), atol=1e-3 * max(1, float(at.abs().max())))
         # The view is the one that the store tells of.
-        whole = network.activations(network.from_bytes(torch.from_numpy(seen.pixels)[None]), "last")[0, unit_row["unit"]]
+        whole = network.activations(network.from_bytes(torch.from_numpy(seen.pixels)[None]), "last")[
+            0, unit_row["unit"]
+        ]
         assert float(whole[seen.position]) == pytest.approx(top[0]["activation"], rel=2e-2, abs=1e-2)
     assert firing > 10
 
@@ -203,7 +205,9 @@ def test_classes_are_those_of_autograd(looked: RunDirectory, network: Network) -
             y, x = views[key].position
             gradients = [torch.autograd.grad(logit, found[0], retain_graph=True)[0] for logit in logits]
             unit = unit_row["unit"]
-            effects.append([float(found[0][0, unit, y, x].detach() * gradient[0, unit, y, x]) for gradient in gradients])
+            effects.append(
+                [float(found[0][0, unit, y, x].detach() * gradient[0, unit, y, x]) for gradient in gradients]
+            )
         mean = np.mean(effects, 0) if effects else np.zeros(0)
         shown = [*unit_row["supports"], *unit_row["opposes"]]
         assert {entry["class"] for entry in shown} == set(np.flatnonzero(mean != 0).tolist())
