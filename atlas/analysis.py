@@ -1,4 +1,4 @@
-"""A run opened for analysis: the store as NumPy and Arrow, joined with the map, a few rows at a time."""
+"""A run opened for analysis: its store, maps, cells, icons and units as NumPy and Arrow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from atlas.cells.icons import mosaic, read_icons
 from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
 from atlas.neurons.parts import missing_files
-from atlas.neurons.reading import Folder
+from atlas.neurons.reading import UnitTables
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from atlas.layout.placement import Placement, Placer
     from atlas.networks.network import Network
 
-_AGAIN = "Give the run's command again: it goes on where it stopped."
+_REMEDY = "Give the run's command again: it goes on where it stopped."
 
 
 def open_run(path: str | Path) -> Run:
@@ -72,7 +72,7 @@ class Run:
             )
         self.config: Config = self._directory.config()
         self.layers: tuple[str, ...] = self.config.layers
-        self._maps = {each.name: each for each in maps_of(self.config)}
+        self._maps = {atlas_map.name: atlas_map for atlas_map in maps_of(self.config)}
         self.maps: tuple[str, ...] = tuple(self._maps)
 
     def __repr__(self) -> str:
@@ -87,12 +87,12 @@ class Run:
     def report(self) -> dict[str, Any]:
         """report.json: what the run measured of its own quality."""
         if not self._directory.report.is_file():
-            raise AtlasError(f"{self.path} has no report.json: the stage render is not finished. {_AGAIN}")
+            raise AtlasError(f"{self.path} has no report.json: the stage render is not finished. {_REMEDY}")
         return json.loads(self._directory.report.read_text(encoding="utf-8"))
 
     def store(self, layer: str) -> Store:
         """The rows of one layer: activations, attributions and where each comes from."""
-        self._check(layer, known=self.layers)
+        self._check(layer, among=self.layers)
         shards = self._shards(layer)
         return Store(
             layer,
@@ -136,7 +136,7 @@ class Run:
 
     def second_moment(self, layer: str) -> NDArray[np.float64]:
         """The uncentred second moment (channels, channels) of a layer's activations, by which icons are whitened."""
-        self._check(layer, known=self.layers)
+        self._check(layer, among=self.layers)
         self._finished("layout", self._directory.folder("layout") / "box.json")
         from atlas.store.moments import Moments
 
@@ -145,7 +145,7 @@ class Run:
     def place(self, layer: str, activations: ArrayLike) -> Placement:
         """Where new ``activations`` (n, channels) of ``layer`` belong on its map, among the rows that are most like
         them; the index is read once. Raises ConfigError for another number of channels."""
-        self._check(layer, known=self.layers)
+        self._check(layer, among=self.layers)
         return self._placers(layer).place(activations)
 
     @cached_property
@@ -170,7 +170,7 @@ class Run:
         if icons.num_rows != drawn:
             raise AtlasError(
                 f"{self.path}: {icons.num_rows:,} of {drawn:,} icons of {name}, grid {grid}, are drawn: the stage "
-                f"render is not finished. {_AGAIN}"
+                f"render is not finished. {_REMEDY}"
             )
         return icons
 
@@ -187,21 +187,21 @@ class Run:
         return np.flatnonzero(cells == row * grid + col)
 
     def exemplars(self, name: str, grid: int, row: int, col: int, *, size: int = 224) -> list[Exemplar]:
-        """Real patches that lie in one cell of a map, cut from their pictures ``size`` pixels wide: those nearest to
-        the cell's mean first, then some that show how much it holds. Raises ConfigError where the cell is empty."""
+        """Real patches that lie in one cell of a map, cropped from their pictures ``size`` pixels wide: those nearest
+        to the cell's mean first, then some that show how much it holds. Raises ConfigError where the cell is empty."""
         if not 1 <= size <= 4096:
             raise ConfigError(f"size={size}: expected the patches' side in pixels, 1 to 4096.")
         of_grid = self.cells(name, grid)
-        mine = of_grid.filter((pc.field("row") == row) & (pc.field("col") == col)).to_pylist()
-        if not mine:
+        cells = of_grid.filter((pc.field("row") == row) & (pc.field("col") == col)).to_pylist()
+        if not cells:
             raise ConfigError(f"{self.path}: {name}, grid {grid}, has nothing at row {row}, col {col}.")
         from atlas.cells.exemplars import exemplars_of  # FAISS comes with it
 
         listing = Listing.load(self._directory.listing)
-        return exemplars_of(self._directory, self.config, listing, self._maps[name], mine[0], size)
+        return exemplars_of(self._directory, listing, self._maps[name], cells[0], size=size, seed=self.config.seed)
 
     def mosaic(self, name: str, grid: int) -> Image.Image:
-        """The icons of one grid of a map as one picture, cut to the cells that are drawn."""
+        """The icons of one grid of a map as one picture, cropped to the cells that are drawn."""
         self.icons(name, grid)
         picture = mosaic(self._directory, name, grid)
         if picture is None:
@@ -210,28 +210,27 @@ class Run:
 
     def neurons(self, layer: str) -> pa.Table:
         """A row for each unit (channel) of a layer of ``neurons.layers``, as ``atlas.neurons.tables`` lists them: what
-        the store tells of it (range, histogram, top rows, like units), its pictures as PNGs, the classes that it
-        supports, and how it answers to turned patches."""
+        the store holds of it (range, histogram, top rows, similar units), its pictures as PNGs, the classes that it
+        supports, and its tuning curves."""
         self._check_units(layer)
-        return Folder(self._directory, layer).table()
+        return UnitTables(self._directory, layer).table()
 
     def neuron(self, layer: str, unit: int) -> dict[str, Any]:
         """One row of ``neurons(layer)``, and as ``circuit`` the units of earlier layers that build it, strongest
         first. Raises ConfigError for a unit that the layer does not have."""
         self._check_units(layer)
         self._check_unit(layer, unit)
-        folder = Folder(self._directory, layer)
-        table, _ = folder.circuit()
-        mine = table.filter(pc.field("unit") == int(unit)).drop_columns("unit").to_pylist()
-        return {**folder.unit(int(unit)), "circuit": mine}
+        tables, number = UnitTables(self._directory, layer), int(unit)
+        circuit = tables.circuit(range(number, number + 1)).drop_columns("unit")
+        return {**tables.unit(number), "circuit": circuit.to_pylist()}
 
     def top_views(self, layer: str, unit: int) -> tuple[Tensor, NDArray[np.int64]]:
         """The views in which a unit of ``neurons.layers`` fires most, the strongest first: normalised inputs, float32
-        (n, 3, size, size), on the network's device, and where on the layer's map each answers, (n, 2) as (y, x). Views
-        whose picture cannot be read any more are left out.
+        (n, 3, size, size), on the network's device, and where on the layer's map it fires in each, (n, 2) as (y, x).
+        Views whose picture cannot be read any more are left out.
 
-        With them a circuit is told of any two modules of the network, also of layers that the run does not have:
-        ``circuit(run.network(), "_blocks.7", "_blocks.10", 24, *run.top_views("_blocks.10", 24))``, by
+        With them a circuit between any two modules of the network is computed, also of layers that the run does not
+        have: ``circuit(run.network(), "_blocks.7", "_blocks.10", 24, *run.top_views("_blocks.10", 24))``, by
         ``atlas.circuits.circuit``. A layer of another network under compare, "features.8@old", is the module features.8
         of ``run.network("old")``.
 
@@ -241,15 +240,15 @@ class Run:
         self._check_unit(layer, unit)
         from atlas.neurons.views import as_inputs, read_views
 
-        top = Folder(self._directory, layer).unit(int(unit))["top"]
+        top = UnitTables(self._directory, layer).unit(int(unit))["top"]
         keys = [(row["image_id"], row["view"], row["draw"]) for row in top if row["activation"] > 0]
         network = self.network(self.config.module_of(layer)[0])
         shards = self._directory.shards(layer)
-        seen = read_views(shards, self.config, Listing.load(self._directory.listing), network.size, keys)
-        if not seen:
+        views = read_views(shards, self.config, Listing.load(self._directory.listing), network.size, keys)
+        if not views:
             why = "none of its pictures can be read any more" if keys else "it never fires"
             raise AtlasError(f"{self.path}: unit {unit} of {layer} has no views that excite it: {why}.")
-        inputs, positions = as_inputs([seen[key] for key in keys if key in seen], network)
+        inputs, positions = as_inputs([views[key] for key in keys if key in views], network)
         return inputs, positions.numpy()
 
     def _check_unit(self, layer: str, unit: int) -> None:
@@ -259,30 +258,30 @@ class Run:
 
     def _check_units(self, layer: str) -> None:
         """Raise ConfigError unless the layer's units were asked for, AtlasError unless all is there."""
-        self._check(layer, known=self.layers)
-        asked = self.config.neurons.layers if self.config.neurons else ()
-        if layer not in asked:
-            of = f"of {', '.join(asked)}" if asked else "of no layer"
+        self._check(layer, among=self.layers)
+        layers = self.config.neurons.layers if self.config.neurons else ()
+        if layer not in layers:
+            of = f"of {', '.join(layers)}" if layers else "of no layer"
             raise ConfigError(
                 f"{self.path} was asked for the units {of}, not of {layer}. Give the run's command again with --set "
-                f"'neurons={{layers: [{', '.join((*asked, layer))}]}}'."
+                f"'neurons={{layers: [{', '.join((*layers, layer))}]}}'."
             )
         self._key("neurons")
         if missing := missing_files(self._directory, layer):
             raise AtlasError(
                 f"{self.path}: the stage neurons is not finished: {layer}/{missing[0]} is missing, or does not fit its "
-                f"marker. {_AGAIN}"
+                f"marker. {_REMEDY}"
             )
 
-    def _check(self, name: str, grid: int | None = None, known: tuple[str, ...] | None = None) -> None:
-        """Raise ConfigError unless ``name`` is a map of the run, or among ``known``, and has ``grid``."""
-        if name not in (known or self.maps):
-            what = "layer" if known or self.maps == self.layers else "map"
+    def _check(self, name: str, grid: int | None = None, among: tuple[str, ...] | None = None) -> None:
+        """Raise ConfigError unless ``name`` is a map of the run, or ``among`` some of them, and has ``grid``."""
+        if name not in (among or self.maps):
+            what = "layer" if among or self.maps == self.layers else "map"
             if name in self.maps:
                 raise ConfigError(f"{name!r} is a map of classes; give its layer, {self._maps[name].layer!r}.")
             raise ConfigError(
-                f"{self.path} has no {what} {name!r}; it has {', '.join(known or self.maps)}."
-                f"{_near(name, known or self.maps)}"
+                f"{self.path} has no {what} {name!r}; it has {', '.join(among or self.maps)}."
+                f"{_near(name, among or self.maps)}"
             )
         grids = self._maps[name].grids
         if grid is not None and grid not in grids:
@@ -294,14 +293,14 @@ class Run:
         stages = self._directory.read_manifest().get("stages", {})
         facts = stages.get(stage)
         if facts is None:
-            raise AtlasError(f"{self.path}: the stage {stage} has not been run. {_AGAIN}")
+            raise AtlasError(f"{self.path}: the stage {stage} has not been run. {_REMEDY}")
         if stage in ABOVE:
             above = ABOVE[stage]
             self._key(above)
             if facts.get("above", stages[above]["key"]) != stages[above]["key"]:
                 raise AtlasError(
                     f"{self.path}: the stage {above} was made anew after {stage}, which does not fit it any more. "
-                    f"{_AGAIN}"
+                    f"{_REMEDY}"
                 )
         return facts["key"]
 
@@ -310,7 +309,7 @@ class Run:
         facts = read_marker(marker, self._key(stage))
         if facts is None:
             raise AtlasError(
-                f"{self.path}: the stage {stage} is not finished, or its files do not fit {marker.name}. {_AGAIN}"
+                f"{self.path}: the stage {stage} is not finished, or its files do not fit {marker.name}. {_REMEDY}"
             )
         return facts
 
@@ -325,14 +324,14 @@ class Run:
             if marker is None or path.stem != f"part-{number:05d}":
                 raise AtlasError(
                     f"{path.parent}: {path.name if marker is None else f'part-{number:05d}.parquet'} does not fit its "
-                    f"marker, or has none: it was cut off, changed or lost. {_AGAIN}"
+                    f"marker, or has none: it was cut off, changed or lost. {_REMEDY}"
                 )
             shards.append((path, marker["rows"]))
             views += marker["views"]
         if not shards or views != whole["views"]:
             raise AtlasError(
                 f"{self._directory.store(layer)}: the shards hold {views:,} of {whole['views']:,} views: some were "
-                f"lost. {_AGAIN}"
+                f"lost. {_REMEDY}"
             )
         return shards
 
@@ -350,6 +349,6 @@ class Run:
         return places
 
 
-def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
+def _near(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.4)
     return f" Did you mean {' or '.join(near)}?" if near else ""

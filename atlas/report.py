@@ -6,15 +6,20 @@ import json
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from atlas.cells.icons import read_icons
 from atlas.config.model import Config
 from atlas.neurons.parts import is_whole
-from atlas.neurons.reading import Folder
+from atlas.neurons.reading import UnitTables
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
 from atlas.store.shards import to_numpy
+
+# From this invariance on a unit counts as pose-invariant.
+INVARIANT = 0.8
 
 
 def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
@@ -23,16 +28,16 @@ def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
     failures = json.loads(run.failures.with_suffix(".json").read_text(encoding="utf-8"))
     collected = run.read_manifest().get("stages", {}).get("collect", {})
     layers: dict[str, Any] = {}
-    for each in maps_of(config):
-        marker = run.folder("layout") / f"{'class' if each.classes else 'quality'}-{each.name}.json"
-        layers[each.name] = {
+    for atlas_map in maps_of(config):
+        marker = run.folder("layout") / f"{'class' if atlas_map.classes else 'quality'}-{atlas_map.name}.json"
+        layers[atlas_map.name] = {
             "layout": json.loads(marker.read_text(encoding="utf-8"))["facts"],
-            "cells": {str(grid): _cells(run, each.name, grid, config) for grid in each.grids},
-            "icons": {str(grid): _icons(run, each.name, grid) for grid in each.grids},
+            "cells": {str(grid): _cells(run, atlas_map.name, grid, config.cells.min_count) for grid in atlas_map.grids},
+            "icons": {str(grid): _icons(run, atlas_map.name, grid) for grid in atlas_map.grids},
         }
-    if config.neurons is not None and is_whole(run, config):
+    if config.neurons is not None and is_whole(run, config.neurons):
         for layer in config.neurons.layers:
-            layers[layer]["neurons"] = Folder(run, layer).figures()
+            layers[layer]["neurons"] = _units(UnitTables(run, layer))
     return {
         "collect": {
             "views": failures["views"],
@@ -43,10 +48,10 @@ def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
     }
 
 
-def _cells(run: RunDirectory, layer: str, grid: int, config: Config) -> dict[str, Any]:
-    table = pq.read_table(run.cells(layer), columns=["count", "spread"], filters=[("grid", "=", grid)])
+def _cells(run: RunDirectory, map_name: str, grid: int, min_count: int) -> dict[str, Any]:
+    table = pq.read_table(run.cells(map_name), columns=["count", "spread"], filters=[("grid", "=", grid)])
     count, spread = to_numpy(table["count"]), to_numpy(table["spread"])
-    drawn = count >= config.cells.min_count
+    drawn = count >= min_count
     return {
         "n": len(count),
         "drawn_share": float(drawn.mean()) if len(count) else 0.0,
@@ -54,15 +59,15 @@ def _cells(run: RunDirectory, layer: str, grid: int, config: Config) -> dict[str
     }
 
 
-def _icons(run: RunDirectory, layer: str, grid: int) -> dict[str, Any]:
+def _icons(run: RunDirectory, map_name: str, grid: int) -> dict[str, Any]:
     columns = ["cosine", "cosine_whitened", "cosine_robust", "rank", "flag"]
-    table = read_icons(run, layer, grid, ["row", "col", *columns])
+    table = read_icons(run, map_name, grid, ["row", "col", *columns])
     if not table.num_rows:
         names = ("median_cosine", "median_cosine_whitened", "median_cosine_robust", "rank1_share", "near_rank_share")
         return {"n": 0, **dict.fromkeys((*names, "flagged_share", "median_patch_cosine", "above_patch_share"))}
     medians = {f"median_{name}": float(np.median(to_numpy(table[name]))) for name in columns[:3]}
     rank = to_numpy(table["rank"])
-    patches = _best_patches(run, layer, grid)
+    patches = _best_patches(run, map_name, grid)
     best = np.array([patches[cell] for cell in zip(table["row"].to_pylist(), table["col"].to_pylist())])
     return {
         "n": table.num_rows,
@@ -75,10 +80,38 @@ def _icons(run: RunDirectory, layer: str, grid: int) -> dict[str, Any]:
     }
 
 
-def _best_patches(run: RunDirectory, layer: str, grid: int) -> dict[tuple[int, int], float]:
+def _best_patches(run: RunDirectory, map_name: str, grid: int) -> dict[tuple[int, int], float]:
     """For each cell (row, col) of a grid the cosine of its best exemplar to its mean: what real pictures reach."""
-    cells = pq.read_table(run.cells(layer), columns=["row", "col", "exemplars"], filters=[("grid", "=", grid)])
+    cells = pq.read_table(run.cells(map_name), columns=["row", "col", "exemplars"], filters=[("grid", "=", grid)])
     return {
         (cell["row"], cell["col"]): max(exemplar["cosine"] for exemplar in cell["exemplars"])
         for cell in cells.to_pylist()
     }
+
+
+def _units(tables: UnitTables) -> dict[str, Any]:
+    """Of a layer's units: how many there are and fire, the share of invariant ones among those that have the figure,
+    the medians of invariance and selectivity, and of how well weights and effects agree for each earlier layer."""
+    columns = ["largest", "invariance", "selectivity"]
+    table = tables.table(columns)
+    largest = table["largest"].to_numpy()
+    invariance, selectivity = (table[name].drop_null().to_numpy() for name in columns[1:])
+    circuit = tables.circuit()
+    agreement: dict[str, float | None] = {}
+    for source in tables.earlier():
+        rows = circuit.filter(pc.equal(circuit["source_layer"], source))
+        # Every row of a unit has the same.
+        by_unit = dict(zip(rows["unit"].to_pylist(), rows["agreement"].to_pylist()))
+        agreement[source] = _median(np.array([value for value in by_unit.values() if value is not None]))
+    return {
+        "units": table.num_rows,
+        "firing": int((largest > 0).sum()),
+        "invariant_share": float((invariance >= INVARIANT).mean()) if len(invariance) else None,
+        "median_invariance": _median(invariance),
+        "median_selectivity": _median(selectivity),
+        "circuit_agreement": agreement,
+    }
+
+
+def _median(values: NDArray[Any]) -> float | None:
+    return float(np.median(values)) if len(values) else None

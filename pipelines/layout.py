@@ -71,7 +71,7 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
     """The common start, fits, what is placed in them, the box, and what is measured on each map."""
     items: list[Item] = []
     fits: list[Item] = []
-    parts = len(placed_parts(run, config))
+    parts = len(placed_parts(run.shards(config.layers[0]), config.layout.fit_rows))
     aligned = has_common_start(config.layers, config.layout)
     if aligned:
         items.append(Item(COMMON_START, NAME, (), str(run.path)))
@@ -143,8 +143,10 @@ def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
     parts.clear()
     common = load_arrays(run.coordinates(COMMON_START))["coordinates"] if item.after else None
     threads = available_cores()
-    traits = attribution_rows(run, layers, fitted) if config.layout.axes == "classes" else None
-    fit = fit_layout(rows, config.layout, seed=config.seed, threads=threads, common=common, traits=traits)
+    by_attribution = attribution_rows(run, layers, fitted) if config.layout.axes == "classes" else None
+    fit = fit_layout(
+        rows, config.layout, seed=config.seed, threads=threads, common=common, attribution_rows=by_attribution
+    )
     files += [run.index(group), run.coordinates(group)]
     with atomic(run.index(group)) as temporary:
         save_index(fit.index, temporary)
@@ -163,7 +165,7 @@ def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
             config.layout,
             seed=config.seed,
             threads=threads,
-            traits=None if traits is None else traits[chosen],
+            attribution_rows=None if by_attribution is None else by_attribution[chosen],
         )
         files.append(run.independent_coordinates(group))
         save_arrays(files[-1], coordinates=alone.coordinates)
@@ -212,7 +214,7 @@ def _place(item: Item, run: RunDirectory, config: Config) -> Summary:
     fit, parts = load_arrays(run.coordinates(group)), []
     for layer in layout_groups(config.layers, config.layout)[group]:
         shards = run.shards(layer)
-        part = [shards[shard] for shard in placed_parts(run, config)[int(number)]]
+        part = [shards[shard] for shard in placed_parts(shards, config.layout.fit_rows)[int(number)]]
         parts.append(project(part, Projection.load(run.projection(layer))))
     rows = joined(parts)
     coordinates = place(
@@ -228,7 +230,8 @@ def _place(item: Item, run: RunDirectory, config: Config) -> Summary:
 
 def _box(run: RunDirectory, config: Config) -> Summary:
     groups = list(layout_groups(config.layers, config.layout))
-    raw, dropped = zip(*(gather_coordinates(run, group, config) for group in groups))
+    parts = len(placed_parts(run.shards(config.layers[0]), config.layout.fit_rows))
+    raw, dropped = zip(*(gather_coordinates(run, group, parts) for group in groups))
     boxed = unit_box(raw) if config.layout.align else [unit_box([layout])[0] for layout in raw]
     for layer in config.layers:
         number = groups.index(layout_group_of(layer, config.layout))
@@ -243,7 +246,12 @@ def _box(run: RunDirectory, config: Config) -> Summary:
 def _quality(item: Item, run: RunDirectory, config: Config) -> Summary:
     layer = item.id.removeprefix("quality-")
     column = "attribution" if config.layout.axes == "classes" else "activation"
-    facts = {**measure_quality(run, layer, layer, config, column), **measure_alignment(run, config, layer)}
+    number = config.layers.index(layer)
+    before = config.layers[number - 1] if number and has_common_start(config.layers, config.layout) else None
+    facts = {
+        **measure_quality(run, layer, layer, column=column, seed=config.seed),
+        **measure_alignment(run, layer, before),
+    }
     write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=[], facts=facts)
     return Summary(0)
 
@@ -271,6 +279,6 @@ def _classes(item: Item, run: RunDirectory, config: Config) -> Summary:
             done += len(rows)
         write_map(run, atlas_map.name, layer, boxed, dropped)
         facts: dict[str, object] = {"alignment": None, "alignment_independent": None, "chosen": len(choice.rows)}
-        facts |= measure_quality(run, atlas_map.name, layer, config, "activation")
+        facts |= measure_quality(run, atlas_map.name, layer, column="activation", seed=config.seed)
         write_marker(_class_marker(run, atlas_map), key=key, files=[run.layout(atlas_map.name)], facts=facts)
     return Summary(done)

@@ -20,13 +20,14 @@ from atlas.config.sections import NeuronsConfig
 from atlas.neurons.circuits import Source, cells_table, circuit_table, earlier_layers
 from atlas.neurons.parts import UNITS_PER_PART, part_names, units_of
 from atlas.neurons.statistics import unit_statistics
+from atlas.neurons.tables import FORMAT
 from atlas.neurons.tuning import DISC
-from atlas.neurons.units import TURNED_PATCHES, Drawing, firing_rows, unit_table
-from atlas.neurons.views import Key, Seen, read_views
+from atlas.neurons.units import ROTATED_PATCHES, Drawing, firing_rows, unit_table
+from atlas.neurons.views import PositionView, read_views
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import digest_values, write_marker
-from atlas.store.shards import read_metadata
+from atlas.store.shards import RowKey, read_metadata
 from atlas.visualize import fitting_precision, measure_batch
 from atlas.visualize.diverse import DIVERSITY, UNIT_RECIPE, picture_size
 from pipelines import worker
@@ -36,8 +37,6 @@ NAME = "neurons"
 UNIT = "units"
 REDO_DEPENDENTS = False
 prepare_worker = None
-# Of the stage's files: another one makes them anew.
-FORMAT = 2
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
@@ -75,8 +74,8 @@ def run_item(item: Item) -> Summary:
         facts["firing"] = int((table["largest"].to_numpy() > 0).sum())
         done = Summary(0)
     elif work == "circuit":
-        table, told = _circuit(run, config, layer)
-        facts["told"] = told
+        table, notes = _circuit(run, config, layer)
+        facts["notes"] = notes
         done = Summary(0)
     elif work == "cells":
         table, done = _cells(run, config, layer), Summary(0)
@@ -98,7 +97,7 @@ def engine() -> dict[str, Any]:
         "recipe": asdict(UNIT_RECIPE),
         "apart": DIVERSITY,
         "disc": DISC,
-        "turned": TURNED_PATCHES,
+        "rotated": ROTATED_PATCHES,
         "units": UNITS_PER_PART,
     }
 
@@ -147,7 +146,9 @@ def _read_statistics(path: Path, _written: int) -> pa.Table:
     return pq.read_table(path)
 
 
-def _reader(run: RunDirectory, config: Config, layer: str, size: int) -> Callable[[Sequence[Key]], dict[Key, Seen]]:
+def _reader(
+    run: RunDirectory, config: Config, layer: str, size: int
+) -> Callable[[Sequence[RowKey]], dict[RowKey, PositionView]]:
     return lambda keys: read_views(run.shards(layer), config, worker.listing(run), size, keys)
 
 
@@ -179,7 +180,7 @@ def _earlier(run: RunDirectory, config: Config, layer: str) -> list[Source]:
 
 
 def _circuit(run: RunDirectory, config: Config, layer: str) -> tuple[pa.Table, dict[str, str]]:
-    """The table of what builds the units, and what is to be told of layers that say nothing of it."""
+    """The table of what builds the units, and for each layer without weights the sentence why."""
     named, module = config.module_of(layer)
     network = worker.network(run, config, named)
     read = _reader(run, config, layer, network.size)
@@ -192,4 +193,4 @@ def _cells(run: RunDirectory, config: Config, layer: str) -> pa.Table:
     network = worker.network(run, config, named)
     read = _reader(run, config, layer, network.size)
     target, sources = Source(layer, module), _earlier(run, config, layer)
-    return cells_table(network, run, config, target, sources, _statistics(run, layer), read)
+    return cells_table(network, run, config.cells, target, sources, _statistics(run, layer), read)

@@ -143,13 +143,13 @@ def prepare(config: Config, directory: RunDirectory) -> Prepared:
 def _tour(config: Config, listing: Listing | None, layers: dict[str, Layer]) -> list[str]:
     """What is wrong with the tour and with the examples that it names itself."""
     try:
-        tour = load_tour(config)
+        tour = load_tour(config.tour)
     except ConfigError as error:
         return [str(error)]
     if tour is None or listing is None or len(layers) < len(config.layers):
         return []
-    channels = {name: layer.channels for name, layer in layers.items()}
-    return check_choices(tour, config, channels, listing.keys)
+    channels = {layer: layers[layer].channels for layer in config.layers}
+    return check_choices(tour, channels, listing.keys, config.neurons.layers if config.neurons else ())
 
 
 def _unknown_classes(layout: LayoutConfig, network: Network) -> list[str]:

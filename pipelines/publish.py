@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from atlas.config.model import Config
-from atlas.neurons.reading import Folder
+from atlas.neurons.reading import UnitTables
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import published_maps
 from atlas.rundir.markers import digest_values, write_marker
@@ -36,20 +36,22 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
             items.append(Item(name, NAME, run=str(run.path)))
             items += [
                 Item(f"{name}/details-{part:05d}", NAME, run=str(run.path))
-                for part in range(len(sheets.sheets(run, config, atlas_map, grid)))
+                for part in range(len(sheets.sheets(run, atlas_map, grid, config.cells.min_count)))
             ]
         items.append(Item(f"{atlas_map.name}/atlas", NAME, run=str(run.path)))
     # What is published of units depends on the tables of the neurons stage; the rest does not.
-    unit_digests = {layer: Folder(run, layer).digest() for layer in neurons.neuron_layers(config)}
+    unit_digests = {layer: UnitTables(run, layer).digest() for layer in neurons.neuron_layers(config.neurons)}
     for layer, digest in unit_digests.items():
-        items += [Item(name, NAME, run=str(run.path), of=digest) for name in neurons.parts(run, config, layer)]
+        items += [
+            Item(name, NAME, run=str(run.path), of=digest) for name in neurons.parts(run, layer, config.cells.grids)
+        ]
     # Only the page depends on which maps there are: one more map leaves what is published of the others as it is.
     opens = config.opening
     page_digest = digest_values(
-        [[atlas_map.name, atlas_map.grids] for atlas_map in maps], tour.digest(config), unit_digests, opens
+        [[atlas_map.name, atlas_map.grids] for atlas_map in maps], tour.digest(config.tour), unit_digests, opens
     )
     if config.tour is not None:
-        of = digest_values(tour.digest(config), unit_digests, opens)
+        of = digest_values(tour.digest(config.tour), unit_digests, opens)
         items.append(Item(_TOUR, NAME, run=str(run.path), of=of))
     return [*items, Item(_PAGE, NAME, tuple(item.id for item in items), str(run.path), page_digest)]
 
@@ -68,21 +70,30 @@ def run_item(item: Item) -> Summary:
     elif item.id == _TOUR:
         files = tour.write_tour(run, config, worker.listing(run))
     elif item.id.startswith(f"{_NEURONS}/"):
-        files, failed = neurons.write_part(run, config, worker.listing(run), item.id)
+        files, failed = neurons.write_part(
+            run, worker.listing(run), item.id, min_count=config.cells.min_count, seed=config.seed
+        )
         facts["patches_failed"] = failed
     else:
         name, *parts = item.id.split("/")
+        form, listing = page.tile_format(config.render.size), worker.listing(run)
         atlas_map = next(atlas_map for atlas_map in published_maps(run, config) if atlas_map.name == name)
         if parts == ["atlas"]:
-            files = page.write_combined(run, config, atlas_map)
+            files = page.write_combined(run, atlas_map, form)
         else:
             grid = int(parts[0].removeprefix("grid-"))
             if len(parts) == 1:
-                files, failed = page.write_patches(run, config, worker.listing(run), atlas_map, grid)
-                files += page.write_grid(run, config, atlas_map, grid)
+                files, failed = page.write_patches(
+                    run, listing, atlas_map, grid, form=form, min_count=config.cells.min_count, seed=config.seed
+                )
+                files += page.write_grid(run, atlas_map, grid, form=form, attributions=config.collect.attributions)
             else:
-                blocks = sheets.sheets(run, config, atlas_map, grid)[int(parts[1].removeprefix("details-"))]
-                files, failed = sheets.write_sheets(run, config, worker.listing(run), atlas_map, grid, blocks)
+                blocks = sheets.sheets(run, atlas_map, grid, config.cells.min_count)[
+                    int(parts[1].removeprefix("details-"))
+                ]
+                files, failed = sheets.write_sheets(
+                    run, listing, atlas_map, grid, blocks, layers=config.layers, settings=config.cells, seed=config.seed
+                )
             facts["patches_failed"] = failed
     write_marker(markers(item, run, config)[0], key=run.stage_key(NAME), files=files, **facts)
     return Summary(1)

@@ -157,7 +157,7 @@ def show_neurons(layers: Sequence[str], report: dict[str, Any], directory: RunDi
         invariance = "none can be turned" if share is None else f"{share:.0%} of them answer alike to all angles"
         print_sentence(console, f"{layer}: {facts['units']:,} units, {facts['firing']:,} fire, {invariance}")
         marker = parse_marker(directory.neurons(layer) / "circuit.json") or {}
-        for source, sentence in marker.get("told", {}).items():
+        for source, sentence in marker.get("notes", {}).items():
             print_sentence(console, f"{layer}: no weights from {source}. {sentence}")
 
 

@@ -1,1 +1,1 @@
-"""The layout cut into cells: their sums, exemplars, crops and icons."""
+"""The layout divided into cells: their sums, exemplars, crops and icons."""

@@ -1,4 +1,4 @@
-"""The layout cut into cells, at every level.
+"""The layout divided into cells, at every level.
 
 Two passes over the store: one sums vectors at the finest level (the coarser follow, since grids double), the other
 takes each row's cosine to the mean of its cells, from which percentiles and exemplars come. The search for exemplars is
@@ -23,7 +23,7 @@ from atlas.store.shards import iterate
 TOP_CLASSES = 10
 QUANTILES = 101
 
-_COUNTED = pa.list_(pa.struct([("class", pa.int32()), ("count", pa.int64())]))
+_CLASS_COUNTS = pa.list_(pa.struct([("class", pa.int32()), ("count", pa.int64())]))
 _ROWS = pa.list_(
     pa.struct([("image_id", pa.int64()), ("view", pa.int32()), ("draw", pa.int16()), ("cosine", pa.float32())])
 )
@@ -38,8 +38,8 @@ SCHEMA = pa.schema(
         pa.field("norm", pa.float32(), nullable=False),
         pa.field("cosines", pa.list_(pa.float32()), nullable=False),
         pa.field("attribution", pa.list_(pa.float32())),
-        pa.field("predicted", _COUNTED, nullable=False),
-        pa.field("labels", _COUNTED, nullable=False),
+        pa.field("predicted", _CLASS_COUNTS, nullable=False),
+        pa.field("labels", _CLASS_COUNTS, nullable=False),
         pa.field("exemplars", _ROWS, nullable=False),
         pa.field("diverse_exemplars", _ROWS, nullable=False),
     ]
@@ -48,7 +48,7 @@ SCHEMA = pa.schema(
 
 @dataclass
 class _Level:
-    """One grid while it is being made: which cells are not empty, and their sums."""
+    """One grid: which of its cells are not empty, and sums over their rows."""
 
     grid: int
     cells: NDArray[np.int64]  # numbers of the non-empty cells, ascending
@@ -72,7 +72,7 @@ def build_cells(
     """The cells of one map at every grid, sorted by grid, row and col; see SCHEMA.
 
     ``u``, ``v``: the layout (n,), NaN where dropped, in the order of the rows of ``shards``. ``exemplars``: how many of
-    the members nearest to the mean are kept; ``diverse``: how many more, that lie far from each other in the cell. No
+    the members nearest to the mean are listed; ``diverse``: how many more, that lie far from each other in the cell. No
     picture is shown twice in a cell.
     """
     finest = _sum_finest(shards, u, v, grids[-1], attributions)
@@ -187,7 +187,7 @@ def _table(
         columns["predicted"].append(_top(facts["predicted"][members]))
         columns["labels"].append(_top(facts["label"][members][facts["label"][members] >= 0]))
         nearest = _nearest(members, facts["image_id"], exemplars)
-        others = _apart(members, nearest, facts["image_id"], places, diverse)
+        others = _diverse(members, nearest, facts["image_id"], places, diverse)
         columns["exemplars"].append(_rows(nearest, cosines, facts))
         columns["diverse_exemplars"].append(_rows(others, cosines, facts))
     count = np.maximum(level.count, 1)[:, None]
@@ -230,7 +230,7 @@ def _nearest(members: NDArray[np.int64], images: NDArray[np.integer], limit: int
     return list(chosen.values())
 
 
-def _apart(
+def _diverse(
     members: NDArray[np.int64],
     chosen: list[int],
     images: NDArray[np.integer],
@@ -238,19 +238,18 @@ def _apart(
     limit: int,
 ) -> list[int]:
     """Members that show how much a cell holds: each time the one that lies farthest on the map from the nearest member
-    and from those taken before (Gonzalez 1985), of a picture that is not yet shown."""
-    shown = images[chosen].tolist()
-    rest = members[~np.isin(images[members], shown)]
+    and from those chosen before (Gonzalez 1985), of another picture each."""
+    rest = members[~np.isin(images[members], images[chosen])]
     farthest = np.full(len(rest), np.inf)
-    found: list[int] = []
+    distant: list[int] = []
     last = chosen[0]
-    while len(rest) and len(found) < limit:
+    while len(rest) and len(distant) < limit:
         farthest = np.minimum(farthest, np.linalg.norm(places[rest] - places[last], axis=1))
         last = int(rest[farthest.argmax()])
-        found.append(last)
-        kept = images[rest] != images[last]
-        rest, farthest = rest[kept], farthest[kept]
-    return found
+        distant.append(last)
+        others = images[rest] != images[last]
+        rest, farthest = rest[others], farthest[others]
+    return distant
 
 
 def _rows(members: list[int], cosines: NDArray[np.float32], facts: dict[str, NDArray[Any]]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Real patches and whole pictures of rows of the store, cut again from their sources.
+"""Real patches and whole pictures of rows of the store, cropped again from their sources.
 
 A patch is what a position sees of its source picture: the square of the layer's effective receptive field.
 """
@@ -15,60 +15,52 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from atlas.arrays import Pixels
-from atlas.config.model import Config
 from atlas.pictures.decode import PictureError, open_picture
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import Box, backdrop, crop_view, over_backdrop
 from atlas.rundir.directory import RunDirectory
-from atlas.store.shards import read_metadata
+from atlas.store.shards import RowKey, key_of, read_metadata
 
-# Side in pixels of a view that is cut again as a picture of its own.
+# The largest side in pixels of a view that is cropped again as a picture of its own.
 LARGEST_VIEW = 640
-
-Key = tuple[int, int, int]
-"""A row of the store: image_id, view, draw."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is needed of a row of the store to cut its patch again, and what is told of it."""
+    """What is needed of a row of the store to crop its patch again: ``box``, the view in pixels of the picture, and the
+    position ``x``, ``y`` on the layer's map; and its ``facts``: label, predicted class and confidence."""
 
-    key: Key
+    key: RowKey
     box: Box
     x: int
     y: int
     facts: dict[str, Any]
 
 
-def key_of(values: dict[str, Any]) -> Key:
-    """The key of a row, an exemplar or anything else that names one."""
-    return values["image_id"], values["view"], values["draw"]
+class Cropper:
+    """Crops the patches of a layer's rows from their source pictures; ``seed`` is the run's."""
 
-
-class Cutter:
-    """Cuts the patches of a layer's rows from their source pictures."""
-
-    def __init__(self, run: RunDirectory, config: Config, listing: Listing, layer: str) -> None:
-        self._shards, self._config, self._listing = run.shards(layer), config, listing
+    def __init__(self, run: RunDirectory, listing: Listing, layer: str, *, seed: int) -> None:
+        self._shards, self._listing, self._seed = run.shards(layer), listing, seed
         self._metadata = read_metadata(self._shards[0])
 
-    def pictures(self, wanted: set[Key]) -> Iterator[tuple[Pixels | None, list[Row]]]:
+    def pictures(self, wanted: set[RowKey]) -> Iterator[tuple[Pixels | None, list[Row]]]:
         """The pictures of rows ``wanted``, each decoded once, uint8 (height, width, 3), or (height, width, 4) where it
         has transparency, with its rows; None in place of one that cannot be read any more. In the order of their
         numbers."""
         rows: dict[int, list[Row]] = {}
         names = ["image_id", "view", "draw", "box", "x", "y", "label", "predicted", "confidence"]
         # Pictures stand in the order of their numbers, so most row groups are passed over unread.
-        of_them = pc.field("image_id").isin(sorted({key[0] for key in wanted}))
+        of_pictures = pc.field("image_id").isin(sorted({key[0] for key in wanted}))
         for shard in self._shards:
-            for values in pq.read_table(shard, columns=names, filters=of_them).to_pylist():
+            for values in pq.read_table(shard, columns=names, filters=of_pictures).to_pylist():
                 if (key := key_of(values)) in wanted:
                     rows.setdefault(key[0], []).append(_row(key, values))
-        for image_id, found in sorted(rows.items()):
+        for image_id, rows_of_picture in sorted(rows.items()):
             try:
-                yield open_picture(self._listing.read(image_id)), found
+                yield open_picture(self._listing.read(image_id)), rows_of_picture
             except PictureError:
-                yield None, found
+                yield None, rows_of_picture
 
     def box(self, row: Row) -> Box:
         """Where the row's patch lies in its picture, in pixels; it may reach over the edges."""
@@ -90,10 +82,10 @@ class Cutter:
         )
 
     def _ground(self, row: Row) -> tuple[int, int, int]:
-        return backdrop(self._config.seed, self._listing.keys[row.key[0]], row.key[1])
+        return backdrop(self._seed, self._listing.keys[row.key[0]], row.key[1])
 
 
-def _row(key: Key, values: dict[str, Any]) -> Row:
+def _row(key: RowKey, values: dict[str, Any]) -> Row:
     x0, y0, x1, y1 = values["box"]
     facts = {**{name: values[name] for name in ("label", "predicted")}, "confidence": round(values["confidence"], 4)}
     return Row(key, (x0, y0, x1, y1), values["x"], values["y"], facts)
@@ -126,10 +118,10 @@ def frame(picture: Pixels, box: Box, sprite: int) -> list[float]:
 
 
 def patch_box(box: Box, x: int, y: int, metadata: dict[str, Any]) -> Box:
-    """The part of the source picture that position (y, x) sees: its effective receptive field, kept inside the view.
+    """The part of the source picture that position (y, x) sees: its effective receptive field, moved inside the view.
 
     ``box``: the view; it and what is returned are x0, y0, x1, y1 in pixels of the source picture. ``metadata``: of a
-    shard, see store.read_metadata.
+    shard, see ``atlas.store.shards.read_metadata``.
     """
     height, width = metadata["map_size"]
     share = min(1.0, metadata["effective_receptive_field"] / metadata["input_size"])

@@ -8,12 +8,12 @@ from typing import Any
 from PIL import Image
 
 from atlas.arrays import Pixels
-from atlas.cells.crops import Cutter, Key, Row, key_of
-from atlas.config.model import Config
+from atlas.cells.crops import Cropper, Row
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import Box
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import AtlasMap
+from atlas.store.shards import RowKey, key_of
 
 
 @dataclass(frozen=True)
@@ -38,24 +38,24 @@ class Exemplar:
 
 
 def exemplars_of(
-    run: RunDirectory, config: Config, listing: Listing, each: AtlasMap, cell: dict[str, Any], size: int
+    run: RunDirectory, listing: Listing, atlas_map: AtlasMap, cell: dict[str, Any], *, size: int, seed: int
 ) -> list[Exemplar]:
     """The exemplars of a row of cells/, nearest first, their patches ``size`` pixels wide, without those whose picture
     cannot be read any more."""
-    shown = cell["exemplars"] + cell["diverse_exemplars"]
-    cut = Cutter(run, config, listing, each.layer)
-    found: dict[Key, tuple[Pixels, Row]] = {}
-    for picture, rows in cut.pictures({key_of(exemplar) for exemplar in shown}):
+    entries = cell["exemplars"] + cell["diverse_exemplars"]
+    cropper = Cropper(run, listing, atlas_map.layer, seed=seed)
+    rows_by_key: dict[RowKey, tuple[Pixels, Row]] = {}
+    for picture, rows in cropper.pictures({key_of(entry) for entry in entries}):
         if picture is not None:
-            found |= {row.key: (picture, row) for row in rows}
+            rows_by_key |= {row.key: (picture, row) for row in rows}
     exemplars = []
-    for exemplar in shown:
-        if key_of(exemplar) in found:
-            picture, row = found[key_of(exemplar)]
+    for entry in entries:
+        if key_of(entry) in rows_by_key:
+            picture, row = rows_by_key[key_of(entry)]
             exemplars.append(
                 Exemplar(
-                    Image.fromarray(cut.patch(picture, row, size)), Image.fromarray(cut.whole(picture, row)),
-                    cut.box(row), listing.keys[row.key[0]], exemplar["cosine"], exemplar in cell["exemplars"],
+                    Image.fromarray(cropper.patch(picture, row, size)), Image.fromarray(cropper.whole(picture, row)),
+                    cropper.box(row), listing.keys[row.key[0]], entry["cosine"], entry in cell["exemplars"],
                     **row.facts,
                 )
             )  # fmt: skip

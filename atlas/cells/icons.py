@@ -37,7 +37,9 @@ SCHEMA = pa.schema(
         pa.field("flag", pa.string()),
     ]
 )
-GROUND = (247, 247, 245)  # the page's
+
+# The colour under a mosaic: the page's background.
+GROUND = (247, 247, 245)
 
 
 def icon_table(grid: int, row: NDArray[np.int64], col: NDArray[np.int64], icons: Icons, scores: Scores) -> pa.Table:
@@ -61,25 +63,26 @@ def icon_table(grid: int, row: NDArray[np.int64], col: NDArray[np.int64], icons:
     ).cast(SCHEMA)
 
 
-def read_icons(run: RunDirectory, layer: str, grid: int, columns: Iterable[str] | None = None) -> pa.Table:
-    """All icons of one grid of a layer as one table."""
-    parts = sorted(run.icons(layer, grid).glob("part-*.parquet"))
+def read_icons(run: RunDirectory, map_name: str, grid: int, columns: Iterable[str] | None = None) -> pa.Table:
+    """The icons of one grid of a map, or some ``columns`` of them, as one table by SCHEMA; an empty table without
+    columns where none is drawn."""
+    parts = sorted(run.icons(map_name, grid).glob("part-*.parquet"))
     names = None if columns is None else list(columns)
     return pa.concat_tables([pq.read_table(part, columns=names) for part in parts]) if parts else pa.table({})
 
 
-def drawn_cells(path: Path, grid: int, min_count: int, *facts: str) -> dict[str, NDArray[Any]]:
-    """Row, col and further ``facts`` of the drawn cells of one grid, each (n,) or (n, width), in
-    Z-order, so that siblings share a batch."""
-    names = ["row", "col", *facts]
+def drawn_cells(path: Path, grid: int, min_count: int, *columns: str) -> dict[str, NDArray[Any]]:
+    """Row, col and further ``columns`` of the drawn cells of one grid, those of at least ``min_count`` rows, in the
+    table of cells at ``path``: each (n,) or (n, width), in Z-order, so that siblings share a batch."""
+    names = ["row", "col", *columns]
     cells = read_columns(path, names, [("grid", "=", grid), ("count", ">=", min_count)])
     order = np.argsort(morton(cells["row"], cells["col"]), kind="stable")
     return {name: values[order] for name, values in cells.items()}
 
 
-def mosaic(run: RunDirectory, layer: str, grid: int) -> Image.Image | None:
-    """The icons of one grid on the page's ground, cut to the cells that are drawn; None when none is."""
-    icons = read_icons(run, layer, grid, ["row", "col", "png"]).to_pylist()
+def mosaic(run: RunDirectory, map_name: str, grid: int) -> Image.Image | None:
+    """The icons of one grid on the page's background, cropped to the cells that are drawn; None when none is."""
+    icons = read_icons(run, map_name, grid, ["row", "col", "png"]).to_pylist()
     if not icons:
         return None
     pixels = [decode_png(icon["png"]) for icon in icons]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from atlas.check.rows import compare_rows
 from atlas.config.model import Config
 from atlas.layout.lattice import cell_of
 from atlas.neurons.parts import part_names, units_of
+from atlas.neurons.tables import missing_columns
 from atlas.report import build_report
 from atlas.rundir.maps import published_maps
 from atlas.rundir.stages import stages_of
@@ -179,7 +181,13 @@ def _neurons(findings: Findings, layers: Sequence[str]) -> None:
         counted = to_numpy(table["histogram"]).sum(1)
         if "neurons" not in findings.stale and ((to_numpy(table["rows"]) != rows).any() or (counted != rows).any()):
             findings.wrong(statistics, f"does not count the {rows:,} rows of the store", statistics)
-        for name in part_names(table.num_rows):
+        names = part_names(table.num_rows)
+        paths = [folder / f"{name}.parquet" for name in (*names, "circuit", "cells")]
+        if older := [(path, lacking) for path in paths if (lacking := _lacking(findings, path))]:
+            path, lacking = older[0]
+            findings.wrong(path, f"was written by another version: it has no {', '.join(lacking)}")
+            continue
+        for name in names:
             path = folder / f"{name}.parquet"
             if path.with_suffix(".json") not in markers:
                 missing += 1
@@ -189,6 +197,16 @@ def _neurons(findings: Findings, layers: Sequence[str]) -> None:
                 done += part.num_rows
         missing += sum(folder / f"{name}.json" not in markers for name in ("circuit", "cells"))
     findings.stages["neurons"] = f"{'unfinished' if missing else 'finished'}: {done:,} units"
+
+
+def _lacking(findings: Findings, path: Path) -> list[str]:
+    """The columns that a table of units lacks, which a marker vouches for: it was written by another version."""
+    if path.with_suffix(".json") not in findings.markers["neurons"] or path in findings.suspect:
+        return []
+    try:
+        return missing_columns(path)
+    except (pa.ArrowException, OSError):
+        return []  # what cannot be read is found below
 
 
 def _publish(findings: Findings, config: Config) -> None:
@@ -203,10 +221,12 @@ def _publish(findings: Findings, config: Config) -> None:
             name = f"{atlas_map.name}-grid-{grid:03d}"
             parts.append(name)
             if findings.run.cells(atlas_map.name) not in findings.suspect:
-                count = len(sheets(findings.run, config, atlas_map, grid))
+                count = len(sheets(findings.run, atlas_map, grid, config.cells.min_count))
                 parts += [f"{name}-details-{part:05d}" for part in range(count)]
     parts += [
-        part.replace("/", "-") for layer in neuron_layers(config) for part in neuron_parts(findings.run, config, layer)
+        part.replace("/", "-")
+        for layer in neuron_layers(config.neurons)
+        for part in neuron_parts(findings.run, layer, config.cells.grids)
     ]
     parts += ["tour"] if config.tour is not None else []
     done = sum(folder / f"{part}.json" in markers for part in parts)

@@ -1,6 +1,6 @@
 """The map of one class, or of two: which rows it holds, and where they lie.
 
-Row numbers and places are worked out in one way only, so that a map that is lost is made again as it was.
+Both are deterministic, so that a map that is lost is made again as it was.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from atlas.store.shards import iterate
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ClassRows:
     """Rows of a layer that a class atlas lays out, ascending (n,); of a pair, ``difference`` float32 (n,): how much
     more each speaks for the second class than for the first."""
 
@@ -31,57 +31,58 @@ class Chosen:
 
 def choose_rows(
     shards: Sequence[Path], maps: Sequence[AtlasMap], config: LayoutConfig, classes: Sequence[str]
-) -> list[Chosen]:
+) -> list[ClassRows]:
     """The rows that each class atlas of a layer lays out, each once, from one pass over the layer.
 
     By attribution: the rows that most support the class, among those that do at all. By prediction: the rows of views
     that the network takes for the class, the surest first. At most ``class_rows``, and by attribution at most a tenth
     of the layer, since every class finds weak support in half of all rows; of a pair, half of them for each class.
     """
-    asked = [[class_number(name, classes) for name in each.classes] for each in maps]
-    wanted = sorted({number for numbers in asked for number in numbers})
+    numbers_of_maps = [[class_number(name, classes) for name in atlas_map.classes] for atlas_map in maps]
+    wanted = sorted({number for numbers in numbers_of_maps for number in numbers})
     predicting = config.class_by == "predicted"
-    columns = ["attribution"] if not predicting or any(len(numbers) == 2 for numbers in asked) else []
-    support, predicted, sure = [], [], []
+    columns = ["attribution"] if not predicting or any(len(numbers) == 2 for numbers in numbers_of_maps) else []
+    support, predicted, confidences = [], [], []
     for block in iterate(shards, [*columns, "predicted", "confidence"]):
         predicted.append(block["predicted"])
-        sure.append(block["confidence"])
+        confidences.append(block["confidence"])
         if columns:
             support.append(block["attribution"][:, wanted].astype(np.float32))
-    taken, confidence = np.concatenate(predicted), np.concatenate(sure)
-    values = np.concatenate(support) if columns else np.zeros((len(taken), len(wanted)), np.float32)
+    predictions, confidence = np.concatenate(predicted), np.concatenate(confidences)
+    values = np.concatenate(support) if columns else np.zeros((len(predictions), len(wanted)), np.float32)
     return [
-        _chosen(numbers, values[:, np.searchsorted(wanted, numbers)], taken, confidence, config) for numbers in asked
+        _class_rows(numbers, values[:, np.searchsorted(wanted, numbers)], predictions, confidence, config)
+        for numbers in numbers_of_maps
     ]
 
 
-def _chosen(
+def _class_rows(
     numbers: list[int],
     values: Float32,
-    taken: NDArray[np.integer],
+    predictions: NDArray[np.integer],
     confidence: NDArray[np.floating],
     config: LayoutConfig,
-) -> Chosen:
-    """The rows of one map, of classes ``numbers``: ``values`` (n, classes) are their attributions, ``taken`` (n,) the
-    predicted class and ``confidence`` (n,) how sure the network is of it."""
+) -> ClassRows:
+    """The rows of one map, of classes ``numbers``: ``values`` (n, classes) are their attributions, ``predictions``
+    (n,) the predicted class and ``confidence`` (n,) how sure the network is of it."""
     predicting = config.class_by == "predicted"
-    most = (config.class_rows if predicting else min(config.class_rows, len(taken) // 10)) // len(numbers)
+    most = (config.class_rows if predicting else min(config.class_rows, len(predictions) // 10)) // len(numbers)
     parts = []
     for column, number in enumerate(numbers):
-        candidates = np.flatnonzero(taken == number if predicting else values[:, column] > 0)
-        strength = confidence[candidates] if predicting else values[candidates, column]
-        order = np.argsort(-strength, kind="stable")
+        candidates = np.flatnonzero(predictions == number if predicting else values[:, column] > 0)
+        score = confidence[candidates] if predicting else values[candidates, column]
+        order = np.argsort(-score, kind="stable")
         parts.append(candidates[order[:most]])
     rows = np.unique(np.concatenate(parts))
-    return Chosen(rows, values[rows, 1] - values[rows, 0] if len(numbers) == 2 else None)
+    return ClassRows(rows, values[rows, 1] - values[rows, 0] if len(numbers) == 2 else None)
 
 
-def lay_out(rows: Float32, chosen: Chosen, config: LayoutConfig, *, seed: int) -> Float32:
+def lay_out(rows: Float32, chosen: ClassRows, config: LayoutConfig, *, seed: int) -> Float32:
     """The place in [0, 1]² of each of the chosen unit ``rows`` (n, kept), NaN where dropped: float32 (n, 2).
 
     Of a pair, u is the difference of the attributions by rank, the rows that speak for the first class left of the
     middle, those for the second right of it (the differences themselves have a long tail, which would leave most cells
-    empty); v is a map in one dimension. One thread: the same rows give the same map, so it is made again at no risk.
+    empty); v is a map in one dimension. One thread: the same rows give the same map.
     """
     settings = config.model_copy(update={"axes": "umap", "backend": "umap", "deterministic": True})
     pair = chosen.difference is not None
@@ -89,8 +90,8 @@ def lay_out(rows: Float32, chosen: Chosen, config: LayoutConfig, *, seed: int) -
     if chosen.difference is None:
         return unit_box([coordinates])[0]
     boxed = unit_box([np.stack([coordinates[:, 0], coordinates[:, 0]], 1)])[0]
-    kept = np.isfinite(boxed[:, 0])
-    boxed[kept, 0] = _by_rank(chosen.difference[kept])
+    finite = np.isfinite(boxed[:, 0])
+    boxed[finite, 0] = _by_rank(chosen.difference[finite])
     return boxed
 
 
@@ -98,8 +99,8 @@ def _by_rank(difference: Float32) -> Float32:
     """Differences (n,) as places in (0, 1): in equal steps, negative ones below one half, positive ones above."""
     places = np.full(len(difference), 0.5, np.float32)
     for side in (-1, 1):
-        mine = np.flatnonzero(np.sign(difference) == side)
-        order = mine[np.argsort(difference[mine], kind="stable")]
+        rows = np.flatnonzero(np.sign(difference) == side)
+        order = rows[np.argsort(difference[rows], kind="stable")]
         low = 0.0 if side < 0 else 0.5
         places[order] = low + 0.5 * (np.arange(len(order)) + 0.5) / max(len(order), 1)
     return places

@@ -12,7 +12,6 @@ from typing import Any
 
 import faiss
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import curve_fit
@@ -27,28 +26,17 @@ from atlas.layout.placement import QUANTILES, nearness_quantiles
 _START_SPAN = 10.0
 # UMAP's own numbers of epochs.
 _MANY_ROWS, _FEW_EPOCHS, _MANY_EPOCHS = 10_000, 200, 500
-# The first rate of the moves that settle a map in the end (UMAP's own begin with 1): of one by itself, and of one that
-# is to stay near those that it starts from a common layout with. Larger moves make aligned maps truer and less alike.
-_GENTLY, _MORE_GENTLY = 0.02, 0.0125
+# The learning rate of the last optimization of a map (UMAP's own is 1): of an independent one, and of one of several
+# that start from a common layout and are to stay alike. A larger one makes aligned maps truer and less alike.
+_LEARNING_RATE, _ALIGNED_LEARNING_RATE = 0.02, 0.0125
 # A row is an outlier when it lies this many widths of the inner 99 % outside of it.
 _OUTLIER_WIDTHS = 0.25
 # Empty bands of the map are narrowed to this share of it.
 _WIDEST_GAP = 0.02
 
-# Why a row is not on the map; 0: it is.
+# Why a row is not on the map, by number; 0: it is.
 ZERO, OUTLIER, OTHER = "no activation", "outlier", "other class"
 REASONS: tuple[str | None, ...] = (None, ZERO, OUTLIER, OTHER)
-
-SCHEMA = pa.schema(
-    [
-        pa.field("image_id", pa.int64(), nullable=False),
-        pa.field("view", pa.int32(), nullable=False),
-        pa.field("draw", pa.int16(), nullable=False),
-        pa.field("u", pa.float32()),
-        pa.field("v", pa.float32()),
-        pa.field("dropped", pa.string()),
-    ]
-)
 
 
 def choose_fitted(count: int, limit: int, seed: int) -> NDArray[np.int64]:
@@ -81,13 +69,13 @@ def fit_layout(
     seed: int,
     threads: int,
     common: Float32 | None = None,
-    traits: Float32 | None = None,
+    attribution_rows: Float32 | None = None,
     line: bool = False,
 ) -> Fit:
     """Lay out unit ``rows`` (n, kept). ``common``: where all layers start from (n, 2), NaN where it has no place.
 
-    ``traits``: unit rows (n, kept) by which the rows are laid out in place of themselves; new points are still placed
-    by the rows. ``line``: in one dimension, the second coordinate is 0.
+    ``attribution_rows``: unit rows (n, width) by which the rows are laid out in place of themselves; new points are
+    still placed by the rows. ``line``: in one dimension, the second coordinate is 0.
     """
     dropped = np.zeros(len(rows), np.int8)
     dead = ~rows.any(1)
@@ -105,10 +93,10 @@ def fit_layout(
     search = nearest_on_gpu if on_gpu and searches_gpu() else None
     own = knn_graph(index, living, config.neighbors, search)
     searched, graph = living, own
-    if traits is not None:
-        searched = traits[alive]
-        by_traits = index if search else build_index(searched, threads=1 if config.deterministic else threads)
-        graph = knn_graph(by_traits, searched, config.neighbors, search)
+    if attribution_rows is not None:
+        searched = attribution_rows[alive]
+        by_attribution = index if search else build_index(searched, threads=1 if config.deterministic else threads)
+        graph = knn_graph(by_attribution, searched, config.neighbors, search)
     if config.axes == "pca":
         coordinates[alive] = principal_axes(searched)
     else:
@@ -117,13 +105,13 @@ def fit_layout(
         if line:
             start[:, 1] = 0
         if graph[0].shape[1] >= 2:
-            settle = _Settling(searched, *graph, config, seed=seed, threads=threads, on_gpu=on_gpu and not line)
+            optimize = _Optimizer(searched, *graph, config, seed=seed, threads=threads, on_gpu=on_gpu and not line)
             if common is None:
-                start = settle(_scaled(settle(start), generator), rate=_GENTLY)
+                start = optimize(_scaled(optimize(start), generator), learning_rate=_LEARNING_RATE)
             else:
-                start = settle(start, rate=_MORE_GENTLY)
+                start = optimize(start, learning_rate=_ALIGNED_LEARNING_RATE)
         coordinates[alive] = start
-    outside = _outliers(coordinates)
+    outside = outliers(coordinates)
     dropped[outside] = REASONS.index(OUTLIER)
     coordinates[outside] = np.nan
     if common is not None:
@@ -158,8 +146,8 @@ def _scaled(start: Float32, generator: np.random.Generator) -> Float32:
     return (start + generator.normal(scale=1e-3, size=start.shape)).astype(np.float32)
 
 
-class _Settling:
-    """Lets rows settle into a map: unit ``rows`` (n, kept) whose kNN graph, (n, neighbors) each, is given."""
+class _Optimizer:
+    """Optimizes a map of unit ``rows`` (n, kept) by their kNN graph: ``indices`` and ``distances`` (n, neighbors)."""
 
     def __init__(
         self,
@@ -184,18 +172,18 @@ class _Settling:
                 rows, indices.shape[1], state, "cosine", knn_indices=indices, knn_dists=distances
             )
 
-    def __call__(self, start: Float32, *, rate: float | None = None) -> Float32:
-        """Coordinates (n, 2) from ``start`` (n, 2); with small moves, of a given ``rate``, its large shape is kept."""
-        epochs = _FEW_EPOCHS if rate or len(start) > _MANY_ROWS else _MANY_EPOCHS
+    def __call__(self, start: Float32, *, learning_rate: float | None = None) -> Float32:
+        """Coordinates (n, 2) from ``start`` (n, 2); a small ``learning_rate`` keeps its large shape."""
+        epochs = _FEW_EPOCHS if learning_rate or len(start) > _MANY_ROWS else _MANY_EPOCHS
         shape: dict[str, Any] = {"a": self._a, "b": self._b, "epochs": epochs, "seed": self._seed}
-        if rate:
-            shape["rate"] = rate
+        if learning_rate:
+            shape["learning_rate"] = learning_rate
         if self._graph is None:
             return embed_on_gpu(self._rows, *self._neighbors, start, **shape)
         from atlas.layout.umap_optimizer import embed
 
-        if rate:
-            shape["fading"] = 1.0  # small moves fade linearly
+        if learning_rate:
+            shape["decay"] = 1.0
         return embed(self._graph, start, **shape, threads=self._threads)
 
 
@@ -203,8 +191,8 @@ def common_start(parts: Sequence[Float32], config: LayoutConfig, *, seed: int, t
     """Where several layers start from, float32 (n, 2): one layout by the mean of their cosines, NaN for rows that have
     no activation. ``parts``: for each layer unit rows (n, kept).
 
-    Layers that settle gently from here stay near each other: from one to the next the median row moves half as far as
-    between layers that are laid out by themselves (scripts/benchmarks.md).
+    Layers that are optimized from here with a small learning rate stay alike: from one to the next the median row moves
+    half as far as between independent layouts (scripts/benchmarks.md).
     """
     rows = joined(parts)
     alive = np.flatnonzero(rows.any(1))
@@ -218,8 +206,8 @@ def common_start(parts: Sequence[Float32], config: LayoutConfig, *, seed: int, t
         on_gpu = uses_gpu(config.backend, deterministic=config.deterministic)
         search = nearest_on_gpu if on_gpu and searches_gpu() else None
         graph = knn_graph(build_index(living, threads=threads), living, config.neighbors, search)
-        settle = _Settling(living, *graph, config, seed=seed, threads=threads, on_gpu=on_gpu)
-        start = settle(_scaled(start, np.random.default_rng(seed)))
+        optimize = _Optimizer(living, *graph, config, seed=seed, threads=threads, on_gpu=on_gpu)
+        start = optimize(_scaled(start, np.random.default_rng(seed)))
     coordinates[alive] = start
     return coordinates
 
@@ -238,8 +226,8 @@ def _curve(min_dist: float, spread: float = 1.0) -> tuple[float, float]:
     return float(a), float(b)
 
 
-def _outliers(coordinates: Float32) -> NDArray[np.bool_]:
-    """Rows (n,) far outside the inner 99 % of the map: one stray island would shrink everything else."""
+def outliers(coordinates: Float32) -> NDArray[np.bool_]:
+    """Rows (n,) far outside the inner 99 % of the map: one far group would shrink everything else."""
     if not np.isfinite(coordinates).any():
         return np.zeros(len(coordinates), bool)
     low, high = np.nanpercentile(coordinates, [0.5, 99.5], axis=0)
@@ -274,11 +262,11 @@ def mirror(coordinates: Float32, reference: Float32) -> Float32:
 def unit_box(layouts: Sequence[Float32]) -> list[Float32]:
     """Layouts (n, 2) moved into [0, 1]² by one map for all, so that an alignment survives.
 
-    Along each axis, bands that hold no row of any layout are narrowed to 2 % of the map: islands far from the rest,
-    which mean no more than "apart", would leave most of the cells empty. Order along the axes stays.
+    Along each axis, bands that hold no row of any layout are narrowed to 2 % of the map: groups far from the rest would
+    leave most of the cells empty. Order along the axes stays.
     """
-    kept = [layout[np.isfinite(layout).all(1)] for layout in layouts]
-    every = np.concatenate(kept) if kept else np.zeros((0, 2), np.float32)
+    finite_rows = [layout[np.isfinite(layout).all(1)] for layout in layouts]
+    every = np.concatenate(finite_rows) if finite_rows else np.zeros((0, 2), np.float32)
     if not len(every):
         return list(layouts)
     boxed = [np.full(layout.shape, np.nan, np.float32) for layout in layouts]

@@ -24,9 +24,9 @@ def has_gpu() -> bool:
 
 
 def uses_gpu(backend: Literal["auto", "umap", "cuml"], *, deterministic: bool) -> bool:
-    """Whether a layout is made on the GPU here: "auto" where there is one and cuML, unless it must come again exactly.
+    """Whether a layout is made on the GPU here: "auto" where there is one and cuML, unless it is to be deterministic.
 
-    Raises AtlasError when it is asked for and cannot be done.
+    Raises AtlasError for "cuml" where it cannot be done.
     """
     able = find_spec("cuml") is not None and has_gpu()
     if backend == "cuml" and not able:
@@ -47,14 +47,14 @@ def nearest_on_gpu(rows: Float32, queries: Float32, count: int) -> tuple[NDArray
     """For unit ``queries`` (n, channels): row numbers and cosines of the ``count`` nearest of ``rows``, (n, count)
     each, by comparing with all."""
     resources = faiss.StandardGpuResources()
-    found = np.empty((len(queries), count), np.int64)
+    neighbors = np.empty((len(queries), count), np.int64)
     cosines = np.empty((len(queries), count), np.float32)
     for first in range(0, len(queries), _BLOCK):
         block = slice(first, first + _BLOCK)
-        cosines[block], found[block] = faiss.knn_gpu(
+        cosines[block], neighbors[block] = faiss.knn_gpu(
             resources, queries[block], rows, count, metric=faiss.METRIC_INNER_PRODUCT
         )
-    return found, cosines
+    return neighbors, cosines
 
 
 def embed_on_gpu(
@@ -67,11 +67,11 @@ def embed_on_gpu(
     b: float,
     epochs: int,
     seed: int,
-    rate: float = 1.0,
+    learning_rate: float = 1.0,
 ) -> Float32:
     """The map (n, 2) that cuML's UMAP makes of the kNN graph of ``rows``, (n, neighbors) each, from ``start`` (n, 2).
 
-    Moves fade linearly from ``rate``, as cuML has it.
+    The learning rate falls linearly from ``learning_rate``, as in cuML.
     """
     from cuml.manifold import UMAP
 
@@ -80,7 +80,7 @@ def embed_on_gpu(
         n_components=2,
         metric="cosine",
         n_epochs=epochs,
-        learning_rate=rate,
+        learning_rate=learning_rate,
         init=start,
         a=a,
         b=b,

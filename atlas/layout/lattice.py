@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 def cell_of(u: NDArray[np.floating], v: NDArray[np.floating], grid: int) -> NDArray[np.int64]:
     """The cell number row · grid + col of each point (n,); −1 where the point was dropped. Cells are half-open."""
-    kept = np.isfinite(u) & np.isfinite(v)
-    col = np.minimum((np.where(kept, u, 0).astype(np.float64) * grid).astype(np.int64), grid - 1)
-    row = np.minimum((np.where(kept, v, 0).astype(np.float64) * grid).astype(np.int64), grid - 1)
-    return np.where(kept, row * grid + col, -1)
+    finite = np.isfinite(u) & np.isfinite(v)
+    col = np.minimum((np.where(finite, u, 0).astype(np.float64) * grid).astype(np.int64), grid - 1)
+    row = np.minimum((np.where(finite, v, 0).astype(np.float64) * grid).astype(np.int64), grid - 1)
+    return np.where(finite, row * grid + col, -1)
 
 
 def morton(row: NDArray[np.integer], col: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from atlas.arrays import Float32
 
 Search = Callable[[Float32, Float32, int], tuple[NDArray[np.int64], Float32]]
+"""Unit rows (m, channels), queries (n, channels) and a count → numbers and cosines of the nearest rows, (n, count)."""
 
 # Below this many rows exact search is quicker than building a graph index, and it is reproducible.
 EXACT_ROWS = 30_000
@@ -72,14 +73,15 @@ def knn_graph(
     ``search``: what finds neighbours in place of the index, given rows, queries and their number.
     """
     neighbors = min(neighbors, max(len(rows) - 1, 1))
-    found, cosines = search(rows, rows, neighbors) if search else nearest(index, rows, neighbors)
+    neighbor_rows, cosines = search(rows, rows, neighbors) if search else nearest(index, rows, neighbors)
     own = np.arange(len(rows))
     # Where the row is not among its own neighbours (duplicates, or an approximate search), it takes the last place.
-    place = np.where((found == own[:, None]).any(1), (found == own[:, None]).argmax(1), neighbors - 1)
+    is_own = neighbor_rows == own[:, None]
+    place = np.where(is_own.any(1), is_own.argmax(1), neighbors - 1)
     order = np.tile(np.arange(neighbors), (len(rows), 1))
     # Shift everything before the own place one to the right, and put the own place first.
     order = np.where(order == 0, place[:, None], np.where(order <= place[:, None], order - 1, order))
-    indices = np.take_along_axis(found, order, 1)
+    indices = np.take_along_axis(neighbor_rows, order, 1)
     distances = np.clip(1 - np.take_along_axis(cosines, order, 1), 0, 2)
     indices[:, 0], distances[:, 0] = own, 0
     missing = indices < 0  # an approximate search may come back short

@@ -16,7 +16,7 @@ from atlas.layout.neighbors import load_index, nearest
 from atlas.layout.projection import Projection
 from atlas.rundir.directory import RunDirectory
 
-# So many neighbours say where a point lies, and how near it is to what was in the data.
+# Neighbours by which a point is placed and its confidence is measured; and quantiles of the latter's scale.
 NEIGHBORS = 15
 QUANTILES = 101
 # Queries at a time: a million of them would need a gigabyte for their neighbours.
@@ -24,8 +24,8 @@ _BLOCK = 65_536
 
 
 @dataclass(frozen=True)
-class Placed:
-    """Points on the map: ``coordinates`` float32 (n, 2), NaN where there is nothing near to go by; ``confidence``
+class PlacedPoints:
+    """Points on the map: ``coordinates`` float32 (n, 2), NaN where no neighbour has a place; ``confidence``
     float32 (n,) in [0, 1], the share of the map's own rows that are less near to their neighbours than the point is to
     its: 0 means that nothing like it was in the data.
     """
@@ -43,12 +43,14 @@ def nearness_quantiles(cosines: Float32) -> Float32:
     return np.quantile(mean, np.linspace(0, 1, QUANTILES)).astype(np.float32)
 
 
-def place(index: faiss.Index, coordinates: Float32, rows: Float32, nearness: Float32, *, threads: int = 1) -> Placed:
+def place(
+    index: faiss.Index, coordinates: Float32, rows: Float32, nearness: Float32, *, threads: int = 1
+) -> PlacedPoints:
     """Place unit ``rows`` (n, kept) among those of ``index``, which have ``coordinates`` (m, 2), NaN where dropped, and
     ``nearness`` (101,), see nearness_quantiles. Rows of zeros have no place.
 
     A point lies where the neighbours are that agree: at the weighted mean of all, and then twice at that of those near
-    the last. The plain mean would put a point whose neighbours lie on two islands into the water between them.
+    the last. The plain mean would put a point whose neighbours lie in two groups between these, where no row lies.
     """
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(threads)
@@ -57,19 +59,18 @@ def place(index: faiss.Index, coordinates: Float32, rows: Float32, nearness: Flo
     alive = np.flatnonzero(rows.any(1)) if index.ntotal else np.zeros(0, np.int64)
     for first in range(0, len(alive), _BLOCK):
         block = alive[first : first + _BLOCK]
-        found, cosines = nearest(index, rows[block], min(NEIGHBORS, index.ntotal))
-        points[block] = _agreed(coordinates[found], cosines, found)
-        known = np.where(found >= 0, cosines, np.nan)
-        mean = np.nanmean(known, axis=1)
+        neighbors, cosines = nearest(index, rows[block], min(NEIGHBORS, index.ntotal))
+        points[block] = _robust_mean(coordinates[neighbors], cosines, neighbors)
+        mean = np.nanmean(np.where(neighbors >= 0, cosines, np.nan), axis=1)
         confidence[block] = np.interp(mean, nearness, np.linspace(0, 1, len(nearness)))
     faiss.omp_set_num_threads(before)  # the caller's own
-    return Placed(points, confidence)
+    return PlacedPoints(points, confidence)
 
 
 @dataclass(frozen=True)
 class Placement:
     """Places on a run's map: ``u``, ``v`` float32 (n,) in [0, 1], NaN where a row has none; ``cells`` int32 (n, 2), row
-    and column at each grid, −1 where there is none; ``confidence`` as in Placed."""
+    and column at each grid, −1 where there is none; ``confidence`` as in PlacedPoints."""
 
     u: Float32
     v: Float32
@@ -89,10 +90,10 @@ class Placer:
     @classmethod
     def load(cls, run: RunDirectory, layer: str, u: Float32, v: Float32, grids: Sequence[int]) -> Placer:
         """For the layer whose rows lie at ``u``, ``v`` (n,), NaN where dropped."""
-        with np.load(run.coordinates(layer)) as saved:
-            known = saved["fitted"][saved["alive"]]
-            nearness = saved["nearness"]
-        coordinates = np.stack([u[known], v[known]], axis=1).astype(np.float32)
+        with np.load(run.coordinates(layer)) as arrays:
+            rows = arrays["fitted"][arrays["alive"]]
+            nearness = arrays["nearness"]
+        coordinates = np.stack([u[rows], v[rows]], axis=1).astype(np.float32)
         projection = Projection.load(run.projection(layer))
         return cls(projection, load_index(run.index(layer)), coordinates, nearness, grids)
 
@@ -121,17 +122,19 @@ class Placer:
         return Placement(u, v, cells, placed.confidence)
 
 
-def _agreed(places: Float32, cosines: Float32, found: NDArray[np.int64]) -> Float32:
+def _robust_mean(places: Float32, cosines: Float32, neighbors: NDArray[np.int64]) -> Float32:
+    """Where neighbours at ``places`` (n, k, 2) agree, (n, 2); ``neighbors`` (n, k): their numbers, −1 where there is
+    none."""
     distance = np.clip(1 - cosines, 0, 2)
     # The nearest neighbour sets the scale, so that a row that was fitted comes back to its own place.
     weights = np.exp(-distance / np.maximum(distance[:, :1], 1e-4))
-    weights *= (found >= 0) & np.isfinite(places).all(2)
+    weights *= (neighbors >= 0) & np.isfinite(places).all(2)
     places = np.nan_to_num(places)
     centre = _mean(places, weights)
     for _ in range(2):
-        apart = np.linalg.norm(places - centre[:, None], axis=2)
-        usual = np.median(apart, axis=1, keepdims=True)
-        centre = _mean(places, weights / (1 + (apart / np.maximum(usual, 1e-6)) ** 2))
+        offset = np.linalg.norm(places - centre[:, None], axis=2)
+        median = np.median(offset, axis=1, keepdims=True)
+        centre = _mean(places, weights / (1 + (offset / np.maximum(median, 1e-6)) ** 2))
     return centre
 
 

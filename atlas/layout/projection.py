@@ -1,4 +1,4 @@
-"""What neighbours are searched among: activations as unit rows, of fewer dimensions where that loses little."""
+"""Activations as unit rows of fewer dimensions, where that loses little: among these neighbours are searched."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Projection:
     @classmethod
     def load(cls, path: Path) -> Projection:
         """The projection that ``save`` wrote."""
-        with np.load(path) as saved:
-            return cls(saved["components"], float(saved["energy"]))
+        with np.load(path) as arrays:
+            return cls(arrays["components"], float(arrays["energy"]))
 
 
 def read_moments(shards: Sequence[Path], width: int, column: str = "activation") -> Moments:
@@ -57,8 +57,8 @@ def read_moments(shards: Sequence[Path], width: int, column: str = "activation")
 def widest(moments: Moments, most: int) -> Projection:
     """The ``most`` directions of the second moment that hold most energy."""
     values, vectors = np.linalg.eigh(moments.second_moment)
-    kept = np.ascontiguousarray(vectors[:, ::-1][:, :most], dtype=np.float32)
-    return Projection(kept, float(values[::-1][:most].sum() / max(values.sum(), 1e-30)))
+    components = np.ascontiguousarray(vectors[:, ::-1][:, :most], dtype=np.float32)
+    return Projection(components, float(values[::-1][:most].sum() / max(values.sum(), 1e-30)))
 
 
 def fit_projection(moments: Moments) -> Projection:
@@ -72,11 +72,11 @@ def fit_projection(moments: Moments) -> Projection:
         return Projection(np.eye(channels, dtype=np.float32), 1.0)
     values, vectors = np.linalg.eigh(moments.second_moment)
     values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
-    held = np.cumsum(values) / max(values.sum(), 1e-30)
-    kept = min(channels, max(int(np.searchsorted(held, ENERGY)) + 1, FEWEST))
-    if 2 * kept > channels:
+    energy = np.cumsum(values) / max(values.sum(), 1e-30)
+    width = min(channels, max(int(np.searchsorted(energy, ENERGY)) + 1, FEWEST))
+    if 2 * width > channels:
         return Projection(np.eye(channels, dtype=np.float32), 1.0)
-    return Projection(np.ascontiguousarray(vectors[:, :kept], dtype=np.float32), float(held[kept - 1]))
+    return Projection(np.ascontiguousarray(vectors[:, :width], dtype=np.float32), float(energy[width - 1]))
 
 
 def project(

@@ -28,15 +28,15 @@ def quality(
     seed: int = 0,
     among: NDArray[np.bool_] | None = None,
 ) -> dict[str, float | None]:
-    """Trustworthiness (Venna & Kaski 2001) and neighbour recall of a map, over ``sample`` rows against all kept rows.
+    """Trustworthiness (Venna & Kaski 2001) and neighbour recall of a map, over ``sample`` rows against all on it.
 
     ``blocks()`` gives the activations in order, block by block, each (b, channels); it is called twice, and one block
     is held at a time. ``coordinates``: (n, 2), NaN where dropped. ``among``: rows (n,) of which the sample is taken; it
-    is held against all. Near is by cosine in the full space, by distance in the map.
+    is compared with all. Near is by cosine in the full space, by distance in the map.
     None where there are too few rows: of so few each would be among the nearest.
     """
-    kept = np.asarray(np.isfinite(coordinates).all(axis=1))
-    rows = np.flatnonzero(kept)
+    on_map = np.asarray(np.isfinite(coordinates).all(axis=1))
+    rows = np.flatnonzero(on_map)
     k = min(neighbors, (len(rows) - 1) // 2)
     if len(rows) < FEWEST:
         return {"trustworthiness": None, "recall": None}
@@ -45,10 +45,10 @@ def quality(
     chosen = np.random.default_rng(seed).choice(candidates, min(sample, len(candidates)), replace=False)
     index = faiss.IndexFlatL2(2)
     index.add(points)
-    _, found = index.search(points[chosen], k + 1)
-    near = np.stack([line[line != query][:k] for query, line in zip(chosen, found)])
+    _, neighbors_on_map = index.search(points[chosen], k + 1)
+    near = np.stack([line[line != query][:k] for query, line in zip(chosen, neighbors_on_map)])
     queries, limits = _cosines(blocks, rows[chosen], rows[near])
-    ranks = 1 + _count_above(blocks, kept, rows[chosen], queries, limits)
+    ranks = 1 + _count_above(blocks, on_map, rows[chosen], queries, limits)
     penalty = float(np.maximum(ranks - k, 0).sum())
     worst = len(chosen) * k * (2 * len(rows) - 3 * k - 1) / 2
     return {"trustworthiness": 1 - penalty / max(worst, 1e-12), "recall": float((ranks <= k).mean())}
@@ -67,16 +67,16 @@ def _cosines(blocks: Blocks, chosen: NDArray[np.int64], near: NDArray[np.int64])
 
 
 def _count_above(
-    blocks: Blocks, kept: NDArray[np.bool_], chosen: NDArray[np.int64], queries: Float32, limits: Float32
+    blocks: Blocks, on_map: NDArray[np.bool_], chosen: NDArray[np.int64], queries: Float32, limits: Float32
 ) -> NDArray[np.int64]:
-    """How many kept rows but the query itself have a larger cosine to each query than each of its limits: (s, k)."""
+    """How many rows on the map but the query itself have a larger cosine to it than each of its limits: (s, k)."""
     order = np.argsort(limits, axis=1)
     ascending = np.take_along_axis(limits, order, 1) + _SAME
     passed = np.zeros((len(limits), limits.shape[1] + 1), np.int64)
     start = 0
     for block in blocks():
         cosines = queries @ unit_rows(block).T
-        cosines[:, ~kept[start : start + len(block)]] = -2
+        cosines[:, ~on_map[start : start + len(block)]] = -2
         own = np.flatnonzero((chosen >= start) & (chosen < start + len(block)))
         cosines[own, chosen[own] - start] = -2
         start += len(block)
@@ -92,5 +92,5 @@ def _count_above(
 
 def distance_between(first: Float32, second: Float32) -> float | None:
     """The median distance between the two places of the same row, in shares of the map's side; None without rows."""
-    apart = np.linalg.norm(first - second, axis=1)
-    return float(np.nanmedian(apart)) if np.isfinite(apart).any() else None
+    distance = np.linalg.norm(first - second, axis=1)
+    return float(np.nanmedian(distance)) if np.isfinite(distance).any() else None

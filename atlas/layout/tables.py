@@ -1,4 +1,5 @@
-"""The layout's files in the run directory: fitted, placed and boxed coordinates, and what is measured of them."""
+"""The layout's files in the run directory: a map's table, fitted and placed coordinates, and what is measured of
+them."""
 
 from __future__ import annotations
 
@@ -13,30 +14,32 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from atlas.config.model import Config
-from atlas.layout.fit import (
-    REASONS,
-    SCHEMA,
-    align,
-    choose_fitted,
-    joined,
-    unit_box,
-)
+from atlas.layout.fit import REASONS, align, choose_fitted, joined, unit_box
 from atlas.layout.projection import fit_projection, project, read_moments
 from atlas.layout.quality import distance_between, quality
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import has_common_start
 from atlas.store.shards import count_rows, iterate, read_columns, read_metadata
 
 # Rows that one item places, and rows over which an independent layout is made to compare an aligned one with.
 PLACED_ROWS, COMPARED_ROWS = 500_000, 20_000
 
+SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("view", pa.int32(), nullable=False),
+        pa.field("draw", pa.int16(), nullable=False),
+        pa.field("u", pa.float32()),
+        pa.field("v", pa.float32()),
+        pa.field("dropped", pa.string()),
+    ]
+)
 
-def placed_parts(run: RunDirectory, config: Config) -> list[list[int]]:
-    """Numbers of the shards whose rows are placed together, the same for all layers; none where all are laid out."""
-    shards = run.shards(config.layers[0])
-    if count_rows(shards) <= config.layout.fit_rows:
+
+def placed_parts(shards: Sequence[Path], fit_rows: int) -> list[list[int]]:
+    """Numbers of the shards whose rows are placed together, the same for all layers: ``shards`` are those of one. None
+    where all rows are laid out, at most ``fit_rows``."""
+    if count_rows(shards) <= fit_rows:
         return []
     parts: list[list[int]] = []
     rows = PLACED_ROWS
@@ -49,22 +52,26 @@ def placed_parts(run: RunDirectory, config: Config) -> list[list[int]]:
     return parts
 
 
-def placed_path(run: RunDirectory, frame: str, number: int) -> Path:
-    return run.folder("layout") / f"{frame}.placed-{number:05d}.npz"
+def placed_path(run: RunDirectory, group: str, number: int) -> Path:
+    """The file of the rows of one of the ``placed_parts`` of a layout group."""
+    return run.folder("layout") / f"{group}.placed-{number:05d}.npz"
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    with np.load(path) as saved:
-        return dict(saved)
+    """The arrays of a .npz file by name."""
+    with np.load(path) as arrays:
+        return dict(arrays)
 
 
 def save_arrays(path: Path, **arrays: Any) -> None:
+    """Write ``arrays`` as a .npz file, whole or not at all."""
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
 
 
 def attribution_rows(run: RunDirectory, layers: Sequence[str], fitted: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The rows' attributions as unit rows, side by side for several layers."""
+    """The attributions of the rows ``fitted`` (n,) of a store as unit rows (n, width), side by side for several
+    layers."""
     parts = []
     for layer in layers:
         shards = run.shards(layer)
@@ -74,18 +81,19 @@ def attribution_rows(run: RunDirectory, layers: Sequence[str], fitted: NDArray[n
 
 
 def compared_rows(count: int, seed: int) -> NDArray[np.int64]:
-    """The fitted rows, int64 (n,), by which aligned layers are compared with layers that are laid out by themselves."""
+    """The fitted rows, int64 (n,), by which aligned layers are compared with independent layouts."""
     return choose_fitted(count, COMPARED_ROWS, seed + 1)
 
 
-def gather_coordinates(run: RunDirectory, frame: str, config: Config) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-    """Raw coordinates (n, 2) and numbers of REASONS (n,) of all rows of a frame, fitted or placed."""
-    fit = load_arrays(run.coordinates(frame))
-    parts = [load_arrays(placed_path(run, frame, number)) for number in range(len(placed_parts(run, config)))]
-    if not parts:
+def gather_coordinates(run: RunDirectory, group: str, parts: int) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    """Raw coordinates (n, 2) and numbers of REASONS (n,) of all rows of a layout group, fitted or placed in so many
+    ``parts``."""
+    fit = load_arrays(run.coordinates(group))
+    placed = [load_arrays(placed_path(run, group, number)) for number in range(parts)]
+    if not placed:
         return fit["coordinates"], fit["dropped"]
-    coordinates = np.concatenate([part["coordinates"] for part in parts])
-    dropped = np.concatenate([part["dropped"] for part in parts])
+    coordinates = np.concatenate([part["coordinates"] for part in placed])
+    dropped = np.concatenate([part["dropped"] for part in placed])
     coordinates[fit["fitted"]], dropped[fit["fitted"]] = fit["coordinates"], fit["dropped"]
     return coordinates, dropped
 
@@ -94,18 +102,17 @@ def _blocks(run: RunDirectory, layer: str, column: str) -> Iterator[NDArray[np.f
     return (block[column] for block in iterate(run.shards(layer), [column]))
 
 
-def measure_alignment(run: RunDirectory, config: Config, layer: str) -> dict[str, float | None]:
-    """How far two places of the same row lie apart on a layer and the one before it (the median, in shares of the map's
-    side); and how far where both are laid out by themselves, and the one is then turned, mirrored and scaled onto the
-    other."""
-    number = config.layers.index(layer)
-    if not number or not has_common_start(config.layers, config.layout):
+def measure_alignment(run: RunDirectory, layer: str, before: str | None) -> dict[str, float | None]:
+    """How far two places of the same row lie apart on a layer and the one ``before`` it (the median, in shares of the
+    map's side); and how far in independent layouts, of which one is turned, mirrored and scaled onto the other. None
+    where layers are not aligned, and of the first."""
+    if before is None:
         return {"alignment": None, "alignment_independent": None}
-    pair = config.layers[number - 1 : number + 1]
-    before, alone = (load_arrays(run.independent_coordinates(one))["coordinates"] for one in pair)
+    pair = before, layer
+    reference, independent = (load_arrays(run.independent_coordinates(layer))["coordinates"] for layer in pair)
     return {
-        "alignment": distance_between(*(read_coordinates(run, one) for one in pair)),
-        "alignment_independent": distance_between(*unit_box([before, align(alone, before)])),
+        "alignment": distance_between(*(read_coordinates(run, layer) for layer in pair)),
+        "alignment_independent": distance_between(*unit_box([reference, align(independent, reference)])),
     }
 
 
@@ -116,15 +123,16 @@ def read_coordinates(run: RunDirectory, name: str) -> NDArray[np.float32]:
 
 
 def write_map(run: RunDirectory, name: str, layer: str, boxed: NDArray[np.float32], dropped: NDArray[np.int8]) -> None:
-    """Write the map ``name`` of all rows of ``layer``."""
+    """Write the map ``name`` of all rows of ``layer``: ``boxed`` (n, 2) in [0, 1], NaN where dropped, and ``dropped``
+    (n,), numbers of REASONS."""
     u, v = boxed.T
-    kept = np.isfinite(u)
+    finite = np.isfinite(u)
     keys = list(iterate(run.shards(layer), ["image_id", "view", "draw"]))
     table = pa.table(
         {
             **{key: np.concatenate([block[key] for block in keys]) for key in ("image_id", "view", "draw")},
-            "u": pa.array(u, pa.float32(), mask=~kept),
-            "v": pa.array(v, pa.float32(), mask=~kept),
+            "u": pa.array(u, pa.float32(), mask=~finite),
+            "v": pa.array(v, pa.float32(), mask=~finite),
             "dropped": pa.array(REASONS, pa.string()).take(pa.array(dropped)),
         }
     )
@@ -132,13 +140,14 @@ def write_map(run: RunDirectory, name: str, layer: str, boxed: NDArray[np.float3
         pq.write_table(table.select(SCHEMA.names).cast(SCHEMA), temporary, compression="zstd")
 
 
-def measure_quality(run: RunDirectory, name: str, layer: str, config: Config, column: str) -> dict[str, object]:
-    """What the report says of the map ``name`` of ``layer``."""
+def measure_quality(run: RunDirectory, name: str, layer: str, *, column: str, seed: int) -> dict[str, object]:
+    """What report.json says of the map ``name`` of ``layer``: how true it is to a ``column`` of the store, and how many
+    rows were dropped."""
     reasons = pc.value_counts(pq.read_table(run.layout(name), columns=["dropped"])["dropped"].combine_chunks())
     counts = {entry["values"]: entry["counts"] for entry in reasons.to_pylist()}
     on_map = counts.pop(None, 0)
     return {
-        **quality(partial(_blocks, run, layer, column), read_coordinates(run, name), seed=config.seed),
+        **quality(partial(_blocks, run, layer, column), read_coordinates(run, name), seed=seed),
         "dropped": dict(sorted(counts.items())),
         "dropped_share": 1 - on_map / max(on_map + sum(counts.values()), 1),
     }

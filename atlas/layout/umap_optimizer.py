@@ -1,13 +1,13 @@
-"""UMAP's optimisation in two dimensions: neighbours attract, strangers repel (McInnes et al. 2018).
+"""UMAP's optimisation in two dimensions: neighbours attract, negative samples repel (McInnes et al. 2018).
 
 The forces and the schedule are UMAP's; what differs is how they are worked out, which is where the time goes:
 
 - Both forces depend on the squared distance alone. They are read from a table, by the leading bits of the distance, in
   place of a power for each pair.
 - Rows lie in memory as they lie on the map, in Z-order, so that a row's neighbours are near it there too.
-- The strangers of a row are read one after the other from a shuffled copy of the map that is as old as the epoch. In
+- The negative samples of a row are read one after the other from a shuffled copy of the map, made once an epoch. In
   the map itself each would cost a look at another place of the memory.
-- The strangers of one move are summed before the row is moved, so that they do not wait for each other.
+- The negative samples of one move are summed before the row is moved, so that they do not wait for each other.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from atlas.arrays import Float32
 from atlas.layout.lattice import morton
 
-# Strangers for each neighbour, and what a row is moved at the most along an axis: UMAP's.
-STRANGERS, LONGEST = 5, 4.0
+# Negative samples for each neighbour, and what a row is moved at the most along an axis: UMAP's.
+NEGATIVE_SAMPLES, LONGEST = 5, 4.0
 # The table goes from 2^_LOWEST to 2^_HIGHEST of the squared distance, with 2^_BITS entries for each power of two.
 _LOWEST, _HIGHEST, _BITS = -24, 16, 6
 _SHIFT = 23 - _BITS
 _FIRST = (127 + _LOWEST) << _BITS
-# Beside a stranger at the same place the force would be infinite.
+# Beside a negative sample at the same place the force would be infinite.
 _APART = 0.001
 # The Z-order is of a grid of so many cells a side.
 _ORDER = 1024
@@ -44,14 +44,14 @@ def embed(
     epochs: int,
     seed: int,
     threads: int,
-    rate: float = 1.0,
-    fading: float = 3.0,
+    learning_rate: float = 1.0,
+    decay: float = 3.0,
 ) -> Float32:
-    """The map (n, 2) that the weighted ``graph`` (n, n), symmetric, settles into from ``start`` (n, 2) in ``epochs``.
+    """The map (n, 2) of the weighted ``graph`` (n, n), symmetric, optimized from ``start`` (n, 2) in ``epochs``.
 
-    ``a`` and ``b`` shape the forces, as in UMAP. Moves shrink from ``rate`` to 0, with the power ``fading`` of the time
-    that is left: with UMAP's own power, 1, the map is still shaking when it stops. With one thread, equal arguments
-    give equal maps; several threads move rows that another is just looking at.
+    ``a`` and ``b`` shape the forces, as in UMAP. The learning rate falls from ``learning_rate`` to 0, with the power
+    ``decay`` of the share of epochs that are left: with UMAP's own power, 1, the map has not come to rest at the end.
+    With one thread, equal arguments give equal maps; several threads move rows that another one reads.
     """
     order = _z_order(start)
     sorted_graph = graph.tocsr()
@@ -67,10 +67,11 @@ def embed(
     numba.set_num_threads(min(threads, before))
     try:
         for epoch in range(epochs):
-            strangers = points[shuffled]
+            samples = points[shuffled]
             _move(
-                points, strangers, sorted_graph.indptr, sorted_graph.indices, share, attraction, repulsion,
-                np.float32(rate * (1 - epoch / epochs) ** fading), epoch, generator.integers(0, len(points), threads),
+                points, samples, sorted_graph.indptr, sorted_graph.indices, share, attraction, repulsion,
+                np.float32(learning_rate * (1 - epoch / epochs) ** decay), epoch,
+                generator.integers(0, len(points), threads),
             )  # fmt: skip
     finally:
         numba.set_num_threads(before)
@@ -87,7 +88,7 @@ def _z_order(points: Float32) -> NDArray[np.int64]:
 
 
 def _tables(a: float, b: float) -> tuple[Float32, Float32]:
-    """What a row is moved for a difference of 1 to its neighbour, and to a stranger, by the table of distances."""
+    """What a row is moved for a difference of 1 to its neighbour, and to a negative sample, by distance."""
     bits = ((np.arange((_HIGHEST - _LOWEST) << _BITS) + _FIRST) << _SHIFT) + (1 << (_SHIFT - 1))
     squared = bits.astype(np.int32).view(np.float32).astype(np.float64)
     attraction = -2 * a * b * squared ** (b - 1) / (1 + a * squared**b)
@@ -108,8 +109,8 @@ def _bounded(move: Any) -> Any:
 
 @njit(fastmath=True, parallel=True, nogil=True, cache=True)
 def _move(
-    points: Any, strangers: Any, starts: Any, neighbours: Any, share: Any, attraction: Any, repulsion: Any,
-    rate: Any, epoch: int, cursors: Any,
+    points: Any, samples: Any, starts: Any, neighbours: Any, share: Any, attraction: Any, repulsion: Any,
+    learning_rate: Any, epoch: int, cursors: Any,
 ) -> None:  # fmt: skip
     """One epoch. A neighbour of ``share`` 1 moves its row at every epoch, one of 0.1 at every tenth."""
     rows, lanes = len(points), len(cursors)
@@ -124,20 +125,20 @@ def _move(
                 other = neighbours[edge]
                 across, down = x - points[other, 0], y - points[other, 1]
                 force = _entry(attraction, across, down)
-                right, below = rate * _bounded(force * across), rate * _bounded(force * down)
+                right, below = learning_rate * _bounded(force * across), learning_rate * _bounded(force * down)
                 x += right
                 y += below
                 points[other, 0] -= right
                 points[other, 1] -= below
-                if cursor + STRANGERS > rows:
+                if cursor + NEGATIVE_SAMPLES > rows:
                     cursor = 0
                 right = below = np.float32(0)
-                for stranger in range(cursor, min(cursor + STRANGERS, rows)):
-                    across, down = x - strangers[stranger, 0], y - strangers[stranger, 1]
+                for sample in range(cursor, min(cursor + NEGATIVE_SAMPLES, rows)):
+                    across, down = x - samples[sample, 0], y - samples[sample, 1]
                     force = _entry(repulsion, across, down)
                     right += _bounded(force * across)
                     below += _bounded(force * down)
-                cursor += STRANGERS
-                x += rate * right
-                y += rate * below
+                cursor += NEGATIVE_SAMPLES
+                x += learning_rate * right
+                y += learning_rate * below
             points[row, 0], points[row, 1] = x, y

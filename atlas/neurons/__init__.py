@@ -1,1 +1,1 @@
-"""One neuron: what each unit (channel) of a layer answers to, what it does for the classes, and what builds it."""
+"""One neuron: what excites each unit (channel) of a layer, what it does for the classes, and what builds it."""

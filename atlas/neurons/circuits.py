@@ -1,4 +1,4 @@
-"""What builds the units and the cells of a layer: tables of the maths in ``atlas.explain``."""
+"""The tables CIRCUIT and CELLS: what builds the units and the cells of a layer, by ``atlas.circuits``."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from atlas.circuits.average_slopes import measure_slopes
 from atlas.circuits.cell_circuit import cell_circuits, cell_overlap
 from atlas.circuits.circuit import Wiring, circuit_of, effects, predicted_effects
 from atlas.circuits.linear_path import LinearPath
-from atlas.config.model import Config
+from atlas.config.sections import CellsConfig
 from atlas.errors import ConfigError
 from atlas.layout.lattice import cell_of
 from atlas.networks.hooks import hooked
 from atlas.networks.network import Network
 from atlas.neurons.tables import CELLS, CIRCUIT
 from atlas.neurons.units import firing_rows
-from atlas.neurons.views import Key, Seen, as_inputs
+from atlas.neurons.views import PositionView, as_inputs
 from atlas.rundir.directory import RunDirectory
-from atlas.store.shards import read_columns
+from atlas.store.shards import RowKey, read_columns
 
-# Units whose top views are held at a time, and views by which the average slopes are taken.
-_AT_ONCE, _GATE_VIEWS = 16, 192
+# Units whose top views are in memory at a time, and views over which slopes are averaged.
+_UNITS_AT_ONCE, _SLOPE_VIEWS = 16, 192
 # Pairs of cells of two maps that are compared at the most: 7,000 cells on each, a gigabyte.
-_MOST_PAIRS = 50_000_000
+_MAX_PAIRS = 50_000_000
 
-Read = Callable[[Sequence[Key]], dict[Key, Seen]]
-"""Reads the views of rows that can be read."""
+ReadViews = Callable[[Sequence[RowKey]], dict[RowKey, PositionView]]
+"""Rows of the store → their views, without those that cannot be read any more."""
 
 
 @dataclass(frozen=True)
@@ -51,151 +51,155 @@ def earlier_layers(network: Network, target: str, others: Sequence[Source]) -> l
     with ExitStack() as stack, torch.no_grad():
         for module in dict.fromkeys([target, *(other.module for other in others)]):
 
-            def note(_output: object, module: str = module) -> None:
+            def append(_output: object, module: str = module) -> None:
                 order.append(module)
 
-            stack.enter_context(hooked(network.submodule(module), note))
+            stack.enter_context(hooked(network.submodule(module), append))
         network.module(torch.zeros(1, 3, network.size, network.size, device=network.device))
     before = order[: order.index(target)]
     return sorted((other for other in others if other.module in before), key=lambda other: -before.index(other.module))
 
 
 def circuit_table(
-    network: Network, target: str, sources: Sequence[Source], statistics: pa.Table, read: Read, count: int
+    network: Network, target: str, sources: Sequence[Source], statistics: pa.Table, read: ReadViews, count: int
 ) -> tuple[pa.Table, dict[str, str]]:
     """The table CIRCUIT of all units of layer ``target``: from each of ``sources``, nearest first, the ``count``
     strongest units; and for each source without weights the sentence why. The table's metadata hold, as JSON,
-    ``earlier`` (the sources), ``passed`` (what was passed over, by source) and ``told`` (those sentences)."""
-    gate_inputs = _gate_inputs(network, statistics, read)
-    passed: dict[str, list[str]] = {}
-    told: dict[str, str] = {}
+    ``earlier`` (the sources), ``nonlinearities`` (what lies between, by source) and ``notes`` (those sentences)."""
+    inputs_of_slopes = _slope_inputs(network, statistics, read)
+    nonlinearities: dict[str, list[str]] = {}
+    notes: dict[str, str] = {}
     wirings: dict[str, Wiring] = {}
     for source in sources:
         try:
-            wiring = Wiring(network, source.module, target, gate_inputs)
+            wiring = Wiring(network, source.module, target, inputs_of_slopes)
         except ConfigError as error:
-            told[source.name] = str(error)
+            notes[source.name] = str(error)
             continue
         wirings[source.name] = wiring
-        passed[source.name] = list(wiring.nonlinearities)
+        nonlinearities[source.name] = list(wiring.nonlinearities)
         if wiring.note:
-            told[source.name] = wiring.note
+            notes[source.name] = wiring.note
     rows: list[dict[str, object]] = []
-    known = [source for source in sources if source.name in wirings]
-    for units, inputs, positions, asked in _in_parts(network, statistics, read) if known else ():
-        found = effects(network, [source.module for source in known], target, inputs, asked, positions)
+    linked = [source for source in sources if source.name in wirings]
+    for units, inputs, positions, unit_of_view in _in_parts(network, statistics, read) if linked else ():
+        effects_by_source = effects(
+            network, [source.module for source in linked], target, inputs, unit_of_view, positions
+        )
         for unit in units:
-            mine = asked == unit
-            for source in known:
+            of_unit = unit_of_view == unit
+            for source in linked:
                 wiring = wirings[source.name]
-                kernels = None if wiring.note else predicted_effects(wiring, unit, inputs[mine], positions[mine])
-                made = circuit_of(wiring, unit, found[source.module].of(mine), count, kernel_effects=kernels)
-                for place in range(len(made.source)):
-                    kernel = made.kernels[place]
+                kernels = None if wiring.note else predicted_effects(wiring, unit, inputs[of_unit], positions[of_unit])
+                circuit = circuit_of(
+                    wiring, unit, effects_by_source[source.module].of(of_unit), count, kernel_effects=kernels
+                )
+                for place in range(len(circuit.source)):
+                    kernel = circuit.kernels[place]
                     rows.append(
                         {
                             "unit": unit,
                             "source_layer": source.name,
-                            "source": int(made.source[place]),
-                            "strength": float(made.weight[place]),
-                            "let_through": float(made.linear_weight[place]),
-                            "effect": float(made.effect[place]),
-                            "present": float(made.present[place]),
-                            "reliability": float(made.reliability[place]),
+                            "source": int(circuit.source[place]),
+                            "weight": float(circuit.weight[place]),
+                            "linear_weight": float(circuit.linear_weight[place]),
+                            "effect": float(circuit.effect[place]),
+                            "present": float(circuit.present[place]),
+                            "reliability": float(circuit.reliability[place]),
                             "kernel": kernel.ravel(),
                             "height": kernel.shape[0],
                             "width": kernel.shape[1],
-                            "agreement": made.agreement,
+                            "agreement": circuit.agreement,
                         }
                     )
-    facts = {"earlier": [source.name for source in sources], "passed": passed, "told": told}
+    facts = {"earlier": [source.name for source in sources], "nonlinearities": nonlinearities, "notes": notes}
     schema = CIRCUIT.with_metadata({key: json.dumps(value) for key, value in facts.items()})
-    return pa.Table.from_pylist(rows, schema=schema), told
+    return pa.Table.from_pylist(rows, schema=schema), notes
 
 
-def _gate_inputs(network: Network, statistics: pa.Table, read: Read) -> Tensor:
+def _slope_inputs(network: Network, statistics: pa.Table, read: ReadViews) -> Tensor:
     """Top views of all units, the best of each, as many as are enough for average slopes."""
     units = range(statistics.num_rows)
-    each = max(1, _GATE_VIEWS // max(1, len(units)))
-    step = max(1, -(-len(units) // _GATE_VIEWS))
-    wanted = [key for unit in units[::step] for key in firing_rows(statistics, [unit])[:each]]
+    views_of_each = max(1, _SLOPE_VIEWS // max(1, len(units)))
+    step = max(1, -(-len(units) // _SLOPE_VIEWS))
+    wanted = [key for unit in units[::step] for key in firing_rows(statistics, [unit])[:views_of_each]]
     views = read(wanted)
     return as_inputs([views[key] for key in dict.fromkeys(wanted) if key in views], network)[0]
 
 
 def _in_parts(
-    network: Network, statistics: pa.Table, read: Read
+    network: Network, statistics: pa.Table, read: ReadViews
 ) -> Iterator[tuple[list[int], Tensor, NDArray[np.int64], NDArray[np.int64]]]:
     """Some units at a time: their numbers, and of all their top views the inputs, positions and units."""
-    for first in range(0, statistics.num_rows, _AT_ONCE):
-        units = list(range(first, min(first + _AT_ONCE, statistics.num_rows)))
+    for first in range(0, statistics.num_rows, _UNITS_AT_ONCE):
+        units = list(range(first, min(first + _UNITS_AT_ONCE, statistics.num_rows)))
         wanted = {unit: firing_rows(statistics, [unit]) for unit in units}
         views = read([key for keys in wanted.values() for key in keys])
         pairs = [(unit, views[key]) for unit, keys in wanted.items() for key in keys if key in views]
         if pairs:
-            inputs, positions = as_inputs([seen for _, seen in pairs], network)
-            asked = np.array([unit for unit, _ in pairs], np.int64)
-            yield sorted(set(asked.tolist())), inputs, positions.numpy(), asked
+            inputs, positions = as_inputs([view for _, view in pairs], network)
+            unit_of_view = np.array([unit for unit, _ in pairs], np.int64)
+            yield sorted(set(unit_of_view.tolist())), inputs, positions.numpy(), unit_of_view
 
 
 def cells_table(
     network: Network,
     run: RunDirectory,
-    config: Config,
+    cells: CellsConfig,
     target: Source,
     sources: Sequence[Source],
     statistics: pa.Table,
-    read: Read,
+    read: ReadViews,
 ) -> pa.Table:
     """The table CELLS of the drawn cells of layer ``target``, by the cells of each earlier layer on a grid of the same
     size. Layers that cannot be linearised are left out, and levels of too many cells."""
-    gate_inputs = _gate_inputs(network, statistics, read)
+    inputs_of_slopes = _slope_inputs(network, statistics, read)
     rows: list[dict[str, object]] = []
     for source in sources:
         try:
             path = LinearPath(network, source.module, target.module)
-            slopes = measure_slopes(path, gate_inputs)
+            slopes = measure_slopes(path, inputs_of_slopes)
         except ConfigError:
-            continue  # told with the circuits
-        for grid in config.cells.grids:
-            above, mine = _drawn(run, config, target.name, grid)
-            below, theirs = _drawn(run, config, source.name, grid)
-            if not 0 < len(above.means) * len(below.means) <= _MOST_PAIRS:
+            continue  # the table of circuits says why
+        for grid in cells.grids:
+            targets, cell_of_row = _drawn_cells(run, target.name, grid, cells.min_count)
+            origins, source_cell_of_row = _drawn_cells(run, source.name, grid, cells.min_count)
+            if not 0 < len(targets.means) * len(origins.means) <= _MAX_PAIRS:
                 continue
-            overlap = cell_overlap(mine, theirs, len(above.means), len(below.means))
-            made = cell_circuits(path, slopes, above.means, below.means, overlap)
-            for cell, place in np.argwhere(made.source >= 0):
-                other = int(made.source[cell, place])
+            overlap = cell_overlap(cell_of_row, source_cell_of_row, len(targets.means), len(origins.means))
+            circuit = cell_circuits(path, slopes, targets.means, origins.means, overlap)
+            for cell, place in np.argwhere(circuit.source >= 0):
+                other = int(circuit.source[cell, place])
                 rows.append(
                     {
                         "grid": grid,
-                        "row": int(above.row[cell]),
-                        "col": int(above.col[cell]),
+                        "row": int(targets.row[cell]),
+                        "col": int(targets.col[cell]),
                         "source_layer": source.name,
                         "source_grid": grid,
-                        "source_row": int(below.row[other]),
-                        "source_col": int(below.col[other]),
-                        "strength": float(made.weight[cell, place]),
-                        "together": float(made.overlap[cell, place]),
+                        "source_row": int(origins.row[other]),
+                        "source_col": int(origins.col[other]),
+                        "weight": float(circuit.weight[cell, place]),
+                        "overlap": float(circuit.overlap[cell, place]),
                     }
                 )
     return pa.Table.from_pylist(rows, schema=CELLS)
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class _DrawnCells:
     row: NDArray[np.int64]
     col: NDArray[np.int64]
     means: NDArray[np.float32]
 
 
-def _drawn(run: RunDirectory, config: Config, layer: str, grid: int) -> tuple[_Drawn, NDArray[np.int64]]:
+def _drawn_cells(run: RunDirectory, layer: str, grid: int, min_count: int) -> tuple[_DrawnCells, NDArray[np.int64]]:
     """The drawn cells of a grid, and for each row of the store the number of its cell among them, −1 for none."""
-    filters = [("grid", "=", grid), ("count", ">=", config.cells.min_count)]
+    filters = [("grid", "=", grid), ("count", ">=", min_count)]
     table = read_columns(run.cells(layer), ["row", "col", "mean"], filters)
     row, col = (table[name].astype(np.int64) for name in ("row", "col"))
     numbers = np.full(grid * grid + 1, -1, np.int64)  # the last one stands for rows that were dropped
     numbers[row * grid + col] = np.arange(len(row))
     places = read_columns(run.layout(layer), ["u", "v"])
     cell = cell_of(places["u"], places["v"], grid)
-    return _Drawn(row, col, table["mean"].astype(np.float32)), numbers[np.where(cell < 0, grid * grid, cell)]
+    return _DrawnCells(row, col, table["mean"].astype(np.float32)), numbers[np.where(cell < 0, grid * grid, cell)]

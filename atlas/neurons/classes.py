@@ -19,20 +19,20 @@ def class_effects(observer: Observer, layer: str, inputs: Tensor, positions: Ten
 
     ``inputs``: normalised, float32 (n, 3, size, size); ``positions``: int64 (n, 2) as (y, x); ``units``: int64 (n,).
     """
-    found: list[Tensor] = []
+    parts: list[Tensor] = []
     for first in range(0, len(inputs), _BATCH):
         part = slice(first, first + _BATCH)
         views, count = inputs[part], len(inputs[part])
-        # The last batch is filled up: another number of views would be recorded anew.
+        # The last batch is filled up: for another number of views the observer would record the network again.
         filled = torch.arange(_BATCH if first else count) % count
-        seen = observer.observe(
+        observed = observer.observe(
             views[filled],
             {layer: positions[part][filled][:, None]},
             attributions=True,
             channels={layer: units[part][filled][:, None]},
         )
-        found.append(seen.attributions[layer][:count, 0])
-    effects: Float32 = torch.cat(found).numpy()
+        parts.append(observed.attributions[layer][:count, 0])
+    effects: Float32 = torch.cat(parts).numpy()
     return effects
 
 

@@ -1,4 +1,4 @@
-"""Which files the stage neurons makes of a layer, and whether all are there."""
+"""The files that the stage neurons makes of a layer: their names, and whether all are there."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Iterable
 
 import pyarrow.parquet as pq
 
-from atlas.config.model import Config
+from atlas.config.sections import NeuronsConfig
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import read_marker
 
-# Units that are made together.
+# Units whose pictures and figures are one item of work and one file.
 UNITS_PER_PART = 16
 
 
 def part_names(units: int) -> list[str]:
-    """The parts that a layer of so many units is made in."""
+    """The names of the files of a layer that has so many ``units``."""
     return [f"part-{part:05d}" for part in range(-(-units // UNITS_PER_PART))]
 
 
@@ -29,18 +29,17 @@ def missing_files(run: RunDirectory, layer: str) -> list[str]:
     """The names of what the stage has not finished of a layer, of the files that the run's present key asks for."""
     key = run.stage_key("neurons")
 
-    def lacking(names: Iterable[str]) -> list[str]:
+    def unfinished(names: Iterable[str]) -> list[str]:
         return [name for name in names if read_marker(run.neurons(layer) / f"{name}.json", key) is None]
 
-    first = lacking(["statistics"])
-    if first:
-        return first
+    if statistics := unfinished(["statistics"]):
+        return statistics
     units = pq.read_metadata(run.neurons(layer) / "statistics.parquet").num_rows
-    return lacking([*part_names(units), "circuit", "cells"])
+    return unfinished([*part_names(units), "circuit", "cells"])
 
 
-def is_whole(run: RunDirectory, config: Config) -> bool:
-    """Whether all layers that are asked for have been looked at."""
-    if config.neurons is None or "neurons" not in run.read_manifest().get("stages", {}):
+def is_whole(run: RunDirectory, neurons: NeuronsConfig) -> bool:
+    """Whether the stage neurons is finished for all its layers."""
+    if "neurons" not in run.read_manifest().get("stages", {}):
         return False
-    return not any(missing_files(run, layer) for layer in config.neurons.layers)
+    return not any(missing_files(run, layer) for layer in neurons.layers)

@@ -1,4 +1,4 @@
-"""The tables of the stage neurons, read: what is known of the units of one layer."""
+"""The tables of the stage neurons, read."""
 
 from __future__ import annotations
 
@@ -9,26 +9,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from atlas.arrays import Float32
 from atlas.neurons.parts import UNITS_PER_PART, part_names
-from atlas.neurons.tables import UNITS
+from atlas.neurons.tables import UNITS, check_columns
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import digest_values, parse_marker
 
-# From this invariance on a unit counts as pose-invariant.
-INVARIANT = 0.8
+Rows = list[dict[str, Any]]
 
 
-def short(value: float | None) -> float | None:
-    """A figure of four digits, as the site writes it."""
-    return None if value is None else float(f"{value:.4g}")
-
-
-class Folder:
-    """The folder of one layer of the stage neurons."""
+class UnitTables:
+    """The tables of the units of one layer of a run, whose stage neurons is finished. Reading one of another version
+    raises AtlasError."""
 
     def __init__(self, run: RunDirectory, layer: str) -> None:
         self.path = run.neurons(layer)
@@ -42,153 +36,87 @@ class Folder:
         """A row for each unit: the columns of STATISTICS, then those of UNITS; or only ``columns`` of them."""
         joined = pq.read_table(self.path / "statistics.parquet")
         wanted = [name for name in UNITS.names if name != "unit" and (columns is None or name in columns)]
-        parts = [pq.read_table(self.path / f"{part}.parquet", columns=wanted) for part in part_names(joined.num_rows)]
-        made = pa.concat_tables(parts)
+        parts = [_read(self.path / f"{part}.parquet", wanted) for part in part_names(joined.num_rows)]
+        units = pa.concat_tables(parts)
         for name in wanted:
-            joined = joined.append_column(made.schema.field(name), made[name])
+            joined = joined.append_column(units.schema.field(name), units[name])
         return joined if columns is None else joined.select(list(columns))
 
     def unit(self, unit: int) -> dict[str, Any]:
         """One row of ``table``."""
-        row: dict[str, Any] = pq.read_table(self.path / "statistics.parquet").slice(unit, 1).to_pylist()[0]
+        statistics: dict[str, Any] = pq.read_table(self.path / "statistics.parquet").slice(unit, 1).to_pylist()[0]
         part, place = divmod(unit, UNITS_PER_PART)
-        made: dict[str, Any] = pq.read_table(self.path / f"part-{part:05d}.parquet").slice(place, 1).to_pylist()[0]
-        return {**row, **made}
+        row: dict[str, Any] = _read(self.path / f"part-{part:05d}.parquet").slice(place, 1).to_pylist()[0]
+        return {**statistics, **row}
 
-    def statistics(self, units: range | None = None) -> list[dict[str, Any]]:
+    def statistics(self, units: range | None = None) -> Rows:
         """A row of STATISTICS for each unit, or for each of ``units``, in their order."""
-        return _rows(pq.read_table(self.path / "statistics.parquet", filters=_among(units)))
+        return _by_unit(pq.read_table(self.path / "statistics.parquet", filters=_among(units)))
 
-    def units(self, units: range, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    def units(self, units: range, columns: Sequence[str] | None = None) -> Rows:
         """A row of UNITS for each of ``units``, in their order."""
         names = list(columns or UNITS.names)
-        parts = [
-            pq.read_table(part, columns=names, filters=_among(units))
-            for part in sorted(self.path.glob("part-*.parquet"))
-        ]
-        return _rows(pa.concat_tables(parts))
+        return _by_unit(pa.concat_tables([_read(path, names, _among(units)) for path in self._parts()]))
 
-    def effects(self) -> NDArray[np.float32] | None:
+    def effects(self) -> Float32 | None:
         """The mean effect of each unit on each class (units, classes), 0 of units that never fire; None where the run
         has no attributions."""
-        parts = [pq.read_table(part, columns=["unit", "effects"]) for part in sorted(self.path.glob("part-*.parquet"))]
+        parts = [_read(path, ["unit", "effects"]) for path in self._parts()]
         lists = pa.concat_tables(parts).sort_by("unit")["effects"].combine_chunks()
         lengths = lists.value_lengths().to_numpy()
         if not lengths.any():
             return None
-        found = np.zeros((len(lists), lengths.max()), np.float32)
-        found[lengths > 0] = lists.flatten().to_numpy().reshape(-1, lengths.max())
-        return found
+        effects = np.zeros((len(lists), lengths.max()), np.float32)
+        effects[lengths > 0] = lists.flatten().to_numpy().reshape(-1, lengths.max())
+        return effects
 
-    def circuit(self) -> tuple[pa.Table, dict[str, Any]]:
-        """The table CIRCUIT of the layer, and its facts: ``earlier`` (layers, the nearest first), ``passed`` (what was
-        passed over, by layer) and ``told`` (why there are no weights, by layer)."""
-        return pq.read_table(self._circuit), {name: self._noted(name) for name in ("earlier", "passed", "told")}
+    def circuit(self, units: range | None = None) -> pa.Table:
+        """The table CIRCUIT of all units, or of ``units``."""
+        return _read(self._circuit, filters=_among(units))
 
     def earlier(self) -> list[str]:
-        """The layers from which a path leads to this one, in the order of the network: the nearest is the last."""
-        noted = self._noted("earlier")
-        return list(noted[::-1]) if noted else []
+        """The layers from which a path leads to this one, the nearest first."""
+        return list(self._metadata("earlier") or [])
 
-    def circuits(self, units: range) -> dict[int, list[dict[str, Any]]]:
-        """What builds each of these units: for each earlier layer, the nearest first, its sources, the largest effect
-        first."""
-        found: dict[int, list[dict[str, Any]]] = {unit: [] for unit in units}
-        layers = self.earlier()[::-1]
-        if not layers:
-            return found
-        rows = pq.read_table(self._circuit, filters=_among(units)).to_pylist()
-        passed, told = self._noted("passed") or {}, self._noted("told") or {}
-        of: dict[tuple[int, str], list[dict[str, Any]]] = {}
-        for row in rows:
-            of.setdefault((row["unit"], row["source_layer"]), []).append(row)
-        for unit in units:
-            for layer in layers:
-                sources = sorted(of.get((unit, layer), []), key=lambda row: -abs(row["effect"]))
-                first = sources[0] if sources else {"agreement": None, "height": 0, "width": 0}
-                found[unit].append(
-                    {
-                        "layer": layer,
-                        "agreement": short(first["agreement"]),
-                        "passed": passed.get(layer, []),
-                        "told": told.get(layer),
-                        "kernel": [first["height"], first["width"]],
-                        "sources": [_source(row) for row in sources],
-                    }
-                )
-        return found
+    def nonlinearities(self) -> dict[str, list[str]]:
+        """What lies between each earlier layer and this one and the weights do without, in words."""
+        return dict(self._metadata("nonlinearities") or {})
 
-    def built(self, grid: int) -> dict[str, Any] | None:
-        """Which cells of the nearest earlier layer's map build the cells of this grid; None where there is no such
-        layer."""
+    def notes(self) -> dict[str, str]:
+        """Of earlier layers without weights a sentence why."""
+        return dict(self._metadata("notes") or {})
+
+    def cells(self, grid: int, source_layer: str) -> Rows | None:
+        """The rows of CELLS of one grid and one earlier layer, in the order of the file; None where there is no such
+        file."""
         path = self.path / "cells.parquet"
-        nearest = self.earlier()[-1:]
-        if not nearest or not path.exists():
-            return None
-        filters = [("grid", "=", grid), ("source_layer", "=", nearest[0])]
-        cells: dict[str, list[list[Any]]] = {}
-        for row in pq.read_table(path, filters=filters).to_pylist():
-            place = [row[name] for name in ("source_grid", "source_row", "source_col")]
-            figures = [short(row["strength"]), short(row["together"])]
-            cells.setdefault(f"{row['row']}.{row['col']}", []).append([*place, *figures])
-        return {"from": nearest[0], "grid": grid, "cells": cells}
-
-    def figures(self) -> dict[str, Any]:
-        """What report.json tells of the layer's units: how many there are and fire, the share of those that fire whose
-        mean over all turns is at least four fifths of their peak, the medians of invariance and selectivity, and of how
-        well weights and effects agree for each earlier layer."""
-        columns = ["largest", "invariance", "selectivity"]
-        table = self.table(columns)
-        largest = table["largest"].to_numpy()
-        invariance, selectivity = (table[name].drop_null().to_numpy() for name in columns[1:])
-        circuit, facts = self.circuit()
-        agreement: dict[str, float | None] = {}
-        for source in facts["earlier"]:
-            mine = circuit.filter(pc.equal(circuit["source_layer"], source))
-            # Every row of a unit has the same.
-            known = dict(zip(mine["unit"].to_pylist(), mine["agreement"].to_pylist()))
-            agreement[source] = _median(np.array([value for value in known.values() if value is not None]))
-        return {
-            "units": table.num_rows,
-            "firing": int((largest > 0).sum()),
-            "invariant_share": float((invariance >= INVARIANT).mean()) if len(invariance) else None,
-            "median_invariance": _median(invariance),
-            "median_selectivity": _median(selectivity),
-            "circuit_agreement": agreement,
-        }
+        filters = [("grid", "=", grid), ("source_layer", "=", source_layer)]
+        return _read(path, filters=filters).to_pylist() if path.exists() else None
 
     @property
     def _circuit(self) -> Path:
         return self.path / "circuit.parquet"
 
-    def _noted(self, name: str) -> Any:
-        """What the circuits' table notes under a name; None without it."""
+    def _parts(self) -> list[Path]:
+        return sorted(self.path.glob("part-*.parquet"))
+
+    def _metadata(self, name: str) -> Any:
+        """A value in the metadata of the circuits' table; None without it."""
         if not self._circuit.exists():
             return None
         raw = (pq.read_schema(self._circuit).metadata or {}).get(name.encode())
         return json.loads(raw) if raw else None
 
 
-def _median(values: NDArray[Any]) -> float | None:
-    return float(np.median(values)) if len(values) else None
-
-
-def _source(row: dict[str, Any]) -> dict[str, Any]:
-    names = ("strength", "let_through", "effect", "present", "reliability")
-    figures = {name: short(row[name]) for name in names}
-    return {"unit": row["source"], **figures, "kernel": _steps(row["kernel"])}
-
-
-def _steps(kernel: list[float]) -> list[int]:
-    """A kernel in whole steps, 127 for its largest value whatever the sign: what a picture of it shows."""
-    largest = max(map(abs, kernel), default=0)
-    return [round(127 * value / largest) if largest else 0 for value in kernel]
+def _read(path: Path, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
+    check_columns(path)
+    return pq.read_table(path, columns=columns, filters=filters)
 
 
 def _among(units: range | None) -> list[tuple[str, str, int]] | None:
     return None if units is None else [("unit", ">=", units.start), ("unit", "<", units.stop)]
 
 
-def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = table.sort_by("unit").to_pylist()
+def _by_unit(table: pa.Table) -> Rows:
+    rows: Rows = table.sort_by("unit").to_pylist()
     return rows

@@ -1,4 +1,4 @@
-"""What the store tells of every unit of a layer: its range, histogram, top rows, spread and like units.
+"""The statistics of every unit of a layer over the store: range, histogram, top rows, spread and similar units.
 
 Two passes over the shards: the first takes moments, extremes and top rows, the second what needs the extremes. Memory
 holds one row group and a few numbers for each unit, however long the store is.
@@ -20,10 +20,10 @@ from atlas.neurons.tables import BINS, SPREAD, STATISTICS
 from atlas.store.moments import Moments
 from atlas.store.shards import iterate, read_metadata
 
-# Units told of as like another one.
+# Similar units that are listed for each.
 SIMILAR = 8
-# A unit varies too little to be like another where its deviation is under this share of its largest value.
-_STILL = 1e-4
+# A unit whose deviation is under this share of its root mean square is constant: it correlates with none.
+_CONSTANT = 1e-4
 _KEYS = ("image_id", "view", "draw")
 
 Keys = NDArray[np.int64]
@@ -32,8 +32,8 @@ Keys = NDArray[np.int64]
 
 @dataclass
 class _Extremes:
-    """Moments, extremes and, for each unit, the best rows seen so far: ``values`` (kept, units), ``keys``
-    (kept, units, 3); −inf where there are fewer."""
+    """Moments, extremes and, for each unit, its best rows up to here: ``values`` (count, units), ``keys``
+    (count, units, 3); −inf where there are fewer."""
 
     moments: Moments
     positive: NDArray[np.int64]
@@ -43,18 +43,18 @@ class _Extremes:
     keys: Keys
 
     @classmethod
-    def empty(cls, units: int, kept: int) -> _Extremes:
+    def empty(cls, units: int, count: int) -> _Extremes:
         return cls(
             moments=Moments.empty(units),
             positive=np.zeros(units, np.int64),
             smallest=np.full(units, np.inf, np.float32),
             largest=np.full(units, -np.inf, np.float32),
-            values=np.full((kept, units), -np.inf, np.float32),
-            keys=np.full((kept, units, 3), -1, np.int64),
+            values=np.full((count, units), -np.inf, np.float32),
+            keys=np.full((count, units, 3), -1, np.int64),
         )
 
     def add(self, rows: Float32, keys: Keys) -> None:
-        """Take in ``rows`` (n, units) with their ``keys`` (n, 3), the rows of a picture one after another."""
+        """Count ``rows`` (n, units) with their ``keys`` (n, 3), the rows of a picture one after another."""
         self.moments.add(rows)
         self.positive += (rows > 0).sum(0)
         np.minimum(self.smallest, rows.min(0), out=self.smallest)
@@ -65,12 +65,12 @@ class _Extremes:
         )
 
 
-def _best_of_pictures(rows: Float32, pictures: NDArray[np.int64], kept: int) -> tuple[Float32, NDArray[np.int64]]:
-    """Of each unit the ``kept`` pictures that excite it most, by the best of their rows: values and numbers of rows,
-    (at most kept, units)."""
+def _best_of_pictures(rows: Float32, pictures: NDArray[np.int64], count: int) -> tuple[Float32, NDArray[np.int64]]:
+    """Of each unit the ``count`` pictures that excite it most, by the best of their rows: values and numbers of rows,
+    (at most count, units)."""
     starts = np.flatnonzero(np.diff(pictures, prepend=pictures[0] - 1))
     most = np.maximum.reduceat(rows, starts, axis=0)
-    chosen = np.argsort(-most, axis=0, kind="stable")[:kept]
+    chosen = np.argsort(-most, axis=0, kind="stable")[:count]
     values = np.take_along_axis(most, chosen, axis=0)
     # Which row of the picture it is: the first that is as large.
     alike = rows == np.repeat(most, np.diff(starts, append=len(rows)), axis=0)
@@ -79,20 +79,20 @@ def _best_of_pictures(rows: Float32, pictures: NDArray[np.int64], kept: int) -> 
     return values, np.take_along_axis(first, chosen, axis=0).astype(np.int64)
 
 
-def _best(values: Float32, keys: Keys, kept: int) -> tuple[Float32, Keys]:
-    """The ``kept`` largest of each column, largest first, each of another picture."""
+def _best(values: Float32, keys: Keys, count: int) -> tuple[Float32, Keys]:
+    """The ``count`` largest of each column, largest first, each of another picture."""
     order = np.argsort(-values, axis=0, kind="stable")
     values = np.take_along_axis(values, order, axis=0)
     keys = np.take_along_axis(keys, order[..., None], axis=0)
     for place in range(1, len(values)):  # a picture may lie in two row groups
-        seen = (keys[:place, :, 0] == keys[place, :, 0]).any(0)
-        values[place, seen] = -np.inf
-    order = np.argsort(-values, axis=0, kind="stable")[:kept]
+        repeated = (keys[:place, :, 0] == keys[place, :, 0]).any(0)
+        values[place, repeated] = -np.inf
+    order = np.argsort(-values, axis=0, kind="stable")[:count]
     return np.take_along_axis(values, order, axis=0), np.take_along_axis(keys, order[..., None], axis=0)
 
 
 @dataclass
-class _Filled:
+class _Ranges:
     """Histograms (units, BINS) and, for each unit, the rows nearest to evenly spaced values, (SPREAD, units)."""
 
     histogram: NDArray[np.int64]
@@ -103,9 +103,9 @@ class _Filled:
     _targets: Float32
 
     @classmethod
-    def empty(cls, low: Float32, high: Float32) -> _Filled:
+    def empty(cls, low: Float32, high: Float32) -> _Ranges:
         units = len(low)
-        width = np.where(high > low, high - low, 1)  # a unit that stays as it is: all in the first bin
+        width = np.where(high > low, high - low, 1)  # of a constant unit all rows are in the first bin
         return cls(
             histogram=np.zeros((units, BINS), np.int64),
             values=np.full((SPREAD, units), np.nan, np.float32),
@@ -130,30 +130,30 @@ class _Filled:
 
 
 def unit_statistics(shards: Sequence[Path], patches: int) -> pa.Table:
-    """The table STATISTICS of a layer: a row for each unit. ``patches``: top rows kept, of different pictures."""
+    """The table STATISTICS of a layer: a row for each unit. ``patches``: top rows of each, of different pictures."""
     units = read_metadata(shards[0])["channels"]
-    seen = _Extremes.empty(units, patches)
+    extremes = _Extremes.empty(units, patches)
     for rows, keys in _rows(shards):
-        seen.add(rows, keys)
-    filled = _Filled.empty(seen.smallest, seen.largest)
+        extremes.add(rows, keys)
+    ranges = _Ranges.empty(extremes.smallest, extremes.largest)
     for rows, keys in _rows(shards):
-        filled.add(rows, keys)
-    count = seen.moments.count
-    mean = seen.moments.total / count
-    correlation, deviation = _correlations(seen.moments)
+        ranges.add(rows, keys)
+    count = extremes.moments.count
+    mean = extremes.moments.total / count
+    correlation, deviation = _correlations(extremes.moments)
     columns: dict[str, Any] = {
         "unit": np.arange(units, dtype=np.int32),
         "rows": np.full(units, count, np.int64),
         "mean": mean.astype(np.float32),
         "deviation": deviation.astype(np.float32),
-        "smallest": seen.smallest,
-        "largest": seen.largest,
-        "positive": (seen.positive / count).astype(np.float32),
-        "low": seen.smallest,
-        "high": seen.largest,
-        "histogram": list(filled.histogram),
-        "top": [_told(seen.values[:, unit], seen.keys[:, unit]) for unit in range(units)],
-        "spread": [_told(filled.values[:, unit], filled.keys[:, unit], once=True) for unit in range(units)],
+        "smallest": extremes.smallest,
+        "largest": extremes.largest,
+        "positive": (extremes.positive / count).astype(np.float32),
+        "low": extremes.smallest,
+        "high": extremes.largest,
+        "histogram": list(ranges.histogram),
+        "top": [_entries(extremes.values[:, unit], extremes.keys[:, unit]) for unit in range(units)],
+        "spread": [_entries(ranges.values[:, unit], ranges.keys[:, unit], once=True) for unit in range(units)],
         "similar": [_similar(unit, correlation[unit]) for unit in range(units)],
     }
     return pa.table({field.name: pa.array(columns[field.name], field.type) for field in STATISTICS}, schema=STATISTICS)
@@ -167,23 +167,23 @@ def _rows(shards: Sequence[Path]) -> Iterator[tuple[Float32, Keys]]:
 
 
 def _correlations(moments: Moments) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The correlations (units, units) of the units, 0 with those that stay as they are, and their deviations."""
+    """The correlations (units, units) of the units, 0 with constant ones, and their deviations."""
     mean = moments.total / moments.count
     covariance = moments.second_moment - np.outer(mean, mean)
     deviation = np.sqrt(np.maximum(np.diag(covariance), 0))
-    moving = deviation > _STILL * np.sqrt(np.diag(moments.second_moment))
-    scale = np.where(moving, 1 / np.maximum(deviation, np.finfo(np.float64).tiny), 0)
+    varying = deviation > _CONSTANT * np.sqrt(np.diag(moments.second_moment))
+    scale = np.where(varying, 1 / np.maximum(deviation, np.finfo(np.float64).tiny), 0)
     return np.clip(covariance * np.outer(scale, scale), -1, 1), deviation
 
 
-def _told(values: Float32, keys: Keys, *, once: bool = False) -> list[dict[str, Any]]:
-    """Rows as the table tells them; ``once``: the same row is told a single time."""
-    told: dict[tuple[int, ...], float] = {}
+def _entries(values: Float32, keys: Keys, *, once: bool = False) -> list[dict[str, Any]]:
+    """Rows as the table holds them, those with a value; with ``once`` each row a single time."""
+    listed: set[tuple[int, ...]] = set()
     rows = []
     for value, key in zip(values.tolist(), keys.tolist()):
-        if not np.isfinite(value) or (once and tuple(key) in told):
+        if not np.isfinite(value) or (once and tuple(key) in listed):
             continue
-        told[tuple(key)] = value
+        listed.add(tuple(key))
         rows.append({"image_id": key[0], "view": key[1], "draw": key[2], "activation": value})
     return rows
 

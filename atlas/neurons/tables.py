@@ -1,8 +1,16 @@
-"""The tables of the stage neurons: what is kept of each unit (one channel of a layer)."""
+"""The tables of the stage neurons: their columns, and whether a file has them."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atlas.errors import AtlasError
+
+# Of the tables below: with another one all of them are made anew.
+FORMAT = 3
 
 # Bins of a histogram, and points of the range of activation at which a patch is kept.
 BINS, SPREAD = 64, 8
@@ -51,11 +59,13 @@ UNITS = pa.schema(
             unit=pa.int32(),
             pictures=_several(pa.binary()),  # PNGs, the plain one first, the others unlike it and each other
             size=pa.int32(),
-            answers=_several(_float32),  # the unit's activation at the middle of each picture
+            picture_activations=_several(_float32),  # the unit's at the middle of each picture
             supports=_several(_EFFECT),
             opposes=_several(_EFFECT),
             effects=_several(_float32),  # on every class, mean over the top patches; none where there are none
-            turned=_several(_several(_float32)),  # patches × DEGREES, the unit's activations, negative ones as they are
+            rotated=_several(
+                _several(_float32)
+            ),  # patches × DEGREES, the unit's activations, negative ones as they are
             mirrored=_several(_several(_float32)),
             scaled=_several(_several(_float32)),  # patches × SCALES
         ),
@@ -63,9 +73,9 @@ UNITS = pa.schema(
         pa.field("selectivity", _float32),
         pa.field("invariance", _float32),
         pa.field("preferred", _float32),  # degrees
-        pa.field("told", pa.string()),  # why a figure is missing
-        # What is shown of turning: the first patch turned, mirrored and turned, and scaled, as JPEGs or PNGs.
-        pa.field("turned_pictures", _several(pa.binary()), nullable=False),
+        pa.field("note", pa.string()),  # why a figure is missing
+        # The first patch rotated, mirrored and rotated, and scaled, as JPEGs or PNGs.
+        pa.field("rotated_pictures", _several(pa.binary()), nullable=False),
         pa.field("mirrored_pictures", _several(pa.binary()), nullable=False),
         pa.field("scaled_pictures", _several(pa.binary()), nullable=False),
     ]
@@ -77,18 +87,19 @@ CIRCUIT = pa.schema(
             unit=pa.int32(),
             source_layer=pa.string(),
             source=pa.int32(),
-            strength=_float32,  # through average gates, summed over the kernel
-            let_through=_float32,  # every non-linearity passed through, summed over the kernel
+            weight=_float32,  # with average slopes, summed over the kernel
+            linear_weight=_float32,  # with all non-linearities replaced by the identity, summed over the kernel
             effect=_float32,  # mean over the unit's top patches of the source's activation times its gradient
             present=_float32,  # the part of the effect from positions where the source's activation is above 0
             reliability=_float32,  # |mean| / (|mean| + standard error) of the effect over the patches
-            kernel=_several(_float32),  # of strength, row by row
+            kernel=_several(_float32),  # of weight, row by row
             height=pa.int32(),
             width=pa.int32(),
         ),
         pa.field("agreement", _float32),  # of what the weights predict and the effects: rank correlation, −1 … 1
     ],
-    # Per source layer the schema's metadata tells what was passed over: {"passed": {LAYER: ["12 ReLU6", …]}} as JSON.
+    # The schema's metadata hold, as JSON, the ``earlier`` layers, the ``nonlinearities`` between each and this one
+    # ({LAYER: ["12 ReLU6", …]}), and ``notes`` (LAYER: a sentence why there are no weights).
 )
 
 CELLS = pa.schema(
@@ -100,7 +111,25 @@ CELLS = pa.schema(
         source_grid=pa.int32(),
         source_row=pa.int32(),
         source_col=pa.int32(),
-        strength=_float32,  # −1 … 1: a share of the largest of the cell
-        together=_float32,  # share of the cell's rows that lie in the source cell
+        weight=_float32,  # −1 … 1: a share of the largest of the cell
+        overlap=_float32,  # share of the cell's rows that lie in the source cell
     )
 )
+
+_SCHEMAS = {"statistics": STATISTICS, "circuit": CIRCUIT, "cells": CELLS}
+
+
+def missing_columns(path: Path) -> list[str]:
+    """The columns that the table at ``path`` (statistics, part-00000, …, circuit or cells) should have and has not: it
+    was written by another version."""
+    columns = pq.read_schema(path).names
+    return [name for name in _SCHEMAS.get(path.stem, UNITS).names if name not in columns]
+
+
+def check_columns(path: Path) -> None:
+    """Raise AtlasError where the table at ``path`` has other columns than those above."""
+    if missing := missing_columns(path):
+        raise AtlasError(
+            f"{path} was written by another version of activation-atlas: it has no {', '.join(missing)}. Give the "
+            "run's command again: the stage neurons is done anew."
+        )

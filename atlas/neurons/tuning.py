@@ -1,7 +1,7 @@
-"""How a unit answers to what excites it when that is turned, mirrored and scaled: its tuning curve.
+"""The tuning curve of a unit: its activation on its top patches rotated, mirrored and scaled.
 
-A disc around the place of a top patch is turned about its middle and shown to the network on a plain ground of the
-view's mean colour, into which it fades: so every angle shows exactly the same. What the unit answers at the middle of
+A disc around the place of a top patch is rotated about its middle and given to the network on a plain ground of the
+view's mean colour, into which it fades: so every angle shows exactly the same. The unit's activation at the middle of
 the map, over the angles, says whether it looks for a pose (Zoom In, Olah et al. 2020, "pose-invariant dog head
 detector"). The selectivity is the length of the mean resultant vector, as in studies of the visual cortex.
 """
@@ -24,9 +24,9 @@ from atlas.neurons.tables import DEGREES, SCALES
 # The disc holds the square of the layer's effective receptive field: its radius in sides of that, the share of it that
 # does not fade, and how much wider than the disc the ground is.
 _RADIUS, _SOLID, _GROUND = 0.71, 0.8, 1.1
+# These numbers stand in the stage's key.
 DISC = (_RADIUS, _SOLID, _GROUND)
-"""What a key must hold of it."""
-# Were pictures sampled on their own pixels at quarter turns only, these would be sharper than all others.
+# Discs are sampled so far off the pixels of the view: on them, quarter turns would be sharper than all other angles.
 _OFF = 0.25
 # Views are enlarged so many times before they are sampled, so that every angle is as sharp as the next.
 _FINE = 2
@@ -35,7 +35,7 @@ _BATCH = 13
 
 
 @dataclass(frozen=True)
-class Window:
+class PatchWindow:
     """The square that discs are shown on: its ``side`` in pixels, where the middle of the map looks (``x``, ``y``, the
     middle of a pixel), ``radius`` of the disc, and how far a position of the network's own map looks off the middle of
     its square (``off_x``, ``off_y``), all in pixels of the input."""
@@ -50,52 +50,52 @@ class Window:
 
 @dataclass(frozen=True)
 class Pose:
-    """``mirrored`` left to right, then turned clockwise by ``degrees``, at ``scale``."""
+    """``mirrored`` left to right, then rotated clockwise by ``degrees``, at ``scale``."""
 
     degrees: float = 0.0
     mirrored: bool = False
     scale: float = 1.0
 
 
-TURNED = tuple(Pose(degrees) for degrees in DEGREES)
+ROTATED = tuple(Pose(degrees) for degrees in DEGREES)
 MIRRORED = tuple(Pose(degrees, True) for degrees in DEGREES)
 SCALED = tuple(Pose(scale=scale) for scale in SCALES)
-# Unscaled and unturned stands among the turned ones.
-_SHOWN = (*TURNED, *MIRRORED, *(pose for pose in SCALED if pose.scale != 1))
+# All poses, each once: the one of scale 1 is among the rotated ones.
+_POSES = (*ROTATED, *MIRRORED, *(pose for pose in SCALED if pose.scale != 1))
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """The unit's activations, negative ones as they are: ``turned`` and ``mirrored`` float32 (n, 24), in steps of 15°,
+    """The unit's activations, negative ones as they are: ``rotated`` and ``mirrored`` float32 (n, 24), in steps of 15°,
     ``scaled`` (n, 5), for n patches."""
 
-    turned: Float32
+    rotated: Float32
     mirrored: Float32
     scaled: Float32
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What a tuning curve comes to. With r the mean over the patches of max(0, activation) at each angle θ:
-    ``selectivity`` |Σ r e^{iθ}| / Σ r, in [0, 1]: 0 for a unit that answers alike to all angles or to opposite ones, 1
-    for one that answers to a single angle; None where the mean of r is under half its peak. ``invariance``: the mean of
-    r over its peak, in (0, 1]: 1 where all angles are alike. ``preferred``: the angle of the vector Σ r e^{iθ}, in
-    degrees. ``told``: why a figure is missing."""
+    """The figures of a tuning curve. With r the mean over the patches of max(0, activation) at each angle θ:
+    ``selectivity`` |Σ r e^{iθ}| / Σ r, in [0, 1]: 0 for a unit that is as active at all angles or at opposite ones, 1
+    for one that is active at a single angle; None where the mean of r is under half its peak. ``invariance``: the mean
+    of r over its peak, in (0, 1]: 1 where all angles are alike. ``preferred``: the angle of the vector Σ r e^{iθ}, in
+    degrees. ``note``: why a figure is missing."""
 
     selectivity: float | None = None
     invariance: float | None = None
     preferred: float | None = None
-    told: str | None = None
+    note: str | None = None
 
 
-def figures(turned: Float32) -> Figures:
-    """The figures of activations ``turned`` (n, 24)."""
-    if not len(turned):
-        return Figures(told="None of its top pictures can be read any more.")
-    curve = np.maximum(turned, 0).mean(0).astype(np.float64)
+def figures(rotated: Float32) -> Figures:
+    """The figures of activations ``rotated`` (n, 24)."""
+    if not len(rotated):
+        return Figures(note="None of its top pictures can be read any more.")
+    curve = np.maximum(rotated, 0).mean(0).astype(np.float64)
     peak, mean = float(curve.max()), float(curve.mean())
     if peak <= 0:
-        return Figures(told="It does not fire at any angle when its top patches are cut to a disc.")
+        return Figures(note="It does not fire at any angle when its top patches are cut to a disc.")
     vector = complex((curve * np.exp(1j * np.radians(DEGREES))).sum() / curve.sum())
     invariance, preferred = mean / peak, math.degrees(math.atan2(vector.imag, vector.real)) % 360
     if mean < peak / 2:
@@ -111,7 +111,7 @@ def figures(turned: Float32) -> Figures:
 
 @torch.inference_mode(False)
 @torch.enable_grad()
-def window_of(network: Network, layer: Layer) -> Window:
+def window_of(network: Network, layer: Layer) -> PatchWindow:
     """The window of ``layer``: a few effective receptive fields wide, with an odd map, so that there is a middle.
 
     Where a position really looks is measured by the gradient: padding and strides shift it off its square's middle.
@@ -119,16 +119,17 @@ def window_of(network: Network, layer: Layer) -> Window:
     wanted = 2 * _GROUND * _RADIUS * layer.effective_receptive_field
     side, maps = network.size, (layer.height, layer.width)
     for positions in range(max(3, math.ceil(wanted / layer.stride)), math.ceil(network.size / layer.stride)):
-        tried = positions * layer.stride
+        candidate = positions * layer.stride
+        inputs = torch.zeros(1, 3, candidate, candidate, device=network.device)
         with torch.no_grad():
-            found = network.activations(torch.zeros(1, 3, tried, tried, device=network.device), layer.name).shape[2:]
-        if found[0] % 2 and found[1] % 2:
-            side, maps = tried, (found[0], found[1])
+            shape = network.activations(inputs, layer.name).shape[2:]
+        if shape[0] % 2 and shape[1] % 2:
+            side, maps = candidate, (shape[0], shape[1])
             break
     x, y = _middle(network, layer.name, side)
     x, y, off = math.floor(x) + 0.5, math.floor(y) + 0.5, (x, y)
     limit = min(x, y, side - x, side - y)
-    return Window(
+    return PatchWindow(
         side=side,
         x=x,
         y=y,
@@ -156,66 +157,70 @@ def _middle(network: Network, layer: str, side: int) -> tuple[float, float]:
     return float((mass.sum(0) * along).sum()) / total, float((mass.sum(1) * along).sum()) / total
 
 
-def place_of(position: tuple[int, int], layer: Layer, size: int, window: Window) -> tuple[float, float]:
+def place_of(position: tuple[int, int], layer: Layer, size: int, window: PatchWindow) -> tuple[float, float]:
     """Where ``position`` (y, x) of the layer's map looks in a view of ``size`` pixels: (x, y) in pixels."""
     y, x = position
     return (x + 0.5) * size / layer.width + window.off_x, (y + 0.5) * size / layer.height + window.off_y
 
 
-def show(view: Tensor, place: tuple[float, float], window: Window, poses: tuple[Pose, ...]) -> Tensor:
+def posed_discs(view: Tensor, place: tuple[float, float], window: PatchWindow, poses: tuple[Pose, ...]) -> Tensor:
     """The disc around ``place`` (x, y in pixels) of ``view`` (3, h, w), RGB in [0, 1], in ``poses``, each on a ground
     of the view's mean colour: (poses, 3, side, side). Beyond the view's edges the disc holds its reflection."""
     ground = view.mean((1, 2))[:, None, None]
     along = torch.arange(window.side, device=view.device) + 0.5
     across, down = along[None, :] - window.x, along[:, None] - window.y
     distance = torch.hypot(across, down)
-    shown = []
+    discs = []
     x, y = math.floor(place[0]) + 0.5 + _OFF, math.floor(place[1]) + 0.5 + _OFF
     sources: dict[float, Tensor] = {}
     for pose in poses:
         scale = pose.scale
-        if (shrunk := min(scale, 1.0)) not in sources:  # shrunk first, so that fine detail does not alias
-            fine = [max(1, round(_FINE * shrunk * length)) for length in view.shape[1:]]
+        if (shrinking := min(scale, 1.0)) not in sources:  # first of all, so that fine detail does not alias
+            fine = [max(1, round(_FINE * shrinking * length)) for length in view.shape[1:]]
             enlarged = F.interpolate(view[None], fine, mode="bicubic", antialias=True)
-            sources[shrunk] = enlarged.clamp(0, 1)
+            sources[shrinking] = enlarged.clamp(0, 1)
         cosine, sine = math.cos(math.radians(pose.degrees)) / scale, math.sin(math.radians(pose.degrees)) / scale
         left, top = across * cosine + down * sine, down * cosine - across * sine
         columns, rows = x + (-left if pose.mirrored else left), y + top
         height, width = view.shape[1:]
         grid = torch.stack([2 * columns / width - 1, 2 * rows / height - 1], dim=-1)[None]
-        disc = F.grid_sample(sources[shrunk], grid, mode="bilinear", padding_mode="reflection", align_corners=False)[0]
+        disc = F.grid_sample(sources[shrinking], grid, mode="bilinear", padding_mode="reflection", align_corners=False)[
+            0
+        ]
         radius = min(window.radius * pose.scale, *_reach(window))
         weight = ((radius - distance) / ((1 - _SOLID) * radius)).clamp(0, 1)
         weight = weight * weight * (3 - 2 * weight)
-        shown.append(ground + (disc - ground) * weight)
-    return torch.stack(shown)
+        discs.append(ground + (disc - ground) * weight)
+    return torch.stack(discs)
 
 
-def _reach(window: Window) -> tuple[float, ...]:
+def _reach(window: PatchWindow) -> tuple[float, ...]:
     return window.x, window.y, window.side - window.x, window.side - window.y
 
 
 def tuning(
-    answer: Callable[[Tensor], Tensor], views: Tensor, places: list[tuple[float, float]], window: Window
+    activation: Callable[[Tensor], Tensor], views: Tensor, places: list[tuple[float, float]], window: PatchWindow
 ) -> Tuning:
-    """What ``answer`` (RGB in [0, 1] of shape (k, 3, side, side) → activations (k,)) gives for the discs around
-    ``places`` of ``views`` (n, 3, h, w), in all poses."""
+    """The tuning of the unit whose ``activation`` (RGB in [0, 1] of shape (k, 3, side, side) → (k,)) is given, for the
+    discs around ``places`` of ``views`` (n, 3, h, w)."""
     rows = []
     for view, place in zip(views, places):
-        pictures = show(view, place, window, _SHOWN)
-        parts = [answer(pictures[first : first + _BATCH]) for first in range(0, len(pictures), _BATCH)]
+        pictures = posed_discs(view, place, window, _POSES)
+        parts = [activation(pictures[first : first + _BATCH]) for first in range(0, len(pictures), _BATCH)]
         rows.append(torch.cat(parts).float().cpu().numpy())
-    found: Float32 = np.stack(rows) if rows else np.zeros((0, len(_SHOWN)), np.float32)
-    at = {pose: found[:, number] for number, pose in enumerate(_SHOWN)}
-    return Tuning(*(np.stack([at[pose] for pose in poses], axis=1) for poses in (TURNED, MIRRORED, SCALED)))
+    activations: Float32 = np.stack(rows) if rows else np.zeros((0, len(_POSES)), np.float32)
+    at = {pose: activations[:, number] for number, pose in enumerate(_POSES)}
+    return Tuning(*(np.stack([at[pose] for pose in poses], axis=1) for poses in (ROTATED, MIRRORED, SCALED)))
 
 
-def sprites(view: Tensor, place: tuple[float, float], window: Window, poses: tuple[Pose, ...], side: int) -> Tensor:
-    """The discs as a person is shown them, cut close around the disc and ``side`` pixels wide: uint8
+def sprites(
+    view: Tensor, place: tuple[float, float], window: PatchWindow, poses: tuple[Pose, ...], side: int
+) -> Tensor:
+    """The discs for people to see, cropped close around the disc and ``side`` pixels wide: uint8
     (poses, side, side, 3)."""
-    pictures = show(view, place, window, poses)
+    pictures = posed_discs(view, place, window, poses)
     reach = min(window.radius, *_reach(window))
     left, top = max(0, round(window.x - reach)), max(0, round(window.y - reach))
-    cut = pictures[:, :, top : top + round(2 * reach), left : left + round(2 * reach)]
-    small = F.interpolate(cut, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
+    cropped = pictures[:, :, top : top + round(2 * reach), left : left + round(2 * reach)]
+    small = F.interpolate(cropped, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
     return small.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)

@@ -1,4 +1,4 @@
-"""What is made of each unit: its pictures, the classes it supports, and how it answers to turned patches."""
+"""The table UNITS: pictures of each unit, the classes that it supports, and its tuning curve."""
 
 from __future__ import annotations
 
@@ -22,34 +22,35 @@ from atlas.neurons.classes import class_effects, strongest
 from atlas.neurons.tables import UNITS
 from atlas.neurons.tuning import (
     MIRRORED,
+    ROTATED,
     SCALED,
-    TURNED,
     Figures,
+    PatchWindow,
     Tuning,
-    Window,
     figures,
     place_of,
     sprites,
     tuning,
     window_of,
 )
-from atlas.neurons.views import Key, Seen, as_inputs
+from atlas.neurons.views import PositionView, as_inputs
 from atlas.pictures.decode import encode_png
+from atlas.store.shards import RowKey, key_of
 from atlas.visualize.diverse import UNIT_RECIPE, DiversePictures, diverse, picture_size
 from atlas.visualize.optimize import step_seconds
 from atlas.visualize.subnetwork import Subnetwork, cached_subnetwork
 
-# Top patches that are turned: each costs 52 passes.
-TURNED_PATCHES = 6
-# Classes told of, and the side and JPEG quality of the pictures of turned patches.
+# Top patches that are rotated, mirrored and scaled: each costs 52 passes.
+ROTATED_PATCHES = 6
+# Classes that are listed, and the side and JPEG quality of the pictures of posed patches.
 SUPPORTED, OPPOSED = 10, 5
 SPRITE, QUALITY = 120, 85
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """How pictures of units are drawn: how many of each, steps of the climb (None: the recipe's), precision, batch, and
-    whether the network is compiled."""
+    """How pictures of units are drawn: how many of each, steps of gradient ascent (None: the recipe's), precision,
+    batch, and whether the network is compiled."""
 
     pictures: int
     steps: int | None
@@ -64,43 +65,42 @@ def unit_table(
     layer: Layer,
     statistics: pa.Table,
     units: Sequence[int],
-    views: Mapping[Key, Seen],
+    views: Mapping[RowKey, PositionView],
     drawing: Drawing,
     observer: Observer | None,
 ) -> pa.Table:
     """The table UNITS of some ``units`` of a layer, whose ``statistics`` are those of all its units. ``views`` are
-    those of their top rows that can be read. Without ``observer`` no classes are told."""
-    drawn = _draw(network, layer, statistics, units, drawing)
+    those of their top rows that can be read. Without ``observer`` there are no classes."""
+    drawings = _draw(network, layer, statistics, units, drawing)
     tops = statistics["top"].take(pa.array(units, pa.int64())).to_pylist()
-    seen = [[views[key] for key in map(_key, _firing(top)) if key in views] for top in tops]
-    effects = _effects(network, layer, observer, units, seen)
+    top_views = [[views[key] for key in map(key_of, _firing(top)) if key in views] for top in tops]
+    effects = _effects(network, layer, observer, units, top_views)
     window = window_of(network, layer)
     subnetwork = cached_subnetwork(network, layer.name, window.side, "float32")
     rows: list[dict[str, Any]] = []
     for number, unit in enumerate(units):
-        mine = seen[number][:TURNED_PATCHES]
-        tuned = _tuning(network, layer, subnetwork, unit, mine, window)
-        told = figures(tuned.turned)
+        patches = top_views[number][:ROTATED_PATCHES]
+        curves = _tuning(network, layer, subnetwork, unit, patches, window)
+        summary = figures(curves.rotated)
         if not _firing(tops[number]):
-            told = Figures(told="It never fires: it is not above 0 in any row of the store.")
-        shown = _shown(network, layer, mine[:1], window)
+            summary = Figures(note="It never fires: it is not above 0 in any row of the store.")
         rows.append(
             {
                 "unit": unit,
-                "pictures": [encode_png(picture) for picture in drawn.pixels[number]],
-                "size": drawn.pixels.shape[2],
-                "answers": drawn.activations[number],
+                "pictures": [encode_png(picture) for picture in drawings.pixels[number]],
+                "size": drawings.pixels.shape[2],
+                "picture_activations": drawings.activations[number],
                 "supports": strongest(effects[number], SUPPORTED),
                 "opposes": strongest(effects[number], OPPOSED, opposing=True),
                 "effects": effects[number].mean(0) if len(effects[number]) else [],
-                "turned": list(tuned.turned),
-                "mirrored": list(tuned.mirrored),
-                "scaled": list(tuned.scaled),
-                "selectivity": told.selectivity,
-                "invariance": told.invariance,
-                "preferred": told.preferred,
-                "told": told.told,
-                **shown,
+                "rotated": list(curves.rotated),
+                "mirrored": list(curves.mirrored),
+                "scaled": list(curves.scaled),
+                "selectivity": summary.selectivity,
+                "invariance": summary.invariance,
+                "preferred": summary.preferred,
+                "note": summary.note,
+                **_posed_pictures(network, layer, patches[:1], window),
             }
         )
     return pa.Table.from_pylist(rows, schema=UNITS)
@@ -110,22 +110,22 @@ def seconds_a_unit(
     network: Network, layer: Layer, *, pictures: int, steps: int | None, precision: AskedPrecision
 ) -> float:
     """About how long a unit takes, here and now: its ``pictures``, and its patches in all their poses."""
-    climbed = pictures * (steps or UNIT_RECIPE.steps)
-    # A pass and back is three passes; a third more for the moves, the spectrum and what else a unit needs.
-    turned = TURNED_PATCHES * (len(TURNED) + len(MIRRORED) + len(SCALED) - 1) / 3
-    drawing = climbed * step_seconds(network, layer.name, picture_size(layer, network), precision)
-    return 1.3 * (drawing + turned * step_seconds(network, layer.name, window_of(network, layer).side, "float32"))
+    ascent_steps = pictures * (steps or UNIT_RECIPE.steps)
+    # A pass forth and back is three passes; a third more for transformations, the spectrum and the rest of a unit.
+    poses = ROTATED_PATCHES * (len(ROTATED) + len(MIRRORED) + len(SCALED) - 1) / 3
+    drawing = ascent_steps * step_seconds(network, layer.name, picture_size(layer, network), precision)
+    return 1.3 * (drawing + poses * step_seconds(network, layer.name, window_of(network, layer).side, "float32"))
 
 
-def firing_rows(statistics: pa.Table, units: Sequence[int]) -> list[Key]:
+def firing_rows(statistics: pa.Table, units: Sequence[int]) -> list[RowKey]:
     """The top rows of some units in which these fire."""
     tops = statistics["top"].take(pa.array(units, pa.int64())).to_pylist()
-    return [_key(row) for top in tops for row in _firing(top)]
+    return [key_of(row) for top in tops for row in _firing(top)]
 
 
-def usual_answers(statistics: pa.Table) -> Float32:
-    """What excites each unit well (units,): the mean of its top rows, or of those that never fire the layer's usual
-    size."""
+def usual_activations(statistics: pa.Table) -> Float32:
+    """A large activation of each unit (units,): the mean of its top rows, or the root mean square of the layer for
+    units that never fire."""
     tops = [[row["activation"] for row in _firing(top)] for top in statistics["top"].to_pylist()]
     mean, deviation = (statistics[name].to_numpy() for name in ("mean", "deviation"))
     usual = float(np.sqrt(np.mean(mean**2 + deviation**2))) or 1.0
@@ -134,10 +134,6 @@ def usual_answers(statistics: pa.Table) -> Float32:
 
 def _firing(top: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in top if row["activation"] > 0]
-
-
-def _key(row: dict[str, Any]) -> Key:
-    return row["image_id"], row["view"], row["draw"]
 
 
 def _draw(
@@ -149,7 +145,7 @@ def _draw(
         units,
         size=picture_size(layer, network),
         pictures=drawing.pictures,
-        usual=usual_answers(statistics)[list(units)],
+        usual=usual_activations(statistics)[list(units)],
         deviations=statistics["deviation"].to_numpy(),
         steps=drawing.steps,
         seed=drawing.seed,
@@ -160,41 +156,44 @@ def _draw(
 
 
 def _effects(
-    network: Network, layer: Layer, observer: Observer | None, units: Sequence[int], seen: list[list[Seen]]
+    network: Network, layer: Layer, observer: Observer | None, units: Sequence[int], top_views: list[list[PositionView]]
 ) -> list[Float32]:
     """For each unit the effects (patches, classes) of its activation in its top views."""
-    everywhere = [each for of_unit in seen for each in of_unit]
-    if observer is None or not everywhere:
+    views = [view for of_unit in top_views for view in of_unit]
+    if observer is None or not views:
         return [np.zeros((0, 0), np.float32) for _ in units]
-    inputs, positions = as_inputs(everywhere, network)
-    counts = [len(of_unit) for of_unit in seen]
-    asked = torch.tensor(np.repeat(np.asarray(units, np.int64), counts))
-    found = class_effects(observer, layer.name, inputs, positions, asked)
-    return np.split(found, np.cumsum(counts)[:-1])
+    inputs, positions = as_inputs(views, network)
+    counts = [len(of_unit) for of_unit in top_views]
+    unit_of_view = torch.tensor(np.repeat(np.asarray(units, np.int64), counts))
+    effects = class_effects(observer, layer.name, inputs, positions, unit_of_view)
+    return np.split(effects, np.cumsum(counts)[:-1])
 
 
 def _tuning(
-    network: Network, layer: Layer, subnetwork: Subnetwork, unit: int, seen: list[Seen], window: Window
+    network: Network, layer: Layer, subnetwork: Subnetwork, unit: int, views: list[PositionView], window: PatchWindow
 ) -> Tuning:
-    def answer(pictures: Tensor) -> Tensor:
+    def activation(pictures: Tensor) -> Tensor:
         with torch.no_grad():
             maps = subnetwork(pictures.to(network.device))
         return maps[:, unit, maps.shape[2] // 2, maps.shape[3] // 2]
 
-    places = [place_of(each.position, layer, network.size, window) for each in seen]
-    return tuning(answer, torch.stack([_pixels(each) for each in seen]) if seen else torch.zeros(0), places, window)
+    places = [place_of(view.position, layer, network.size, window) for view in views]
+    pixels = torch.stack([_pixels(view) for view in views]) if views else torch.zeros(0)
+    return tuning(activation, pixels, places, window)
 
 
-def _pixels(seen: Seen) -> Tensor:
-    return torch.from_numpy(seen.pixels).permute(2, 0, 1).float() / 255
+def _pixels(view: PositionView) -> Tensor:
+    return torch.from_numpy(view.pixels).permute(2, 0, 1).float() / 255
 
 
-def _shown(network: Network, layer: Layer, seen: list[Seen], window: Window) -> dict[str, list[bytes]]:
+def _posed_pictures(
+    network: Network, layer: Layer, views: list[PositionView], window: PatchWindow
+) -> dict[str, list[bytes]]:
     """The first patch in all poses as JPEGs; nothing where there is none."""
-    poses = {"turned_pictures": TURNED, "mirrored_pictures": MIRRORED, "scaled_pictures": SCALED}
-    if not seen:
+    poses = {"rotated_pictures": ROTATED, "mirrored_pictures": MIRRORED, "scaled_pictures": SCALED}
+    if not views:
         return {name: [] for name in poses}
-    view, place = _pixels(seen[0]), place_of(seen[0].position, layer, network.size, window)
+    view, place = _pixels(views[0]), place_of(views[0].position, layer, network.size, window)
     return {
         name: [_jpeg(picture.numpy()) for picture in sprites(view, place, window, of, SPRITE)]
         for name, of in poses.items()

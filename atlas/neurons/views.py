@@ -1,4 +1,4 @@
-"""The views in which units answered: cut again from their source pictures, with the position that answered."""
+"""The views of rows of the store, cropped again from their source pictures, with the position that each row is of."""
 
 from __future__ import annotations
 
@@ -10,62 +10,60 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from atlas.arrays import Pixels
 from atlas.config.model import Config
 from atlas.networks.network import Network
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import Failure, crop_views
-
-Key = tuple[int, int, int]
-"""A row of the store: image_id, view, draw."""
+from atlas.store.shards import RowKey, key_of
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A view as the network saw it, uint8 (size, size, 3), and the ``position`` (y, x) of the layer's map that is
-    meant."""
+class PositionView:
+    """A view as the network gets it, uint8 (size, size, 3), and the ``position`` (y, x) of a row on the layer's map."""
 
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     position: tuple[int, int]
 
 
 def read_views(
-    shards: Sequence[Path], config: Config, listing: Listing, size: int, wanted: Iterable[Key]
-) -> dict[Key, Seen]:
-    """The views of the rows ``wanted`` of a layer's ``shards``, without those whose picture cannot be read any more;
-    each picture is decoded once."""
+    shards: Sequence[Path], config: Config, listing: Listing, size: int, wanted: Iterable[RowKey]
+) -> dict[RowKey, PositionView]:
+    """The views of the rows ``wanted`` of a layer's ``shards``, without those whose picture cannot be read any more.
+    Each picture is decoded once."""
     positions = _positions(shards, set(wanted))
-    views: dict[int, set[int]] = {}
+    numbers: dict[int, set[int]] = {}
     for image_id, view, _ in positions:
-        views.setdefault(image_id, set()).add(view)
-    pixels: dict[tuple[int, int], NDArray[np.uint8]] = {}
-    for image_id, numbers in sorted(views.items()):
-        found = crop_views(listing, image_id, sorted(numbers), size=size, images=config.images, seed=config.seed)
-        if not isinstance(found, Failure):
-            pixels |= {(image_id, view.view): view.pixels for view in found}
+        numbers.setdefault(image_id, set()).add(view)
+    pixels: dict[tuple[int, int], Pixels] = {}
+    for image_id, of_picture in sorted(numbers.items()):
+        views = crop_views(listing, image_id, sorted(of_picture), size=size, images=config.images, seed=config.seed)
+        if not isinstance(views, Failure):
+            pixels |= {(image_id, view.view): view.pixels for view in views}
     return {
-        key: Seen(pixels[key[0], key[1]], position) for key, position in positions.items() if (key[0], key[1]) in pixels
+        key: PositionView(pixels[key[0], key[1]], position)
+        for key, position in positions.items()
+        if (key[0], key[1]) in pixels
     }
 
 
-def _positions(shards: Sequence[Path], wanted: set[Key]) -> dict[Key, tuple[int, int]]:
+def _positions(shards: Sequence[Path], wanted: set[RowKey]) -> dict[RowKey, tuple[int, int]]:
     names = ["image_id", "view", "draw", "y", "x"]
-    of_them = pc.field("image_id").isin(sorted({key[0] for key in wanted}))
-    found: dict[Key, tuple[int, int]] = {}
+    of_pictures = pc.field("image_id").isin(sorted({key[0] for key in wanted}))
+    positions: dict[RowKey, tuple[int, int]] = {}
     for shard in shards:
-        for row in pq.read_table(shard, columns=names, filters=of_them).to_pylist():
-            key = row["image_id"], row["view"], row["draw"]
-            if key in wanted:
-                found[key] = row["y"], row["x"]
-    return found
+        for row in pq.read_table(shard, columns=names, filters=of_pictures).to_pylist():
+            if (key := key_of(row)) in wanted:
+                positions[key] = row["y"], row["x"]
+    return positions
 
 
-def as_inputs(seen: Sequence[Seen], network: Network) -> tuple[Tensor, Tensor]:
+def as_inputs(views: Sequence[PositionView], network: Network) -> tuple[Tensor, Tensor]:
     """Normalised views float32 (n, 3, size, size) on the network's device, and positions int64 (n, 2) as (y, x)."""
-    if not seen:
+    if not views:
         size = network.size
         return torch.zeros(0, 3, size, size, device=network.device), torch.zeros(0, 2, dtype=torch.int64)
-    pixels = torch.from_numpy(np.stack([each.pixels for each in seen]))
-    return network.from_bytes(pixels), torch.tensor([each.position for each in seen])
+    pixels = torch.from_numpy(np.stack([view.pixels for view in views]))
+    return network.from_bytes(pixels), torch.tensor([view.position for view in views])

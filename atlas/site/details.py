@@ -1,9 +1,9 @@
-"""What a cell's drawer on the page tells beyond cells.json: scores, counted classes, like cells, the same rows on other
-layers."""
+"""What a cell's drawer on the page shows beyond cells.json: scores, counted classes, similar cells, the same rows on
+other layers."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import faiss
@@ -13,54 +13,60 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from atlas.cells.icons import read_icons
-from atlas.config.model import Config
+from atlas.config.sections import CellsConfig
 from atlas.layout.lattice import cell_of
 from atlas.layout.neighbors import nearest, unit_rows
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import AtlasMap
 from atlas.store.shards import read_columns, to_numpy
 
-# Cells that are told of as nearest by their means, and as holding most of the same rows on another layer.
+# Cells that are listed as nearest by their means, and as holding most of the same rows on another layer.
 NEAR, ELSEWHERE = 6, 3
 
-Place = tuple[int, int]
+CellIndex = tuple[int, int]
 """Row and column of a cell."""
 
 
 def cell_details(
-    run: RunDirectory, config: Config, each: AtlasMap, grid: int, cells: Collection[Place]
-) -> dict[Place, dict[str, Any]]:
+    run: RunDirectory,
+    atlas_map: AtlasMap,
+    grid: int,
+    cells: Collection[CellIndex],
+    *,
+    layers: Sequence[str],
+    settings: CellsConfig,
+) -> dict[CellIndex, dict[str, Any]]:
     """For each of ``cells``, drawn ones of one grid of a map:
 
     ``scores``: of its icon; ``predicted``, ``labels``: [number, count], the commonest first; ``near``: [row, col,
-    cosine] of the drawn cells of this grid whose means are most like its own; ``elsewhere``: for each other layer's own
-    map its cells that hold most of the same rows, [grid, row, col, share of this cell's rows].
+    cosine] of the drawn cells of this grid whose means are most like its own; ``elsewhere``: for each other one of
+    ``layers`` the cells of its own map that hold most of the same rows, [grid, row, col, share of this cell's rows].
     """
     table = pq.read_table(
-        run.cells(each.name),
+        run.cells(atlas_map.name),
         columns=["row", "col", "mean", "predicted", "labels"],
-        filters=[("grid", "=", grid), ("count", ">=", config.cells.min_count)],
+        filters=[("grid", "=", grid), ("count", ">=", settings.min_count)],
     )
     drawn = list(zip(table["row"].to_pylist(), table["col"].to_pylist()))
-    mine = [number for number, cell in enumerate(drawn) if cell in set(cells)]
-    scores = _scores(run, each, grid)
-    near = _near(to_numpy(table["mean"]), mine)
-    elsewhere = _elsewhere(run, config, each, grid, [drawn[number] for number in mine])
-    counted = table.select(["predicted", "labels"]).take(pa.array(mine, pa.int64())).to_pylist()
+    chosen = [number for number, cell in enumerate(drawn) if cell in set(cells)]
+    scores = _scores(run, atlas_map, grid)
+    near = _near(to_numpy(table["mean"]), chosen)
+    elsewhere = _elsewhere(run, atlas_map, grid, [drawn[number] for number in chosen], layers, settings.grids)
+    counted = table.select(["predicted", "labels"]).take(pa.array(chosen, pa.int64())).to_pylist()
     return {
         drawn[number]: {
             "scores": scores.get(drawn[number]),
-            **{name: [[one["class"], one["count"]] for one in counts[name]] for name in ("predicted", "labels")},
-            "near": [[*drawn[other], round(cosine, 4)] for other, cosine in like],
+            **{name: [[entry["class"], entry["count"]] for entry in counts[name]] for name in ("predicted", "labels")},
+            "near": [[*drawn[other], round(cosine, 4)] for other, cosine in similar],
             "elsewhere": elsewhere[drawn[number]],
         }
-        for number, counts, like in zip(mine, counted, near)
+        for number, counts, similar in zip(chosen, counted, near)
     }
 
 
-def _scores(run: RunDirectory, each: AtlasMap, grid: int) -> dict[Place, dict[str, Any]]:
+def _scores(run: RunDirectory, atlas_map: AtlasMap, grid: int) -> dict[CellIndex, dict[str, Any]]:
     names = ["cosine_whitened", "cosine_robust", "percentile", "rank"]
-    icons = read_icons(run, each.name, grid, ["row", "col", *names]).to_pylist()
+    icons = read_icons(run, atlas_map.name, grid, ["row", "col", *names]).to_pylist()
     return {(icon["row"], icon["col"]): {name: _short(icon[name]) for name in names} for icon in icons}
 
 
@@ -68,45 +74,50 @@ def _short(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _near(means: NDArray[np.float32], mine: list[int]) -> list[list[tuple[int, float]]]:
-    """For each of the cells ``mine`` the others whose means (cells, channels) have the largest cosines to its own."""
-    if len(means) < 2 or not mine:
-        return [[] for _ in mine]
+def _near(means: NDArray[np.float32], chosen: list[int]) -> list[list[tuple[int, float]]]:
+    """For each of the cells ``chosen`` the others whose means (cells, channels) have the largest cosines to its own."""
+    if len(means) < 2 or not chosen:
+        return [[] for _ in chosen]
     units = unit_rows(means)
     index = faiss.IndexFlatIP(units.shape[1])
     index.add(units)
-    rows, cosines = nearest(index, units[mine], min(NEAR + 1, len(units)))
+    rows, cosines = nearest(index, units[chosen], min(NEAR + 1, len(units)))
     return [
         [(int(row), float(cosine)) for row, cosine in zip(*line) if row != number][:NEAR]
-        for number, line in zip(mine, zip(rows, cosines))
+        for number, line in zip(chosen, zip(rows, cosines))
     ]
 
 
 def _elsewhere(
-    run: RunDirectory, config: Config, each: AtlasMap, grid: int, cells: list[Place]
-) -> dict[Place, dict[str, list[list[float]]]]:
+    run: RunDirectory,
+    atlas_map: AtlasMap,
+    grid: int,
+    cells: list[CellIndex],
+    layers: Sequence[str],
+    grids: Sequence[int],
+) -> dict[CellIndex, dict[str, list[list[float]]]]:
     """The cells of other layers' maps that hold most of the rows of ``cells``."""
-    found: dict[Place, dict[str, list[list[float]]]] = {cell: {} for cell in cells}
-    own = _cells_of_rows(run, each.name, grid)
+    elsewhere: dict[CellIndex, dict[str, list[list[float]]]] = {cell: {} for cell in cells}
+    own = _cells_of_rows(run, atlas_map.name, grid)
     wanted = np.array([row * grid + col for row, col in cells], np.int64)
     rows = np.flatnonzero(np.isin(own, wanted))
     members, counts = np.unique(own[rows], return_counts=True)
     size = dict(zip(members.tolist(), counts.tolist()))
-    for layer in config.layers:
-        if layer == each.name:
+    for layer in layers:
+        if layer == atlas_map.name:
             continue
-        other = min(config.cells.grids, key=lambda level: abs(np.log(level / grid)))
+        other = min(grids, key=lambda level: abs(np.log(level / grid)))
         there = _cells_of_rows(run, layer, other)[rows]
         pairs, shared = np.unique(own[rows][there >= 0] * other**2 + there[there >= 0], return_counts=True)
-        mine, theirs = np.divmod(pairs, other**2)
-        order = np.lexsort((theirs, -shared, mine))
+        cell_numbers, other_numbers = np.divmod(pairs, other**2)
+        order = np.lexsort((other_numbers, -shared, cell_numbers))
         for index in order.tolist():
-            cell = divmod(int(mine[index]), grid)
-            told = found[cell].setdefault(layer, [])
-            if len(told) < ELSEWHERE:
-                share = round(int(shared[index]) / size[int(mine[index])], 3)
-                told.append([other, *divmod(int(theirs[index]), other), share])
-    return found
+            cell = divmod(int(cell_numbers[index]), grid)
+            entries = elsewhere[cell].setdefault(layer, [])
+            if len(entries) < ELSEWHERE:
+                share = round(int(shared[index]) / size[int(cell_numbers[index])], 3)
+                entries.append([other, *divmod(int(other_numbers[index]), other), share])
+    return elsewhere
 
 
 def _cells_of_rows(run: RunDirectory, name: str, grid: int) -> NDArray[np.int64]:

@@ -1,10 +1,10 @@
-"""What the site shows of units: a sheet of icons and a table for each layer, a sheet of pictures and the figures of
-each unit, heat maps over the cells, and which cells build which."""
+"""The site's files of units: a sheet of icons and a table for each layer, a sheet of pictures and the figures of each
+unit, heat maps over the cells, and which cells build which."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,75 +14,82 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from atlas.arrays import Pixels
-from atlas.cells.crops import Cutter, Key, fitted, frame, key_of
-from atlas.config.model import Config
-from atlas.neurons.reading import Folder, short
+from atlas.cells.crops import Cropper, fitted, frame
+from atlas.config.sections import NeuronsConfig
+from atlas.neurons.reading import UnitTables
 from atlas.neurons.tables import DEGREES, SCALES
 from atlas.pictures.listing import Listing
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
+from atlas.site.circuits import cell_circuits, short, unit_circuits
 from atlas.site.heat import heat_maps
 from atlas.site.tiles import encode_webp
-from atlas.store.shards import read_metadata, to_numpy
+from atlas.store.shards import RowKey, key_of, read_metadata, to_numpy
 
 # Side in pixels of a unit's icon on its layer's sheet, and of a sprite on the sheet of one unit.
 ICON, SPRITE = 96, 88
-# Pictures made for a unit are shown as large as they were drawn, up to this side.
+# The largest side in pixels at which the pictures of a unit are shown.
 PICTURE = 160
-# WebP's quality of icons, and of colours and clearness on the sheet of one unit: half of it are turned patches, on
-# which nobody sees the difference.
+# WebP's quality of icons, of pictures, and of colours and alpha on the sheet of one unit: half of it are posed patches,
+# on which nobody sees the difference.
 ICON_QUALITY, PICTURE_QUALITY, QUALITY, ALPHA_QUALITY = 75, 75, 50, 20
 # Units that are published together: a picture is decoded once for all of them.
-TOGETHER = 64
+UNITS_AT_ONCE = 64
 # Units in one file of heat maps.
 UNITS_PER_FILE = 50
-# Pixels that a WebP may be high, with room to spare.
-_MOST_HIGH = 16_000
-# Classes and like units that the layer's table tells of each unit.
+# Pixels that a WebP may be high (16,383), with some to spare.
+_MAX_HEIGHT = 16_000
+# Classes and similar units that the layer's table lists for each unit.
 _CLASSES, _SIMILAR = 5, 8
-# Classes that a unit speaks for, and that it speaks against.
+# Classes that a unit supports and opposes, in its own file.
 _SUPPORTS, _OPPOSES = 10, 5
+# The lines of a unit's sheet that show its first patch in other poses, and the columns that they come from.
+_POSES = {"turned": "rotated_pictures", "mirrored": "mirrored_pictures", "scaled": "scaled_pictures"}
 
 
-def neuron_layers(config: Config) -> tuple[str, ...]:
+def neuron_layers(neurons: NeuronsConfig | None) -> tuple[str, ...]:
     """The layers whose units are shown one by one."""
-    return () if config.neurons is None else config.neurons.layers
+    return () if neurons is None else neurons.layers
 
 
-def parts(run: RunDirectory, config: Config, layer: str) -> list[str]:
+def parts(run: RunDirectory, layer: str, grids: Sequence[int]) -> list[str]:
     """The names of what is published of a layer's units in one go: the layer's own files, those of some of its units,
-    those over a grid of its map."""
+    those over each of the ``grids`` of its map."""
     return [
         f"neurons/{layer}/layer",
-        *(f"neurons/{layer}/units-{first // TOGETHER:05d}" for first in range(0, _units(run, layer), TOGETHER)),
-        *(f"neurons/{layer}/grid-{grid:03d}" for grid in config.cells.grids),
+        *(
+            f"neurons/{layer}/units-{first // UNITS_AT_ONCE:05d}"
+            for first in range(0, _units(run, layer), UNITS_AT_ONCE)
+        ),
+        *(f"neurons/{layer}/grid-{grid:03d}" for grid in grids),
     ]
 
 
-def write_part(run: RunDirectory, config: Config, listing: Listing, name: str) -> tuple[list[Path], int]:
-    """Write one of the ``parts``; returns its files, and how many rows could not be cut again."""
+def write_part(run: RunDirectory, listing: Listing, name: str, *, min_count: int, seed: int) -> tuple[list[Path], int]:
+    """Write one of the ``parts``; returns its files, and how many rows could not be cropped again. ``min_count``: of
+    the rows of drawn cells; ``seed``: the run's."""
     layer, part = name.removeprefix("neurons/").rsplit("/", 1)
     if part == "layer":
         return write_layer(run, layer), 0
     number = int(part.rsplit("-", 1)[1])
     if part.startswith("grid-"):
-        return write_heat(run, config, layer, number), 0
-    units = range(number * TOGETHER, min((number + 1) * TOGETHER, _units(run, layer)))
-    return write_units(run, config, listing, layer, units)
+        return write_heat(run, layer, number, min_count), 0
+    units = range(number * UNITS_AT_ONCE, min((number + 1) * UNITS_AT_ONCE, _units(run, layer)))
+    return write_units(run, listing, layer, units, seed=seed)
 
 
-def neuron_facts(run: RunDirectory, config: Config) -> dict[str, Any] | None:
-    """What atlas.json tells of units; None where the run looks at none."""
+def neuron_facts(run: RunDirectory, neurons: NeuronsConfig | None) -> dict[str, Any] | None:
+    """What atlas.json holds of units; None where the run has no neurons."""
     layers = [
         {
             "layer": layer,
             "path": f"neurons/{layer}",
             "units": (units := _units(run, layer)),
-            "earlier": Folder(run, layer).earlier(),
+            "earlier": UnitTables(run, layer).earlier()[::-1],
             "icon": ICON,
-            "across": _across(units),
+            "across": icons_across(units),
         }
-        for layer in neuron_layers(config)
+        for layer in neuron_layers(neurons)
     ]
     return {"layers": layers} if layers else None
 
@@ -93,10 +100,10 @@ def write_layer(run: RunDirectory, layer: str) -> list[Path]:
 
     classes.bin: the largest |effect| of each class, float32, then uint8 (classes, units): 128 is none, 1 and 255 that
     largest, against the class and for it."""
-    source, target = Folder(run, layer), _target(run, layer)
-    statistics = source.statistics()
-    units = source.units(range(len(statistics)), ("unit", "pictures", "supports", "selectivity", "invariance"))
-    across = _across(len(statistics))
+    tables, target = UnitTables(run, layer), _target(run, layer)
+    statistics = tables.statistics()
+    units = tables.units(range(len(statistics)), ("unit", "pictures", "supports", "selectivity", "invariance"))
+    across = icons_across(len(statistics))
     sheet = np.zeros((ICON * -(-len(statistics) // across), ICON * across, 4), np.uint8)
     for number, unit in enumerate(units):
         if unit["pictures"]:
@@ -104,76 +111,71 @@ def write_layer(run: RunDirectory, layer: str) -> list[Path]:
     table = {
         "layer": layer,
         "units": len(statistics),
-        **{name: [short(each[name]) for each in statistics] for name in ("largest", "mean", "positive")},
-        "never": [int(each["largest"] <= 0) for each in statistics],
+        **{name: [short(row[name]) for row in statistics] for name in ("largest", "mean", "positive")},
+        "never": [int(row["largest"] <= 0) for row in statistics],
         **{name: [short(unit[name]) for unit in units] for name in ("selectivity", "invariance")},
         "classes": [_effects(unit["supports"], _CLASSES) for unit in units],
         "similar": [
-            [[other["unit"], short(other["correlation"])] for other in each["similar"][:_SIMILAR]]
-            for each in statistics
+            [[other["unit"], short(other["correlation"])] for other in row["similar"][:_SIMILAR]] for row in statistics
         ],
     }
-    files = [_written(target / "icons.webp", encode_webp(sheet, ICON_QUALITY)), _told(target / "units.json", table)]
-    effects = source.effects()
+    files = [_write(target / "icons.webp", encode_webp(sheet, ICON_QUALITY)), _write_json(target / "units.json", table)]
+    effects = tables.effects()
     if effects is not None:
         steps, scale = heat_maps(effects, np.ones(len(effects), np.bool_))
-        files.append(_written(target / "classes.bin", scale.astype("<f4").tobytes() + steps.tobytes()))
+        files.append(_write(target / "classes.bin", scale.astype("<f4").tobytes() + steps.tobytes()))
     return files
 
 
-def write_units(
-    run: RunDirectory, config: Config, listing: Listing, layer: str, units: range
-) -> tuple[list[Path], int]:
+def write_units(run: RunDirectory, listing: Listing, layer: str, units: range, *, seed: int) -> tuple[list[Path], int]:
     """The pictures, the sheet of patches and the figures of each of these units; returns the files, and how many rows
-    could not be cut again."""
-    source = Folder(run, layer)
-    statistics = source.statistics(units)
-    wanted = {key_of(row) for each in statistics for row in (*each["top"], *each["spread"])}
-    sprites, failed = _cut(run, config, listing, layer, wanted)
-    circuits = source.circuits(units)
+    could not be cropped again."""
+    tables = UnitTables(run, layer)
+    statistics = tables.statistics(units)
+    wanted = {key_of(row) for unit in statistics for row in (*unit["top"], *unit["spread"])}
+    sprites, failed = _row_sprites(run, listing, layer, wanted, seed)
+    circuits = unit_circuits(tables, units)
     files: list[Path] = []
-    for each, unit in zip(statistics, source.units(units)):
-        path = _target(run, layer) / f"unit-{each['unit']:04d}"
-        top, spread = ([row for row in each[name] if key_of(row) in sprites] for name in ("top", "spread"))
+    for unit, own in zip(statistics, tables.units(units)):
+        path = _target(run, layer) / f"unit-{unit['unit']:04d}"
+        top, spread = ([row for row in unit[name] if key_of(row) in sprites] for name in ("top", "spread"))
         lines = {
             "top": [_sprite(sprites[key_of(row)][0], SPRITE) for row in top],
             "whole": [_sprite(sprites[key_of(row)][1], SPRITE) for row in top],
             "spread": [_sprite(sprites[key_of(row)][0], SPRITE) for row in spread],
-            **{
-                name: [_sprite(picture, SPRITE) for picture in unit[f"{name}_pictures"]]
-                for name in ("turned", "mirrored", "scaled")
-            },
+            **{name: [_sprite(picture, SPRITE) for picture in own[column]] for name, column in _POSES.items()},
         }
-        span = each["largest"] - each["smallest"]
-        told = {
-            "unit": each["unit"],
+        span = unit["largest"] - unit["smallest"]
+        facts = {
+            "unit": unit["unit"],
             "layer": layer,
-            "pictures": len(unit["pictures"]),
+            "pictures": len(own["pictures"]),
             "sprite": SPRITE,
             "rows": {name: len(line) for name, line in lines.items()},
-            "histogram": {"low": short(each["low"]), "high": short(each["high"]), "counts": each["histogram"]},
+            "histogram": {"low": short(unit["low"]), "high": short(unit["high"]), "counts": unit["histogram"]},
             "top": [_row(row, sprites) for row in top],
             "spread": [
-                {**_row(row, sprites), "share": short((row["activation"] - each["smallest"]) / span if span else 0.0)}
+                {**_row(row, sprites), "share": short((row["activation"] - unit["smallest"]) / span if span else 0.0)}
                 for row in spread
             ],
-            "supports": _effects(unit["supports"], _SUPPORTS),
-            "opposes": _effects(unit["opposes"], _OPPOSES),
-            "turning": _turning(unit),
-            "told": unit["told"],
-            "circuit": circuits[each["unit"]],
+            "supports": _effects(own["supports"], _SUPPORTS),
+            "opposes": _effects(own["opposes"], _OPPOSES),
+            "turning": _turning(own),
+            "told": own["note"],
+            "circuit": circuits[unit["unit"]],
         }
         pictures = path.with_name(f"{path.name}-pictures.webp")
-        drawn = np.concatenate([_sprite(picture, min(unit["size"], PICTURE)) for picture in unit["pictures"]], axis=1)
+        side = min(own["size"], PICTURE)
+        strip = np.concatenate([_sprite(picture, side) for picture in own["pictures"]], axis=1)
         files += [
-            _written(pictures, encode_webp(drawn, PICTURE_QUALITY)),
-            _written(path.with_suffix(".webp"), encode_webp(_sheet(lines.values()), QUALITY, ALPHA_QUALITY)),
-            _told(path.with_suffix(".json"), told),
+            _write(pictures, encode_webp(strip, PICTURE_QUALITY)),
+            _write(path.with_suffix(".webp"), encode_webp(_sheet(lines.values()), QUALITY, ALPHA_QUALITY)),
+            _write_json(path.with_suffix(".json"), facts),
         ]
     return files, failed
 
 
-def write_heat(run: RunDirectory, config: Config, layer: str, grid: int) -> list[Path]:
+def write_heat(run: RunDirectory, layer: str, grid: int, min_count: int) -> list[Path]:
     """The heat maps of a layer's units over one grid of its map, and which cells of the layer before build its cells;
     returns the files."""
     folder = run.site_grid(layer, grid)
@@ -181,12 +183,12 @@ def write_heat(run: RunDirectory, config: Config, layer: str, grid: int) -> list
     table = pq.read_table(run.cells(layer), columns=["count", "mean"], filters=filters)
     files: list[Path] = []
     if table.num_rows:
-        maps, _ = heat_maps(to_numpy(table["mean"]), to_numpy(table["count"]) >= config.cells.min_count)
+        maps, _ = heat_maps(to_numpy(table["mean"]), to_numpy(table["count"]) >= min_count)
         for first in range(0, len(maps), UNITS_PER_FILE):
             path = folder / f"units-{first // UNITS_PER_FILE:03d}.bin"
-            files.append(_written(path, maps[first : first + UNITS_PER_FILE].tobytes()))
-    built = Folder(run, layer).built(grid)
-    return [*files, _told(folder / "built.json", built)] if built else files
+            files.append(_write(path, maps[first : first + UNITS_PER_FILE].tobytes()))
+    circuits = cell_circuits(UnitTables(run, layer), grid)
+    return [*files, _write_json(folder / "built.json", circuits)] if circuits else files
 
 
 def _units(run: RunDirectory, layer: str) -> int:
@@ -198,49 +200,49 @@ def _target(run: RunDirectory, layer: str) -> Path:
     return run.folder("publish") / "neurons" / layer
 
 
-def _across(units: int) -> int:
-    """Icons side by side on a layer's sheet: 16, and more where the sheet would become too high."""
-    return 16 * max(1, -(-units // (16 * (_MOST_HIGH // ICON))))
+def icons_across(units: int) -> int:
+    """Icons side by side on a layer's sheet: 16, or a multiple where the sheet would be too high."""
+    return 16 * max(1, -(-units // (16 * (_MAX_HEIGHT // ICON))))
 
 
-def _cut(
-    run: RunDirectory, config: Config, listing: Listing, layer: str, wanted: set[Key]
-) -> tuple[dict[Key, tuple[Pixels, Pixels, dict[str, Any]]], int]:
-    """The patch, the whole picture and the facts of each row; and how many could not be cut again."""
-    cut = Cutter(run, config, listing, layer)
-    found: dict[Key, tuple[Pixels, Pixels, dict[str, Any]]] = {}
+def _row_sprites(
+    run: RunDirectory, listing: Listing, layer: str, wanted: set[RowKey], seed: int
+) -> tuple[dict[RowKey, tuple[Pixels, Pixels, dict[str, Any]]], int]:
+    """The patch, the whole picture and the facts of each row; and how many could not be cropped again."""
+    cropper = Cropper(run, listing, layer, seed=seed)
+    sprites: dict[RowKey, tuple[Pixels, Pixels, dict[str, Any]]] = {}
     failed = 0
-    for picture, rows in cut.pictures(wanted):
+    for picture, rows in cropper.pictures(wanted):
         if picture is None:
             failed += len(rows)
             continue
         whole = fitted(picture, SPRITE)
         for row in rows:
-            facts = {"image": listing.keys[row.key[0]], "frame": frame(picture, cut.box(row), SPRITE), **row.facts}
-            found[row.key] = cut.patch(picture, row, SPRITE), whole, facts
-    return found, failed
+            facts = {"image": listing.keys[row.key[0]], "frame": frame(picture, cropper.box(row), SPRITE), **row.facts}
+            sprites[row.key] = cropper.patch(picture, row, SPRITE), whole, facts
+    return sprites, failed
 
 
-def _row(row: dict[str, Any], sprites: dict[Key, tuple[Pixels, Pixels, dict[str, Any]]]) -> dict[str, Any]:
+def _row(row: dict[str, Any], sprites: dict[RowKey, tuple[Pixels, Pixels, dict[str, Any]]]) -> dict[str, Any]:
     return {**sprites[key_of(row)][2], "activation": short(row["activation"])}
 
 
-def _effects(effects: list[dict[str, Any]], most: int) -> list[list[Any]]:
-    return [[each["class"], short(each["effect"])] for each in effects[:most]]
+def _effects(effects: list[dict[str, Any]], count: int) -> list[list[Any]]:
+    return [[entry["class"], short(entry["effect"])] for entry in effects[:count]]
 
 
 def _turning(unit: dict[str, Any]) -> dict[str, Any] | None:
-    """The answers to turned, mirrored and scaled patches: each patch's own, and the mean of what is above zero."""
-    if not unit["turned"]:
+    """The tuning curves: each patch's own over the angles, and the means of what is above 0."""
+    if not unit["rotated"]:
         return None
-    turned = np.array(unit["turned"], np.float64)
+    rotated = np.array(unit["rotated"], np.float64)
     response, mirrored, scaled = (
-        np.maximum(np.array(unit[name], np.float64), 0).mean(0) for name in ("turned", "mirrored", "scaled")
+        np.maximum(np.array(unit[name], np.float64), 0).mean(0) for name in ("rotated", "mirrored", "scaled")
     )
     return {
         "degrees": list(DEGREES),
         "response": _figures(response),
-        "each": [_figures(each) for each in turned],
+        "each": [_figures(curve) for curve in rotated],
         "mirrored": _figures(mirrored),
         "scales": list(SCALES),
         "scaled": _figures(scaled),
@@ -268,19 +270,19 @@ def _paste(sheet: Pixels, line: int, column: int, sprite: Pixels) -> None:
 
 def _sheet(lines: Iterable[list[Pixels]]) -> Pixels:
     """Lines of sprites under each other; those without any are left out."""
-    given = [line for line in lines if line]
-    sheet = np.zeros((max(1, len(given)) * SPRITE, max([1, *map(len, given)]) * SPRITE, 4), np.uint8)
-    for line, sprites in enumerate(given):
+    filled = [line for line in lines if line]
+    sheet = np.zeros((max(1, len(filled)) * SPRITE, max([1, *map(len, filled)]) * SPRITE, 4), np.uint8)
+    for line, sprites in enumerate(filled):
         for column, sprite in enumerate(sprites):
             _paste(sheet, line, column, sprite)
     return sheet
 
 
-def _written(path: Path, content: bytes) -> Path:
+def _write(path: Path, content: bytes) -> Path:
     with atomic(path) as temporary:
         temporary.write_bytes(content)
     return path
 
 
-def _told(path: Path, value: dict[str, Any]) -> Path:
-    return _written(path, json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
+def _write_json(path: Path, value: dict[str, Any]) -> Path:
+    return _write(path, json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())

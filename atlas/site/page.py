@@ -1,4 +1,5 @@
-"""Cells, icons and the built page → the static site: pyramids, cell facts, real patches, atlas.json."""
+"""The static site but for units and the tour: pyramids of icons and patches, cells.json, classes, the built page and
+atlas.json."""
 
 from __future__ import annotations
 
@@ -30,45 +31,46 @@ from atlas.site.tiles import Icons, TileFormat, write_combined_pyramid, write_gr
 from atlas.store.classes import class_number
 from atlas.store.shards import read_metadata, to_numpy
 
+# Classes of each cell.
 TOP_CLASSES = 10
 # Classes in one file of heat maps: a file of a level of 25,600 cells has 1.3 MB.
 CLASSES_PER_FILE = 50
+# About the side of a tile in pixels.
 _TILE = 640
 
 
-def tile_format(config: Config) -> TileFormat:
+def tile_format(icon_size: int) -> TileFormat:
     """Tiles of about 640 px that hold whole icons."""
-    size = config.render.size
-    return TileFormat(icon_size=size, tile_size=size * max(1, _TILE // size))
+    return TileFormat(icon_size=icon_size, tile_size=icon_size * max(1, _TILE // icon_size))
 
 
-def icon_source(run: RunDirectory, layer: str, grid: int) -> Icons:
-    """The icons of a grid by (row, col). PNGs are kept compressed and decoded when a tile asks for them."""
-    table = read_icons(run, layer, grid, ["row", "col", "png"])
+def icon_source(run: RunDirectory, map_name: str, grid: int) -> Icons:
+    """The icons of a grid by (row, col). They stay PNGs in memory, and are decoded where a tile holds them."""
+    table = read_icons(run, map_name, grid, ["row", "col", "png"])
     if not table.num_rows:
         return lambda _row, _col: None
-    found = {(icon["row"], icon["col"]): icon["png"] for icon in table.to_pylist()}
+    pngs = {(icon["row"], icon["col"]): icon["png"] for icon in table.to_pylist()}
 
     def icon(row: int, col: int) -> Pixels | None:
-        data = found.get((row, col))
+        data = pngs.get((row, col))
         return None if data is None else decode_png(data)
 
     return icon
 
 
 def write_patches(
-    run: RunDirectory, config: Config, listing: Listing, each: AtlasMap, grid: int
+    run: RunDirectory, listing: Listing, atlas_map: AtlasMap, grid: int, *, form: TileFormat, min_count: int, seed: int
 ) -> tuple[list[Path], int]:
-    """The pyramid of nearest real patches; returns its files, and how many patches could not be cut again."""
-    pyramid, failed = write_nearest(run, config, listing, each, grid, tile_format(config))
+    """The pyramid of nearest real patches; returns its files, and how many patches could not be cropped again."""
+    pyramid, failed = write_nearest(run, listing, atlas_map, grid, form=form, min_count=min_count, seed=seed)
     return _pyramid_files(pyramid), failed
 
 
-def write_combined(run: RunDirectory, config: Config, each: AtlasMap) -> list[Path]:
+def write_combined(run: RunDirectory, atlas_map: AtlasMap, form: TileFormat) -> list[Path]:
     """The pyramid whose zoom levels each show their own cells; returns its files."""
-    sources = {grid: icon_source(run, each.name, grid) for grid in each.grids}
-    pyramid = run.folder("publish") / each.name / "atlas.dzi"
-    write_combined_pyramid(pyramid, sources, form=tile_format(config))
+    sources = {grid: icon_source(run, atlas_map.name, grid) for grid in atlas_map.grids}
+    pyramid = run.folder("publish") / atlas_map.name / "atlas.dzi"
+    write_combined_pyramid(pyramid, sources, form=form)
     return _pyramid_files(pyramid)
 
 
@@ -77,19 +79,22 @@ def _pyramid_files(pyramid: Path) -> list[Path]:
     return [pyramid, *sorted(tiles)]
 
 
-def write_grid(run: RunDirectory, config: Config, each: AtlasMap, grid: int) -> list[Path]:
-    """One grid alone: its pyramid of icons, and cells.json; returns the files."""
-    folder = run.site_grid(each.name, grid)
-    write_grid_pyramid(folder / "icons.dzi", icon_source(run, each.name, grid), grid=grid, form=tile_format(config))
+def write_grid(
+    run: RunDirectory, atlas_map: AtlasMap, grid: int, *, form: TileFormat, attributions: bool
+) -> list[Path]:
+    """One grid alone: its pyramid of icons, cells.json, and its classes; returns the files. ``attributions``: whether
+    the run has any."""
+    folder = run.site_grid(atlas_map.name, grid)
+    write_grid_pyramid(folder / "icons.dzi", icon_source(run, atlas_map.name, grid), grid=grid, form=form)
     table = pq.read_table(
-        run.cells(each.name),
+        run.cells(atlas_map.name),
         columns=["row", "col", "count", "spread", "attribution", "predicted"],
         filters=[("grid", "=", grid)],
     )
-    facts, files = cell_facts(run, each, grid, table), [folder / "classes.bin"]
+    facts, files = cell_facts(run, atlas_map, grid, table), [folder / "classes.bin"]
     with atomic(files[0]) as temporary:
-        temporary.write_bytes(_top_classes(run, config, each, table))
-    if config.collect.attributions:
+        temporary.write_bytes(_top_classes(run, atlas_map, table, attributions=attributions))
+    if attributions:
         maps, scale = heat_maps(to_numpy(table["attribution"]), np.array(facts["drawn"], bool))
         facts["scale"] = [float(f"{value:.4g}") for value in scale]
         for first in range(0, len(maps), CLASSES_PER_FILE):
@@ -101,9 +106,9 @@ def write_grid(run: RunDirectory, config: Config, each: AtlasMap, grid: int) -> 
     return [folder / "cells.json", *files, *_pyramid_files(folder / "icons.dzi")]
 
 
-def cell_facts(run: RunDirectory, each: AtlasMap, grid: int, table: pa.Table) -> dict[str, Any]:
-    """What the page knows of each non-empty cell of a grid, those of ``table``, in columns."""
-    icons = read_icons(run, each.name, grid, ["row", "col", "cosine", "flag"])
+def cell_facts(run: RunDirectory, atlas_map: AtlasMap, grid: int, table: pa.Table) -> dict[str, Any]:
+    """cells.json: columns of facts of the non-empty cells of a grid, those of ``table``."""
+    icons = read_icons(run, atlas_map.name, grid, ["row", "col", "cosine", "flag"])
     scores = {(icon["row"], icon["col"]): icon for icon in icons.to_pylist()}
     cells = list(zip(table["row"].to_pylist(), table["col"].to_pylist()))
     return {
@@ -118,21 +123,21 @@ def cell_facts(run: RunDirectory, each: AtlasMap, grid: int, table: pa.Table) ->
     }
 
 
-def _top_classes(run: RunDirectory, config: Config, each: AtlasMap, table: pa.Table) -> bytes:
+def _top_classes(run: RunDirectory, atlas_map: AtlasMap, table: pa.Table, *, attributions: bool) -> bytes:
     """The first classes of each cell: their values as float32 (cells, TOP_CLASSES), then their numbers as uint16 of the
     same shape, 65535 where there are fewer. By attribution, those that the map is of before all others; or by shares of
     the predictions where the run took no attributions."""
     numbers = np.full((len(table), TOP_CLASSES), 65535, np.uint16)
     values = np.zeros((len(table), TOP_CLASSES), np.float32)
-    if not config.collect.attributions:
+    if not attributions:
         for line, (cell, count) in enumerate(zip(table["predicted"].to_pylist(), table["count"].to_pylist())):
             for place, entry in enumerate(cell[:TOP_CLASSES]):
                 numbers[line, place], values[line, place] = entry["class"], entry["count"] / count
     elif len(table):
         attribution = to_numpy(table["attribution"])
-        known = read_metadata(run.shards(each.layer)[0])["classes"]
+        names = read_metadata(run.shards(atlas_map.layer)[0])["classes"]
         ranked = attribution.copy()
-        ranked[:, [class_number(name, known) for name in each.classes]] = np.inf
+        ranked[:, [class_number(name, names) for name in atlas_map.classes]] = np.inf
         best = np.argsort(-ranked, axis=1, kind="stable")[:, :TOP_CLASSES]
         numbers[:, : best.shape[1]] = best
         values[:, : best.shape[1]] = np.take_along_axis(attribution, best, 1)
@@ -170,29 +175,29 @@ def write_page(run: RunDirectory, config: Config, report: dict[str, Any]) -> lis
 
 
 def atlas_facts(run: RunDirectory, config: Config, report: dict[str, Any]) -> dict[str, Any]:
-    """atlas.json: what there is."""
+    """atlas.json: the maps, networks, classes and units of the site, and the run's report."""
     layers: list[dict[str, Any]] = []
     networks: dict[str, Any] = {}
     labels: list[str] = []
-    for each in published_maps(run, config):
-        metadata = read_metadata(run.shards(each.layer)[0])
-        network = config.module_of(each.layer)[0]
+    for atlas_map in published_maps(run, config):
+        metadata = read_metadata(run.shards(atlas_map.layer)[0])
+        network = config.module_of(atlas_map.layer)[0]
         networks[network] = {"name": metadata["network"], **{key: metadata[key] for key in ("input_size", "classes")}}
         labels = metadata["labels"]
-        facts = report["layers"][each.name]
-        rows = pq.read_metadata(run.layout(each.name)).num_rows
+        facts = report["layers"][atlas_map.name]
+        rows = pq.read_metadata(run.layout(atlas_map.name)).num_rows
         layers.append(
             {
-                "name": each.title,
-                "path": each.name,
-                "layer": each.layer,
+                "name": atlas_map.title,
+                "path": atlas_map.name,
+                "layer": atlas_map.layer,
                 "network": list(networks).index(network),
-                "of_classes": each.classes,
+                "of_classes": atlas_map.classes,
                 "channels": metadata["channels"],
                 "map_size": metadata["map_size"],
                 "rows": rows,
                 "dropped": sum(facts["layout"]["dropped"].values()),
-                "grids": [_grid_facts(grid, facts) for grid in each.grids],
+                "grids": [_grid_facts(grid, facts) for grid in atlas_map.grids],
             }
         )
     return {
@@ -200,13 +205,13 @@ def atlas_facts(run: RunDirectory, config: Config, report: dict[str, Any]) -> di
         "title": run.path.resolve().name,
         "networks": list(networks.values()),
         "icon_size": config.render.size,
-        "tile_size": tile_format(config).tile_size,
+        "tile_size": tile_format(config.render.size).tile_size,
         "attributions": config.collect.attributions,
         "classes_per_file": CLASSES_PER_FILE,
         "labels": labels,
         "opens": config.opening,
         "layers": layers,
-        "neurons": neuron_facts(run, config),
+        "neurons": neuron_facts(run, config.neurons),
         "tour": config.tour is not None,
         "provenance": {
             "images": name_of(config.images),

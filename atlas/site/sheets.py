@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from atlas.arrays import Pixels
-from atlas.cells.crops import Cutter, Key, fitted, frame, key_of
-from atlas.config.model import Config
+from atlas.cells.crops import Cropper, fitted, frame
+from atlas.config.sections import CellsConfig
 from atlas.layout.lattice import morton
 from atlas.pictures.decode import decode_png, encode_png
 from atlas.pictures.listing import Listing
@@ -24,16 +24,17 @@ from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import AtlasMap
 from atlas.site.details import cell_details
 from atlas.site.tiles import TileFormat, write_grid_pyramid
+from atlas.store.shards import RowKey, key_of
 
 # Side in pixels of a sprite, cells a side of a sheet, and WebP's quality (0–100).
 SPRITE, BLOCK, QUALITY = 80, 4, 80
-# Sheets that are made together: a picture is decoded once for all of them.
+# Sheets of one item of work: a picture is decoded once for all of them.
 SHEETS = 64
 
 
 @dataclass(frozen=True)
 class _Sprites:
-    """An exemplar's patch and its whole picture, as PNGs, and what is told of it."""
+    """An exemplar's patch and its whole picture, as PNGs, and its facts."""
 
     patch: bytes
     whole: bytes
@@ -41,34 +42,34 @@ class _Sprites:
 
 
 def write_nearest(
-    run: RunDirectory, config: Config, listing: Listing, each: AtlasMap, grid: int, form: TileFormat
+    run: RunDirectory, listing: Listing, atlas_map: AtlasMap, grid: int, *, form: TileFormat, min_count: int, seed: int
 ) -> tuple[Path, int]:
     """A pyramid like the icons', whose cells show their nearest real patch; returns its .dzi file, and how many patches
-    could not be cut again."""
-    cells = _drawn(run, config, each, grid, "exemplars")
+    could not be cropped again."""
+    cells = _drawn_cells(run, atlas_map, grid, min_count, "exemplars")
     nearest = {(cell["row"], cell["col"]): key_of(cell["exemplars"][0]) for cell in cells}
-    cut = Cutter(run, config, listing, each.layer)
-    patches: dict[Key, bytes] = {}
+    cropper = Cropper(run, listing, atlas_map.layer, seed=seed)
+    patches: dict[RowKey, bytes] = {}
     failed = 0
-    for picture, rows in cut.pictures(set(nearest.values())):
+    for picture, rows in cropper.pictures(set(nearest.values())):
         if picture is None:
             failed += len(rows)
             continue
-        patches |= {row.key: encode_png(cut.patch(picture, row, form.icon_size), level=1) for row in rows}
+        patches |= {row.key: encode_png(cropper.patch(picture, row, form.icon_size), level=1) for row in rows}
 
     def patch_of(row: int, col: int) -> Pixels | None:
         data = patches.get(nearest.get((row, col), (-1, -1, -1)))
         return None if data is None else decode_png(data)
 
-    pyramid = run.site_grid(each.name, grid) / "patches.dzi"
+    pyramid = run.site_grid(atlas_map.name, grid) / "patches.dzi"
     write_grid_pyramid(pyramid, patch_of, grid=grid, form=form)
     return pyramid, failed
 
 
-def sheets(run: RunDirectory, config: Config, each: AtlasMap, grid: int) -> list[list[tuple[int, int]]]:
+def sheets(run: RunDirectory, atlas_map: AtlasMap, grid: int, min_count: int) -> list[list[tuple[int, int]]]:
     """The sheets of a grid, as (row, col) in blocks of BLOCK × BLOCK cells, those with any drawn cell; in parts of
-    sheets that are made together, near each other on the map."""
-    blocks = {_block(cell) for cell in _drawn(run, config, each, grid)}
+    SHEETS that are near each other on the map."""
+    blocks = {_block(cell) for cell in _drawn_cells(run, atlas_map, grid, min_count)}
     if not blocks:
         return []
     row, col = np.array(sorted(blocks)).T
@@ -78,71 +79,82 @@ def sheets(run: RunDirectory, config: Config, each: AtlasMap, grid: int) -> list
 
 
 def write_sheets(
-    run: RunDirectory, config: Config, listing: Listing, each: AtlasMap, grid: int, blocks: Sequence[tuple[int, int]]
+    run: RunDirectory,
+    listing: Listing,
+    atlas_map: AtlasMap,
+    grid: int,
+    blocks: Sequence[tuple[int, int]],
+    *,
+    layers: Sequence[str],
+    settings: CellsConfig,
+    seed: int,
 ) -> tuple[list[Path], int]:
-    """What is told of the cells of ``blocks``: for each block ``details/ROW-COL.webp`` and ``.json``; returns the
-    files, and how many exemplars could not be cut again.
+    """The details of the cells of ``blocks``: for each block ``details/ROW-COL.webp`` and ``.json``; returns the files,
+    and how many exemplars could not be cropped again.
 
     A sheet has a line of sprites for each cell: first the patches, then as many whole pictures, fitted into the sprite.
-    The JSON tells what they are, where in the whole picture's sprite the patch lies, in shares of its side, and what
-    ``cell_details`` tells.
+    The JSON holds what they are, where in the whole picture's sprite the patch lies, in shares of its side, and
+    ``cell_details``.
     """
     wanted = set(blocks)
     cells = [
-        {**cell, "shown": cell["exemplars"] + cell["diverse_exemplars"]}
-        for cell in _drawn(run, config, each, grid, "exemplars", "diverse_exemplars")
+        {**cell, "all": cell["exemplars"] + cell["diverse_exemplars"]}
+        for cell in _drawn_cells(run, atlas_map, grid, settings.min_count, "exemplars", "diverse_exemplars")
         if _block(cell) in wanted
     ]
-    cut = Cutter(run, config, listing, each.layer)
-    sprites: dict[Key, _Sprites] = {}
+    cropper = Cropper(run, listing, atlas_map.layer, seed=seed)
+    sprites: dict[RowKey, _Sprites] = {}
     failed = 0
-    for picture, rows in cut.pictures({key_of(exemplar) for cell in cells for exemplar in cell["shown"]}):
+    for picture, rows in cropper.pictures({key_of(exemplar) for cell in cells for exemplar in cell["all"]}):
         if picture is None:
             failed += len(rows)
             continue
         small = encode_png(fitted(picture, SPRITE), level=1)
         for row in rows:
-            facts = {"image": listing.keys[row.key[0]], "frame": frame(picture, cut.box(row), SPRITE), **row.facts}
-            patch = encode_png(cut.patch(picture, row, SPRITE), level=1)
+            facts = {"image": listing.keys[row.key[0]], "frame": frame(picture, cropper.box(row), SPRITE), **row.facts}
+            patch = encode_png(cropper.patch(picture, row, SPRITE), level=1)
             sprites[row.key] = _Sprites(patch, small, facts)
-    columns = config.cells.exemplars + config.cells.diverse_exemplars
-    details = cell_details(run, config, each, grid, [(cell["row"], cell["col"]) for cell in cells])
-    folder = run.site_grid(each.name, grid) / "details"
+    columns = settings.exemplars + settings.diverse_exemplars
+    drawn = [(cell["row"], cell["col"]) for cell in cells]
+    details = cell_details(run, atlas_map, grid, drawn, layers=layers, settings=settings)
+    folder = run.site_grid(atlas_map.name, grid) / "details"
     files: list[Path] = []
     for block in blocks:
-        mine = [{**cell, "told": details[cell["row"], cell["col"]]} for cell in cells if _block(cell) == block]
-        files += _write_sheet(folder / f"{block[0]}-{block[1]}", mine, sprites, columns)
+        own = [{**cell, "details": details[cell["row"], cell["col"]]} for cell in cells if _block(cell) == block]
+        files += _write_sheet(folder / f"{block[0]}-{block[1]}", own, sprites, columns)
     return files, failed
 
 
-def _write_sheet(path: Path, cells: list[dict[str, Any]], sprites: dict[Key, _Sprites], columns: int) -> list[Path]:
+def _write_sheet(path: Path, cells: list[dict[str, Any]], sprites: dict[RowKey, _Sprites], columns: int) -> list[Path]:
     sheet = np.zeros((len(cells) * SPRITE, 2 * columns * SPRITE, 4), np.uint8)
-    told: list[dict[str, Any]] = []
+    facts: list[dict[str, Any]] = []
     for line, cell in enumerate(cells):
         entries = []
-        for column, exemplar in enumerate([one for one in cell["shown"] if key_of(one) in sprites]):
-            of = sprites[key_of(exemplar)]
-            for place, data in ((column, of.patch), (columns + column, of.whole)):
+        for column, exemplar in enumerate([entry for entry in cell["all"] if key_of(entry) in sprites]):
+            pair = sprites[key_of(exemplar)]
+            for place, data in ((column, pair.patch), (columns + column, pair.whole)):
                 pixels = np.asarray(Image.open(BytesIO(data)).convert("RGBA"))
                 sheet[line * SPRITE : (line + 1) * SPRITE, place * SPRITE : (place + 1) * SPRITE] = pixels
             nearest = exemplar in cell["exemplars"]
-            entries.append({**of.facts, "cosine": round(exemplar["cosine"], 4), "nearest": nearest})
-        told.append({"row": cell["row"], "col": cell["col"], **cell["told"], "exemplars": entries})
+            entries.append({**pair.facts, "cosine": round(exemplar["cosine"], 4), "nearest": nearest})
+        facts.append({"row": cell["row"], "col": cell["col"], **cell["details"], "exemplars": entries})
     buffer = BytesIO()
     Image.fromarray(sheet).save(buffer, "WEBP", quality=QUALITY, method=2)
     files = [path.with_suffix(".webp"), path.with_suffix(".json")]
     with atomic(files[0]) as temporary:
         temporary.write_bytes(buffer.getvalue())
     with atomic(files[1]) as temporary:
-        facts = {"sprite": SPRITE, "columns": columns, "cells": told}
-        temporary.write_text(json.dumps(facts, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
+        sheet_facts = {"sprite": SPRITE, "columns": columns, "cells": facts}
+        temporary.write_text(json.dumps(sheet_facts, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
     return files
 
 
-def _drawn(run: RunDirectory, config: Config, each: AtlasMap, grid: int, *columns: str) -> list[dict[str, Any]]:
+def _drawn_cells(
+    run: RunDirectory, atlas_map: AtlasMap, grid: int, min_count: int, *columns: str
+) -> list[dict[str, Any]]:
     """The drawn cells of a grid: row, col and further ``columns``."""
-    filters = [("grid", "=", grid), ("count", ">=", config.cells.min_count)]
-    table = pq.read_table(run.cells(each.name), columns=["row", "col", *columns], filters=filters)
+    filters = [("grid", "=", grid), ("count", ">=", min_count)]
+    table = pq.read_table(run.cells(atlas_map.name), columns=["row", "col", *columns], filters=filters)
     cells: list[dict[str, Any]] = table.to_pylist()
     return cells
 

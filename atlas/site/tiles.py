@@ -111,20 +111,20 @@ def _write_levels(grids: Mapping[int, Icons], form: TileFormat, writer: "_TileWr
         bands = _icon_bands(icons, grid, form)
         if grid == coarsest:
             for _ in range(level):
-                bands = _joined(_written(bands, level, writer, halved=True), form.tile_size)
+                bands = _joined(_write_bands(bands, level, writer, halved=True), form.tile_size)
                 level -= 1
-        for _ in _written(bands, level, writer, halved=False):
+        for _ in _write_bands(bands, level, writer, halved=False):
             pass
 
 
-def _written(bands: Iterator[Pixels], level: int, writer: "_TileWriter", *, halved: bool) -> Iterator[Pixels]:
+def _write_bands(bands: Iterator[Pixels], level: int, writer: "_TileWriter", *, halved: bool) -> Iterator[Pixels]:
     """Write each band as a row of tiles while the next one is being made; hand out the bands' halves, if ``halved``."""
-    before: list[Future[_Tile]] = []
+    pending: list[Future[_Tile]] = []
     for row, band in enumerate(bands):
-        under_way = writer.start_band(level, row, band, halved=halved)
-        yield from writer.finish_band(before)
-        before = under_way
-    yield from writer.finish_band(before)
+        tiles = writer.start_band(level, row, band, halved=halved)
+        yield from writer.finish_band(pending)
+        pending = tiles
+    yield from writer.finish_band(pending)
 
 
 def _icon_bands(icons: Icons, grid: int, form: TileFormat) -> Iterator[Pixels]:
@@ -154,7 +154,7 @@ def _joined(halves: Iterator[Pixels], height: int) -> Iterator[Pixels]:
     waiting: list[Pixels] = []
     for half in halves:
         waiting.append(half)
-        if sum(len(each) for each in waiting) == height:
+        if sum(map(len, waiting)) == height:
             yield np.concatenate(waiting)
             waiting = []
     if waiting:
@@ -178,7 +178,7 @@ def halve(pixels: Pixels) -> Pixels:
 
 
 def _weighted(pixels: Pixels, edges: NDArray[np.bool_]) -> Pixels:
-    """The colours of the squares of 2 × 2 pixels that are partly clear, by alpha: uint8 (count of `edges`, 3)."""
+    """The colours of the squares of 2 × 2 pixels that are partly transparent, by alpha: uint8 (count of `edges`, 3)."""
     corners = np.stack([pixels[y::2, x::2][edges] for y in (0, 1) for x in (0, 1)]).astype(np.uint32)
     alpha = corners[..., 3:]
     total = alpha.sum(0)
@@ -197,7 +197,7 @@ _Tile = tuple[int, Pixels | None]
 
 
 class _TileWriter:
-    """Cuts bands into tiles, encodes and halves them on all cores (both leave the interpreter free meanwhile)."""
+    """Splits bands into tiles, encodes and halves them on all cores (both release the interpreter's lock)."""
 
     def __init__(self, folder: Path, form: TileFormat) -> None:
         self.tiles = 0
@@ -225,12 +225,12 @@ class _TileWriter:
             for col in range(-(-band.shape[1] // size))
         ]
 
-    def finish_band(self, under_way: list[Future[_Tile]]) -> Iterator[Pixels]:
+    def finish_band(self, tiles: list[Future[_Tile]]) -> Iterator[Pixels]:
         """Wait for the tiles of a band, and hand out its half where that is wanted."""
-        written = [future.result() for future in under_way]
-        self.bytes += sum(size for size, _ in written)
-        self.tiles += len(written)
-        halves = [half for _, half in written if half is not None]
+        results = [future.result() for future in tiles]
+        self.bytes += sum(size for size, _ in results)
+        self.tiles += len(results)
+        halves = [half for _, half in results if half is not None]
         if halves:
             yield np.concatenate(halves, axis=1)
 
@@ -249,7 +249,7 @@ class _TileWriter:
 
 def encode_webp(pixels: Pixels, quality: int = QUALITY, alpha: int = 100) -> bytes:
     """uint8 (height, width, 4), RGBA, as WebP bytes: the same bytes for the same pixels. ``alpha``: quality of the
-    clearness, 100 as it is."""
+    alpha channel, 100 is lossless."""
     buffer = BytesIO()
     picture = Image.fromarray(np.ascontiguousarray(pixels), "RGBA")
     picture.save(buffer, "WEBP", quality=quality, alpha_quality=alpha, method=EFFORT)

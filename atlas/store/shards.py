@@ -45,6 +45,10 @@ ATTRIBUTION = pa.field("attribution", _VECTOR, nullable=False)
 FAILURES = pa.schema([("image", pa.string()), ("view", pa.int32()), ("error", pa.string())])
 
 
+RowKey = tuple[int, int, int]
+"""What identifies a row of a layer: image_id, view, draw."""
+
+
 def schema(attributions: bool, metadata: Mapping[str, Any]) -> pa.Schema:
     """The store's schema with ``metadata`` (JSON-ready values) as file metadata."""
     fields = SCHEMA.append(ATTRIBUTION) if attributions else SCHEMA
@@ -145,6 +149,11 @@ def to_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
         flat = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
         return flat.reshape(rows, -1) if rows else flat.reshape(0, 0)
     return column.to_numpy()
+
+
+def key_of(values: Mapping[str, Any]) -> RowKey:
+    """The key of a row, an exemplar or anything else that names one."""
+    return values["image_id"], values["view"], values["draw"]
 
 
 def count_rows(paths: Sequence[Path]) -> int:

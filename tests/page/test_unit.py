@@ -4,7 +4,7 @@ made; see made_units."""
 import numpy as np
 import pytest
 from made_site import CLASSES, RESULTS, eventually, lit, switch
-from made_units import EARLIEST, INVARIANT, ORIENTED, SCALES, SILENT, TOLD, unit_colour
+from made_units import EARLIEST, INVARIANT, NOTE, ORIENTED, SCALES, SILENT, unit_colour
 from playwright.sync_api import Browser, expect
 from units_page import UNIT, middle, near, opened, points
 
@@ -89,12 +89,12 @@ def test_the_tuning_curve_reaches_to_where_it_answers(browser: Browser, neurons:
 
 def test_a_unit_that_never_fires_says_so(browser: Browser, neurons: str) -> None:
     with opened(browser, f"{neurons}#unit=_blocks.10:{SILENT}") as (_, view):
-        expect(view.get_by_test_id("told")).to_have_text(TOLD)
+        expect(view.get_by_test_id("told")).to_have_text(NOTE)
         expect(view.get_by_test_id("turning")).to_have_count(0)
         expect(view.get_by_role("group", name="Top patches")).to_have_count(0)
         expect(view.locator(".pictures .picture")).to_have_count(4)
         view.get_by_role("button", name="what builds it").click()
-        expect(view.get_by_test_id("circuit")).to_have_text(TOLD)
+        expect(view.get_by_test_id("circuit")).to_have_text(NOTE)
 
 
 def test_the_earliest_layer_says_that_nothing_is_before_it(browser: Browser, neurons: str) -> None:

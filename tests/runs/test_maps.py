@@ -41,7 +41,9 @@ def of_classes(
 
 
 def names_of(directory: RunDirectory) -> list[str]:
-    return [each.name for each in maps_of(directory.config()) if each.classes and each.layer == "last"]
+    return [
+        atlas_map.name for atlas_map in maps_of(directory.config()) if atlas_map.classes and atlas_map.layer == "last"
+    ]
 
 
 def names_of_pictures(directory: RunDirectory) -> list[str]:
@@ -64,12 +66,12 @@ def test_asking_for_classes_leaves_all_other_maps_as_they_are(
 
 def test_rows_that_are_not_of_the_class_have_no_place(of_classes: RunDirectory) -> None:
     config = of_classes.config()
-    for each in [each for each in maps_of(config) if each.classes]:
-        table = pq.read_table(of_classes.layout(each.name))
-        assert table["image_id"].equals(pq.read_table(of_classes.layout(each.layer))["image_id"])
+    for atlas_map in [atlas_map for atlas_map in maps_of(config) if atlas_map.classes]:
+        table = pq.read_table(of_classes.layout(atlas_map.name))
+        assert table["image_id"].equals(pq.read_table(of_classes.layout(atlas_map.layer))["image_id"])
         u, reasons = table["u"].to_numpy(), np.array(table["dropped"].to_pylist(), object)
-        shards = of_classes.shards(each.layer)
-        [chosen] = choose_rows(shards, [each], config.layout, read_metadata(shards[0])["classes"])
+        shards = of_classes.shards(atlas_map.layer)
+        [chosen] = choose_rows(shards, [atlas_map], config.layout, read_metadata(shards[0])["classes"])
         others = np.setdiff1d(np.arange(len(u)), chosen.rows)
         assert np.isnan(u[others]).all()
         assert set(reasons[others]) == {"other class"}
@@ -82,20 +84,20 @@ def test_cells_icons_report_and_site_have_the_maps_of_classes(of_classes: RunDir
     facts = json.loads((of_classes.folder("publish") / "atlas.json").read_text())
     shown = {layer["path"]: layer for layer in facts["layers"]}
     report = json.loads(of_classes.report.read_text())["layers"]
-    for each in maps_of(config):
-        assert shown[each.name]["of_classes"] == list(each.classes)
-        assert shown[each.name]["name"] == each.title
-        assert [grid["grid"] for grid in shown[each.name]["grids"]] == list(each.grids)
-        u, v = (pq.read_table(of_classes.layout(each.name))[name].to_numpy() for name in ("u", "v"))
-        for grid in each.grids:
-            cells = pq.read_table(of_classes.cells(each.name), filters=[("grid", "=", grid)])
+    for atlas_map in maps_of(config):
+        assert shown[atlas_map.name]["of_classes"] == list(atlas_map.classes)
+        assert shown[atlas_map.name]["name"] == atlas_map.title
+        assert [grid["grid"] for grid in shown[atlas_map.name]["grids"]] == list(atlas_map.grids)
+        u, v = (pq.read_table(of_classes.layout(atlas_map.name))[name].to_numpy() for name in ("u", "v"))
+        for grid in atlas_map.grids:
+            cells = pq.read_table(of_classes.cells(atlas_map.name), filters=[("grid", "=", grid)])
             numbers = cell_of(u, v, grid)
             counts = np.bincount(numbers[numbers >= 0], minlength=grid * grid)
-            told = dict(zip(zip(cells["row"].to_pylist(), cells["col"].to_pylist()), cells["count"].to_pylist()))
-            assert told == {divmod(int(cell), grid): int(counts[cell]) for cell in np.flatnonzero(counts)}
+            counted = dict(zip(zip(cells["row"].to_pylist(), cells["col"].to_pylist()), cells["count"].to_pylist()))
+            assert counted == {divmod(int(cell), grid): int(counts[cell]) for cell in np.flatnonzero(counts)}
             drawn = int((counts >= config.cells.min_count).sum())
-            assert report[each.name]["icons"][str(grid)]["n"] == drawn > 0
-        assert (of_classes.folder("publish") / each.name / "atlas.dzi").is_file()
+            assert report[atlas_map.name]["icons"][str(grid)]["n"] == drawn > 0
+        assert (of_classes.folder("publish") / atlas_map.name / "atlas.dzi").is_file()
     assert [layer["name"] for layer in facts["layers"]][3:5] == ["last", "last: class 2"]
     assert shown[names_of(of_classes)[1]]["name"] == "last: class 1 → class 4"
     assert verify(of_classes).problems == []
@@ -183,12 +185,12 @@ def test_a_class_of_too_few_rows_is_left_out_and_told(
         asked = configure(
             workshop, scheduler, tmp_path / "run", layout={**values, "class_grids": grids}, cells={"min_count": 3}
         )
-        empty, full = (each for each in maps_of(asked) if each.classes and each.layer == "last")
+        empty, full = (atlas_map for atlas_map in maps_of(asked) if atlas_map.classes and atlas_map.layer == "last")
         directory = run(asked)
-        told = " ".join(capsys.readouterr().out.split())
+        output = " ".join(capsys.readouterr().out.split())
         rows = ("No row is", "1 row is", "2 rows are")[often[never]]
         few = f"{rows} predicted for class {never}, and a map needs 3. Take more pictures."
-        assert f"{empty.name}: not in the site. {few}" in told, told
+        assert f"{empty.name}: not in the site. {few}" in output, output
         facts = json.loads((directory.folder("publish") / "atlas.json").read_text())
         shown = {layer["path"]: [grid["grid"] for grid in layer["grids"]] for layer in facts["layers"]}
         assert empty.name not in shown
@@ -203,7 +205,7 @@ def test_a_class_of_too_few_rows_is_left_out_and_told(
             assert drawn == []
             few = f"10 rows are predicted for class {most}, but no cell has 3 of them."
             assert (
-                f"{full.name}: not in the site. {few} Give coarser layout.class_grids, or take more pictures." in told
+                f"{full.name}: not in the site. {few} Give coarser layout.class_grids, or take more pictures." in output
             )
         report = json.loads(directory.report.read_text())["layers"][empty.name]
         assert report["layout"]["trustworthiness"] is None
@@ -283,10 +285,10 @@ def test_sheets_show_patches_and_the_whole_pictures_they_are_cut_from(of_classes
     seen: set[tuple[int, int]] = set()
     folder = of_classes.site_grid("last", 8) / "details"
     for file in sorted(folder.glob("*.json")):
-        told = json.loads(file.read_text())
+        details = json.loads(file.read_text())
         sheet = np.asarray(Image.open(file.with_suffix(".webp")).convert("RGBA")).astype(float)
-        assert sheet.shape == (SPRITE * len(told["cells"]), SPRITE * 2 * columns, 4)
-        for line, shown in enumerate(told["cells"]):
+        assert sheet.shape == (SPRITE * len(details["cells"]), SPRITE * 2 * columns, 4)
+        for line, shown in enumerate(details["cells"]):
             cell = cells[shown["row"], shown["col"]]
             assert f"{shown['row'] // BLOCK}-{shown['col'] // BLOCK}" == file.stem
             seen.add((shown["row"], shown["col"]))
@@ -347,16 +349,16 @@ def test_exemplars_of_a_cell_open_for_analysis(of_classes: RunDirectory) -> None
 def test_a_transparent_picture_lies_on_the_ground_of_its_patch(of_classes: RunDirectory) -> None:
     [image_id] = [number for number, name in enumerate(names_of_pictures(of_classes)) if name.endswith("04.png")]
     rows = pq.read_table(of_classes.shards("last"), columns=["image_id", "view", "draw"]).to_pylist()
-    mine = [row for row in rows if row["image_id"] == image_id][:4]
-    cell = {"exemplars": [{**row, "cosine": 0.5} for row in mine], "diverse_exemplars": []}
+    of_picture = [row for row in rows if row["image_id"] == image_id][:4]
+    cell = {"exemplars": [{**row, "cosine": 0.5} for row in of_picture], "diverse_exemplars": []}
     config, listing = of_classes.config(), Listing.load(of_classes.listing)
-    [each] = [each for each in maps_of(config) if each.name == "last"]
-    found = exemplars_of(of_classes, config, listing, each, cell, 96)
+    [atlas_map] = [atlas_map for atlas_map in maps_of(config) if atlas_map.name == "last"]
+    found = exemplars_of(of_classes, listing, atlas_map, cell, size=96, seed=config.seed)
     source = open_picture(listing.read(image_id))
     clear = source[..., 3] == 0
     assert 0 < clear.mean() < 1
     assert len(found) == 4
-    for one, row in zip(found, mine):
+    for one, row in zip(found, of_picture):
         ground, whole = backdrop(config.seed, one.image, row["view"]), np.asarray(one.picture)
         assert (whole[clear] == ground).all()
         np.testing.assert_array_equal(whole[~clear], source[~clear][:, :3])

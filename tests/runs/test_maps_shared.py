@@ -48,18 +48,18 @@ def test_principal_axes_are_those_of_the_rows(
     store = pq.read_table(directory.shards("middle"), columns=["activation"])["activation"]
     activations = unit_rows(np.array(store.to_pylist(), np.float32))
     table = pq.read_table(directory.layout("middle"))
-    u, mine = table["u"].to_numpy(), principal_axes(activations)[:, 0]
+    u, axis = table["u"].to_numpy(), principal_axes(activations)[:, 0]
     kept = np.isfinite(u)
-    mine *= np.sign(np.corrcoef(u[kept], mine[kept])[0, 1])
-    assert (np.diff(u[kept][np.argsort(mine[kept])]) >= -1e-6).mean() > 0.99
+    axis *= np.sign(np.corrcoef(u[kept], axis[kept])[0, 1])
+    assert (np.diff(u[kept][np.argsort(axis[kept])]) >= -1e-6).mean() > 0.99
 
 
 def test_by_classes_rows_of_like_effect_lie_together() -> None:
     """Rows that look alike but speak for different classes part, and the other way round."""
     rows, group = clusters(400)
-    traits, effect = clusters(400, channels=9, centres=4, seed=3)
-    fit = fit_layout(rows, SETTINGS, seed=0, threads=1, traits=traits)
-    found = quality(traits, fit.coordinates)
+    attributions, effect = clusters(400, channels=9, centres=4, seed=3)
+    fit = fit_layout(rows, SETTINGS, seed=0, threads=1, attribution_rows=attributions)
+    found = quality(attributions, fit.coordinates)
     assert found["trustworthiness"] > 0.85 > quality(rows, fit.coordinates)["trustworthiness"]
     kept = np.isfinite(fit.coordinates).all(1)
     apart = np.linalg.norm(fit.coordinates[kept, None] - fit.coordinates[None, kept], axis=2)
@@ -127,11 +127,11 @@ def test_two_networks_see_the_same_places_of_the_same_views(
     first, second = (pq.read_table(compared.shards(layer)) for layer in ("last", "last@two"))
     for name in ("image", "image_id", "view", "draw", "box", "place_x", "place_y", "label"):
         assert first[name].equals(second[name])
-    told = [read_metadata(compared.shards(layer)[0]) for layer in ("last", "last@two")]
-    assert [one["network"] for one in told] == ["tiny:make", "tiny_two:make"]
-    assert [one["input_size"] for one in told] == [48, 64]
-    assert [one["map_size"] for one in told] == [[12, 12], [16, 16]]
-    assert [len(one["classes"]) for one in told] == [7, 5]
+    metadata = [read_metadata(compared.shards(layer)[0]) for layer in ("last", "last@two")]
+    assert [one["network"] for one in metadata] == ["tiny:make", "tiny_two:make"]
+    assert [one["input_size"] for one in metadata] == [48, 64]
+    assert [one["map_size"] for one in metadata] == [[12, 12], [16, 16]]
+    assert [len(one["classes"]) for one in metadata] == [7, 5]
     # The first network's rows are those that it has when it is alone.
     alone = pq.read_table(undisturbed.shards("last"))
     assert first.select(["activation", "attribution", "predicted"]).equals(
@@ -185,8 +185,8 @@ def test_networks_whose_layers_share_no_layout_are_aligned(
     values = compared.config().plain() | {"out": str(tmp_path / "run")}
     values["layout"] |= {"shared": False}
     directory = run(validate(values, "test"), until="layout")
-    told = json.loads((directory.folder("layout") / "quality-last@two.json").read_text())["facts"]
-    assert 0 < told["alignment"] < told["alignment_independent"]
+    facts = json.loads((directory.folder("layout") / "quality-last@two.json").read_text())["facts"]
+    assert 0 < facts["alignment"] < facts["alignment_independent"]
     boxed = unit_box([np.stack([pq.read_table(directory.layout(layer))[name].to_numpy() for name in ("u", "v")], 1)
                       for layer in ("last", "last@two")])  # fmt: skip
     assert len(boxed[0]) == len(boxed[1]) == 288

@@ -30,11 +30,12 @@ from tiny_run import (
 import atlas
 from atlas.check.__main__ import main as check
 from atlas.errors import AtlasError, ConfigError
-from atlas.neurons.reading import Folder
+from atlas.neurons.reading import UnitTables
 from atlas.neurons.tables import STATISTICS, UNITS
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import parse_marker
+from pipelines import publish
 from pipelines.pipeline import run
 
 # A network whose second layer cannot be linearised, and with a unit that never fires.
@@ -73,8 +74,8 @@ def test_the_guides_recipe(looked: RunDirectory, tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(recipe.replace("_blocks.10", "last"), names)
-    told = {row["unit"]: row for row in Folder(looked, "last").table().to_pylist()}
-    known = {unit: row["invariance"] for unit, row in told.items() if row["invariance"] is not None}
+    rows = UnitTables(looked, "last").table().to_pylist()
+    known = {row["unit"]: row["invariance"] for row in rows if row["invariance"] is not None}
     best = max(known, key=lambda unit: known[unit])
     assert known[names["steady"][-1]] == known[best]
     assert len(names["steady"]) == 10
@@ -100,19 +101,19 @@ def test_contact_sheets_of_units(looked: RunDirectory, tmp_path: Path) -> None:
 
 def test_report_check_and_screen_know_the_stage(looked: RunDirectory, capsys: pytest.CaptureFixture) -> None:
     report = json.loads(looked.report.read_text())
-    table = Folder(looked, "last").table(["largest", "invariance"])
-    told = report["layers"]["last"]["neurons"]
-    assert told["units"] == 20
-    assert told["firing"] == (table["largest"].to_numpy() > 0).sum()
+    table = UnitTables(looked, "last").table(["largest", "invariance"])
+    figures = report["layers"]["last"]["neurons"]
+    assert figures["units"] == 20
+    assert figures["firing"] == (table["largest"].to_numpy() > 0).sum()
     invariance = table["invariance"].drop_null().to_numpy()
-    assert told["invariant_share"] == pytest.approx((invariance >= 0.8).mean())
-    assert told["circuit_agreement"].keys() == {"middle"}
+    assert figures["invariant_share"] == pytest.approx((invariance >= 0.8).mean())
+    assert figures["circuit_agreement"].keys() == {"middle"}
     assert check([str(looked.path)]) == 0
     assert "  neurons  finished: 36 units\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "sentence"),
     [
         (lambda run: (run.neurons("last") / "part-00001.parquet").unlink(), "missing, though its marker stands"),
         (lambda run: forge(run, "statistics", lambda table: table.set_column(
@@ -121,14 +122,14 @@ def test_report_check_and_screen_know_the_stage(looked: RunDirectory, capsys: py
     ],
 )  # fmt: skip
 def test_check_tells_damage_and_its_cure(
-    looked: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture, damage: Any, told: str
+    looked: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture, damage: Any, sentence: str
 ) -> None:
     copy = RunDirectory(tmp_path / "run")
     shutil.copytree(looked.path, copy.path)
     damage(copy)
     assert check([str(copy.path)]) == 1
     shown = capsys.readouterr().out
-    assert told in shown
+    assert sentence in shown
     assert "delete neurons/last/" in shown or "give the run's command again" in shown
 
 
@@ -161,6 +162,36 @@ def test_a_run_opened_knows_its_units(looked: RunDirectory, undisturbed: RunDire
         ConfigError, match=r"was asked for the units of no layer, not of last.*neurons=\{layers: \[last\]"
     ):
         atlas.open_run(undisturbed.path).neurons("last")
+
+
+def test_tables_of_another_version_are_a_sentence(
+    looked: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Whoever reads units says what is wrong and what to do, where the columns had other names."""
+    copy = RunDirectory(tmp_path / "run")
+    shutil.copytree(looked.path, copy.path)
+    other = {"note": "told", "picture_activations": "answers", "weight": "strength"}
+    for name in ("part-00001", "circuit"):
+        forge(copy, name, lambda table: table.rename_columns([other.get(name, name) for name in table.column_names]))
+    sentence = (
+        r"last/part-00001\.parquet was written by another version of activation-atlas: it has no picture_activations, "
+        r"note\. Give the run's command again: the stage neurons is done anew\."
+    )
+    opened = atlas.open_run(copy.path)
+    with pytest.raises(AtlasError, match=sentence):
+        opened.neurons("last")
+    with pytest.raises(AtlasError, match=r"last/circuit\.parquet was written by another version .* no weight\. Give"):
+        opened.neuron("last", 17)
+    assert len(opened.neurons("middle")) == 16
+    assert check([str(copy.path)]) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "WRONG neurons/last/part-00001.parquet: was written by another version: it has no picture_activations, note. "
+        "Cure: give the run's command again."
+    ) in shown
+    part = next(item for item in publish.plan(copy.config(), copy) if item.id == "neurons/last/units-00000")
+    with pytest.raises(AtlasError, match=sentence):
+        publish.run_item(part)
 
 
 def test_unfinished_units_are_told(looked: RunDirectory, tmp_path: Path) -> None:
@@ -198,7 +229,7 @@ def test_asking_for_one_more_layer_leaves_the_others(
     kept = {path: path.stat().st_mtime_ns for path in directory.neurons("last").glob("part-*")}
     assert len(kept) == 4
     assert not directory.neurons("middle").exists()
-    assert Folder(directory, "last").circuit()[0].num_rows == 0
+    assert UnitTables(directory, "last").circuit().num_rows == 0
     key = directory.stage_key("neurons")
     run(configure(workshop, scheduler, directory.path, neurons=ASKED), until="neurons")
     assert directory.stage_key("neurons") == key
@@ -233,7 +264,7 @@ def test_pictures_that_are_gone_are_counted(
     monkeypatch.setattr(Listing, "read", gone)
     item = next(item for item in neurons.plan(copy.config(), copy) if item.id == "last/part-00000")
     summary = neurons.run_item(item)
-    told = pq.read_table(copy.neurons("last") / "part-00000.parquet").to_pylist()
+    rows = pq.read_table(copy.neurons("last") / "part-00000.parquet").to_pylist()
     tops = pq.read_table(copy.neurons("last") / "statistics.parquet")["top"].to_pylist()[:16]
     lost = [[row for row in top if row["activation"] > 0 and row["image_id"] % 2] for top in tops]
     assert summary.failures == sum(map(len, lost)) > 5
@@ -241,11 +272,11 @@ def test_pictures_that_are_gone_are_counted(
     marker = parse_marker(copy.neurons("last") / "part-00000.json")
     assert marker is not None
     assert marker["patches_failed"] == summary.failures
-    for unit, top, missing in zip(told, tops, lost):
+    for unit, top, missing in zip(rows, tops, lost):
         left = sum(row["activation"] > 0 for row in top) - len(missing)
-        assert len(unit["turned"]) == left
+        assert len(unit["rotated"]) == left
         if missing and not left:
-            assert unit["told"] == "None of its top pictures can be read any more."
+            assert unit["note"] == "None of its top pictures can be read any more."
         assert len(unit["pictures"]) == 3
 
 
@@ -262,14 +293,14 @@ def test_dead_units_and_paths_that_are_not_linear_are_sentences(tmp_path: Path) 
     assert "Traceback" not in done.stderr + done.stdout
     directory = RunDirectory(tmp_path / "run")
     assert done.stdout.count("third: no weights from first. ") == 1
-    _, facts = Folder(directory, "third").circuit()
-    assert facts["earlier"] == ["first"]
-    assert facts["told"].keys() == {"first"}
+    tables = UnitTables(directory, "third")
+    assert tables.earlier() == ["first"]
+    assert tables.notes().keys() == {"first"}
     assert pq.read_table(directory.neurons("third") / "cells.parquet").num_rows == 0
-    dead = Folder(directory, "third").table().to_pylist()[2]
+    dead = tables.table().to_pylist()[2]
     assert dead["largest"] == 0
-    assert dead["told"] == "It never fires: it is not above 0 in any row of the store."
-    assert dead["turned"] == dead["supports"] == []
+    assert dead["note"] == "It never fires: it is not above 0 in any row of the store."
+    assert dead["rotated"] == dead["supports"] == []
     assert len(dead["pictures"]) == 2
     assert atlas.open_run(directory.path).neuron("third", 2)["selectivity"] is None
     assert sys.modules.get("odd") is None

@@ -1,4 +1,4 @@
-"""The stage neurons on the tiny run: what is told of each unit, against the store, the network and autograd."""
+"""The stage neurons on the tiny run: what it writes of each unit, against the store, the network and autograd."""
 
 import io
 from collections.abc import Callable
@@ -21,11 +21,11 @@ from atlas.errors import AtlasError, ConfigError
 from atlas.networks.network import Network, load
 from atlas.networks.observer import Observer
 from atlas.neurons.classes import strongest
-from atlas.neurons.reading import Folder
+from atlas.neurons.reading import UnitTables
 from atlas.neurons.statistics import unit_statistics
 from atlas.neurons.tables import BINS, CELLS, CIRCUIT, SPREAD, STATISTICS
-from atlas.neurons.tuning import TURNED as POSES
-from atlas.neurons.tuning import figures, place_of, show, window_of
+from atlas.neurons.tuning import ROTATED as POSES
+from atlas.neurons.tuning import figures, place_of, posed_discs, window_of
 from atlas.neurons.views import read_views
 from atlas.pictures.decode import decode_png
 from atlas.pictures.listing import Listing
@@ -61,43 +61,43 @@ def test_statistics_are_those_of_the_store(looked: RunDirectory, layer: str) -> 
     assert table.schema.equals(STATISTICS)
     with np.errstate(invalid="ignore"):  # units that never fire
         correlation = np.nan_to_num(np.corrcoef(rows.T.astype(np.float64)))
-    for unit, told in enumerate(table.to_pylist()):
-        mine = rows[:, unit]
-        assert told["unit"] == unit
-        assert told["rows"] == len(rows) == 288
-        assert told["mean"] == pytest.approx(mine.mean(dtype=np.float64), rel=1e-3, abs=1e-4)
-        assert told["deviation"] == pytest.approx(mine.std(dtype=np.float64), rel=1e-2, abs=1e-4)
-        assert (told["smallest"], told["largest"]) == (mine.min(), mine.max())
-        assert told["positive"] == pytest.approx((mine > 0).mean())
-        assert len(told["histogram"]) == BINS
-        assert sum(told["histogram"]) == len(rows)
-        if told["largest"] == told["smallest"]:
-            assert told["histogram"][0] == len(rows)
-            assert not told["similar"]
+    for unit, unit_row in enumerate(table.to_pylist()):
+        activations = rows[:, unit]
+        assert unit_row["unit"] == unit
+        assert unit_row["rows"] == len(rows) == 288
+        assert unit_row["mean"] == pytest.approx(activations.mean(dtype=np.float64), rel=1e-3, abs=1e-4)
+        assert unit_row["deviation"] == pytest.approx(activations.std(dtype=np.float64), rel=1e-2, abs=1e-4)
+        assert (unit_row["smallest"], unit_row["largest"]) == (activations.min(), activations.max())
+        assert unit_row["positive"] == pytest.approx((activations > 0).mean())
+        assert len(unit_row["histogram"]) == BINS
+        assert sum(unit_row["histogram"]) == len(rows)
+        if unit_row["largest"] == unit_row["smallest"]:
+            assert unit_row["histogram"][0] == len(rows)
+            assert not unit_row["similar"]
             continue
-        assert told["histogram"][-1] >= 1
-        expected, _ = np.histogram(mine, BINS, (told["low"], told["high"]))
-        assert np.abs(np.array(told["histogram"]) - expected).sum() <= 4, "but for rounding at the edges"
+        assert unit_row["histogram"][-1] >= 1
+        expected, _ = np.histogram(activations, BINS, (unit_row["low"], unit_row["high"]))
+        assert np.abs(np.array(unit_row["histogram"]) - expected).sum() <= 4, "but for rounding at the edges"
         # The largest of the store, each of another picture.
         best: dict[int, float] = {}
-        for value, key in zip(mine.tolist(), keys):
+        for value, key in zip(activations.tolist(), keys):
             best[key[0]] = max(value, best.get(key[0], -np.inf))
-        assert [row["activation"] for row in told["top"]] == sorted(best.values(), reverse=True)[: ASKED["patches"]]
-        assert len({row["image_id"] for row in told["top"]}) == ASKED["patches"]
-        for row in (*told["top"], *told["spread"]):
-            assert mine[keys.index(key_of(row))] == row["activation"]
-        values = [row["activation"] for row in told["spread"]]
+        assert [row["activation"] for row in unit_row["top"]] == sorted(best.values(), reverse=True)[: ASKED["patches"]]
+        assert len({row["image_id"] for row in unit_row["top"]}) == ASKED["patches"]
+        for row in (*unit_row["top"], *unit_row["spread"]):
+            assert activations[keys.index(key_of(row))] == row["activation"]
+        values = [row["activation"] for row in unit_row["spread"]]
         assert values == sorted(values)
-        targets = np.linspace(told["smallest"], told["largest"], SPREAD)
-        nearest = {float(mine[np.abs(mine - np.float32(target)).argmin()]) for target in targets}
+        targets = np.linspace(unit_row["smallest"], unit_row["largest"], SPREAD)
+        nearest = {float(activations[np.abs(activations - np.float32(target)).argmin()]) for target in targets}
         assert set(values) == nearest
-        like = [entry["unit"] for entry in told["similar"]]
+        like = [entry["unit"] for entry in unit_row["similar"]]
         assert unit not in like
-        for entry in told["similar"]:
+        for entry in unit_row["similar"]:
             assert entry["correlation"] == pytest.approx(correlation[unit, entry["unit"]], abs=2e-3)
         others = np.delete(correlation[unit], unit)
         if like:
-            assert told["similar"][0]["correlation"] == pytest.approx(others.max(), abs=2e-3)
+            assert unit_row["similar"][0]["correlation"] == pytest.approx(others.max(), abs=2e-3)
 
 
 def test_statistics_do_not_depend_on_where_shards_end(looked: RunDirectory, tmp_path: Path) -> None:
@@ -110,21 +110,21 @@ def test_statistics_do_not_depend_on_where_shards_end(looked: RunDirectory, tmp_
         unit_statistics(shards, 4).to_pylist(),
         unit_statistics([tmp_path / "part-00000.parquet"], 4).to_pylist(),
     )
-    for told, again in zip(one, other):
+    for unit_row, again in zip(one, other):
         for name in ("smallest", "largest", "histogram", "top", "spread", "positive"):
-            assert told[name] == again[name], name
+            assert unit_row[name] == again[name], name
 
 
 def test_pictures_excite_their_unit_and_differ(looked: RunDirectory, network: Network) -> None:
-    table = Folder(looked, "last").table()
+    table = UnitTables(looked, "last").table()
     size = picture_size(worker.layers(looked, looked.config())["last"], network)
     assert size >= 32
-    for told in table.to_pylist():
-        pictures = np.stack([decode_png(png) for png in told["pictures"]])
+    for unit_row in table.to_pylist():
+        pictures = np.stack([decode_png(png) for png in unit_row["pictures"]])
         assert pictures.shape == (3, size, size, 3)
-        assert told["size"] == size
-        found = centre_activations(network, "last", pictures)[:, told["unit"]]
-        np.testing.assert_allclose(told["answers"], found, rtol=1e-3, atol=1e-3)
+        assert unit_row["size"] == size
+        found = centre_activations(network, "last", pictures)[:, unit_row["unit"]]
+        np.testing.assert_allclose(unit_row["picture_activations"], found, rtol=1e-3, atol=1e-3)
         assert len({picture.tobytes() for picture in pictures}) == 3
 
 
@@ -155,38 +155,40 @@ def test_turned_patches_are_those_of_the_top_rows(looked: RunDirectory, network:
     described = worker.layers(looked, config)["last"]
     window = window_of(network, described)
     firing = 0
-    for told in Folder(looked, "last").table().to_pylist():
-        top = [row for row in told["top"] if row["activation"] > 0]
-        turned = np.array(told["turned"], np.float32)
-        assert len(turned) == len(told["mirrored"]) == len(told["scaled"]) == len(top)
+    for unit_row in UnitTables(looked, "last").table().to_pylist():
+        top = [row for row in unit_row["top"] if row["activation"] > 0]
+        turned = np.array(unit_row["rotated"], np.float32)
+        assert len(turned) == len(unit_row["mirrored"]) == len(unit_row["scaled"]) == len(top)
         expected = figures(turned)
         for name in ("selectivity", "invariance", "preferred"):
             value = getattr(expected, name)
-            assert told[name] == (None if value is None else pytest.approx(value, rel=1e-4, abs=1e-4))
+            assert unit_row[name] == (None if value is None else pytest.approx(value, rel=1e-4, abs=1e-4))
         if not top:
-            assert told["told"].startswith("It never fires")
-            assert not told["turned_pictures"]
+            assert unit_row["note"].startswith("It never fires")
+            assert not unit_row["rotated_pictures"]
             continue
         firing += 1
-        assert [len(told[f"{name}_pictures"]) for name in ("turned", "mirrored", "scaled")] == [24, 24, 5]
-        assert Image.open(io.BytesIO(told["turned_pictures"][5])).size == (120, 120)
+        assert [len(unit_row[f"{name}_pictures"]) for name in ("rotated", "mirrored", "scaled")] == [24, 24, 5]
+        assert Image.open(io.BytesIO(unit_row["rotated_pictures"][5])).size == (120, 120)
         views = read_views(looked.shards("last"), config, Listing.load(looked.listing), network.size, [key_of(top[0])])
         seen = views[key_of(top[0])]
         view = torch.from_numpy(seen.pixels).permute(2, 0, 1).float() / 255
-        pictures = show(view, place_of(seen.position, described, network.size, window), window, POSES)
+        pictures = posed_discs(view, place_of(seen.position, described, network.size, window), window, POSES)
         maps = network.activations(network.normalize(pictures), "last")
-        at = maps[:, told["unit"], maps.shape[2] // 2, maps.shape[3] // 2]
+        at = maps[:, unit_row["unit"], maps.shape[2] // 2, maps.shape[3] // 2]
         np.testing.assert_allclose(turned[0], at.numpy(), atol=1e-3 * max(1, float(at.abs().max())))
         # The view is the one that the store tells of.
-        whole = network.activations(network.from_bytes(torch.from_numpy(seen.pixels)[None]), "last")[0, told["unit"]]
+        whole = network.activations(network.from_bytes(torch.from_numpy(seen.pixels)[None]), "last")[
+            0, unit_row["unit"]
+        ]
         assert float(whole[seen.position]) == pytest.approx(top[0]["activation"], rel=2e-2, abs=1e-2)
     assert firing > 10
 
 
 def test_classes_are_those_of_autograd(looked: RunDirectory, network: Network) -> None:
     config = looked.config()
-    for told in Folder(looked, "last").table().to_pylist()[::4]:
-        keys = [key_of(row) for row in told["top"] if row["activation"] > 0]
+    for unit_row in UnitTables(looked, "last").table().to_pylist()[::4]:
+        keys = [key_of(row) for row in unit_row["top"] if row["activation"] > 0]
         views = read_views(looked.shards("last"), config, Listing.load(looked.listing), network.size, keys)
         effects = []
         for key in keys:
@@ -201,17 +203,19 @@ def test_classes_are_those_of_autograd(looked: RunDirectory, network: Network) -
             logits = network.module(inputs)[0]
             handle.remove()
             y, x = views[key].position
-            mine = [torch.autograd.grad(logit, found[0], retain_graph=True)[0] for logit in logits]
-            unit = told["unit"]
-            effects.append([float(found[0][0, unit, y, x].detach() * each[0, unit, y, x]) for each in mine])
+            gradients = [torch.autograd.grad(logit, found[0], retain_graph=True)[0] for logit in logits]
+            unit = unit_row["unit"]
+            effects.append(
+                [float(found[0][0, unit, y, x].detach() * gradient[0, unit, y, x]) for gradient in gradients]
+            )
         mean = np.mean(effects, 0) if effects else np.zeros(0)
-        shown = [*told["supports"], *told["opposes"]]
+        shown = [*unit_row["supports"], *unit_row["opposes"]]
         assert {entry["class"] for entry in shown} == set(np.flatnonzero(mean != 0).tolist())
         for entry in shown:
             assert entry["effect"] == pytest.approx(mean[entry["class"]], rel=1e-3, abs=1e-4 * np.abs(mean).max())
-        assert told["effects"] == pytest.approx(mean, rel=1e-3, abs=1e-4 * np.abs(mean).max(initial=0))
+        assert unit_row["effects"] == pytest.approx(mean, rel=1e-3, abs=1e-4 * np.abs(mean).max(initial=0))
         for name, sign in (("supports", -1), ("opposes", 1)):
-            values = [sign * entry["effect"] for entry in told[name]]
+            values = [sign * entry["effect"] for entry in unit_row[name]]
             assert values == sorted(values), name
 
 
@@ -241,25 +245,26 @@ def test_strongest_classes_by_hand() -> None:
 
 def test_circuits_hold_the_weights_between_neighbouring_layers(looked: RunDirectory, network: Network) -> None:
     """One convolution lies between: passed through, its weights are the answer."""
-    table, facts = Folder(looked, "last").circuit()
+    tables = UnitTables(looked, "last")
+    table = tables.circuit()
     assert table.schema.equals(CIRCUIT)
-    assert facts["earlier"] == ["middle"]
-    assert facts["told"] == {}
+    assert tables.earlier() == ["middle"]
+    assert tables.notes() == {}
     weights = network.module.last.conv.weight.sum((2, 3))  # type: ignore[union-attr, operator]
     rows = table.to_pylist()
     assert {row["source_layer"] for row in rows} == {"middle"}
     for row in rows:
-        assert row["let_through"] == pytest.approx(float(weights[row["unit"], row["source"]]), rel=1e-3, abs=1e-5)
+        assert row["linear_weight"] == pytest.approx(float(weights[row["unit"], row["source"]]), rel=1e-3, abs=1e-5)
         assert len(row["kernel"]) == row["height"] * row["width"]
-        assert sum(row["kernel"]) == pytest.approx(row["strength"], rel=0.05, abs=0.02)
+        assert sum(row["kernel"]) == pytest.approx(row["weight"], rel=0.05, abs=0.02)
         assert row["present"] == row["effect"], "behind a ReLU nothing is below 0"
     for unit in {row["unit"] for row in rows}:
         sizes = [abs(row["effect"]) for row in rows if row["unit"] == unit]
         assert len(sizes) == ASKED["sources"]
         assert sizes == sorted(sizes, reverse=True)
-    first, facts = Folder(looked, "middle").circuit()
-    assert first.num_rows == 0
-    assert facts == {"earlier": [], "passed": {}, "told": {}}
+    first = UnitTables(looked, "middle")
+    assert first.circuit().num_rows == 0
+    assert (first.earlier(), first.nonlinearities(), first.notes()) == ([], {}, {})
 
 
 def test_cells_are_built_by_drawn_cells(looked: RunDirectory) -> None:
@@ -281,19 +286,19 @@ def test_cells_are_built_by_drawn_cells(looked: RunDirectory) -> None:
         by_cell.setdefault(cell, []).append(row)
         assert cell in drawn["last"]
         assert (row["source_grid"], row["source_row"], row["source_col"]) in drawn["middle"]
-        assert -1 <= row["strength"] <= 1
+        assert -1 <= row["weight"] <= 1
     assert set(by_cell) == set(drawn["last"])
     layouts = {layer: pq.read_table(looked.layout(layer)) for layer in AT_RISK}
     places = {
         layer: [np.minimum((to_numpy(layouts[layer][name]) * 4).astype(int), 3) for name in ("v", "u")]
         for layer in AT_RISK
     }
-    for (grid, row, col), told in by_cell.items():
+    for (grid, row, col), sources in by_cell.items():
         if grid == 4:
             inside = (places["last"][0] == row) & (places["last"][1] == col)
-            for each in told:
-                there = (places["middle"][0] == each["source_row"]) & (places["middle"][1] == each["source_col"])
-                assert each["together"] == pytest.approx((inside & there).sum() / inside.sum())
+            for source in sources:
+                there = (places["middle"][0] == source["source_row"]) & (places["middle"][1] == source["source_col"])
+                assert source["overlap"] == pytest.approx((inside & there).sum() / inside.sum())
 
 
 def test_a_units_strongest_views_tell_its_circuit(
@@ -301,10 +306,10 @@ def test_a_units_strongest_views_tell_its_circuit(
 ) -> None:
     monkeypatch.chdir(workshop)
     opened = atlas.open_run(looked.path)
-    told = {row["unit"]: row for row in Folder(looked, "last").table().to_pylist()}
-    unit = max(told, key=lambda each: told[each]["largest"])
+    by_unit = {row["unit"]: row for row in UnitTables(looked, "last").table().to_pylist()}
+    unit = max(by_unit, key=lambda number: by_unit[number]["largest"])
     inputs, positions = opened.top_views("last", unit)
-    top = [row["activation"] for row in told[unit]["top"]]
+    top = [row["activation"] for row in by_unit[unit]["top"]]
     assert inputs.shape == (len(top), 3, network.size, network.size)
     maps = network.activations(inputs, "last")[:, unit].numpy()
     assert maps[range(len(top)), positions[:, 0], positions[:, 1]] == pytest.approx(top, rel=2e-2, abs=1e-2)
@@ -317,7 +322,7 @@ def test_a_units_strongest_views_tell_its_circuit(
         row = stored[int(found.source[place])]
         assert found.effect[place] == pytest.approx(row["effect"], rel=1e-3, abs=1e-4)
         assert found.present[place] == pytest.approx(row["present"], rel=1e-3, abs=1e-4)
-    silent = [each for each in told if told[each]["largest"] <= 0]
+    silent = [number for number in by_unit if by_unit[number]["largest"] <= 0]
     for each in silent[:1]:
         with pytest.raises(AtlasError, match="has no views that excite it: it never fires"):
             opened.top_views("last", each)

@@ -42,7 +42,7 @@ def rows_of(run: RunDirectory, layer: str) -> list[dict[str, int]]:
 
 def statistics(run: RunDirectory, layer: str, patches: int) -> list[dict[str, Any]]:
     rows = rows_of(run, layer)
-    told = []
+    units = []
     for unit in range(read_metadata(run.shards(layer)[0])["channels"]):
         largest = 0.0 if unit == NEVER else 4.0 + unit
         top = [
@@ -53,7 +53,7 @@ def statistics(run: RunDirectory, layer: str, patches: int) -> list[dict[str, An
             {**rows[(unit + 3 * place) % len(rows)], "activation": largest * place / (SPREAD - 1)}
             for place in range(SPREAD)
         ]
-        told.append(
+        units.append(
             {
                 "unit": unit, "rows": 100, "mean": 0.25, "deviation": 0.5, "smallest": 0.0, "largest": largest,
                 "positive": 0.0 if unit == NEVER else 0.5, "low": 0.0, "high": largest, "histogram": list(range(BINS)),
@@ -61,7 +61,7 @@ def statistics(run: RunDirectory, layer: str, patches: int) -> list[dict[str, An
                 "similar": [{"unit": (unit + 1) % 8, "correlation": 0.75}],
             }
         )  # fmt: skip
-    return told
+    return units
 
 
 def turning(unit: int) -> list[float]:
@@ -76,25 +76,25 @@ def class_effects(unit: int) -> list[float]:
 
 
 def unit_row(unit: int, patches: int) -> dict[str, Any]:
-    """``answers``: unit 6's own picture excites it most beside its largest activation."""
+    """``picture_activations``: unit 6's own picture excites it most beside its largest activation."""
     fires = unit != NEVER
-    turned = turning(unit)
+    rotated = turning(unit)
     return {
         "unit": unit,
         "pictures": [picture(shade(unit, number)) for number in range(PICTURES)],
         "size": 48,
-        "answers": [(3.0 if unit == 6 else 1.2) * (4.0 + unit)] * PICTURES,
+        "picture_activations": [(3.0 if unit == 6 else 1.2) * (4.0 + unit)] * PICTURES,
         "supports": [{"class": (unit + place) % 7, "effect": 1.0 - 0.1 * place} for place in range(7)],
         "opposes": [{"class": 6, "effect": -0.5}],
         "effects": class_effects(unit) if fires else [],
-        "turned": [turned] * patches if fires else [],
+        "rotated": [rotated] * patches if fires else [],
         "mirrored": [[-1.0] * len(DEGREES)] * patches if fires else [],
         "scaled": [[2.0] * len(SCALES)] * patches if fires else [],
         "selectivity": 0.125 if fires else None,
-        "invariance": 3 / max(turned) if fires else None,
+        "invariance": 3 / max(rotated) if fires else None,
         "preferred": 0.0 if fires else None,
-        "told": None if fires else "The unit never fires in this data.",
-        "turned_pictures": [picture((angle // 2, 0, 0)) for angle in DEGREES] if fires else [],
+        "note": None if fires else "The unit never fires in this data.",
+        "rotated_pictures": [picture((angle // 2, 0, 0)) for angle in DEGREES] if fires else [],
         "mirrored_pictures": [picture((0, angle // 2, 0)) for angle in DEGREES] if fires else [],
         "scaled_pictures": [picture((0, 0, round(50 * scale))) for scale in SCALES] if fires else [],
     }
@@ -106,7 +106,7 @@ def circuit_rows(unit: int, source_layer: str) -> list[dict[str, Any]]:
     effects = {0: 1.0, 1: 0.8, 2: 0.6, INHIBITED: -0.9, ABSENT: 0.95}
     return [
         {
-            "unit": unit, "source_layer": source_layer, "source": source, "strength": 0.5, "let_through": 0.75,
+            "unit": unit, "source_layer": source_layer, "source": source, "weight": 0.5, "linear_weight": 0.75,
             "effect": largest * effect, "present": largest * effect * (0.25 if source == ABSENT else 0.75),
             "reliability": 0.9,
             "kernel": [0.0, 0.5, 0.0, -0.25, 1.0, 0.25], "height": 2, "width": 3, "agreement": 0.8,
@@ -126,11 +126,11 @@ def write_neurons(run: RunDirectory, layers: list[str], *, patches: int = 3) -> 
             rows = [unit_row(unit, patches) for unit in range(first, min(first + 8, units))]
             write(folder, f"part-{part:05d}", UNITS, rows)
         earlier = layers[:number][::-1]  # the nearest first
-        facts = {"earlier": earlier, "passed": {each: ["1 ReLU"] for each in earlier}, "told": {}}
+        facts = {"earlier": earlier, "nonlinearities": {source: ["1 ReLU"] for source in earlier}, "notes": {}}
         noted = {key: json.dumps(value) for key, value in facts.items()}
-        rows = [row for unit in range(units) for each in earlier for row in circuit_rows(unit, each)]
+        rows = [row for unit in range(units) for source in earlier for row in circuit_rows(unit, source)]
         write(folder, "circuit", CIRCUIT.with_metadata(noted), rows)
-        write(folder, "cells", CELLS, [row for each in earlier for row in cell_rows(run, layer, each)])
+        write(folder, "cells", CELLS, [row for source in earlier for row in cell_rows(run, layer, source)])
 
 
 def cell_rows(run: RunDirectory, layer: str, earlier: str) -> list[dict[str, Any]]:
@@ -138,7 +138,7 @@ def cell_rows(run: RunDirectory, layer: str, earlier: str) -> list[dict[str, Any
     return [
         {
             **cell, "source_layer": earlier, "source_grid": cell["grid"], "source_row": cell["col"],
-            "source_col": cell["row"], "strength": sign, "together": 0.25,
+            "source_col": cell["row"], "weight": sign, "overlap": 0.25,
         }
         for cell in cells
         for sign in (1.0, -0.5)

@@ -18,7 +18,7 @@ DEGREES = list(range(0, 360, 15))
 SCALES = [0.5, 0.71, 1, 1.41, 2]
 # Of the later layer: the unit that answers to all angles alike, the one that answers to one, and one that never fires.
 INVARIANT, ORIENTED, SILENT = 7, 3, 5
-TOLD = "Unit 5 of _blocks.10 never answers above 0 in these pictures, so there is nothing to turn."
+NOTE = "Unit 5 of _blocks.10 never answers above 0 in these pictures, so there is nothing to turn."
 FAR = "What lies so far apart is told by the data alone."
 ROWS = {"top": 9, "whole": 9, "spread": 8, "turned": 24, "mirrored": 24, "scaled": 5}
 # The cell of the later map whose sources are known: grid, row, column, strength, together.
@@ -56,9 +56,9 @@ def add_units(site: Path) -> None:
             line, column = divmod(unit, ACROSS)
             square = icons[ICON * line : ICON * (line + 1), ICON * column : ICON * (column + 1)]
             square[...] = (*unit_colour(layer, unit), 255)
-            told = unit_facts(layer, unit)
-            (folder / f"unit-{unit:04d}.json").write_text(json.dumps(told))
-            if any(told["rows"].values()):
+            unit_json = unit_facts(layer, unit)
+            (folder / f"unit-{unit:04d}.json").write_text(json.dumps(unit_json))
+            if any(unit_json["rows"].values()):
                 Image.fromarray(unit_sheet(layer, unit)).save(folder / f"unit-{unit:04d}.webp", quality=90)
             made = Image.fromarray(unit_pictures(layer, unit))
             made.save(folder / f"unit-{unit:04d}-pictures.webp", quality=90)
@@ -185,7 +185,7 @@ def unit_facts(layer: str, unit: int) -> dict[str, Any]:
             "preferred": 90.0,
             "peak": max(turned),
         },
-        "told": TOLD if silent else None,
+        "told": NOTE if silent else None,
         "circuit": [] if silent else [circuit_of(layer, earlier) for earlier in earlier_of(layer)],
     }
 

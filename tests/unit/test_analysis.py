@@ -246,8 +246,8 @@ def test_join_gives_each_row_its_place_and_cell(copied: RunDirectory) -> None:
     # Counted by row and col, the rows are the cells'.
     cells = run.cells("middle", GRIDS[1]).to_pylist()
     other = run.store("middle").join(grid=GRIDS[1]).to_arrow(["row", "col"]).to_pylist()
-    for told in cells:
-        assert sum(row["row"] == told["row"] and row["col"] == told["col"] for row in other) == told["count"]
+    for cell in cells:
+        assert sum(row["row"] == cell["row"] and row["col"] == cell["col"] for row in other) == cell["count"]
     taken = store.take([70, 1], ["row", "image"])
     assert taken["row"].tolist() == [-1, found["row"][1]]
     assert store.sample(20, columns=["u"])["u"].dtype == np.float32
@@ -296,7 +296,7 @@ def test_placing_a_row_of_the_map_gives_its_own_place_and_cells(copied: RunDirec
 
 
 @pytest.mark.parametrize(
-    ("ask", "told"),
+    ("ask", "sentence"),
     [
         (lambda run: run.place(LAYER, np.zeros(20)), "have shape (20,), expected numbers of shape (n, 20)"),
         (lambda run: run.place(LAYER, np.zeros((2, 3))), "have shape (2, 3), expected numbers of shape (n, 20)"),
@@ -313,10 +313,10 @@ def test_placing_a_row_of_the_map_gives_its_own_place_and_cells(copied: RunDirec
         (lambda run: run.store(LAYER).batches(size=0), "size is 0, expected at least 1 row"),
     ],
 )
-def test_mistakes_are_sentences(copied: RunDirectory, ask: Any, told: str) -> None:
+def test_mistakes_are_sentences(copied: RunDirectory, ask: Any, sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
         ask(atlas.open_run(copied.path))
-    assert told in str(caught.value)
+    assert sentence in str(caught.value)
 
 
 def test_a_folder_that_is_no_run_is_answered_with_near_names(copied: RunDirectory) -> None:
@@ -361,7 +361,7 @@ def _redo_collect(run: RunDirectory) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "ask", "told"),
+    ("harm", "ask", "sentence"),
     [
         (_forget("layout", "cells"), lambda run: run.layout(LAYER), "the stage layout has not been run"),
         (lambda run: (run.path / "layout/box.json").unlink(), lambda run: run.store(LAYER).join(), "layout is not fin"),
@@ -381,14 +381,14 @@ def _redo_collect(run: RunDirectory) -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_is_not_whole_is_not_handed_out(broken: RunDirectory, harm: Any, ask: Any, told: str) -> None:
+def test_what_is_not_whole_is_not_handed_out(broken: RunDirectory, harm: Any, ask: Any, sentence: str) -> None:
     run = atlas.open_run(broken.path)
     ask(run)
     run = atlas.open_run(broken.path)
     harm(broken)
     with pytest.raises(AtlasError) as caught:
         ask(run)
-    assert told in str(caught.value)
+    assert sentence in str(caught.value)
     assert "again" in str(caught.value)
 
 

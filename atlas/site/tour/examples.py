@@ -1,4 +1,4 @@
-"""The tour's examples: which unit, picture and circuit of a run tell its story best, by figures."""
+"""The tour's examples: the unit, picture and circuit of a run that explain it best, chosen by figures."""
 
 from __future__ import annotations
 
@@ -11,32 +11,31 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from atlas.cells.crops import Key, key_of
-from atlas.config.model import Config
-from atlas.neurons.reading import Folder
+from atlas.config.sections import NeuronsConfig
+from atlas.neurons.reading import UnitTables
 from atlas.rundir.directory import RunDirectory
+from atlas.site.circuits import unit_circuits
 from atlas.site.neurons import neuron_layers
-from atlas.site.tour.text import Step
-from atlas.store.shards import iterate, read_metadata
+from atlas.site.tour.text import TourStep
+from atlas.store.shards import RowKey, iterate, key_of, read_metadata
 
 _KEY = ("image_id", "view", "draw")
-# A unit is judged by its turning only where its own patches, seen through a disc, excite it at least so much beside
+# A unit is judged by its tuning curve only where its own patches, cropped to a disc, excite it at least so much beside
 # the whole ones; and where it is above zero at this share of the rows at least.
 LEAST_PEAK, LEAST_POSITIVE = 0.5, 0.01
-# A circuit is told of where weights and data agree at least so much, and of sources that are as reliable as this: whose
-# mean effect is twice its standard error.
+# A circuit is an example where weights and data agree at least so much, with sources that are as reliable as this:
+# their mean effect is twice its standard error.
 LEAST_AGREEMENT, LEAST_RELIABILITY = 0.5, 2 / 3
-# Sources that a circuit is shown with at most and at least, and pictures that are tried where some cannot be read any
-# more.
-SOURCES, FEWEST, TRIED = 4, 3, 40
+# Sources of a circuit at most and at least, and pictures that are candidates, as some may not be readable any more.
+SOURCES, FEWEST, CANDIDATES = 4, 3, 40
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What the store says of the view that a row is of: the class that it is taken for, how surely, in [0, 1], and the
-    side of its box in pixels of the picture."""
+class ViewFacts:
+    """Of the view of a row of the store: its predicted class, the confidence in [0, 1], and the side of its box in
+    pixels of the picture."""
 
-    key: Key
+    key: RowKey
     predicted: int
     confidence: float
     side: float
@@ -44,7 +43,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit and what is known of it: a row of STATISTICS, and its row of UNITS without pictures."""
+    """A unit: its row of STATISTICS, and its row of UNITS without pictures."""
 
     layer: str
     statistics: dict[str, Any]
@@ -72,14 +71,14 @@ class Unit:
 
     @property
     def response(self) -> NDArray[np.float64]:
-        """What it answers at each angle, on average over its patches (angles,)."""
-        mean: NDArray[np.float64] = np.maximum(np.array(self.unit["turned"], np.float64), 0).mean(0)
+        """The mean over its patches of its activation above 0 at each angle (angles,)."""
+        mean: NDArray[np.float64] = np.maximum(np.array(self.unit["rotated"], np.float64), 0).mean(0)
         return mean
 
 
 @dataclass(frozen=True)
-class Clear:
-    """A unit whose picture tells what it is: ``ratio`` of its picture's answer to its largest in the data; how
+class ClearUnit:
+    """A unit whose picture explains it: ``ratio`` of its activation on the picture to its largest in the data; how
     ``alike`` its patches are to the rest of the layer, a mean cosine."""
 
     of: Unit
@@ -88,9 +87,9 @@ class Clear:
 
 
 @dataclass(frozen=True)
-class Circuit:
+class UnitCircuit:
     """What builds a unit: the ``sources`` that do most, as in the site's file of the unit, and the ``share`` of its
-    answer to its top patches that those in favour bring about."""
+    activation on its top patches that those in favour add."""
 
     of: Unit
     layer: str
@@ -99,63 +98,66 @@ class Circuit:
     share: float
 
 
-class Choosing:
+class Examples:
     """Finds the examples of one run."""
 
-    def __init__(self, run: RunDirectory, config: Config) -> None:
-        self.run, self.config = run, config
+    def __init__(self, run: RunDirectory, neurons: NeuronsConfig | None) -> None:
+        self.run, self.layers = run, neuron_layers(neurons)
 
     @cached_property
     def units(self) -> list[Unit]:
-        """All units that are looked at, without those that never fire."""
-        columns = ("unit", "answers", "turned", "selectivity", "invariance")
-        found = []
-        for layer in neuron_layers(self.config):
-            folder = Folder(self.run, layer)
-            statistics = folder.statistics()
-            for each, unit in zip(statistics, folder.units(range(len(statistics)), columns)):
-                if each["largest"] > 0 and each["top"]:
-                    found.append(Unit(layer, each, unit))
-        return found
+        """All units of neurons.layers, without those that never fire."""
+        columns = ("unit", "picture_activations", "rotated", "selectivity", "invariance")
+        units = []
+        for layer in self.layers:
+            tables = UnitTables(self.run, layer)
+            statistics = tables.statistics()
+            for row, unit in zip(statistics, tables.units(range(len(statistics)), columns)):
+                if row["largest"] > 0 and row["top"]:
+                    units.append(Unit(layer, row, unit))
+        return units
 
-    def clearest(self, step: Step) -> tuple[list[Clear], int]:
-        """Units of the latest layer whose picture tells what they are, the clearest first, and how many were compared:
+    def clearest(self, step: TourStep) -> tuple[list[ClearUnit], int]:
+        """Units of the latest layer whose picture explains them, the clearest first, and how many were compared:
         by how alike the layer's other channels see their patches, times how far their own picture leads
         (ratio / (1 + ratio))."""
-        units = [unit for unit in self._asked(step, self.units) if unit.unit["answers"]]
+        units = [unit for unit in self._units_of(step, self.units) if unit.unit["picture_activations"]]
         if step.by_rule:
             units = [unit for unit in units if unit.layer == self._latest]
-        found = []
+        clear_units = []
         for layer in dict.fromkeys(unit.layer for unit in units):
-            mine = [unit for unit in units if unit.layer == layer]
-            seen = self._activations(layer, {key_of(row) for unit in mine for row in unit.top})
-            for unit in mine:
-                others = [np.delete(seen[key], unit.number) for row in unit.top if (key := key_of(row)) in seen]
-                found.append(Clear(unit, unit.unit["answers"][0] / unit.largest, _likeness(np.array(others))))
+            of_layer = [unit for unit in units if unit.layer == layer]
+            activations = self._activations(layer, {key_of(row) for unit in of_layer for row in unit.top})
+            for unit in of_layer:
+                keys = [key for row in unit.top if (key := key_of(row)) in activations]
+                others = [np.delete(activations[key], unit.number) for key in keys]
+                clear_units.append(
+                    ClearUnit(unit, unit.unit["picture_activations"][0] / unit.largest, _likeness(np.array(others)))
+                )
 
-        def score(clear: Clear) -> float:
+        def score(clear: ClearUnit) -> float:
             return clear.alike * max(clear.ratio, 0) / (1 + max(clear.ratio, 0))
 
-        found.sort(key=lambda clear: (-score(clear), *self._order(clear.of)))
-        return found, len(units)
+        clear_units.sort(key=lambda clear: (-score(clear), *self._order(clear.of)))
+        return clear_units, len(units)
 
-    def most_certain(self, layer: str, among: set[Key] | None) -> tuple[list[Facts], int]:
+    def most_certain(self, layer: str, among: set[RowKey] | None) -> tuple[list[ViewFacts], int]:
         """Views of which the network is surest, one a picture, and how many pictures were compared; ``among`` rows of
         a layer, or all."""
-        found: dict[int, Facts] = {}
-        for each in self._scan(layer, among):
-            image = each.key[0]
-            if image not in found or _better(each) > _better(found[image]):
-                found[image] = each
-        ranked = sorted(found.values(), key=lambda facts: (-facts.confidence, facts.key))
-        return ranked[:TRIED], len(found)
+        best: dict[int, ViewFacts] = {}
+        for facts in self._scan(layer, among):
+            image = facts.key[0]
+            if image not in best or _better(facts) > _better(best[image]):
+                best[image] = facts
+        ranked = sorted(best.values(), key=lambda facts: (-facts.confidence, facts.key))
+        return ranked[:CANDIDATES], len(best)
 
-    def most_invariant(self, step: Step) -> tuple[list[Unit], int]:
-        """Units of the latest layer that answer alike to all angles, the steadiest first, and how many could be
-        judged."""
+    def most_invariant(self, step: TourStep) -> tuple[list[Unit], int]:
+        """Units of the latest layer whose activation is the same at all angles, the most invariant first, and how many
+        could be judged."""
         if step.unit is not None:
-            mine = [unit for unit in self._asked(step, self.units) if unit.unit["turned"]]
-            return mine, len(mine)
+            units = [unit for unit in self._units_of(step, self.units) if unit.unit["rotated"]]
+            return units, len(units)
         judged = [
             unit
             for unit in self.units
@@ -166,23 +168,27 @@ class Choosing:
         ]
         return sorted(judged, key=lambda unit: (-unit.unit["invariance"], *self._order(unit))), len(judged)
 
-    def strongest(self, step: Step) -> tuple[list[Circuit], int]:
+    def strongest(self, step: TourStep) -> tuple[list[UnitCircuit], int]:
         """Circuits of the latest layer's units, the strongest first, and how many were compared: by the share of a
-        unit's answer that a few reliable sources bring about by being there, times how far weights and data agree."""
-        found = []
-        for layer in neuron_layers(self.config):
+        unit's activation that a few reliable sources add by being there, times how far weights and data agree."""
+        examples: list[UnitCircuit] = []
+        for layer in self.layers:
             if step.by_rule and layer != self._latest:
                 continue
-            mine = {unit.number: unit for unit in self._asked(step, self.units) if unit.layer == layer}
-            if not mine:
+            units = {unit.number: unit for unit in self._units_of(step, self.units) if unit.layer == layer}
+            if not units:
                 continue
-            circuits = Folder(self.run, layer).circuits(range(min(mine), max(mine) + 1))
-            for number, unit in mine.items():
-                found += [
-                    circuit for told in circuits[number] if (circuit := _circuit(unit, told, step.by_rule)) is not None
+            circuits = unit_circuits(UnitTables(self.run, layer), range(min(units), max(units) + 1))
+            for number, unit in units.items():
+                examples += [
+                    circuit
+                    for facts in circuits[number]
+                    if (circuit := _circuit(unit, facts, step.by_rule)) is not None
                 ]
-        ranked = sorted(found, key=lambda one: (-one.share * (one.agreement or 0), *self._order(one.of)))
-        return ranked, len({(one.of.layer, one.of.number) for one in found})
+        ranked = sorted(
+            examples, key=lambda circuit: (-circuit.share * (circuit.agreement or 0), *self._order(circuit.of))
+        )
+        return ranked, len({(circuit.of.layer, circuit.of.number) for circuit in examples})
 
     def classes(self, layer: str) -> list[str]:
         """The names of the classes of a layer's network."""
@@ -191,39 +197,40 @@ class Choosing:
 
     @cached_property
     def _latest(self) -> str | None:
-        """The layer that most others lead to: its units know most. None where no units are looked at."""
-        layers = neuron_layers(self.config)
-        known = sorted(layers, key=lambda layer: (len(Folder(self.run, layer).earlier()), layers.index(layer)))
-        return known[-1] if known else None
+        """The layer that most others lead to; None where the run has no neurons."""
+        ordered = sorted(
+            self.layers, key=lambda layer: (len(UnitTables(self.run, layer).earlier()), self.layers.index(layer))
+        )
+        return ordered[-1] if ordered else None
 
     def _order(self, unit: Unit) -> tuple[int, int]:
-        """Of several units that do as well the one of the later layer comes first, which knows more."""
-        return -neuron_layers(self.config).index(unit.layer), unit.number
+        """Of several units that are as good the one of the later layer comes first."""
+        return -self.layers.index(unit.layer), unit.number
 
-    def _activations(self, layer: str, wanted: set[Key]) -> dict[Key, NDArray[np.float32]]:
+    def _activations(self, layer: str, wanted: set[RowKey]) -> dict[RowKey, NDArray[np.float32]]:
         """The activations of rows, less the layer's mean."""
-        mean = np.array([each["mean"] for each in Folder(self.run, layer).statistics()], np.float32)
+        mean = np.array([row["mean"] for row in UnitTables(self.run, layer).statistics()], np.float32)
         codes = np.array([_code(*key) for key in wanted], np.int64)
-        found: dict[Key, NDArray[np.float32]] = {}
+        activations: dict[RowKey, NDArray[np.float32]] = {}
         for rows in iterate(self.run.shards(layer), (*_KEY, "activation")):
             keys = [rows[name].astype(np.int64) for name in _KEY]
             for number in np.flatnonzero(np.isin(_code(*keys), codes)):
                 image, view, draw = (int(key[number]) for key in keys)
-                found[image, view, draw] = rows["activation"][number].astype(np.float32) - mean
-        return found
+                activations[image, view, draw] = rows["activation"][number].astype(np.float32) - mean
+        return activations
 
-    def _asked(self, step: Step, units: Iterable[Unit]) -> list[Unit]:
+    def _units_of(self, step: TourStep, units: Iterable[Unit]) -> list[Unit]:
         return [unit for unit in units if step.unit is None or (unit.layer, unit.number) == step.unit]
 
-    def _scan(self, layer: str, wanted: set[Key] | None) -> Iterator[Facts]:
+    def _scan(self, layer: str, wanted: set[RowKey] | None) -> Iterator[ViewFacts]:
         """The store's rows of a layer, all or those wanted; memory holds one row group."""
         names = (*_KEY, "predicted", "confidence", "box")
         codes = None if wanted is None else np.array([_code(*key) for key in wanted], np.int64)
         for rows in iterate(self.run.shards(layer), names):
             numbers = np.arange(len(rows["view"]))
             if codes is not None:
-                mine = _code(*(rows[name].astype(np.int64) for name in _KEY))
-                numbers = numbers[np.isin(mine, codes)]
+                row_codes = _code(*(rows[name].astype(np.int64) for name in _KEY))
+                numbers = numbers[np.isin(row_codes, codes)]
             else:  # the best view of each picture is enough
                 order = np.lexsort((-_side(rows["box"]), -np.round(rows["confidence"], 2), rows["image_id"]))
                 _, first = np.unique(rows["image_id"][order], return_index=True)
@@ -231,7 +238,7 @@ class Choosing:
             for number in numbers:
                 image, view, draw, predicted, confidence, box = (rows[name][number] for name in names)
                 key = int(image), int(view), int(draw)
-                yield Facts(key, int(predicted), float(confidence), float(_side(box)))
+                yield ViewFacts(key, int(predicted), float(confidence), float(_side(box)))
 
 
 def _likeness(vectors: NDArray[np.float32]) -> float:
@@ -246,7 +253,7 @@ def _side(box: NDArray[Any]) -> NDArray[Any]:
     return side
 
 
-def _better(facts: Facts) -> tuple[float, float]:
+def _better(facts: ViewFacts) -> tuple[float, float]:
     """Surer, and of views of which the network is as sure, the one that shows more."""
     return round(facts.confidence, 2), facts.side
 
@@ -256,16 +263,16 @@ def _code(image: Any, view: Any, draw: Any) -> Any:
     return image << 32 | view << 16 | draw
 
 
-def _circuit(unit: Unit, told: dict[str, Any], by_rule: bool) -> Circuit | None:
-    """A circuit as it is shown; None where too little is known of it to be told of."""
-    # What acts by its absence does so where the opposite of its picture is seen: no picture would tell that.
+def _circuit(unit: Unit, facts: dict[str, Any], by_rule: bool) -> UnitCircuit | None:
+    """A circuit as the tour shows it, from the ``facts`` of the site; None where it has too few sources."""
+    # What acts by its absence does so where the opposite of its picture is: its picture would mislead.
     sources = [
-        source for source in told["sources"] if abs(source["present"]) > abs(source["effect"] - source["present"])
+        source for source in facts["sources"] if abs(source["present"]) > abs(source["effect"] - source["present"])
     ]
     if by_rule:
-        if (told["agreement"] or 0) < LEAST_AGREEMENT:
+        if (facts["agreement"] or 0) < LEAST_AGREEMENT:
             return None
-        # What a unit takes over from the one of its own number, past the layers in between, is nothing put together.
+        # What a unit takes over from the one of its own number, past the layers in between, is no combination.
         sources = [
             source for source in sources if source["reliability"] >= LEAST_RELIABILITY and source["unit"] != unit.number
         ]
@@ -274,10 +281,10 @@ def _circuit(unit: Unit, told: dict[str, Any], by_rule: bool) -> Circuit | None:
     if len(building) < (FEWEST if by_rule else 1):
         return None
     share = sum(source["effect"] for source in building) / unit.mean_top
-    return Circuit(unit, told["layer"], told["agreement"], building + opposing, share)
+    return UnitCircuit(unit, facts["layer"], facts["agreement"], building + opposing, share)
 
 
-def drawn_cells(run: RunDirectory, config: Config, layer: str) -> int:
+def count_drawn_cells(run: RunDirectory, layer: str, min_count: int) -> int:
     """How many cells of a layer's map have a picture, at all levels."""
     counts = pq.read_table(run.cells(layer), columns=["count"])["count"].to_numpy()
-    return int((counts >= config.cells.min_count).sum())
+    return int((counts >= min_count).sum())

@@ -24,7 +24,7 @@ Picture = bytes | Pixels
 _GRID_SIDE = 720
 
 
-class Pictures:
+class TourPictures:
     """Writes pictures below ``site``/tour; each method returns the address that tour.json holds."""
 
     SPRITE: ClassVar[int] = 96
@@ -49,8 +49,8 @@ class Pictures:
 
     def tidy(self) -> None:
         """Remove the pictures of an earlier tour."""
-        for left in set(self._folder.glob("*.webp")) - set(self.files):
-            left.unlink()
+        for path in set(self._folder.glob("*.webp")) - set(self.files):
+            path.unlink()
 
     def _write(self, name: str, pixels: Pixels) -> str:
         path = self._folder / f"{name}.webp"
@@ -62,8 +62,8 @@ class Pictures:
 
 
 def grid_picture(run: RunDirectory, layer: str, grid: int) -> Pixels | None:
-    """The icons of one grid, clear where no cell is drawn, cut to those that are: uint8 (h, w, 4), no side longer than
-    720. None where none is drawn."""
+    """The icons of one grid, transparent where no cell is drawn, cropped to those that are: uint8 (h, w, 4), no side
+    longer than 720. None where none is drawn."""
     icons = read_icons(run, layer, grid, ["row", "col", "png"]).to_pylist()
     if not icons:
         return None
@@ -78,8 +78,7 @@ def grid_picture(run: RunDirectory, layer: str, grid: int) -> Pixels | None:
 
 
 def varied_icons(run: RunDirectory, layer: str, grid: int, count: int) -> list[bytes]:
-    """Up to ``count`` icons of a grid as PNGs, each from another part of the map: there the one that shows best what
-    the layer sees."""
+    """Up to ``count`` icons of a grid as PNGs, each from another part of the map: there the one of highest cosine."""
     icons = read_icons(run, layer, grid, ["row", "col", "cosine", "png"])
     if not len(icons):
         return []
@@ -93,9 +92,9 @@ def icon_at(run: RunDirectory, layer: str, grid: int, row: int, col: int) -> Pix
     """The icon of one cell, uint8 (size, size, 3); None where it is not drawn."""
     filters = [("row", "=", row), ("col", "=", col)]
     for part in sorted(run.icons(layer, grid).glob("part-*.parquet")):
-        found = pq.read_table(part, columns=["png"], filters=filters)["png"].to_pylist()
-        if found:
-            return decode_png(found[0])
+        pngs = pq.read_table(part, columns=["png"], filters=filters)["png"].to_pylist()
+        if pngs:
+            return decode_png(pngs[0])
     return None
 
 

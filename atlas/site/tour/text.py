@@ -1,4 +1,4 @@
-"""The tour's words: a YAML file of steps, checked, with places for the figures of a run.
+"""The text of a tour: a YAML file of steps, checked, with placeholders for the figures of a run.
 
 A step has a kind, which says what is shown and which figures there are; a rule by which the run's example is chosen;
 and sentences, in which {names} stand for figures.
@@ -16,12 +16,11 @@ from typing import Any
 
 import yaml
 
-from atlas.config.model import Config
 from atlas.config.reading import config_folders
 from atlas.errors import ConfigError
 
 SHIPPED = "tour"
-# Figures that every step may tell, and those of each kind.
+# Figures that the sentences of every step may hold, and those of each kind.
 COMMON = ("network", "classes", "pictures", "views", "layers", "steps")
 _UNIT = ("unit", "layer", "units", "of")
 FIGURES: dict[str, tuple[str, ...]] = {
@@ -50,7 +49,7 @@ _KEYS = ("kind", "choose", "title", "text", "see", "figure", "go")
 
 @dataclass(frozen=True)
 class Paragraph:
-    """``say`` is told in a tour that has a step of kind ``beside``, and in one that has none of kind ``without``."""
+    """``say`` is part of a tour that has a step of kind ``beside``, and of one that has none of kind ``without``."""
 
     say: str
     beside: str | None = None
@@ -58,7 +57,7 @@ class Paragraph:
 
 
 @dataclass(frozen=True)
-class Step:
+class TourStep:
     """One step: ``text`` explains, ``see`` says what is to be seen in the picture, ``figure`` by which figure the
     example was chosen, ``go`` are the words of the button to the live view."""
 
@@ -84,24 +83,25 @@ class Step:
 
 @dataclass(frozen=True)
 class Tour:
-    """A tour as its file tells it."""
+    """A tour as its file has it."""
 
     title: str
-    steps: tuple[Step, ...]
+    steps: tuple[TourStep, ...]
 
 
-def tour_file(config: Config) -> Path | None:
-    """The file of the tour that a run asks for; None where it asks for none."""
-    if config.tour is None:
+def tour_file(tour: str | None) -> Path | None:
+    """The file of the configuration's ``tour``; None where it is null."""
+    if tour is None:
         return None
-    if config.tour != SHIPPED:
-        return Path(config.tour)
+    if tour != SHIPPED:
+        return Path(tour)
     return next(folder / f"{SHIPPED}.yaml" for folder in config_folders())
 
 
-def load_tour(config: Config) -> Tour | None:
-    """The tour of a run, or None. Raises ConfigError with a sentence for everything that is wrong with it."""
-    path = tour_file(config)
+def load_tour(name: str | None) -> Tour | None:
+    """The tour of the configuration's key ``tour``, or None. Raises ConfigError with a sentence for everything that is
+    wrong with it."""
+    path = tour_file(name)
     if path is None:
         return None
     try:
@@ -113,18 +113,19 @@ def load_tour(config: Config) -> Tour | None:
         ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"tour: {path} cannot be read as YAML: {error}") from None
-    found = _Reader()
-    tour = found.tour(values)
-    if found.wrong:
-        count = "1 mistake" if len(found.wrong) == 1 else f"{len(found.wrong)} mistakes"
-        raise ConfigError(f"tour: {path} has {count}:\n" + "\n".join(f"  {line}" for line in found.wrong))
+    reader = _Reader()
+    tour = reader.tour(values)
+    if reader.mistakes:
+        count = "1 mistake" if len(reader.mistakes) == 1 else f"{len(reader.mistakes)} mistakes"
+        raise ConfigError(f"tour: {path} has {count}:\n" + "\n".join(f"  {line}" for line in reader.mistakes))
     return tour
 
 
-def check_choices(tour: Tour, config: Config, channels: Mapping[str, int], pictures: Collection[str]) -> list[str]:
+def check_choices(
+    tour: Tour, channels: Mapping[str, int], pictures: Collection[str], layers_of_units: Collection[str]
+) -> list[str]:
     """What is wrong with examples that a tour names itself: ``channels`` of the run's layers by name, names of its
-    ``pictures``."""
-    looked_at = () if config.neurons is None else config.neurons.layers
+    ``pictures``, and the layers of ``neurons.layers``."""
     problems = []
     for number, step in enumerate(tour.steps, 1):
         where = f"tour: step {number} ({step.kind}) chooses {step.choose}"
@@ -132,84 +133,84 @@ def check_choices(tour: Tour, config: Config, channels: Mapping[str, int], pictu
             continue
         if step.unit is not None:
             layer, unit = step.unit
-            if layer not in looked_at:
-                known = f"neurons.layers has {', '.join(looked_at)}" if looked_at else "neurons is null"
+            if layer not in layers_of_units:
+                known = f"neurons.layers has {', '.join(layers_of_units)}" if layers_of_units else "neurons is null"
                 problems.append(f"{where}, but {known}.")
             elif unit >= channels[layer]:
                 problems.append(f"{where}, but {layer} has the units 0 to {channels[layer] - 1}.")
         elif step.kind in _OF_IMAGES and step.choose not in pictures:
             problems.append(f"{where}, but no picture of the run has this name.{_near(step.choose, pictures)}")
-        elif step.kind == "atlas" and step.choose not in config.layers:
-            problems.append(f"{where}, but the layers are {', '.join(config.layers)}.")
+        elif step.kind == "atlas" and step.choose not in channels:
+            problems.append(f"{where}, but the layers are {', '.join(channels)}.")
     return problems
 
 
-def filled(sentence: str, figures: Mapping[str, str]) -> str:
-    """A sentence with its figures."""
+def fill(sentence: str, figures: Mapping[str, str]) -> str:
+    """``sentence`` with its figures in place of {names}."""
     return string.Formatter().vformat(sentence, (), figures)
 
 
 class _Reader:
-    """Reads plain values as a tour, and notes all that is wrong."""
+    """Reads plain values as a tour, and collects all mistakes as sentences."""
 
     def __init__(self) -> None:
-        self.wrong: list[str] = []
+        self.mistakes: list[str] = []
 
     def tour(self, values: Any) -> Tour:
         if not isinstance(values, dict):
-            self.wrong.append(f"It holds {type(values).__name__}, expected the keys title and steps.")
+            self.mistakes.append(f"It holds {type(values).__name__}, expected the keys title and steps.")
             return Tour("", ())
         self._keys("", values, ("title", "steps"))
         steps = values.get("steps")
         if not isinstance(steps, list) or not steps:
-            self.wrong.append("steps: expected a list of at least one step.")
+            self.mistakes.append("steps: expected a list of at least one step.")
             steps = []
-        read: list[Step] = []
-        for number, each in enumerate(steps):
-            step = self._step(f"steps.{number}", each)
+        read: list[TourStep] = []
+        for number, value in enumerate(steps):
+            step = self._step(f"steps.{number}", value)
             if step is None:
                 continue
             if step.kind in {other.kind for other in read}:
-                self.wrong.append(f"steps.{number}.kind: {step.kind} is there twice; expected each kind once.")
+                self.mistakes.append(f"steps.{number}.kind: {step.kind} is there twice; expected each kind once.")
             read.append(step)
         return Tour(self._sentence("title", values.get("title"), COMMON) or "", tuple(read))
 
-    def _step(self, where: str, values: Any) -> Step | None:
+    def _step(self, where: str, values: Any) -> TourStep | None:
         if not isinstance(values, dict):
-            self.wrong.append(f"{where}: given {values!r}, expected the keys {', '.join(_KEYS)}.")
+            self.mistakes.append(f"{where}: given {values!r}, expected the keys {', '.join(_KEYS)}.")
             return None
         self._keys(f"{where}.", values, _KEYS)
         kind = values.get("kind")
         if kind not in KINDS:
             given = "missing" if kind is None else f"given {kind!r}"
-            self.wrong.append(f"{where}.kind: {given}, expected one of {', '.join(KINDS)}.")
+            self.mistakes.append(f"{where}.kind: {given}, expected one of {', '.join(KINDS)}.")
             return None
-        known = (*COMMON, *FIGURES[kind])
+        names = (*COMMON, *FIGURES[kind])
         text = values.get("text")
         if not isinstance(text, list) or not text:
-            self.wrong.append(f"{where}.text: expected a list of at least one paragraph.")
+            self.mistakes.append(f"{where}.text: expected a list of at least one paragraph.")
             text = []
         optional = {
-            name: None if values.get(name) is None else self._sentence(f"{where}.{name}", values[name], known)
+            name: None if values.get(name) is None else self._sentence(f"{where}.{name}", values[name], names)
             for name in ("see", "figure", "go")
         }
-        return Step(
+        return TourStep(
             kind,
-            self._sentence(f"{where}.title", values.get("title"), known) or "",
-            tuple(self._paragraph(f"{where}.text.{number}", each, known) for number, each in enumerate(text)),
+            self._sentence(f"{where}.title", values.get("title"), names) or "",
+            tuple(self._paragraph(f"{where}.text.{number}", value, names) for number, value in enumerate(text)),
             self._choice(f"{where}.choose", values.get("choose", RULES[kind]), kind),
             **optional,
         )
 
-    def _paragraph(self, where: str, value: Any, known: Collection[str]) -> Paragraph:
+    def _paragraph(self, where: str, value: Any, names: Collection[str]) -> Paragraph:
         if not isinstance(value, dict):
-            return Paragraph(self._sentence(where, value, known) or "")
+            return Paragraph(self._sentence(where, value, names) or "")
         self._keys(f"{where}.", value, ("say", "with", "without"))
         for name in ("with", "without"):
             if value.get(name) is not None and value[name] not in KINDS:
-                self.wrong.append(f"{where}.{name}: given {value[name]!r}, expected one of {', '.join(KINDS)}.")
-        said = self._sentence(f"{where}.say", value.get("say"), known) or ""
-        return Paragraph(said, value.get("with"), value.get("without"))
+                self.mistakes.append(f"{where}.{name}: given {value[name]!r}, expected one of {', '.join(KINDS)}.")
+        say = self._sentence(f"{where}.say", value.get("say"), names) or ""
+        return Paragraph(say, value.get("with"), value.get("without"))
 
     def _choice(self, where: str, value: Any, kind: str) -> str:
         rule = RULES[kind]
@@ -223,37 +224,37 @@ class _Reader:
             fits = bool(re.fullmatch(r".+:\d+", value)) if kind in _OF_UNITS else kind != "network"
         if not fits:
             either = f"{rule!r}, or {example}" if example else repr(rule)
-            self.wrong.append(f"{where}: given {value!r}, expected {either}.")
+            self.mistakes.append(f"{where}: given {value!r}, expected {either}.")
             return rule
         return str(value)
 
-    def _sentence(self, where: str, value: Any, known: Collection[str]) -> str | None:
+    def _sentence(self, where: str, value: Any, names: Collection[str]) -> str | None:
         if not isinstance(value, str) or not value.strip():
             given = "missing" if value is None else f"given {value!r}"
-            self.wrong.append(f"{where}: {given}, expected a sentence.")
+            self.mistakes.append(f"{where}: {given}, expected a sentence.")
             return None
         try:
             parsed = string.Formatter().parse(value)
             places = [(name, form, sign) for _, name, form, sign in parsed if name is not None]
         except ValueError as error:
-            self.wrong.append(f"{where}: its braces do not fit ({error}); write {{{{ for a brace itself.")
+            self.mistakes.append(f"{where}: its braces do not fit ({error}); write {{{{ for a brace itself.")
             return None
         for name, form, conversion in places:
             if form or conversion:
                 given = f"{{{name}{f'!{conversion}' if conversion else ''}{f':{form}' if form else ''}}}"
-                self.wrong.append(f"{where}: given {given}, expected {{{name}}} alone: figures are words already.")
-            if name not in known:
-                hint = _near(name, known) or f" Known here: {', '.join(known)}."
-                self.wrong.append(f"{where}: there is no figure {{{name}}}.{hint}")
+                self.mistakes.append(f"{where}: given {given}, expected {{{name}}} alone: figures are words already.")
+            if name not in names:
+                hint = _near(name, names) or f" Known here: {', '.join(names)}."
+                self.mistakes.append(f"{where}: there is no figure {{{name}}}.{hint}")
         return " ".join(value.split())
 
-    def _keys(self, where: str, values: dict[Any, Any], known: Collection[str]) -> None:
+    def _keys(self, where: str, values: dict[Any, Any], names: Collection[str]) -> None:
         for key in values:
-            if key not in known:
-                hint = _near(str(key), known) or f" Known keys here: {', '.join(known)}."
-                self.wrong.append(f"{where}{key}: unknown key.{hint}")
+            if key not in names:
+                hint = _near(str(key), names) or f" Known keys here: {', '.join(names)}."
+                self.mistakes.append(f"{where}{key}: unknown key.{hint}")
 
 
-def _near(name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
+def _near(name: str, names: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
     return f" Did you mean {near[0]}?" if near else ""

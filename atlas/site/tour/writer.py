@@ -1,4 +1,4 @@
-"""The tour of a run, written for its site: tour.json, and the small pictures of its examples in tour/."""
+"""The tour of a run's site: tour.json, and the small pictures of its examples in tour/."""
 
 from __future__ import annotations
 
@@ -9,62 +9,63 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from atlas.cells.crops import Cutter, Key, Row, key_of
+from atlas.cells.crops import Cropper, Row
 from atlas.config.model import Config
-from atlas.neurons.reading import Folder
+from atlas.neurons.reading import UnitTables
 from atlas.neurons.tables import DEGREES
 from atlas.pictures.listing import Listing
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
 from atlas.rundir.markers import digest_file
-from atlas.site.tour.examples import Choosing, Clear, Facts, Unit, drawn_cells
-from atlas.site.tour.pictures import Pictures, grid_picture, icon_at, varied_icons
-from atlas.site.tour.text import Step, Tour, filled, load_tour, tour_file
-from atlas.store.shards import count_rows, read_metadata
+from atlas.site.tour.examples import ClearUnit, Examples, Unit, ViewFacts, count_drawn_cells
+from atlas.site.tour.pictures import TourPictures, grid_picture, icon_at, varied_icons
+from atlas.site.tour.text import Tour, TourStep, fill, load_tour, tour_file
+from atlas.store.shards import RowKey, count_rows, key_of, read_metadata
 
-# Every second, third … of the angles at which a patch was turned is shown.
+# Of the angles of a rotated patch every third is shown.
 _EVERY = 3
 _PATCHES = 9
 # Pictures of each layer in the first step.
 _OF_LAYER = 6
-# Difference of two confidences that makes no difference; and how sure the network is of a picture worth showing.
-_AS_SURE, _SURE = 0.01, 0.5
+# Confidences that differ by less count as equal; and the least confidence of a picture that is an example.
+_EQUAL_CONFIDENCE, _LEAST_CONFIDENCE = 0.01, 0.5
 
-Told = dict[str, Any]
+StepFacts = dict[str, Any]
+"""A step as tour.json holds it, and before that its ``figures``."""
 
 
-def digest(config: Config) -> str:
-    """What the tour's text is; empty where a run has none."""
-    path = tour_file(config)
+def digest(tour: str | None) -> str:
+    """The digest of the text of the configuration's ``tour``; empty where it is null."""
+    path = tour_file(tour)
     return "" if path is None else digest_file(path)
 
 
 def write_tour(run: RunDirectory, config: Config, listing: Listing) -> list[Path]:
     """Choose the examples, and write the tour; returns its files."""
-    tour = load_tour(config)
+    tour = load_tour(config.tour)
     assert tour is not None
-    told, pictures = _Teller(run, config, listing, tour).tour()
+    facts, pictures = _TourWriter(run, config, listing, tour).tour()
     pictures.tidy()
     path = run.folder("publish") / "tour.json"
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(told, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
+        temporary.write_text(json.dumps(facts, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
     return [path, *pictures.files]
 
 
-class _Teller:
-    """Tells the steps of one run's tour, those that it can show."""
+class _TourWriter:
+    """Writes the steps of one run's tour, those that have an example."""
 
     def __init__(self, run: RunDirectory, config: Config, listing: Listing, tour: Tour) -> None:
         self._run, self._config, self._listing, self._tour = run, config, listing, tour
-        self._choosing = Choosing(run, config)
-        self._pictures = Pictures(run.folder("publish"))
+        self._examples = Examples(run, config.neurons)
+        self._pictures = TourPictures(run.folder("publish"))
         self._layers = config.layers_of("") or config.layers
-        self._clear: Clear | None = None
-        self._image: tuple[Facts, Row, int] | None = None
+        self._clear_unit: ClearUnit | None = None
+        self._image_choice: tuple[ViewFacts, Row, int] | None = None
 
-    def tour(self) -> tuple[Told, Pictures]:
-        show: dict[str, Callable[[Step], Told | None]] = {
+    def tour(self) -> tuple[StepFacts, TourPictures]:
+        step_facts: dict[str, Callable[[TourStep], StepFacts | None]] = {
             "network": self._network,
             "neuron": self._neuron,
             "image": self._one_image,
@@ -73,33 +74,33 @@ class _Teller:
             "circuit": self._circuit,
             "forward": self._forward,
         }
-        shown = [(step, each) for step in self._tour.steps if (each := show[step.kind](step)) is not None]
-        kinds = {step.kind for step, _ in shown}
-        common = self._common(len(shown))
-        steps = [self._words(step, each, {**common, **each.pop("figures")}, kinds) for step, each in shown]
-        return {"title": filled(self._tour.title, common), "steps": steps}, self._pictures
+        pairs = [(step, facts) for step in self._tour.steps if (facts := step_facts[step.kind](step)) is not None]
+        kinds = {step.kind for step, _ in pairs}
+        common = self._common_figures(len(pairs))
+        steps = [self._with_text(step, facts, {**common, **facts.pop("figures")}, kinds) for step, facts in pairs]
+        return {"title": fill(self._tour.title, common), "steps": steps}, self._pictures
 
-    def _words(self, step: Step, shown: Told, figures: dict[str, str], kinds: set[str]) -> Told:
+    def _with_text(self, step: TourStep, facts: StepFacts, figures: dict[str, str], kinds: set[str]) -> StepFacts:
         text = [
             paragraph
             for paragraph in step.text
             if (paragraph.beside is None or paragraph.beside in kinds) and paragraph.without not in kinds
         ]
         optional = {
-            name: None if (sentence := getattr(step, name)) is None else filled(sentence, figures)
+            name: None if (sentence := getattr(step, name)) is None else fill(sentence, figures)
             for name in ("see", "figure", "go")
         }
-        nothing: Told = {"picture": None, "parts": [], "link": None, "given": None}
+        defaults: StepFacts = {"picture": None, "parts": [], "link": None, "given": None}
         return {
             "kind": step.kind,
-            "title": filled(step.title, figures),
-            "text": [filled(paragraph.say, figures) for paragraph in text],
+            "title": fill(step.title, figures),
+            "text": [fill(paragraph.say, figures) for paragraph in text],
             **optional,
-            **nothing,
-            **shown,
+            **defaults,
+            **facts,
         }
 
-    def _common(self, steps: int) -> dict[str, str]:
+    def _common_figures(self, steps: int) -> dict[str, str]:
         metadata = read_metadata(self._run.shards(self._layers[0])[0])
         failures = json.loads(self._run.failures.with_suffix(".json").read_text(encoding="utf-8"))
         return {
@@ -111,11 +112,11 @@ class _Teller:
             "steps": number(steps),
         }
 
-    def _network(self, step: Step) -> Told | None:
+    def _network(self, step: TourStep) -> StepFacts | None:
         """For each layer some of its own pictures, of the coarsest level."""
         parts = []
         for layer in self._layers:
-            grids = next(each.grids for each in maps_of(self._config) if each.name == layer)
+            grids = next(atlas_map.grids for atlas_map in maps_of(self._config) if atlas_map.name == layer)
             for place, icon in enumerate(varied_icons(self._run, layer, grids[0], _OF_LAYER)):
                 name = self._pictures.sprite(f"network-{self._layers.index(layer)}-{place}", icon)
                 parts.append({"picture": name, "label": layer if place == 0 else None, "line": layer})
@@ -123,13 +124,13 @@ class _Teller:
             return None
         return {"parts": parts, "figures": {"first": self._layers[0], "last": self._layers[-1]}}
 
-    def _neuron(self, step: Step) -> Told | None:
-        ranked, of = self._choosing.clearest(step)
+    def _neuron(self, step: TourStep) -> StepFacts | None:
+        ranked, of = self._examples.clearest(step)
         if not ranked:
             return None
-        clear = self._clear = ranked[0]
+        clear = self._clear_unit = ranked[0]
         unit = clear.of
-        own = self._own(unit.layer, unit.number, ("pictures",))
+        own = self._unit_row(unit.layer, unit.number, ("pictures",))
         patches = self._patches(unit.layer, [key_of(row) for row in unit.top[:_PATCHES]])
         return {
             "picture": self._pictures.large("neuron", own["pictures"][0]),
@@ -146,20 +147,20 @@ class _Teller:
             },
         }
 
-    def _one_image(self, step: Step) -> Told | None:
-        found = self._most_certain(step)
-        if found is None:
+    def _one_image(self, step: TourStep) -> StepFacts | None:
+        choice = self._most_certain(step)
+        if choice is None:
             return None
         return {
-            "picture": self._given(found[1]),
-            "given": self._given(found[1]),
+            "picture": self._view_picture(choice[1]),
+            "given": self._view_picture(choice[1]),
             "link": "#open=image",
-            "figures": self._of_image(*found),
+            "figures": self._of_image(*choice),
         }
 
-    def _atlas(self, step: Step) -> Told | None:
+    def _atlas(self, step: TourStep) -> StepFacts | None:
         layer = self._config.opening if step.by_rule else step.choose
-        grids = next(each.grids for each in maps_of(self._config) if each.name == layer)
+        grids = next(atlas_map.grids for atlas_map in maps_of(self._config) if atlas_map.name == layer)
         picture = grid_picture(self._run, layer, grids[min(1, len(grids) - 1)])
         if picture is None:
             return None
@@ -169,20 +170,20 @@ class _Teller:
             "figures": {
                 "layer": layer,
                 "rows": number(count_rows(self._run.shards(layer))),
-                "cells": number(drawn_cells(self._run, self._config, layer)),
+                "cells": number(count_drawn_cells(self._run, layer, self._config.cells.min_count)),
                 "finest": number(grids[-1]),
             },
         }
 
-    def _invariant(self, step: Step) -> Told | None:
-        ranked, of = self._choosing.most_invariant(step)
+    def _invariant(self, step: TourStep) -> StepFacts | None:
+        ranked, of = self._examples.most_invariant(step)
         if not ranked:
             return None
         unit = ranked[0]
-        own = self._own(unit.layer, unit.number, ("pictures", "turned_pictures"))
+        own = self._unit_row(unit.layer, unit.number, ("pictures", "rotated_pictures"))
         response = unit.response
         peak = float(response.max()) or 1.0
-        turned = list(enumerate(own["turned_pictures"]))[::_EVERY]
+        rotated = list(enumerate(own["rotated_pictures"]))[::_EVERY]
         return {
             "picture": self._pictures.large("invariant", own["pictures"][0]),
             "parts": [
@@ -191,19 +192,19 @@ class _Teller:
                     "label": f"{DEGREES[angle]}°",
                     "value": round(float(response[angle]) / peak, 3),
                 }
-                for place, (angle, picture) in enumerate(turned)
+                for place, (angle, picture) in enumerate(rotated)
             ],
             "link": _link(unit),
             "figures": {
                 **self._of_unit(unit, of),
                 "invariance": percent(float(response.mean()) / peak),
                 "least": percent(float(response.min()) / peak),
-                "patches": number(len(unit.unit["turned"])),
+                "patches": number(len(unit.unit["rotated"])),
             },
         }
 
-    def _circuit(self, step: Step) -> Told | None:
-        ranked, of = self._choosing.strongest(step)
+    def _circuit(self, step: TourStep) -> StepFacts | None:
+        ranked, of = self._examples.strongest(step)
         if not ranked:
             return None
         circuit = ranked[0]
@@ -211,7 +212,7 @@ class _Teller:
         largest = max(abs(source["effect"]) for source in circuit.sources)
         parts = []
         for place, source in enumerate(circuit.sources):
-            picture = self._own(circuit.layer, source["unit"], ("pictures",))["pictures"][0]
+            picture = self._unit_row(circuit.layer, source["unit"], ("pictures",))["pictures"][0]
             parts.append(
                 {
                     "picture": self._pictures.sprite(f"circuit-{place}", picture),
@@ -220,7 +221,7 @@ class _Teller:
                     "value": round(abs(source["effect"]) / largest, 3),
                 }
             )
-        own = self._own(unit.layer, unit.number, ("pictures",))
+        own = self._unit_row(unit.layer, unit.number, ("pictures",))
         return {
             "picture": self._pictures.large("circuit", own["pictures"][0]),
             "parts": parts,
@@ -234,12 +235,12 @@ class _Teller:
             },
         }
 
-    def _forward(self, step: Step) -> Told | None:
+    def _forward(self, step: TourStep) -> StepFacts | None:
         """One spot of the picture, and the icon of the cell in which it lies on each layer's map."""
-        found = self._most_certain(step)
-        if found is None:
+        choice = self._most_certain(step)
+        if choice is None:
             return None
-        facts, row, _ = found
+        facts, row, _ = choice
         parts = [
             {"picture": self._pictures.sprite("forward-spot", self._patch(row)), "label": "the spot"},
             *(
@@ -248,11 +249,11 @@ class _Teller:
             ),
         ]
         return {
-            "picture": self._given(row),
-            "given": self._given(row),
+            "picture": self._view_picture(row),
+            "given": self._view_picture(row),
             "parts": parts,
             "link": "#open=forward",
-            "figures": {name: value for name, value in self._of_image(*found).items() if name != "among"},
+            "figures": {name: value for name, value in self._of_image(*choice).items() if name != "among"},
         }
 
     # What the steps are made of
@@ -261,7 +262,7 @@ class _Teller:
         units = read_metadata(self._run.shards(unit.layer)[0])["channels"]
         return {"unit": str(unit.number), "layer": unit.layer, "units": number(units), "of": number(of)}
 
-    def _of_image(self, facts: Facts, row: Row, among: int) -> dict[str, str]:
+    def _of_image(self, facts: ViewFacts, row: Row, among: int) -> dict[str, str]:
         return {
             "image": self._listing.keys[row.key[0]],
             "class": self._class(self._layers[0], facts.predicted),
@@ -270,45 +271,47 @@ class _Teller:
         }
 
     def _class(self, layer: str, index: int) -> str:
-        return self._choosing.classes(layer)[index].split(",")[0].strip()
+        return self._examples.classes(layer)[index].split(",")[0].strip()
 
-    def _own(self, layer: str, unit: int, columns: tuple[str, ...]) -> Told:
-        return Folder(self._run, layer).units(range(unit, unit + 1), (*columns, "unit"))[0]
+    def _unit_row(self, layer: str, unit: int, columns: tuple[str, ...]) -> StepFacts:
+        return UnitTables(self._run, layer).units(range(unit, unit + 1), (*columns, "unit"))[0]
 
-    def _most_certain(self, step: Step) -> tuple[Facts, Row, int] | None:
-        """The picture of the steps that show one, among those of which the network is surest and that can be read.
-        The step of the neuron, where there is one, leaves the choice among the pictures that excite it, if the network
-        is sure of any."""
-        if self._image is not None and step.by_rule:
-            return self._image
+    def _most_certain(self, step: TourStep) -> tuple[ViewFacts, Row, int] | None:
+        """The picture of the steps that show one, among those of the highest confidence that can be read; where there
+        is a step of a neuron, among the pictures that excite it, if the network is certain of any."""
+        if self._image_choice is not None and step.by_rule:
+            return self._image_choice
         layer, among = self._layers[0], None
         if not step.by_rule:
             image = list(self._listing.keys).index(step.choose)
             among = self._keys_of(layer, image)
-        elif self._clear is not None and self._clear.of.layer in self._layers:
-            among = {key_of(row) for row in self._clear.of.top}
-        ranked, compared = self._choosing.most_certain(layer, among)
-        if step.by_rule and among is not None and (not ranked or ranked[0].confidence < _SURE):
-            ranked, compared = self._choosing.most_certain(layer, None)
-        cut = Cutter(self._run, self._config, self._listing, layer)
-        seen = {
+        elif self._clear_unit is not None and self._clear_unit.of.layer in self._layers:
+            among = {key_of(row) for row in self._clear_unit.of.top}
+        ranked, compared = self._examples.most_certain(layer, among)
+        if step.by_rule and among is not None and (not ranked or ranked[0].confidence < _LEAST_CONFIDENCE):
+            ranked, compared = self._examples.most_certain(layer, None)
+        cropper = self._cropper(layer)
+        readable_rows = {
             row.key: ((row.box[2] - row.box[0]) / min(picture.shape[:2]), row)
-            for picture, rows in cut.pictures({each.key for each in ranked})
+            for picture, rows in cropper.pictures({facts.key for facts in ranked})
             if picture is not None
             for row in rows
         }
-        readable = [each for each in ranked if each.key in seen]
+        readable = [facts for facts in ranked if facts.key in readable_rows]
         if not readable:
             return None
-        # As sure as the surest but for rounding: of those the view that shows most of its picture tells people most.
-        sure = [each for each in readable if each.confidence > readable[0].confidence - _AS_SURE]
-        best = max(sure, key=lambda each: (round(seen[each.key][0], 2), each.confidence))
-        chosen = best, seen[best.key][1], compared
+        # Of those as certain as the first but for rounding, the view that shows most of its picture.
+        certain = [facts for facts in readable if facts.confidence > readable[0].confidence - _EQUAL_CONFIDENCE]
+        best = max(certain, key=lambda facts: (round(readable_rows[facts.key][0], 2), facts.confidence))
+        choice = best, readable_rows[best.key][1], compared
         if step.by_rule:
-            self._image = chosen
-        return chosen
+            self._image_choice = choice
+        return choice
 
-    def _keys_of(self, layer: str, image: int) -> set[Key]:
+    def _cropper(self, layer: str) -> Cropper:
+        return Cropper(self._run, self._listing, layer, seed=self._config.seed)
+
+    def _keys_of(self, layer: str, image: int) -> set[RowKey]:
         names = ["image_id", "view", "draw"]
         filters = [("image_id", "=", image)]
         return {
@@ -317,33 +320,32 @@ class _Teller:
             for row in pq.read_table(shard, columns=names, filters=filters).to_pylist()
         }
 
-    def _given(self, row: Row) -> str | None:
-        """The view that the network saw, as a picture of its own."""
-        cut = Cutter(self._run, self._config, self._listing, self._layers[0])
-        for picture, rows in cut.pictures({row.key}):
+    def _view_picture(self, row: Row) -> str | None:
+        """The view of a row, as a picture of its own: its address."""
+        cropper = self._cropper(self._layers[0])
+        for picture, rows in cropper.pictures({row.key}):
             if picture is not None:
-                return self._pictures.whole(f"image-{row.key[0]}-{row.key[1]}", cut.view(picture, rows[0]))
+                return self._pictures.whole(f"image-{row.key[0]}-{row.key[1]}", cropper.view(picture, rows[0]))
         return None
 
     def _patch(self, row: Row) -> Any:
         return self._patches(self._layers[len(self._layers) // 2], [row.key])[0]
 
-    def _patches(self, layer: str, keys: Iterable[Key]) -> list[Any]:
-        """The patches of rows, in order, without those that cannot be cut again."""
+    def _patches(self, layer: str, keys: Iterable[RowKey]) -> list[Any]:
+        """The patches of rows, in order, without those that cannot be cropped again."""
         wanted = list(keys)
-        cut = Cutter(self._run, self._config, self._listing, layer)
-        found = {
-            row.key: cut.patch(picture, row, Pictures.SPRITE)
-            for picture, rows in cut.pictures(set(wanted))
+        cropper = self._cropper(layer)
+        patches = {
+            row.key: cropper.patch(picture, row, TourPictures.SPRITE)
+            for picture, rows in cropper.pictures(set(wanted))
             if picture is not None
             for row in rows
         }
-        return [found[key] for key in wanted if key in found]
+        return [patches[key] for key in wanted if key in patches]
 
-    def _icons_of(self, key: Key) -> list[tuple[str, Any]]:
-        """For each layer the finest icon of a cell in which a row lies; layers whose map leaves it out are passed
-        over."""
-        found = []
+    def _icons_of(self, key: RowKey) -> list[tuple[str, Any]]:
+        """For each layer the finest icon of a cell in which a row lies; without layers whose map leaves it out."""
+        icons = []
         filters = [(name, "=", value) for name, value in zip(("image_id", "view", "draw"), key)]
         for layer in self._layers:
             places = pq.read_table(self._run.layout(layer), columns=["u", "v"], filters=filters).to_pylist()
@@ -353,9 +355,9 @@ class _Teller:
             for grid in sorted(self._config.cells.grids, reverse=True):
                 icon = icon_at(self._run, layer, grid, min(int(v * grid), grid - 1), min(int(u * grid), grid - 1))
                 if icon is not None:
-                    found.append((layer, icon))
+                    icons.append((layer, icon))
                     break
-        return found
+        return icons
 
 
 def number(value: int) -> str:

@@ -11,7 +11,7 @@ from made_rows import SETTINGS, clusters
 from tiny_run import configure
 
 from atlas.errors import ConfigError
-from atlas.layout.class_maps import Chosen, choose_rows, lay_out
+from atlas.layout.class_maps import ClassRows, choose_rows, lay_out
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
 from atlas.store.classes import class_number
@@ -22,7 +22,7 @@ from pipelines.pipeline import run
 
 def test_a_maps_name_tells_all_that_it_depends_on(workshop: Path, tmp_path: Path) -> None:
     def names(**layout: Any) -> list[str]:
-        return [each.name for each in maps_of(configure(workshop, "tcp://none", tmp_path, layout=layout))]
+        return [atlas_map.name for atlas_map in maps_of(configure(workshop, "tcp://none", tmp_path, layout=layout))]
 
     assert names(class_atlas=["tabby"]) == ["middle", "middle--tabby", "last", "last--tabby"]
     assert names(class_pair=["tabby", "lynx"], class_layers=["last"]) == ["middle", "last", "last--tabby--lynx"]
@@ -68,7 +68,7 @@ def test_classes_that_the_network_does_not_know_stop_a_run_before_it_begins(
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "sentence"),
     [
         ({"layout": {"class_atlas": ["a"]}, "collect": {"attributions": False}}, "class_atlas goes by attributions"),
         ({"layout": {"class_pair": ["a", "b"]}, "collect": {"attributions": False}}, "class_pair goes by attributions"),
@@ -86,17 +86,17 @@ def test_classes_that_the_network_does_not_know_stop_a_run_before_it_begins(
         ({"compare": {"old": {"name": "tiny:make"}}}, "none of the layers is of it, such as LAYER@old"),
     ],
 )
-def test_what_does_not_go_together_is_told(workshop: Path, changes: dict[str, Any], told: str) -> None:
+def test_what_does_not_go_together_is_a_sentence(workshop: Path, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
         configure(workshop, "tcp://none", workshop / "x", **changes)
-    assert told in str(caught.value)
+    assert sentence in str(caught.value)
     assert len(str(caught.value)) < 400
 
 
 def test_by_prediction_no_attributions_are_needed(workshop: Path) -> None:
     asked = {"class_atlas": ["a"], "class_by": "predicted"}
     config = configure(workshop, "tcp://none", workshop / "x", layout=asked, collect={"attributions": False})
-    assert [each.classes for each in maps_of(config)] == [(), ("a",), (), ("a",)]
+    assert [atlas_map.classes for atlas_map in maps_of(config)] == [(), ("a",), (), ("a",)]
 
 
 # Which rows, and where
@@ -110,9 +110,9 @@ def test_a_class_atlas_holds_the_rows_that_speak_for_its_class(
     number = int(np.bincount(predicted).argmax())
     asked = {"class_atlas": [f"class {number}"], "class_rows": 20, "class_by": by}
     config = configure(workshop, "tcp://none", workshop / "x", layout=asked)
-    each = maps_of(config)[-1]
+    atlas_map = maps_of(config)[-1]
     classes = [f"class {one}" for one in range(7)]
-    rows = choose_rows(undisturbed.shards("last"), [each], config.layout, classes)[0].rows
+    rows = choose_rows(undisturbed.shards("last"), [atlas_map], config.layout, classes)[0].rows
     allowed = np.flatnonzero(attribution[:, number] > 0 if by == "attribution" else predicted == number)
     sure = pq.read_table(undisturbed.shards("last"), columns=["confidence"])["confidence"].to_numpy()
     strength = attribution[:, number] if by == "attribution" else sure
@@ -130,10 +130,10 @@ def test_a_pair_holds_each_row_once_and_says_which_class_it_speaks_for(
 ) -> None:
     attribution, _ = columns_of(undisturbed, "last")
     config = configure(workshop, "tcp://none", workshop / "x", layout=OF_CLASSES)
-    each = maps_of(config)[-1]
+    atlas_map = maps_of(config)[-1]
     classes = [f"class {one}" for one in range(7)]
     single, chosen = choose_rows(undisturbed.shards("last"), maps_of(config)[-2:], config.layout, classes)
-    assert each.classes == ("class 1", "class 4")
+    assert atlas_map.classes == ("class 1", "class 4")
     assert single.difference is None
     assert len(set(chosen.rows.tolist())) == len(chosen.rows)
     for number in (1, 4):
@@ -147,7 +147,7 @@ def test_a_pair_goes_from_one_class_on_the_left_to_the_other_on_the_right() -> N
     rows, group = clusters(300, centres=3)
     difference = np.random.default_rng(0).normal(0.4, 1, 300).astype(np.float32)
     difference[5] = 0
-    places = lay_out(rows, Chosen(np.arange(300), difference), SETTINGS, seed=0)
+    places = lay_out(rows, ClassRows(np.arange(300), difference), SETTINGS, seed=0)
     assert np.isfinite(places).all()
     np.testing.assert_array_equal(np.argsort(places[:, 0]), np.argsort(difference))
     assert (places[difference < 0, 0] < 0.5).all()
@@ -156,4 +156,4 @@ def test_a_pair_goes_from_one_class_on_the_left_to_the_other_on_the_right() -> N
     # Along v, in one dimension, like lies next to like: the groups are three stretches.
     down = group[np.argsort(places[:, 1])]
     assert (np.diff(down) != 0).sum() < 12
-    np.testing.assert_array_equal(places, lay_out(rows, Chosen(np.arange(300), difference), SETTINGS, seed=0))
+    np.testing.assert_array_equal(places, lay_out(rows, ClassRows(np.arange(300), difference), SETTINGS, seed=0))

@@ -16,8 +16,7 @@ from umap.umap_ import fuzzy_simplicial_set, simplicial_set_embedding
 from atlas.errors import AtlasError
 from atlas.layout import fit as layout
 from atlas.layout import gpu, neighbors
-from atlas.layout.fit import OUTLIER, REASONS, ZERO, choose_fitted, fit_layout, unit_box
-from atlas.layout.fit import _outliers as outliers
+from atlas.layout.fit import OUTLIER, REASONS, ZERO, choose_fitted, fit_layout, outliers, unit_box
 from atlas.layout.neighbors import unit_rows
 from atlas.layout.projection import Projection, fit_projection, project, read_moments
 from atlas.layout.umap_optimizer import embed
@@ -202,9 +201,9 @@ def test_on_a_gpu_faiss_searches_and_cuml_lays_out(fake_gpu: list[int]) -> None:
     assert fake_gpu == []
     fit = fit_layout(rows, usual.model_copy(update={"backend": "auto"}), seed=0, threads=1)
     assert fake_gpu == [150, 150, 100]
-    first, gently = FakeUMAP.asked
+    first, again = FakeUMAP.asked
     expected = neighbors.knn_graph(neighbors.build_index(rows, threads=1), rows, 10)
-    for asked in (first, gently):
+    for asked in (first, again):
         indices, distances = asked["precomputed_knn"]
         assert indices.dtype == np.int64
         np.testing.assert_array_equal(indices, expected[0])
@@ -212,8 +211,8 @@ def test_on_a_gpu_faiss_searches_and_cuml_lays_out(fake_gpu: list[int]) -> None:
         assert (asked["n_neighbors"], asked["metric"], asked["random_state"]) == (10, "cosine", 0)
         assert asked["a"] == pytest.approx(1.93, abs=0.05)
     assert (first["n_epochs"], first["learning_rate"]) == (500, 1)
-    assert (gently["n_epochs"], gently["learning_rate"]) == (200, 0.02)
-    np.testing.assert_array_equal(fit.coordinates, gently["init"] + 1)
+    assert (again["n_epochs"], again["learning_rate"]) == (200, 0.02)
+    np.testing.assert_array_equal(fit.coordinates, again["init"] + 1)
     axes = layout.principal_axes(rows)
     assert np.corrcoef(first["init"][:, 0], axes[:, 0])[0, 1] > 0.999
     # A layout that must come again exactly stays on the CPU.

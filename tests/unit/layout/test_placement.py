@@ -65,8 +65,8 @@ def test_confidence_is_the_share_of_members_that_are_less_near(halves: tuple[Flo
     assert place(fit.index, known, rows[fit.alive], fit.nearness).confidence.mean() > 0.5
 
 
-def test_a_point_between_two_islands_lies_on_one_of_them() -> None:
-    """Three of four neighbours agree: the point is with them, not in the water."""
+def test_a_point_between_two_groups_lies_in_one_of_them() -> None:
+    """Three of four neighbours agree: the point is with them, not between the two groups."""
     rows = unit_rows(np.array([[1, 0, 0.1], [1, 0.1, 0], [1, -0.1, 0], [0.9, 0, -0.45]]))
     known = np.array([[0, 0], [0.1, 0], [0, 0.1], [10, 10]], np.float32)
     point = unit_rows(np.array([[1, 0, -0.18]]))

@@ -12,19 +12,19 @@ from atlas.networks.network import Layer, describe_layer, load
 from atlas.neurons.tables import DEGREES
 from atlas.neurons.tuning import (
     MIRRORED,
+    ROTATED,
     SCALED,
-    TURNED,
+    PatchWindow,
     Pose,
-    Window,
     figures,
     place_of,
-    show,
+    posed_discs,
     sprites,
     tuning,
     window_of,
 )
 
-WINDOW = Window(side=61, x=30.5, y=30.5, radius=28.0)
+WINDOW = PatchWindow(side=61, x=30.5, y=30.5, radius=28.0)
 PLACE = (50.5, 40.5)
 DOWN, ACROSS = torch.meshgrid(torch.arange(61) - 30.0, torch.arange(61) - 30.0, indexing="ij")
 NEAR = torch.exp(-(DOWN**2 + ACROSS**2) / 100)
@@ -59,30 +59,32 @@ def test_a_radially_symmetric_unit_is_invariant() -> None:
     found = tuning(
         unit(ring), torch.stack([view(blobs), view(lambda x, y: -edge(y, x) + x / 60)]) * 0.8, [PLACE] * 2, WINDOW
     )
-    assert found.turned.shape == found.mirrored.shape == (2, 24)
+    assert found.rotated.shape == found.mirrored.shape == (2, 24)
     assert found.scaled.shape == (2, 5)
-    np.testing.assert_allclose(found.turned, found.turned[:, :1].repeat(24, 1), atol=2e-3 * np.abs(found.turned).max())
-    np.testing.assert_allclose(found.mirrored, found.turned, atol=2e-3 * np.abs(found.turned).max())
-    told = figures(np.abs(found.turned))
-    assert told.invariance is not None
-    assert told.invariance > 0.99
-    assert told.selectivity is not None
-    assert told.selectivity < 0.01
-    assert told.told is None
+    np.testing.assert_allclose(
+        found.rotated, found.rotated[:, :1].repeat(24, 1), atol=2e-3 * np.abs(found.rotated).max()
+    )
+    np.testing.assert_allclose(found.mirrored, found.rotated, atol=2e-3 * np.abs(found.rotated).max())
+    summary = figures(np.abs(found.rotated))
+    assert summary.invariance is not None
+    assert summary.invariance > 0.99
+    assert summary.selectivity is not None
+    assert summary.selectivity < 0.01
+    assert summary.note is None
 
 
 def test_a_unit_of_one_orientation_prefers_its_angle() -> None:
     """The picture is bright on the right, the unit looks for bright below: a quarter turn clockwise."""
     below = NEAR * torch.tanh(DOWN / 4)
     answer = unit(below)
-    peak = float(tuning(answer, view(edge)[None], [PLACE], WINDOW).turned.max())
+    peak = float(tuning(answer, view(edge)[None], [PLACE], WINDOW).rotated.max())
     found = tuning(unit(below, 1.2 * peak), view(edge)[None], [PLACE], WINDOW)
-    assert DEGREES[int(found.turned[0].argmax())] == 90
-    told = figures(found.turned)
-    assert told.preferred == pytest.approx(90, abs=1)
-    assert told.selectivity is not None
-    assert 0.3 < told.selectivity < 0.5
-    assert told.invariance == pytest.approx(1.2 / 2.2, abs=0.03)
+    assert DEGREES[int(found.rotated[0].argmax())] == 90
+    summary = figures(found.rotated)
+    assert summary.preferred == pytest.approx(90, abs=1)
+    assert summary.selectivity is not None
+    assert 0.3 < summary.selectivity < 0.5
+    assert summary.invariance == pytest.approx(1.2 / 2.2, abs=0.03)
     # Mirrored first, what was bright on the right is bright on the left: three quarters of a turn.
     assert DEGREES[int(found.mirrored[0].argmax())] == 270
 
@@ -90,37 +92,37 @@ def test_a_unit_of_one_orientation_prefers_its_angle() -> None:
 def test_under_half_of_the_peak_no_selectivity_is_given() -> None:
     """max(0, cos θ) has a mean of 1/π of its peak."""
     found = tuning(unit(NEAR * torch.tanh(DOWN / 4)), view(edge)[None], [PLACE], WINDOW)
-    told = figures(found.turned)
-    assert told.selectivity is None
-    assert told.preferred == pytest.approx(90, abs=1)
-    assert told.invariance == pytest.approx(1 / math.pi, abs=0.03)
-    assert told.told is not None
-    assert "under the half" in told.told
+    summary = figures(found.rotated)
+    assert summary.selectivity is None
+    assert summary.preferred == pytest.approx(90, abs=1)
+    assert summary.invariance == pytest.approx(1 / math.pi, abs=0.03)
+    assert summary.note is not None
+    assert "under the half" in summary.note
 
 
 def test_a_grating_answers_alike_to_opposite_angles() -> None:
     """A period of 180° cancels in the selectivity; the invariance tells it."""
     found = tuning(unit(NEAR * torch.cos(ACROSS / 3)), view(stripes)[None], [PLACE], WINDOW)
-    np.testing.assert_allclose(found.turned[0, :12], found.turned[0, 12:], atol=0.1 * found.turned.max())
-    assert DEGREES[int(found.turned[0].argmax())] in (0, 180)
-    assert found.turned[0, 6] < 0.1 * found.turned[0, 0]
-    told = figures(found.turned)
-    assert told.selectivity is None
-    assert told.invariance is not None
-    assert told.invariance < 0.4
-    lifted = figures(found.turned + found.turned.max())
+    np.testing.assert_allclose(found.rotated[0, :12], found.rotated[0, 12:], atol=0.1 * found.rotated.max())
+    assert DEGREES[int(found.rotated[0].argmax())] in (0, 180)
+    assert found.rotated[0, 6] < 0.1 * found.rotated[0, 0]
+    summary = figures(found.rotated)
+    assert summary.selectivity is None
+    assert summary.invariance is not None
+    assert summary.invariance < 0.4
+    lifted = figures(found.rotated + found.rotated.max())
     assert lifted.selectivity is not None
     assert lifted.selectivity < 0.01
 
 
 def test_a_unit_that_never_fires_is_told_so() -> None:
     found = tuning(lambda pictures: pictures.mean((1, 2, 3)) - 5, view(blobs)[None], [PLACE], WINDOW)
-    assert (found.turned < 0).all(), "activations stay as they are"
-    told = figures(found.turned)
-    assert (told.selectivity, told.invariance, told.preferred) == (None, None, None)
-    assert told.told == "It does not fire at any angle when its top patches are cut to a disc."
-    nothing = figures(tuning(lambda pictures: pictures.mean((1, 2, 3)), torch.zeros(0), [], WINDOW).turned)
-    assert nothing.told == "None of its top pictures can be read any more."
+    assert (found.rotated < 0).all(), "activations stay as they are"
+    summary = figures(found.rotated)
+    assert (summary.selectivity, summary.invariance, summary.preferred) == (None, None, None)
+    assert summary.note == "It does not fire at any angle when its top patches are cut to a disc."
+    nothing = figures(tuning(lambda pictures: pictures.mean((1, 2, 3)), torch.zeros(0), [], WINDOW).rotated)
+    assert nothing.note == "None of its top pictures can be read any more."
 
 
 def test_figures_by_hand() -> None:
@@ -128,46 +130,48 @@ def test_figures_by_hand() -> None:
     curve = np.full((2, 24), 1.0, np.float32)
     curve[0, 0], curve[1, 0] = 3.0, 5.0
     curve[1, 12] = -7.0  # 0, not −7
-    told = figures(curve)
+    summary = figures(curve)
     total = 4 + 22 + 0.5
-    assert told.invariance == pytest.approx(total / 24 / 4)
-    assert told.selectivity is None
+    assert summary.invariance == pytest.approx(total / 24 / 4)
+    assert summary.selectivity is None
     curve += 4
     total = 8 + 22 * 5 + 2.5
-    told = figures(curve)
-    assert told.selectivity == pytest.approx((8 - 2.5) / total, rel=1e-4)
-    assert told.preferred is not None
-    assert math.cos(math.radians(told.preferred)) == pytest.approx(1)
+    summary = figures(curve)
+    assert summary.selectivity == pytest.approx((8 - 2.5) / total, rel=1e-4)
+    assert summary.preferred is not None
+    assert math.cos(math.radians(summary.preferred)) == pytest.approx(1)
 
 
 def test_every_angle_shows_the_same_on_a_plain_ground() -> None:
     picture = view(blobs)
     picture[0] *= 0.5
-    shown = show(picture, PLACE, WINDOW, TURNED)
+    shown = posed_discs(picture, PLACE, WINDOW, ROTATED)
     ground = picture.mean((1, 2))
     outside = torch.hypot(DOWN, ACROSS) > WINDOW.radius
     for each in shown:
         np.testing.assert_allclose(each[:, outside], ground[:, None].expand(3, int(outside.sum())), atol=1e-6)
     for quarter in range(4):  # torch turns against the clock
         np.testing.assert_allclose(shown[6 * quarter], shown[0].rot90(-quarter, (1, 2)), atol=0.02)
-    (mirrored,) = show(picture, PLACE, WINDOW, (MIRRORED[0],))
+    (mirrored,) = posed_discs(picture, PLACE, WINDOW, (MIRRORED[0],))
     np.testing.assert_allclose(mirrored, shown[0].flip(2), atol=0.02)
     # The middle of the window shows the place.
     bright = view(lambda x, y: torch.exp(-(x**2 + y**2) / 3))
     at = (
-        show(bright, PLACE, WINDOW, (TURNED[0], TURNED[3], Pose(scale=0.5), Pose(scale=2.0)))[:, 0].flatten(1).argmax(1)
+        posed_discs(bright, PLACE, WINDOW, (ROTATED[0], ROTATED[3], Pose(scale=0.5), Pose(scale=2.0)))[:, 0]
+        .flatten(1)
+        .argmax(1)
     )
     assert {(int(place) // 61, int(place) % 61) for place in at} <= {(y, x) for y in (29, 30) for x in (29, 30)}
 
 
 def test_sizes_are_as_asked() -> None:
     disc = view(lambda x, y: (torch.hypot(x, y) < 8).float() * 2 - 1)
-    widths = [int((each[0, 30] > 0.6).sum()) for each in show(disc, PLACE, WINDOW, SCALED)]
+    widths = [int((each[0, 30] > 0.6).sum()) for each in posed_discs(disc, PLACE, WINDOW, SCALED)]
     assert widths == pytest.approx([8, 11, 16, 23, 32], abs=2)
 
 
 def test_sprites_are_cut_close(tmp_path: object) -> None:
-    small = sprites(view(blobs), PLACE, WINDOW, TURNED[:2], 40)
+    small = sprites(view(blobs), PLACE, WINDOW, ROTATED[:2], 40)
     assert small.shape == (2, 40, 40, 3)
     assert small.dtype == torch.uint8
     assert small.float().std() > 5

@@ -22,14 +22,14 @@ from atlas.site.sheets import BLOCK
 GRID = 8
 
 
-def told_of(run: RunDirectory, layer: str) -> dict[tuple[int, int], dict[str, Any]]:
+def details_of(run: RunDirectory, layer: str) -> dict[tuple[int, int], dict[str, Any]]:
     """What the site tells of the cells of a grid."""
-    told: dict[tuple[int, int], dict[str, Any]] = {}
+    details: dict[tuple[int, int], dict[str, Any]] = {}
     for file in (run.site_grid(layer, GRID) / "details").glob("*.json"):
         for cell in json.loads(file.read_text())["cells"]:
             assert file.stem == f"{cell['row'] // BLOCK}-{cell['col'] // BLOCK}"
-            told[cell["row"], cell["col"]] = cell
-    return told
+            details[cell["row"], cell["col"]] = cell
+    return details
 
 
 @pytest.mark.parametrize("layer", ["middle", "last"])
@@ -39,21 +39,21 @@ def test_each_drawn_cell_is_told_of(undisturbed: RunDirectory, layer: str) -> No
     names = ["row", "col", "cosine_whitened", "percentile", "rank"]
     drawn = read_icons(undisturbed, layer, GRID, names).to_pylist()
     icons = {(icon["row"], icon["col"]): icon for icon in drawn}
-    told = told_of(undisturbed, layer)
-    assert told.keys() == {(cell["row"], cell["col"]) for cell in cells} == icons.keys()
+    details = details_of(undisturbed, layer)
+    assert details.keys() == {(cell["row"], cell["col"]) for cell in cells} == icons.keys()
     units = unit_rows(np.array([cell["mean"] for cell in cells]))
     cosines = units @ units.T
     for number, cell in enumerate(cells):
-        mine = told[cell["row"], cell["col"]]
-        assert mine["predicted"] == [[one["class"], one["count"]] for one in cell["predicted"]]
-        assert mine["labels"] == [[one["class"], one["count"]] for one in cell["labels"]]
+        own = details[cell["row"], cell["col"]]
+        assert own["predicted"] == [[one["class"], one["count"]] for one in cell["predicted"]]
+        assert own["labels"] == [[one["class"], one["count"]] for one in cell["labels"]]
         icon = icons[cell["row"], cell["col"]]
-        assert mine["scores"]["cosine_whitened"] == pytest.approx(icon["cosine_whitened"], abs=1e-4)
-        assert mine["scores"]["rank"] == icon["rank"]
+        assert own["scores"]["cosine_whitened"] == pytest.approx(icon["cosine_whitened"], abs=1e-4)
+        assert own["scores"]["rank"] == icon["rank"]
         best = [other for other in np.argsort(-cosines[number], kind="stable") if other != number][:6]
-        assert [one[2] for one in mine["near"]] == pytest.approx(cosines[number][best], abs=2e-4)
-        assert (cell["row"], cell["col"]) not in {(row, col) for row, col, _ in mine["near"]}
-        for row, col, cosine in mine["near"]:
+        assert [one[2] for one in own["near"]] == pytest.approx(cosines[number][best], abs=2e-4)
+        assert (cell["row"], cell["col"]) not in {(row, col) for row, col, _ in own["near"]}
+        for row, col, cosine in own["near"]:
             other = next(i for i, one in enumerate(cells) if (one["row"], one["col"]) == (row, col))
             assert cosine == pytest.approx(cosines[number, other], abs=1e-4)
 
@@ -63,21 +63,22 @@ def test_the_same_rows_are_found_on_the_other_layer(undisturbed: RunDirectory) -
     for layer in ("middle", "last"):
         table = pq.read_table(undisturbed.layout(layer))
         places[layer] = cell_of(table["u"].to_numpy(), table["v"].to_numpy(), GRID)
-    told = told_of(undisturbed, "middle")
-    for (row, col), cell in told.items():
+    details = details_of(undisturbed, "middle")
+    for (row, col), cell in details.items():
         rows = np.flatnonzero(places["middle"] == row * GRID + col)
         there = Counter(int(one) for one in places["last"][rows] if one >= 0)
         expected = sorted(there.items(), key=lambda one: (-one[1], one[0]))[:3]
         assert cell["elsewhere"] == {
             "last": [[GRID, *divmod(number, GRID), round(count / len(rows), 3)] for number, count in expected]
         }
-    assert len(told) > 5
+    assert len(details) > 5
 
 
 def test_cells_of_one_layer_alone_have_no_elsewhere(undisturbed: RunDirectory, workshop: Path) -> None:
     config = validate(tiny_values(workshop) | {"out": str(undisturbed.path), "layers": ["last"]}, "test")
-    cells = list(told_of(undisturbed, "last"))[:2]
-    found = cell_details(undisturbed, config, find_map(config, "last"), GRID, cells)
+    cells = list(details_of(undisturbed, "last"))[:2]
+    last, settings = find_map(config, "last"), config.cells
+    found = cell_details(undisturbed, last, GRID, cells, layers=config.layers, settings=settings)
     assert list(found) == sorted(cells)
     assert [one["elsewhere"] for one in found.values()] == [{}, {}]
-    assert cell_details(undisturbed, config, find_map(config, "last"), GRID, []) == {}
+    assert cell_details(undisturbed, last, GRID, [], layers=config.layers, settings=settings) == {}

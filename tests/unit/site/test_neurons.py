@@ -14,15 +14,17 @@ from made_neurons import ABSENT, INHIBITED, NEVER, PICTURES, class_effects, shad
 from PIL import Image
 
 from atlas.arrays import Pixels
-from atlas.cells.crops import Cutter, key_of
+from atlas.cells.crops import Cropper
+from atlas.config.sections import NeuronsConfig
 from atlas.neurons import tables
-from atlas.neurons.reading import Folder
+from atlas.neurons.reading import UnitTables
 from atlas.neurons.tables import DEGREES
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.site import neurons
+from atlas.site.circuits import unit_circuits
 from atlas.site.page import atlas_facts
-from atlas.store.shards import to_numpy
+from atlas.store.shards import key_of, to_numpy
 from pipelines import publish
 from pipelines.stage import missing
 
@@ -54,7 +56,7 @@ def folder(run: RunDirectory, layer: str = "last") -> Path:
     return run.folder("publish") / "neurons" / layer
 
 
-def told(path: Path) -> Any:
+def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
@@ -76,15 +78,15 @@ def test_every_units_icon_stands_at_its_place_on_the_sheet(run: RunDirectory) ->
 
 
 def test_a_sheet_of_very_many_units_is_wider_not_too_high() -> None:
-    assert neurons._across(112) == 16
+    assert neurons.icons_across(112) == 16
     for units in (3000, 4000, 8192, 20_000):
-        across = neurons._across(units)
+        across = neurons.icons_across(units)
         assert across % 16 == 0
         assert -(-units // across) * neurons.ICON < 16_384, "what a WebP can be"
 
 
 def test_the_layers_table_has_a_value_for_each_unit(run: RunDirectory) -> None:
-    table = told(folder(run) / "units.json")
+    table = read_json(folder(run) / "units.json")
     assert table["layer"] == "last"
     assert table["units"] == 20
     assert table["largest"][:3] == [4, 0, 6]
@@ -126,7 +128,7 @@ def test_the_effects_of_all_units_on_all_classes(run: RunDirectory, tmp_path: Pa
 
 def test_a_units_sheet_has_a_line_for_each_kind_of_picture(run: RunDirectory) -> None:
     unit = 5
-    facts = told(folder(run) / f"unit-{unit:04d}.json")
+    facts = read_json(folder(run) / f"unit-{unit:04d}.json")
     sheet, side = pixels(folder(run) / f"unit-{unit:04d}.webp"), facts["sprite"]
     assert facts["rows"] == {"top": 3, "whole": 3, "spread": 8, "turned": 24, "mirrored": 24, "scaled": 5}
     assert sheet.shape == (6 * side, 24 * side, 4)
@@ -137,11 +139,11 @@ def test_a_units_sheet_has_a_line_for_each_kind_of_picture(run: RunDirectory) ->
 
 def test_the_pictures_of_a_unit_stand_side_by_side_as_large_as_they_were_drawn(run: RunDirectory) -> None:
     unit = 5
-    assert told(folder(run) / f"unit-{unit:04d}.json")["pictures"] == PICTURES
+    assert read_json(folder(run) / f"unit-{unit:04d}.json")["pictures"] == PICTURES
     sheet = pixels(folder(run) / f"unit-{unit:04d}-pictures.webp")
     side = sheet.shape[0]
     assert sheet.shape[1] == PICTURES * side
-    assert side == Folder(run, "last").units(range(unit, unit + 1), ["unit", "size"])[0]["size"]
+    assert side == UnitTables(run, "last").units(range(unit, unit + 1), ["unit", "size"])[0]["size"]
     for number in range(PICTURES):
         assert np.abs(sprite(sheet, 0, number, side)[..., :3].mean((0, 1)) - shade(unit, number)).max() < 12
 
@@ -149,14 +151,14 @@ def test_the_pictures_of_a_unit_stand_side_by_side_as_large_as_they_were_drawn(r
 def test_the_patches_are_those_of_the_rows(run: RunDirectory) -> None:
     """The first patch of a unit, cut here by itself, is what stands on its sheet, and lies where its frame says."""
     unit, config = 5, run.config()
-    facts, side = told(folder(run) / f"unit-{unit:04d}.json"), neurons.SPRITE
+    facts, side = read_json(folder(run) / f"unit-{unit:04d}.json"), neurons.SPRITE
     sheet = pixels(folder(run) / f"unit-{unit:04d}.webp")
-    row = Folder(run, "last").statistics(range(unit, unit + 1))[0]["top"][0]
+    row = UnitTables(run, "last").statistics(range(unit, unit + 1))[0]["top"][0]
     listing = Listing.load(run.listing)
-    cut = Cutter(run, config, listing, "last")
-    ((picture, (found,)),) = list(cut.pictures({key_of(row)}))
+    cropper = Cropper(run, listing, "last", seed=config.seed)
+    ((picture, (found,)),) = list(cropper.pictures({key_of(row)}))
     assert picture is not None
-    patch = cut.patch(picture, found, side)
+    patch = cropper.patch(picture, found, side)
     assert np.abs(sprite(sheet, 0, 0, side)[..., :3] - patch.astype(int)).mean() < 8
     other = sprite(sheet, 0, 1, side)[..., :3]
     assert np.abs(other - patch.astype(int)).mean() > 20, "the next one is of another picture"
@@ -169,7 +171,7 @@ def test_the_patches_are_those_of_the_rows(run: RunDirectory) -> None:
 
 
 def test_figures_of_a_unit(run: RunDirectory) -> None:
-    facts = told(folder(run) / "unit-0005.json")
+    facts = read_json(folder(run) / "unit-0005.json")
     assert facts["histogram"] == {"low": 0, "high": 9, "counts": list(range(64))}
     assert [patch["share"] for patch in facts["spread"]] == pytest.approx(np.arange(8) / 7, abs=1e-3)
     assert len(facts["supports"]) == 7
@@ -185,7 +187,7 @@ def test_figures_of_a_unit(run: RunDirectory) -> None:
 
 
 def test_a_unit_that_never_fires_has_its_picture_and_a_sentence(run: RunDirectory) -> None:
-    facts = told(folder(run) / f"unit-{NEVER:04d}.json")
+    facts = read_json(folder(run) / f"unit-{NEVER:04d}.json")
     assert facts["turning"] is None
     assert facts["told"] == "The unit never fires in this data."
     assert facts["top"] == []
@@ -195,8 +197,8 @@ def test_a_unit_that_never_fires_has_its_picture_and_a_sentence(run: RunDirector
 
 
 def test_what_builds_a_unit(run: RunDirectory) -> None:
-    assert told(folder(run, "middle") / "unit-0005.json")["circuit"] == []
-    (circuit,) = told(folder(run) / "unit-0005.json")["circuit"]
+    assert read_json(folder(run, "middle") / "unit-0005.json")["circuit"] == []
+    (circuit,) = read_json(folder(run) / "unit-0005.json")["circuit"]
     assert circuit["layer"] == "middle"
     assert circuit["agreement"] == 0.8
     assert circuit["passed"] == ["1 ReLU"]
@@ -216,7 +218,7 @@ def test_heat_bytes_are_the_cells_means(run: RunDirectory, grid: int) -> None:
     means = to_numpy(table["mean"])
     where = run.site_grid("last", grid)
     heat = np.frombuffer((where / "units-000.bin").read_bytes(), np.uint8).reshape(20, -1)
-    assert told(where / "cells.json")["row"] == table["row"].to_pylist(), "in the order of the cells"
+    assert read_json(where / "cells.json")["row"] == table["row"].to_pylist(), "in the order of the cells"
     drawn = to_numpy(table["count"]) >= run.config().cells.min_count
     scale = np.abs(means[drawn]).max(0)
     shown = (heat.astype(float) - 128) / 127 * scale[:, None]
@@ -227,7 +229,7 @@ def test_heat_bytes_are_the_cells_means(run: RunDirectory, grid: int) -> None:
 def test_heat_comes_in_files_of_fifty_units(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = (run.site_grid("last", 4) / "units-000.bin").read_bytes()
     monkeypatch.setattr(neurons, "UNITS_PER_FILE", 15)
-    files = [path for path in neurons.write_heat(run, run.config(), "last", 4) if path.suffix == ".bin"]
+    files = [path for path in neurons.write_heat(run, "last", 4, run.config().cells.min_count) if path.suffix == ".bin"]
     assert [path.name for path in files] == ["units-000.bin", "units-001.bin"]
     assert b"".join(path.read_bytes() for path in files) == whole
     assert len(files[1].read_bytes()) * 3 == len(files[0].read_bytes())
@@ -237,7 +239,7 @@ def test_heat_comes_in_files_of_fifty_units(run: RunDirectory, monkeypatch: pyte
 
 def test_which_cells_build_a_cell(run: RunDirectory) -> None:
     where = run.site_grid("last", 4)
-    built, cells = told(where / "built.json"), told(where / "cells.json")
+    built, cells = read_json(where / "built.json"), read_json(where / "cells.json")
     assert built["from"] == "middle"
     assert built["grid"] == 4
     assert set(built["cells"]) == {f"{row}.{col}" for row, col in zip(cells["row"], cells["col"])}
@@ -247,7 +249,7 @@ def test_which_cells_build_a_cell(run: RunDirectory) -> None:
 
 
 def test_atlas_json_tells_of_the_layers(run: RunDirectory) -> None:
-    facts = atlas_facts(run, run.config(), told(run.report))
+    facts = atlas_facts(run, run.config(), read_json(run.report))
     drawn = {"icon": neurons.ICON, "across": 16}
     assert facts["neurons"] == {
         "layers": [
@@ -255,35 +257,38 @@ def test_atlas_json_tells_of_the_layers(run: RunDirectory) -> None:
             {"layer": "last", "path": "neurons/last", "units": 20, "earlier": ["middle"], **drawn},
         ]
     }
-    without = atlas_facts(run, run.config().model_copy(update={"neurons": None, "tour": None}), told(run.report))
+    without = atlas_facts(run, run.config().model_copy(update={"neurons": None, "tour": None}), read_json(run.report))
     assert without["neurons"] is None
     assert without["tour"] is False
 
 
 def test_the_nearest_earlier_layer_comes_last(run: RunDirectory, tmp_path: Path) -> None:
-    """In the circuits of a unit the nearest one is told of first."""
+    """In the circuits of a unit the nearest one comes first."""
     fake = RunDirectory(tmp_path / "run")
     for layer in ("a", "b", "c"):
         shutil.copytree(run.store("last"), fake.store(layer))
         fake.cells(layer).parent.mkdir(exist_ok=True)
         shutil.copy(run.cells("last"), fake.cells(layer))
     write_neurons(fake, ["a", "b", "c"])
-    assert Folder(fake, "c").earlier() == ["a", "b"]
-    assert [each["layer"] for each in Folder(fake, "c").circuits(range(1))[0]] == ["b", "a"]
+    assert UnitTables(fake, "c").earlier() == ["b", "a"]
+    facts = neurons.neuron_facts(fake, NeuronsConfig(layers=("c",)))
+    assert facts is not None
+    assert facts["layers"][0]["earlier"] == ["a", "b"]
+    assert [circuit["layer"] for circuit in unit_circuits(UnitTables(fake, "c"), range(1))[0]] == ["b", "a"]
 
 
 def test_pictures_that_are_gone_are_left_out_and_counted(
     run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listing, config = Listing.load(run.listing), run.config()
-    row = Folder(run, "last").statistics(range(5, 6))[0]["top"][1]
+    listing = Listing.load(run.listing)
+    row = UnitTables(run, "last").statistics(range(5, 6))[0]["top"][1]
     read = Listing.read
     gone = row["image_id"]
     monkeypatch.setattr(Listing, "read", lambda self, image: b"no picture" if image == gone else read(self, image))
     monkeypatch.setattr(neurons, "_target", lambda run, layer: tmp_path)
-    _, failed = neurons.write_units(run, config, listing, "last", range(5, 6))
+    _, failed = neurons.write_units(run, listing, "last", range(5, 6), seed=run.config().seed)
     assert failed == 1
-    facts = told(tmp_path / "unit-0005.json")
+    facts = read_json(tmp_path / "unit-0005.json")
     assert facts["rows"]["top"] == facts["rows"]["whole"] == len(facts["top"]) == PATCHES - 1
     assert listing.keys[gone] not in [patch["image"] for patch in facts["top"]]
 

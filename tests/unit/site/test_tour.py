@@ -14,10 +14,10 @@ from tiny_run import atlas_run
 
 from atlas.config.reading import config_folders, find_config, load_config
 from atlas.errors import ConfigError
-from atlas.neurons.reading import Folder
+from atlas.neurons.reading import UnitTables
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
-from atlas.site.tour.text import FIGURES, RULES, check_choices, filled, load_tour
+from atlas.site.tour.text import FIGURES, RULES, check_choices, fill, load_tour
 from atlas.site.tour.writer import percent, write_tour
 from atlas.store.shards import read_columns
 from pipelines import publish
@@ -35,23 +35,23 @@ def run(undisturbed: RunDirectory, tmp_path_factory: pytest.TempPathFactory) -> 
     return copy
 
 
-def tell(run: RunDirectory, **changes: Any) -> dict[str, Any]:
-    """The tour of the run, told anew with these changes of the configuration."""
+def write_and_read(run: RunDirectory, **changes: Any) -> dict[str, Any]:
+    """The tour of the run, written anew with these changes of the configuration."""
     manifest = run.read_manifest()
     manifest["config"] |= {"neurons": {"layers": LAYERS, "patches": 3}, "tour": "tour", **changes}
     run.manifest.write_text(json.dumps(manifest))
     files = write_tour(run, run.config(), Listing.load(run.listing))
     assert files[0] == run.folder("publish") / "tour.json"
-    told: dict[str, Any] = json.loads(files[0].read_text())
-    pictures = {part["picture"] for step in told["steps"] for part in step["parts"]}
-    pictures |= {step[name] for step in told["steps"] for name in ("picture", "given") if step[name]}
+    tour_facts: dict[str, Any] = json.loads(files[0].read_text())
+    pictures = {part["picture"] for step in tour_facts["steps"] for part in step["parts"]}
+    pictures |= {step[name] for step in tour_facts["steps"] for name in ("picture", "given") if step[name]}
     assert {f"tour/{path.name}" for path in files[1:]} == pictures, "all that is shown is there, and nothing else"
     assert {path.name for path in (run.folder("publish") / "tour").iterdir()} == {path.name for path in files[1:]}
-    return told
+    return tour_facts
 
 
-def step_of(told: dict[str, Any], kind: str) -> dict[str, Any]:
-    return next(step for step in told["steps"] if step["kind"] == kind)
+def step_of(tour_facts: dict[str, Any], kind: str) -> dict[str, Any]:
+    return next(step for step in tour_facts["steps"] if step["kind"] == kind)
 
 
 def colour(run: RunDirectory, picture: str) -> np.ndarray:
@@ -77,13 +77,13 @@ def key(row: dict[str, Any]) -> tuple[int, int, int]:
 
 
 def test_the_steps_are_all_there_and_nothing_is_left_to_be_filled_in(run: RunDirectory) -> None:
-    told = tell(run)
-    assert [step["kind"] for step in told["steps"]] == list(FIGURES)
-    text = json.dumps(told)
+    tour_facts = write_and_read(run)
+    assert [step["kind"] for step in tour_facts["steps"]] == list(FIGURES)
+    text = json.dumps(tour_facts)
     assert "{" not in text.replace('{"', "").replace("{}", "")
     assert "None" not in text
-    assert step_of(told, "network")["parts"][0]["label"] == "middle"
-    assert {part["line"] for part in step_of(told, "network")["parts"]} == set(LAYERS)
+    assert step_of(tour_facts, "network")["parts"][0]["label"] == "middle"
+    assert {part["line"] for part in step_of(tour_facts, "network")["parts"]} == set(LAYERS)
 
 
 def test_the_one_neuron_is_the_clearest(run: RunDirectory) -> None:
@@ -95,16 +95,16 @@ def test_the_one_neuron_is_the_clearest(run: RunDirectory) -> None:
             columns = read_columns(shard, ["image_id", "view", "draw", "activation"])
             keys = zip(*(columns[name].tolist() for name in ("image_id", "view", "draw")))
             vectors |= dict(zip(keys, columns["activation"].astype(np.float64) - 0.25))  # the mean of every unit
-        units = Folder(run, layer).units(range(20))
-        for statistics, unit in zip(Folder(run, layer).statistics(), units):
+        units = UnitTables(run, layer).units(range(20))
+        for statistics, unit in zip(UnitTables(run, layer).statistics(), units):
             if (number := statistics["unit"]) != NEVER:
                 seen = [np.delete(vectors[key(row)], number) for row in statistics["top"]]
                 pairs = [(seen[0], seen[1]), (seen[0], seen[2]), (seen[1], seen[2])]
                 alike = np.mean([a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairs])
-                ratio = unit["answers"][0] / statistics["largest"]
+                ratio = unit["picture_activations"][0] / statistics["largest"]
                 scores.append((alike * ratio / (1 + ratio), layer, number, alike, ratio))
     _, layer, unit, alike, ratio = max(scores)
-    step = step_of(tell(run), "neuron")
+    step = step_of(write_and_read(run), "neuron")
     assert step["link"] == f"#unit={layer}:{unit}"
     assert "Of 19 units the one that comes out first" in step["figure"]
     assert f"look to the rest of its layer ({alike:.2f};" in step["figure"]
@@ -117,26 +117,30 @@ def test_the_one_image_excites_the_neuron_and_the_network_is_sure_of_it(
     run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("atlas.site.tour.writer._SURE", 0.0)
-    told = tell(run)
-    layer, unit = step_of(told, "neuron")["link"].removeprefix("#unit=").split(":")
-    top = Folder(run, layer).statistics(range(int(unit), int(unit) + 1))[0]["top"]
+    tour_facts = write_and_read(run)
+    layer, unit = step_of(tour_facts, "neuron")["link"].removeprefix("#unit=").split(":")
+    top = UnitTables(run, layer).statistics(range(int(unit), int(unit) + 1))[0]["top"]
     facts = rows(run, "middle")
     surest = max(facts[key(row)][1] for row in top)
-    step = step_of(told, "image")
+    step = step_of(tour_facts, "image")
     shown = [each for each in (facts[key(row)] for row in top) if percent(each[1]) in step["figure"]]
     assert shown
     assert max(confidence for _, confidence in shown) > surest - 0.01
     assert "Chosen out of 3 pictures" in step["figure"]
     assert step["given"] == step["picture"]
     assert step["link"] == "#open=image"
-    assert step_of(told, "forward")["given"] == step["given"], "the way through the network is of the same picture"
+    assert step_of(tour_facts, "forward")["given"] == step["given"], (
+        "the way through the network is of the same picture"
+    )
 
     monkeypatch.setattr("atlas.site.tour.writer._SURE", 1.1)
-    assert "Chosen out of 24 pictures" in step_of(tell(run), "image")["figure"], "it is sure of none of the three"
+    assert "Chosen out of 24 pictures" in step_of(write_and_read(run), "image")["figure"], (
+        "it is sure of none of the three"
+    )
 
 
 def test_the_map_is_that_of_the_layer_that_the_page_opens_on(run: RunDirectory) -> None:
-    step = step_of(tell(run), "atlas")
+    step = step_of(write_and_read(run), "atlas")
     assert step["link"] == "#layer=last"
     cells = [json.loads((run.site_grid("last", grid) / "cells.json").read_text())["drawn"] for grid in (4, 8)]
     assert f"This one has {sum(map(sum, cells)):,} such pictures." in " ".join(step["text"])
@@ -147,7 +151,7 @@ def test_the_map_is_that_of_the_layer_that_the_page_opens_on(run: RunDirectory) 
 
 def test_the_invariant_unit_is_the_steadiest_of_those_that_answer_enough(run: RunDirectory) -> None:
     """Unit 4 is steadier, but its own patches, seen through a disc, excite it less than half as much."""
-    step = step_of(tell(run), "invariant")
+    step = step_of(write_and_read(run), "invariant")
     assert step["link"] == "#unit=last:2"
     assert "The steadiest of the 2 units" in step["figure"], "units 0 and 2 of the latest layer"
     assert "on average over its 3 strongest spots, of which the first is shown" in step["see"]
@@ -160,7 +164,7 @@ def test_the_invariant_unit_is_the_steadiest_of_those_that_answer_enough(run: Ru
 
 
 def test_the_circuit_is_the_strongest(run: RunDirectory) -> None:
-    step = step_of(tell(run), "circuit")
+    step = step_of(write_and_read(run), "circuit")
     assert step["link"] == "#unit=last:5&show=circuit"
     assert "The strongest of 17 units" in step["figure"], "without the one that never fires, and two of too few parts"
     assert "(0.80 of 1, a correlation): 3 units of middle alone bring about 81 %" in step["figure"]
@@ -171,33 +175,33 @@ def test_the_circuit_is_the_strongest(run: RunDirectory) -> None:
 
 
 def test_one_spot_is_followed_through_the_layers(run: RunDirectory) -> None:
-    step = step_of(tell(run), "forward")
+    step = step_of(write_and_read(run), "forward")
     assert [part["label"] for part in step["parts"]] == ["the spot", *LAYERS]
 
 
 def test_without_neurons_the_rest_makes_sense(run: RunDirectory) -> None:
-    told = tell(run, neurons=None)
-    assert [step["kind"] for step in told["steps"]] == ["network", "image", "atlas", "forward"]
-    text = " ".join(sentence for step in told["steps"] for sentence in step["text"])
+    tour_facts = write_and_read(run, neurons=None)
+    assert [step["kind"] for step in tour_facts["steps"]] == ["network", "image", "atlas", "forward"]
+    text = " ".join(sentence for step in tour_facts["steps"] for sentence in step["text"])
     assert "called units (or neurons)" in text, "what the other step would have explained"
     assert "one unit and many pictures" not in text
     sure = max(confidence for _, confidence in rows(run, "middle").values())
-    assert f"Chosen out of {24:,} pictures" in step_of(told, "image")["figure"]
-    told_of = step_of(told, "image")["figure"]
-    assert any(percent(each) in told_of for _, each in rows(run, "middle").values() if each > sure - 0.01)
+    assert f"Chosen out of {24:,} pictures" in step_of(tour_facts, "image")["figure"]
+    figure = step_of(tour_facts, "image")["figure"]
+    assert any(percent(each) in figure for _, each in rows(run, "middle").values() if each > sure - 0.01)
 
 
 def test_circuits_without_agreement_are_not_told_of(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atlas.site.tour.examples.LEAST_AGREEMENT", 0.9)
-    assert "circuit" not in [step["kind"] for step in tell(run)["steps"]]
+    assert "circuit" not in [step["kind"] for step in write_and_read(run)["steps"]]
 
 
 def test_a_picture_that_is_gone_gives_way_to_the_next(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = step_of(tell(run, neurons=None), "image")["given"]
+    first = step_of(write_and_read(run, neurons=None), "image")["given"]
     gone = int(first.split("-")[1])
     read = Listing.read
     monkeypatch.setattr(Listing, "read", lambda self, image: b"no picture" if image == gone else read(self, image))
-    second = step_of(tell(run, neurons=None), "image")["given"]
+    second = step_of(write_and_read(run, neurons=None), "image")["given"]
     assert second != first
     assert not (run.folder("publish") / first).exists(), "the pictures of the former tour are gone"
 
@@ -215,42 +219,42 @@ def test_a_tour_of_ones_own_names_its_examples(run: RunDirectory, tmp_path: Path
     listing = Listing.load(run.listing)
     name = listing.keys[3]
     figure = {"figure": "It is {unit} of {layer}."}
-    mine = own(
+    own_tour = own(
         tmp_path,
         {**STEP, "kind": "circuit", "choose": "last:7", **figure},
         {**STEP, "kind": "neuron", "choose": "middle:3", **figure},
         {**STEP, "kind": "image", "choose": name, "figure": "It is {image}."},
         {**STEP, "choose": "middle", "title": "{layer} of {layers}"},
     )
-    told = tell(run, tour=mine)
-    assert told["title"] == "Mine"
-    assert [step["link"] for step in told["steps"]] == [
+    tour_facts = write_and_read(run, tour=own_tour)
+    assert tour_facts["title"] == "Mine"
+    assert [step["link"] for step in tour_facts["steps"]] == [
         "#unit=last:7&show=circuit", "#unit=middle:3", "#open=image", "#layer=middle"
     ]  # fmt: skip
-    assert [step["figure"] for step in told["steps"]] == [
+    assert [step["figure"] for step in tour_facts["steps"]] == [
         "It is 7 of last.",
         "It is 3 of middle.",
         f"It is {name}.",
         None,
     ]
-    assert told["steps"][3]["title"] == "middle of 2"
-    assert told["steps"][3]["go"] is None
+    assert tour_facts["steps"][3]["title"] == "middle of 2"
+    assert tour_facts["steps"][3]["go"] is None
 
 
 def test_a_unit_that_never_fires_is_no_example(run: RunDirectory, tmp_path: Path) -> None:
-    told = tell(run, tour=own(tmp_path, {**STEP, "kind": "neuron", "choose": f"last:{NEVER}"}, STEP))
-    assert [step["kind"] for step in told["steps"]] == ["atlas"]
+    tour_facts = write_and_read(run, tour=own(tmp_path, {**STEP, "kind": "neuron", "choose": f"last:{NEVER}"}, STEP))
+    assert [step["kind"] for step in tour_facts["steps"]] == ["atlas"]
 
 
 def test_paragraphs_may_depend_on_other_steps(run: RunDirectory, tmp_path: Path) -> None:
     text = ["Always.", {"say": "Beside.", "with": "neuron"}, {"say": "Alone.", "without": "neuron"}]
-    mine = own(tmp_path, {**STEP, "text": text}, {**STEP, "kind": "neuron"})
-    assert tell(run, tour=mine)["steps"][0]["text"] == ["Always.", "Beside."]
-    assert tell(run, tour=mine, neurons=None)["steps"][0]["text"] == ["Always.", "Alone."]
+    own_tour = own(tmp_path, {**STEP, "text": text}, {**STEP, "kind": "neuron"})
+    assert write_and_read(run, tour=own_tour)["steps"][0]["text"] == ["Always.", "Beside."]
+    assert write_and_read(run, tour=own_tour, neurons=None)["steps"][0]["text"] == ["Always.", "Alone."]
 
 
 def test_another_tour_is_published_anew_and_nothing_else(run: RunDirectory, tmp_path: Path) -> None:
-    tell(run, tour=own(tmp_path, STEP))
+    write_and_read(run, tour=own(tmp_path, STEP))
     before = {item.id: item.of for item in publish.plan(run.config(), run)}
     own(tmp_path, {**STEP, "title": "Another"})
     after = {item.id: item.of for item in publish.plan(run.config(), run)}
@@ -265,16 +269,16 @@ def test_another_tour_is_published_anew_and_nothing_else(run: RunDirectory, tmp_
 def mistakes(tmp_path: Path, tour: str) -> list[str]:
     config = load_config("demo", [f"tour={tour}"])
     with pytest.raises(ConfigError) as caught:
-        load_tour(config)
+        load_tour(config.tour)
     return str(caught.value).splitlines()
 
 
 def test_the_shipped_tour_has_every_kind_and_chooses_by_rule() -> None:
-    tour = load_tour(load_config("demo"))
+    tour = load_tour(load_config("demo").tour)
     assert tour is not None
     assert [step.kind for step in tour.steps] == list(FIGURES)
     assert {step.kind: step.choose for step in tour.steps} == RULES
-    assert load_tour(load_config("demo", ["tour=null"])) is None
+    assert load_tour(load_config("demo", ["tour=null"]).tour) is None
 
 
 def test_a_tour_is_no_run() -> None:
@@ -293,8 +297,8 @@ def test_every_mistake_is_told_in_a_sentence(tmp_path: Path) -> None:
         "nothing",
         {**STEP, "kind": "network", "see": "{first:d} {last!z} {layers:{oof}} {steps}"},
     ]
-    told = mistakes(tmp_path, own(tmp_path, *steps, colour="red"))
-    assert told[0] == f"tour: {tmp_path / 'mine.yaml'} has 16 mistakes:"
+    tour_facts = mistakes(tmp_path, own(tmp_path, *steps, colour="red"))
+    assert tour_facts[0] == f"tour: {tmp_path / 'mine.yaml'} has 16 mistakes:"
     kinds = "network, neuron, image, atlas, invariant, circuit, forward"
     expected = [
         "colour: unknown key. Known keys here: title, steps.",
@@ -313,7 +317,7 @@ def test_every_mistake_is_told_in_a_sentence(tmp_path: Path) -> None:
         "steps.5.see: given {last!z}, expected {last} alone: figures are words already.",
         "steps.5.see: given {layers:{oof}}, expected {layers} alone: figures are words already.",
     ]
-    lines = [line.strip() for line in told[1:]]
+    lines = [line.strip() for line in tour_facts[1:]]
     for line in expected:
         assert line in lines, "\n".join(lines)
     assert any(line.startswith("steps.2.text.0.say: its braces do not fit") for line in lines)
@@ -335,7 +339,7 @@ def test_a_file_that_is_no_tour(tmp_path: Path, content: str, sentence: str) -> 
 
 
 def test_examples_that_the_run_has_not(tmp_path: Path) -> None:
-    mine = own(
+    own_tour = own(
         tmp_path,
         {**STEP, "kind": "neuron", "choose": "_blocks.10:112"},
         {**STEP, "kind": "invariant", "choose": "_blocks.4:0"},
@@ -343,11 +347,11 @@ def test_examples_that_the_run_has_not(tmp_path: Path) -> None:
         {**STEP, "choose": "_blocks.11"},
         {**STEP, "kind": "forward", "choose": "cats/moggie.png"},
     )
-    config = load_config("demo", [f"tour={mine}", "neurons={layers: [_blocks.10]}"])
-    tour = load_tour(config)
+    config = load_config("demo", [f"tour={own_tour}", "neurons={layers: [_blocks.10]}"])
+    tour = load_tour(config.tour)
     assert tour is not None
-    channels = {"_blocks.4": 40, "_blocks.10": 112}
-    assert check_choices(tour, config, channels, ["cats/moggie.png"]) == [
+    channels = {"_blocks.4": 40, "_blocks.7": 80, "_blocks.10": 112}
+    assert check_choices(tour, channels, ["cats/moggie.png"], ("_blocks.10",)) == [
         "tour: step 1 (neuron) chooses _blocks.10:112, but _blocks.10 has the units 0 to 111.",
         "tour: step 2 (invariant) chooses _blocks.4:0, but neurons.layers has _blocks.10.",
         "tour: step 3 (image) chooses cats/moggy.png, but no picture of the run has this name. "
@@ -365,7 +369,7 @@ def test_a_run_with_a_wrong_tour_does_not_begin(workshop: Path) -> None:
 
 
 def test_sentences_are_filled() -> None:
-    assert filled("{unit} of {layer}", {"unit": "7", "layer": "last"}) == "7 of last"
+    assert fill("{unit} of {layer}", {"unit": "7", "layer": "last"}) == "7 of last"
     assert [percent(share) for share in (0.004, 0.5, 0.994, 0.9985, 0.99995, 1)] == [
         "0 %", "50 %", "99.4 %", "99.9 %", "over 99.9 %", "100 %"
     ]  # fmt: skip
