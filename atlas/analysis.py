@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-from pydantic import ValidationError
 
 from atlas.cells.icons import mosaic, read_icons
 from atlas.config.model import Config
@@ -29,8 +28,8 @@ from atlas.rundir.maps import maps_of
 from atlas.rundir.markers import read_marker
 from atlas.rundir.remote import refuse_url
 from atlas.rundir.stages import ABOVE
-from atlas.store.reader import Columns, Store
 from atlas.store.shards import read_metadata, to_numpy
+from atlas.store.store import ColumnArrays, Store
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,13 +70,7 @@ class Run:
             raise ConfigError(
                 f"There is no run at {path}: expected a folder with a run.json, as atlas.run writes it.{near}"
             )
-        try:
-            self.config: Config = self._directory.config()
-        except ValidationError as error:
-            raise ConfigError(
-                f"{self._directory.manifest} was written by another version of activation-atlas: "
-                f"{error.error_count()} of its keys are not known here. Open it with the version that made it."
-            ) from None
+        self.config: Config = self._directory.config()
         self.layers: tuple[str, ...] = self.config.layers
         self._maps = {atlas_map.name: atlas_map for atlas_map in maps_of(self.config)}
         self.maps: tuple[str, ...] = tuple(self._maps)
@@ -251,7 +244,14 @@ class Run:
         keys = [(row["image_id"], row["view"], row["draw"]) for row in top if row["activation"] > 0]
         network = self.network(self.config.module_of(layer)[0])
         shards = self._directory.shards(layer)
-        views = read_views(shards, self.config, Listing.load(self._directory.listing), network.size, keys)
+        views = read_views(
+            shards,
+            Listing.load(self._directory.listing),
+            keys,
+            size=network.size,
+            images=self.config.images,
+            seed=self.config.seed,
+        )
         if not views:
             why = "none of its pictures can be read any more" if keys else "it never fires"
             raise AtlasError(f"{self.path}: unit {unit} of {layer} has no views that excite it: {why}.")
@@ -342,7 +342,7 @@ class Run:
             )
         return shards
 
-    def _places(self, layer: str, grid: int | None) -> Columns:
+    def _places(self, layer: str, grid: int | None) -> ColumnArrays:
         """``u``, ``v``, ``dropped`` of every row, and ``row``, ``col`` of its cell; −1 where it was dropped."""
         self._check(layer, grid)
         layout = self.layout(layer)

@@ -23,8 +23,8 @@ INVARIANT = 0.8
 
 
 def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
-    """The report of a run whose icons are drawn. Shares are in [0, 1]; what the figures mean stands in the README, "The
-    store"."""
+    """The report of a run whose icons are drawn. Shares are in [0, 1]; what the figures mean stands in
+    atlas/docs/reference/report.md."""
     failures = json.loads(run.failures.with_suffix(".json").read_text(encoding="utf-8"))
     collected = run.read_manifest().get("stages", {}).get("collect", {})
     layers: dict[str, Any] = {}

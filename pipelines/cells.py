@@ -18,11 +18,13 @@ from pipelines.stage import Item, Summary
 
 NAME = "cells"
 UNIT = "rows"
+REDO_DEPENDENTS = False
+measure_batch_settings = prepare_worker = None
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
     """An item for each map."""
-    return [Item(each.name, NAME, run=str(run.path)) for each in maps_of(config)]
+    return [Item(atlas_map.name, NAME, run=str(run.path)) for atlas_map in maps_of(config)]
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
@@ -33,14 +35,14 @@ def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
 def run_item(item: Item) -> Summary:
     """Cut one map at all its levels."""
     run, config = item.open()
-    mapped = find_map(config, item.id)
+    atlas_map = find_map(config, item.id)
     places = read_columns(run.layout(item.id), ["u", "v"])
     u, v = (places[name].astype(np.float64) for name in ("u", "v"))
     table = build_cells(
-        run.shards(mapped.layer),
+        run.shards(atlas_map.layer),
         u,
         v,
-        grids=mapped.grids,
+        grids=atlas_map.grids,
         exemplars=config.cells.exemplars,
         diverse=config.cells.diverse_exemplars,
         attributions=config.collect.attributions,
@@ -49,7 +51,7 @@ def run_item(item: Item) -> Summary:
     with atomic(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
     drawn: dict[str, int] = {}
-    for grid in mapped.grids:
+    for grid in atlas_map.grids:
         counts = table["count"].to_numpy()[table["grid"].to_numpy() == grid]
         drawn[str(grid)] = int((counts >= config.cells.min_count).sum())
     write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=[path], drawn=drawn)

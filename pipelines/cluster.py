@@ -43,38 +43,38 @@ _EXTRAS = {
 # Workers that have nothing to do are given back after so many seconds: the pauses between stages are shorter.
 _IDLE_SECONDS = 60
 # A Kubernetes cluster whose run was killed is removed after so many seconds without work.
-_FORGOTTEN_SECONDS = 3600
+_ABANDONED_SECONDS = 3600
 _WATCH_SECONDS = 10.0
-# Dask answers a lost connection by itself, in many lines; the person gets one sentence.
-_TALKATIVE = ("distributed", "dask_jobqueue", "dask_kubernetes", "tornado.application", "asyncio")
+# Dask logs a lost connection in many lines; the person gets one sentence.
+_LOGGERS = ("distributed", "dask_jobqueue", "dask_kubernetes", "tornado.application", "asyncio")
 
 
 @contextmanager
-def connect(config: ClusterConfig, tell: Callable[[str], None] = print) -> Iterator[Client]:
+def connect(config: ClusterConfig, print_sentence: Callable[[str], None] = print) -> Iterator[Client]:
     """A client of the cluster that ``config`` asks for, with a worker at least; what was started is ended at the end.
 
-    ``tell`` is given a sentence when workers are waited for. Raises ConfigError when the cluster cannot be had,
-    AtlasError when its scheduler is lost.
+    ``print_sentence`` is called with a sentence when workers are waited for. Raises ConfigError when the cluster cannot
+    be had, AtlasError when its scheduler is lost.
     """
     with _quiet(), dask.config.set(_SETTINGS):
         if config.kind == "address":
-            with _client_of_address(config) as client, _sentences(client), _watched(client, tell):
+            with _client_of_address(config) as client, _sentences(client), _watch_workers(client, print_sentence):
                 yield client
             return
         with _cluster(config) as cluster, Client(cluster) as client, _sentences(client):
-            _await_worker(client, config, tell)
-            with _watched(client, tell):
+            _await_worker(client, config, print_sentence)
+            with _watch_workers(client, print_sentence):
                 yield client
 
 
 def environment(config: ClusterConfig) -> dict[str, str]:
-    """Environment variables of a worker: as many threads as asked for in every library, and the allocator's."""
+    """Environment variables of a worker: the configured number of threads in every library, and the allocator's."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     return {**ENVIRONMENT, **dict.fromkeys(names, str(config.threads))}
 
 
 def default_workers(config: ClusterConfig) -> int:
-    """Processes of a cluster: as asked, else one where torch has a GPU, else one for each core of this machine."""
+    """Processes of a cluster: as configured, else one where torch has a GPU, else one for each core of this machine."""
     if config.workers is not None:
         return config.workers
     if config.adaptive is not None:
@@ -127,7 +127,7 @@ def _cluster(config: ClusterConfig) -> Iterator[Cluster]:
                 stack.enter_context(cluster)  # submits the jobs
             except (RuntimeError, AssertionError) as error:  # the latter while the former closes the cluster
                 refusal = error if isinstance(error, RuntimeError) else error.__context__ or error
-                raise ConfigError(f"cluster: {_SUBMIT[config.kind]} refused the job ({_told(refusal)}).") from error
+                raise ConfigError(f"cluster: {_SUBMIT[config.kind]} refused the job ({_message(refusal)}).") from error
             # Also where the number is fixed: a job that ended, at its walltime perhaps, is asked for anew.
             cluster.adapt(minimum=fewest, maximum=most, wait_count=_IDLE_SECONDS)
             yield cluster
@@ -156,27 +156,29 @@ def _start_local(config: ClusterConfig) -> LocalCluster:
             silence_logs=logging.CRITICAL,
         )
     except (RuntimeError, ValueError, OSError) as error:
-        raise AtlasError(f"cluster.kind: {config.kind}: no workers could be started ({_told(error)}).") from error
+        raise AtlasError(f"cluster.kind: {config.kind}: no workers could be started ({_message(error)}).") from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def batch_cluster(config: ClusterConfig) -> Any:
-    """A cluster of jobs of SLURM or PBS, none submitted yet. ``job_script()`` tells what one would be."""
-    each = config.workers_per_job
+    """A cluster of jobs of SLURM or PBS, none submitted yet. Its ``job_script()`` is the text of one."""
+    workers = config.workers_per_job
     options: dict[str, Any] = {
         "job_name": "activation-atlas",
-        "cores": config.threads * each,
-        "processes": each,
-        "memory": f"{_bytes(config) * each}B",
+        "cores": config.threads * workers,
+        "processes": workers,
+        "memory": f"{_bytes(config) * workers}B",
         "walltime": config.walltime,
         "queue": config.queue,
         "account": config.account,
         "interface": config.interface,
         "job_extra_directives": list(config.directives),
-        # Jobs start in the folder of the run's command, so that a network in a file of one's own is found.
+        # Jobs start in the folder of the run's command, so that a network in a file of one's own is found. That folder
+        # is no place of Python's own search: it may hold a folder named as one of ours.
         "job_script_prologue": [
             *(f"export {name}={value}" for name, value in environment(config).items()),
+            "export PYTHONSAFEPATH=1",
             f"cd {shlex.quote(str(Path.cwd()))}",
             *config.prologue,
         ],
@@ -185,18 +187,18 @@ def batch_cluster(config: ClusterConfig) -> Any:
         "scheduler_options": {"dashboard_address": ":0"},
         "silence_logs": logging.CRITICAL,
     }
-    if config.gpu and each > 1:
+    if config.gpu and workers > 1:
         options["worker_command"] = "dask_cuda.cli worker"  # gives each of the job's GPUs a process of its own
     with _extra(config.kind):
         from dask_jobqueue import PBSCluster, SLURMCluster
     if config.kind == "slurm":
         if config.gpu:
-            options["job_extra_directives"].insert(0, f"--gres=gpu:{each}")
+            options["job_extra_directives"].insert(0, f"--gres=gpu:{workers}")
         return SLURMCluster(**options)
     assert config.kind == "pbs", f"cluster.kind: {config.kind} has no class of jobs here"
     if config.gpu:
-        memory = -(-_bytes(config) * each // 2**20)
-        options["resource_spec"] = f"select=1:ncpus={config.threads * each}:mem={memory}MB:ngpus={each}"
+        memory = -(-_bytes(config) * workers // 2**20)
+        options["resource_spec"] = f"select=1:ncpus={config.threads * workers}:mem={memory}MB:ngpus={workers}"
     return PBSCluster(**options)
 
 
@@ -215,17 +217,17 @@ def kubernetes_spec(config: ClusterConfig, name: str) -> dict[str, Any]:
         n_workers=config.workers or max(1, config.adaptive[0] if config.adaptive else 1),
         env=environment(config),
         worker_command=["dask-worker", "--nthreads", "1", "--memory-limit", "0"],
-        idle_timeout=_FORGOTTEN_SECONDS,
+        idle_timeout=_ABANDONED_SECONDS,
     )
     pod = spec["spec"]["worker"]["spec"]
     container = pod["containers"][0]
-    asked = {"cpu": str(config.threads)}
+    requests = {"cpu": str(config.threads)}
     if config.memory:
-        asked["memory"] = str(_bytes(config))
+        requests["memory"] = str(_bytes(config))
     if config.gpu:
-        asked["nvidia.com/gpu"] = "1"
-    limits = {key: value for key, value in asked.items() if key != "cpu"}  # a limit on cores would only throttle
-    container["resources"] = {"requests": asked, "limits": limits}
+        requests["nvidia.com/gpu"] = "1"
+    limits = {key: value for key, value in requests.items() if key != "cpu"}  # a limit on cores would only throttle
+    container["resources"] = {"requests": requests, "limits": limits}
     volumes = sorted(config.volumes.items())
     container["volumeMounts"] = [
         {"name": f"volume-{number}", "mountPath": path} for number, (path, _claim) in enumerate(volumes)
@@ -246,7 +248,7 @@ def _start_kubernetes(config: ClusterConfig) -> Any:
         return KubeCluster(custom_cluster_spec=spec, namespace=config.namespace, quiet=True)
     except Exception as error:  # its clients raise errors of four libraries
         raise ConfigError(
-            f"cluster.kind: kubernetes: no Dask cluster could be made ({_told(error)}). Expected a kubectl context "
+            f"cluster.kind: kubernetes: no Dask cluster could be made ({_message(error)}). Expected a kubectl context "
             "that works, and the Dask operator installed in it (https://kubernetes.dask.org)."
         ) from error
 
@@ -269,17 +271,17 @@ def _client_of_address(config: ClusterConfig) -> Iterator[Client]:
         yield client
 
 
-def _await_worker(client: Client, config: ClusterConfig, tell: Callable[[str], None]) -> None:
+def _await_worker(client: Client, config: ClusterConfig, print_sentence: Callable[[str], None]) -> None:
     """Wait as long as it takes: jobs may queue for hours. One worker is enough to begin with."""
     if client.scheduler_info()["workers"]:
         return
     if config.kind in _EXTRAS:
-        tell(f"Waiting for the first worker of cluster.kind: {config.kind}; others join as they come …")
+        print_sentence(f"Waiting for the first worker of cluster.kind: {config.kind}; others join as they come …")
     client.wait_for_workers(1)
 
 
 @contextmanager
-def _watched(client: Client, tell: Callable[[str], None]) -> Iterator[None]:
+def _watch_workers(client: Client, print_sentence: Callable[[str], None]) -> Iterator[None]:
     """Say so when all workers have been gone for a while: the run then waits for new ones, however long."""
     ended = threading.Event()
 
@@ -288,10 +290,10 @@ def _watched(client: Client, tell: Callable[[str], None]) -> Iterator[None]:
         while not ended.wait(_WATCH_SECONDS):
             try:
                 absent = 0 if client.scheduler_info()["workers"] else absent + 1
-            except Exception:  # of whatever kind while a connection breaks, which is told where the work is waited for
+            except Exception:  # of any kind while a connection breaks; _sentences has the sentence for it
                 return
             if absent == 3:
-                tell("All workers are gone. The run goes on as soon as one is there; Ctrl-C stops it.")
+                print_sentence("All workers are gone. The run goes on as soon as one is there; Ctrl-C stops it.")
 
     thread = threading.Thread(target=watch, name="watch workers", daemon=True)
     thread.start()
@@ -332,7 +334,7 @@ def _extra(kind: str) -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Dask's log lines off the person's screen. Each of its loggers has a level and a handler of its own."""
-    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in _TALKATIVE or name in _TALKATIVE]
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in _LOGGERS or name in _LOGGERS]
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
@@ -343,8 +345,8 @@ def _quiet() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-def _told(error: BaseException) -> str:
-    """What an error says, on one line: of a command that failed, what the command said."""
+def _message(error: BaseException) -> str:
+    """The message of an error on one line; of a command that failed, what it wrote to its stderr."""
     text = str(error) or type(error).__name__
-    said = text.partition("stderr:\n")[2].strip() or text
-    return " ".join(said.split()).rstrip(".")
+    message = text.partition("stderr:\n")[2].strip() or text
+    return " ".join(message.split()).rstrip(".")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,42 +11,50 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atlas.config.model import Config
+from atlas.config.sections import CollectConfig, ImagesConfig
 from atlas.errors import AtlasError
 from atlas.pictures.listing import Listing
-from atlas.pictures.views import Failure, reason
+from atlas.pictures.views import Failure, failure_kind
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import read_marker, write_marker
-from atlas.rundir.versions import versions
-from atlas.store.collect import Pace, Reader, collect_shard, fitting_precision, measure_pace, shard_views
+from atlas.store.collect import (
+    BatchSettings,
+    choose_precision,
+    collect_shard,
+    shard_metadata,
+    shard_views,
+)
+from atlas.store.collect import measure_batch_settings as measure_readers
 from atlas.store.datacard import write_card
-from atlas.store.shards import FAILURES, SCHEMA_VERSION
+from atlas.store.shards import FAILURES
 from pipelines import worker
 from pipelines.cluster import available_cores
 from pipelines.stage import Item, Summary
 
 NAME = "collect"
 UNIT = "views"
+REDO_DEPENDENTS = False
 _FAILURES = "failures"
 # Runs too small for full shards have about this many, of at least so many rows.
 MOST_SHARDS, FEWEST_ROWS = 64, 256
 
 
-def images_per_shard(config: Config, pictures: int) -> int:
+def images_per_shard(pictures: int, images: ImagesConfig, collect: CollectConfig) -> int:
     """Whole pictures in a shard of a run over ``pictures``: at least one, at most what rows_per_shard allows.
 
     Small runs get smaller shards, down to 256 rows, so that there are some for every worker; how many workers there are
     plays no part, since the shards must be the same for all.
     """
-    rows_per_image = config.collect.positions_per_image * config.images.crops
-    rows = min(config.collect.rows_per_shard, max(FEWEST_ROWS, -(-pictures * rows_per_image // MOST_SHARDS)))
+    rows_per_image = collect.positions_per_image * images.crops
+    rows = min(collect.rows_per_shard, max(FEWEST_ROWS, -(-pictures * rows_per_image // MOST_SHARDS)))
     return max(1, rows // rows_per_image)
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
     """An item for each shard, and one that gathers what failed."""
     pictures = len(Listing.load(run.listing))
-    shards = -(-pictures // images_per_shard(config, pictures))
+    shards = -(-pictures // images_per_shard(pictures, config.images, config.collect))
     items = [Item(f"part-{shard:05d}", NAME, run=str(run.path)) for shard in range(shards)]
     return [*items, Item(_FAILURES, NAME, tuple(item.id for item in items), str(run.path))]
 
@@ -64,14 +72,27 @@ def run_item(item: Item) -> Summary:
     if item.id == _FAILURES:
         return _gather_failures(item, run, config)
     listing = worker.listing(run)
-    pace = Pace(**run.read_manifest()["stages"][NAME]["pace"])
-    views = shard_views(
-        int(item.id.removeprefix("part-")), len(listing), config.images.crops, images_per_shard(config, len(listing))
-    )
+    settings = _batch_settings(run)
+    pictures = images_per_shard(len(listing), config.images, config.collect)
+    views = shard_views(int(item.id.removeprefix("part-")), len(listing), config.images.crops, pictures)
     paths = {layer: run.store(layer) / f"{item.id}.parquet" for layer in config.layers}
-    readers = worker.readers(run, config, pace.precision)
-    told = {name: metadata(reader, name, listing, config, pace) for reader in readers for name in reader.layers}
-    rows, failures = collect_shard(readers, listing, config, views, paths, told, pace)
+    readers = worker.readers(run, config, settings.precision)
+    metadata = {
+        name: shard_metadata(reader, name, listing, config.seed, settings)
+        for reader in readers
+        for name in reader.layers
+    }
+    rows, failures = collect_shard(
+        readers,
+        listing,
+        views,
+        paths,
+        metadata,
+        images=config.images,
+        collect=config.collect,
+        seed=config.seed,
+        settings=settings,
+    )
     key = run.stage_key(NAME)
     for layer in config.layers:
         write_marker(
@@ -82,87 +103,75 @@ def run_item(item: Item) -> Summary:
             views=sum(map(len, views.values())),
             failures=[{"image": failure.image, "view": failure.view, "error": failure.error} for failure in failures],
         )
-    return Summary(sum(map(len, views.values())), failed_views(failures, config))
+    return Summary(sum(map(len, views.values())), failed_views(failures, config.images.crops))
 
 
-def measure(path: str) -> dict[str, Any]:
-    """The pace of the run at ``path``, as configured or as suits this worker."""
+def measure_batch_settings(path: str) -> dict[str, Any]:
+    """Batch, precision and decoding threads for the run at ``path``: as configured, or as suits this worker."""
     run = RunDirectory(Path(path))
     config = run.config()
-    precision = fitting_precision(worker.network(run, config).device, config.collect.precision)
+    precision = choose_precision(worker.network(run, config).device, config.collect.precision)
     readers = worker.readers(run, config, precision)
-    return asdict(measure_pace(readers, worker.listing(run), config, cores=available_cores()))
+    settings = measure_readers(
+        readers,
+        worker.listing(run),
+        images=config.images,
+        collect=config.collect,
+        seed=config.seed,
+        cores=available_cores(),
+    )
+    return asdict(settings)
 
 
-def warm(path: str) -> None:
+def prepare_worker(path: str) -> None:
     """Have this worker load the networks and record them, so that the first shard does not wait for it."""
     run = RunDirectory(Path(path))
-    config, pace = run.config(), Pace(**run.read_manifest()["stages"][NAME]["pace"])
-    for reader in worker.readers(run, config, pace.precision):
+    config, settings = run.config(), _batch_settings(run)
+    for reader in worker.readers(run, config, settings.precision):
         reader.observer.seconds_per_view(
             list(reader.layers.values()),
             draws=config.collect.positions_per_image,
             attributions=config.collect.attributions,
-            views=pace.batch,
+            views=settings.batch,
         )
     worker.listing(run)
 
 
-def failed_views(failures: list[Failure], config: Config) -> int:
-    """Views lost: all of a picture's where the picture could not be read."""
-    return sum(1 if failure.view is not None else config.images.crops for failure in failures)
+def _batch_settings(run: RunDirectory) -> BatchSettings:
+    return BatchSettings(**run.stage_facts(NAME)["batch_settings"])
 
 
-def metadata(reader: Reader, name: str, listing: Listing, config: Config, pace: Pace) -> dict[str, object]:
-    """What an outside reader of a shard needs to know; no clock and no host, so that equal work gives equal bytes."""
-    network, layer = reader.observer.network, reader.layers[name]
-    return {
-        "format": SCHEMA_VERSION,
-        "network": network.name,
-        "network_sha256": network.digest,
-        "layer": name,
-        "channels": layer.channels,
-        "map_size": [layer.height, layer.width],
-        "stride": layer.stride,
-        "receptive_field": layer.receptive_field,
-        "effective_receptive_field": layer.effective_receptive_field,
-        "input_size": network.size,
-        "mean": list(network.mean),
-        "std": list(network.std),
-        "precision": pace.precision,
-        "batch": pace.batch,
-        "source_kind": listing.kind,
-        "listing_sha256": listing.digest,
-        "classes": list(network.classes),
-        "labels": list(listing.label_names),
-        "seed": config.seed,
-        "versions": versions(),
-    }
+def failed_views(failures: list[Failure], crops: int) -> int:
+    """Views lost: where a picture could not be read, all ``crops`` of it."""
+    return sum(1 if failure.view is not None else crops for failure in failures)
 
 
 def watch_failures(config: Config, run: RunDirectory) -> Callable[[Summary], None]:
-    """Called with each finished shard, raises AtlasError as soon as it is certain that too many views will have failed.
+    """A function to call with each finished shard's summary: raises AtlasError as soon as it is certain that too many
+    views will have failed.
 
     Shards of an earlier start count too: a run that was stopped for its failures stops at once when it is started again
-    with the same share. What was finished stays finished; a higher share goes on from there.
+    with the same share. What was finished stays finished; with a higher share the run goes on from there.
     """
-    views = pq.read_metadata(run.listing).num_rows * config.images.crops
-    lost = sum(failed_views(_failures_of(marker), config) for marker in _shard_markers(run, config))
+    crops, limit = config.images.crops, config.collect.max_failure_share
+    views = pq.read_metadata(run.listing).num_rows * crops
+    lost = sum(failed_views(_failures_of(marker), crops) for marker in _shard_markers(run, config.layers))
 
     def watch(summary: Summary) -> None:
         nonlocal lost
         lost += summary.failures
-        if lost > config.collect.max_failure_share * views:
-            raise AtlasError(_too_many(_shard_markers(run, config), config, views, run.folder(NAME)))
+        if lost > limit * views:
+            markers = _shard_markers(run, config.layers)
+            raise AtlasError(_too_many(markers, crops, limit, views, run.folder(NAME)))
 
     watch(Summary(0))
     return watch
 
 
-def _shard_markers(run: RunDirectory, config: Config) -> Iterator[dict[str, Any]]:
+def _shard_markers(run: RunDirectory, layers: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The markers of all shards that are finished in every layer, in order."""
     key = run.stage_key(NAME)
-    first, *others = config.layers
+    first, *others = layers
     for path in sorted(run.store(first).glob("part-*.json")):
         marker = read_marker(path, key)
         if marker is not None and all(read_marker(run.store(layer) / path.name, key) for layer in others):
@@ -176,41 +185,43 @@ def _failures_of(marker: dict[str, Any]) -> list[Failure]:
 def _gather_failures(item: Item, run: RunDirectory, config: Config) -> Summary:
     """All failures of all shards in one table; stops the run when too many views failed."""
     key, views = run.stage_key(NAME), 0
+    crops, limit = config.images.crops, config.collect.max_failure_share
     rows: list[dict[str, Any]] = []
-    found: list[dict[str, Any]] = []
+    shards: list[dict[str, Any]] = []
     for name in item.after:
         marker = read_marker(run.store(config.layers[0]) / f"{name}.json", key)
         if marker is None:
             raise AtlasError(f"collect: the marker of {name} is gone. Give the same command again.")
         views += marker["views"]
         rows += marker["failures"]
-        found.append(marker)
+        shards.append(marker)
     with atomic(run.failures) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, FAILURES), temporary, compression="zstd")
-    lost = failed_views([Failure(**row) for row in rows], config)
-    if lost > config.collect.max_failure_share * views or lost == views:
-        raise AtlasError(_too_many(found, config, views, run.folder(NAME)))
+    lost = failed_views([Failure(**row) for row in rows], crops)
+    if lost > limit * views or lost == views:
+        raise AtlasError(_too_many(shards, crops, limit, views, run.folder(NAME)))
     pictures = len(worker.listing(run))
     card = write_card(run, config, pictures=pictures, views=views, lost=lost, failures=rows)
     write_marker(run.failures.with_suffix(".json"), key=key, files=[run.failures, card], views=views, failures=lost)
     return Summary(0)
 
 
-def _too_many(markers: Iterable[dict[str, Any]], config: Config, all_views: int, folder: Path) -> str:
-    """What to say when too many views failed: how many of those looked at, the three commonest reasons, an example."""
+def _too_many(markers: Iterable[dict[str, Any]], crops: int, share: float, all_views: int, folder: Path) -> str:
+    """The sentences for more failed views than the ``share`` allowed: how many of those read, the three commonest
+    reasons, an example of each."""
     views, failures = 0, []
     for marker in markers:
         views += marker["views"]
         failures += _failures_of(marker)
     reasons: dict[str, list[Failure]] = {}
     for failure in failures:
-        reasons.setdefault(reason(failure), []).append(failure)
+        reasons.setdefault(failure_kind(failure), []).append(failure)
     common = sorted(reasons.values(), key=lambda alike: -len(alike))[:3]
-    told = "; ".join(f"{alike[0].error} ({len(alike)}×, such as {alike[0].image})" for alike in common)
-    lost, share = failed_views(failures, config), config.collect.max_failure_share
+    causes = "; ".join(f"{alike[0].error} ({len(alike)}×, such as {alike[0].image})" for alike in common)
+    lost = failed_views(failures, crops)
     so_far = "" if views == all_views else f" (the run has {all_views}, and stops here)"
     limit = "" if lost == all_views else f", more than collect.max_failure_share = {share:g} allows"
     return (
-        f"collect: {lost} of {views} views failed{limit}{so_far}. The commonest reasons: {told}. Mend the pictures and "
-        f"delete {folder}, which remembers the failures; or raise the share."
+        f"collect: {lost} of {views} views failed{limit}{so_far}. The commonest reasons: {causes}. Mend the pictures "
+        f"and delete {folder}, which remembers the failures; or raise the share."
     )

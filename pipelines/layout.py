@@ -42,7 +42,15 @@ from atlas.layout.tables import (
 )
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import COMMON, FEWEST_ROWS, Map, frame_of, frames_of, has_common_start, maps_of
+from atlas.rundir.maps import (
+    COMMON_START,
+    FEWEST_ROWS,
+    AtlasMap,
+    has_common_start,
+    layout_group_of,
+    layout_groups,
+    maps_of,
+)
 from atlas.rundir.markers import read_marker, write_marker
 from atlas.store.shards import count_rows, read_metadata
 from pipelines.cluster import available_cores
@@ -50,9 +58,10 @@ from pipelines.stage import Item, Summary
 
 NAME = "layout"
 UNIT = "rows"
-AGAIN_AFTER = True  # a fit that is made again is another one
+REDO_DEPENDENTS = True  # a second fit has other coordinates
+measure_batch_settings = prepare_worker = None
 _BOX = "box"
-# Of the stage's files and of what is done: another one makes layouts anew.
+# Of the stage's files and computations: with another number all layouts are computed again.
 FORMAT = 4
 # Directions of each layer that the common start goes by: nine layers of a million rows are a gigabyte.
 COMMON_WIDTH = 32
@@ -63,21 +72,22 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
     items: list[Item] = []
     fits: list[Item] = []
     parts = len(placed_parts(run.shards(config.layers[0]), config.layout.fit_rows))
-    aligned = has_common_start(config)
+    aligned = has_common_start(config.layers, config.layout)
     if aligned:
-        items.append(Item(COMMON, NAME, (), str(run.path)))
-    for frame in frames_of(config):
-        after = (COMMON,) if aligned else ()
-        fits.append(Item(f"fit-{frame}", NAME, after, str(run.path)))
+        items.append(Item(COMMON_START, NAME, (), str(run.path)))
+    for group in layout_groups(config.layers, config.layout):
+        after = (COMMON_START,) if aligned else ()
+        fits.append(Item(f"fit-{group}", NAME, after, str(run.path)))
         items.append(fits[-1])
-        items += [Item(f"place-{frame}-{number:05d}", NAME, (fits[-1].id,), str(run.path)) for number in range(parts)]
+        items += [Item(f"place-{group}-{number:05d}", NAME, (fits[-1].id,), str(run.path)) for number in range(parts)]
     if config.layout.shared:
         items += [Item(f"index-{layer}", NAME, (fits[0].id,), str(run.path)) for layer in config.layers]
     items.append(Item(_BOX, NAME, tuple(item.id for item in items), str(run.path)))
     items += [Item(f"quality-{layer}", NAME, (_BOX,), str(run.path)) for layer in config.layers]
-    of_classes = dict.fromkeys(each.layer for each in maps_of(config) if each.classes)
+    of_classes = dict.fromkeys(atlas_map.layer for atlas_map in maps_of(config) if atlas_map.classes)
     items += [
-        Item(f"classes-{layer}", NAME, (f"fit-{frame_of(layer, config)}",), str(run.path)) for layer in of_classes
+        Item(f"classes-{layer}", NAME, (f"fit-{layout_group_of(layer, config.layout)}",), str(run.path))
+        for layer in of_classes
     ]
     return items
 
@@ -85,18 +95,18 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
     """One for an item; of a layer's maps of classes one for each map."""
     if item.id.startswith("classes-"):
-        return [_of_class(run, each) for each in _maps_of_classes(item, config)]
+        return [_class_marker(run, atlas_map) for atlas_map in _maps_of_classes(item, config)]
     return [run.folder(NAME) / f"{item.id}.json"]
 
 
-def _maps_of_classes(item: Item, config: Config) -> list[Map]:
+def _maps_of_classes(item: Item, config: Config) -> list[AtlasMap]:
     layer = item.id.removeprefix("classes-")
-    return [each for each in maps_of(config) if each.classes and each.layer == layer]
+    return [atlas_map for atlas_map in maps_of(config) if atlas_map.classes and atlas_map.layer == layer]
 
 
-def _of_class(run: RunDirectory, each: Map) -> Path:
+def _class_marker(run: RunDirectory, atlas_map: AtlasMap) -> Path:
     """The marker of a map of classes."""
-    return run.folder(NAME) / f"class-{each.name}.json"
+    return run.folder(NAME) / f"class-{atlas_map.name}.json"
 
 
 def run_item(item: Item) -> Summary:
@@ -104,15 +114,15 @@ def run_item(item: Item) -> Summary:
     run, config = item.open()
     if item.id == _BOX:
         return _box(run, config)
-    if item.id == COMMON:
+    if item.id == COMMON_START:
         return _common(item, run, config)
     work = {"fit": _fit, "place": _place, "index": _index, "quality": _quality, "classes": _classes}
     return work[item.id.split("-")[0]](item, run, config)
 
 
 def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
-    frame = item.id.removeprefix("fit-")
-    layers = frames_of(config)[frame]
+    group = item.id.removeprefix("fit-")
+    layers = layout_groups(config.layers, config.layout)[group]
     fitted = choose_fitted(count_rows(run.shards(layers[0])), config.layout.fit_rows, config.seed)
     files, parts, facts = [], [], {}
     for layer in layers:
@@ -131,17 +141,17 @@ def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
         }
     rows = joined(parts)
     parts.clear()
-    common = load_arrays(run.coordinates(COMMON))["coordinates"] if item.after else None
+    common = load_arrays(run.coordinates(COMMON_START))["coordinates"] if item.after else None
     threads = available_cores()
     by_attribution = attribution_rows(run, layers, fitted) if config.layout.axes == "classes" else None
     fit = fit_layout(
         rows, config.layout, seed=config.seed, threads=threads, common=common, attribution_rows=by_attribution
     )
-    files += [run.index(frame), run.coordinates(frame)]
-    with atomic(run.index(frame)) as temporary:
+    files += [run.index(group), run.coordinates(group)]
+    with atomic(run.index(group)) as temporary:
         save_index(fit.index, temporary)
     save_arrays(
-        run.coordinates(frame),
+        run.coordinates(group),
         coordinates=fit.coordinates,
         dropped=fit.dropped,
         fitted=fitted,
@@ -157,7 +167,7 @@ def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
             threads=threads,
             attribution_rows=None if by_attribution is None else by_attribution[chosen],
         )
-        files.append(run.alone(frame))
+        files.append(run.independent_coordinates(group))
         save_arrays(files[-1], coordinates=alone.coordinates)
     write_marker(
         run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=files, rows=len(rows), layers=facts
@@ -166,26 +176,26 @@ def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
 
 
 def _common(item: Item, run: RunDirectory, config: Config) -> Summary:
-    """What all layers start from: one layout of all, each by its widest directions."""
+    """The layout that all layers start from: of all of them together, each by its widest directions."""
     column = "attribution" if config.layout.axes == "classes" else "activation"
     fitted = choose_fitted(count_rows(run.shards(config.layers[0])), config.layout.fit_rows, config.seed)
     parts = []
     for layer in config.layers:
         shards = run.shards(layer)
-        told = read_metadata(shards[0])
-        width = told["channels"] if column == "activation" else len(told["classes"])
+        metadata = read_metadata(shards[0])
+        width = metadata["channels"] if column == "activation" else len(metadata["classes"])
         parts.append(project(shards, widest(read_moments(shards, width, column), COMMON_WIDTH), fitted, column))
     coordinates = common_start(parts, config.layout, seed=config.seed, threads=available_cores())
-    save_arrays(run.coordinates(COMMON), coordinates=coordinates)
-    files = [run.coordinates(COMMON)]
+    save_arrays(run.coordinates(COMMON_START), coordinates=coordinates)
+    files = [run.coordinates(COMMON_START)]
     write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=files, rows=len(fitted))
     return Summary(0)
 
 
 def _index(item: Item, run: RunDirectory, config: Config) -> Summary:
-    """What placing new points needs of one layer whose layout is shared: its own rows' index and nearness."""
+    """For one layer whose layout is shared: the index and nearness of its own rows, by which new points are placed."""
     layer = item.id.removeprefix("index-")
-    shared = load_arrays(run.coordinates(frame_of(layer, config)))
+    shared = load_arrays(run.coordinates(layout_group_of(layer, config.layout)))
     rows = project(run.shards(layer), Projection.load(run.projection(layer)), shared["fitted"])
     alive = np.flatnonzero(rows.any(1))
     index = build_index(rows[alive], threads=1 if config.layout.deterministic else available_cores())
@@ -200,34 +210,36 @@ def _index(item: Item, run: RunDirectory, config: Config) -> Summary:
 
 
 def _place(item: Item, run: RunDirectory, config: Config) -> Summary:
-    frame, _, number = item.id.removeprefix("place-").rpartition("-")
-    fit, parts = load_arrays(run.coordinates(frame)), []
-    for layer in frames_of(config)[frame]:
+    group, _, number = item.id.removeprefix("place-").rpartition("-")
+    fit, parts = load_arrays(run.coordinates(group)), []
+    for layer in layout_groups(config.layers, config.layout)[group]:
         shards = run.shards(layer)
-        mine = [shards[shard] for shard in placed_parts(shards, config.layout.fit_rows)[int(number)]]
-        parts.append(project(mine, Projection.load(run.projection(layer))))
+        part = [
+            shards[shard] for shard in placed_parts(run.shards(config.layers[0]), config.layout.fit_rows)[int(number)]
+        ]
+        parts.append(project(part, Projection.load(run.projection(layer))))
     rows = joined(parts)
     coordinates = place(
-        load_index(run.index(frame)), fit["coordinates"][fit["alive"]], rows, fit["nearness"], threads=available_cores()
+        load_index(run.index(group)), fit["coordinates"][fit["alive"]], rows, fit["nearness"], threads=available_cores()
     ).coordinates
     outlier, zero = REASONS.index(OUTLIER), REASONS.index(ZERO)
     dropped = np.where(rows.any(1), np.where(np.isfinite(coordinates).all(1), 0, outlier), zero).astype(np.int8)
-    path = placed_path(run, frame, int(number))
+    path = placed_path(run, group, int(number))
     save_arrays(path, coordinates=coordinates, dropped=dropped)
     write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=[path], rows=len(rows))
     return Summary(len(rows))
 
 
 def _box(run: RunDirectory, config: Config) -> Summary:
-    frames = list(frames_of(config))
+    groups = list(layout_groups(config.layers, config.layout))
     parts = len(placed_parts(run.shards(config.layers[0]), config.layout.fit_rows))
-    raw, dropped = zip(*(gather_coordinates(run, frame, parts) for frame in frames))
+    raw, dropped = zip(*(gather_coordinates(run, group, parts) for group in groups))
     boxed = unit_box(raw) if config.layout.align else [unit_box([layout])[0] for layout in raw]
     for layer in config.layers:
-        frame = frames.index(frame_of(layer, config))
-        if not np.isfinite(boxed[frame]).any():
+        number = groups.index(layout_group_of(layer, config.layout))
+        if not np.isfinite(boxed[number]).any():
             raise AtlasError(f"layout: layer {layer} gave no activation at all in any picture. Choose another layer.")
-        write_map(run, layer, layer, boxed[frame], dropped[frame])
+        write_map(run, layer, layer, boxed[number], dropped[number])
     files = [run.layout(layer) for layer in config.layers]
     write_marker(run.folder(NAME) / f"{_BOX}.json", key=run.stage_key(NAME), files=files)
     return Summary(0)
@@ -237,7 +249,7 @@ def _quality(item: Item, run: RunDirectory, config: Config) -> Summary:
     layer = item.id.removeprefix("quality-")
     column = "attribution" if config.layout.axes == "classes" else "activation"
     number = config.layers.index(layer)
-    before = config.layers[number - 1] if number and has_common_start(config) else None
+    before = config.layers[number - 1] if number and has_common_start(config.layers, config.layout) else None
     facts = {
         **measure_quality(run, layer, layer, column=column, seed=config.seed),
         **measure_alignment(run, layer, before),
@@ -250,21 +262,25 @@ def _classes(item: Item, run: RunDirectory, config: Config) -> Summary:
     """The maps of classes of one layer: those that are not there yet. Their rows are chosen in one pass."""
     layer = item.id.removeprefix("classes-")
     key, shards = run.stage_key(NAME), run.shards(layer)
-    todo = [each for each in _maps_of_classes(item, config) if read_marker(_of_class(run, each), key) is None]
-    chosen = choose_rows(shards, todo, config.layout, read_metadata(shards[0])["classes"])
-    wanted = np.unique(np.concatenate([mine.rows for mine in chosen]))
-    every, done = project(shards, Projection.load(run.projection(layer)), wanted), 0
-    for each, mine in zip(todo, chosen):
+    todo = [
+        atlas_map
+        for atlas_map in _maps_of_classes(item, config)
+        if read_marker(_class_marker(run, atlas_map), key) is None
+    ]
+    choices = choose_rows(shards, todo, config.layout, read_metadata(shards[0])["classes"])
+    all_rows = np.unique(np.concatenate([choice.rows for choice in choices]))
+    projected, done = project(shards, Projection.load(run.projection(layer)), all_rows), 0
+    for atlas_map, choice in zip(todo, choices):
         boxed = np.full((count_rows(shards), 2), np.nan, np.float32)
         dropped = np.full(len(boxed), REASONS.index(OTHER), np.int8)
-        if len(mine.rows) >= FEWEST_ROWS:
-            rows = every[np.searchsorted(wanted, mine.rows)]
-            boxed[mine.rows] = lay_out(rows, mine, config.layout, seed=config.seed)
+        if len(choice.rows) >= FEWEST_ROWS:
+            rows = projected[np.searchsorted(all_rows, choice.rows)]
+            boxed[choice.rows] = lay_out(rows, choice, config.layout, seed=config.seed)
             off = np.where(rows.any(1), REASONS.index(OUTLIER), REASONS.index(ZERO))
-            dropped[mine.rows] = np.where(np.isfinite(boxed[mine.rows]).all(1), 0, off)
+            dropped[choice.rows] = np.where(np.isfinite(boxed[choice.rows]).all(1), 0, off)
             done += len(rows)
-        write_map(run, each.name, layer, boxed, dropped)
-        facts: dict[str, object] = {"alignment": None, "alignment_independent": None, "chosen": len(mine.rows)}
-        facts |= measure_quality(run, each.name, layer, column="activation", seed=config.seed)
-        write_marker(_of_class(run, each), key=key, files=[run.layout(each.name)], facts=facts)
+        write_map(run, atlas_map.name, layer, boxed, dropped)
+        facts: dict[str, object] = {"alignment": None, "alignment_independent": None, "chosen": len(choice.rows)}
+        facts |= measure_quality(run, atlas_map.name, layer, column="activation", seed=config.seed)
+        write_marker(_class_marker(run, atlas_map), key=key, files=[run.layout(atlas_map.name)], facts=facts)
     return Summary(done)

@@ -1,6 +1,6 @@
-"""Stage neurons: store + cells → what is told of every unit of some layers.
+"""Stage neurons: store + cells → tables of every unit of some layers.
 
-Items of a layer: the statistics of its units; parts of 16 units with their pictures, turned patches and classes; the
+Items of a layer: the statistics of its units; parts of 16 units with their pictures, rotated patches and classes; the
 circuits that build the units; and which cells of earlier layers build its cells.
 """
 
@@ -29,29 +29,31 @@ from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import digest_values, write_marker
 from atlas.store.shards import RowKey, read_metadata
 from atlas.visualize import fitting_precision, measure_batch
-from atlas.visualize.diverse import APART, UNIT_RECIPE, picture_size
+from atlas.visualize.diverse import DIVERSITY, UNIT_RECIPE, picture_size
 from pipelines import worker
 from pipelines.stage import Item, Summary
 
 NAME = "neurons"
 UNIT = "units"
+REDO_DEPENDENTS = False
+prepare_worker = None
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
     """For each layer its statistics, parts of units, circuits, and what builds its cells."""
-    asked = _asked(config)
+    settings = _settings(config)
     items: list[Item] = []
     circuits: list[Item] = []
-    for layer in asked.layers:
+    for layer in settings.layers:
         statistics = f"{layer}/statistics"
         items.append(Item(statistics, NAME, run=str(run.path)))
         units = read_metadata(run.shards(layer)[0])["channels"]
         items += [Item(f"{layer}/{part}", NAME, (statistics,), str(run.path)) for part in part_names(units)]
-        others = [other.name for other in _others(config, layer)]
-        after = (statistics, *(f"{other}/statistics" for other in others))
-        # Asking for one more layer leaves all but these as they are.
+        others = [source.name for source in _other_layers(config, layer)]
+        after = (statistics, *(f"{name}/statistics" for name in others))
+        # One more layer leaves all items but these as they are.
         circuits += [
-            Item(f"{layer}/circuit", NAME, after, str(run.path), digest_values(others, asked.sources)),
+            Item(f"{layer}/circuit", NAME, after, str(run.path), digest_values(others, settings.sources)),
             Item(f"{layer}/cells", NAME, after, str(run.path), digest_values(others, run.stage_key("cells"))),
         ]
     return [*items, *circuits]
@@ -68,7 +70,7 @@ def run_item(item: Item) -> Summary:
     layer, _, work = item.id.rpartition("/")
     facts: dict[str, Any] = {"of": item.of} if item.of else {}
     if work == "statistics":
-        table = unit_statistics(run.shards(layer), _asked(config).patches)
+        table = unit_statistics(run.shards(layer), _settings(config).patches)
         facts["firing"] = int((table["largest"].to_numpy() > 0).sum())
         done = Summary(0)
     elif work == "circuit":
@@ -93,20 +95,20 @@ def engine() -> dict[str, Any]:
     return {
         "format": FORMAT,
         "recipe": asdict(UNIT_RECIPE),
-        "apart": APART,
+        "apart": DIVERSITY,
         "disc": DISC,
         "rotated": ROTATED_PATCHES,
         "units": UNITS_PER_PART,
     }
 
 
-def measure(path: str) -> dict[str, dict[str, Any]]:
+def measure_batch_settings(path: str) -> dict[str, dict[str, Any]]:
     """Precision and batch of the pictures of each layer of the run at ``path``: as configured for the icons, or as
     suits this worker."""
     run = RunDirectory(Path(path))
     config, settings = run.config(), run.config().render
-    paces: dict[str, dict[str, Any]] = {}
-    for layer in config.layers:  # all of them: a later start may ask for more, and pace is measured once
+    batch_settings: dict[str, dict[str, Any]] = {}
+    for layer in config.layers:  # all of them: a later start may ask for more, and this is measured once
         named, module = config.module_of(layer)
         network = worker.network(run, config, named)
         size = picture_size(worker.layers(run, config, named)[layer], network)
@@ -115,22 +117,22 @@ def measure(path: str) -> dict[str, dict[str, Any]]:
             precision = fitting_precision(network, module, size)
         if batch == "auto":
             batch = measure_batch(network, module, size, precision, settings.compile)
-        paces[layer] = {"precision": precision, "batch": batch}
-    return paces
+        batch_settings[layer] = {"precision": precision, "batch": batch}
+    return batch_settings
 
 
-def _asked(config: Config) -> NeuronsConfig:
-    assert config.neurons is not None  # the stage runs only where it is asked for
+def _settings(config: Config) -> NeuronsConfig:
+    assert config.neurons is not None  # the stage runs only with this section
     return config.neurons
 
 
-def _others(config: Config, layer: str) -> list[Source]:
-    """The other layers asked for of the same network."""
+def _other_layers(config: Config, layer: str) -> list[Source]:
+    """The other layers of the stage that belong to the same network."""
     network, _ = config.module_of(layer)
     return [
-        Source(other, config.module_of(other)[1])
-        for other in _asked(config).layers
-        if other != layer and config.module_of(other)[0] == network
+        Source(name, config.module_of(name)[1])
+        for name in _settings(config).layers
+        if name != layer and config.module_of(name)[0] == network
     ]
 
 
@@ -147,7 +149,9 @@ def _read_statistics(path: Path, _written: int) -> pa.Table:
 def _reader(
     run: RunDirectory, config: Config, layer: str, size: int
 ) -> Callable[[Sequence[RowKey]], dict[RowKey, PositionView]]:
-    return lambda wanted: read_views(run.shards(layer), config, worker.listing(run), size, wanted)
+    return lambda keys: read_views(
+        run.shards(layer), worker.listing(run), keys, size=size, images=config.images, seed=config.seed
+    )
 
 
 def _units(run: RunDirectory, config: Config, layer: str, part: str) -> tuple[pa.Table, int]:
@@ -156,25 +160,25 @@ def _units(run: RunDirectory, config: Config, layer: str, part: str) -> tuple[pa
     network, described = worker.network(run, config, named), worker.layers(run, config, named)[layer]
     statistics = _statistics(run, layer)
     units = units_of(part, statistics.num_rows)
-    wanted = firing_rows(statistics, units)
-    views = _reader(run, config, layer, network.size)(wanted)
-    pace = run.read_manifest()["stages"][NAME]["pace"][layer]
+    keys = firing_rows(statistics, units)
+    views = _reader(run, config, layer, network.size)(keys)
+    batch_settings = run.stage_facts(NAME)["batch_settings"][layer]
     drawing = Drawing(
-        pictures=_asked(config).pictures,
+        pictures=_settings(config).pictures,
         steps=None if config.render.steps == "auto" else config.render.steps,
-        precision=pace["precision"],
-        batch=pace["batch"],
+        precision=batch_settings["precision"],
+        batch=batch_settings["batch"],
         compile=config.render.compile,
         seed=config.seed,
     )
     observer = worker.observer(run, config, named, module) if config.collect.attributions else None
     table = unit_table(network, described, statistics, units, views, drawing, observer)
-    return table, sum(key not in views for key in wanted)
+    return table, sum(key not in views for key in keys)
 
 
 def _earlier(run: RunDirectory, config: Config, layer: str) -> list[Source]:
     named, module = config.module_of(layer)
-    return earlier_layers(worker.network(run, config, named), module, _others(config, layer))
+    return earlier_layers(worker.network(run, config, named), module, _other_layers(config, layer))
 
 
 def _circuit(run: RunDirectory, config: Config, layer: str) -> tuple[pa.Table, dict[str, str]]:
@@ -183,7 +187,7 @@ def _circuit(run: RunDirectory, config: Config, layer: str) -> tuple[pa.Table, d
     network = worker.network(run, config, named)
     read = _reader(run, config, layer, network.size)
     sources = _earlier(run, config, layer)
-    return circuit_table(network, module, sources, _statistics(run, layer), read, _asked(config).sources)
+    return circuit_table(network, module, sources, _statistics(run, layer), read, _settings(config).sources)
 
 
 def _cells(run: RunDirectory, config: Config, layer: str) -> pa.Table:

@@ -1,4 +1,4 @@
-"""The order of the stages: what is known before, the keys, and each stage's run."""
+"""The stages in their order: what is prepared before them, their keys, and how each is run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 from distributed import Client
 from rich.console import Console
 
 from atlas.config.model import Config
+from atlas.config.sections import ImagesConfig, LayoutConfig
 from atlas.errors import AtlasError, ConfigError
 from atlas.layout.gpu import uses_gpu
 from atlas.networks.network import Layer, Network, describe_layer, load
@@ -27,25 +27,25 @@ from atlas.rundir.markers import digest_values, read_marker
 from atlas.rundir.mirror import Mirror
 from atlas.rundir.remote import is_remote, working_folder
 from atlas.rundir.stages import ABOVE, stages_of
-from atlas.rundir.versions import SITE_FORMAT, versions
+from atlas.rundir.versions import RUN_FORMAT, SITE_FORMAT, refuse_other_format, versions
 from atlas.site.page import viewer_digest, viewer_folder
 from atlas.site.tour.text import check_choices, load_tour
 from atlas.store.classes import class_number
 from atlas.store.shards import SCHEMA_VERSION
 from pipelines import cells, collect, layout, neurons, publish, render
 from pipelines.cluster import connect
-from pipelines.screen import progress_bars, say, show_end, show_plan, tell_failures, told_by
+from pipelines.screen import advance_bar, print_sentence, progress_bars, show_end, show_failures, show_plan
 from pipelines.stage import Item, Outcome, Stage, Summary, run_stage
 from pipelines.tracking import Tracking, require
 
-_MODULES: dict[str, ModuleType] = {
+_STAGES: dict[str, Stage] = {
     "collect": collect, "layout": layout, "cells": cells, "render": render, "neurons": neurons, "publish": publish
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is known before work starts: the pictures, the networks and layers by their names in the run."""
+    """The pictures, and the networks and layers by their names in the run, read before any work starts."""
 
     listing: Listing
     networks: dict[str, Network]
@@ -60,20 +60,23 @@ def run(
     Raises ConfigError for what cannot be done, AtlasError for what failed and can be resumed.
     """
     console = console or Console()
-    stages = stages_of(config)
+    stages = stages_of(config.neurons)
     if until not in stages:
         raise ConfigError(
             f"--until {until}: the configuration asks for no {until}. Give it some of its layers, such as --set "
             f"'{until}={{layers: [{config.layers[-1]}]}}'."
         )
     directory = RunDirectory(working_folder(config.out))
+    refuse_other_format(directory.read_manifest(), directory.manifest)
     with ExitStack() as stack:
         mirror = (
             stack.enter_context(Mirror(config.out, config.out_options, directory)) if is_remote(config.out) else None
         )
-        say(console, f"{config.out}: reading the pictures' names and loading the network …")
+        print_sentence(console, f"{config.out}: reading the pictures' names and loading the network …")
         if mirror:
-            say(console, f"The working copy is {directory.path}; what is finished is copied to {config.out}.")
+            print_sentence(
+                console, f"The working copy is {directory.path}; what is finished is copied to {config.out}."
+            )
             if not dry_run:
                 stack.enter_context(directory.lock())
                 mirror.begin()
@@ -82,7 +85,7 @@ def run(
         prepared = prepare(config, directory)
         show_plan(config, directory, prepared.listing, prepared.networks, prepared.layers, console)
         if dry_run:
-            say(console, "Nothing was run (--dry-run).")
+            print_sentence(console, "Nothing was run (--dry-run).")
             return directory
         if not mirror:
             stack.enter_context(directory.lock())
@@ -95,7 +98,8 @@ def run(
 
 
 def prepare(config: Config, directory: RunDirectory) -> Prepared:
-    """List the pictures (or take the kept listing) and load the network. Raises ConfigError with all that is wrong."""
+    """List the pictures, or take the listing of an earlier start, and load the networks. Raises ConfigError with all
+    that is wrong."""
     problems: list[str] = []
     listing: Listing | None = None
     if config.cluster.kind in ("local", "cuda") and config.layout.backend == "cuml":
@@ -104,32 +108,32 @@ def prepare(config: Config, directory: RunDirectory) -> Prepared:
         except AtlasError as error:
             problems.append(str(error))
     try:
-        require(config)
+        require(config.tracking)
     except ConfigError as error:
         problems.append(str(error))
     try:
-        listing = _listing(config, directory)
-        problems += _damaged(listing, config)
+        listing = _listing(config.images, config.seed, directory)
+        problems += _damaged(listing, config.collect.max_failure_share)
     except ConfigError as error:
         problems.append(str(error))
     networks: dict[str, Network] = {}
     layers: dict[str, Layer] = {}
     for name, settings in config.networks().items():
-        mine = {layer: config.module_of(layer)[1] for layer in config.layers_of(name)}
+        modules = {layer: config.module_of(layer)[1] for layer in config.layers_of(name)}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                networks[name] = load(**settings.model_dump(), keep=tuple(mine.values()))
+                networks[name] = load(**settings.model_dump(), keep=tuple(modules.values()))
         except ConfigError as error:
             problems.append(f"compare.{name}: {error}" if name else str(error))
             continue
-        for layer, module in mine.items():
+        for layer, module in modules.items():
             try:
                 layers[layer] = describe_layer(networks[name], module)
             except ConfigError as error:
                 problems.append(f"layers: {error}")
-        if any(each.classes and config.module_of(each.layer)[0] == name for each in maps_of(config)):
-            problems += _unknown_classes(config, networks[name])
+        if any(atlas_map.classes and config.module_of(atlas_map.layer)[0] == name for atlas_map in maps_of(config)):
+            problems += _unknown_classes(config.layout, networks[name])
     problems += _tour(config, listing, layers)
     if problems or listing is None:
         raise ConfigError("\n".join(problems))
@@ -148,50 +152,51 @@ def _tour(config: Config, listing: Listing | None, layers: dict[str, Layer]) -> 
     return check_choices(tour, channels, listing.keys, config.neurons.layers if config.neurons else ())
 
 
-def _unknown_classes(config: Config, network: Network) -> list[str]:
-    """What is wrong with the classes that maps are asked for."""
+def _unknown_classes(layout: LayoutConfig, network: Network) -> list[str]:
+    """What is wrong with the classes of the class atlases and pairs."""
     problems = []
-    asked = {"class_atlas": [(name,) for name in config.layout.class_atlas], "class_pair": config.layout.class_pair}
-    for key, maps in asked.items():
-        seen: dict[tuple[int, ...], tuple[str, ...]] = {}
+    keys = {"class_atlas": [(name,) for name in layout.class_atlas], "class_pair": layout.class_pair}
+    for key, maps in keys.items():
+        first_names: dict[tuple[int, ...], tuple[str, ...]] = {}
         for names in maps:
             try:
                 numbers = tuple(class_number(name, network.classes) for name in names)
             except ConfigError as error:
                 problems.append(f"layout.{key}: {network.name}: {error}")
                 continue
-            alike = seen.setdefault(numbers, names)
-            if len(set(numbers)) < len(numbers) or alike is not names:
-                told = " and ".join(sorted({*alike, *names}))
-                problems.append(f"layout.{key}: {told} are the same class of {network.name}; give it once.")
+            first = first_names.setdefault(numbers, names)
+            if len(set(numbers)) < len(numbers) or first is not names:
+                same = " and ".join(sorted({*first, *names}))
+                problems.append(f"layout.{key}: {same} are the same class of {network.name}; give it once.")
     return problems
 
 
-def _damaged(listing: Listing, config: Config) -> list[str]:
-    """What to say where more containers than may fail cannot be read to their end: how much is lost, nobody knows."""
+def _damaged(listing: Listing, max_share: float) -> list[str]:
+    """A sentence where more than ``max_share`` of the containers cannot be read to their end: how many pictures are
+    lost with them is unknown."""
     files = {file.name for file in listing.containers}
     damaged = [f"{key}: {error}" for key, error in zip(listing.keys, listing.errors) if error and key in files]
-    if len(damaged) <= config.collect.max_failure_share * len(files):
+    if len(damaged) <= max_share * len(files):
         return []
     return [
         f"images.source: {len(damaged)} of {len(files)} {listing.kind} files cannot be read to their end, more than "
-        f"collect.max_failure_share = {config.collect.max_failure_share:g} allows. The first: {damaged[0]}. Mend them "
+        f"collect.max_failure_share = {max_share:g} allows. The first: {damaged[0]}. Mend them "
         "or leave them out; or raise the share."
     ]
 
 
-def _request(config: Config) -> dict[str, Any]:
+def _request(images: ImagesConfig, seed: int) -> dict[str, Any]:
     """The part of the configuration that decides the listing."""
     return {
-        **config.images.model_dump(mode="json", exclude={"crops", "crop_scale", "source"}),
-        "source": sources_of(config.images),
-        "seed": config.seed,
+        **images.model_dump(mode="json", exclude={"crops", "crop_scale", "source"}),
+        "source": sources_of(images),
+        "seed": seed,
     }
 
 
-def _listing(config: Config, directory: RunDirectory) -> Listing:
-    """A listing is made once and kept: resuming must not see a folder that grew in the meantime."""
-    if directory.listing.exists() and directory.read_manifest().get("listing") == _request(config):
+def _listing(images: ImagesConfig, seed: int, directory: RunDirectory) -> Listing:
+    """The run's listing. It is made once: a run that goes on must not see what a folder gained in the meantime."""
+    if directory.listing.exists() and directory.read_manifest().get("listing") == _request(images, seed):
         try:
             return Listing.load(directory.listing)
         except (ValueError, KeyError, TypeError) as error:  # Arrow's errors are ValueErrors
@@ -199,12 +204,13 @@ def _listing(config: Config, directory: RunDirectory) -> Listing:
                 f"{directory.listing} is cut off or overwritten ({error}). Delete it and give the same command again: "
                 "the pictures are listed anew, and what was collected is kept if they are the same."
             ) from error
-    return list_images(config.images, config.seed)
+    return list_images(images, seed)
 
 
 def _write_start(config: Config, directory: RunDirectory, prepared: Prepared) -> None:
-    if directory.read_manifest().get("listing") != _request(config):
-        directory.update_manifest(listing=None)  # were it to end here, the next start would list anew
+    request = _request(config.images, config.seed)
+    if directory.read_manifest().get("listing") != request:
+        directory.update_manifest(listing=None)  # if it ends here, the next start lists the pictures again
     prepared.listing.save(directory.listing)
     facts = {
         name: {"name": network.name, "sha256": network.digest, "folded": len(network.folded)}
@@ -212,8 +218,9 @@ def _write_start(config: Config, directory: RunDirectory, prepared: Prepared) ->
     }
     created = directory.read_manifest().get("created") or datetime.now(UTC).isoformat(timespec="seconds")
     directory.update_manifest(
+        format=RUN_FORMAT,
         config=config.plain(),
-        listing=_request(config),
+        listing=request,
         created=created,
         versions=versions(),
         network=facts.pop(""),
@@ -246,19 +253,19 @@ def stage_keys(config: Config, directory: RunDirectory, prepared: Prepared, stag
             prepared.listing.digest,
         )
     if stage == neurons.NAME:
-        # Neither on which layers are asked for nor on the map: what an item depends on beyond this is told by itself.
-        asked = {key: value for key, value in values["neurons"].items() if key in ("pictures", "patches")}
-        drawn = {key: values["render"][key] for key in ("steps", "precision", "compile")}
-        return digest_values(stage, directory.stage_key(collect.NAME), asked, drawn, neurons.engine())
+        # Not the layers: what an item depends on beyond this stands in the item itself.
+        counts = {key: value for key, value in values["neurons"].items() if key in ("pictures", "patches")}
+        drawing = {key: values["render"][key] for key in ("steps", "precision", "compile")}
+        return digest_values(stage, directory.stage_key(collect.NAME), counts, drawing, neurons.engine())
     above = directory.stage_key(ABOVE[stage])
     if stage == render.NAME:
-        # Icons do not depend on which real pictures are kept beside them. The engine's own numbers count too: a version
-        # that draws otherwise draws anew.
-        cut = {key: values["cells"][key] for key in ("grids", "min_count")}
-        above = _cells_key(directory, directory.stage_key(layout.NAME), cut)
-        return digest_values(stage, above, values["render"], asdict(render.recipe(config)))
+        # Icons do not depend on the exemplars of their cells. The numbers of the recipe count too: a version
+        # with others draws all icons again.
+        levels = {key: values["cells"][key] for key in ("grids", "min_count")}
+        above = _cells_key(directory, directory.stage_key(layout.NAME), levels)
+        return digest_values(stage, above, values["render"], asdict(render.recipe(config.render)))
     if stage == layout.NAME:
-        # What a map of classes depends on stands in its name, so that asking for one leaves all others as they are.
+        # What a map of classes depends on stands in its name: one more map leaves the others as they are.
         common = {key: value for key, value in values["layout"].items() if not key.startswith("class_")}
         return digest_values(stage, above, common, layout.FORMAT)
     if stage == "cells":
@@ -280,44 +287,44 @@ def _run_stages(
     mirror: Mirror | None,
 ) -> None:
     claim = mirror.claim if mirror else directory.claim
-    tracking = Tracking(config, directory, lambda sentence: say(console, sentence))
+    tracking = Tracking(config, directory, lambda sentence: print_sentence(console, sentence))
     with connect(config.cluster) as client, tracking, progress_bars(console) as progress:
         progress.console.print(f"Dask dashboard: {client.dashboard_link}")
         for name in stages:
-            stage = cast(Stage, _MODULES[name])
+            stage = _STAGES[name]
             claim(name, stage_keys(config, directory, prepared, name))
-            if measure := getattr(stage, "measure", None):
-                _measure_pace(client, directory, name, measure)
-            line = progress.add_task(name, total=None, rate="")
-            advance = told_by(progress, line, stage.UNIT)
-            watch = collect.watch_failures(config, directory) if name == collect.NAME else None
+            if stage.measure_batch_settings is not None:
+                _keep_batch_settings(client, directory, name, stage.measure_batch_settings)
+            bar = progress.add_task(name, total=None, rate="")
+            advance = advance_bar(progress, bar, stage.UNIT)
+            check = collect.watch_failures(config, directory) if name == collect.NAME else None
 
             def finished(
-                item: Item, summary: Summary, advance: Any = advance, watch: Any = watch, stage: Stage = stage
+                item: Item, summary: Summary, advance: Any = advance, check: Any = check, stage: Stage = stage
             ) -> None:
                 advance(item, summary)
                 if mirror:
                     mirror.send(stage.markers(item, directory, config))
-                if watch:
-                    watch(summary)
+                if check:
+                    check(summary)
 
-            def begin(items: int, todo: int, line: Any = line, stage: Stage = stage) -> None:
-                progress.update(line, total=items, completed=items - todo)
-                if todo and (warm := getattr(stage, "warm", None)):
-                    # All that are there at once; what is wrong with one, its first item will tell.
-                    client.run(warm, str(directory.path), on_error="ignore")
+            def begin(items: int, todo: int, bar: Any = bar, stage: Stage = stage) -> None:
+                progress.update(bar, total=items, completed=items - todo)
+                if todo and stage.prepare_worker is not None:
+                    # On all workers at once; an error on one of them is raised again by its first item.
+                    client.run(stage.prepare_worker, str(directory.path), on_error="ignore")
 
             outcome = run_stage(stage, client, directory, config, on_plan=begin, on_item=finished)
             directory.sweep(name)  # a worker that was killed left its temporary files
             if not outcome.done_now:
-                progress.update(line, rate="done before")
+                progress.update(bar, rate="done before")
             else:
                 _note(directory, name, outcome)
             if not console.is_terminal:
                 done = f"{outcome.done_now} of {outcome.items} items now, {outcome.units:,} {stage.UNIT}"
                 console.print(f"{name}: {done} in {outcome.seconds:.0f} s")
             if name == collect.NAME:
-                tell_failures(directory, progress.console)
+                show_failures(directory, progress.console)
             if name in (render.NAME, neurons.NAME):
                 write_json(directory.report, build_report(directory, config))
             if mirror:
@@ -326,11 +333,14 @@ def _run_stages(
             tracking.stage(name)
 
 
-def _measure_pace(client: Client, directory: RunDirectory, name: str, measure: Callable[[str], dict[str, Any]]) -> None:
-    """Have one worker measure batches and precision of a stage, once: a resumed run goes on with the same."""
+def _keep_batch_settings(
+    client: Client, directory: RunDirectory, name: str, measure: Callable[[str], dict[str, Any]]
+) -> None:
+    """Have one worker measure a stage's batch settings and write them into run.json, unless they are there: a run that
+    goes on computes in the same batches."""
     facts = directory.read_manifest()["stages"][name]
-    if "pace" not in facts:
-        facts["pace"] = client.submit(measure, str(directory.path), pure=False).result()
+    if "batch_settings" not in facts:
+        facts["batch_settings"] = client.submit(measure, str(directory.path), pure=False).result()
         directory.update_manifest(stages={name: facts})
 
 
@@ -339,6 +349,6 @@ def _note(directory: RunDirectory, stage: str, outcome: Outcome) -> None:
     facts = directory.stage_facts(stage)
     facts["seconds"] = round(facts.get("seconds", 0) + outcome.seconds, 1)
     facts["units"] = facts.get("units", 0) + outcome.units
-    facts[f"{_MODULES[stage].UNIT}_per_second"] = round(facts["units"] / max(facts["seconds"], 0.1), 2)
+    facts[f"{_STAGES[stage].UNIT}_per_second"] = round(facts["units"] / max(facts["seconds"], 0.1), 2)
     facts["worker_peak_mb"] = max(facts.get("worker_peak_mb", 0), outcome.peak_mb)
     directory.update_manifest(stages={stage: facts})

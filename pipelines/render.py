@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from atlas.cells.icons import SCHEMA, drawn_cells
+from atlas.cells.icons import drawn_cells, icon_table
 from atlas.config.model import Config
-from atlas.pictures.decode import decode_png, encode_png
-from atlas.pictures.hashing import unit_hash
+from atlas.config.sections import RenderConfig
+from atlas.pictures.decode import decode_png
+from atlas.pictures.hashing import uniform_hash
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import find_map, maps_of
@@ -29,20 +29,22 @@ from pipelines.stage import Item, Summary
 
 NAME = "render"
 UNIT = "icons"
+REDO_DEPENDENTS = False
+prepare_worker = None
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
     """Batches of each grid's drawn cells, each after the batches that hold their parents."""
     items: list[Item] = []
     batch = config.render.icons_per_item
-    for each in maps_of(config):
+    for atlas_map in maps_of(config):
         coarser: dict[tuple[int, int], str] = {}
-        for grid in each.grids:
-            level = drawn_cells(run.cells(each.name), grid, config.cells.min_count)
+        for grid in atlas_map.grids:
+            level = drawn_cells(run.cells(atlas_map.name), grid, config.cells.min_count)
             row, col = level["row"], level["col"]
             finer: dict[tuple[int, int], str] = {}
             for first in range(0, len(row), batch):
-                name = f"{each.name}/grid-{grid:03d}/part-{first // batch:05d}"
+                name = f"{atlas_map.name}/grid-{grid:03d}/part-{first // batch:05d}"
                 cells = list(zip(row[first : first + batch].tolist(), col[first : first + batch].tolist()))
                 after = {coarser[around] for r, c in cells for around in coarser_cells(r, c) if around in coarser}
                 finer.update(dict.fromkeys(cells, name))
@@ -64,7 +66,7 @@ def split(item: Item) -> tuple[str, int, int]:
 
 @lru_cache(maxsize=4)
 def _level(path: Path, grid: int, min_count: int, _key: str) -> dict[str, NDArray[Any]]:
-    """The drawn cells of one grid with their means, quantiles and norms, kept between the items of a level."""
+    """The drawn cells of one grid with their means, quantiles and norms, cached between the items of a level."""
     return drawn_cells(path, grid, min_count, "mean", "cosines", "norm")
 
 
@@ -72,76 +74,60 @@ def run_item(item: Item) -> Summary:
     """Draw one batch of icons, and score them."""
     run, config = item.open()
     name, grid, part = split(item)
-    mapped = find_map(config, name)
-    named, module = config.module_of(mapped.layer)
+    atlas_map = find_map(config, name)
+    named, module = config.module_of(atlas_map.layer)
     network = worker.network(run, config, named)
     key = run.stage_key(NAME)
     level = _level(run.cells(name), grid, config.cells.min_count, key)
     row, col = level["row"], level["col"]
-    mine = np.arange(part * config.render.icons_per_item, min((part + 1) * config.render.icons_per_item, len(row)))
-    moments = Moments.load(run.moments(mapped.layer)).second_moment
-    coarsest = grid == mapped.grids[0]
-    parents = None if coarsest else _parents(run, item, row[mine], col[mine])
-    settings, pace = config.render, run.read_manifest()["stages"][NAME]["pace"][mapped.layer]
+    cells = np.arange(part * config.render.icons_per_item, min((part + 1) * config.render.icons_per_item, len(row)))
+    moments = Moments.load(run.moments(atlas_map.layer)).second_moment
+    coarsest = grid == atlas_map.grids[0]
+    parents = None if coarsest else _parents(run, item, row[cells], col[cells])
+    settings, batch_settings = config.render, run.stage_facts(NAME)["batch_settings"][atlas_map.layer]
     icons = draw(
         network,
         module,
-        level["mean"][mine],
+        level["mean"][cells],
         second_moment=moments,
         size=settings.size,
-        recipe=recipe(config),
+        recipe=recipe(settings),
         steps=None if settings.steps == "auto" else settings.steps,
         start=parents,
-        precision=pace["precision"],
+        precision=batch_settings["precision"],
         compile=settings.compile,
-        batch=pace["batch"],
-        seeds=icon_seeds(config.seed, grid, row[mine], col[mine], coarsest=coarsest),
+        batch=batch_settings["batch"],
+        seeds=icon_seeds(config.seed, grid, row[cells], col[cells], coarsest=coarsest),
     )
     scores = score(
         network,
         module,
         icons.pixels,
-        level["mean"][mine],
+        level["mean"][cells],
         second_moment=moments,
         all_means=level["mean"],
-        own_index=mine,
-        quantiles=level["cosines"][mine],
-        norms=level["norm"][mine],
+        own_index=cells,
+        quantiles=level["cosines"][cells],
+        norms=level["norm"][cells],
     )
-    table = pa.table(
-        {
-            "grid": np.full(len(mine), grid),
-            "row": row[mine],
-            "col": col[mine],
-            "png": [encode_png(pixels) for pixels in icons.pixels],
-            "size": np.full(len(mine), settings.size),
-            "seed": icons.seeds,
-            "steps": icons.steps,
-            "cosine": scores.cosine,
-            "cosine_whitened": scores.cosine_whitened,
-            "cosine_robust": scores.cosine_robust,
-            "percentile": scores.percentile,
-            "rank": scores.rank,
-            "flag": pa.array(list(scores.flag), pa.string()),
-        }
-    ).cast(SCHEMA)
+    table = icon_table(grid, row[cells], col[cells], icons, scores)
     path = run.icons(name, grid) / f"part-{part:05d}.parquet"
     with atomic(path) as temporary:
         pq.write_table(table, temporary, compression="none")  # PNGs do not shrink
-    write_marker(path.with_suffix(".json"), key=key, files=[path], rows=len(mine))
-    return Summary(len(mine))
+    write_marker(path.with_suffix(".json"), key=key, files=[path], rows=len(cells))
+    return Summary(len(cells))
 
 
-def recipe(config: Config) -> Recipe:
+def recipe(settings: RenderConfig) -> Recipe:
     """How the run's icons are drawn."""
-    return replace(ATLAS, power=config.render.power, ridge=config.render.ridge)
+    return replace(ATLAS, power=settings.power, ridge=settings.ridge)
 
 
-def measure(path: str) -> dict[str, dict[str, Any]]:
+def measure_batch_settings(path: str) -> dict[str, dict[str, Any]]:
     """Precision and batch of each layer of the run at ``path``: as configured, or as suits this worker."""
     run = RunDirectory(Path(path))
     config, settings = run.config(), run.config().render
-    paces: dict[str, dict[str, Any]] = {}
+    batch_settings: dict[str, dict[str, Any]] = {}
     for layer in config.layers:
         named, module = config.module_of(layer)
         network = worker.network(run, config, named)
@@ -150,8 +136,8 @@ def measure(path: str) -> dict[str, dict[str, Any]]:
             precision = fitting_precision(network, module, settings.size)
         if batch == "auto":
             batch = measure_batch(network, module, settings.size, precision, settings.compile)
-        paces[layer] = {"precision": precision, "batch": batch}
-    return paces
+        batch_settings[layer] = {"precision": precision, "batch": batch}
+    return batch_settings
 
 
 def _parents(run: RunDirectory, item: Item, row: NDArray[np.int64], col: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -173,4 +159,4 @@ def icon_seeds(
     pictures around, have their own.
     """
     cells = [(0, 0) if coarsest else cell for cell in zip(row.tolist(), col.tolist())]
-    return np.array([int(unit_hash(seed, grid, *cell)[0] * 2**31) for cell in cells], dtype=np.int64)
+    return np.array([int(uniform_hash(seed, grid, *cell)[0] * 2**31) for cell in cells], dtype=np.int64)

@@ -17,6 +17,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -26,10 +27,10 @@ from rich.table import Table
 from atlas.config.model import Config
 from atlas.networks.network import Layer, Network
 from atlas.pictures.listing import Listing
-from atlas.pictures.views import Failure, reason
+from atlas.pictures.views import Failure, failure_kind
 from atlas.report import build_report
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import FEWEST_ROWS, Map, maps_of, shown_maps
+from atlas.rundir.maps import FEWEST_ROWS, maps_of, published_maps
 from atlas.rundir.markers import parse_marker
 from atlas.rundir.remote import is_remote
 from atlas.rundir.stages import STAGES
@@ -37,15 +38,15 @@ from pipelines.estimate import estimate, expected_cells
 from pipelines.stage import Item, Summary
 
 
-def told_by(progress: Progress, line: Any, unit: str) -> Callable[[Item, Summary], None]:
-    """What moves a stage's ``line`` on by an item, with the rate of its units since now."""
+def advance_bar(progress: Progress, bar: TaskID, unit: str) -> Callable[[Item, Summary], None]:
+    """A function to call with each finished item: it moves a stage's ``bar`` on, and shows the rate of its units."""
     started, units = time.monotonic(), 0
 
     def advance(_item: Item, summary: Summary) -> None:
         nonlocal units
         units += summary.units
         rate = units / max(time.monotonic() - started, 1e-3)
-        progress.update(line, advance=1, rate=f"{rate:,.1f} {unit}/s" if units else "")
+        progress.update(bar, advance=1, rate=f"{rate:,.1f} {unit}/s" if units else "")
 
     return advance
 
@@ -74,13 +75,16 @@ def show_plan(
     layers: dict[str, Layer],
     console: Console,
 ) -> None:
-    """What will be done, and about how long it will take."""
+    """Print what will be done, and about how long it will take."""
     views = len(listing) * config.images.crops
     rows = views * config.collect.positions_per_image
     maps = maps_of(config)
-    most = {each.name: min(rows, config.layout.class_rows) if each.classes else rows for each in maps}
-    icons = sum(expected_cells(grid, most[each.name], config.cells.min_count) for each in maps for grid in each.grids)
-    seconds, disk = estimate(config, listing, networks, layers, views, rows, icons)
+    icons = sum(
+        expected_cells(grid, min(rows, config.layout.class_rows) if atlas_map.classes else rows, config.cells.min_count)
+        for atlas_map in maps
+        for grid in atlas_map.grids
+    )
+    seconds, disk = estimate(config, listing, networks, layers, icons)
     lines = [
         ("pictures", f"{len(listing):,} in {listing.source}, {config.images.crops} views each: {views:,} views"),
         *(
@@ -104,71 +108,76 @@ def show_plan(
         )
         for name, layer in layers.items()
     ]
-    lines += [("map", f"{each.title}, grids of {', '.join(map(str, each.grids))}") for each in maps if each.classes]
+    lines += [
+        ("map", f"{atlas_map.title}, grids of {', '.join(map(str, atlas_map.grids))}")
+        for atlas_map in maps
+        if atlas_map.classes
+    ]
     lines.append(("cells", f"grids of {', '.join(map(str, config.cells.grids))} a side; about {icons:,} icons"))
     if config.neurons is not None:
-        counted = {name: layers[name].channels for name in config.neurons.layers}
-        told = ", ".join(f"{count:,} units of {name}" for name, count in counted.items())
-        lines.append(("neurons", f"{told}, {config.neurons.pictures} pictures each"))
+        units = ", ".join(f"{layers[name].channels:,} units of {name}" for name in config.neurons.layers)
+        lines.append(("neurons", f"{units}, {config.neurons.pictures} pictures each"))
     size = f"{disk / 1e9:.1f} GB" if disk > 1e9 else f"{max(1, round(disk / 1e6))} MB"
     lines.append(("estimate", f"about {max(1, round(seconds / 60))} min and {size}, as this machine is now"))
     done = [name for name in STAGES if (directory.folder(name)).exists()]
     if done:
-        kept = "what fits this configuration is kept and gone on with, the rest is moved aside"
-        lines.append(("found", f"{', '.join(done)} of an earlier run; {kept}"))
+        reuse = "what fits this configuration is kept and gone on with, the rest is moved aside"
+        lines.append(("found", f"{', '.join(done)} of an earlier run; {reuse}"))
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for line in lines:
         table.add_row(*map(escape, line))
     console.print(table)
 
 
-def say(console: Console, sentence: str) -> None:
-    """A line for the person; a terminal may wrap it, a log does not."""
+def print_sentence(console: Console, sentence: str) -> None:
+    """Print a line for the person; a terminal may wrap it, a log does not."""
     console.print(sentence, soft_wrap=True, highlight=False, markup=False)
 
 
-def tell_failures(directory: RunDirectory, console: Console) -> None:
-    """How many pictures and views gave nothing, the commonest reason, and where all are told."""
+def show_failures(directory: RunDirectory, console: Console) -> None:
+    """Print how many pictures and views gave no row, the commonest reason, and the file that lists all of them."""
     rows = pq.read_table(directory.failures).to_pylist()
     if not rows:
         return
-    reasons = Counter(reason(Failure(**row)) for row in rows)
+    reasons = Counter(failure_kind(Failure(**row)) for row in rows)
     commonest, count = reasons.most_common(1)[0]
-    example = next(row for row in rows if reason(Failure(**row)) == commonest)
-    say(
+    example = next(row for row in rows if failure_kind(Failure(**row)) == commonest)
+    print_sentence(
         console,
         f"{len(rows):,} pictures or views gave no row. The commonest reason: {example['error']} ({count:,}×, such as "
         f"{example['image']}). All of them: {directory.failures}",
     )
 
 
-def tell_neurons(layers: Sequence[str], report: dict[str, Any], directory: RunDirectory, console: Console) -> None:
-    """A line for each layer whose units were looked at, and why some say nothing of what builds them."""
+def show_neurons(layers: Sequence[str], report: dict[str, Any], directory: RunDirectory, console: Console) -> None:
+    """Print a line for each layer with a table of units, and why some layers before it gave no weights."""
     for layer in layers:
         facts = report["layers"][layer]["neurons"]
         share = facts["invariant_share"]
-        told = "none can be turned" if share is None else f"{share:.0%} of them answer alike to all angles"
-        say(console, f"{layer}: {facts['units']:,} units, {facts['firing']:,} fire, {told}")
+        invariance = "none can be turned" if share is None else f"{share:.0%} of them answer alike to all angles"
+        print_sentence(console, f"{layer}: {facts['units']:,} units, {facts['firing']:,} fire, {invariance}")
         marker = parse_marker(directory.neurons(layer) / "circuit.json") or {}
         for source, sentence in marker.get("notes", {}).items():
-            say(console, f"{layer}: no weights from {source}. {sentence}")
+            print_sentence(console, f"{layer}: no weights from {source}. {sentence}")
 
 
-def _too_few(each: Map, config: Config, facts: dict[str, Any]) -> str:
-    """Why no cell of a map of classes is drawn."""
-    chosen, fewest = facts["chosen"], config.cells.min_count
-    what = "predicted for" if config.layout.class_by == "predicted" else "supported by"
-    rows = {0: "No row is", 1: "1 row is"}.get(chosen, f"{chosen:,} rows are")
-    of = f"{rows} {what} {' or '.join(each.classes)}"
-    if chosen < max(FEWEST_ROWS, fewest):
-        return f"{of}, and a map needs {max(FEWEST_ROWS, fewest)}. Take more pictures."
-    return f"{of}, but no cell has {fewest} of them. Give coarser layout.class_grids, or take more pictures."
+def _too_few_rows(classes: Sequence[str], class_by: str, min_count: int, rows: int) -> str:
+    """Why no cell of a map of ``classes``, which has so many ``rows``, is drawn."""
+    what = "predicted for" if class_by == "predicted" else "supported by"
+    number = {0: "No row is", 1: "1 row is"}.get(rows, f"{rows:,} rows are")
+    rows_of_classes = f"{number} {what} {' or '.join(classes)}"
+    if rows < max(FEWEST_ROWS, min_count):
+        return f"{rows_of_classes}, and a map needs {max(FEWEST_ROWS, min_count)}. Take more pictures."
+    return (
+        f"{rows_of_classes}, but no cell has {min_count} of them. Give coarser layout.class_grids, or take more "
+        "pictures."
+    )
 
 
 def show_end(config: Config, directory: RunDirectory, until: str, console: Console) -> None:
-    """What a person is told at the end: the icons' scores, how true the maps are, and how to look at the atlas."""
+    """Print the scores of the icons, how true the maps are, and how to look at the atlas."""
     if STAGES.index(until) < STAGES.index("render"):
-        say(console, f"Done until {until}: {directory.folder(until)}")
+        print_sentence(console, f"Done until {until}: {directory.folder(until)}")
         return
     report = build_report(directory, config)
     table = Table(title_justify="left", box=None, padding=(0, 2, 0, 0))
@@ -183,27 +192,32 @@ def show_end(config: Config, directory: RunDirectory, until: str, console: Conso
                     "median_cosine_robust")), f"{icons['rank1_share']:.0%}", f"{icons['flagged_share']:.1%}",
                 )  # fmt: skip
     console.print(table)
-    in_site = {each.name for each in shown_maps(directory, config)}
-    for each in maps_of(config):
-        facts = report["layers"][each.name]["layout"]
-        if each.name in in_site:
-            rows = f"{facts['chosen']:,} rows" if each.classes else f"{facts['dropped_share']:.1%} of the rows left off"
+    published = {atlas_map.name for atlas_map in published_maps(directory, config)}
+    for atlas_map in maps_of(config):
+        name, facts = atlas_map.name, report["layers"][atlas_map.name]["layout"]
+        if name in published:
+            rows = (
+                f"{facts['chosen']:,} rows"
+                if atlas_map.classes
+                else f"{facts['dropped_share']:.1%} of the rows left off"
+            )
             quality = "too few rows to measure the map"
             if facts["trustworthiness"] is not None:
                 quality = f"trustworthiness {facts['trustworthiness']:.3f}, neighbour recall {facts['recall']:.2f}"
-            say(console, f"{each.name}: {quality}, {rows}")
+            print_sentence(console, f"{name}: {quality}, {rows}")
         else:
-            say(console, f"{each.name}: not in the site. {_too_few(each, config, facts)}")
+            reason = _too_few_rows(atlas_map.classes, config.layout.class_by, config.cells.min_count, facts["chosen"])
+            print_sentence(console, f"{name}: not in the site. {reason}")
     if not any(icons["n"] for facts in report["layers"].values() for icons in facts["icons"].values()):
-        say(
+        print_sentence(
             console,
             f"No icon was drawn: no cell has cells.min_count = {config.cells.min_count} rows. Take more pictures or "
             "images.crops, coarser cells.grids, or a lower cells.min_count.",
         )
     if config.neurons is not None and STAGES.index(until) >= STAGES.index("neurons"):
-        tell_neurons(config.neurons.layers, report, directory, console)
+        show_neurons(config.neurons.layers, report, directory, console)
     if until == "publish":
-        shown = os.path.relpath(directory.path) if is_remote(config.out) else config.out
-        say(console, f"Done. Open the atlas with:  python -m atlas.serve {shlex.quote(shown)}")
+        folder = os.path.relpath(directory.path) if is_remote(config.out) else config.out
+        print_sentence(console, f"Done. Open the atlas with:  python -m atlas.serve {shlex.quote(folder)}")
     else:
-        say(console, f"Done until {until}: {directory.folder(until)}")
+        print_sentence(console, f"Done until {until}: {directory.folder(until)}")

@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 
+from atlas.command import write_traceback
 from atlas.config.model import Config
 from atlas.errors import AtlasError
 from atlas.rundir.directory import RunDirectory
@@ -61,10 +62,23 @@ class Summary:
 
 
 class Stage(Protocol):
-    """What a stage module offers."""
+    """What a stage module offers. What is optional is False or None in a module that does without it."""
 
     NAME: str
+    # What an item's Summary counts, such as views.
     UNIT: str
+    # Whether an item that is done again has those that come after it done again too.
+    REDO_DEPENDENTS: bool
+
+    @property
+    def measure_batch_settings(self) -> Callable[[str], dict[str, Any]] | None:
+        """Called on one worker with the run's folder before the stage's first item: batch and precision that suit the
+        worker, for run.json, where the stage's items find them. A run that goes on keeps them."""
+
+    @property
+    def prepare_worker(self) -> Callable[[str], None] | None:
+        """Called with the run's folder on every worker that is there before the stage's items, such as to load the
+        network."""
 
     def plan(self, config: Config, run: RunDirectory) -> list[Item]:
         """The items of the stage, in order. Pure but for listing: same configuration and inputs, same items."""
@@ -101,9 +115,11 @@ def missing(stage: Stage, items: list[Item], run: RunDirectory, config: Config) 
     return [item for item in items if not done(item)]
 
 
-def _with_later(stage: Stage, items: list[Item], todo: list[Item], run: RunDirectory, config: Config) -> list[Item]:
-    """``todo`` and what was made from those items, whose markers go: a second fit is another one, and what was placed
-    in the first does not fit it, even if this start is killed in between."""
+def _with_dependents(
+    stage: Stage, items: list[Item], todo: list[Item], run: RunDirectory, config: Config
+) -> list[Item]:
+    """``todo`` and the items that come after those. The markers of the latter are removed first: a second fit has other
+    coordinates, and what was placed in the first does not fit it, even if this start is killed in between."""
     again = {item.id for item in todo}
     for item in items:  # a plan names items after those that they wait for
         if again & set(item.after):
@@ -122,14 +138,15 @@ def run_stage(
     on_plan: Callable[[int, int], None],
     on_item: Callable[[Item, Summary], None],
 ) -> Outcome:
-    """Run what is missing of ``stage``. ``on_plan(items, missing)`` is told once, ``on_item`` for each finished item.
+    """Run what is missing of ``stage``. ``on_plan(items, missing)`` is called once with their numbers, ``on_item`` for
+    each finished item.
 
     Raises AtlasError naming the item when one fails for good; what was finished stays finished.
     """
     items = stage.plan(config, run)
     todo = missing(stage, items, run, config)
-    if getattr(stage, "AGAIN_AFTER", False):
-        todo = _with_later(stage, items, todo, run, config)
+    if stage.REDO_DEPENDENTS:
+        todo = _with_dependents(stage, items, todo, run, config)
     on_plan(len(items), len(todo))
     started = time.monotonic()
     units = failures = peak_mb = 0
@@ -144,11 +161,11 @@ def run_stage(
 def _finished(stage: Stage, client: Client, todo: list[Item], retries: int) -> Iterator[tuple[Item, Summary]]:
     """Run items on workers, each when those before it are done, and yield them as they finish.
 
-    An item's future is let go when its summary has arrived. Were they kept, or handed on to the items after them, Dask
-    would run finished items again to have their summaries back when it loses the worker that held them.
+    An item's future is released when its summary has arrived. Were futures held, or given to the items after them, Dask
+    would run finished items again to have their summaries back when it loses the worker that holds them.
     """
-    named = {item.id: item for item in todo}
-    order = TopologicalSorter({item.id: [name for name in item.after if name in named] for item in todo})
+    items = {item.id: item for item in todo}
+    order = TopologicalSorter({item.id: [name for name in item.after if name in items] for item in todo})
     order.prepare()
     # One name before the key's comma makes one task group: Dask then knows the items as alike, learns how long they
     # take, and hands them out one by one instead of all at the start.
@@ -156,7 +173,7 @@ def _finished(stage: Stage, client: Client, todo: list[Item], retries: int) -> I
     futures: dict[Future, Item] = {}
 
     def submit() -> list[Future]:
-        ready = [named[name] for name in order.get_ready()]
+        ready = [items[name] for name in order.get_ready()]
         keys = [(group, item.id) for item in ready]
         new = client.map(partial(_work, stage.run_item), ready, key=keys, pure=False, retries=retries) if ready else []
         futures.update(zip(new, ready))
@@ -180,14 +197,14 @@ def _results(stage: Stage, client: Client, batch: list[tuple[Future, Item]]) -> 
     """The summaries of finished items, fetched together; then the error of the first that failed, as AtlasError."""
     failed = [(future, item) for future, item in batch if future.status in ("error", "cancelled")]
     done = [(future, item) for future, item in batch if (future, item) not in failed]
-    wrong: AtlasError | None = None
+    first: AtlasError | None = None
     for (_future, item), summary in zip(done, client.gather([future for future, _item in done])):
         if isinstance(summary, AtlasError):
-            wrong = wrong or summary
+            first = first or summary
         else:
             yield item, summary
-    if wrong is not None:
-        raise wrong
+    if first is not None:
+        raise first
     for future, item in failed:
         try:
             future.result()
@@ -197,9 +214,12 @@ def _results(stage: Stage, client: Client, batch: list[tuple[Future, Item]]) -> 
                 "memory. Give them more, or have fewer workers on a machine."
             ) from error
         except CancelledError:
-            raise  # the scheduler was lost: told by the cluster
+            raise  # the scheduler was lost: pipelines.cluster has the sentence
         except Exception as error:
-            raise AtlasError(f"{stage.NAME}: item {item.id} failed ({type(error).__name__}: {error}).") from error
+            raise AtlasError(
+                f"{stage.NAME}: item {item.id} failed ({type(error).__name__}: {error}).\nThe full traceback is in "
+                f"{write_traceback(error)}"
+            ) from error
 
 
 def _work(run_item: Callable[[Item], Summary], item: Item) -> Summary | AtlasError:

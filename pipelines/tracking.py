@@ -1,6 +1,6 @@
-"""What a run measures, told to an experiment tracker as its stages finish: Weights & Biases, MLflow or TensorBoard.
+"""What a run measures, sent to an experiment tracker as its stages finish: Weights & Biases, MLflow or TensorBoard.
 
-A tracker is company, not work: where it fails, the run says so in a sentence and goes on without it.
+Nothing depends on a tracker: where it fails, the run says so in a sentence and goes on without it.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from atlas.rundir.markers import digest_values
 from atlas.rundir.stages import stages_of
 
 _SHEET_WIDTH = 1600
-# A tracker that hangs holds up the run: how long wandb may take to deliver the last of it.
+# How long the run waits at its end for wandb to upload what is left.
 _FINISH_SECONDS = 60
-_MOST_AT_ONCE = 100  # MLflow's own limit for parameters
+_BATCH = 100  # MLflow's own limit for parameters
 _NEEDS = {"wandb": ("wandb",), "mlflow": ("mlflow", "sqlalchemy", "alembic"), "tensorboard": ("tensorboard",)}
 
 
 class Tracker(Protocol):
-    """One run at a tracker; ``id`` finds it again, ``place`` tells a person where it is."""
+    """One run at a tracker; by ``id`` it is opened again, ``location`` is its address or folder."""
 
     id: str
-    place: str
+    location: str
 
     def figures(self, values: Mapping[str, float], step: int) -> None:
-        """Note ``values`` by name; ``step`` is the number of the stage that they are of."""
+        """Log ``values`` by name; ``step`` is the number of the stage that they are of."""
 
     def picture(self, name: str, picture: Image.Image, step: int) -> None:
-        """Note a picture under ``name``."""
+        """Log a picture under ``name``."""
 
     def close(self, finished: bool) -> None:
-        """The end: ``finished`` or given up."""
+        """Close the run as ``finished``, or else as failed."""
 
 
-def require(config: Config) -> None:
+def require(settings: TrackingConfig | None) -> None:
     """Raise ConfigError when the tracker that the run asks for is not installed."""
-    if config.tracking is None:
+    if settings is None:
         return
-    kind = config.tracking.kind
+    kind = settings.kind
     if any(find_spec(module) is None for module in _NEEDS[kind]):
         raise ConfigError(
             f"tracking: {kind} is not installed; give: pip install 'activation-atlas[{kind}]', or go without it with "
@@ -66,34 +66,34 @@ def require(config: Config) -> None:
 class Tracking:
     """The tracker of a run while its stages run; without ``tracking`` in the configuration nothing happens.
 
-    What was told stands in run.json with the tracker's own id, so that a run that is resumed goes on in the same place
-    and tells nothing twice, and a finished one can still be told by giving its command with ``tracking``.
+    A digest of what was sent stands in run.json with the tracker's own id: a run that is resumed goes on in the same
+    place and sends nothing twice, and a finished one can be sent later by its command with ``tracking``.
     """
 
-    def __init__(self, config: Config, directory: RunDirectory, say: Callable[[str], None]) -> None:
-        self._config, self._directory, self._say = config, directory, say
+    def __init__(self, config: Config, directory: RunDirectory, print_sentence: Callable[[str], None]) -> None:
+        self._config, self._directory, self._print_sentence = config, directory, print_sentence
         self._tracker: Tracker | None = None
 
     def __enter__(self) -> Tracking:
         settings = self._config.tracking
         if settings is not None:
-            with self._going_on():
+            with self._sentence_for_errors():
                 self._tracker = self._open(settings)
-                self._say(f"Tracking: {settings.kind}, {self._tracker.place}")
+                self._print_sentence(f"Tracking: {settings.kind}, {self._tracker.location}")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         tracker, self._tracker = self._tracker, None
-        with self._going_on():
+        with self._sentence_for_errors():
             if tracker:
                 tracker.close(finished=error is None)
 
     def stage(self, name: str) -> None:
-        """Tell the figures of a finished stage; after the icons also the report and a contact sheet of each layer."""
+        """Send the figures of a finished stage; after the icons also the report and a contact sheet of each layer."""
         facts = self._directory.read_manifest()["stages"][name]
-        step = stages_of(self._config).index(name) + 1
+        step = stages_of(self._config.neurons).index(name) + 1
         with self._once(name, facts) as tracker:
             if tracker:
                 tracker.figures(_numbers({name: facts}), step)
@@ -107,11 +107,11 @@ class Tracking:
 
     def _sheets(self) -> Iterator[tuple[str, Image.Image]]:
         """The icons of each map's middle grid as one picture."""
-        for each in maps_of(self._config):
-            sheet = mosaic(self._directory, each.name, each.grids[len(each.grids) // 2])
+        for atlas_map in maps_of(self._config):
+            sheet = mosaic(self._directory, atlas_map.name, atlas_map.grids[len(atlas_map.grids) // 2])
             if sheet is not None:
                 sheet.thumbnail((_SHEET_WIDTH, _SHEET_WIDTH), Image.Resampling.LANCZOS)
-                yield each.name, sheet
+                yield atlas_map.name, sheet
 
     def _open(self, settings: TrackingConfig) -> Tracker:
         folder = Path(settings.folder).expanduser().absolute() if settings.folder else self._directory.path / "tracking"
@@ -120,39 +120,39 @@ class Tracking:
         values.pop("out_options", None)  # they may hold a password
         values["images"].pop("storage_options", None)
         target = digest_values(settings.model_dump(mode="json"))
-        kept = self._directory.read_manifest().get("tracking", {})
-        if kept.get("target") != target:
-            kept = {"target": target, "id": None, "told": {}}
+        entry = self._directory.read_manifest().get("tracking", {})
+        if entry.get("target") != target:
+            entry = {"target": target, "id": None, "told": {}}
         folder.mkdir(parents=True, exist_ok=True)
-        tracker: Tracker = _KINDS[settings.kind](settings, folder, name, values, kept["id"])
-        if tracker.id != kept["id"]:
-            kept = {"target": target, "id": tracker.id, "told": {}}
-        self._directory.update_manifest(tracking=kept)
+        tracker: Tracker = _KINDS[settings.kind](settings, folder, name, values, entry["id"])
+        if tracker.id != entry["id"]:
+            entry = {"target": target, "id": tracker.id, "told": {}}
+        self._directory.update_manifest(tracking=entry)
         return tracker
 
     @contextmanager
     def _once(self, name: str, facts: Any) -> Iterator[Tracker | None]:
-        """The tracker, unless it has been told these facts; when the block ends well, it has."""
-        told = self._directory.read_manifest()["tracking"]["told"] if self._tracker else {}
-        new = self._tracker is not None and told.get(name) != digest_values(facts)
+        """The tracker, or None where these facts were sent before; when the block ends well, they count as sent."""
+        sent = self._directory.read_manifest()["tracking"]["told"] if self._tracker else {}
+        new = self._tracker is not None and sent.get(name) != digest_values(facts)
         done = False
-        with self._going_on():
+        with self._sentence_for_errors():
             yield self._tracker if new else None
             done = True
         if new and done:
-            self._directory.update_manifest(tracking={"told": {**told, name: digest_values(facts)}})
+            self._directory.update_manifest(tracking={"told": {**sent, name: digest_values(facts)}})
 
     @contextmanager
-    def _going_on(self) -> Iterator[None]:
+    def _sentence_for_errors(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # whatever a tracker, its network or its disk may raise
             tracker, self._tracker = self._tracker, None
             reason = " ".join(str(error).split()) or "no reason given"
             assert self._config.tracking is not None
-            self._say(
+            self._print_sentence(
                 f"Tracking: {self._config.tracking.kind} failed ({type(error).__name__}: {reason[:300]}). The run goes "
-                "on without it; the same command tells it what is missing."
+                "on without it; the same command sends it what is missing."
             )
             if tracker:
                 with suppress(Exception):
@@ -169,12 +169,12 @@ def _numbers(values: Any, path: str = "") -> dict[str, float]:
 
 class _WandB:
     def __init__(
-        self, settings: TrackingConfig, folder: Path, name: str, values: dict[str, Any], known: str | None
+        self, settings: TrackingConfig, folder: Path, name: str, values: dict[str, Any], earlier: str | None
     ) -> None:
         import wandb
 
         self._run = wandb.init(
-            project=settings.project, name=name, dir=str(folder), mode=settings.mode, config=values, id=known,
+            project=settings.project, name=name, dir=str(folder), mode=settings.mode, config=values, id=earlier,
             resume="allow",
             settings=wandb.Settings(
                 silent=True, console="off", disable_git=True, x_disable_stats=True, finish_timeout=_FINISH_SECONDS,
@@ -184,7 +184,7 @@ class _WandB:
         self._image = wandb.Image
         self.id = self._run.id
         online = settings.mode == "online"
-        self.place = str(self._run.url) if online else f"offline in {folder}; deliver it with wandb sync"
+        self.location = str(self._run.url) if online else f"offline in {folder}; deliver it with wandb sync"
 
     def figures(self, values: Mapping[str, float], step: int) -> None:
         self._run.log(dict(values))  # wandb counts steps by itself, on from where a resumed run stood
@@ -198,50 +198,50 @@ class _WandB:
 
 class _MLflow:
     def __init__(
-        self, settings: TrackingConfig, folder: Path, name: str, values: dict[str, Any], known: str | None
+        self, settings: TrackingConfig, folder: Path, name: str, values: dict[str, Any], earlier: str | None
     ) -> None:
-        # MLflow's own patience with a server that does not answer is a quarter of an hour.
+        # By default MLflow waits a quarter of an hour for a server that does not answer.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         from mlflow.entities import Metric, Param
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it makes
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it logs every table that it creates
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        self.place = settings.address or f"sqlite:///{folder / 'mlflow.db'}"
-        self._client, self._metric, self._param = MlflowClient(tracking_uri=self.place), Metric, Param
-        if known is not None:
+        self.location = settings.address or f"sqlite:///{folder / 'mlflow.db'}"
+        self._client, self._metric, self._param = MlflowClient(tracking_uri=self.location), Metric, Param
+        if earlier is not None:
             try:
-                self._client.update_run(known, status="RUNNING")
+                self._client.update_run(earlier, status="RUNNING")
             except MlflowException:  # deleted there in the meantime
-                known = None
-        if known is None:
-            known = self._create(settings, folder, name, values)
-        self.id = known
+                earlier = None
+        if earlier is None:
+            earlier = self._create(settings, folder, name, values)
+        self.id = earlier
 
     def _create(self, settings: TrackingConfig, folder: Path, name: str, values: dict[str, Any]) -> str:
         experiment = self._client.get_experiment_by_name(settings.project)
         if experiment is not None:
             number = experiment.experiment_id
         else:
-            place = None if settings.address else (folder / "artifacts").as_uri()
-            number = self._client.create_experiment(settings.project, artifact_location=place)
+            artifacts = None if settings.address else (folder / "artifacts").as_uri()
+            number = self._client.create_experiment(settings.project, artifact_location=artifacts)
         run = str(self._client.create_run(number, run_name=name).info.run_id)
         params = [
             self._param(f"{section}.{key}".rstrip("."), str(part))
             for section, value in values.items()
             for key, part in (value if isinstance(value, dict) else {"": value}).items()
         ]
-        for first in range(0, len(params), _MOST_AT_ONCE):
-            self._client.log_batch(run, params=params[first : first + _MOST_AT_ONCE])
+        for first in range(0, len(params), _BATCH):
+            self._client.log_batch(run, params=params[first : first + _BATCH])
         return run
 
     def figures(self, values: Mapping[str, float], step: int) -> None:
         now = time.time_ns() // 1_000_000
         metrics = [self._metric(name, value, now, step) for name, value in values.items()]
-        for first in range(0, len(metrics), _MOST_AT_ONCE):
-            self._client.log_batch(self.id, metrics=metrics[first : first + _MOST_AT_ONCE])
+        for first in range(0, len(metrics), _BATCH):
+            self._client.log_batch(self.id, metrics=metrics[first : first + _BATCH])
 
     def picture(self, name: str, picture: Image.Image, step: int) -> None:
         self._client.log_image(self.id, picture, artifact_file=f"{name}.png")
@@ -252,14 +252,14 @@ class _MLflow:
 
 class _TensorBoard:
     def __init__(
-        self, settings: TrackingConfig, folder: Path, name: str, values: dict[str, Any], known: str | None
+        self, settings: TrackingConfig, folder: Path, name: str, values: dict[str, Any], earlier: str | None
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.id = name
-        self.place = f"tensorboard --logdir {folder}"
+        self.location = f"tensorboard --logdir {folder}"
         self._writer = SummaryWriter(str(folder / name))  # a resumed run adds a file of events
-        if known is None:
+        if earlier is None:
             self._writer.add_text("configuration", f"```json\n{json.dumps(values, indent=1)}\n```")
 
     def figures(self, values: Mapping[str, float], step: int) -> None:

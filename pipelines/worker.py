@@ -1,6 +1,6 @@
-"""What a worker process keeps between items: the network, its layers, the pictures' listing.
+"""What a worker process caches between items: the network, its layers, the pictures' listing.
 
-Workers of a standing cluster outlive a run, so what is kept is known by its digest, never by its path alone.
+Workers of a standing cluster outlive a run, so a cache's key holds a digest, never the path alone.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.store.collect import Reader
 
-# Kept at a time: those of one run.
+# Cached at a time: those of one run.
 _NETWORKS = 4
 
 
 def network(run: RunDirectory, config: Config, name: str = "") -> Network:
     """One of the run's networks, loaded once a process and given ``cluster.threads`` threads."""
     torch.set_num_threads(config.cluster.threads)
-    return _network(*_known(run, config, name))
+    return _network(*_cache_key(run, config, name))
 
 
 def layers(run: RunDirectory, config: Config, name: str = "") -> dict[str, Layer]:
-    """What the layers of one of the run's networks look like, by their names in the run."""
-    return dict(zip(config.layers_of(name), _layers(*_known(run, config, name))))
+    """The layers of one of the run's networks, described, by their names in the run."""
+    return dict(zip(config.layers_of(name), _layers(*_cache_key(run, config, name))))
 
 
 def readers(run: RunDirectory, config: Config, precision: Precision) -> list[Reader]:
     """The run's networks and the layers that are read of them, computing in ``precision``."""
     torch.set_num_threads(config.cluster.threads)
     return [
-        Reader(_observer(*_known(run, config, name), precision), layers(run, config, name))
+        Reader(_observer(*_cache_key(run, config, name), precision), layers(run, config, name))
         for name in config.networks()
     ]
 
 
 def observer(run: RunDirectory, config: Config, name: str, module: str) -> Observer:
-    """What reads one layer, by its module, of one of the run's networks, in float32."""
-    settings, modules, digest = _known(run, config, name)
+    """The observer of one layer, by its module, of one of the run's networks, in float32."""
+    settings, modules, digest = _cache_key(run, config, name)
     return _observer_of(settings, modules, digest, module)
 
 
@@ -57,7 +57,7 @@ def listing(run: RunDirectory) -> Listing:
     return _listing(run.listing, run.listing.stat().st_mtime_ns)
 
 
-def _known(run: RunDirectory, config: Config, name: str) -> tuple[str, tuple[str, ...], str]:
+def _cache_key(run: RunDirectory, config: Config, name: str) -> tuple[str, tuple[str, ...], str]:
     modules = tuple(config.module_of(layer)[1] for layer in config.layers_of(name))
     return config.networks()[name].model_dump_json(), modules, run.network_facts(name)["sha256"]
 
@@ -71,7 +71,7 @@ def _network(settings: str, keep: tuple[str, ...], digest: str) -> Network:
     if loaded.digest != digest:
         raise AtlasError(
             f"network: a worker loads other weights for {loaded.name} than this process did. Give all machines the "
-            "same checkpoint and versions, and start the workers anew."
+            "same checkpoint and versions, and restart the workers."
         )
     return loaded
 

@@ -35,7 +35,7 @@ from atlas.errors import ConfigError
 from atlas.rundir.atomic import atomic, write_json
 from atlas.rundir.directory import RunDirectory
 from atlas.visualize import Recipe
-from atlas.visualize.score import answers, cosines
+from atlas.visualize.score import centre_activations, cosines
 from atlas.visualize.transform import Moves
 
 Values = dict[str, Any]
@@ -193,7 +193,7 @@ def drawn(task: Task, *, tries: int = 1, steps: int | None = None, apart: int = 
     ]
     if tries == 1:
         return drawings[0]
-    found = [cosines(answers(task.network, task.layer, each.pixels), task.means) for each in drawings]
+    found = [cosines(centre_activations(task.network, task.layer, each.pixels), task.means) for each in drawings]
     best = np.argmax(found, axis=0)
     pixels = np.stack([each.pixels for each in drawings])[best, np.arange(len(best))]
     return replace(drawings[0], pixels=pixels)
@@ -204,15 +204,15 @@ def drawn(task: Task, *, tries: int = 1, steps: int | None = None, apart: int = 
 
 def ablate(task: Task, groups: list[str]) -> Iterator[Measured]:
     """Every variant of ``groups`` as it is done. A default is drawn once, and told again in each group."""
-    known: dict[str, Measured] = {}
+    measurements: dict[str, Measured] = {}
     for group in groups:
         for variant, values in variants(group).items():
             key = repr(values)
-            if key not in known:
+            if key not in measurements:
                 print(f"{group}, {variant}: {len(task.own)} icons …", file=sys.stderr)
-                known[key] = measure(task, values)
+                measurements[key] = measure(task, values)
             named = {"bench": "ablate", "group": group, "variant": variant, "layer": task.layer}
-            yield replace(known[key], row=named | known[key].row)
+            yield replace(measurements[key], row=named | measurements[key].row)
 
 
 def measure(task: Task, values: Values) -> Measured:

@@ -45,15 +45,14 @@ from atlas.networks.allocator import keep_memory
 from atlas.pictures.decode import decode_png
 from atlas.rundir.atomic import write_json
 from atlas.rundir.directory import RunDirectory
-from atlas.serve.app import find_site
+from atlas.serve.site_files import find_site
 from atlas.site.tiles import ICON_SIZE
 
 Bytes = NDArray[np.uint8]
 
-# What scripts/benchmarks.md was measured with: the arguments of each bench in the first command of its section there.
-# The figures stand in: collect, "Collecting"; layout, "A million rows on a map"; render, "Icons beside the peers";
-# tiles, "Tiles"; viewer, "The page on 25,600 cells"; explain, "One picture"; decode, "How JPEGs are decoded"; schedule,
-# "Scheduling".
+# What scripts/benchmarks was measured with: the arguments of each bench in the first command of its file there. The
+# figures stand in: collect, collecting.md; layout, layout.md; render, icons.md; tiles, tiles.md; viewer, page.md;
+# explain, one-picture.md; decode, jpegs.md; schedule, scheduling.md.
 PUBLISHED = {
     "collect": "--count 1500",
     "layout": "--run {large} --layer {layer} --rows {rows} --systems ours umap-learn",
@@ -183,16 +182,16 @@ def all_command(options: argparse.Namespace) -> None:
     rows: list[Row] = []
     failed: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:
-        for name, mine in benches.items():
-            mine.json = Path(temporary) / f"{name}.json"
+        for name, bench_options in benches.items():
+            bench_options.json = Path(temporary) / f"{name}.json"
             try:
-                mine.command(mine)
+                bench_options.command(bench_options)
             except Exception as error:  # whatever it is, the others can still be measured
                 failed.append(name)
                 print(f"{name}: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
             finally:
-                if mine.json.exists():
-                    rows += json.loads(mine.json.read_text(encoding="utf-8"))
+                if bench_options.json.exists():
+                    rows += json.loads(bench_options.json.read_text(encoding="utf-8"))
                     if options.json:  # after each: the whole takes most of an hour
                         write_json(options.json, rows)
     if failed:
@@ -208,13 +207,13 @@ def published(options: argparse.Namespace) -> dict[str, argparse.Namespace]:
     words = {"run": run.path, "large": large.path, "layer": layer, "rows": rows_of(large, layer)}
     benches = {}
     for name, arguments in PUBLISHED.items():
-        mine = make_parser().parse_args([name, *(word.format(**words) for word in arguments.split())])
+        bench_options = make_parser().parse_args([name, *(word.format(**words) for word in arguments.split())])
         for shared in ("threads", "seed"):
-            if shared in mine:
-                setattr(mine, shared, getattr(options, shared))
-        if "repeat" in mine:
-            mine.repeat = max(mine.repeat, options.repeat)
-        benches[name] = mine
+            if shared in bench_options:
+                setattr(bench_options, shared, getattr(options, shared))
+        if "repeat" in bench_options:
+            bench_options.repeat = max(bench_options.repeat, options.repeat)
+        benches[name] = bench_options
     return benches
 
 
@@ -240,9 +239,9 @@ def icons_of_run(run: RunDirectory, layer: str | None) -> Bytes:
 
 def print_table(title: str, rows: list[Row]) -> None:
     """The rows as a table, but for what they share."""
-    told = ("bench", "layer", "peak_gflop_per_second", "threads")  # by the title
+    in_title = ("bench", "layer", "peak_gflop_per_second", "threads")  # by the title
     table = Table(title=title, box=SIMPLE, title_justify="left")
-    shared = [name for name in told if len({row.get(name) for row in rows}) == 1]
+    shared = [name for name in in_title if len({row.get(name) for row in rows}) == 1]
     columns = list(dict.fromkeys(name for row in rows for name in row if name not in shared))
     for name in columns:
         words = name in ("system", "variant")

@@ -45,8 +45,8 @@ from atlas.networks.allocator import keep_memory
 from atlas.networks.network import describe_layer, load
 from atlas.networks.observer import Observer
 from atlas.pictures.sources import list_images
-from atlas.pictures.views import cut_views
-from atlas.store.collect import place
+from atlas.pictures.views import crop_views
+from atlas.store.collect import random_place
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH, HEIGHT, QUALITY = 500, 375, 90
@@ -165,11 +165,11 @@ def decode_alone(share: slice, barrier: Barrier, folder: str, layers: list[str])
     """Read, decode and cut this share of the pictures."""
     config, listing, mine = parts(folder, layers, share)
     for image in mine[:WARM_UP]:
-        cut_views(listing, image, config, 224, [0])
+        crop_views(listing, image, [0], size=224, images=config.images, seed=config.seed)
     barrier.wait()
     started = time.perf_counter()
     for image in mine:
-        cut_views(listing, image, config, 224, [0])
+        crop_views(listing, image, [0], size=224, images=config.images, seed=config.seed)
     return len(mine), time.perf_counter() - started
 
 
@@ -230,10 +230,10 @@ def plain_loop(share: slice, barrier: Barrier, folder: str, layers: list[str]) -
     ])  # fmt: skip
     dataset = Folder(sorted(Path(folder).rglob("*.jpg"))[share], prepared)
     loader = DataLoader(dataset, batch_size=PLAIN_BATCH, num_workers=cores if cores > 1 else 0)
-    kept: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
     for layer in layers:
         module.get_submodule(layer).register_forward_hook(
-            lambda _module, _inputs, output, layer=layer: kept.__setitem__(layer, output)
+            lambda _module, _inputs, output, layer=layer: outputs.__setitem__(layer, output)
         )
     barrier.wait()
     started = time.perf_counter()
@@ -241,8 +241,8 @@ def plain_loop(share: slice, barrier: Barrier, folder: str, layers: list[str]) -
         for number, (inputs, names) in enumerate(loader):
             logits = module(inputs)
             for layer in layers:
-                maps = kept[layer]
-                places = np.array([place(0, name, 0, 0) for name in names])
+                maps = outputs[layer]
+                places = np.array([random_place(0, name, 0, 0) for name in names])
                 x, y = (places * maps.shape[-1]).astype(int).T
                 rows: NDArray[np.float32] = maps[torch.arange(len(maps)), :, torch.tensor(y), torch.tensor(x)].numpy()
                 np.save(Path(temporary) / f"{layer}-{number:05d}.npy", rows)

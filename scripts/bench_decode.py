@@ -24,7 +24,7 @@ from torchvision.io import decode_jpeg
 from atlas.arrays import Pixels
 from atlas.networks.network import Network, load
 from atlas.pictures.decode import Encoded
-from atlas.pictures.views import Box, cut_view
+from atlas.pictures.views import Box, crop_view
 
 Row = dict[str, Any]
 
@@ -105,7 +105,7 @@ DECODERS: dict[str, Callable[[bytes], Pixels]] = {
 def measure_decoders(originals: Sequence[Pixels], repeats: int) -> list[Row]:
     """Pictures a second of CPU time (median of ``repeats``), and the difference to Pillow's pixels in grey levels."""
     rows = []
-    for named, size in SIZES.items():
+    for size_name, size in SIZES.items():
         files = [jpeg(pixels, size) for pixels in originals]
         for name, decode in DECODERS.items():
             rates = []
@@ -115,24 +115,24 @@ def measure_decoders(originals: Sequence[Pixels], repeats: int) -> list[Row]:
                     decode(data)
                 rates.append(len(files) / (time.process_time() - started))
             apart = [_difference(pillow(data), decode(data)) for data in files]
-            known = [each for each in apart if each is not None]
+            differences = [each for each in apart if each is not None]
             rows.append(
                 {
                     "bench": "decode",
                     "system": name,
-                    "size": named,
+                    "size": size_name,
                     "images_per_second": round(statistics.median(rates), 1),
-                    "most": max((each[0] for each in known), default=None),
-                    "mean": round(statistics.mean(each[1] for each in known), 3) if known else None,
+                    "most": max((each[0] for each in differences), default=None),
+                    "mean": round(statistics.mean(each[1] for each in differences), 3) if differences else None,
                 }
             )
     return rows
 
 
-def _difference(one: Pixels, other: Pixels) -> tuple[int, float] | None:
-    if one.shape != other.shape:
+def _difference(expected: Pixels, pixels: Pixels) -> tuple[int, float] | None:
+    if expected.shape != pixels.shape:
         return None
-    apart = np.abs(one.astype(np.int16) - other)
+    apart = np.abs(expected.astype(np.int16) - pixels)
     return int(apart.max()), float(apart.mean())
 
 
@@ -154,8 +154,8 @@ def measure_spare(originals: Sequence[Pixels], network: Network) -> list[Row]:
                 side = round(generator.uniform(*spare) * network.size) * reduction
                 box = _square(generator, side, pixels.shape[:2], reduction)
                 if box is not None:
-                    whole.append(cut_view(decoded[1], box, network.size, (0, 0, 0)))
-                    reduced.append(cut_view(decoded[reduction], box, network.size, (0, 0, 0), reduction))
+                    whole.append(crop_view(decoded[1], box, network.size, (0, 0, 0)))
+                    reduced.append(crop_view(decoded[reduction], box, network.size, (0, 0, 0), reduction))
             if whole:
                 for layer, found in _answers_apart(network, whole, reduced).items():
                     cosines.setdefault((spare, layer), []).extend(found)
@@ -179,14 +179,14 @@ def _square(generator: np.random.Generator, side: int, shape: tuple[int, ...], s
     return float(left), float(top), float(left + side), float(top + side)
 
 
-def _answers_apart(network: Network, one: list[Pixels], other: list[Pixels]) -> dict[str, list[float]]:
+def _answers_apart(network: Network, whole: list[Pixels], reduced: list[Pixels]) -> dict[str, list[float]]:
     """The cosine of each pair of views' activations at the middle of the map, layer by layer."""
     found = {}
     with torch.no_grad():
         for layer in LAYERS:
             maps = [
                 network.activations(network.from_bytes(torch.from_numpy(np.stack(views))), layer)
-                for views in (one, other)
+                for views in (whole, reduced)
             ]
             first, second = (each[:, :, each.shape[2] // 2, each.shape[3] // 2] for each in maps)
             found[layer] = torch.nn.functional.cosine_similarity(first, second).tolist()

@@ -42,48 +42,48 @@ def bench_explain(run: Path, layer: str | None, repeat: int) -> Row:
     """One row of figures, the medians of ``repeat`` rounds of four photographs each."""
     limits.RATE = 1e6  # the bench is more than a person
     started = time.perf_counter()
-    shown = show(run)
-    host = urlsplit(shown.address).netloc
+    page = show(run)
+    host = urlsplit(page.address).netloc
     while not _ask(host, "GET", "/api/explain")["ready"]:
         time.sleep(0.05)
-    found: dict[str, list[float]] = {"ready_seconds": [time.perf_counter() - started]}
+    figures: dict[str, list[float]] = {"ready_seconds": [time.perf_counter() - started]}
     generator = random.Random(0)
     try:
         for number in range(repeat):
             for name in PHOTOS:
                 for key, value in _round(host, _photo(name, number), layer, generator).items():
-                    found.setdefault(key, []).append(value)
+                    figures.setdefault(key, []).append(value)
     finally:
-        shown.close()
+        page.close()
     row: Row = {"bench": "explain", "system": "ours", "variant": "default", "layer": layer or "the middle one"}
-    row |= {key: round(statistics.median(values), 3) for key, values in found.items()}
-    return row | {"drop_ms_most": round(max(found["drop_ms"]), 1), "pictures": len(found["drop_ms"])}
+    row |= {key: round(statistics.median(values), 3) for key, values in figures.items()}
+    return row | {"drop_ms_most": round(max(figures["drop_ms"]), 1), "pictures": len(figures["drop_ms"])}
 
 
 def _round(host: str, picture: bytes, layer: str | None, generator: random.Random) -> dict[str, float]:
-    found: dict[str, float] = {}
-    with _timed(found, "drop_ms", 1000):
+    figures: dict[str, float] = {}
+    with _timed(figures, "drop_ms", 1000):
         facts = _ask(host, "POST", "/api/explain", picture)
     layers = [each["path"] for each in facts["layers"]]
     layer = layer or layers[len(layers) // 2]
     best, *_, tenth = (each["class"] for each in facts["networks"][0]["classes"])
-    with _timed(found, "class_ms", 1000):
+    with _timed(figures, "class_ms", 1000):
         _ask(host, "POST", f"/api/explain/classes?class={tenth}", picture)
-    with _timed(found, "removed_seconds", 1):
+    with _timed(figures, "removed_seconds", 1):
         _open(host, "POST", f"/api/explain/removed?layer={layer}&class={best}", picture).read()
     began = time.perf_counter()
     answer = _open(host, "POST", f"/api/explain/icons?layer={layer}", picture)
     answer.readline()
-    found["first_icon_ms"] = 1000 * (time.perf_counter() - began)
+    figures["first_icon_ms"] = 1000 * (time.perf_counter() - began)
     for _ in range(ICONS - 1):
         answer.readline()
-    found["icons_per_second"] = ICONS / (time.perf_counter() - began)
-    found["stop_ms"] = _stop(answer)
+    figures["icons_per_second"] = ICONS / (time.perf_counter() - began)
+    figures["stop_ms"] = _stop(answer)
     answer = _open(host, "POST", f"/api/explain/groups?layer={layer}&count=6", picture)
-    with _timed(found, "groups_ms", 1000):
+    with _timed(figures, "groups_ms", 1000):
         answer.readline()
     answer.close()
-    with _timed(found, "forward_ms", 1000):
+    with _timed(figures, "forward_ms", 1000):
         steps = _ask(host, "POST", "/api/forward", picture)["steps"]
     maps = [step for step in steps if len(step["shape"]) == 3]
     units = []
@@ -94,7 +94,7 @@ def _round(host: str, picture: bytes, layer: str | None, generator: random.Rando
         with _timed(took, "ms", 1000):
             _ask(host, "POST", f"/api/forward/unit?step={step['step']}&channel={channel}&y={y}&x={x}", picture)
         units.append(took["ms"])
-    return found | {"unit_ms": statistics.median(units)}
+    return figures | {"unit_ms": statistics.median(units)}
 
 
 def _stop(answer: http.client.HTTPResponse) -> float:
@@ -103,11 +103,11 @@ def _stop(answer: http.client.HTTPResponse) -> float:
     draw = icons.draw
 
     def watched(*arguments: Any, progress: Any, **options: Any) -> Any:
-        def told(share: float) -> None:
+        def on_progress(share: float) -> None:
             last[0] = time.perf_counter()
             progress(share)
 
-        return draw(*arguments, progress=told, **options)
+        return draw(*arguments, progress=on_progress, **options)
 
     icons.draw = watched
     try:
@@ -132,10 +132,10 @@ def _photo(name: str, number: int) -> bytes:
 
 
 @contextmanager
-def _timed(found: dict[str, float], name: str, units: float) -> Iterator[None]:
+def _timed(figures: dict[str, float], name: str, units: float) -> Iterator[None]:
     began = time.perf_counter()
     yield
-    found[name] = units * (time.perf_counter() - began)
+    figures[name] = units * (time.perf_counter() - began)
 
 
 def _open(host: str, method: str, path: str, body: bytes | None = None) -> http.client.HTTPResponse:

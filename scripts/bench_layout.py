@@ -67,8 +67,8 @@ def bench_layout(
                 facts = in_a_process(SYSTEMS[system], file, threads, fit_rows)
                 map_file = file.with_name("map.npy")
                 rows, coordinates = np.load(file, mmap_mode="r"), np.load(map_file)
-                if found := facts.pop("found", None):
-                    facts["knn_recall"] = graph_recall(rows, np.array(found))
+                if neighbors := facts.pop("neighbors", None):
+                    facts["knn_recall"] = graph_recall(rows, np.array(neighbors))
                 judged = judge(rows, coordinates, facts.pop("fitted", None))
                 figures = short({**facts, **judged, "rows": count})
                 yield {
@@ -86,11 +86,11 @@ def judge(rows: Any, coordinates: Float32, fitted: list[int] | None) -> dict[str
 
     if fitted is None:
         return measured(None)
-    mine = np.zeros(len(rows), bool)
-    mine[fitted] = True
+    fitted_rows = np.zeros(len(rows), bool)
+    fitted_rows[fitted] = True
     return {
         f"{name}{suffix}": value
-        for among, suffix in ((mine, "_fitted"), (~mine, "_placed"))
+        for among, suffix in ((fitted_rows, "_fitted"), (~fitted_rows, "_placed"))
         for name, value in measured(among).items()
     }
 
@@ -99,16 +99,16 @@ def judged_rows(count: int) -> NDArray[np.int64]:
     return np.random.default_rng(1).choice(count, min(JUDGED, count), replace=False)
 
 
-def graph_recall(rows: NDArray[np.float16], found: NDArray[np.int64]) -> float:
+def graph_recall(rows: NDArray[np.float16], neighbors: NDArray[np.int64]) -> float:
     """The share of the judged rows' nearest neighbours that the index finds; ties with the last count too."""
     queries = unit_rows(rows[judged_rows(len(rows))])
     nearest = np.full((len(queries), NEIGHBORS + 1), -2, np.float32)
-    own = np.zeros((len(queries), found.shape[1]), np.float32)
+    own = np.zeros((len(queries), neighbors.shape[1]), np.float32)
     for start in range(0, len(rows), 65536):
         cosines = queries @ unit_rows(rows[start : start + 65536]).T
-        inside = (found >= start) & (found < start + cosines.shape[1])
+        inside = (neighbors >= start) & (neighbors < start + cosines.shape[1])
         line, place = np.nonzero(inside)
-        own[line, place] = cosines[line, found[line, place] - start]
+        own[line, place] = cosines[line, neighbors[line, place] - start]
         best = np.partition(cosines, -NEIGHBORS - 1, axis=1)[:, -NEIGHBORS - 1 :]
         nearest = np.sort(np.concatenate([nearest, best], 1), axis=1)[:, -NEIGHBORS - 1 :]
     return float((own >= nearest[:, :1] - 1e-6).mean())
@@ -156,8 +156,8 @@ def ours(
     config = LayoutConfig(fit_rows=max(100, len(rows)), deterministic=deterministic)
     fit = fit_layout(units, config, seed=0, threads=threads)
     chosen = judged_rows(len(rows))
-    found, _ = nearest(fit.index, units[chosen], NEIGHBORS + 1)
-    return fit.coordinates, {"found": found.tolist(), "dimensions": units.shape[1]}
+    neighbors, _ = nearest(fit.index, units[chosen], NEIGHBORS + 1)
+    return fit.coordinates, {"neighbors": neighbors.tolist(), "dimensions": units.shape[1]}
 
 
 def placed(rows: NDArray[np.float16], threads: int, fit_rows: int) -> tuple[Float32, dict[str, Any]]:
@@ -175,19 +175,19 @@ def placed(rows: NDArray[np.float16], threads: int, fit_rows: int) -> tuple[Floa
     units = np.concatenate([projection.apply(rows[part]) for part in np.array_split(fitted, 1 + len(fitted) // 65536)])
     fit = fit_layout(units, LayoutConfig(), seed=0, threads=threads)
     fitting = time.perf_counter() - started
-    known = fit.coordinates[fit.alive]
+    fitted_coordinates = fit.coordinates[fit.alive]
     coordinates = np.full((len(rows), 2), np.nan, np.float32)
     coordinates[fitted] = fit.coordinates
     rest = np.setdiff1d(np.arange(len(rows)), fitted)
     started = time.perf_counter()
     for part in np.array_split(rest, 1 + len(rest) // 65536):
-        placing = place(fit.index, known, projection.apply(rows[part]), fit.nearness, threads=threads)
+        placing = place(fit.index, fitted_coordinates, projection.apply(rows[part]), fit.nearness, threads=threads)
         coordinates[part] = placing.coordinates
     seconds = time.perf_counter() - started
     single = []
     for row in rest[:200]:
         begun = time.perf_counter()
-        place(fit.index, known, projection.apply(rows[row : row + 1]), fit.nearness)
+        place(fit.index, fitted_coordinates, projection.apply(rows[row : row + 1]), fit.nearness)
         single.append(time.perf_counter() - begun)
     return coordinates, {
         "fitted": fitted.tolist(),

@@ -87,7 +87,7 @@ def lucent_icons(task: Task, steps: int | None, *, own_size: bool = False, at_on
     from lucent.optvis import objectives, param, render
 
     layer = "_".join(["network", *task.layer.split(".")])
-    made = LUCENT_STEPS if steps is None else steps
+    taken_steps = LUCENT_STEPS if steps is None else steps
     directions = torch.from_numpy(task.means).to(task.network.device)
     network = RgbNetwork(task.network).eval()
 
@@ -100,7 +100,7 @@ def lucent_icons(task: Task, steps: int | None, *, own_size: bool = False, at_on
                 [objectives.direction_neuron(layer, direction, batch=place) for place, direction in enumerate(chosen)]
             ),
             partial(param.image, task.size, batch=len(chosen)),
-            thresholds=(made,),
+            thresholds=(taken_steps,),
             preprocess=False,  # done inside
             fixed_image_size=task.size if own_size else None,
             progress=False,
@@ -110,7 +110,7 @@ def lucent_icons(task: Task, steps: int | None, *, own_size: bool = False, at_on
 
     with quiet():
         pixels = np.concatenate([together(first) for first in range(0, len(directions), at_once)])
-    return Drawing(pixels, made, task.size if own_size else max(task.size, LUCENT_SIDE))
+    return Drawing(pixels, taken_steps, task.size if own_size else max(task.size, LUCENT_SIDE))
 
 
 def horama_icons(task: Task, steps: int | None, *, whole: bool = False) -> Drawing:
@@ -123,7 +123,7 @@ def horama_icons(task: Task, steps: int | None, *, whole: bool = False) -> Drawi
     """
     from horama import dot_cossim, fourier
 
-    made = HORAMA_STEPS if steps is None else steps
+    taken_steps = HORAMA_STEPS if steps is None else steps
     network, layer, size = task.network, task.layer, task.size
     side = size if whole else round(size / HORAMA_BOX[1])
     edge = (side - size) // 2
@@ -137,7 +137,7 @@ def horama_icons(task: Task, steps: int | None, *, whole: bool = False) -> Drawi
         seed_all(seed)
         pixels, _ = fourier(
             objective,
-            total_steps=made,
+            total_steps=taken_steps,
             image_size=side,
             model_input_size=size,
             noise=HORAMA_NOISE,
@@ -151,7 +151,7 @@ def horama_icons(task: Task, steps: int | None, *, whole: bool = False) -> Drawi
     directions = torch.from_numpy(task.means).to(network.device)
     with quiet():
         pixels = np.concatenate([alone(direction, int(seed)) for direction, seed in zip(directions, task.seeds)])
-    return Drawing(pixels, made, size, HORAMA_CROPS)
+    return Drawing(pixels, taken_steps, size, HORAMA_CROPS)
 
 
 def seed_all(seed: int) -> None:

@@ -101,8 +101,8 @@ def measure(folder: Path, items: int, workers: int) -> tuple[Outcome, int, int]:
         scheduler = start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
         address = ""
         while not address:
-            found = re.search(r"Scheduler at:\s+(tcp://\S+)", (scheduler.stderr or sys.stdin).readline())
-            address = found[1] if found else ""
+            match = re.search(r"Scheduler at:\s+(tcp://\S+)", (scheduler.stderr or sys.stdin).readline())
+            address = match[1] if match else ""
         for _ in range(workers):
             start("dask_worker", address, "--nthreads", "1", "--memory-limit", "0", "--no-dashboard")
         for process in processes:  # a full pipe would stop them

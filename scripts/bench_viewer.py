@@ -163,11 +163,11 @@ def _write_cells(
 @contextmanager
 def served(run: Path) -> Iterator[str]:
     """The address of a run's site while it is served, by the product's own server."""
-    shown = show(run)
+    page_server = show(run)
     try:
-        yield shown.address
+        yield page_server.address
     finally:
-        shown.close()
+        page_server.close()
 
 
 def bench_viewer(repeat: int) -> Row:

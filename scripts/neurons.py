@@ -1,6 +1,6 @@
 """Neurons as pictures, into a folder: a dozen side by side, and one large enough for a slide.
 
-python scripts/neurons.py --out scripts/pictures
+python scripts/neurons.py --out atlas/docs/pictures
 """
 
 import argparse

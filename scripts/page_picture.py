@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A picture of the page, as the README shows it: a run with one cell open, or with one picture explained.
+"""A picture of the page, as the documents show it: a run with one cell open, or with one picture explained.
 
 scripts/page_picture.py RUN PICTURE [LINK], such as: runs/demo page.webp '#layer=_blocks.10&cells=20.17.4'
 scripts/page_picture.py RUN PICTURE --image photo.jpg [--steps]
@@ -28,18 +28,18 @@ def main() -> None:
     parser.add_argument("link", nargs="?", default="", help="what the page shows, as its address says it behind #")
     parser.add_argument("--image", type=Path, help="a picture to be explained, with the icons of its positions")
     parser.add_argument("--steps", action="store_true", help="show its way through the network, step by step")
-    given = parser.parse_args()
-    with served(given.run) as url, sync_playwright() as playwright:
+    options = parser.parse_args()
+    with served(options.run) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport=WINDOW)
-        page.goto(f"{url}{given.link}")
+        page.goto(f"{url}{options.link}")
         page.get_by_label("Level", exact=True).wait_for()
-        if given.image:
-            explain(page, given.image, steps=given.steps)
+        if options.image:
+            explain(page, options.image, steps=options.steps)
         page.wait_for_timeout(3000)
         screen = Image.open(io.BytesIO(page.screenshot()))
         browser.close()
-    screen.convert("RGB").save(given.picture, "WEBP", quality=85, method=6)
+    screen.convert("RGB").save(options.picture, "WEBP", quality=85, method=6)
 
 
 def explain(page: Page, image: Path, *, steps: bool) -> None:

@@ -43,10 +43,10 @@ def photos() -> dict[str, NDArray[np.uint8]]:
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    found = photos()
-    for name, pixels in found.items():
+    pictures = photos()
+    for name, pixels in pictures.items():
         Image.fromarray(pixels).save(folder / f"{name}.png")
-    print(f"{len(found)} photos in {folder}")
+    print(f"{len(pictures)} photos in {folder}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 
 Each size is a run of its own in --out, by `python -m atlas.run`, and goes on where it stopped when the command is given
 again. While it runs, the memory of every process is looked at every two seconds (proportional set sizes). Figures go to
-scripts/scaling.json after each run, the picture (log-log, with the slope of each stage) to scripts/pictures;
+scripts/scaling.json after each run, the picture (log-log, with the slope of each stage) to atlas/docs/pictures;
 the table is printed as Markdown.
 Needs pip install -e ".[bench]".
 """
@@ -37,7 +37,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
-FIGURES, PICTURE = HERE / "scaling.json", HERE / "pictures" / "scaling.webp"
+FIGURES, PICTURE = HERE / "scaling.json", HERE.parent / "atlas/docs/pictures/scaling.webp"
 CONFIG, CROPS = "million", 25
 WATCHED_SECONDS = 2.0
 

@@ -24,7 +24,7 @@ import simplejpeg
 from atlas.arrays import Pixels
 from atlas.errors import ConfigError
 from atlas.pictures.decode import open_picture
-from atlas.pictures.views import backdrop, cut_view, view_box
+from atlas.pictures.views import backdrop, crop_view, view_box
 from atlas.rundir.atomic import write_json
 from pipelines.cluster import available_cores
 
@@ -56,7 +56,7 @@ def square(folder: Path, stamp: str, number: int) -> bytes:
     alpha = picture[..., 3] if picture.shape[2] == 4 else None
     size = picture.shape[1], picture.shape[0]
     box = view_box(size, crops=2, scale=SCALE, seed=SEED, key=stamp, view=number, alpha=alpha)
-    pixels = cut_view(picture, box, SIDE, backdrop(SEED, stamp, number))
+    pixels = crop_view(picture, box, SIDE, backdrop(SEED, stamp, number))
     return simplejpeg.encode_jpeg(pixels, quality=QUALITY, colorspace="RGB")
 
 

@@ -1,6 +1,6 @@
 """Contact sheets of a run's units, to look at and judge: the most pose-invariant, the most selective, three circuits.
 
-python scripts/unit_sheets.py runs/demo --layer _blocks.10 --out scripts/pictures
+python scripts/unit_sheets.py runs/demo --layer _blocks.10 --out atlas/docs/pictures
 
 Reads the finished site. units-invariant.webp and units-selective.webp: a line for each unit with the picture that it
 would most like to see, its strongest real patches, the first of them turned in steps of 45°, and its tuning curve.

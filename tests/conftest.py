@@ -17,7 +17,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from containers import packed  # noqa: F401 - fixtures for all
-from explained import explainer  # noqa: F401 - fixtures for all
+from explained import explainer, picture  # noqa: F401 - fixtures for all
 from loaded_bench import bench  # noqa: F401 - fixtures for all
 from looked_run import looked  # noqa: F401 - fixtures for all
 from made_pictures import gradient

@@ -17,7 +17,7 @@ from PIL import Image
 from atlas.arrays import Pixels
 from atlas.pictures.decode import PictureError, open_picture
 from atlas.pictures.listing import Listing
-from atlas.pictures.views import Box, backdrop, cut_view, over_backdrop
+from atlas.pictures.views import Box, backdrop, crop_view, over_backdrop
 from atlas.rundir.directory import RunDirectory
 from atlas.store.shards import RowKey, key_of, read_metadata
 
@@ -68,7 +68,7 @@ class Cropper:
 
     def patch(self, picture: Pixels, row: Row, size: int) -> Pixels:
         """The row's patch, uint8 (size, size, 3)."""
-        return cut_view(picture, self.box(row), size, self._ground(row))
+        return crop_view(picture, self.box(row), size, self._ground(row))
 
     def whole(self, picture: Pixels, row: Row) -> Pixels:
         """The whole picture on the ground that its patch lies on: uint8 (height, width, 3)."""
@@ -77,7 +77,9 @@ class Cropper:
     def view(self, picture: Pixels, row: Row) -> Pixels:
         """The view that the network saw, in about the picture's own pixels: uint8 (n, n, 3)."""
         side = round(row.box[2] - row.box[0])
-        return cut_view(picture, row.box, min(max(side, self._metadata["input_size"]), LARGEST_VIEW), self._ground(row))
+        return crop_view(
+            picture, row.box, min(max(side, self._metadata["input_size"]), LARGEST_VIEW), self._ground(row)
+        )
 
     def _ground(self, row: Row) -> tuple[int, int, int]:
         return backdrop(self._seed, self._listing.keys[row.key[0]], row.key[1])

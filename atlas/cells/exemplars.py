@@ -12,7 +12,7 @@ from atlas.cells.crops import Cropper, Row
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import Box
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import Map
+from atlas.rundir.maps import AtlasMap
 from atlas.store.shards import RowKey, key_of
 
 
@@ -38,7 +38,7 @@ class Exemplar:
 
 
 def exemplars_of(
-    run: RunDirectory, listing: Listing, atlas_map: Map, cell: dict[str, Any], *, size: int, seed: int
+    run: RunDirectory, listing: Listing, atlas_map: AtlasMap, cell: dict[str, Any], *, size: int, seed: int
 ) -> list[Exemplar]:
     """The exemplars of a row of cells/, nearest first, their patches ``size`` pixels wide, without those whose picture
     cannot be read any more."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from atlas.layout.lattice import morton
-from atlas.pictures.decode import decode_png
+from atlas.pictures.decode import decode_png, encode_png
 from atlas.rundir.directory import RunDirectory
 from atlas.store.shards import read_columns
+
+if TYPE_CHECKING:
+    from atlas.visualize import Icons, Scores  # torch, which a reader of tables does without
 
 SCHEMA = pa.schema(
     [
@@ -37,6 +40,27 @@ SCHEMA = pa.schema(
 
 # The colour under a mosaic: the page's background.
 GROUND = (247, 247, 245)
+
+
+def icon_table(grid: int, row: NDArray[np.int64], col: NDArray[np.int64], icons: Icons, scores: Scores) -> pa.Table:
+    """The table of SCHEMA for icons of the cells (row, col), each (n,), of one grid."""
+    return pa.table(
+        {
+            "grid": np.full(len(row), grid),
+            "row": row,
+            "col": col,
+            "png": [encode_png(pixels) for pixels in icons.pixels],
+            "size": np.full(len(row), icons.pixels.shape[1]),
+            "seed": icons.seeds,
+            "steps": icons.steps,
+            "cosine": scores.cosine,
+            "cosine_whitened": scores.cosine_whitened,
+            "cosine_robust": scores.cosine_robust,
+            "percentile": scores.percentile,
+            "rank": scores.rank,
+            "flag": pa.array(list(scores.flag), pa.string()),
+        }
+    ).cast(SCHEMA)
 
 
 def read_icons(run: RunDirectory, map_name: str, grid: int, columns: Iterable[str] | None = None) -> pa.Table:

@@ -10,35 +10,30 @@ from pathlib import Path
 from rich.console import Console
 
 from atlas.check.verify import describe, verify
-from atlas.errors import AtlasError
+from atlas.command import DONE, WRONG, add_version, carry_out
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.remote import refuse_url
 
-WHOLE, WRONG, NO_RUN, STOPPED = 0, 1, 2, 3
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m atlas.check") -> int:
     """Exit code 0 where nothing is wrong, 1 where something is, 2 where there is no run, 3 after Ctrl-C."""
     parser = argparse.ArgumentParser(
-        prog="python -m atlas.check",
-        description="Check a run: markers, counts, sha256 of every file, rows across layers and stages.",
+        prog=prog, description="Check a run: markers, counts, sha256 of every file, rows across layers and stages."
     )
     parser.add_argument("run", metavar="RUN", help="a run folder, such as runs/demo")
     parser.add_argument("--quick", action="store_true", help="compare sizes instead of reading every file")
-    given = parser.parse_args(arguments)
-    try:
-        refuse_url(given.run)
-        found = verify(RunDirectory(Path(given.run)), quick=given.quick, console=Console(stderr=True))
-    except AtlasError as error:
-        print(error, file=sys.stderr)
-        return NO_RUN
-    except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
-        return STOPPED
-    print(given.run)
-    for line in describe(found, quick=given.quick):
-        print(line)
-    return WRONG if found.problems else WHOLE
+    add_version(parser)
+    options = parser.parse_args(arguments)
+
+    def work() -> int:
+        refuse_url(options.run)
+        findings = verify(RunDirectory(Path(options.run)), quick=options.quick, console=Console(stderr=True))
+        print(options.run)
+        for line in describe(findings, quick=options.quick):
+            print(line)
+        return WRONG if findings.problems else DONE
+
+    return carry_out(work)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import COMMON, Map
+from atlas.rundir.maps import COMMON_START, AtlasMap
 
 AGAIN = "give the run's command again"
 
@@ -44,8 +44,8 @@ class Findings:
     suspect: set[Path] = field(default_factory=set)
     markers: dict[str, dict[Path, dict[str, Any]]] = field(default_factory=dict)
     stale: set[str] = field(default_factory=set)
-    frames: tuple[str, ...] = ()
-    maps: tuple[Map, ...] = ()
+    layout_groups: tuple[str, ...] = ()
+    maps: tuple[AtlasMap, ...] = ()
     files: int = 0
     bytes: int = 0
 
@@ -55,7 +55,7 @@ class Findings:
         self.problems.append(Problem(self.name(path), what, tuple(map(self.name, delete)), remedy))
 
     def name(self, path: Path) -> str:
-        """``path`` as it is told: from the run's folder on."""
+        """``path`` as messages have it: from the run's folder on."""
         return os.path.relpath(path, self.run.path)
 
     def table(self, path: Path, columns: tuple[str, ...]) -> pa.Table | None:
@@ -79,18 +79,20 @@ class Findings:
         delete = [path]
         measured = path.name.startswith(("class-", "quality-"))
         if stage != "layout" or path.name == "box.json" or path.suffix == ".parquet" or measured:
-            return [one for one in delete if one.exists()]
+            return [file for file in delete if file.exists()]
         folder = self.run.folder(stage)
         name = path.name.removeprefix("fit-")
-        if name.startswith(f"{COMMON}."):
-            delete.append(folder / f"{COMMON}.json")
-            again = self.frames
+        if name.startswith(f"{COMMON_START}."):
+            delete.append(folder / f"{COMMON_START}.json")
+            refitted = self.layout_groups
         else:
-            again = tuple(frame for frame in self.frames if name.startswith((f"{frame}.", f"place-{frame}-")))[-1:]
-        for one in again:
-            delete += [folder / f"fit-{one}.json", *sorted(folder.glob(f"place-{one}-*.json"))]
+            refitted = tuple(
+                group for group in self.layout_groups if name.startswith((f"{group}.", f"place-{group}-"))
+            )[-1:]
+        for group in refitted:
+            delete += [folder / f"fit-{group}.json", *sorted(folder.glob(f"place-{group}-*.json"))]
         delete += [*sorted(folder.glob("index-*.json")), folder / "box.json"]
-        return [one for one in dict.fromkeys(delete) if one.exists()]
+        return [file for file in dict.fromkeys(delete) if file.exists()]
 
 
 def size(count: int) -> str:

@@ -22,7 +22,7 @@ from atlas.check.findings import Findings, size
 from atlas.check.tables import compare
 from atlas.errors import AtlasError, ConfigError
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import frames_of, maps_of
+from atlas.rundir.maps import layout_groups, maps_of
 from atlas.rundir.markers import digest_file, marked_key, parse_marker
 from atlas.rundir.stages import ABOVE, FOLDERS, STAGES, stages_of
 
@@ -43,81 +43,75 @@ def verify(run: RunDirectory, *, quick: bool = False, console: Console | None = 
     console = console or Console(quiet=True)
     if not run.path.is_dir():
         raise ConfigError(f"There is no folder {run.path}. Expected the folder of a run, such as runs/demo.")
-    found = Findings(run)
-    _notes(found)
+    findings = Findings(run)
+    _notes(findings)
     try:
         manifest = run.read_manifest()
     except AtlasError:
-        found.wrong(run.manifest, "cut off or overwritten: it is no JSON of a run", run.manifest)
-        return found
+        findings.wrong(run.manifest, "cut off or overwritten: it is no JSON of a run", run.manifest)
+        return findings
     if "config" not in manifest:
         if not any(run.folder(stage).exists() for stage in STAGES):
             raise ConfigError(f"{run.path} is no run: it has no run.json. Expected the folder that atlas.run wrote.")
-        found.wrong(run.manifest, "missing, so the stages cannot be held against their configuration")
-        return found
-    try:
-        config = run.config()
-    except ValueError as error:
-        raise ConfigError(
-            f"{run.manifest} holds a configuration that this version does not know ({error}). Check it with the "
-            f"version that wrote it: {manifest.get('versions')}."
-        ) from error
-    found.frames = tuple(frames_of(config))
-    found.maps = maps_of(config)
-    _read_markers(found, stages_of(config), manifest.get("stages", {}))
-    _check_files(found, quick=quick, console=console)
-    compare(found, config, console)
-    return found
+        findings.wrong(run.manifest, "missing, so the stages cannot be held against their configuration")
+        return findings
+    config = run.config()
+    findings.layout_groups = tuple(layout_groups(config.layers, config.layout))
+    findings.maps = maps_of(config)
+    _read_markers(findings, stages_of(config.neurons), manifest.get("stages", {}))
+    _check_files(findings, quick=quick, console=console)
+    compare(findings, config, console)
+    return findings
 
 
-def describe(found: Findings, *, quick: bool) -> Iterator[str]:
+def describe(findings: Findings, *, quick: bool) -> Iterator[str]:
     """The findings in lines: how far each stage is, notes, problems, and the sum."""
-    for stage, told in found.stages.items():
-        yield f"  {stage:<8} {told}"
-    for note in found.notes:
+    for stage, state in findings.stages.items():
+        yield f"  {stage:<8} {state}"
+    for note in findings.notes:
         yield f"  note     {note}"
-    for problem in found.problems:
+    for problem in findings.problems:
         yield f"  WRONG    {problem}"
     how = "by size" if quick else "by sha256"
-    checked = f"{found.files:,} files, {size(found.bytes)}, compared {how}"
-    count = len(found.problems)
+    checked = f"{findings.files:,} files, {size(findings.bytes)}, compared {how}"
+    count = len(findings.problems)
     if count:
-        yield f"{count} {'thing is' if count == 1 else 'things are'} wrong with {found.run.path} ({checked})."
+        yield f"{count} {'thing is' if count == 1 else 'things are'} wrong with {findings.run.path} ({checked})."
     else:
-        yield f"Nothing is wrong with {found.run.path} ({checked})."
+        yield f"Nothing is wrong with {findings.run.path} ({checked})."
 
 
-def _read_markers(found: Findings, stages: Iterable[str], noted: dict[str, Any]) -> None:
-    """Parse every marker and hold it against the stage's key in run.json, where ``noted`` stands of each stage."""
+def _read_markers(findings: Findings, stages: Iterable[str], facts_of: dict[str, Any]) -> None:
+    """Parse every marker and hold it against its stage's key in run.json, which has ``facts_of`` each stage."""
     keys: dict[str, str | None] = {}
     for stage in stages:
-        folder, facts = found.run.folder(stage), noted.get(stage, {})
+        folder, facts = findings.run.folder(stage), facts_of.get(stage, {})
         key, above = facts.get("key"), ABOVE.get(stage, "")
         left_behind = key is not None and facts.get("above") not in (None, keys.get(above))
-        if key is not None and (left_behind or above in found.stale):
-            found.stale.add(stage)
+        if key is not None and (left_behind or above in findings.stale):
+            findings.stale.add(stage)
         if key is None and folder.exists():
-            found.notes.append(f"{folder.name}/ is unknown to run.json; the run takes it up, or moves it aside")
-            found.stale.add(stage)
+            findings.notes.append(f"{folder.name}/ is unknown to run.json; the run takes it up, or moves it aside")
+            findings.stale.add(stage)
             key = marked_key(folder)
         keys[stage] = key
         paths = sorted(path for pattern in _MARKERS[stage] for path in folder.glob(pattern))
-        found.markers[stage] = {}
+        findings.markers[stage] = {}
         for path in paths:
             marker = parse_marker(path)
             if marker is None:
-                found.wrong(path, "a marker that is cut off or overwritten", *found.with_it(stage, path))
+                findings.wrong(path, "a marker that is cut off or overwritten", *findings.with_it(stage, path))
             elif marker["key"] != key:
                 what = f"a marker of another configuration (key {marker['key'][:8]}, run.json has {str(key)[:8]})"
-                found.wrong(path, what, *found.with_it(stage, path))
+                findings.wrong(path, what, *findings.with_it(stage, path))
             else:
-                found.markers[stage][path] = marker
+                findings.markers[stage][path] = marker
 
 
-def _check_files(found: Findings, *, quick: bool, console: Console) -> None:
+def _check_files(findings: Findings, *, quick: bool, console: Console) -> None:
     """Hold every file that a marker lists against its size and, unless ``quick``, its sha256."""
     jobs: list[tuple[str, Path, dict[str, Any]]] = []
-    for stage, markers in found.markers.items():
+    for stage, markers in findings.markers.items():
         for path, marker in markers.items():
             for name, facts in marker["files"].items():
                 jobs.append((stage, Path(os.path.normpath(path.parent / name)), facts))
@@ -134,24 +128,24 @@ def _check_files(found: Findings, *, quick: bool, console: Console) -> None:
             return f"cannot be read ({os.strerror(error.errno or 0)})"
         return None
 
-    found.files, found.bytes = len(jobs), sum(facts["bytes"] for _, _, facts in jobs)
+    findings.files, findings.bytes = len(jobs), sum(facts["bytes"] for _, _, facts in jobs)
     columns = TextColumn("files"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True) as progress, ThreadPoolExecutor() as pool:
-        line = progress.add_task("files", total=found.bytes)
-        told: dict[Path, tuple[str, str]] = {}
+        line = progress.add_task("files", total=findings.bytes)
+        damaged: dict[Path, tuple[str, str]] = {}
         for batch in _batches(jobs, 1024):
             futures = {pool.submit(look, *job): job for job in batch}
             for future in as_completed(futures):
                 stage, path, facts = futures[future]
                 what = future.result()
                 if what is not None:
-                    told[path] = stage, what
+                    damaged[path] = stage, what
                 progress.advance(line, facts["bytes"])
-    for path, (stage, what) in sorted(told.items()):
+    for path, (stage, what) in sorted(damaged.items()):
         if what.startswith("cannot be read"):
-            found.wrong(path, what, remedy="make it readable and check again")
+            findings.wrong(path, what, remedy="make it readable and check again")
         else:
-            found.wrong(path, what, *found.with_it(stage, path))
+            findings.wrong(path, what, *findings.with_it(stage, path))
 
 
 def _batches(jobs: list[Any], count: int) -> Iterator[list[Any]]:
@@ -159,27 +153,28 @@ def _batches(jobs: list[Any], count: int) -> Iterator[list[Any]]:
         yield jobs[first : first + count]
 
 
-def _notes(found: Findings) -> None:
-    """What lies about: a process at work, temporary files of killed ones, folders moved aside."""
-    folder = found.run.path
+def _notes(findings: Findings) -> None:
+    """What is worth knowing but not wrong: a process at work, temporary files of killed ones, folders moved aside."""
+    folder = findings.run.path
     if _at_work(folder / ".lock"):
-        found.notes.append("a process is at work in this run: what it is writing may look wrong; check again later")
+        findings.notes.append("a process is at work in this run: what it is writing may look wrong; check again later")
     left = sorted(folder.rglob(".*.tmp"))
     if left:
-        found.notes.append(
-            f"{len(left)} temporary files of killed processes, {size(_weight(left))}, such as {found.name(left[0])}; "
-            "the run removes them when it comes by"
+        findings.notes.append(
+            f"{len(left)} temporary files of killed processes, {size(_total_size(left))}, such as "
+            f"{findings.name(left[0])}; the run removes them when it comes by"
         )
-    known = "|".join(FOLDERS.values())
+    folders = "|".join(FOLDERS.values())
     for aside in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if re.fullmatch(rf"({known})\.[0-9a-z]+(-\d+)?", aside.name):
-            found.notes.append(
-                f"{aside.name}/ was moved aside when the configuration changed, {size(_weight(aside.rglob('*')))}; it "
-                "comes back with its configuration, and may be deleted"
+        if re.fullmatch(rf"({folders})\.[0-9a-z]+(-\d+)?", aside.name):
+            weight = size(_total_size(aside.rglob("*")))
+            findings.notes.append(
+                f"{aside.name}/ was moved aside when the configuration changed, {weight}; it comes back with its "
+                "configuration, and may be deleted"
             )
 
 
-def _weight(paths: Iterable[Path]) -> int:
+def _total_size(paths: Iterable[Path]) -> int:
     return sum(path.lstat().st_size for path in paths if not path.is_dir())
 
 

@@ -1,1 +1,2 @@
-"""Weights between two layers, and what builds a unit or a cell."""
+"""Circuits: the weights between two layers (linear_path, vjp, average_slopes, expanded_weights), what builds a unit
+(circuit) and what builds a cell of a map (cell_circuit)."""

@@ -1,6 +1,6 @@
-"""The average slope of every non-linearity on a path, and the average of every gate, measured on real pictures.
+"""The average slope of every non-linearity on a path, and the average value of every gate, measured on real pictures.
 
-A ReLU that is open at a tenth of the positions passes on a tenth of what it reads, on average. Expanded weights with
+A ReLU that is above 0 at a tenth of the positions has an average slope of a tenth. Expanded weights with
 these slopes are the mean of the true gradients as far as slopes of one layer go up and down independently of those of
 another; the farther two layers lie apart, the less so.
 """
@@ -15,38 +15,37 @@ from torch import Tensor, fx
 from atlas.circuits.linear_path import LinearPath, PathStep
 from atlas.circuits.vjp import is_map
 from atlas.errors import ConfigError
+from atlas.networks.program.record import TOLERANCE
 from atlas.networks.program.replay import replay
-
-# How far the list may differ from the network, as a share of the target's largest activation.
-_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
-class Gates:
-    """The factors by which the non-linearities and gates of a path pass on a gradient: by the operation's output, one a
-    channel (channels,), or one a number (…) of what is no map. ``views`` is how many pictures they were measured on."""
+class AverageSlopes:
+    """The ``factors`` that stand for the non-linearities and gates of a path, by the operation's output: float32, one a
+    channel (channels,), or, for what is no map, one for each of its numbers. ``views``: how many pictures they were
+    measured on."""
 
     factors: dict[fx.Node, Tensor]
     views: int
 
 
 @torch.inference_mode(False)
-def average_gates(path: LinearPath, inputs: Tensor, batch: int = 16) -> Gates:
-    """Measure the slopes of ``path`` on normalised ``inputs`` (n, 3, size, size), ``batch`` at a time: the mean of the
-    derivative of each non-linearity and of each gate's value over views and positions.
+def measure_slopes(path: LinearPath, inputs: Tensor, batch: int = 16) -> AverageSlopes:
+    """The average slopes of ``path`` on normalised ``inputs``, float32 (n, 3, size, size), ``batch`` at a time: the
+    mean over views and positions of the derivative of each non-linearity, and of each gate's value.
 
-    Raises ConfigError for no inputs, inputs of another size, and a network that does not repeat on them what it did on
-    the picture that it was recorded with.
+    Raises ConfigError for no inputs, inputs of another size, and a network whose operations on them differ from those
+    that were recorded.
     """
     network = path.network
     if inputs.ndim != 4 or len(inputs) == 0 or tuple(inputs.shape[1:]) != (3, network.size, network.size):
         raise ConfigError(
-            f"Average gates of {network.name} are measured on pictures of shape (n, 3, {network.size}, "
+            f"Average slopes of {network.name} are measured on pictures of shape (n, 3, {network.size}, "
             f"{network.size}), n at least 1, and {tuple(inputs.shape)} was given."
         )
     measured = [step for step in path.steps if step.kind in ("slope", "gate")]
     if not measured:
-        return Gates({}, len(inputs))
+        return AverageSlopes({}, len(inputs))
     batched = all(path.shapes[step.node][0] == 1 for step in measured)
     if batched and _agrees(path, inputs[:batch]):
         size = batch
@@ -60,9 +59,9 @@ def average_gates(path: LinearPath, inputs: Tensor, batch: int = 16) -> Gates:
     sums: dict[fx.Node, Tensor] = {}
     for part in inputs.split(size):
         for step, factors in _measured(path, part.to(network.device), measured):
-            found = factors.double().sum(0)
-            sums[step.node] = sums[step.node] + found if step.node in sums else found
-    return Gates({node: (total / len(inputs)).float() for node, total in sums.items()}, len(inputs))
+            total = factors.double().sum(0)
+            sums[step.node] = sums[step.node] + total if step.node in sums else total
+    return AverageSlopes({node: (total / len(inputs)).float() for node, total in sums.items()}, len(inputs))
 
 
 def _agrees(path: LinearPath, inputs: Tensor) -> bool:
@@ -70,25 +69,25 @@ def _agrees(path: LinearPath, inputs: Tensor) -> bool:
     with torch.no_grad():
         expected = path.network.activations(inputs, path.target)
         try:
-            found = _values(path, inputs, {path.target_node})[path.target_node]
+            maps = _values(path, inputs, {path.target_node})[path.target_node]
         except RuntimeError:  # a recorded shape that holds the batch
             return False
-    if found.shape != expected.shape:
+    if maps.shape != expected.shape:
         return False
-    return bool((found - expected).abs().max() <= _TOLERANCE * expected.abs().max())
+    return bool((maps - expected).abs().max() <= TOLERANCE * expected.abs().max())
 
 
-def _values(path: LinearPath, inputs: Tensor, keep: set[fx.Node]) -> dict[fx.Node, Tensor]:
-    """The outputs of the operations in ``keep`` for a batch of inputs."""
-    values = path.constants | replay(path.recorded, inputs, path.constants, keep)
-    return {node: values[node] for node in keep}
+def _values(path: LinearPath, inputs: Tensor, wanted: set[fx.Node]) -> dict[fx.Node, Tensor]:
+    """The outputs of the operations ``wanted`` for a batch of inputs."""
+    values = path.constants | replay(path.recorded, inputs, path.constants, wanted)
+    return {node: values[node] for node in wanted}
 
 
 def _measured(path: LinearPath, inputs: Tensor, steps: list[PathStep]) -> list[tuple[PathStep, Tensor]]:
-    """For each step the factors of each view (n, channels) or (n, …)."""
+    """For each step its factors for each view, (n, channels) or (n, …)."""
     read = {step.node: step.gate or step.operation.core.args[0] for step in steps}
     values = _values(path, inputs, set(read.values()))  # type: ignore[arg-type]
-    found = []
+    measured = []
     for step in steps:
         value = values[read[step.node]]  # type: ignore[index]
         factors = value if step.gate is not None else _slopes(path, step, value)
@@ -97,10 +96,10 @@ def _measured(path: LinearPath, inputs: Tensor, steps: list[PathStep]) -> list[t
             lead = shape[1:-2]
             factors = factors.mean((-2, -1)).reshape(len(value), *factors.shape[1:-2])
             factors = factors.expand(len(value), *lead).flatten(1)
-        elif shape[0] != 1:  # the pictures are not its first side, and run one by one
+        elif shape[0] != 1:  # its first dimension is not that of the pictures, which run one by one
             factors = factors[None]
-        found.append((step, factors))
-    return found
+        measured.append((step, factors))
+    return measured
 
 
 def _slopes(path: LinearPath, step: PathStep, value: Tensor) -> Tensor:
@@ -108,7 +107,7 @@ def _slopes(path: LinearPath, step: PathStep, value: Tensor) -> Tensor:
     core = step.operation.core
     arguments, options = fx.map_arg((core.args[1:], core.kwargs), path.constants.__getitem__)
     with torch.enable_grad():
-        given = value.detach().requires_grad_(True)
-        output = core.target(given, *arguments, **options)  # type: ignore[operator]
-        (slopes,) = torch.autograd.grad(output.sum(), given)
+        source = value.detach().requires_grad_(True)
+        output = core.target(source, *arguments, **options)  # type: ignore[operator]
+        (slopes,) = torch.autograd.grad(output.sum(), source)
     return slopes

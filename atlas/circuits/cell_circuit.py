@@ -6,8 +6,8 @@ how much more of the target's direction there would be, were the whole surroundi
 
 Both means are taken as differences from the mean of all cells of their map: what builds this cell rather than another.
 On EfficientNet-Lite0 (`_blocks.8` → `_blocks.10`, 150 groups of like rows each) the source cell that lies under most of
-a target cell's rows then stands before 99 % of the others by strength, which knows nothing of rows; from `_blocks.6`
-before 90 %. With the means as they are, 99 and 86 %.
+a target cell's rows then ranks before 99 % of the others by weight, which knows nothing of rows; from `_blocks.6`
+before 90 %. With the means themselves, 99 and 86 %.
 """
 
 from __future__ import annotations
@@ -15,92 +15,90 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from atlas.arrays import Float32
-from atlas.circuits.average_slopes import Gates
-from atlas.circuits.expanded_weights import summed
+from atlas.arrays import Float32, Int64, Integers
+from atlas.circuits.average_slopes import AverageSlopes
+from atlas.circuits.expanded_weights import sum_weights
 from atlas.circuits.linear_path import LinearPath
 from atlas.errors import ConfigError
 
-Integers = NDArray[np.integer]
-
 
 @dataclass(frozen=True)
-class Building:
+class CellCircuits:
     """For each of n target cells first its ``count`` supporting source cells, then its ``count`` opposing ones, arrays
-    (n, 2 · count): ``source``, their numbers (−1 where there is no more), ``strength`` (−1 to 1, a share of the largest
-    of the target cell) and ``together`` (0 to 1)."""
+    (n, 2 · count): ``source``, their numbers (−1 where there are no more), ``weight`` (−1 to 1, a share of the largest
+    of the target cell) and ``overlap``, the share of the target cell's rows that lie in the source cell (0 to 1)."""
 
-    source: NDArray[np.int64]
-    strength: Float32
-    together: Float32
+    source: Int64
+    weight: Float32
+    overlap: Float32
 
 
-def strengths(path: LinearPath, gates: Gates, targets: Float32, sources: Float32) -> Float32:
+def edge_weights(path: LinearPath, slopes: AverageSlopes, targets: Float32, sources: Float32) -> Float32:
     """What each of m source cells adds to each of n target cells, float32 (n, m), as a share of the largest magnitude
     that a source cell has for that target cell: −1 to 1.
 
-    ``targets`` (n, channels of the target) and ``sources`` (m, channels of the source) are the means of all cells of
-    either map, since each is compared with the others; a cell that is alone on its map is taken as it is.
+    ``targets`` (n, channels of the target) and ``sources`` (m, channels of the source), float32, are the means of all
+    cells of either map, since each is compared with the others; the only cell of a map is not centred.
     Raises ConfigError for means of another length.
     """
-    given = np.asarray(sources, np.float32)
-    if given.ndim != 2 or given.shape[1] != path.source_channels or len(given) == 0:
+    means = np.asarray(sources, np.float32)
+    if means.ndim != 2 or means.shape[1] != path.source_channels or len(means) == 0:
         raise ConfigError(
-            f"Cells of {path.source} have {path.source_channels} numbers each, and means of shape {given.shape} were "
+            f"Cells of {path.source} have {path.source_channels} numbers each, and means of shape {means.shape} were "
             f"given. Give an array of shape (m, {path.source_channels}), m at least 1."
         )
-    added = summed(path, _apart(targets), gates).astype(np.float64) @ _apart(given).T.astype(np.float64)
+    added = sum_weights(path, _centred(targets), slopes).astype(np.float64) @ _centred(means).T.astype(np.float64)
     largest = np.abs(added).max(1, keepdims=True)
     return np.divide(added, largest, out=np.zeros_like(added), where=largest > 0).astype(np.float32)
 
 
-def building(
-    path: LinearPath, gates: Gates, targets: Float32, sources: Float32, together: Float32, count: int = 3
-) -> Building:
-    """The source cells that build each target cell, and those that oppose it; means as for `strengths`, ``together``
-    (n, m) as `together_of` gives it.
+def cell_circuits(
+    path: LinearPath, slopes: AverageSlopes, targets: Float32, sources: Float32, overlap: Float32, count: int = 3
+) -> CellCircuits:
+    """The source cells that build each target cell, and those that oppose it; means as for `edge_weights`, ``overlap``
+    (n, m) as `cell_overlap` gives it.
 
-    Supporting cells (strength above 0) are ranked by strength × together, and behind them, where together is 0, by
-    strength: a strong cell that never lies there builds nothing, and one that lies there without weight neither.
-    Opposing cells (strength below 0) are ranked by strength alone: what is opposed is not there when the cell fires, so
-    that nothing together is no argument against them.
+    Supporting cells (weight above 0) are ranked by weight × overlap, and after them, where the overlap is 0, by weight:
+    a cell of large weight that never lies there builds nothing, and one that lies there without weight neither.
+    Opposing cells (weight below 0) are ranked by weight alone: what is opposed is absent when the cell fires, so that
+    an overlap of 0 is no argument against it.
     Raises ConfigError for arrays that do not fit each other.
     """
-    strength = strengths(path, gates, targets, sources)
-    if together.shape != strength.shape or count < 1:
+    weight = edge_weights(path, slopes, targets, sources)
+    if overlap.shape != weight.shape or count < 1:
         raise ConfigError(
-            f"Shares of shape {together.shape} and {count} cells were given for {len(targets)} cells of {path.target} "
-            f"and {len(sources)} of {path.source}. Give shares of shape {strength.shape}, and ask for 1 cell at least."
+            f"Shares of shape {overlap.shape} and {count} cells were given for {len(targets)} cells of {path.target} "
+            f"and {len(sources)} of {path.source}. Give shares of shape {weight.shape}, and ask for 1 cell at least."
         )
-    supports = np.lexsort((-strength, -np.maximum(strength, 0) * together), axis=1)
-    opposes = np.argsort(strength, axis=1, kind="stable")
-    found = Building(
-        np.full((len(strength), 2 * count), -1, np.int64),
-        np.zeros((len(strength), 2 * count), np.float32),
-        np.zeros((len(strength), 2 * count), np.float32),
+    supports = np.lexsort((-weight, -np.maximum(weight, 0) * overlap), axis=1)
+    opposes = np.argsort(weight, axis=1, kind="stable")
+    circuits = CellCircuits(
+        np.full((len(weight), 2 * count), -1, np.int64),
+        np.zeros((len(weight), 2 * count), np.float32),
+        np.zeros((len(weight), 2 * count), np.float32),
     )
-    for row, values in enumerate(strength):
+    for row, values in enumerate(weight):
         for first, order, sign in ((0, supports[row], 1), (count, opposes[row], -1)):
             chosen = order[values[order] * sign > 0][:count]
             places = slice(first, first + len(chosen))
-            found.source[row, places] = chosen
-            found.strength[row, places], found.together[row, places] = values[chosen], together[row, chosen]
-    return found
+            circuits.source[row, places] = chosen
+            circuits.weight[row, places], circuits.overlap[row, places] = values[chosen], overlap[row, chosen]
+    return circuits
 
 
-def _apart(means: Float32) -> Float32:
+def _centred(means: Float32) -> Float32:
     """``means`` (n, channels) less what all cells have in common."""
-    given = np.asarray(means, np.float32)
-    return given - given.mean(0) if len(given) > 1 else given
+    rows = np.asarray(means, np.float32)
+    return rows - rows.mean(0) if len(rows) > 1 else rows
 
 
-def together_of(target_rows: Integers, source_rows: Integers, targets: int, sources: int) -> Float32:
+def cell_overlap(target_rows: Integers, source_rows: Integers, targets: int, sources: int) -> Float32:
     """The share of each target cell's rows that lie in each source cell, float32 (targets, sources).
 
-    ``target_rows`` and ``source_rows`` (rows,): the cell that a row, one place of one view, lies in on either map; −1
-    where it lies in none. A target cell without rows shares nothing.
+    ``target_rows`` and ``source_rows``, whole numbers (rows,): the cell that a row, one place of one view, lies in on
+    either map; −1 where it lies in none. A target cell without rows has an overlap of 0 with all. Raises ConfigError
+    for arrays of different lengths.
     """
     first, second = np.asarray(target_rows, np.int64), np.asarray(source_rows, np.int64)
     if first.shape != second.shape or first.ndim != 1:

@@ -1,14 +1,14 @@
-"""The way from one layer of a network to a later one as a list of operations that a gradient can be pulled back through
-with every non-linearity replaced by a fixed slope.
+"""The path from one layer of a network to a later one, as a list of operations whose vector-Jacobian products can be
+taken with every non-linearity replaced by a fixed slope.
 
 The idea is that of expanded weights (Voss et al. 2021, "Visualizing Weights"; Olah et al. 2020, "Zoom In"): where two
 layers lie further apart than one convolution, what is between them is taken as linear.
 
-- A non-linearity (ReLU, SiLU, …) passes on what it reads, times its slope.
+- A non-linearity (ReLU, SiLU, …) multiplies what it reads by its slope.
 - Max-pooling is taken as average pooling.
-- Of a product of two paths (squeeze and excitation; Hu et al. 2018) one factor is a gate, and is held fixed. It is the
-  factor that does not come from the source, else the one that is the same for a whole map, else the one that a sigmoid
-  or its like gives.
+- Of a product of two paths (squeeze and excitation; Hu et al. 2018) one factor, the gate, is taken as constant. It is
+  the factor that does not come from the source, else the one that is the same for a whole map, else the one that a
+  sigmoid or its like gives.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from torch import Tensor, fx
 from atlas.circuits.vjp import Operation
 from atlas.errors import ConfigError
 from atlas.networks.hooks import hooked
-from atlas.networks.network import Network, calls
+from atlas.networks.network import Network, call_count
 from atlas.networks.program import operation_kinds as kinds
 from atlas.networks.program.nonlinearities import formula
 from atlas.networks.program.record import record
 from atlas.networks.program.replay import constants_of, replay
 
 _aten = torch.ops.aten
-_PASSED = {
+_NONLINEARITIES = {
     "ReLU", "ReLU6", "clip", "sigmoid", "hard sigmoid", "tanh", "SiLU", "hard swish", "GELU", "Mish", "leaky ReLU",
     "ELU", "SELU", "CELU", "softplus",
 }  # fmt: skip
@@ -59,8 +59,8 @@ class NotLinearError(ConfigError):
 
 @dataclass(frozen=True)
 class PathStep:
-    """One operation of the path, whose output is that of ``node``; ``reads`` are what it reads of the path. ``gate`` is
-    the factor that is held, of a product."""
+    """One operation of the path, whose output is that of ``node``; ``reads``: what it reads of the path; ``word``: what
+    `LinearPath.nonlinearities` calls it; ``gate``: the factor of a product that is taken as constant."""
 
     node: fx.Node
     operation: Operation
@@ -71,13 +71,13 @@ class PathStep:
 
 
 class LinearPath:
-    """The path from the output of ``source`` to that of ``target``, two layers of ``network``, as fixed weights need
-    it; recorded for one picture of the network's size.
+    """The path from the output of ``source`` to that of ``target``, two layers of ``network``, recorded for one picture
+    of the network's size.
 
-    ``steps`` are its operations from the source to the target, ``passed`` tells in words what is passed over.
-    Raises ConfigError with a sentence where a layer is not there, gives no map or is called more than once, where no
-    path leads from one to the other; and NotLinearError, a ConfigError, where one cannot be taken as linear: it holds a
-    softmax, a norm that depends on the picture, or its operations depend on the picture.
+    ``steps`` are its operations from the source to the target, ``nonlinearities`` says in words which of them are not
+    linear but taken as such. Raises ConfigError where a layer does not exist, gives no map or is called more than once,
+    and where no path leads from one to the other; and NotLinearError, a ConfigError, where the path cannot be taken as
+    linear: it holds a softmax or a norm that depends on the picture, or its operations depend on the picture.
     """
 
     def __init__(self, network: Network, source: str, target: str) -> None:
@@ -87,9 +87,9 @@ class LinearPath:
         if source == target:
             raise ConfigError(f"A circuit of {source} with itself was asked for. Name an earlier layer as its source.")
         for layer in (source, target):
-            if (called := calls(network, layer)) > 1:
+            if (count := call_count(network, layer)) > 1:
                 raise ConfigError(
-                    f"Layer {layer} of {network.name} is called {called} times in one pass, so it has no map of its "
+                    f"Layer {layer} of {network.name} is called {count} times in one pass, so it has no map of its "
                     "own. Choose the block around it."
                 )
         probe = network.noise(1)
@@ -101,7 +101,7 @@ class LinearPath:
         values = replay(self.recorded, probe, self.constants)
         self.shapes = {node: value.shape for node, value in values.items() if isinstance(value, Tensor)}
         self.steps = self._steps(values)
-        self.passed = _words(self.steps)
+        self.nonlinearities = _words(self.steps)
 
     @property
     def source_channels(self) -> int:
@@ -119,16 +119,16 @@ class LinearPath:
             for layer in (self.target, self.source):
                 network.activations(probe, layer)  # says what is wrong, where one gives no map
 
-        def both(inputs: Tensor) -> list[Tensor]:
-            found: list[Tensor] = []
-            with hooked(network.submodule(self.source), lambda output: found.append(output.clone())):
+        def source_and_target(inputs: Tensor) -> list[Tensor]:
+            sources: list[Tensor] = []
+            with hooked(network.submodule(self.source), lambda output: sources.append(output.clone())):
                 target = network.activations(inputs, self.target)
-            return [*found, target.clone()]
+            return [*sources, target.clone()]
 
         with torch.no_grad():
-            if len(both(probe)) < 2:
+            if len(source_and_target(probe)) < 2:
                 raise self._no_path(f"{self.source} comes later")
-        recorded = record(both, probe)
+        recorded = record(source_and_target, probe)
         if recorded is None:
             raise NotLinearError(
                 f"The path from {self.source} to {self.target} of {network.name} cannot be written down as a list of "
@@ -149,38 +149,38 @@ class LinearPath:
                 after.add(node)
         if self.target_node not in after:
             raise self._no_path("they lie on branches side by side")
-        found: dict[fx.Node, PathStep] = {}
+        steps: dict[fx.Node, PathStep] = {}
         waiting = [self.target_node]
         while waiting:
             node = waiting.pop()
-            if node in found or node is self.source_node:
+            if node in steps or node is self.source_node:
                 continue
-            found[node] = self._step(node, after, values)
-            waiting += found[node].reads
-        return tuple(found[node] for node in self.recorded.graph.nodes if node in found)
+            steps[node] = self._step(node, after, values)
+            waiting += steps[node].reads
+        return tuple(steps[node] for node in self.recorded.graph.nodes if node in steps)
 
     def _step(self, node: fx.Node, after: set[fx.Node], values: dict[fx.Node, Any]) -> PathStep:
-        given: Any = node.args
-        core, part = given if node.target is operator.getitem else (node, None)
+        arguments: Any = node.args
+        core, part = arguments if node.target is operator.getitem else (node, None)
         operation = Operation(core, part, self.shapes[node], self.shapes, self.constants)
         reads = tuple(dict.fromkeys(read for read in core.all_input_nodes if read in after))
-        pictured = [read for read in core.all_input_nodes if read not in self.constants]
-        known = formula(core)
-        if known is not None and known.name in _PASSED:
-            return PathStep(node, operation, "slope", known.name, reads)
-        if core.target is _aten._prelu_kernel.default and len(pictured) == 1:
+        of_picture = [read for read in core.all_input_nodes if read not in self.constants]
+        nonlinearity = formula(core)
+        if nonlinearity is not None and nonlinearity.name in _NONLINEARITIES:
+            return PathStep(node, operation, "slope", nonlinearity.name, reads)
+        if core.target is _aten._prelu_kernel.default and len(of_picture) == 1:
             return PathStep(node, operation, "slope", "PReLU", reads)
         if core.target is _aten.mul.Tensor and (gate := self._gate(core, after)) is not None:
             return PathStep(node, operation, "gate", "gate", tuple(read for read in reads if read is not gate), gate)
         if core.target in _MAXIMA and part in (None, 0):
             return PathStep(node, operation, "maximum", "max-pooling", reads)
-        divided = core.target in kinds.DIVISIONS and core.args[1] in pictured
+        divided = core.target in kinds.DIVISIONS and core.args[1] in of_picture
         training = core.target in kinds.BATCH_NORMS and kinds.is_training(core)
         flat = core.target is not _aten.convolution.default or len(core.args[3]) == 2  # type: ignore[arg-type]
-        alone = len(pictured) == 1 and pictured[0] in _once(core) and not divided and not training and flat
-        if core.target in _LINEAR or (core.target in _WEIGHTED and alone):
+        single = len(of_picture) == 1 and of_picture[0] in _once(core) and not divided and not training and flat
+        if core.target in _LINEAR or (core.target in _WEIGHTED and single):
             return PathStep(node, operation, "linear", "", reads)
-        _, word, _ = kinds.describe(core, part, values[node], values, self.constants)
+        _, word, _ = kinds.describe_operation(core, part, values[node], values, self.constants)
         if divided or (core.target in kinds.PRODUCTS):
             word = "a product or quotient of two maps"
         elif training:
@@ -192,9 +192,9 @@ class LinearPath:
         )
 
     def _gate(self, core: fx.Node, after: set[fx.Node]) -> fx.Node | None:
-        """The factor of the product ``core`` that is held; None where there is none, or no telling which."""
+        """The factor of the product ``core`` that is taken as constant; None where there is none, or both could be."""
         factors = core.args[:2]
-        if not all(isinstance(each, fx.Node) and each not in self.constants for each in factors):
+        if not all(isinstance(factor, fx.Node) and factor not in self.constants for factor in factors):
             return None
         first, second = factors
         if first is second:
@@ -202,23 +202,23 @@ class LinearPath:
         for gate, other in ((second, first), (first, second)):
             if gate not in after and other in after:
                 return gate  # type: ignore[return-value]
-        sizes = [self.shapes[each].numel() for each in (first, second)]  # type: ignore[index]
+        sizes = [self.shapes[factor].numel() for factor in (first, second)]  # type: ignore[index]
         if sizes[0] != sizes[1]:
             return first if sizes[0] < sizes[1] else second  # type: ignore[return-value]
-        bounded = [each for each in (second, first) if self._bounded(each)]  # type: ignore[arg-type]
+        bounded = [factor for factor in (second, first) if self._is_bounded(factor)]  # type: ignore[arg-type]
         return bounded[0] if bounded else None  # type: ignore[return-value]
 
-    def _bounded(self, node: fx.Node) -> bool:
+    def _is_bounded(self, node: fx.Node) -> bool:
         """Whether ``node`` is what a sigmoid or its like gives, moved or times a constant."""
         while True:
-            known = formula(node)
-            if known is not None:
-                return known.name in _BOUNDED
-            pictured = [read for read in node.all_input_nodes if read not in self.constants]
+            nonlinearity = formula(node)
+            if nonlinearity is not None:
+                return nonlinearity.name in _BOUNDED
+            of_picture = [read for read in node.all_input_nodes if read not in self.constants]
             steps = (*kinds.MOVES, *kinds.PRODUCTS, *kinds.DIVISIONS)
-            if node.target not in steps or len(pictured) != 1:
+            if node.target not in steps or len(of_picture) != 1:
                 return False
-            node = pictured[0]
+            node = of_picture[0]
 
 
 def _once(core: fx.Node) -> list[fx.Node]:
@@ -229,7 +229,8 @@ def _once(core: fx.Node) -> list[fx.Node]:
 
 
 def _words(steps: tuple[PathStep, ...]) -> tuple[str, ...]:
-    """What is passed over, in words: "12 ReLU6", "1 max-pooling taken as average", "2 gates held"."""
+    """The operations that are taken as linear, in words: "12 ReLU6", "1 max-pooling taken as average", "2 gates
+    held"."""
     counts = Counter(step.word for step in steps if step.kind != "linear")
     several = {
         "gate": ("gate held", "gates held"),

@@ -1,4 +1,4 @@
-"""The YAML of a run, read and held against ``atlas.config.sections``. All mistakes are told at once."""
+"""The configuration of a run as one frozen value: its sections, and what must agree between them."""
 
 from __future__ import annotations
 
@@ -25,24 +25,40 @@ from atlas.config.sections import (
 
 
 class Config(Section):
-    """A whole run. See configs/reference.yaml for what each key means."""
+    """A whole run."""
 
     out: str
+    """The run directory, or an address such as `s3://bucket/runs/demo`. Default: `runs/` and the YAML's name."""
     out_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of fsspec for an address, such as `{endpoint_url: "http://store:9000"}`. Kept in run.json: no secrets."""
     seed: Annotated[int, Field(ge=0, le=4_000_000_000)] = 0
+    """Of shuffling, crops, sampled places, and the noise that icons start from."""
     network: NetworkConfig
+    """The CNN that is looked at."""
     compare: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")], NetworkConfig] = Field(default_factory=dict)
+    """Further networks over the same views, by name, such as `{lite1: {name: efficientnet_lite1}}`."""
     layers: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+    """Module paths, such as `_blocks.10`; `_blocks.14@lite1` is a layer of `compare.lite1`."""
     images: ImagesConfig
+    """The images, and the views cut from them."""
     collect: CollectConfig = CollectConfig()
+    """How activations are collected."""
     layout: LayoutConfig = LayoutConfig()
+    """How activations become a map."""
     cells: CellsConfig = CellsConfig()
+    """How a map is cut into cells."""
     render: RenderConfig = RenderConfig()
+    """How icons are drawn."""
     neurons: NeuronsConfig | None = None
+    """Layers whose single units are looked at. Default: none."""
     publish: PublishConfig = PublishConfig()
+    """What the finished page shows first."""
     cluster: ClusterConfig = ClusterConfig()
+    """Where the work runs."""
     tracking: TrackingConfig | None = None
+    """An experiment tracker to report to. Default: none."""
     tour: Annotated[str, Field(min_length=1)] | None = "tour"
+    """The steps of the page's tour: a YAML file of your own (start from a copy of `tour.yaml`), or null for none."""
 
     @field_validator("out")
     @classmethod
@@ -70,12 +86,12 @@ class Config(Section):
     @model_validator(mode="after")
     def _agreeing(self) -> Config:
         layout = self.layout
-        for key, asks in (
+        for key, needed in (
             ("axes: classes", layout.axes == "classes"),
             ("class_atlas", layout.class_atlas and layout.class_by == "attribution"),
             ("class_pair", layout.class_pair),
         ):
-            if asks and not self.collect.attributions:
+            if needed and not self.collect.attributions:
                 raise ValueError(f"layout.{key} goes by attributions, but collect.attributions is false")
         for name in self.networks():
             if name and not self.layers_of(name):
@@ -89,18 +105,19 @@ class Config(Section):
             raise ValueError("layers: none is of network; give one without an @ sign")
         if self.publish.opens not in (None, *self.layers):
             raise ValueError(f"publish.opens names {self.publish.opens!r}, which is not among the layers")
-        strangers = [name for name in layout.class_layers or () if name not in self.layers]
-        if strangers:
-            raise ValueError(f"layout.class_layers names {strangers[0]!r}, which is not among the layers")
-        strangers = [name for name in (self.neurons.layers if self.neurons else ()) if name not in self.layers]
-        if strangers:
+        unknown_layers = [name for name in layout.class_layers or () if name not in self.layers]
+        if unknown_layers:
+            raise ValueError(f"layout.class_layers names {unknown_layers[0]!r}, which is not among the layers")
+        unknown_layers = [name for name in (self.neurons.layers if self.neurons else ()) if name not in self.layers]
+        if unknown_layers:
             raise ValueError(
-                f"neurons.layers names {strangers[0]!r}, which is not among the layers; they are "
+                f"neurons.layers names {unknown_layers[0]!r}, which is not among the layers; they are "
                 f"{', '.join(self.layers)}"
             )
         return self
 
-    def module_of(self, layer: str) -> tuple[str, str]:
+    @staticmethod
+    def module_of(layer: str) -> tuple[str, str]:
         """Which network a layer is of, and its module there: "features.8@old" is features.8 of ``compare.old``, and
         layers without a sign are of ``network``, whose name here is ""."""
         module, sign, network = layer.rpartition("@")

@@ -1,4 +1,4 @@
-"""A configuration read: from YAML and overrides to a checked value, with every mistake told at once."""
+"""Configurations read from YAML and overrides, and checked: all mistakes are reported at once."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def find_config(name: str) -> Path:
 def load_config(name: str, overrides: list[str] | None = None) -> Config:
     """Read configuration ``name`` and apply ``overrides`` of the form ``key.path=value`` (values are YAML).
 
-    Raises ConfigError that tells every mistake at once, each with its key's path, what was given and what is allowed.
+    Raises ConfigError with all mistakes at once, each with its key's path, its value and what is allowed.
     """
     path = find_config(name)
     try:
@@ -54,7 +54,7 @@ def load_config(name: str, overrides: list[str] | None = None) -> Config:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds {type(values).__name__}, expected keys such as network, layers and images.")
     for override in overrides or []:
-        _apply(values, override)
+        _override(values, override)
     values.setdefault("out", f"runs/{path.stem}")
     return validate(values, str(path))
 
@@ -64,22 +64,22 @@ def validate(values: dict[str, Any], origin: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        # A key that allows a word or a number fails once for each: told as one mistake with both ways out.
-        told: dict[str, list[str]] = {}
+        # A key that allows a word or a number fails once for each: one mistake with both ways out.
+        mistakes: dict[str, list[str]] = {}
         for problem in error.errors():
-            subject, expected = _explain(problem)
-            told.setdefault(subject, []).append(expected)
-        lines = [f"{subject} {_either(expected)}" for subject, expected in told.items()]
+            subject, expected = _sentence_parts(problem)
+            mistakes.setdefault(subject, []).append(expected)
+        lines = [f"{subject} {_alternatives(expected)}" for subject, expected in mistakes.items()]
         count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
         raise ConfigError(f"{origin} has {count}:\n" + "\n".join(f"  {line}" for line in lines)) from None
 
 
-def _either(expected: list[str]) -> str:
+def _alternatives(expected: list[str]) -> str:
     joined = ", or ".join(sentence.rstrip(".") for sentence in expected)
     return joined if joined.endswith("?") else f"{joined}."
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def _override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {override}: expected key=value, such as --set images.limit=100.")
@@ -98,29 +98,30 @@ def _apply(values: dict[str, Any], override: str) -> None:
     values[last] = value
 
 
-def _explain(problem: Any) -> tuple[str, str]:
-    """What was given where, and what was expected."""
+def _sentence_parts(problem: Any) -> tuple[str, str]:
+    """The key with the value that it has, and what was expected of it."""
     location = problem["loc"]
     parts = [str(part) for part in location if not str(part).startswith(("function-", "literal[", "constrained-"))]
     if not location:  # keys of several sections that do not go together
         return problem["msg"].removeprefix("Value error, ") + ";", "change one of them."
     key = ".".join(parts)
-    kind, given = problem["type"], problem["input"]
+    kind, value = problem["type"], problem["input"]
     if kind == "extra_forbidden":
-        known = _known_keys(location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known keys here: {', '.join(known)}."
+        keys = _keys_at(location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), keys, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known keys here: {', '.join(keys)}."
         return f"{key}: unknown key;", hint
     if kind == "missing":
         return f"{key}: missing;", "it has no default and must be given."
     expected = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "list")
     if kind == "model_type":
-        expected = f"expected keys: {', '.join(_known_keys(location))}"
+        expected = f"expected keys: {', '.join(_keys_at(location))}"
     expected = expected[:1].lower() + expected[1:]
-    return f"{key}: given {json.dumps(given, default=str)};", f"{expected}."
+    return f"{key}: given {json.dumps(value, default=str)};", f"{expected}."
 
 
-def _known_keys(path: tuple[Any, ...]) -> list[str]:
+def _keys_at(path: tuple[Any, ...]) -> list[str]:
+    """The keys of the section at ``path``."""
     section: Any = Config
     for part in path:
         annotation = section.model_fields[part].annotation

@@ -1,11 +1,11 @@
-"""One image: its spatial activations, its place on the atlas, and the forward pass step by step.
+"""One picture against a finished run: what its networks see in it, its place on the atlas, what it adds to the classes.
 
     explainer = Explainer("runs/demo")
     picture = explainer.look(Path("photo.jpg").read_bytes())
-    picture.summary()
+    summary(picture)
 
-Inside: picture (what someone gives, read with limits), explainer (a run's networks and maps, loaded once), effects
-(what each position adds to a class), tail (the network behind a layer), groups (a layer's map in a few parts), icons
-(what positions would like to see), recording, trace and arithmetic (the forward pass, one unit at a time), folder (what
-the command writes), web (the same for the browser).
+Inside: square (a picture's file, read with limits, as the square that networks see), explainer (a run's networks and
+maps, loaded once), effects (what each position adds to a class), groups (a layer's map in a few parts), icons (of
+positions, groups and channels), plain (what is found, as plain values for JSON), rounding (numbers for JSON), export
+(what the command writes).
 """

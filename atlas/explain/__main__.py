@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from atlas.errors import AtlasError, ConfigError
-
-DONE, CONFIGURATION, FAILED = 0, 2, 3
+from atlas.command import DONE, add_version, carry_out
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0 when all is written, 2 for what was given wrongly, 3 for what failed or was stopped."""
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m atlas.explain") -> int:
+    """Exit code 0 when all is written, 2 for wrong arguments, 3 for what failed or was stopped."""
     parser = argparse.ArgumentParser(
-        prog="python -m atlas.explain",
+        prog=prog,
         description="Explain one picture by a finished run: what each layer sees at each position, where that lies on "
         "the atlas, and what it adds to the classes. Writes pictures, explain.json and index.html.",
     )
@@ -34,30 +33,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--without-each", action="store_true", help="also take each position out, and see what the classes really lose"
     )
-    given = parser.parse_args(arguments)
-    try:
+    add_version(parser)
+    options = parser.parse_args(arguments)
+
+    def work() -> int:
         from atlas.explain.export.command import explain  # torch: not before the arguments are right
 
         explain(
-            given.run,
-            Path(given.image),
-            Path(given.out),
-            layers=given.layer,
-            classes=given.classes,
-            groups=given.groups,
-            steps=given.steps,
-            without_each=given.without_each,
+            options.run,
+            Path(options.image),
+            Path(options.out),
+            layers=options.layer,
+            classes=options.classes,
+            groups=options.groups,
+            steps=options.steps,
+            without_each=options.without_each,
         )
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return CONFIGURATION
-    except AtlasError as error:
-        print(error, file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print("\nStopped. What was written so far is in the folder; the same command starts anew.", file=sys.stderr)
-        return FAILED
-    return DONE
+        return DONE
+
+    return carry_out(work, stopped="What was written so far is in the folder; the same command starts anew.")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from atlas.networks.tail import BATCH, Tail
 
 @torch.inference_mode(False)
 @torch.enable_grad()
-def first_order(network: Network, layers: Sequence[str], inputs: Tensor, classes: Sequence[int]) -> dict[str, Float32]:
+def first_order_attributions(
+    network: Network, layers: Sequence[str], inputs: Tensor, classes: Sequence[int]
+) -> dict[str, Float32]:
     """The first-order attributions h · ∂logit/∂h of every position, the store's ``attribution`` for a whole map.
 
     ``inputs``: one normalised picture (1, 3, h, w). Returns for each of ``layers`` float32 (classes, H, W), the sums
@@ -27,21 +29,21 @@ def first_order(network: Network, layers: Sequence[str], inputs: Tensor, classes
     with ExitStack() as stack:
         for layer in layers:
 
-            def keep(output: Tensor, layer: str = layer) -> Tensor:
+            def record(output: Tensor, layer: str = layer) -> Tensor:
                 maps[layer] = output
                 return output.clone()  # what comes later may write into it
 
-            stack.enter_context(hooked(network.submodule(layer), keep))
+            stack.enter_context(hooked(network.submodule(layer), record))
         logits = network.module(inputs.detach().requires_grad_(True))
     outputs = [maps[layer] for layer in layers]
-    found: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-    for number, each in enumerate(classes):
+    effects: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    for number, index in enumerate(classes):
         last = number + 1 == len(classes)
-        gradients = torch.autograd.grad(logits[0, each], outputs, retain_graph=not last, allow_unused=True)
+        gradients = torch.autograd.grad(logits[0, index], outputs, retain_graph=not last, allow_unused=True)
         for layer, output, gradient in zip(layers, outputs, gradients):
             effect = torch.zeros_like(output[0, 0]) if gradient is None else (output * gradient)[0].sum(0)
-            found[layer].append(effect.detach().float().cpu())
-    return {layer: torch.stack(effects).numpy() for layer, effects in found.items()}
+            effects[layer].append(effect.detach().float().cpu())
+    return {layer: torch.stack(rows).numpy() for layer, rows in effects.items()}
 
 
 def without_each(tail: Tail, inputs: Tensor, maps: Tensor, logits: Tensor, classes: Sequence[int]) -> Iterator[Float32]:
@@ -53,7 +55,7 @@ def without_each(tail: Tail, inputs: Tensor, maps: Tensor, logits: Tensor, class
     """
     height, width = maps.shape[1:]
 
-    def changed() -> Iterator[Tensor]:
+    def ablated_maps() -> Iterator[Tensor]:
         for first in range(0, height * width, BATCH):
             positions = range(first, min(first + BATCH, height * width))
             batch = maps.expand(len(positions), -1, -1, -1).clone()
@@ -61,8 +63,8 @@ def without_each(tail: Tail, inputs: Tensor, maps: Tensor, logits: Tensor, class
                 batch[row, :, position // width, position % width] = 0
             yield batch.contiguous(memory_format=torch.channels_last)
 
-    for found in tail(inputs, changed()):
-        yield (logits[None, classes] - found[:, classes]).T.numpy()
+    for ablated in tail(inputs, ablated_maps()):
+        yield (logits[None, classes] - ablated[:, classes]).T.numpy()
 
 
 def without_groups(tail: Tail, inputs: Tensor, maps: Tensor, logits: Tensor, groups: Groups) -> Float32:
@@ -70,6 +72,6 @@ def without_groups(tail: Tail, inputs: Tensor, maps: Tensor, logits: Tensor, gro
     rest as for `without_each`."""
     parts = groups.masks[:, None] * groups.directions[:, :, None, None]
     rest = maps[None] - torch.from_numpy(parts).to(maps.device)
-    batches = [each.contiguous(memory_format=torch.channels_last) for each in rest.split(BATCH)]
-    lost: Float32 = (logits[None] - torch.cat(list(tail(inputs, iter(batches))))).numpy()
-    return lost
+    batches = [batch.contiguous(memory_format=torch.channels_last) for batch in rest.split(BATCH)]
+    effects: Float32 = (logits[None] - torch.cat(list(tail(inputs, iter(batches))))).numpy()
+    return effects

@@ -18,10 +18,10 @@ from torch import Tensor
 from atlas.analysis import Run
 from atlas.arrays import Float32
 from atlas.errors import AtlasError, ConfigError
-from atlas.explain.effects import first_order, without_each, without_groups
+from atlas.explain.effects import first_order_attributions, without_each, without_groups
 from atlas.explain.groups import Groups, factorise
-from atlas.explain.icons import QUICK, Drawn, draw_each
-from atlas.explain.rounding import numbers, rounded
+from atlas.explain.icons import QUICK_STEPS, DrawnIcon, draw_icons
+from atlas.explain.rounding import round_value
 from atlas.explain.square import Square, read_square
 from atlas.forward.steps import recording
 from atlas.forward.trace import Trace, trace
@@ -32,12 +32,10 @@ from atlas.networks.tail import Tail
 from atlas.pictures.decode import MOST_PIXELS
 from atlas.store.classes import class_number
 from atlas.store.shards import to_numpy
-from atlas.visualize.recipe import ALONE, ATLAS
+from atlas.visualize.recipe import ATLAS, SINGLE
 
-# Classes that are told of a picture, and of how many of them each position's part is told at once.
-TOLD_CLASSES, FIRST_CLASSES = 10, 5
-# Classes that are told of a group, on each side.
-GROUP_CLASSES = 5
+# The likeliest classes of a picture.
+TOP_CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -62,43 +60,43 @@ class Explainer:
         self.config = self.run.config
         self.layers: dict[str, ExplainedLayer] = {}
         for layer in self.run.layers:
-            self.run.store(layer)  # a run that is not finished is told by the first stage that is not
+            self.run.store(layer)  # of a run that is not finished the first stage that is not names itself
             self.run.layout(layer)
             self.layers[layer] = ExplainedLayer(layer, *self.config.module_of(layer))
         self.networks: dict[str, Network] = {name: self.run.network(name) for name in self.config.networks()}
         self.recipe = replace(ATLAS, power=self.config.render.power, ridge=self.config.render.ridge)
         self._observers = {
-            name: Observer(network, [each.module for each in self.layers_of(name)])
+            name: Observer(network, [layer.module for layer in self.layers_of(name)])
             for name, network in self.networks.items()
         }
         self._tails: dict[str, Tail] = {}
         self._recording = threading.Lock()
-        self._drawn = {layer: self._drawn_cells(layer) for layer in self.layers}
+        self._drawn_cells = {layer: self._find_drawn_cells(layer) for layer in self.layers}
         self._moments = {layer: self.run.second_moment(layer) for layer in self.layers}
         # What is recorded or read at first use is so before anyone waits for it.
         for name, network in self.networks.items():
             self._pass(name, np.zeros((network.size, network.size, 3), np.uint8))
-            with suppress(ConfigError):  # told to whoever asks for the forward pass
-                recording(network, [each.module for each in self.layers_of(name)])
+            with suppress(ConfigError):  # raised again for whoever asks for the forward pass
+                recording(network, [layer.module for layer in self.layers_of(name)])
         for layer, moment in self._moments.items():
             self.run.place(layer, np.zeros((1, len(moment)), np.float32))
 
     def layers_of(self, network: str) -> list[ExplainedLayer]:
         """The run's layers of one network."""
-        return [each for each in self.layers.values() if each.network == network]
+        return [layer for layer in self.layers.values() if layer.network == network]
 
     def look(self, data: bytes, *, name: str = "The picture", most_pixels: int = MOST_PIXELS) -> Picture:
         """Show a picture, the bytes of its file, to the networks. Raises ConfigError, in a sentence that begins with
         ``name``, for what is no picture or has more than ``most_pixels``."""
         sizes = {network.size for network in self.networks.values()}
         square = read_square(data, sizes, name=name, most=most_pixels)
-        seen = {name: self._pass(name, square.views[network.size]) for name, network in self.networks.items()}
-        for name, each in seen.items():
-            if not torch.isfinite(each.logits).all():
+        outputs = {name: self._pass(name, square.views[network.size]) for name, network in self.networks.items()}
+        for name, network_outputs in outputs.items():
+            if not torch.isfinite(network_outputs.logits).all():
                 raise AtlasError(
                     f"{self.networks[name].name} gives no finite logits for this picture. Take another one."
                 )
-        return Picture(self, square, seen)
+        return Picture(self, square, outputs)
 
     def layer(self, name: str) -> ExplainedLayer:
         """The run's layer called ``name``. Raises ConfigError where it has none, naming those that it has."""
@@ -125,86 +123,86 @@ class Explainer:
         """The layer's uncentred second moment, (channels, channels)."""
         return self._moments[layer]
 
-    def cells(self, layer: str, placed: Placement) -> list[tuple[int, int, int] | None]:
+    def cells(self, layer: str, placement: Placement) -> list[tuple[int, int, int] | None]:
         """For each placed point the finest cell that it lies in and that has an icon, as (grid, row, col)."""
-        found: list[tuple[int, int, int] | None] = [None] * len(placed.u)
-        for grid, drawn in self._drawn[layer].items():
-            for number, (row, col) in enumerate(placed.cells[grid].tolist()):
+        cells: list[tuple[int, int, int] | None] = [None] * len(placement.u)
+        for grid, drawn in self._drawn_cells[layer].items():
+            for number, (row, col) in enumerate(placement.cells[grid].tolist()):
                 if row >= 0 and drawn[row, col]:
-                    found[number] = (grid, row, col)
-        return found
+                    cells[number] = (grid, row, col)
+        return cells
 
     def tail(self, layer: str) -> Tail:
         """The network behind ``layer``, recorded at first use."""
-        each = self.layer(layer)
-        network = self.networks[each.network]
+        explained = self.layer(layer)
+        network = self.networks[explained.network]
         with self._recording:
             if layer not in self._tails:
-                self._tails[layer] = Tail(network, each.module, torch.Size((1, 3, network.size, network.size)))
+                self._tails[layer] = Tail(network, explained.module, torch.Size((1, 3, network.size, network.size)))
         return self._tails[layer]
 
     def trace(self, picture: Picture, network: str = "") -> Trace:
-        """The picture's way through a network, step by step. Raises ConfigError where the network's path depends on
-        the picture."""
-        modules = [each.module for each in self.layers_of(network)]
+        """The picture's forward pass through a network, step by step. Raises ConfigError where the network's
+        path depends on the picture."""
+        modules = [layer.module for layer in self.layers_of(network)]
         return trace(self.networks[network], picture.inputs(network), modules)
 
     def draw_channels(
         self, network: str, layer: str, channels: Sequence[int], cancelled: Callable[[], bool] = lambda: False
-    ) -> Iterator[Drawn]:
-        """What excites each of ``channels`` of any module of a network whose output is a map; see draw_each.
+    ) -> Iterator[DrawnIcon]:
+        """What excites each of ``channels`` of any module of a network whose output is a map; see draw_icons.
 
         Raises ConfigError where there is no such module, or no such channel.
         """
-        held = self.networks[network]
+        loaded = self.networks[network]
         with torch.no_grad():
-            probe = torch.zeros(1, 3, held.size, held.size, device=held.device)
-            count = held.activations(held.normalize(probe), layer).shape[1]
+            probe = torch.zeros(1, 3, loaded.size, loaded.size, device=loaded.device)
+            count = loaded.activations(loaded.normalize(probe), layer).shape[1]
         wrong = [channel for channel in channels if not 0 <= channel < count]
         if wrong:
             raise ConfigError(
-                f"Layer {layer!r} of {held.name} has no channel {wrong[0]}: it has {count}, counted from 0."
+                f"Layer {layer!r} of {loaded.name} has no channel {wrong[0]}: it has {count}, counted from 0."
             )
         directions = np.eye(count, dtype=np.float32)
-        for drawn in draw_each(
-            held,
+        for icon in draw_icons(
+            loaded,
             layer,
             directions[list(channels)],
             range(len(channels)),
             second_moment=np.eye(count),
             size=self.config.render.size,
-            recipe=replace(ALONE, dot=1.0, power=0, power_whitened=0),
+            recipe=replace(SINGLE, dot=1.0, power=0, power_whitened=0),
             cancelled=cancelled,
         ):
-            yield replace(drawn, number=channels[drawn.number])
+            yield replace(icon, number=channels[icon.number])
 
-    def _drawn_cells(self, layer: str) -> dict[int, NDArray[np.bool_]]:
+    def _find_drawn_cells(self, layer: str) -> dict[int, NDArray[np.bool_]]:
         """For each grid, coarse before fine, which of its cells have icons: bool (grid, grid)."""
         cells = self.run.cells(layer).select(["grid", "row", "col", "count"])
         grid, row, col, count = (to_numpy(cells[name]) for name in cells.column_names)
-        found = {}
+        drawn_cells = {}
         for side in sorted(self.config.cells.grids):
             drawn = np.zeros((side, side), bool)
-            mine = (grid == side) & (count >= self.config.cells.min_count)
-            drawn[row[mine], col[mine]] = True
-            found[side] = drawn
-        return found
+            chosen = (grid == side) & (count >= self.config.cells.min_count)
+            drawn[row[chosen], col[chosen]] = True
+            drawn_cells[side] = drawn
+        return drawn_cells
 
-    def _pass(self, name: str, view: NDArray[np.uint8]) -> _Seen:
+    def _pass(self, name: str, view: NDArray[np.uint8]) -> _NetworkOutputs:
         network, observer = self.networks[name], self._observers[name]
         inputs = network.from_bytes(torch.from_numpy(view)[None])
         maps: dict[str, Tensor] = {}
         with torch.no_grad():
-            found, logits = observer.maps(inputs)
-        for each in self.layers_of(name):
-            maps[each.name] = found[each.module][0]
-        return _Seen(inputs, logits[0], maps)
+            module_maps, logits = observer.maps(inputs)
+        for layer in self.layers_of(name):
+            maps[layer.name] = module_maps[layer.module][0]
+        return _NetworkOutputs(inputs, logits[0], maps)
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What one network made of a picture: its input (1, 3, size, size), the logits (classes,) on the CPU, and the maps
-    (channels, H, W) of the run's layers."""
+class _NetworkOutputs:
+    """What one network computed of a picture: its input (1, 3, size, size), the logits (classes,) on the CPU, and the
+    maps (channels, H, W) of the run's layers."""
 
     inputs: Tensor
     logits: Tensor
@@ -212,42 +210,45 @@ class _Seen:
 
 
 class Picture:
-    """One picture as the networks of a run see it. Threads may share it; what was worked out once is kept.
+    """One picture as the networks of a run see it. Threads may share it; placements and attributions are cached.
 
-    ``square``: what of it the networks saw.
+    ``explainer``: of the run; ``square``: what of the picture the networks saw.
     """
 
-    def __init__(self, explainer: Explainer, square: Square, seen: dict[str, _Seen]) -> None:
-        self.square = square
-        self._explainer, self._seen = explainer, seen
+    def __init__(self, explainer: Explainer, square: Square, outputs: dict[str, _NetworkOutputs]) -> None:
+        self.explainer, self.square = explainer, square
+        self._outputs = outputs
         self._attributions: dict[tuple[str, int], dict[str, Float32]] = {}
         self._working = threading.Lock()
 
     def view(self, network: str = "") -> NDArray[np.uint8]:
         """What a network saw: uint8 (size, size, 3)."""
-        return self.square.views[self._explainer.networks[network].size]
+        return self.square.views[self.explainer.networks[network].size]
 
     def inputs(self, network: str = "") -> Tensor:
         """What the network was given: normalised, float32 (1, 3, size, size)."""
-        return self._seen[network].inputs
+        return self._outputs[network].inputs
 
     def logits(self, network: str = "") -> Float32:
         """The network's logits (classes,)."""
-        found: Float32 = self._seen[network].logits.numpy()
-        return found
+        logits: Float32 = self._outputs[network].logits.numpy()
+        return logits
 
-    def top_classes(self, network: str = "", count: int = TOLD_CLASSES) -> list[dict[str, Any]]:
+    def top_classes(self, network: str = "", count: int = TOP_CLASSES) -> list[dict[str, Any]]:
         """The best classes: ``class``, ``logit`` and ``probability`` (softmax) of each."""
-        logits = self._seen[network].logits.double()
+        logits = self._outputs[network].logits.double()
         shares = logits.softmax(0)
         best = logits.argsort(descending=True, stable=True)[:count].tolist()
-        return [{"class": each, "logit": rounded(logits[each]), "probability": rounded(shares[each])} for each in best]
+        return [
+            {"class": index, "logit": round_value(logits[index]), "probability": round_value(shares[index])}
+            for index in best
+        ]
 
     def maps(self, layer: str) -> Float32:
         """The layer's map: float32 (channels, H, W)."""
-        each = self._explainer.layer(layer)
-        found: Float32 = self._seen[each.network].maps[layer].float().cpu().numpy()
-        return found
+        network = self.explainer.layer(layer).network
+        maps: Float32 = self._outputs[network].maps[layer].float().cpu().numpy()
+        return maps
 
     def activations(self, layer: str) -> Float32:
         """The activations of all positions of a layer, row by row: float32 (H · W, channels)."""
@@ -255,40 +256,41 @@ class Picture:
         return np.ascontiguousarray(maps.reshape(len(maps), -1).T)
 
     @cached_property
-    def places(self) -> dict[str, Placement]:
+    def placements(self) -> dict[str, Placement]:
         """Where each position of each layer lands on that layer's map."""
         return {
-            layer: self._explainer.run.place(layer, np.nan_to_num(self.activations(layer)))
-            for layer in self._explainer.layers
+            layer: self.explainer.run.place(layer, np.nan_to_num(self.activations(layer)))
+            for layer in self.explainer.layers
         }
 
     def attribution(self, classes: Sequence[int], network: str = "") -> dict[int, dict[str, Float32]]:
         """For each class and layer of a network what each position adds to the logit, to first order (h · ∂logit/∂h):
         float32 (H, W)."""
-        known = self._attributions
+        cache = self._attributions
         with self._working:
-            missing = [each for each in dict.fromkeys(classes) if (network, each) not in known]
+            missing = [index for index in dict.fromkeys(classes) if (network, index) not in cache]
             if missing:
-                layers = self._explainer.layers_of(network)
-                modules = [each.module for each in layers]
-                found = first_order(self._explainer.networks[network], modules, self._seen[network].inputs, missing)
-                for number, each in enumerate(missing):
-                    known[network, each] = {layer.name: found[layer.module][number] for layer in layers}
-        return {each: known[network, each] for each in classes}
+                layers = self.explainer.layers_of(network)
+                modules = [layer.module for layer in layers]
+                inputs = self._outputs[network].inputs
+                effects = first_order_attributions(self.explainer.networks[network], modules, inputs, missing)
+                for number, index in enumerate(missing):
+                    cache[network, index] = {layer.name: effects[layer.module][number] for layer in layers}
+        return {index: cache[network, index] for index in classes}
 
     def without_each(self, layer: str, classes: Sequence[int]) -> Iterator[Float32]:
         """How much lower the logits of ``classes`` are when one position of ``layer`` is set to zero: for a few
         positions after the other, row by row, float32 (classes, positions)."""
-        seen = self._seen[self._explainer.layer(layer).network]
-        tail = self._explainer.tail(layer)
-        return without_each(tail, seen.inputs, seen.maps[layer], seen.logits, list(classes))
+        outputs = self._outputs[self.explainer.layer(layer).network]
+        tail = self.explainer.tail(layer)
+        return without_each(tail, outputs.inputs, outputs.maps[layer], outputs.logits, list(classes))
 
     def groups(self, layer: str, count: int) -> tuple[Groups, Float32]:
         """The layer's map in ``count`` groups, and how much lower each logit is when one of them is taken out of it:
         float32 (count, classes)."""
         groups = factorise(self.maps(layer), count)
-        seen = self._seen[self._explainer.layer(layer).network]
-        return groups, without_groups(self._explainer.tail(layer), seen.inputs, seen.maps[layer], seen.logits, groups)
+        outputs, tail = self._outputs[self.explainer.layer(layer).network], self.explainer.tail(layer)
+        return groups, without_groups(tail, outputs.inputs, outputs.maps[layer], outputs.logits, groups)
 
     def icons(
         self,
@@ -296,19 +298,19 @@ class Picture:
         directions: Float32 | None = None,
         *,
         cancelled: Callable[[], bool] = lambda: False,
-        steps: int = QUICK,
-    ) -> Iterator[Drawn]:
+        steps: int = QUICK_STEPS,
+    ) -> Iterator[DrawnIcon]:
         """An icon for each position of ``layer``, drawn from its own activation, the strongest first; or for each of
         ``directions`` (n, channels) in their order."""
-        explainer, each = self._explainer, self._explainer.layer(layer)
+        explainer, explained = self.explainer, self.explainer.layer(layer)
         if directions is None:
             directions = self.activations(layer)
             order = np.argsort(-np.linalg.norm(directions, axis=1), kind="stable").tolist()
         else:
             order = list(range(len(directions)))
-        return draw_each(
-            explainer.networks[each.network],
-            each.module,
+        return draw_icons(
+            explainer.networks[explained.network],
+            explained.module,
             directions,
             order,
             second_moment=explainer.second_moment(layer),
@@ -317,69 +319,3 @@ class Picture:
             recipe=explainer.recipe,
             cancelled=cancelled,
         )
-
-    def summary(self) -> dict[str, Any]:
-        """All that is known at once, as plain values: what the networks answer, and for each layer where its positions
-        lie on the map, how strong they are and what they add to the best classes."""
-        explainer, square = self._explainer, self.square
-        names = list(explainer.networks)
-        best = {name: self.top_classes(name) for name in names}
-        first = {name: self.attribution([each["class"] for each in best[name][:FIRST_CLASSES]], name) for name in names}
-        layers = []
-        for layer, each in explainer.layers.items():
-            maps, placed = self.maps(layer), self.places[layer]
-            norms = np.linalg.norm(maps, axis=0).reshape(-1)
-            effects = {str(number): numbers(found[layer]) for number, found in first[each.network].items()}
-            layers.append(
-                {
-                    "path": layer,
-                    "network": names.index(each.network),
-                    "rows": maps.shape[1],
-                    "cols": maps.shape[2],
-                    "channels": maps.shape[0],
-                    "magnitude": numbers(norms / max(float(norms.max()), 1e-12)),
-                    **places(explainer, layer, placed),
-                    "attribution": effects,
-                }
-            )
-        return {
-            "picture": {"width": square.width, "height": square.height, "box": list(square.box)},
-            "networks": [
-                {"name": explainer.networks[name].name, "size": explainer.networks[name].size, "classes": best[name]}
-                for name in names
-            ],
-            "layers": layers,
-        }
-
-    def group_facts(self, layer: str, groups: Groups, effects: Float32, classes: Sequence[int] = ()) -> dict[str, Any]:
-        """What is told of ``groups`` and their ``effects``, as plain values: which of the ten likeliest classes, and of
-        ``classes``, they support and oppose. Among all classes those that stand out most do so by chance."""
-        network = self._explainer.layer(layer).network
-        best = np.array(list(dict.fromkeys([*(each["class"] for each in self.top_classes(network)), *classes])))
-        placed = self._explainer.run.place(layer, groups.directions)
-        where = places(self._explainer, layer, placed)
-        told = []
-        for number in range(len(groups.masks)):
-            order = best[np.argsort(-effects[number, best], kind="stable")]
-            rows = [{"class": int(each), "value": float(f"{effects[number, each]:.5g}")} for each in order]
-            told.append(
-                {
-                    "mask": numbers(groups.masks[number]),
-                    "share": rounded(groups.shares[number]),
-                    "supports": [row for row in rows[:GROUP_CLASSES] if row["value"] > 0],
-                    "opposes": [row for row in rows[: -GROUP_CLASSES - 1 : -1] if row["value"] < 0],
-                    **{name: values[number] for name, values in where.items()},
-                }
-            )
-        return {"groups": told, "explained": rounded(groups.explained), "signed": groups.signed}
-
-
-def places(explainer: Explainer, layer: str, placed: Placement) -> dict[str, list[Any]]:
-    """``u``, ``v``, ``confidence`` and ``cell`` of placed points, as plain values; None where a point has no place."""
-    nowhere = np.isnan(placed.u)
-    return {
-        "u": numbers(placed.u),
-        "v": numbers(placed.v),
-        "confidence": numbers(np.where(nowhere, np.nan, placed.confidence)),
-        "cell": [None if cell is None else list(cell) for cell in explainer.cells(layer, placed)],
-    }

@@ -34,14 +34,19 @@ class Groups:
     signed: bool
 
 
+def check_count(count: int) -> None:
+    """Raises ConfigError for a number of groups that no map is factorised into."""
+    if not FEWEST <= count <= MOST:
+        raise ConfigError(f"{count} groups were asked for, expected {FEWEST} to {MOST}.")
+
+
 def factorise(maps: Float32, count: int) -> Groups:
     """``maps`` (channels, H, W) in ``count`` groups, the same ones every time.
 
     Raises ConfigError for a count below 2 or above 10, and for a map of zeros or of fewer positions.
     """
+    check_count(count)
     channels, height, width = maps.shape
-    if not FEWEST <= count <= MOST:
-        raise ConfigError(f"{count} groups were asked for, expected {FEWEST} to {MOST}.")
     if count > min(height * width, channels):
         raise ConfigError(
             f"{count} groups were asked for, but the layer has {height * width} positions of {channels} channels. Ask "
@@ -55,7 +60,7 @@ def factorise(maps: Float32, count: int) -> Groups:
     scale = np.abs(parts).max()
     model = NMF(count, init="nndsvda", max_iter=_ITERATIONS, random_state=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # what is left to gain is not to be seen
+        warnings.simplefilter("ignore", ConvergenceWarning)  # what is left to gain cannot be seen
         weights = model.fit_transform(parts / scale)
     vectors = model.components_ * scale
     if signed:

@@ -16,11 +16,11 @@ from atlas.arrays import Float32
 from atlas.networks.network import Network
 from atlas.visualize import Recipe, draw
 from atlas.visualize.recipe import ATLAS
-from atlas.visualize.score import answers, cosines
+from atlas.visualize.score import centre_activations, cosines
 
 # Steps of an icon that someone waits for: the raw cosine is .97 of 1 at a middle layer, a third of the time that the
 # atlas's own take; measured in scripts/benchmarks.md.
-QUICK = 32
+QUICK_STEPS = 32
 # So many icons are drawn at a time, after a first few that are soon there.
 _FIRST, _CHUNK = 8, 16
 # WebP's quality (0–100).
@@ -32,22 +32,22 @@ class Cancelled(Exception):  # noqa: N818 - nobody's mistake
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnIcon:
     """One icon: the ``number`` of its direction, ``pixels`` uint8 (size, size, 3), its ``cosine`` to the direction."""
 
     number: int
     pixels: NDArray[np.uint8]
     cosine: float
 
-    def shown(self) -> dict[str, Any]:
-        """``picture``, an address that holds the icon itself, as WebP; ``cosine``."""
+    def plain(self) -> dict[str, Any]:
+        """Plain values for JSON: ``picture``, a data URL of the icon as WebP; ``cosine``."""
         file = BytesIO()
         Image.fromarray(self.pixels).save(file, "WEBP", quality=_QUALITY)
         address = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
         return {"picture": address, "cosine": round(self.cosine, 4)}
 
 
-def draw_each(
+def draw_icons(
     network: Network,
     layer: str,
     directions: Float32,
@@ -55,37 +55,37 @@ def draw_each(
     *,
     second_moment: NDArray[np.float64],
     size: int,
-    steps: int = QUICK,
+    steps: int = QUICK_STEPS,
     recipe: Recipe = ATLAS,
     cancelled: Callable[[], bool] = lambda: False,
-) -> Iterator[Drawn]:
+) -> Iterator[DrawnIcon]:
     """Icons of ``directions`` (n, channels) in ``order``; those that are zero or not finite have none.
 
     All begin with the same noise, so that like ones look alike. Raises Cancelled within a few steps when
     ``cancelled()`` turns true; see draw for the rest.
     """
-    alive = [number for number in order if np.isfinite(directions[number]).all() and directions[number].any()]
+    drawable = [number for number in order if np.isfinite(directions[number]).all() and directions[number].any()]
 
-    def tell(_share: float) -> None:
+    def stop_if_cancelled(_share: float) -> None:
         if cancelled():
             raise Cancelled
 
     first = 0
-    while first < len(alive):
-        numbers = alive[first : first + (_CHUNK if first else _FIRST)]
+    while first < len(drawable):
+        numbers = drawable[first : first + (_CHUNK if first else _FIRST)]
         first += len(numbers)
-        tell(0)
-        asked = directions[numbers]
+        stop_if_cancelled(0)
+        targets = directions[numbers]
         icons = draw(
             network,
             layer,
-            asked,
+            targets,
             second_moment=second_moment,
             size=size,
             steps=steps,
             recipe=recipe,
-            progress=tell,
+            progress=stop_if_cancelled,
         )
-        found = cosines(answers(network, layer, icons.pixels, batch=len(numbers)), asked)
-        for number, pixels, cosine in zip(numbers, icons.pixels, found):
-            yield Drawn(number, pixels, float(cosine))
+        scores = cosines(centre_activations(network, layer, icons.pixels, batch=len(numbers)), targets)
+        for number, pixels, cosine in zip(numbers, icons.pixels, scores):
+            yield DrawnIcon(number, pixels, float(cosine))

@@ -1,4 +1,4 @@
-"""A picture that someone gives: read with limits, and cut to the square that a network sees."""
+"""What is read of a picture's file: with limits, the centred square that a network sees."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from atlas.errors import ConfigError
 from atlas.pictures.decode import MOST_PIXELS, Encoded, PictureError
-from atlas.pictures.views import LARGE_PIXELS, ONE_LARGE, Box, cut_view, reduction_for, view_box
+from atlas.pictures.views import LARGE_PIXELS, ONE_LARGE, Box, crop_view, reduction_for, view_box
 
-# What is laid behind transparent parts: what people see there in a browser.
+# The ground behind transparent parts, as in a browser.
 _WHITE = (255, 255, 255)
-_KNOWN = "JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF"
-# What files begin with that are no pictures, and what to do about each; MP4 and its kin tell their brand there.
-_STRANGERS = (
+_FORMATS = "JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF"
+# Offset and first bytes of files that are no pictures, and what to do about each; AVIF shares its container with MP4.
+_OTHER_FORMATS = (
     (0, b"\x1aE\xdf\xa3", "is a video (Matroska or WebM); give one frame of it as a picture"),
     (8, b"AVI ", "is a video (AVI); give one frame of it as a picture"),
     (0, b"\x00\x00\x01\xba", "is a video (MPEG); give one frame of it as a picture"),
@@ -46,7 +46,7 @@ class Square:
 
 
 def read_square(data: bytes, sizes: Iterable[int], *, name: str = "The picture", most: int = MOST_PIXELS) -> Square:
-    """Decode ``data``, the bytes of a picture's file, and cut its centred square to each of ``sizes``; transparent
+    """Decode ``data``, the bytes of a picture's file, and crop its centred square to each of ``sizes``; transparent
     parts are laid over white.
 
     Raises ConfigError, in a sentence that begins with ``name``, where it is no picture or has more than ``most``
@@ -60,12 +60,12 @@ def read_square(data: bytes, sizes: Iterable[int], *, name: str = "The picture",
                 "a few hundred pixels a side."
             )
         with ONE_LARGE if encoded.pixels > LARGE_PIXELS else nullcontext():
-            return _cut(encoded, sorted(set(sizes)))
+            return _crop(encoded, sorted(set(sizes)))
     except PictureError as error:
         raise ConfigError(f"{name} {_refusal(data, str(error))}.") from None
 
 
-def _cut(encoded: Encoded, sizes: list[int]) -> Square:
+def _crop(encoded: Encoded, sizes: list[int]) -> Square:
     if encoded.size is not None:  # a JPEG's box is known before it is decoded
         width, height = encoded.size
         box = _box(width, height)
@@ -75,16 +75,16 @@ def _cut(encoded: Encoded, sizes: list[int]) -> Square:
         picture, reduction = encoded.decode(), 1
         height, width = picture.shape[:2]
         box = _box(width, height)
-    return Square(width, height, box, {size: cut_view(picture, box, size, _WHITE, reduction) for size in sizes})
+    return Square(width, height, box, {size: crop_view(picture, box, size, _WHITE, reduction) for size in sizes})
 
 
 def _box(width: int, height: int) -> Box:
-    """Where a run takes one view a picture, its view."""
+    """The box of the view where a run takes one view of a picture."""
     return view_box((width, height), crops=1, scale=(1.0, 1.0), seed=0, key="", view=0)
 
 
 def _refusal(data: bytes, reason: str) -> str:
-    for offset, start, sentence in _STRANGERS:
+    for offset, start, sentence in _OTHER_FORMATS:
         if data[offset:].startswith(start):
             if sentence:
                 return sentence
@@ -92,5 +92,5 @@ def _refusal(data: bytes, reason: str) -> str:
     if not data:
         return "is empty; give the file of a picture"
     if reason.startswith("not a picture"):
-        return f"is no picture in a known format; give {_KNOWN}"
+        return f"is no picture in a known format; give {_FORMATS}"
     return f"cannot be read ({reason}); save it anew, as JPEG or PNG"

@@ -1,4 +1,4 @@
-"""The arithmetic of poolings: a patch of numbers of which the largest is taken, or their mean."""
+"""The arithmetic of poolings, means and maxima: of a patch of numbers the largest, or the mean."""
 
 from __future__ import annotations
 
@@ -7,57 +7,58 @@ from typing import Any
 
 import numpy as np
 
-from atlas.forward.steps import Step
-from atlas.forward.terms import Working, numbers_at, place_of, term, window
-from atlas.forward.trace import Trace, unravelled
+from atlas.forward.steps import ForwardStep
+from atlas.forward.terms import Arithmetic, numbers_at, patch_at, place_of, term
+from atlas.forward.trace import Trace, unravel
 from atlas.networks.program import operation_kinds as kinds
 
-# A patch is shown up to so many rows and columns.
+# At is_max so many rows and columns of a patch are shown.
 _SHOWN = 49
 
 
-def pool(trace: Trace, step: Step, index: int, _terms: int) -> Working:
-    """One term: the patch that is taken together, with shares that sum to one, or with the place of its largest."""
+def pool(trace: Trace, step: ForwardStep, index: int, _terms: int) -> Arithmetic:
+    """The arithmetic of the number at the flat index ``index`` of ``step``, a pooling, mean or maximum. It has one
+    term: the patch, with weights that sum to one, or with the place of its largest number."""
     source = step.reads[0]
     value = trace.values[source]
-    most = step.kind == "max_pool"
+    is_max = step.kind == "max_pool"
     if step.node.target in kinds.REDUCTIONS:
-        indices = run_over(trace, step, index)
-        sides = kinds.reduced(step.node, value.ndim)
-        width = value.shape[-1] if kinds.over_the_map(sides, value.ndim) else len(indices)
+        indices = reduced_indices(trace, step, index)
+        sides = kinds.reduced_dimensions(step.node, value.ndim)
+        width = value.shape[-1] if kinds.is_height_and_width(sides, value.ndim) else len(indices)
         place = place_of(trace, source, int(indices[0]))
         patch, divisor = numbers_at(value, indices).reshape(-1, width), float(len(indices))
     else:
-        channel, row, column = unravelled(index, step.shape)
+        channel, row, column = unravel(index, step.shape)
         rows, columns, divisor = _reach(step, trace.recording.steps[source].shape, row, column)
-        patch = window(trace.maps(source)[channel : channel + 1], rows, columns, -math.inf if most else 0.0)[0]
+        patch = patch_at(trace.maps(source)[channel : channel + 1], rows, columns, -math.inf if is_max else 0.0)[0]
         place = (channel, int(rows[0]), int(columns[0]))
-    shown = patch[:_SHOWN, :_SHOWN]
-    if most:
+    visible = patch[:_SHOWN, :_SHOWN]
+    if is_max:
         largest = np.unravel_index(int(patch.argmax()), patch.shape)
         total = float(patch[largest])
-        made = {**term(trace, source, place, total, shown), "largest": [int(side) for side in largest]}
+        pool_term = {**term(trace, source, place, total, visible), "largest": [int(side) for side in largest]}
         text = f"the largest of {int((patch > -math.inf).sum()):,} numbers"
-        return Working(total, [made], formula={"name": "largest", "text": text, "input": total})
+        return Arithmetic(total, [pool_term], formula={"name": "largest", "text": text, "input": total})
     total = float(patch.sum()) / divisor
-    made = term(trace, source, place, total, shown, np.full(shown.shape, 1 / divisor))
+    pool_term = term(trace, source, place, total, visible, np.full(visible.shape, 1 / divisor))
     text = f"the sum of {patch.size:,} numbers / {divisor:,.0f}"
-    return Working(total, [made], formula={"name": "mean", "text": text, "input": None})
+    return Arithmetic(total, [pool_term], formula={"name": "mean", "text": text, "input": None})
 
 
-def run_over(trace: Trace, step: Step, index: int) -> np.ndarray:
-    """The places of what ``step`` reads that a mean, a sum or a maximum of it runs over, row by row:
+def reduced_indices(trace: Trace, step: ForwardStep, index: int) -> np.ndarray:
+    """The flat indices in what ``step`` reads of the numbers that its mean, sum or maximum at ``index`` runs over:
     int64 (n,)."""
     shape = trace.values[step.reads[0]].shape
-    sides = kinds.reduced(step.node, len(shape))
-    kept = [side for side in range(len(shape)) if side not in sides]
+    sides = kinds.reduced_dimensions(step.node, len(shape))
+    others = [side for side in range(len(shape)) if side not in sides]
     ranges = [np.arange(side) for side in shape]
-    for side, at in zip(kept, unravelled(index, [shape[side] for side in kept])):
+    for side, at in zip(others, unravel(index, [shape[side] for side in others])):
         ranges[side] = np.array([at])
     return np.ravel_multi_index(np.ix_(*ranges), tuple(shape)).reshape(-1)
 
 
-def _reach(step: Step, shape: tuple[int, ...], row: int, column: int) -> tuple[np.ndarray, np.ndarray, float]:
+def _reach(step: ForwardStep, shape: tuple[int, ...], row: int, column: int) -> tuple[np.ndarray, np.ndarray, float]:
     """The rows and columns of the map that a pooling reads at ``row``, ``column``, and what it divides their sum by."""
     arguments: Any = step.node.args
     lines: list[np.ndarray] = []
@@ -74,5 +75,5 @@ def _reach(step: Step, shape: tuple[int, ...], row: int, column: int) -> tuple[n
         lines.append(start + apart * np.arange(kernel))
         end = min(start + kernel, whole + padding)  # in ceil mode a window may reach beyond the padding
         counted *= end - start if counts_padding else min(end, whole) - max(start, 0)
-    given = arguments[6] if step.kind == "average_pool" and len(arguments) > 6 else None
-    return lines[0], lines[1], float(given or counted)
+    divisor = arguments[6] if step.kind == "average_pool" and len(arguments) > 6 else None
+    return lines[0], lines[1], float(divisor or counted)

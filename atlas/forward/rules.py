@@ -1,6 +1,6 @@
-"""How the number at one place of a step comes about, for each kind of operation.
+"""The rules by which a number of a step is computed, one for each kind of operation.
 
-Every function takes a trace, the step, the place of its output counted row by row, and how many terms are wanted.
+Every rule takes a trace, the step, the flat index of the number in its output, and the largest number of terms.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atlas.forward.pooling import pool, run_over
-from atlas.forward.steps import Step
+from atlas.forward.pooling import pool, reduced_indices
+from atlas.forward.steps import ForwardStep
 from atlas.forward.terms import (
-    Working,
+    Arithmetic,
     array,
     broadcast,
+    largest_terms,
+    number_term,
     numbers_at,
     operands,
-    picked,
+    patch_at,
     place_of,
-    plain,
-    ravelled,
+    ravel,
     term,
-    window,
 )
-from atlas.forward.trace import Trace, unravelled
+from atlas.forward.trace import Trace, unravel
 from atlas.networks.program import operation_kinds as kinds
 from atlas.networks.program.nonlinearities import formula, leaky
 
@@ -36,61 +36,65 @@ _aten = torch.ops.aten
 _CONSTANT = "a constant of the network"
 
 
-def working(trace: Trace, step: Step, index: int, terms: int) -> Working:
-    """The arithmetic of the number at the place ``index`` of ``step``, with at most ``terms`` terms."""
-    return _WORKINGS.get(step.kind, _other)(trace, step, index, terms)
+def arithmetic(trace: Trace, step: ForwardStep, index: int, terms: int) -> Arithmetic:
+    """The arithmetic of the number at the flat index ``index`` of ``step``, with at most ``terms`` terms."""
+    return _RULES.get(step.kind, _other)(trace, step, index, terms)
 
 
-def _convolution(trace: Trace, step: Step, index: int, terms: int) -> Working:
+def _convolution(trace: Trace, step: ForwardStep, index: int, terms: int) -> Arithmetic:
     arguments: Any = step.node.args
     weights = trace.recording.constants[arguments[1]]
     outputs, inputs, height, width = weights.shape
-    channel, row, column = unravelled(index, step.shape)
+    channel, row, column = unravel(index, step.shape)
     (top, _), (left, _) = step.geometry["padding"]
     (stride_y, stride_x), (apart_y, apart_x) = step.geometry["stride"], step.geometry["dilation"]
     y, x = row * stride_y - top, column * stride_x - left
     first = channel // (outputs // step.geometry["groups"]) * inputs  # the group's first input channel
     source = step.reads[0]
     maps = trace.maps(source)[first : first + inputs]
-    patches = window(maps, y + apart_y * np.arange(height), x + apart_x * np.arange(width))
+    patches = patch_at(maps, y + apart_y * np.arange(height), x + apart_x * np.arange(width))
     kernels = array(weights[channel])
     sums = (patches * kernels).sum((1, 2))
-    chosen, rest = picked(sums, terms)
+    chosen, rest = largest_terms(sums, terms)
     bias = None if arguments[2] is None else float(trace.recording.constants[arguments[2]][channel])
-    made = [term(trace, source, (first + each, y, x), sums[each], patches[each], kernels[each]) for each in chosen]
-    return Working(float(sums.sum()) + (bias or 0.0), made, rest, bias)
+    parts = [
+        term(trace, source, (first + number, y, x), sums[number], patches[number], kernels[number]) for number in chosen
+    ]
+    return Arithmetic(float(sums.sum()) + (bias or 0.0), parts, rest, bias)
 
 
-def _linear(trace: Trace, step: Step, index: int, terms: int) -> Working:
+def _linear(trace: Trace, step: ForwardStep, index: int, terms: int) -> Arithmetic:
     node: Any = step.node
-    *before, given, weights = node.args[: 3 if node.target is _aten.addmm.default else 2]
+    *before, read, weights = node.args[: 3 if node.target is _aten.addmm.default else 2]
     constants = trace.recording.constants
-    source = trace.recording.numbers[given]
+    source = trace.recording.numbers[read]
     shape = trace.values[step.number].shape
-    row, column = unravelled(index, shape)
+    row, column = unravel(index, shape)
     numbers = array(trace.values[source][row])
     kernels = array(constants[weights][:, column]) * float(node.kwargs.get("alpha", 1))
     sums = numbers * kernels
-    chosen, rest = picked(sums, terms)
+    chosen, rest = largest_terms(sums, terms)
     bias = None
     if before:
         bias = float(constants[before[0]].expand(shape)[row, column]) * float(node.kwargs.get("beta", 1))
-    made = []
-    for each in chosen:
-        place = place_of(trace, source, row * len(numbers) + each)
-        patch, kernel = numbers[each].reshape(1, 1), kernels[each].reshape(1, 1)
-        made.append(term(trace, source, place, sums[each], patch, kernel))
-    return Working(float(sums.sum()) + (bias or 0.0), made, rest, bias)
+    parts = []
+    for number in chosen:
+        place = place_of(trace, source, row * len(numbers) + number)
+        patch, kernel = numbers[number].reshape(1, 1), kernels[number].reshape(1, 1)
+        parts.append(term(trace, source, place, sums[number], patch, kernel))
+    return Arithmetic(float(sums.sum()) + (bias or 0.0), parts, rest, bias)
 
 
-def _add(trace: Trace, step: Step, index: int, terms: int) -> Working:
+def _add(trace: Trace, step: ForwardStep, index: int, terms: int) -> Arithmetic:
     node: Any = step.node
     if node.target in kinds.SUMS:
         source = step.reads[0]
-        indices = run_over(trace, step, index)
+        indices = reduced_indices(trace, step, index)
         numbers = numbers_at(trace.values[source], indices)
-        chosen, rest = picked(numbers, terms)
-        return Working(float(numbers.sum()), [plain(trace, source, int(indices[each])) for each in chosen], rest)
+        chosen, rest = largest_terms(numbers, terms)
+        return Arithmetic(
+            float(numbers.sum()), [number_term(trace, source, int(indices[number])) for number in chosen], rest
+        )
     alpha = float(node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1))
     if node.target in kinds.REVERSED:
         signs = (-alpha, 1.0)
@@ -99,104 +103,106 @@ def _add(trace: Trace, step: Step, index: int, terms: int) -> Working:
     bias, summands = None, []
     for operand, sign in zip(operands(trace, node, trace.values[step.number].shape, index), signs):
         if isinstance(operand, tuple):
-            summands.append(plain(trace, *operand, sign))
+            summands.append(number_term(trace, *operand, sign))
         else:
             bias = (bias or 0.0) + sign * operand
     sums = np.array([summand["sum"] for summand in summands])
-    chosen, rest = picked(sums, terms)
-    return Working(float(sums.sum()) + (bias or 0.0), [summands[each] for each in chosen], rest, bias)
+    chosen, rest = largest_terms(sums, terms)
+    return Arithmetic(float(sums.sum()) + (bias or 0.0), [summands[number] for number in chosen], rest, bias)
 
 
-def _multiply(trace: Trace, step: Step, index: int, _terms: int) -> Working:
+def _multiply(trace: Trace, step: ForwardStep, index: int, _terms: int) -> Arithmetic:
     """The factors, all of them: a product has no rest that could be added. A constant factor belongs to no step."""
     factors: list[dict[str, Any]] = []
-    found = operands(trace, step.node, trace.values[step.number].shape, index)
-    for operand in found:
+    for operand in operands(trace, step.node, trace.values[step.number].shape, index):
         if isinstance(operand, tuple):
-            factors.append(plain(trace, *operand))
+            factors.append(number_term(trace, *operand))
         else:
             constant = 1 / operand if step.node.target in kinds.DIVISIONS else operand
             nowhere = dict.fromkeys(("step", "channel", "y", "x", "patch", "kernel"))
             factors.append({**nowhere, "title": _CONSTANT, "sum": constant})
     product = math.prod(factor["sum"] for factor in factors)
-    return Working(product, factors, formula={"name": "product", "text": "the product of the factors", "input": None})
+    return Arithmetic(
+        product, factors, formula={"name": "product", "text": "the product of the factors", "input": None}
+    )
 
 
-def _concatenate(trace: Trace, step: Step, index: int, _terms: int) -> Working:
+def _concatenate(trace: Trace, step: ForwardStep, index: int, _terms: int) -> Arithmetic:
     node: Any = step.node
     constants = trace.recording.constants
     wide = trace.values[step.number].shape
     side = int(node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) % len(wide)
-    place = list(unravelled(index, wide))
+    place = list(unravel(index, wide))
     stacked = node.target is _aten.stack.default
-    for given in node.args[0]:
-        value: Tensor = constants[given] if given in constants else trace.values[trace.recording.numbers[given]]
+    for part in node.args[0]:
+        value: Tensor = constants[part] if part in constants else trace.values[trace.recording.numbers[part]]
         reach = 1 if stacked else 0 if value.numel() == 0 else value.shape[side]
         if place[side] < reach:
             break
         place[side] -= reach
     if stacked:
         del place[side]
-    if given in constants:
+    if part in constants:
         constant = float(value[tuple(place)])
-        return Working(constant, bias=constant, formula={"name": _CONSTANT, "text": None, "input": None})
-    found = plain(trace, trace.recording.numbers[given], ravelled(place, value.shape))
-    return Working(found["sum"], [found])
+        return Arithmetic(constant, bias=constant, formula={"name": _CONSTANT, "text": None, "input": None})
+    copied = number_term(trace, trace.recording.numbers[part], ravel(place, value.shape))
+    return Arithmetic(copied["sum"], [copied])
 
 
-def _move(trace: Trace, step: Step, index: int, _terms: int) -> Working:
+def _move(trace: Trace, step: ForwardStep, index: int, _terms: int) -> Arithmetic:
     source = step.reads[0]
-    places = kinds.moved(step.node, step.part, trace.values[source], trace.recording.constants)
-    found = int(places[unravelled(index, places.shape)])
-    if found < 0:
+    indices = kinds.source_indices(step.node, step.part, trace.values[source], trace.recording.constants)
+    source_index = int(indices[unravel(index, indices.shape)])
+    if source_index < 0:
         arguments: Any = step.node.args
         constant = float(arguments[2]) if len(arguments) > 2 else 0.0
         words = {"name": "padding", "text": f"{constant:.4g}, put around the map", "input": None}
-        return Working(constant, bias=constant, formula=words)
-    moved = plain(trace, source, found)
-    return Working(moved["sum"], [moved], inner=(source, found))
+        return Arithmetic(constant, bias=constant, formula=words)
+    copied = number_term(trace, source, source_index)
+    return Arithmetic(copied["sum"], [copied], inner=(source, source_index))
 
 
-def _activation(trace: Trace, step: Step, index: int, _terms: int) -> Working:
+def _activation(trace: Trace, step: ForwardStep, index: int, _terms: int) -> Arithmetic:
     source = step.reads[0]
-    known = formula(step.node)
-    if known is None:  # a PReLU: its slope is one of the network's weights
+    nonlinearity = formula(step.node)
+    if nonlinearity is None:  # a PReLU: its slope is one of the network's weights
         slopes = trace.recording.constants[step.node.args[1]]  # type: ignore[index]
-        known = leaky(float(slopes.reshape(-1)[broadcast(slopes.shape, trace.values[source].shape, index)]))
-    given = trace.number(source, index)
-    words = {"name": known.name, "text": known.text, "input": given}
-    return Working(known.function(given), [plain(trace, source, index)], formula=words, inner=(source, index))
+        nonlinearity = leaky(float(slopes.reshape(-1)[broadcast(slopes.shape, trace.values[source].shape, index)]))
+    value = trace.number(source, index)
+    words = {"name": nonlinearity.name, "text": nonlinearity.text, "input": value}
+    term = number_term(trace, source, index)
+    return Arithmetic(nonlinearity.function(value), [term], formula=words, inner=(source, index))
 
 
-def _batch_norm(trace: Trace, step: Step, index: int, _terms: int) -> Working:
+def _batch_norm(trace: Trace, step: ForwardStep, index: int, _terms: int) -> Arithmetic:
     arguments: Any = step.node.args
-    channel = unravelled(index, trace.values[step.number].shape)[1]
+    channel = unravel(index, trace.values[step.number].shape)[1]
     weight, bias, mean, variance = (
-        without if each is None else float(trace.recording.constants[each][channel])
-        for each, without in zip(arguments[1:5], (1.0, 0.0, 0.0, 1.0))
+        default if node is None else float(trace.recording.constants[node][channel])
+        for node, default in zip(arguments[1:5], (1.0, 0.0, 0.0, 1.0))
     )
     scale = weight / math.sqrt(variance + float(arguments[-1]))
     shift = bias - mean * scale
     source = step.reads[0]
-    given = trace.number(source, index)
+    value = trace.number(source, index)
     place = place_of(trace, source, index)
-    made = term(trace, source, place, given * scale, np.array([[given]]), np.array([[scale]]))
-    return Working(given * scale + shift, [made], bias=shift, inner=(source, index))
+    product = term(trace, source, place, value * scale, np.array([[value]]), np.array([[scale]]))
+    return Arithmetic(value * scale + shift, [product], bias=shift, inner=(source, index))
 
 
-def _other(trace: Trace, step: Step, index: int, _terms: int) -> Working:
-    """The network's own number and the operation's name; softmax and layer norm are worked out, without terms."""
+def _other(trace: Trace, step: ForwardStep, index: int, _terms: int) -> Arithmetic:
+    """The network's own number and the operation's name; softmax and layer norm are computed, without terms."""
     target = step.node.target
     if target is _aten._softmax.default or target is _aten.native_layer_norm.default:
         source = step.reads[0]
         value = trace.values[source]
         arguments: Any = step.node.args
-        given = trace.number(source, index)
+        number = trace.number(source, index)
         line_of = _softmax if target is _aten._softmax.default else _layer_norm
-        total, text = line_of(trace, value, arguments, unravelled(index, value.shape))
-        return Working(total, formula={"name": step.operation, "text": text, "input": given})
+        total, text = line_of(trace, value, arguments, unravel(index, value.shape))
+        return Arithmetic(total, formula={"name": step.operation, "text": text, "input": number})
     name = "the picture" if step.kind == "input" else step.operation
-    return Working(trace.number(step.number, index), formula={"name": name, "text": None, "input": None})
+    return Arithmetic(trace.number(step.number, index), formula={"name": name, "text": None, "input": None})
 
 
 def _softmax(_trace: Trace, value: Tensor, arguments: Any, place: tuple[int, ...]) -> tuple[float, str]:
@@ -207,7 +213,7 @@ def _softmax(_trace: Trace, value: Tensor, arguments: Any, place: tuple[int, ...
 
 
 def _layer_norm(trace: Trace, value: Tensor, arguments: Any, place: tuple[int, ...]) -> tuple[float, str]:
-    """Ba et al. (2016): the mean and the spread are those of this picture."""
+    """Ba et al. (2016): the mean and the deviation are those of this picture."""
     _, normalized, weight, bias, epsilon = arguments
     before, inside = place[: value.ndim - len(normalized)], place[value.ndim - len(normalized) :]
     numbers = array(value[before])
@@ -219,7 +225,7 @@ def _layer_norm(trace: Trace, value: Tensor, arguments: Any, place: tuple[int, .
     return total, f"(x − {mean:.4g}) / {spread:.4g} · {scale:.4g} + {shift:.4g}"
 
 
-_WORKINGS: dict[str, Callable[[Trace, Step, int, int], Working]] = {
+_RULES: dict[str, Callable[[Trace, ForwardStep, int, int], Arithmetic]] = {
     "convolution": _convolution,
     "linear": _linear,
     "add": _add,

@@ -1,4 +1,7 @@
-"""What the arithmetic of a unit is written with: terms, patches, and the places of numbers in a step."""
+"""Parts of the arithmetic of a unit: its terms and their patches, and the places of numbers in a step.
+
+A place in a tensor is counted row by row (its flat index), or is (channel, y, x) in the step's own shape.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from atlas.forward.trace import Trace, unravelled
+from atlas.forward.trace import Trace, unravel
 
 _COLOURS = ("red", "green", "blue")
 # (channel, y, x) in a step's own shape.
@@ -18,10 +21,10 @@ Place = tuple[int, int, int]
 
 
 @dataclass
-class Working:
-    """How one number comes about, in double precision: ``terms`` as JSON has them but for their rounding; ``rest``,
-    how many other terms there are, and their sum; ``inner``, the number whose own arithmetic belongs inside, as a step
-    and its place there, counted row by row.
+class Arithmetic:
+    """How one number is computed, in double precision: ``total``; ``terms`` as JSON has them but for their rounding;
+    ``rest``, how many other terms there are, and their sum; ``inner``, the number whose own arithmetic is shown inside,
+    as a step and the flat index in its output.
     """
 
     total: float
@@ -33,11 +36,11 @@ class Working:
 
 
 def place_of(trace: Trace, step: int, index: int) -> Place:
-    """The place number ``index`` of ``step``, counted row by row."""
+    """The place (channel, y, x) at the flat index ``index`` of ``step``."""
     shape = trace.recording.steps[step].shape
     if len(shape) == 1:
         return index, 0, 0
-    channel, y, x = unravelled(index, shape)
+    channel, y, x = unravel(index, shape)
     return channel, y, x
 
 
@@ -49,14 +52,14 @@ def term(
     patch: np.ndarray | None = None,
     kernel: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """A term that reads ``step`` at ``place`` (of a patch its top left) and comes to ``total``, as JSON has it: of a
-    convolution with its ``patch`` and its ``kernel``, both (rows, columns)."""
+    """A term that reads ``step`` at ``place`` (of a patch its top left) and whose value is ``total``, as JSON has it:
+    of a convolution with its ``patch`` and its ``kernel``, both (rows, columns)."""
     channel, y, x = place
-    known = trace.recording.steps[step]
-    if known.kind == "input":
+    source = trace.recording.steps[step]
+    if source.kind == "input":
         title = f"{_COLOURS[channel]} of the picture"
     else:
-        title = f"{'channel' if len(known.shape) == 3 else 'number'} {channel} of {known.name}"
+        title = f"{'channel' if len(source.shape) == 3 else 'number'} {channel} of {source.name}"
     return {
         "step": step,
         "channel": channel,
@@ -69,12 +72,12 @@ def term(
     }
 
 
-def plain(trace: Trace, step: int, index: int, sign: float = 1.0) -> dict[str, Any]:
-    """A term that is one number of a step, as it is or times ``sign``."""
+def number_term(trace: Trace, step: int, index: int, sign: float = 1.0) -> dict[str, Any]:
+    """A term that is one number of a step times ``sign``."""
     return term(trace, step, place_of(trace, step, index), sign * trace.number(step, index))
 
 
-def picked(sums: np.ndarray, terms: int) -> tuple[list[int], tuple[int, float] | None]:
+def largest_terms(sums: np.ndarray, terms: int) -> tuple[list[int], tuple[int, float] | None]:
     """The ``terms`` largest of ``sums`` (n,) by magnitude, and how many others there are, with their sum."""
     order = np.argsort(-np.abs(np.nan_to_num(sums, nan=np.inf)), kind="stable")
     others = order[terms:]
@@ -86,9 +89,9 @@ def array(value: Tensor) -> np.ndarray:
     return value.detach().double().cpu().numpy()
 
 
-def window(maps: Tensor, rows: np.ndarray, columns: np.ndarray, outside: float = 0.0) -> np.ndarray:
-    """``maps`` (channels, height, width) at ``rows`` (r,) and ``columns`` (c,), and ``outside`` where those lie beyond:
-    float64 (channels, r, c)."""
+def patch_at(maps: Tensor, rows: np.ndarray, columns: np.ndarray, outside: float = 0.0) -> np.ndarray:
+    """``maps`` (channels, height, width) at ``rows`` and ``columns``, int64 (r,) and (c,), and the value ``outside``
+    where those lie beyond the map: float64 (channels, r, c)."""
     _, height, width = maps.shape
     inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None, :]
     at_rows = torch.from_numpy(rows.clip(0, height - 1)).to(maps.device)
@@ -97,13 +100,13 @@ def window(maps: Tensor, rows: np.ndarray, columns: np.ndarray, outside: float =
 
 
 def numbers_at(value: Tensor, indices: np.ndarray) -> np.ndarray:
-    """The numbers of ``value`` at the places ``indices`` (n,), counted row by row: float64 (n,)."""
+    """The numbers of ``value`` at the flat ``indices``, int64 (n,): float64 (n,)."""
     places = np.unravel_index(indices, tuple(value.shape))
-    return array(value[tuple(torch.from_numpy(each).to(value.device) for each in places)])
+    return array(value[tuple(torch.from_numpy(place).to(value.device) for place in places)])
 
 
-def ravelled(place: Sequence[int], shape: torch.Size) -> int:
-    """The number of a place of a tensor of ``shape``, counted row by row."""
+def ravel(place: Sequence[int], shape: torch.Size) -> int:
+    """The flat index of ``place``, one index a dimension, in a tensor of ``shape``."""
     index = 0
     for at, side in zip(place, shape):
         index = index * side + at
@@ -111,25 +114,26 @@ def ravelled(place: Sequence[int], shape: torch.Size) -> int:
 
 
 def broadcast(shape: torch.Size, wide: torch.Size, index: int) -> int:
-    """The place of a tensor of ``shape`` that is read at the place ``index`` of what it is broadcast to."""
-    place = unravelled(index, wide)[len(wide) - len(shape) :]
-    return ravelled([at if side > 1 else 0 for at, side in zip(place, shape)], shape)
+    """The flat index in a tensor of ``shape`` of what is read at the flat index ``index`` of ``wide``, the shape that
+    it is broadcast to."""
+    place = unravel(index, wide)[len(wide) - len(shape) :]
+    return ravel([at if side > 1 else 0 for at, side in zip(place, shape)], shape)
 
 
 def operands(trace: Trace, node: fx.Node, wide: torch.Size, index: int) -> list[float | tuple[int, int]]:
-    """The two numbers that ``node``, an addition or product, takes at the place ``index`` of its output of shape
-    ``wide``: a constant, or a step and the place there.
+    """The two numbers that ``node``, an addition or product, takes at the flat index ``index`` of its output of shape
+    ``wide``: a constant, or a step and the flat index there.
     """
-    found: list[float | tuple[int, int]] = []
-    for given in node.args[:2]:
-        constant: Any = given
-        if isinstance(given, fx.Node):
-            if given not in trace.recording.constants:
-                source = trace.recording.numbers[given]
-                found.append((source, broadcast(trace.values[source].shape, wide, index)))
+    result: list[float | tuple[int, int]] = []
+    for argument in node.args[:2]:
+        constant: Any = argument
+        if isinstance(argument, fx.Node):
+            if argument not in trace.recording.constants:
+                source = trace.recording.numbers[argument]
+                result.append((source, broadcast(trace.values[source].shape, wide, index)))
                 continue
-            constant = trace.recording.constants[given]
+            constant = trace.recording.constants[argument]
         if isinstance(constant, Tensor):
             constant = constant.reshape(-1)[broadcast(constant.shape, wide, index)]
-        found.append(float(constant))
-    return found
+        result.append(float(constant))
+    return result

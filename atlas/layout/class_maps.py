@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from atlas.arrays import Float32
 from atlas.config.sections import LayoutConfig
 from atlas.layout.fit import fit_layout, unit_box
-from atlas.rundir.maps import Map
+from atlas.rundir.maps import AtlasMap
 from atlas.store.classes import class_number
 from atlas.store.shards import iterate
 
@@ -30,7 +30,7 @@ class ClassRows:
 
 
 def choose_rows(
-    shards: Sequence[Path], maps: Sequence[Map], config: LayoutConfig, classes: Sequence[str]
+    shards: Sequence[Path], maps: Sequence[AtlasMap], config: LayoutConfig, classes: Sequence[str]
 ) -> list[ClassRows]:
     """The rows that each class atlas of a layer lays out, each once, from one pass over the layer.
 

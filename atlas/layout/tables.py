@@ -109,7 +109,7 @@ def measure_alignment(run: RunDirectory, layer: str, before: str | None) -> dict
     if before is None:
         return {"alignment": None, "alignment_independent": None}
     pair = before, layer
-    reference, independent = (load_arrays(run.alone(layer))["coordinates"] for layer in pair)
+    reference, independent = (load_arrays(run.independent_coordinates(layer))["coordinates"] for layer in pair)
     return {
         "alignment": distance_between(*(read_coordinates(run, layer) for layer in pair)),
         "alignment_independent": distance_between(*unit_box([reference, align(independent, reference)])),

@@ -1,7 +1,7 @@
-"""Keep glibc's memory between steps.
+"""Settings of glibc's malloc: memory that is freed stays with the process.
 
-A step of a network asks for the same large buffers again and again. By default glibc takes each from the kernel and
-gives it back, and most of the step goes into page faults: at 224 px a batch of 64 ran at 25 images/s, and at 86 with
+A pass of a network allocates the same large buffers again and again. By default glibc takes each from the kernel and
+gives it back, and most of the pass goes into page faults: at 224 px a batch of 64 ran at 25 images/s, and at 86 with
 these settings (see scripts/benchmarks.md).
 """
 
@@ -17,7 +17,8 @@ ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": str(_NEVER), "MALLOC_MMAP_MAX_": "0", "
 
 
 def keep_memory() -> bool:
-    """Tell malloc to reuse freed memory instead of returning it. True where the C library knows how (glibc)."""
+    """Make malloc reuse freed memory instead of returning it to the kernel. False where the C library cannot (it is not
+    glibc)."""
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions that feed them: the same outputs for a third of the time."""
+"""Fold batch norms into the convolutions that feed them: the same outputs in a third of the time."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def fold_batch_norms(module: nn.Module, probe: Tensor, *, keep: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:
-    """Fold every batch norm into the convolution that feeds it, in place; returns the names of which: (convolution,
-    norm).
+    """Fold every batch norm of ``module``, in eval mode, into the convolution that feeds it, in place. Returns the
+    names of the folded pairs: (convolution, norm).
 
-    Which convolution feeds which norm is seen in a forward pass of ``probe``, so custom convolution classes and any
-    control flow work; a folded norm becomes Identity and the module tree stays, so hooks keep their names. A norm whose
-    folding would change the outputs (its convolution feeds something else too) stays as it is.
+    Which convolution feeds which norm is observed in a forward pass of ``probe`` (n, 3, h, w), so custom convolution
+    classes and any control flow work; a folded norm becomes Identity and the module tree stays, so hooks keep their
+    names. A norm whose folding would change the outputs (its convolution feeds something else too) stays as it is, and
+    so does one behind a convolution whose name is in ``keep``.
     """
     names = {child: name for name, child in module.named_modules()}
-    producers: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensor is kept so that its id stays its own
+    producers: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # a reference to the tensor, so that its id is not used again
     calls: dict[nn.Module, int] = {}
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
@@ -65,7 +66,7 @@ def fold_batch_norms(module: nn.Module, probe: Tensor, *, keep: Sequence[str] = 
 
 
 class _Activated(nn.Module):
-    """What is left of timm's norm with an activation inside, once the norm is folded; its parts keep their names."""
+    """What remains of timm's norm with an activation inside, once the norm is folded; its parts keep their names."""
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__()

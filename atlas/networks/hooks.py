@@ -1,4 +1,4 @@
-"""Forward hooks, set for the time of a block."""
+"""A forward hook for the time of a ``with`` block."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import nn
 
 
 @contextmanager
-def hooked(module: nn.Module, see: Callable[[Any], Any]) -> Iterator[None]:
-    """While it lasts, ``see`` is shown each output of ``module`` in passes of this thread, and may give another in its
-    place (None: as it is)."""
+def hooked(module: nn.Module, on_output: Callable[[Any], Any]) -> Iterator[None]:
+    """Within the block, ``on_output`` is called with each output of ``module`` in passes of this thread; what it
+    returns replaces the output (None: the output stays)."""
     caller = threading.get_ident()
 
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        return see(output) if threading.get_ident() == caller else None
+        return on_output(output) if threading.get_ident() == caller else None
 
     handle = module.register_forward_hook(hook)
     try:

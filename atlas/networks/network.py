@@ -1,4 +1,4 @@
-"""Load a CNN and make it fast to ask: its layers, classes and preprocessing, batch norms folded, gradients off.
+"""Load a CNN and prepare it: its layers, classes and preprocessing; batch norms folded, gradients off.
 
 A network comes from one of four places, named by one word:
 
@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from atlas.errors import ConfigError
 from atlas.networks.batch_norms import fold_batch_norms
-from atlas.networks.zoo import held, load_checkpoint, named, read_classes
+from atlas.networks.zoo import from_module, from_name, load_checkpoint, read_classes
 
 # The share of gradient energy by which the effective receptive field is measured (Luo et al. 2016 call the rest its
 # tail).
 _EFFECTIVE_SHARE = 0.8
-# So many layers that make sense are told of.
+# At most so many layers are named as ones that make sense for an atlas.
 _MOST_LAYERS = 24
 
 
@@ -51,7 +51,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Network:
-    """A CNN that is ready to be asked: in eval mode, frozen, channels_last, batch norms folded into convolutions.
+    """A prepared CNN: in eval mode, frozen, channels_last, batch norms folded into convolutions.
 
     ``mean`` and ``std`` are per RGB channel for pixels in [0, 1]; ``size`` is the side of its input in pixels;
     ``digest`` is the sha256 of its weights before folding; ``folded`` names the batch norms that were folded, as pairs
@@ -69,7 +69,8 @@ class Network:
     device: torch.device = torch.device("cpu")  # noqa: RUF009 - immutable
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """RGB ``pixels`` in [0, 1], shape (n, 3, h, w) → what the network expects, same shape, channels_last."""
+        """RGB ``pixels`` in [0, 1], float (n, 3, h, w) → what the network expects, same shape and dtype,
+        channels_last."""
         mean = torch.tensor(self.mean, device=pixels.device, dtype=pixels.dtype).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=pixels.device, dtype=pixels.dtype).view(1, 3, 1, 1)
         return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
@@ -79,14 +80,14 @@ class Network:
         return self.normalize(pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255))
 
     def noise(self, count: int, size: int | None = None) -> Tensor:
-        """Normalised inputs (count, 3, size, size) of noise on the network's device, the same every time: for what is
-        measured of the network itself. ``size``: the network's own where none is given."""
+        """Normalised inputs of uniform noise, float32 (count, 3, size, size) on the network's device, the same every
+        time: to measure the network itself. ``size``: by default the network's own."""
         side = size or self.size
         pixels = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0))
         return self.normalize(pixels.to(self.device))
 
     def submodule(self, layer: str) -> nn.Module:
-        """The module named ``layer``. Raises ConfigError naming the near names when there is none."""
+        """The module named ``layer``. Raises ConfigError, with similar names, when there is none."""
         modules = dict(self.module.named_modules())
         if not isinstance(layer, str) or layer not in modules or not layer:
             raise ConfigError(unknown_layer(self, layer))
@@ -95,15 +96,16 @@ class Network:
     def activations(self, inputs: Tensor, layer: str) -> Tensor:
         """The output of ``layer`` for normalised ``inputs`` (n, 3, h, w): (n, channels, map height, map width).
 
-        The pass stops at the layer. Gradients flow if the inputs ask for them.
+        The pass stops at the layer. Gradients flow if the inputs require them. Raises ConfigError for a layer that does
+        not exist, is not reached, or gives no map.
         """
-        found: list[Tensor] = []
+        outputs: list[Tensor] = []
         caller = threading.get_ident()
 
         def stop(_module: nn.Module, _inputs: Any, output: Any) -> None:
             if threading.get_ident() != caller:  # another thread's pass through the same module
                 return
-            found.append(output)
+            outputs.append(output)
             raise _LayerReached
 
         handle = self.submodule(layer).register_forward_hook(stop)
@@ -113,16 +115,16 @@ class Network:
             pass
         finally:
             handle.remove()
-        if not found:
+        if not outputs:
             raise ConfigError(
                 f"Layer {layer!r} of {self.name} is never reached by a forward pass. Choose another layer."
             )
-        if not isinstance(found[0], Tensor) or found[0].ndim != 4:
+        if not isinstance(outputs[0], Tensor) or outputs[0].ndim != 4:
             raise ConfigError(
                 f"Layer {layer!r} of {self.name} gives no map of activations (a tensor of shape (n, channels, height, "
                 f"width)). Layers that would make sense: {', '.join(map_layers(self))}."
             )
-        return found[0]
+        return outputs[0]
 
 
 class _LayerReached(Exception):  # noqa: N818 - control flow, not an error
@@ -146,30 +148,31 @@ def load(
     keep: Sequence[str] = (),
     device: str | torch.device | None = None,
 ) -> Network:
-    """Load a network by its name (see the module's docstring), or take a module that you hold, and prepare it.
+    """Load a network by its name (see the module's docstring), or take a module of your own, and prepare it.
 
-    A module is changed by this: its batch norms are folded, it is frozen and in eval mode; it is taken to expect 224 px
-    and ImageNet's ``mean`` and ``std`` unless told otherwise. ``checkpoint``: a state dict on disk, loaded with
-    ``weights_only=True``. ``classes``: class names, or a file of them, one a line, or a JSON list. ``size``, ``mean``,
-    ``std``: in place of the network's own preprocessing. ``keep``: layers whose output must stay as the module gives
-    it, so that a convolution among them is not folded with its norm.
+    A module is changed by this: its batch norms are folded, it is frozen and in eval mode; by default it is taken to
+    expect 224 px and ImageNet's ``mean`` and ``std``. ``checkpoint``: a state dict on disk, loaded with
+    ``weights_only=True``. ``classes``: class names, or a file of them, one a line, or a JSON list. ``size`` in pixels,
+    ``mean`` and ``std`` per RGB channel for pixels in [0, 1]: in place of the network's own preprocessing. ``keep``:
+    layers whose output must stay as the module gives it, so that a convolution among them is not folded with its norm.
+    ``device``: by default the first GPU, or the CPU where there is none.
     Raises ConfigError with a sentence for whatever is wrong.
     """
-    raw = held(name) if isinstance(name, nn.Module) else named(name, checkpoint)
+    unprepared = from_module(name) if isinstance(name, nn.Module) else from_name(name, checkpoint)
     if checkpoint is not None:
-        load_checkpoint(raw, checkpoint)
-    digest = _digest(raw.module)
-    module = raw.module.eval().requires_grad_(False)
+        load_checkpoint(unprepared, checkpoint)
+    digest = _digest(unprepared.module)
+    module = unprepared.module.eval().requires_grad_(False)
     for child in module.modules():
         if getattr(child, "inplace", False):
             child.inplace = False  # type: ignore[assignment]  # an in-place ReLU would overwrite a captured output
     ready = Network(
-        raw.name,
+        unprepared.name,
         module=module.to(memory_format=torch.channels_last),
-        classes=raw.classes,
-        size=size or raw.size,
-        mean=tuple(mean or raw.mean),
-        std=tuple(std or raw.std),
+        classes=unprepared.classes,
+        size=size or unprepared.size,
+        mean=tuple(mean or unprepared.mean),
+        std=tuple(std or unprepared.std),
         digest=digest,
     )
     with torch.no_grad():
@@ -224,14 +227,14 @@ def map_layers(network: Network) -> list[str]:
 def _map_shapes(network: Network) -> dict[str, torch.Size]:
     shapes: dict[str, torch.Size] = {}
 
-    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def hook_of(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] > 1:
                 shapes[name] = output.shape
 
         return hook
 
-    handles = [child.register_forward_hook(note(name)) for name, child in network.module.named_modules() if name]
+    handles = [child.register_forward_hook(hook_of(name)) for name, child in network.module.named_modules() if name]
     try:
         with torch.no_grad():
             network.module(torch.zeros(1, 3, network.size, network.size, device=network.device))
@@ -242,7 +245,7 @@ def _map_shapes(network: Network) -> dict[str, torch.Size]:
 
 
 def unknown_layer(network: Network, layer: str) -> str:
-    """The sentence for a layer that does not exist: the near names, and the layers that would make sense."""
+    """The sentence for a layer that does not exist: similar names, and the layers that would make sense."""
     names = [name for name, _ in network.module.named_modules() if name]
     near = difflib.get_close_matches(str(layer), names, n=4, cutoff=0.5)
     hint = f" Near names: {', '.join(near)}." if near else ""
@@ -251,8 +254,9 @@ def unknown_layer(network: Network, layer: str) -> str:
     )
 
 
-def calls(network: Network, layer: str) -> int:
-    """How often ``layer`` is called in one pass. One that is called more than once has no map of its own."""
+def call_count(network: Network, layer: str) -> int:
+    """How often ``layer`` is called in one pass; a layer that is called more than once has no map of its own. Raises
+    ConfigError when there is no such layer."""
     count = 0
     caller = threading.get_ident()
 
@@ -264,7 +268,7 @@ def calls(network: Network, layer: str) -> int:
     try:
         with torch.no_grad():
             network.module(torch.zeros(1, 3, network.size, network.size, device=network.device))
-    except RuntimeError:  # behind the layer the network may not bear this size
+    except RuntimeError:  # what comes after the layer may not take this size
         pass
     finally:
         handle.remove()
@@ -308,6 +312,6 @@ def _effective_side(mass: Tensor) -> int:
         (xs - float((mass.sum(0) * xs).sum()) / total).abs()[None, :],
     )
     order = distance.flatten().argsort()
-    held = mass.flatten()[order].cumsum(0) / total
-    radius = float(distance.flatten()[order][int((held < _EFFECTIVE_SHARE).sum())])
+    share = mass.flatten()[order].cumsum(0) / total
+    radius = float(distance.flatten()[order][int((share < _EFFECTIVE_SHARE).sum())])
     return min(mass.shape[0], round(2 * radius) + 1)

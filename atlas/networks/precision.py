@@ -1,4 +1,4 @@
-"""What a network computes in, and where bfloat16 is faster than float32."""
+"""The floating-point types that a network computes in: where bfloat16 is faster, and how near half precision comes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from functools import cache
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-# What a network computes in, and what drawing may be asked for: "auto" is bfloat16 where the layer bears it and it
-# pays.
+# What a network computes in.
 Precision = Literal["float32", "bfloat16", "float16"]
+# What drawing may be asked to compute in; "auto": bfloat16 where it is faster and near enough to float32.
 AskedPrecision = Literal["auto", "float32", "bfloat16"]
+# Half precision is used only where a layer's activations have at least this mean cosine to those in float32.
+LEAST_COSINE = 0.98
 
 
 def bfloat16_pays(device: torch.device) -> bool:
@@ -19,17 +23,25 @@ def bfloat16_pays(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
-    known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.8 does not say
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16")) and convolves_in(torch.bfloat16)
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.8 and later
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")) and convolves_in(torch.bfloat16)
 
 
 @cache
 def convolves_in(dtype: torch.dtype) -> bool:
-    """Whether oneDNN convolves ``dtype`` on this processor. Tried: what torch tells of the processor leaves out what
-    oneDNN is told not to use (ONEDNN_MAX_CPU_ISA)."""
-    one = torch.ones(1, 1, 1, 1, dtype=dtype)
+    """Whether oneDNN convolves ``dtype`` on this processor.
+
+    It is tried, since torch's list of the processor's capabilities does not know of ONEDNN_MAX_CPU_ISA, which forbids
+    oneDNN some of them.
+    """
+    ones = torch.ones(1, 1, 1, 1, dtype=dtype)
     try:
-        torch.mkldnn_convolution(one, one, None, [0, 0], [1, 1], [1, 1], 1)
+        torch.mkldnn_convolution(ones, ones, None, [0, 0], [1, 1], [1, 1], 1)
     except RuntimeError:
         return False
     return True
+
+
+def mean_cosine(values: Tensor, expected: Tensor) -> float:
+    """The mean cosine of two tensors (n, channels, …) along their channels, computed in float32."""
+    return float(F.cosine_similarity(values.float(), expected.float(), dim=1).mean())

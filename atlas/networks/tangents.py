@@ -1,4 +1,7 @@
-"""Forward derivatives: a recorded network walked once, with the tangents of its layers beside every value."""
+"""Forward derivatives: a recorded network is run once, and beside every value the tangents that started at its layers.
+
+Where torch has no fast rule for an operation's tangent, its rule for dual numbers is used.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,6 @@ from torch.utils import _pytree as pytree
 
 _aten = torch.ops.aten
 
-
 # Linear in their first argument, the only tensor that they read.
 _LINEAR = {
     _aten.view.default, _aten._unsafe_view.default, _aten.reshape.default, _aten.permute.default, _aten.t.default,
@@ -25,22 +27,18 @@ _LINEAR = {
     _aten.expand.default, _aten.neg.default,
 }  # fmt: skip
 
-
-# Dual numbers have one level in a process, whatever the thread.
+# torch has one level of dual numbers in a process, whatever the thread: whoever enters one holds this lock.
 DUAL_LEVEL = threading.Lock()
 
-
-# A tangent belongs to one layer's activation at one of its positions: (layer, draw).
+# A tangent starts at one layer's activation at one of its positions: (layer, draw).
 Origin = tuple[str, int]
-
-
 Tangents = dict[Origin, Any]
 
 
 @dataclass
 class Observation:
-    """What a batch of n views gave: logits (n, classes); for each layer activations (n, draws, channels) and, where
-    asked for, attributions (n, draws, classes); all float32 on the CPU."""
+    """What a batch of n views gives: logits (n, classes); for each layer activations (n, draws, channels) and, if
+    asked for, attributions (n, draws, classes); all float32 on the CPU. A draw is one position of a view."""
 
     logits: Tensor
     activations: dict[str, Tensor]
@@ -48,7 +46,11 @@ class Observation:
 
 
 class TangentWalk:
-    """A recorded network: what it does, step by step, and where the layers are."""
+    """A network, recorded and rewritten, that is run operation by operation with the tangents of ``layers``.
+
+    ``operations``: what `atlas.networks.program.record.rewrite` gives for a pass that returns the map of each of the
+    layers and at last the logits.
+    """
 
     def __init__(self, operations: fx.GraphModule, layers: Sequence[str]) -> None:
         self._operations = operations
@@ -62,25 +64,27 @@ class TangentWalk:
             self._layers.setdefault(copy.args[0], []).append(layer)
         unread = {copy for copy in copies if len(copy.users) == 1}
         self._nodes = [node for node in self._nodes if node not in unread]
-        self._last: dict[fx.Node, list[fx.Node]] = {}
-        seen: set[fx.Node] = {self._logits}
+        self._last_reads: dict[fx.Node, list[fx.Node]] = {}  # by operation: the values that nothing reads after it
+        needed: set[fx.Node] = {self._logits}
         for node in reversed(self._nodes):
-            for given in node.all_input_nodes:
-                if given not in seen:
-                    seen.add(given)
-                    self._last.setdefault(node, []).append(given)
+            for read in node.all_input_nodes:
+                if read not in needed:
+                    needed.add(read)
+                    self._last_reads.setdefault(node, []).append(read)
 
     def plain(self, inputs: Tensor) -> list[Tensor]:
-        """The maps of each layer, and the logits at the end."""
+        """The maps of each layer (n, channels, h, w) and at last the logits (n, classes), float32, for ``inputs``
+        (n, 3, h, w) of the program's dtype."""
         with torch.no_grad():
             return [value.float() for value in self._operations(inputs, 0.0)]
 
     def __call__(
         self, inputs: Tensor, positions: dict[str, Tensor], attributions: bool, channels: dict[str, Tensor]
     ) -> Observation:
+        """As `atlas.networks.observer.Observer.observe`, for ``inputs`` of the program's dtype."""
         values: dict[fx.Node, Any] = {}
         tangents: dict[fx.Node, Tangents] = {}
-        seen: dict[str, Tensor] = {}
+        activations: dict[str, Tensor] = {}
         placeholders = iter((inputs, 0.0))
         for node in self._nodes:
             if node.op == "placeholder":
@@ -89,30 +93,29 @@ class TangentWalk:
                 values[node] = getattr(self._operations, str(node.target))
             else:
                 values[node] = self._value(node, values)
-                if any(given in tangents for given in node.all_input_nodes):
+                if any(read in tangents for read in node.all_input_nodes):
                     tangents[node] = self._tangents(node, values, tangents)
             for layer in self._layers.get(node, ()):
-                seen[layer] = values_at(values[node], positions[layer])
+                activations[layer] = values_at(values[node], positions[layer])
                 if attributions:
                     for draw in range(positions[layer].shape[1]):
-                        started = masked(
+                        tangents.setdefault(node, {})[layer, draw] = mask(
                             values[node], positions[layer][:, draw], channels_of_draw(channels, layer, draw)
                         )
-                        tangents.setdefault(node, {})[layer, draw] = started
-            for unused in self._last.get(node, ()):
+            for unused in self._last_reads.get(node, ()):
                 del values[unused]
                 tangents.pop(unused, None)
         logits = values[self._logits].float()
         effects: dict[str, Tensor] = {}
         if attributions:
-            arrived = tangents.get(self._logits, {})
-            nothing = torch.zeros_like(logits)
-            for layer in seen:
+            of_logits = tangents.get(self._logits, {})
+            zeros = torch.zeros_like(logits)
+            for layer in activations:
                 draws = range(positions[layer].shape[1])
-                effects[layer] = torch.stack([arrived.get((layer, draw), nothing) for draw in draws], dim=1)
+                effects[layer] = torch.stack([of_logits.get((layer, draw), zeros) for draw in draws], dim=1)
         return Observation(
             logits.cpu(),
-            {layer: seen[layer].cpu() for layer in positions},
+            {layer: activations[layer].cpu() for layer in positions},
             {layer: effects[layer].float().cpu() for layer in positions} if attributions else {},
         )
 
@@ -123,51 +126,49 @@ class TangentWalk:
         return node.target(*arguments, **options)  # type: ignore[operator]
 
     def _tangents(self, node: fx.Node, values: dict[fx.Node, Any], tangents: dict[fx.Node, Tangents]) -> Tangents:
-        """What the operation ``node`` makes of the tangents of what it reads."""
-        origins = dict.fromkeys(origin for given in node.all_input_nodes for origin in tangents.get(given, ()))
-        made: Tangents = {}
+        """The tangents of the operation ``node``, from those of what it reads."""
+        origins = dict.fromkeys(origin for read in node.all_input_nodes for origin in tangents.get(read, ()))
+        outputs: Tangents = {}
         for origin in origins:
-            moving = {
-                given: tangents[given][origin] for given in node.all_input_nodes if origin in tangents.get(given, ())
-            }
-            tangent = self._tangent(node, values, moving)
+            inputs = {read: tangents[read][origin] for read in node.all_input_nodes if origin in tangents.get(read, ())}
+            tangent = self._tangent(node, values, inputs)
             if tangent is not None:
-                made[origin] = tangent
-        return made
+                outputs[origin] = tangent
+        return outputs
 
-    def _tangent(self, node: fx.Node, values: dict[fx.Node, Any], moving: dict[fx.Node, Any]) -> Any:
-        """The derivative of ``node`` along ``moving``, the tangents of what it reads; None where it does not move."""
+    def _tangent(self, node: fx.Node, values: dict[fx.Node, Any], tangents: dict[fx.Node, Any]) -> Any:
+        """The derivative of ``node`` along ``tangents``, those of what it reads; None where it is constant."""
         first: Any = node.args[0]
         if node.op == "call_module":
             module: Any = self._modules[str(node.target)]
-            return module.tangent(moving[first], values[node])
+            return module.tangent(tangents[first], values[node])
         if node.target is operator.getitem:
-            return moving[first][node.args[1]]
-        if list(moving) == [first]:
+            return tangents[first][node.args[1]]
+        if list(tangents) == [first]:
             if node.target in _LINEAR:
                 options = fx.map_arg((node.args[1:], node.kwargs), values.__getitem__)
-                return node.target(moving[first], *options[0], **options[1])
+                return node.target(tangents[first], *options[0], **options[1])
             if node.target is _aten.convolution.default:
                 others: Any = fx.map_arg(node.args[1:], values.__getitem__)
-                return _aten.convolution(moving[first], others[0], None, *others[2:])
-        read: Any = node.args
-        if node.target is _aten.addmm.default and list(moving) == [read[1]] and not node.kwargs:
-            return torch.mm(moving[read[1]], values[read[2]])
-        if node.target is _aten.add.Tensor and len(read) == 2 and not node.kwargs:
-            terms = [moving[term] for term in read if term in moving]
+                return _aten.convolution(tangents[first], others[0], None, *others[2:])
+        arguments: Any = node.args
+        if node.target is _aten.addmm.default and list(tangents) == [arguments[1]] and not node.kwargs:
+            return torch.mm(tangents[arguments[1]], values[arguments[2]])
+        if node.target is _aten.add.Tensor and len(arguments) == 2 and not node.kwargs:
+            terms = [tangents[term] for term in arguments if term in tangents]
             if all(term.shape == values[node].shape for term in terms):
                 return terms[0] if len(terms) == 1 else terms[0] + terms[1]
-        return _differentiated(node, values, moving)
+        return _tangent_by_torch(node, values, tangents)
 
 
-def _differentiated(node: fx.Node, values: dict[fx.Node, Any], moving: dict[fx.Node, Any]) -> Any:
-    """The derivative of any operation, by torch's own rule for it."""
+def _tangent_by_torch(node: fx.Node, values: dict[fx.Node, Any], tangents: dict[fx.Node, Any]) -> Any:
+    """The derivative of any operation, by torch's own rule for dual numbers."""
     with DUAL_LEVEL, forward_ad.dual_level():
 
-        def given(read: fx.Node) -> Any:
-            return _dual_number(values[read], moving[read]) if read in moving else values[read]
+        def dual(read: fx.Node) -> Any:
+            return _dual_number(values[read], tangents[read]) if read in tangents else values[read]
 
-        arguments, options = fx.map_arg((node.args, node.kwargs), given)
+        arguments, options = fx.map_arg((node.args, node.kwargs), dual)
         outputs = node.target(*arguments, **options)  # type: ignore[operator]
         return pytree.tree_map(_tangent_of, outputs)
 
@@ -183,23 +184,26 @@ def _tangent_of(output: Any) -> Any:
 
 
 def values_at(maps: Tensor, positions: Tensor) -> Tensor:
-    """maps (n, channels, h, w) at positions (n, draws, 2) → (n, draws, channels)."""
+    """``maps`` (n, channels, h, w) at ``positions``, int64 (n, draws, 2) as (y, x): float32 (n, draws, channels) on the
+    maps' device."""
     rows = torch.arange(len(maps), device=maps.device)[:, None]
-    where = positions.to(maps.device)
-    return maps.permute(0, 2, 3, 1)[rows, where[..., 0], where[..., 1]].float()
+    positions = positions.to(maps.device)
+    return maps.permute(0, 2, 3, 1)[rows, positions[..., 0], positions[..., 1]].float()
 
 
 def channels_of_draw(channels: dict[str, Tensor], layer: str, draw: int) -> Tensor | None:
-    """The channels (n,) asked for of one draw; None where all are."""
+    """The channel of each view, int64 (n,), whose attribution is asked for at the draw number ``draw`` of ``layer``;
+    None where all channels count. ``channels`` holds an array (n, draws) for each such layer."""
     return channels[layer][:, draw] if layer in channels else None
 
 
-def masked(maps: Tensor, positions: Tensor, channels: Tensor | None = None) -> Tensor:
-    """``maps`` with everything but one position (n, 2) a view set to zero; with ``channels`` (n,) all but one channel
-    there too."""
+def mask(maps: Tensor, positions: Tensor, channels: Tensor | None = None) -> Tensor:
+    """``maps`` (n, channels, h, w) with zeros but at one position of each view: ``positions``, int64 (n, 2) as (y, x).
+    With ``channels``, int64 (n,), all but this channel are zero there too. Same shape, dtype and device."""
     rows = torch.arange(len(maps), device=maps.device)
-    where = positions.to(maps.device)
-    kept = slice(None) if channels is None else channels.to(maps.device)
-    masked = torch.zeros_like(maps)
-    masked[rows, kept, where[:, 0], where[:, 1]] = maps[rows, kept, where[:, 0], where[:, 1]]
-    return masked
+    positions = positions.to(maps.device)
+    chosen = slice(None) if channels is None else channels.to(maps.device)
+    place = rows, chosen, positions[:, 0], positions[:, 1]
+    result = torch.zeros_like(maps)
+    result[place] = maps[place]
+    return result

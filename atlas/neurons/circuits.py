@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atlas.circuits.average_slopes import average_gates
-from atlas.circuits.cell_circuit import building, together_of
-from atlas.circuits.circuit import Wiring, circuit_of, effects, predicted
+from atlas.circuits.average_slopes import measure_slopes
+from atlas.circuits.cell_circuit import cell_circuits, cell_overlap
+from atlas.circuits.circuit import Wiring, circuit_of, effects, predicted_effects
 from atlas.circuits.linear_path import LinearPath
 from atlas.config.sections import CellsConfig
 from atlas.errors import ConfigError
@@ -77,9 +77,9 @@ def circuit_table(
             notes[source.name] = str(error)
             continue
         wirings[source.name] = wiring
-        nonlinearities[source.name] = list(wiring.passed)
-        if wiring.told:
-            notes[source.name] = wiring.told
+        nonlinearities[source.name] = list(wiring.nonlinearities)
+        if wiring.note:
+            notes[source.name] = wiring.note
     rows: list[dict[str, object]] = []
     linked = [source for source in sources if source.name in wirings]
     for units, inputs, positions, unit_of_view in _in_parts(network, statistics, read) if linked else ():
@@ -90,9 +90,9 @@ def circuit_table(
             of_unit = unit_of_view == unit
             for source in linked:
                 wiring = wirings[source.name]
-                kernels = None if wiring.told else predicted(wiring, unit, inputs[of_unit], positions[of_unit])
+                kernels = None if wiring.note else predicted_effects(wiring, unit, inputs[of_unit], positions[of_unit])
                 circuit = circuit_of(
-                    wiring, unit, effects_by_source[source.module].of(of_unit), count, told_by_kernels=kernels
+                    wiring, unit, effects_by_source[source.module].of(of_unit), count, kernel_effects=kernels
                 )
                 for place in range(len(circuit.source)):
                     kernel = circuit.kernels[place]
@@ -101,8 +101,8 @@ def circuit_table(
                             "unit": unit,
                             "source_layer": source.name,
                             "source": int(circuit.source[place]),
-                            "weight": float(circuit.strength[place]),
-                            "linear_weight": float(circuit.let_through[place]),
+                            "weight": float(circuit.weight[place]),
+                            "linear_weight": float(circuit.linear_weight[place]),
                             "effect": float(circuit.effect[place]),
                             "present": float(circuit.present[place]),
                             "reliability": float(circuit.reliability[place]),
@@ -158,7 +158,7 @@ def cells_table(
     for source in sources:
         try:
             path = LinearPath(network, source.module, target.module)
-            gates = average_gates(path, inputs_of_slopes)
+            slopes = measure_slopes(path, inputs_of_slopes)
         except ConfigError:
             continue  # the table of circuits says why
         for grid in cells.grids:
@@ -166,8 +166,8 @@ def cells_table(
             origins, source_cell_of_row = _drawn_cells(run, source.name, grid, cells.min_count)
             if not 0 < len(targets.means) * len(origins.means) <= _MAX_PAIRS:
                 continue
-            overlap = together_of(cell_of_row, source_cell_of_row, len(targets.means), len(origins.means))
-            circuit = building(path, gates, targets.means, origins.means, overlap)
+            overlap = cell_overlap(cell_of_row, source_cell_of_row, len(targets.means), len(origins.means))
+            circuit = cell_circuits(path, slopes, targets.means, origins.means, overlap)
             for cell, place in np.argwhere(circuit.source >= 0):
                 other = int(circuit.source[cell, place])
                 rows.append(
@@ -179,8 +179,8 @@ def cells_table(
                         "source_grid": grid,
                         "source_row": int(origins.row[other]),
                         "source_col": int(origins.col[other]),
-                        "weight": float(circuit.strength[cell, place]),
-                        "overlap": float(circuit.together[cell, place]),
+                        "weight": float(circuit.weight[cell, place]),
+                        "overlap": float(circuit.overlap[cell, place]),
                     }
                 )
     return pa.Table.from_pylist(rows, schema=CELLS)

@@ -36,9 +36,9 @@ from atlas.neurons.tuning import (
 from atlas.neurons.views import PositionView, as_inputs
 from atlas.pictures.decode import encode_png
 from atlas.store.shards import RowKey, key_of
-from atlas.visualize.diverse import UNIT_RECIPE, Diverse, diverse, picture_size
+from atlas.visualize.diverse import UNIT_RECIPE, DiversePictures, diverse, picture_size
 from atlas.visualize.optimize import step_seconds
-from atlas.visualize.subnetwork import CutNetwork, cut
+from atlas.visualize.subnetwork import Subnetwork, cached_subnetwork
 
 # Top patches that are rotated, mirrored and scaled: each costs 52 passes.
 ROTATED_PATCHES = 6
@@ -76,7 +76,7 @@ def unit_table(
     top_views = [[views[key] for key in map(key_of, _firing(top)) if key in views] for top in tops]
     effects = _effects(network, layer, observer, units, top_views)
     window = window_of(network, layer)
-    subnetwork = cut(network, layer.name, window.side, "float32")
+    subnetwork = cached_subnetwork(network, layer.name, window.side, "float32")
     rows: list[dict[str, Any]] = []
     for number, unit in enumerate(units):
         patches = top_views[number][:ROTATED_PATCHES]
@@ -89,7 +89,7 @@ def unit_table(
                 "unit": unit,
                 "pictures": [encode_png(picture) for picture in drawings.pixels[number]],
                 "size": drawings.pixels.shape[2],
-                "picture_activations": drawings.answers[number],
+                "picture_activations": drawings.activations[number],
                 "supports": strongest(effects[number], SUPPORTED),
                 "opposes": strongest(effects[number], OPPOSED, opposing=True),
                 "effects": effects[number].mean(0) if len(effects[number]) else [],
@@ -136,7 +136,9 @@ def _firing(top: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in top if row["activation"] > 0]
 
 
-def _draw(network: Network, layer: Layer, statistics: pa.Table, units: Sequence[int], drawing: Drawing) -> Diverse:
+def _draw(
+    network: Network, layer: Layer, statistics: pa.Table, units: Sequence[int], drawing: Drawing
+) -> DiversePictures:
     return diverse(
         network,
         layer.name,
@@ -168,7 +170,7 @@ def _effects(
 
 
 def _tuning(
-    network: Network, layer: Layer, subnetwork: CutNetwork, unit: int, views: list[PositionView], window: PatchWindow
+    network: Network, layer: Layer, subnetwork: Subnetwork, unit: int, views: list[PositionView], window: PatchWindow
 ) -> Tuning:
     def activation(pictures: Tensor) -> Tensor:
         with torch.no_grad():

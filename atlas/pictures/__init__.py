@@ -1,1 +1,1 @@
-"""Pictures listed, read, decoded and cut into views."""
+"""Pictures listed, read, decoded, and cropped to views."""

@@ -1,4 +1,4 @@
-"""Tar shards and Parquet files: what pictures are in them, found without reading the pictures."""
+"""Tar shards and Parquet files: which pictures are in them, listed without reading the pictures."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ class Entry:
 
 @dataclass
 class Contents:
-    """The pictures of one container, and the names of its integer labels where it tells them."""
+    """The pictures of one container, and the names of its integer labels where it has them."""
 
     entries: list[Entry] = field(default_factory=list)
     label_names: tuple[str, ...] = ()
 
 
 def scan(kind: str, files: Files, file: File, *, image_column: str | None, label_column: str | None) -> Contents:
-    """What is in one container. What cannot be read becomes an entry named after the container (an empty name) or its
-    part; nothing is raised but ConfigError for a column that is not there and AtlasError for a place out of reach."""
+    """The pictures in one container. What cannot be read becomes an entry named after the container (an empty name) or
+    its part. Raises ConfigError for a column that is not there, AtlasError for a place out of reach; no other error."""
     if file.error is not None:
         return Contents([Entry("", error=file.error)])
     try:
@@ -136,10 +136,8 @@ def _label(suffix: str, data: bytes) -> RawLabel:
             value = json.loads(text)
         except ValueError:
             return None
-        found = next((value[key] for key in _LABEL_KEYS if key in value), None) if isinstance(value, dict) else value
-        if isinstance(found, bool) or not isinstance(found, str | int):
-            return None
-        return found
+        label = next((value[key] for key in _LABEL_KEYS if key in value), None) if isinstance(value, dict) else value
+        return label if isinstance(label, str | int) and not isinstance(label, bool) else None
     return int(text) if re.fullmatch(r"-?\d{1,9}", text) else text or None
 
 
@@ -147,7 +145,7 @@ def _label(suffix: str, data: bytes) -> RawLabel:
 
 
 @dataclass(frozen=True)
-class Columns:
+class ParquetColumns:
     """Where a Parquet file keeps its pictures: ``leaf`` as Parquet names it (image, or image.bytes in a struct)."""
 
     leaf: str
@@ -172,7 +170,7 @@ def _scan_parquet(files: Files, name: str, image_column: str | None, label_colum
     return contents
 
 
-def _group_labels(parquet: Any, group: int, columns: Columns, count: int) -> Sequence[RawLabel]:
+def _group_labels(parquet: Any, group: int, columns: ParquetColumns, count: int) -> Sequence[RawLabel]:
     if columns.label is None:
         return [None] * count
     try:
@@ -180,36 +178,36 @@ def _group_labels(parquet: Any, group: int, columns: Columns, count: int) -> Seq
     except (pa.ArrowException, OSError):  # the pictures of this group may be whole; if not, each will say so
         return [None] * count
     names: dict[RawLabel, str] = dict(enumerate(columns.label_names))
-    return [names.get(label) for label in labels] if names else labels  # -1 is Hugging Face's for: not known
+    return [names.get(label) for label in labels] if names else labels  # Hugging Face writes -1 where there is no label
 
 
-def find_columns(schema: Any, image_column: str | None, label_column: str | None) -> Columns:
+def find_columns(schema: Any, image_column: str | None, label_column: str | None) -> ParquetColumns:
     """The columns of pictures and labels: those asked for, those that Hugging Face's metadata names, or those of a
     usual name and a fitting type. Raises ConfigError when there is none."""
     features = _features(schema)
-    held = [column for column in schema if _leaf(column) is not None]
+    binary = [column for column in schema if _leaf(column) is not None]
     if image_column is None:
-        told = [name for name, feature in features.items() if feature.get("_type") == "Image"]
-        usual = [column.name for column in held if column.name.lower() in _IMAGE_COLUMNS]
-        lonely = [column.name for column in held] if len(held) == 1 else []
-        image_column = next(iter([*told, *usual, *lonely]), "image")
-    image = next((column for column in held if column.name == image_column), None)
+        described = [name for name, feature in features.items() if feature.get("_type") == "Image"]
+        usual = [column.name for column in binary if column.name.lower() in _IMAGE_COLUMNS]
+        only = [column.name for column in binary] if len(binary) == 1 else []
+        image_column = next(iter([*described, *usual, *only]), "image")
+    image = next((column for column in binary if column.name == image_column), None)
     if image is None:
         raise ConfigError(
             f"images.image_column: no column {image_column} of bytes, or of a struct with bytes. The columns are "
             f"{', '.join(f'{column.name} ({column.type})' for column in schema)}."
         )
     if label_column is None:
-        told = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
+        described = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
         usual = [column.name for column in schema if column.name.lower() in _LABEL_COLUMNS and _labels(column.type)]
-        label_column = next(iter([*told, *usual]), None)
+        label_column = next(iter([*described, *usual]), None)
     elif label_column not in schema.names or not _labels(schema.field(label_column).type):
         raise ConfigError(
             f"images.label_column: no column {label_column} of integers or strings. The columns are "
             f"{', '.join(f'{column.name} ({column.type})' for column in schema)}."
         )
     names = features.get(label_column or "", {}).get("names") or ()
-    return Columns(str(_leaf(image)), label_column, tuple(map(str, names)))
+    return ParquetColumns(str(_leaf(image)), label_column, tuple(map(str, names)))
 
 
 def _leaf(column: Any) -> str | None:
@@ -243,11 +241,11 @@ def _features(schema: Any) -> dict[str, dict[str, Any]]:
 
 def number_labels(labels: Sequence[RawLabel], names: tuple[str, ...]) -> tuple[list[int | None], tuple[str, ...]]:
     """Labels as numbers, and the name of each number. Integers keep their value; names are numbered in their order."""
-    known = [label for label in labels if label is not None]
-    numbers = [label for label in known if isinstance(label, int)]
-    if not names and numbers and len(numbers) == len(known) and max(numbers) < _MOST_CLASSES:
-        kept = [label if isinstance(label, int) and label >= 0 else None for label in labels]  # −1: not known
-        return kept, tuple(map(str, range(max(numbers) + 1)))
-    ordered = names or tuple(sorted(set(map(str, known))))
-    places = {name: number for number, name in enumerate(ordered)}
-    return [None if label is None else places.get(str(label)) for label in labels], ordered
+    present = [label for label in labels if label is not None]
+    numbers = [label for label in present if isinstance(label, int)]
+    if not names and numbers and len(numbers) == len(present) and max(numbers) < _MOST_CLASSES:
+        own = [label if isinstance(label, int) and label >= 0 else None for label in labels]  # −1: no label
+        return own, tuple(map(str, range(max(numbers) + 1)))
+    ordered = names or tuple(sorted(set(map(str, present))))
+    number_of = {name: number for number, name in enumerate(ordered)}
+    return [None if label is None else number_of.get(str(label)) for label in labels], ordered

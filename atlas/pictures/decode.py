@@ -1,4 +1,4 @@
-"""Pictures: decoded upright as RGB or RGBA, and PNG in both directions; and the hash that everything is drawn from."""
+"""Pictures: decoded upright as RGB or RGBA, and PNG in both directions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Encoded:
     """A picture whose header has been read, to be decoded once.
 
     ``pixels`` is how many it has. ``size`` is (width, height) upright and ``reductions`` are the scales (8, 4, 2: one
-    over it) at which it may be decoded; both are known of JPEGs, and None and () of all others. Raises PictureError
+    over it) at which it may be decoded; of pictures other than JPEGs they are None and (). Raises PictureError
     with the reason when the bytes are no picture, or one with too many pixels.
     """
 
@@ -57,15 +57,17 @@ class Encoded:
         except Image.DecompressionBombError:
             raise PictureError(f"more than {MOST_PIXELS:,} pixels, perhaps a decompression bomb") from None
         except Exception as error:  # decoders raise whatever they like; one bad picture never stops a run
-            raise PictureError(_told(error)) from error
+            raise PictureError(_sentence(error)) from error
 
     def _read_jpeg_header(self) -> None:
         width, height = self._image.size
         info = self._image.info
-        self._turn = self._image.getexif().get(_ORIENTATION, 1) if "exif" in info or "xmp" in info else 1
-        self.size = (height, width) if self._turn in (5, 6, 7, 8) else (width, height)
-        # Turned, the reduced pixels begin at another edge, and lie as before only where they fill the picture.
-        self.reductions = tuple(each for each in (8, 4, 2) if self._turn == 1 or not (width % each or height % each))
+        self._orientation = self._image.getexif().get(_ORIENTATION, 1) if "exif" in info or "xmp" in info else 1
+        self.size = (height, width) if self._orientation in (5, 6, 7, 8) else (width, height)
+        # In a rotated picture reduced pixels begin at another edge: they are the same only where they fill the picture.
+        self.reductions = tuple(
+            scale for scale in (8, 4, 2) if self._orientation == 1 or not (width % scale or height % scale)
+        )
 
     def decode(self, reduction: int = 1) -> Pixels:
         """The picture upright, uint8 (h, w, 3), or (h, w, 4) where it has transparency; a JPEG at one of its
@@ -76,7 +78,7 @@ class Encoded:
         except PictureError:
             raise
         except Exception as error:  # as above
-            raise PictureError(_told(error)) from error
+            raise PictureError(_sentence(error)) from error
 
     def _decode_jpeg(self, reduction: int) -> Pixels | None:
         """The pixels that Pillow gives, sooner; None where Pillow must decide what to make of the file."""
@@ -89,20 +91,22 @@ class Encoded:
             )
         except ValueError:  # truncated or odd
             return None
-        return _TURNED[self._turn](pixels) if pixels.shape == (height, width, 3) and self._turn in _TURNED else None
+        if pixels.shape != (height, width, 3) or self._orientation not in _UPRIGHT:
+            return None
+        return _UPRIGHT[self._orientation](pixels)
 
     def _decode_any(self, reduction: int) -> Pixels:
         if reduction > 1:
             width, height = self._image.size
             self._image.draft(None, (width // reduction, height // reduction))
-        image, self._image = self._image, Image.new("L", (1, 1))  # a large one must not be held twice
+        image, self._image = self._image, Image.new("L", (1, 1))  # a large one must not be in memory twice
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
         return np.asarray(_as_rgb(image))
 
 
 _ORIENTATION = 0x0112
-_TURNED: dict[int, Callable[[Pixels], Pixels]] = {
+_UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
     1: lambda pixels: pixels,
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -122,11 +126,11 @@ def open_picture(source: Path | bytes) -> Pixels:
     except FileNotFoundError:
         raise PictureError("the file is gone") from None
     except OSError as error:
-        raise PictureError(_told(error)) from error
+        raise PictureError(_sentence(error)) from error
     return Encoded(data).decode()
 
 
-def _told(error: Exception) -> str:
+def _sentence(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 

@@ -1,4 +1,4 @@
-"""Files, here or elsewhere: found by path, folder or glob, and read whole, in part or as a stream.
+"""Files of this machine or behind an address: listed by path, folder or glob, and read whole, in part or as a stream.
 
 Local files are read with the system's own calls; ``s3://``, ``gs://``, ``https://`` and the like through fsspec.
 """
@@ -20,9 +20,9 @@ from fsspec.utils import glob_translate
 
 from atlas.errors import AtlasError, ConfigError
 from atlas.pictures.decode import PictureError
-from atlas.rundir.remote import Result, is_remote, open_system, patiently, reason
+from atlas.rundir.remote import Result, error_reason, is_remote, open_system, with_retries
 
-# No picture is this large, and a worker could not hold several of them.
+# No picture is this large, and several of them would not fit into a worker's memory.
 LARGEST = 2**30
 # Read at a time from a remote file that is read from front to back.
 _BLOCK = 8 * 2**20
@@ -38,8 +38,8 @@ class File:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What one source holds: files by their relative name below ``base``, a folder or its URL."""
+class SourceFiles:
+    """The files of one source, by their relative name below ``base``, a folder or its URL."""
 
     base: str
     files: list[File]
@@ -82,7 +82,7 @@ def open_files(base: str, options: dict[str, Any]) -> Files:
     return RemoteFiles(base, options) if is_remote(base) else LocalFiles(base)
 
 
-def find(source: str, suffixes: frozenset[str], options: dict[str, Any]) -> Found:
+def find(source: str, suffixes: frozenset[str], options: dict[str, Any]) -> SourceFiles:
     """The files of a resolved ``source``: one file, a folder searched recursively, or a glob; those in folders and
     globs by their suffix. Hidden files are left out. Raises ConfigError when there is nothing or it cannot be listed.
     """
@@ -94,20 +94,20 @@ def find(source: str, suffixes: frozenset[str], options: dict[str, Any]) -> Foun
         raise
     except Exception as error:  # each storage has its own
         raise ConfigError(
-            f"images.source: {source} cannot be listed ({reason(error)}). Check the address, your credentials and "
-            "images.storage_options."
+            f"images.source: {source} cannot be listed ({error_reason(error)}). Check the address, your credentials "
+            "and images.storage_options."
         ) from error
 
 
 # Local
 
 
-def _find_local(source: str, suffixes: frozenset[str]) -> Found:
+def _find_local(source: str, suffixes: frozenset[str]) -> SourceFiles:
     path = Path(source)
     if path.is_dir():
-        return Found(source, list(_walk(source, suffixes)))
+        return SourceFiles(source, list(_walk(source, suffixes)))
     if path.exists():
-        return Found(str(path.parent), [File(path.name, path.stat().st_size)])
+        return SourceFiles(str(path.parent), [File(path.name, path.stat().st_size)])
     if not re.search(r"[*?\[]", source):
         raise ConfigError(
             f"images.source: there is no folder {source}, nor a file of that name. Point it at your pictures with "
@@ -117,7 +117,7 @@ def _find_local(source: str, suffixes: frozenset[str]) -> Found:
     if not base.is_dir():
         raise ConfigError(f"images.source: there is no folder {base}, where {source} would begin.")
     matches = re.compile(glob_translate(path.relative_to(base).as_posix())).match
-    return Found(str(base), [file for file in _walk(str(base), suffixes) if matches(file.name)])
+    return SourceFiles(str(base), [file for file in _walk(str(base), suffixes) if matches(file.name)])
 
 
 def _walk(folder: str, suffixes: frozenset[str]) -> Iterator[File]:
@@ -129,10 +129,10 @@ def _walk(folder: str, suffixes: frozenset[str]) -> Iterator[File]:
         inside = pending.pop() if pending else heapq.heappop(links)
         path = os.path.join(folder, inside)  # noqa: PTH118
         try:
-            known = os.stat(path)  # noqa: PTH116
-            if (known.st_dev, known.st_ino) in entered:
+            status = os.stat(path)  # noqa: PTH116
+            if (status.st_dev, status.st_ino) in entered:
                 continue
-            entered.add((known.st_dev, known.st_ino))
+            entered.add((status.st_dev, status.st_ino))
             with os.scandir(path) as entries:
                 for entry in entries:
                     name = f"{inside}/{entry.name}" if inside else entry.name
@@ -141,11 +141,11 @@ def _walk(folder: str, suffixes: frozenset[str]) -> Iterator[File]:
                     elif entry.is_symlink() and _leads_to_folder(entry):
                         heapq.heappush(links, name)
                     elif suffix_of(entry.name) in suffixes and not entry.name.startswith("."):
-                        yield _entry(name, entry)
+                        yield _file_of(name, entry)
         except OSError as error:
             if not inside:
-                raise ConfigError(f"images.source: {folder} cannot be read: {reason(error)}.") from error
-            yield File(inside, None, f"the folder cannot be read: {reason(error)}")
+                raise ConfigError(f"images.source: {folder} cannot be read: {error_reason(error)}.") from error
+            yield File(inside, None, f"the folder cannot be read: {error_reason(error)}")
 
 
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
@@ -155,14 +155,14 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _entry(name: str, entry: os.DirEntry[str]) -> File:
+def _file_of(name: str, entry: os.DirEntry[str]) -> File:
     try:
         if entry.is_file():
             return File(name, entry.stat().st_size)
         error = "not a file, but a pipe, socket or device"
         return File(name, None, "a link to nowhere" if entry.is_symlink() else error)
-    except OSError as failed:
-        return File(name, None, reason(failed))
+    except OSError as failure:
+        return File(name, None, error_reason(failure))
 
 
 class LocalFiles:
@@ -193,21 +193,21 @@ class LocalFiles:
             # Not blocking: what was a file may have become a pipe, which would wait for a writer.
             number = os.open(os.path.join(self.base, name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # noqa: PTH118
             try:
-                known = os.fstat(number)
-                if not stat.S_ISREG(known.st_mode):
+                status = os.fstat(number)
+                if not stat.S_ISREG(status.st_mode):
                     raise PictureError("not a file")
-                _expect_size(size, known.st_size)
-                return _whole(os.pread(number, _bounded(known.st_size if length is None else length), offset), length)
+                _expect_size(size, status.st_size)
+                return _whole(os.pread(number, _bounded(status.st_size if length is None else length), offset), length)
             finally:
                 os.close(number)
         except OSError as error:
-            raise PictureError(reason(error)) from error
+            raise PictureError(error_reason(error)) from error
 
 
 # Remote
 
 
-def _find_remote(source: str, suffixes: frozenset[str], options: dict[str, Any]) -> Found:
+def _find_remote(source: str, suffixes: frozenset[str], options: dict[str, Any]) -> SourceFiles:
     system, path = open_system(source, options)
     if source.startswith(("http://", "https://")):  # a web server lists no folders
         if suffix_of(source) not in suffixes:
@@ -216,23 +216,23 @@ def _find_remote(source: str, suffixes: frozenset[str], options: dict[str, Any])
                 "folders: give the files themselves, several as a list."
             )
         base, _, name = source.rpartition("/")
-        return Found(base, [File(name, system.info(path).get("size"))])
+        return SourceFiles(base, [File(name, system.info(path).get("size"))])
     system.invalidate_cache()
     if re.search(r"[*?\[]", path):
         base = path[: re.search(r"[*?\[]", path).start()].rpartition("/")[0]  # type: ignore[union-attr]
-        found = system.glob(path, detail=True)
+        entries = system.glob(path, detail=True)
     elif system.isfile(path):
-        base, found = path.rpartition("/")[0], {path: system.info(path)}
+        base, entries = path.rpartition("/")[0], {path: system.info(path)}
     else:
-        base, found = path.rstrip("/"), system.find(path, detail=True)
+        base, entries = path.rstrip("/"), system.find(path, detail=True)
     files = [
         File(name[len(base) + 1 :], info.get("size"))
-        for name, info in found.items()
+        for name, info in entries.items()
         if info["type"] == "file" and suffix_of(name) in suffixes and not name.rpartition("/")[2].startswith(".")
     ]
-    if not found:
+    if not entries:
         raise ConfigError(f"images.source: there is nothing at {source}. Check the address and what it should hold.")
-    return Found(system.unstrip_protocol(base), files)
+    return SourceFiles(system.unstrip_protocol(base), files)
 
 
 class RemoteFiles:
@@ -251,14 +251,14 @@ class RemoteFiles:
         place does not answer."""
         if size is not None:
             _bounded(size)
-        data = self._patiently(lambda: self._files.cat_file(self._path(name)))
+        data = self._attempt(lambda: self._files.cat_file(self._path(name)))
         _expect_size(size, len(data))
         return data
 
     def read_part(self, name: str, offset: int, length: int, size: int | None) -> bytes:
         """``length`` bytes at ``offset``; ``size`` is not looked at. Raises as ``read`` does."""
         end = offset + _bounded(length)
-        return _whole(self._patiently(lambda: self._files.cat_file(self._path(name), start=offset, end=end)), length)
+        return _whole(self._attempt(lambda: self._files.cat_file(self._path(name), start=offset, end=end)), length)
 
     def open(self, name: str) -> BinaryIO:
         """A stream that reads ahead, a block at a time. Raises OSError, or an error of the storage's own."""
@@ -267,7 +267,7 @@ class RemoteFiles:
     def check(self, name: str) -> None:
         """Ask for the file's first byte. Raises PictureError where the file is to blame, AtlasError where the place is
         out of reach."""
-        self._patiently(lambda: self._files.cat_file(self._path(name), start=0, end=1))
+        self._attempt(lambda: self._files.cat_file(self._path(name), start=0, end=1))
 
     @property
     def _files(self) -> AbstractFileSystem:
@@ -279,22 +279,22 @@ class RemoteFiles:
     def _path(self, name: str) -> str:
         return f"{self._files._strip_protocol(self.base)}/{name}"
 
-    def _patiently(self, read: Callable[[], Result]) -> Result:
+    def _attempt(self, read: Callable[[], Result]) -> Result:
         """Raises PictureError where this file is to blame, AtlasError where the network is, after some attempts."""
         try:
-            return patiently(read)
+            return with_retries(read)
         except (FileNotFoundError, PermissionError) as error:
-            raise PictureError(reason(error)) from error
+            raise PictureError(error_reason(error)) from error
         except AtlasError:
             raise
         except Exception as error:  # each storage has its own
             raise AtlasError(
-                f"images.source: {self.base} cannot be read ({reason(error)}). Give the same command again "
+                f"images.source: {self.base} cannot be read ({error_reason(error)}). Give the same command again "
                 "when it can be reached."
             ) from error
 
 
-# Both
+# Local and remote
 
 
 def _bounded(length: int) -> int:
@@ -303,9 +303,9 @@ def _bounded(length: int) -> int:
     return length
 
 
-def _expect_size(listed: int | None, found: int) -> None:
-    if listed is not None and listed != found:
-        raise PictureError(f"has changed since it was listed: {found:,} bytes in place of {listed:,}")
+def _expect_size(listed: int | None, actual: int) -> None:
+    if listed is not None and listed != actual:
+        raise PictureError(f"has changed since it was listed: {actual:,} bytes in place of {listed:,}")
 
 
 def _whole(data: bytes, length: int | None) -> bytes:

@@ -1,4 +1,4 @@
-"""Numbers in [0, 1) that depend on nothing but their arguments."""
+"""Hashes as random numbers: in [0, 1), the same on every machine and in any order of work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import struct
 
 
-def unit_hash(*parts: str | int) -> tuple[float, float]:
+def uniform_hash(*parts: str | int) -> tuple[float, float]:
     """Two numbers in [0, 1) from a hash of ``parts``: the same on every machine, in any order of work."""
     digest = hashlib.blake2b("\0".join(map(str, parts)).encode("utf-8", "surrogateescape"), digest_size=16).digest()
     first, second = struct.unpack("<QQ", digest)

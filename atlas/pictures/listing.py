@@ -109,20 +109,20 @@ class Listing:
     def read(self, image_id: int) -> bytes:
         """The bytes of a picture's file. Raises PictureError with the reason when they cannot be had, AtlasError when a
         remote source is out of reach. May be called from several threads."""
-        where = {name: self._column(name)[image_id] for name in ("error", "file", "group", "row", "offset", "size")}
-        if where["error"] is not None:
-            raise PictureError(where["error"])
-        if where["file"] is None:
-            return self._files.read(self.keys[image_id], where["size"])
-        container = self.containers[where["file"]]
-        if where["offset"] is not None:
-            return self._files.read_part(container.name, where["offset"], where["size"], container.size)
-        return self._rows.read(where["file"], where["group"], where["row"])
+        row = {name: self._column(name)[image_id] for name in ("error", "file", "group", "row", "offset", "size")}
+        if row["error"] is not None:
+            raise PictureError(row["error"])
+        if row["file"] is None:
+            return self._files.read(self.keys[image_id], row["size"])
+        container = self.containers[row["file"]]
+        if row["offset"] is not None:
+            return self._files.read_part(container.name, row["offset"], row["size"], container.size)
+        return self._rows.read(row["file"], row["group"], row["row"])
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of names, labels and sizes, wherever the source lies. A listing that was kept has it noted: of many
-        millions of names it costs a worker more memory than the listing itself."""
+        """sha256 of names, labels and sizes, wherever the source lies. A saved listing has it written down: of
+        many millions of names it costs a worker more memory than the listing itself."""
         if self._digest is not None:
             return self._digest
         digest = hashlib.sha256()
@@ -133,8 +133,8 @@ class Listing:
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
-        """Keep the listing as a Parquet file."""
-        about = {
+        """Write the listing as a Parquet file."""
+        metadata = {
             "source": self.source,
             "kind": self.kind,
             "label_names": self.label_names,
@@ -143,17 +143,17 @@ class Listing:
             "options": self.options,
             "digest": self.digest,
         }
-        table = self.table.replace_schema_metadata({"listing": json.dumps(about)})
+        table = self.table.replace_schema_metadata({"listing": json.dumps(metadata)})
         with atomic(path) as temporary:
             pq.write_table(table, temporary, compression="zstd")
 
     @classmethod
     def load(cls, path: Path) -> Listing:
-        """The listing kept at ``path``."""
+        """The listing saved at ``path``."""
         table = pq.read_table(path)
-        about = json.loads(table.schema.metadata[b"listing"])
-        about["containers"] = [File(name, size) for name, size in about["containers"]]
-        return cls(table.replace_schema_metadata(), **about)
+        metadata = json.loads(table.schema.metadata[b"listing"])
+        metadata["containers"] = [File(name, size) for name, size in metadata["containers"]]
+        return cls(table.replace_schema_metadata(), **metadata)
 
     def _column(self, name: str) -> Column[Any]:
         return self._columns[name]

@@ -14,8 +14,8 @@ from atlas.pictures.containers import find_columns
 from atlas.pictures.decode import PictureError
 from atlas.pictures.files import File, Files
 
-# Row groups read at a time; bytes of a batch; what a stream keeps for threads that come late: rows, or bytes at most.
-_STREAMS, _BATCH, _KEPT_ROWS, _KEPT = 4, 4 * 2**20, 64, 64 * 2**20
+# Row groups read at a time; bytes of a batch; what a stream caches for slower threads: rows, and bytes at most.
+_STREAMS, _BATCH, _CACHED_ROWS, _CACHED_BYTES = 4, 4 * 2**20, 64, 64 * 2**20
 _BUFFER = 2**20
 
 
@@ -35,20 +35,20 @@ class ParquetRows:
             if stream is None:
                 stream = _Stream(self._files, self._containers[container], group, self._image_column)
             self._streams[container, group] = stream
-            while len(self._streams) > _STREAMS:  # whoever still reads from it keeps it for so long
+            while len(self._streams) > _STREAMS:  # a thread that still reads from it has its own reference
                 self._streams.popitem(last=False)
         return stream.read(row)
 
 
 class _Stream:
-    """One row group, read from front to back; begun anew for a row that is no longer kept."""
+    """One row group, read from front to back; begun again for a row that has left its cache."""
 
     def __init__(self, files: Files, file: File, group: int, image_column: str | None) -> None:
         self._files, self._file, self._group, self._image_column = files, file, group, image_column
         self._lock = threading.Lock()
         self._rows: deque[bytes | None] = deque()
-        self._next = 0  # the row after the last one kept
-        self._size = 0  # bytes kept
+        self._next = 0  # the row after the last one in the cache
+        self._size = 0  # bytes in the cache
         self._batches: Iterator[Any] | None = None
         self._error: str | None = None  # met at row self._next
 
@@ -80,7 +80,7 @@ class _Stream:
             group = parquet.metadata.row_group(self._group)
             columns = [group.column(index) for index in range(group.num_columns)]
             size = next(column.total_uncompressed_size for column in columns if column.path_in_schema == leaf)
-            rows = max(1, min(_KEPT_ROWS, _BATCH * group.num_rows // max(size, 1)))
+            rows = max(1, min(_CACHED_ROWS, _BATCH * group.num_rows // max(size, 1)))
             yield from parquet.iter_batches(rows, row_groups=[self._group], columns=[leaf], use_threads=False)
 
     def _advance(self) -> None:
@@ -106,7 +106,7 @@ class _Stream:
             self._rows.append(value)
             self._size += len(value or b"")
         self._next += len(values)
-        while len(self._rows) > len(values) and (len(self._rows) > 2 * _KEPT_ROWS or self._size > _KEPT):
+        while len(self._rows) > len(values) and (len(self._rows) > 2 * _CACHED_ROWS or self._size > _CACHED_BYTES):
             self._size -= len(self._rows.popleft() or b"")
 
 

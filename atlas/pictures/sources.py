@@ -28,7 +28,7 @@ _NO_CLASS = "."
 
 @dataclass
 class _Pictures:
-    """Columns of a listing in the making; a label is raw until all are known."""
+    """The columns of a listing before its labels are numbers, which needs all of them."""
 
     key: list[str]
     label: list[RawLabel]
@@ -42,8 +42,8 @@ class _Pictures:
 
 def sources_of(config: ImagesConfig) -> list[str]:
     """What ``images.source`` names: absolute paths and URLs."""
-    given = [config.source] if isinstance(config.source, str) else config.source
-    return [resolve(source) for source in given]
+    sources = [config.source] if isinstance(config.source, str) else config.source
+    return [resolve(source) for source in sources]
 
 
 def name_of(config: ImagesConfig) -> str:
@@ -61,20 +61,20 @@ def list_images(config: ImagesConfig, seed: int) -> Listing:
     Raises ConfigError when the source is not there, holds no picture, or has none of the classes asked for.
     """
     sources = sources_of(config)
-    base, found = _found(sources, config)
-    kind = _kind(config, sources, found)
-    suffixes = SUFFIXES if kind == "folder" else {suffix for suffix, each in _CONTAINERS.items() if each == kind}
-    files = sorted((file for file in found if suffix_of(file.name) in suffixes or file.error), key=lambda f: f.name)
+    base, listed = _list_files(sources, config)
+    kind = _kind(config, sources, listed)
+    suffixes = SUFFIXES if kind == "folder" else {suffix for suffix, name in _CONTAINERS.items() if name == kind}
+    files = sorted((file for file in listed if suffix_of(file.name) in suffixes or file.error), key=lambda f: f.name)
     names: tuple[str, ...] = ()
     if kind == "folder":
         pictures, containers = _from_files(files), list[File]()
     else:
         pictures, names = _from_containers(kind, base, files, config)
         containers = files
-    shown = sources[0] if len(sources) == 1 else f"{sources[0]} and {len(sources) - 1} more"
+    source_name = sources[0] if len(sources) == 1 else f"{sources[0]} and {len(sources) - 1} more"
     if all(error is not None for error in pictures.error):
-        raise ConfigError(_nothing(shown, kind, pictures))
-    chosen = _of_classes(pictures, config, shown, kind)
+        raise ConfigError(_no_pictures(source_name, kind, pictures))
+    chosen = _of_classes(pictures, config, source_name, kind)
     labels, names = number_labels([pictures.label[index] for index in chosen], names)  # before the limit cuts classes
     number_of = dict(zip(chosen, labels))
     chosen = _in_order(chosen, pictures, config, seed)
@@ -96,18 +96,18 @@ def list_images(config: ImagesConfig, seed: int) -> Listing:
     )
 
 
-def _found(sources: Sequence[str], config: ImagesConfig) -> tuple[str, list[File]]:
+def _list_files(sources: Sequence[str], config: ImagesConfig) -> tuple[str, list[File]]:
     """All files of all sources, named below what they have in common."""
     wanted = SUFFIXES | set(_CONTAINERS) | _COMPRESSED
-    with ThreadPoolExecutor(_SCANNERS) as pool:  # of several addresses, each asks a server
-        each = list(pool.map(lambda source: find(source, wanted, config.storage_options), sources))
-    if len(each) == 1:
-        return each[0].base, each[0].files
-    base = _common([found.base for found in each])
+    with ThreadPoolExecutor(_SCANNERS) as pool:  # each address asks a server
+        parts = list(pool.map(lambda source: find(source, wanted, config.storage_options), sources))
+    if len(parts) == 1:
+        return parts[0].base, parts[0].files
+    base = _common([part.base for part in parts])
     files: dict[str, File] = {}
-    for found in each:
-        below = found.base[len(base) :].strip("/")
-        for file in found.files:
+    for part in parts:
+        below = part.base[len(base) :].strip("/")
+        for file in part.files:
             name = f"{below}/{file.name}" if below else file.name
             files.setdefault(name, File(name, file.size, file.error))
     return base, list(files.values())
@@ -148,13 +148,13 @@ def _kind(config: ImagesConfig, sources: Sequence[str], files: list[File]) -> st
     return kinds[0] if kinds else "folder"
 
 
-def _nothing(shown: str, kind: str, pictures: _Pictures) -> str:
+def _no_pictures(source_name: str, kind: str, pictures: _Pictures) -> str:
     wanted = {"folder": ", ".join(sorted(SUFFIXES)), "tar": ".tar", "parquet": ".parquet"}[kind]
     if not pictures.key:
         within = "" if kind == "folder" else ", with pictures in them"
-        return f"images.source: {shown} holds no picture. Expected files ending in {wanted}{within}."
+        return f"images.source: {source_name} holds no picture. Expected files ending in {wanted}{within}."
     return (
-        f"images.source: {shown} holds no picture that can be read. The first of {len(pictures.key)}: "
+        f"images.source: {source_name} holds no picture that can be read. The first of {len(pictures.key)}: "
         f"{pictures.key[0]}: {pictures.error[0]}."
     )
 
@@ -186,19 +186,19 @@ def _from_files(files: list[File]) -> _Pictures:
 def _from_containers(
     kind: str, base: str, files: list[File], config: ImagesConfig
 ) -> tuple[_Pictures, tuple[str, ...]]:
-    """The pictures in tars or Parquet files, and the names of their classes where a file tells them."""
-    place = open_files(base, config.storage_options)
+    """The pictures in tars or Parquet files, and the names of their classes where a file has them."""
+    opened = open_files(base, config.storage_options)
 
-    def contents(file: File) -> Contents:
-        return scan(kind, place, file, image_column=config.image_column, label_column=config.label_column)
+    def scan_file(file: File) -> Contents:
+        return scan(kind, opened, file, image_column=config.image_column, label_column=config.label_column)
 
     with ThreadPoolExecutor(_SCANNERS) as pool:
-        scanned = list(pool.map(contents, files))
-    told = {each.label_names for each in scanned if each.label_names}
-    labelled = any(entry.label is not None for each in scanned for entry in each.entries)
+        scanned = list(pool.map(scan_file, files))
+    names = {contents.label_names for contents in scanned if contents.label_names}
+    labelled = any(entry.label is not None for contents in scanned for entry in contents.entries)
     pictures = _Pictures([], [], [], [], [], [], [], [])
-    for number, (file, each) in enumerate(zip(files, scanned)):
-        for entry in each.entries:
+    for number, (file, contents) in enumerate(zip(files, scanned)):
+        for entry in contents.entries:
             key = _escaped(f"{file.name}/{entry.name}" if entry.name else file.name)
             badly_named = entry.name and key != f"{file.name}/{entry.name}"
             pictures.key.append(key)
@@ -209,10 +209,10 @@ def _from_containers(
             pictures.offset.append(entry.offset)
             pictures.size.append(entry.size)
             pictures.error.append(entry.error or ("its name is not UTF-8" if badly_named else None))
-    return pictures, told.pop() if len(told) == 1 else ()
+    return pictures, names.pop() if len(names) == 1 else ()
 
 
-def _of_classes(pictures: _Pictures, config: ImagesConfig, shown: str, kind: str) -> list[int]:
+def _of_classes(pictures: _Pictures, config: ImagesConfig, source_name: str, kind: str) -> list[int]:
     """The pictures of the classes to keep, and what is broken and has no class."""
     if config.classes is None:
         return list(range(len(pictures.key)))
@@ -222,7 +222,7 @@ def _of_classes(pictures: _Pictures, config: ImagesConfig, shown: str, kind: str
     if missing:
         what = "folder" if kind == "folder" else "class"
         raise ConfigError(
-            f"images.classes: {shown} has no {what} {', '.join(missing)}. It has: {', '.join(known[:20])}."
+            f"images.classes: {source_name} has no {what} {', '.join(missing)}. It has: {', '.join(known[:20])}."
         )
     wanted = set(config.classes)
     return [

@@ -1,7 +1,7 @@
 """Views: square boxes of pictures as the network sees them.
 
-A box is drawn from a hash of the seed, the picture's key and the view's number, so that it can be cut again
-from its source at any time, by anyone who has the row.
+A box is drawn from a hash of the seed, the picture's key and the view's number, so that it can be cropped again from
+its source at any time, by anyone who has the row.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from atlas.arrays import Pixels
-from atlas.config.model import Config
+from atlas.config.sections import ImagesConfig
 from atlas.pictures.decode import Encoded, PictureError
-from atlas.pictures.hashing import unit_hash
+from atlas.pictures.hashing import uniform_hash
 from atlas.pictures.listing import Listing
 
 # A view of a transparent picture should show this share of it, and is drawn so often at the most.
@@ -30,7 +30,7 @@ _COVER, _ATTEMPTS = 0.7, 8
 # A JPEG is decoded at a reduced scale where that leaves views so many times the network's side; measured in
 # scripts/benchmarks.md.
 SPARE = 2.5
-# Of pictures with more pixels than this, a process decodes one at a time: its memory must not hang on its luck.
+# Of pictures with more pixels than this, a process decodes one at a time: its memory must not depend on chance.
 LARGE_PIXELS = 16_000_000
 ONE_LARGE = threading.Lock()
 # From this shorter side on, boxes lie on a lattice of eight pixels.
@@ -58,7 +58,7 @@ class Failure:
     error: str
 
 
-def reason(failure: Failure) -> str:
+def failure_kind(failure: Failure) -> str:
     """The kind of a failure: its error without the numbers and names in which one picture differs from the next."""
     error = failure.error
     for name in (failure.image, Path(failure.image).name):
@@ -67,29 +67,34 @@ def reason(failure: Failure) -> str:
     return re.sub(r"\b0x[0-9a-f]+\b|\d+(\.\d+)?|'[^']*'|\"[^\"]*\"", "…", error)
 
 
-def cut_views(listing: Listing, image_id: int, config: Config, size: int, views: Sequence[int]) -> list[View] | Failure:
-    """Decode one picture and cut the given views from it, or say why that cannot be done."""
+def crop_views(
+    listing: Listing, image_id: int, views: Sequence[int], *, size: int, images: ImagesConfig, seed: int
+) -> list[View] | Failure:
+    """Decode one picture and crop ``views`` (their numbers) from it at the network's ``size``, or the reason why that
+    cannot be done."""
     key = listing.keys[image_id]
     try:
         encoded = Encoded(listing.read(image_id))
         with ONE_LARGE if encoded.pixels > LARGE_PIXELS else nullcontext():
-            return _cut(encoded, config, image_id, key, size, views)
+            crops = _crop(encoded, key, views, size, images, seed)
+        return [View(image_id, view, box, pixels) for view, (box, pixels) in zip(views, crops)]
     except PictureError as error:
         return Failure(key, None, str(error))
 
 
-def _cut(encoded: Encoded, config: Config, image_id: int, key: str, size: int, views: Sequence[int]) -> list[View]:
+def _crop(
+    encoded: Encoded, key: str, views: Sequence[int], size: int, images: ImagesConfig, seed: int
+) -> list[tuple[Box, Pixels]]:
     if encoded.size is not None:  # a JPEG has no transparency: its boxes are known before it is decoded
-        boxes = _boxes(encoded.size, config, key, views)
+        boxes = _boxes(encoded.size, images, seed, key, views)
         reduction = reduction_for(boxes, size, encoded.reductions)
         picture = encoded.decode(reduction)
     else:
         picture, reduction = encoded.decode(), 1
         alpha = picture[..., 3] if picture.shape[2] == 4 else None
-        boxes = _boxes((picture.shape[1], picture.shape[0]), config, key, views, alpha)
+        boxes = _boxes((picture.shape[1], picture.shape[0]), images, seed, key, views, alpha)
     return [
-        View(image_id, view, box, cut_view(picture, box, size, backdrop(config.seed, key, view), reduction))
-        for view, box in zip(views, boxes)
+        (box, crop_view(picture, box, size, backdrop(seed, key, view), reduction)) for view, box in zip(views, boxes)
     ]
 
 
@@ -100,15 +105,21 @@ def reduction_for(boxes: Sequence[Box], size: int, allowed: Sequence[int]) -> in
     def fits(box: Box, reduction: int) -> bool:
         return box[2] - box[0] >= SPARE * size * reduction and not any(edge % reduction for edge in box)
 
-    return next((each for each in allowed if all(fits(box, each) for box in boxes)), 1)
+    return next((reduction for reduction in allowed if all(fits(box, reduction) for box in boxes)), 1)
 
 
 def _boxes(
-    size: tuple[int, int], config: Config, key: str, views: Sequence[int], alpha: NDArray[np.uint8] | None = None
+    size: tuple[int, int],
+    images: ImagesConfig,
+    seed: int,
+    key: str,
+    views: Sequence[int],
+    alpha: NDArray[np.uint8] | None = None,
 ) -> list[Box]:
-    images = config.images
-    drawn = {"crops": images.crops, "scale": images.crop_scale, "seed": config.seed, "key": key, "alpha": alpha}
-    return [view_box(size, view=view, **drawn) for view in views]  # type: ignore[arg-type]
+    return [
+        view_box(size, crops=images.crops, scale=images.crop_scale, seed=seed, key=key, view=view, alpha=alpha)
+        for view in views
+    ]
 
 
 def view_box(
@@ -125,7 +136,7 @@ def view_box(
 
     With one crop a picture it is the largest centred square; with more, a random square whose side is a share of the
     picture's shorter side, drawn evenly from ``scale``. In large pictures edges are multiples of eight pixels. With
-    ``alpha`` (h, w), a square that shows mostly what is transparent is drawn anew, up to eight times; the fullest one
+    ``alpha`` (h, w), a square that shows mostly what is transparent is drawn again, up to eight times; the fullest one
     counts.
     """
     if crops == 1:
@@ -150,11 +161,11 @@ def view_box(
 
 def _random_square(size: tuple[int, int], scale: tuple[float, float], draw: tuple[str | int, ...]) -> Box:
     width, height = size
-    share, _ = unit_hash(*draw, "side")
+    share, _ = uniform_hash(*draw, "side")
     step = _step(size)
-    wanted = round(min(width, height) * (scale[0] + share * (scale[1] - scale[0])))
-    side = max(1.0, wanted // step * step)
-    across, down = unit_hash(*draw, "corner")
+    exact = round(min(width, height) * (scale[0] + share * (scale[1] - scale[0])))
+    side = max(1.0, exact // step * step)
+    across, down = uniform_hash(*draw, "corner")
     left, top = round(across * (width - side)) // step * step, round(down * (height - side)) // step * step
     return (float(left), float(top), left + side, top + side)
 
@@ -166,13 +177,13 @@ def _step(size: tuple[int, int]) -> int:
 
 def backdrop(seed: int, key: str, view: int) -> tuple[int, int, int]:
     """The plain colour (RGB, 0–255) laid behind the transparent parts of a view: any hue, rarely loud."""
-    hue, saturation = unit_hash(seed, key, view, "hue")
-    lightness, _ = unit_hash(seed, key, view, "lightness")
+    hue, saturation = uniform_hash(seed, key, view, "hue")
+    lightness, _ = uniform_hash(seed, key, view, "lightness")
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.55 * saturation, 0.3 + 0.7 * lightness)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def cut_view(
+def crop_view(
     picture: Pixels, box: Sequence[float], size: int, backdrop: tuple[int, int, int], reduction: int = 1
 ) -> NDArray[np.uint8]:
     """The ``box`` of ``picture``, uint8 (h, w, 3 or 4), scaled to (size, size) and laid over ``backdrop``: uint8 RGB of
@@ -201,7 +212,7 @@ def cut_view(
 
 
 def over_backdrop(picture: Pixels, backdrop: tuple[int, int, int]) -> Pixels:
-    """A whole picture, uint8 (h, w, 3 or 4), laid over ``backdrop`` as ``cut_view`` does: uint8 RGB (h, w, 3)."""
+    """A whole picture, uint8 (h, w, 3 or 4), laid over ``backdrop`` as ``crop_view`` does: uint8 RGB (h, w, 3)."""
     return picture if picture.shape[2] == 3 else _over(np.asarray(Image.fromarray(picture).convert("RGBa")), backdrop)
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from atlas.rundir.faults import told
+from atlas.rundir.faults import explain_write_errors
 from atlas.rundir.stages import FOLDERS
 
 
@@ -21,10 +21,10 @@ def atomic(path: Path) -> Iterator[Path]:
 
     Raises AtlasError where the machine refuses: a full disk, a missing permission, a folder that is gone.
     """
-    with told(path):
+    with explain_write_errors(path):
         _make_folder(path.parent)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # machines share folders, process ids
-        temporary.touch()  # here, so that a missing permission is told as one, whoever writes
+        temporary.touch()  # here, so that a missing permission shows before the caller writes
         try:
             yield temporary
             with temporary.open("rb+") as file:
@@ -40,14 +40,14 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def _make_folder(folder: Path) -> None:
-    """``folder`` with what it lies in; but the folder of a stage only where its run still is."""
+    """Make ``folder`` and its parents; but the folder of a stage only where its run still is."""
     missing = [folder]
     while not missing[-1].parent.exists():
         missing.append(missing[-1].parent)
-    if any(each.name in FOLDERS.values() for each in missing[:-1]):
+    if any(parent.name in FOLDERS.values() for parent in missing[:-1]):
         raise FileNotFoundError(errno.ENOENT, "the run was moved away", str(folder))
-    for each in reversed(missing):
-        each.mkdir(exist_ok=True)
+    for parent in reversed(missing):
+        parent.mkdir(exist_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

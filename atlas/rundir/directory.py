@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
 from atlas.rundir.atomic import write_json
-from atlas.rundir.faults import told
+from atlas.rundir.faults import explain_write_errors
 from atlas.rundir.markers import marked_key
 from atlas.rundir.stages import ABOVE, FOLDERS
+from atlas.rundir.versions import refuse_other_format
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,12 @@ class RunDirectory:
     path: Path
 
     def folder(self, stage: str) -> Path:
-        """What a stage fills."""
+        """The folder that a stage fills."""
         return self.path / FOLDERS[stage]
 
     @property
     def manifest(self) -> Path:
-        """The configuration, versions, the stages' keys and what was measured of each."""
+        """The configuration, versions, the stages' keys, and what was measured of each stage."""
         return self.path / "run.json"
 
     @property
@@ -57,58 +60,58 @@ class RunDirectory:
         """The finished shards of a layer, in order: those with a marker."""
         return sorted(path for path in self.store(layer).glob("part-*.parquet") if path.with_suffix(".json").exists())
 
-    def layout(self, layer: str) -> Path:
-        """Where each row of a map lies."""
-        return self.path / "layout" / f"{layer}.parquet"
+    def layout(self, map_name: str) -> Path:
+        """The coordinates of each row of a map."""
+        return self.path / "layout" / f"{map_name}.parquet"
 
     def moments(self, layer: str) -> Path:
         """The count, sum and second sum of a layer's activations."""
         return self.path / "layout" / f"{layer}.moments.npz"
 
     def projection(self, layer: str) -> Path:
-        """What a layer's neighbours are searched among."""
+        """The projection in which a layer's neighbours are searched."""
         return self.path / "layout" / f"{layer}.projection.npz"
 
-    def coordinates(self, layer: str) -> Path:
-        """The fitted rows' coordinates before the box, and what placing among them needs."""
-        return self.path / "layout" / f"{layer}.coordinates.npz"
+    def coordinates(self, layout_group: str) -> Path:
+        """The fitted rows' coordinates before they are scaled to the common box, and what placing among them needs."""
+        return self.path / "layout" / f"{layout_group}.coordinates.npz"
 
-    def alone(self, layer: str) -> Path:
-        """Coordinates of some of the layer's rows, laid out by themselves: what its alignment is compared with."""
+    def independent_coordinates(self, layer: str) -> Path:
+        """Coordinates of some of an aligned layer's rows in a layout that was not aligned, to compare the two."""
         return self.path / "layout" / f"{layer}.alone.npz"
 
     def index(self, layer: str) -> Path:
         """The FAISS index of a layer's fitted rows."""
         return self.path / "layout" / f"{layer}.faiss"
 
-    def cells(self, layer: str) -> Path:
+    def cells(self, map_name: str) -> Path:
         """The cells of all grids of a map."""
-        return self.path / "cells" / f"{layer}.parquet"
+        return self.path / "cells" / f"{map_name}.parquet"
 
-    def icons(self, layer: str, grid: int) -> Path:
+    def icons(self, map_name: str, grid: int) -> Path:
         """The parts of one grid's icons and their markers."""
-        return self.path / "icons" / layer / f"grid-{grid:03d}"
+        return self.path / "icons" / map_name / f"grid-{grid:03d}"
 
     def neurons(self, layer: str) -> Path:
-        """What is told of a layer's units."""
+        """The tables of a layer's units and their markers."""
         return self.path / "neurons" / layer
 
-    def site_grid(self, layer: str, grid: int) -> Path:
-        """What the page shows of one grid."""
-        return self.path / "site" / layer / f"grid-{grid:03d}"
+    def site_grid(self, map_name: str, grid: int) -> Path:
+        """The page's files of one grid."""
+        return self.path / "site" / map_name / f"grid-{grid:03d}"
 
     def read_manifest(self) -> dict[str, Any]:
         """run.json, or an empty dict before the first run. Raises AtlasError where it is cut off or no JSON."""
         try:
             manifest = json.loads(self.manifest.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except ValueError:
             manifest = None
         if not isinstance(manifest, dict):
             raise AtlasError(
                 f"{self.manifest} is cut off or overwritten: it is no JSON of a run. Delete it and give the command of "
-                "the run again: finished work is known by its markers, and is kept."
+                "the run again: finished work is recognized by its markers, and is kept."
             )
         return manifest
 
@@ -123,16 +126,24 @@ class RunDirectory:
         write_json(self.manifest, manifest)
 
     def config(self) -> Config:
-        """The configuration kept in run.json. Raises AtlasError when there is none."""
+        """The configuration in run.json. Raises AtlasError when there is none, ConfigError when another version of
+        activation-atlas wrote it."""
         manifest = self.read_manifest()
         if "config" not in manifest:
             raise AtlasError(
                 f"{self.path} is no run directory: it has no run.json. Expected the folder that atlas.run wrote."
             )
-        return Config.from_plain(manifest["config"])
+        refuse_other_format(manifest, self.manifest)
+        try:
+            return Config.from_plain(manifest["config"])
+        except ValidationError as error:
+            raise ConfigError(
+                f"{self.manifest} was written by another version of activation-atlas: {error.error_count()} of its "
+                "keys are not known here. Open it with the version that made it."
+            ) from None
 
     def network_facts(self, name: str = "") -> dict[str, Any]:
-        """What run.json knows of one of the run's networks, the first by default: its name, sha256, folded norms."""
+        """What run.json says of one of the run's networks, the first by default: its name, sha256, folded norms."""
         manifest = self.read_manifest()
         facts: dict[str, Any] = manifest["compare"][name] if name else manifest["network"]
         return facts
@@ -142,7 +153,7 @@ class RunDirectory:
         return self.stage_facts(stage)["key"]
 
     def stage_facts(self, stage: str) -> dict[str, Any]:
-        """What run.json knows of a stage. Raises AtlasError when the stage has not been claimed."""
+        """What run.json says of a stage. Raises AtlasError when the stage has not been claimed."""
         try:
             return self.read_manifest()["stages"][stage]
         except KeyError:
@@ -155,21 +166,21 @@ class RunDirectory:
         """Make the folder of ``stage`` belong to ``key``.
 
         A folder of another key is moved aside (``store.KEY8``), and one that was moved aside under this key comes back.
-        Nothing is deleted. Where run.json was lost, the folder's own markers say whose it is. The key of the stage
-        above is noted beside the key, so that a reader can tell a stage that the one above has left behind. What is
-        noted of a stage (its pace, its seconds) is kept for each key and comes back with it.
+        Nothing is deleted. Where run.json was lost, the folder's own markers say which key it belongs to. The key of
+        the stage above is noted beside the key, so that a reader can tell when the stage above was made again and this
+        one was not. What is noted of a stage (its batch, its seconds) is kept for each key and comes back with it.
         """
         folder = self.folder(stage)
         self.sweep(stage)
         noted = self.read_manifest().get("stages", {}).get(stage, {}).get("key")
-        known = noted or marked_key(folder)
-        if folder.exists() and known != key:
-            aside = folder.with_name(f"{folder.name}.{(known or 'unknown')[:8]}")
+        owner = noted or marked_key(folder)
+        if folder.exists() and owner != key:
+            aside = folder.with_name(f"{folder.name}.{(owner or 'unknown')[:8]}")
             count = 1
             while aside.exists():
                 count += 1
-                aside = folder.with_name(f"{folder.name}.{(known or 'unknown')[:8]}-{count}")
-            with told(aside):
+                aside = folder.with_name(f"{folder.name}.{(owner or 'unknown')[:8]}-{count}")
+            with explain_write_errors(aside):
                 folder.rename(aside)
         if noted != key:
             manifest = self.read_manifest()
@@ -182,7 +193,7 @@ class RunDirectory:
                 facts["above"] = stages.get(above, {}).get("key")
             self.update_manifest(stages={**stages, stage: facts}, past=past)
         elif stage in ABOVE:
-            # The stage above was made anew in a way that this one does not depend on.
+            # The stage above was made again in a way that this one does not depend on.
             stages = self.read_manifest()["stages"]
             above = stages.get(ABOVE[stage], {}).get("key")
             if stages[stage].get("above") != above:
@@ -193,7 +204,7 @@ class RunDirectory:
             returning.rename(folder)
 
     def sweep(self, stage: str) -> None:
-        """Remove the temporary files of processes that were killed while they wrote; nobody may be at work in it."""
+        """Remove the temporary files of killed processes from the stage's folder; no process may be at work in it."""
         for leftover in sorted(self.folder(stage).rglob(".*.tmp")):
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -202,12 +213,12 @@ class RunDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for this process. Raises AtlasError when another one is at work in it."""
+        """Lock the run for this process. Raises AtlasError when another one is at work in it."""
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"out: {self.path} is a file, expected a folder. Give another with --set out=FOLDER.")
-        with told(self.path):
+        with explain_write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        with told(self.path / ".lock"):
+        with explain_write_errors(self.path / ".lock"):
             file = (self.path / ".lock").open("w")
         with file:
             try:

@@ -1,7 +1,7 @@
-"""What a machine does to a run (a full disk, a lost permission, a folder that is gone), told in a sentence.
+"""Why a file cannot be written (a full disk, a missing permission, a folder that is gone), in a sentence.
 
-None of these is mended by trying again at once, so they are told as AtlasError, which ends the stage instead of
-starting the item anew.
+Trying again at once mends none of these, so they are raised as AtlasError, which ends the stage instead of starting the
+item again.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _BROKEN = (errno.EIO, errno.ESTALE, errno.ENOTCONN)
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
-    """Writing to ``path``: what the machine refuses is raised as AtlasError; other errors pass as they are."""
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Around code that writes ``path``: raises AtlasError for what the machine refuses; other errors pass unchanged."""
     try:
         yield
     except OSError as error:
-        sentence = explain(error, path)
+        sentence = write_error_sentence(error, path)
         if sentence is None:
             raise
         raise AtlasError(sentence) from error
@@ -36,7 +36,7 @@ def told(path: Path) -> Iterator[None]:
         raise AtlasError(_full(OSError(errno.ENOSPC, ""), path)) from error
 
 
-def explain(error: OSError, path: Path) -> str | None:
+def write_error_sentence(error: OSError, path: Path) -> str | None:
     """Why ``path`` could not be written and what to do about it; None where ``error`` has nothing to do with that."""
     folder = path.parent
     # Only writing gives these, whatever file the error names.
@@ -54,7 +54,7 @@ def explain(error: OSError, path: Path) -> str | None:
             f"right to write in {folder}."
         )
     if error.errno == errno.ENOENT and not folder.exists():
-        return f"The folder {folder} vanished while the run wrote to it. Bring it back, or start the run anew."
+        return f"The folder {folder} vanished while the run wrote to it. Bring it back, or start the run again."
     if error.errno in _BROKEN:
         return (
             f"{path} cannot be written: the disk or the share fails ({os.strerror(error.errno)}). Look after it first."

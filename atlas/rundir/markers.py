@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas.rundir.atomic import write_json
-from atlas.rundir.faults import told
+from atlas.rundir.faults import explain_write_errors
 
 
 def digest_file(path: Path) -> str:
@@ -22,34 +22,34 @@ def digest_file(path: Path) -> str:
 
 
 def digest_values(*values: Any) -> str:
-    """sha256 of JSON-ready values with sorted keys, as hex: the key of a configuration."""
+    """sha256 of JSON-ready ``values`` with sorted keys, as hex: the key of a configuration."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def write_marker(path: Path, *, key: str, files: list[Path], **facts: Any) -> None:
     """Vouch for ``files`` (as paths from the marker's folder): bytes and sha256 of each, and ``facts``."""
-    listed = {}
+    entries = {}
     for file in files:
-        with told(file):
-            listed[os.path.relpath(file, path.parent)] = {
+        with explain_write_errors(file):
+            entries[os.path.relpath(file, path.parent)] = {
                 "bytes": file.stat().st_size,
                 "sha256": digest_file(file),
             }
-    write_json(path, {"key": key, "files": listed, **facts})
+    write_json(path, {"key": key, "files": entries, **facts})
 
 
 def parse_marker(path: Path) -> dict[str, Any] | None:
-    """What stands in the marker at ``path``, or None where it is not there, cut off, or no marker."""
+    """The marker at ``path``, or None where it is not there, cut off, or no marker."""
     try:
         return as_marker(path.read_bytes())
     except FileNotFoundError:
         return None
 
 
-def as_marker(text: bytes) -> dict[str, Any] | None:
-    """What a marker's file says; None where it is cut off, or no marker."""
+def as_marker(data: bytes) -> dict[str, Any] | None:
+    """The marker in the bytes of a file; None where it is cut off, or no marker."""
     try:
-        marker = json.loads(text)
+        marker = json.loads(data)
     except ValueError:  # a reboot may leave zeros, which are neither JSON nor always UTF-8
         return None
     whole = isinstance(marker, dict) and isinstance(marker.get("key"), str) and isinstance(marker.get("files"), dict)

@@ -1,4 +1,4 @@
-"""Addresses: what is one, which folder of this machine stands for it, and fsspec's file systems behind them."""
+"""Addresses: how to tell one, which folder of this machine stands for it, and fsspec's file systems behind them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fsspec.core import url_to_fs
 
 from atlas.errors import AtlasError, ConfigError
 
-# Seconds to wait before a remote read is tried again.
+# Seconds to wait before each further attempt.
 _RETRY_SECONDS = (0.5, 2.0, 8.0)
 # The project's extra that brings the package of a protocol.
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
@@ -61,8 +61,11 @@ def open_system(url: str, options: dict[str, Any], key: str = "images.source") -
     return system, str(path)
 
 
-def patiently(attempt: Callable[[], Result]) -> Result:
-    """``attempt``, again after a while where the network is to blame. Raises what the last one raised."""
+def with_retries(attempt: Callable[[], Result]) -> Result:
+    """``attempt``, again after a while where the network is to blame. Raises what the last one raised.
+
+    (Seven lines, where a library of retries would be one more package to install.)
+    """
     for pause in _RETRY_SECONDS:
         try:
             return attempt()
@@ -73,7 +76,7 @@ def patiently(attempt: Callable[[], Result]) -> Result:
     return attempt()
 
 
-def reason(error: Exception) -> str:
+def error_reason(error: Exception) -> str:
     """What went wrong with a file, in a few words."""
     if isinstance(error, FileNotFoundError):
         return "the file is gone"

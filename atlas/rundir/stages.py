@@ -1,22 +1,18 @@
-"""The stages of a run: their order, what each stands on, and the folder that each fills."""
+"""The stages of a run: their order, the stage that each one builds on, and the folder that each fills."""
 
 from __future__ import annotations
 
-from atlas.config.model import Config
+from atlas.config.sections import NeuronsConfig
 
 STAGES = ("collect", "layout", "cells", "render", "neurons", "publish")
-
-
-# The stage that each one stands on.
+# The stage that each one builds on.
 ABOVE = {"layout": "collect", "cells": "layout", "render": "cells", "neurons": "cells", "publish": "render"}
-
-
 # The folder that each stage fills.
 FOLDERS = {
     "collect": "store", "layout": "layout", "cells": "cells", "render": "icons", "neurons": "neurons", "publish": "site"
 }  # fmt: skip
 
 
-def stages_of(config: Config) -> tuple[str, ...]:
-    """The stages of a run, in order: units are looked at only where they are asked for."""
-    return tuple(stage for stage in STAGES if stage != "neurons" or config.neurons is not None)
+def stages_of(neurons: NeuronsConfig | None) -> tuple[str, ...]:
+    """The stages of a run, in order: without the stage neurons where the configuration has no such section."""
+    return tuple(stage for stage in STAGES if stage != "neurons" or neurons is not None)

@@ -5,44 +5,48 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from atlas.errors import AtlasError, ConfigError
+from atlas.command import DONE, add_version, carry_out
+from atlas.errors import ConfigError
 from atlas.rundir.remote import refuse_url
-from atlas.serve.app import find_site, serve
+from atlas.serve.server import serve
+from atlas.serve.site_files import find_site
 
 
-def finished(runs: list[Path]) -> list[Path]:
-    """Of run folders those that can be shown; the others are told of. Raises ConfigError where none can."""
-    shown, faults = [], []
+def finished_runs(runs: list[Path]) -> list[Path]:
+    """The run folders that can be shown; prints why the others cannot. Raises ConfigError where none can."""
+    finished, faults = [], []
     for run in runs:
         try:
             find_site(run)
-            shown.append(run)
+            finished.append(run)
         except ConfigError as error:
             faults.append(str(error))
-    if not shown:
+    if not finished:
         raise ConfigError("\n".join(faults))
     for fault in faults:
         print(f"Left out: {fault}", file=sys.stderr)
-    return shown
+    return finished
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m atlas.serve") -> int:
     """Exit code 0 after Ctrl-C, 2 where the folder or the port will not do."""
-    parser = argparse.ArgumentParser(prog="python -m atlas.serve", description="Show finished atlases in the browser.")
+    parser = argparse.ArgumentParser(prog=prog, description="Show finished atlases in the browser.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, such as runs/demo")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
-    given = parser.parse_args(arguments)
-    try:
-        for run in given.runs:
-            refuse_url(run)
-        serve(finished([Path(run) for run in given.runs]), host=given.host, port=given.port)
-    except AtlasError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        pass
-    return 0
+    add_version(parser)
+    options = parser.parse_args(arguments)
+
+    def work() -> int:
+        try:
+            for run in options.runs:
+                refuse_url(run)
+            serve(finished_runs([Path(run) for run in options.runs]), host=options.host, port=options.port)
+        except KeyboardInterrupt:
+            pass  # the usual end
+        return DONE
+
+    return carry_out(work)
 
 
 if __name__ == "__main__":

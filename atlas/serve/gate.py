@@ -11,21 +11,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 # A browser stays far below these. Its cookies are the longest: those of every other server of this machine come along.
 ADDRESS_BYTES = 8 * 1024
-
-
 HEADERS, HEADER_BYTES = 100, 32 * 1024
-
-
 RANGES = 16
 
 
 class Gate:
     """Refuses what no browser would ask of these files, with a sentence, and hangs up on what may still follow.
 
-    A body is answered with 413, but for pictures that are posted below ``api/`` (see atlas/explain), an address above
+    A body is answered with 413, but for pictures that are posted below ``api/`` (see explain_api), an address above
     ADDRESS_BYTES with 414, more than RANGES ranges with 416, more than HEADERS lines or HEADER_BYTES of headers with
     431. With ``hosts``, every other name in the header Host is answered with 403: else a page of the web could have its
-    own name lead to this machine (DNS rebinding) and read the atlas.
+    own name lead to this machine (DNS rebinding) and read the atlas. Own code, as Starlette's TrustedHostMiddleware
+    answers "Invalid host header", which does not say what to do.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str] | None = None) -> None:

@@ -4,49 +4,15 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from atlas.rundir.versions import SITE_FORMAT
-
-REVALIDATE = "no-cache"
-
-
-def _index_endpoint(sites: Mapping[str, Path]) -> Any:
-    async def index(request: Request) -> Response:
-        headers = {"cache-control": REVALIDATE, "content-security-policy": _INDEX_POLICY}
-        return HTMLResponse(index_page(sites), headers=headers)
-
-    return index
-
-
-def index_page(sites: Mapping[str, Path]) -> str:
-    """The page that lists several runs, each with a small picture of the layer that it opens on."""
-    icon = f"{quote(next(iter(sites)))}/icon.svg"
-    return _PAGE.format(
-        style=_STYLE, icon=icon, items="\n".join(_index_item(name, site) for name, site in sites.items())
-    )
-
-
-def _index_item(name: str, site: Path) -> str:
-    atlas = json.loads((site / "atlas.json").read_text())
-    if atlas["format"] != SITE_FORMAT:
-        picture, what = "", "of another version; finish the run again"
-    else:
-        layers = [layer for layer in atlas["layers"] if not layer["of_classes"]]
-        layer = next((each for each in layers if each["path"] == atlas.get("opens")), layers[len(layers) // 2])
-        side = min(grid["grid"] for grid in layer["grids"]) * atlas["icon_size"]
-        address = f"{quote(name)}/{quote(layer['path'])}/atlas_files/{(side - 1).bit_length() - 1}/0_0.webp"
-        picture = f'<img src="{address}" alt="" width="160" height="160">'
-        networks = " and ".join(network["name"] for network in atlas["networks"])
-        what = f"{networks}, {len(layers)} layer{'s' if len(layers) != 1 else ''}"
-    return f'<li><a href="{quote(name)}/">{picture}<b>{html.escape(name)}</b> <span>{html.escape(what)}</span></a></li>'
-
+from atlas.serve.site_files import REVALIDATE
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #f7f7f5; --ink: #1c1d1f; --soft: #5e6166; }
@@ -61,14 +27,8 @@ img { display: block; margin-bottom: 8px; }
 b { display: block; }
 span { color: var(--soft); font-size: 13px; }
 """
-
-
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-
-
 _INDEX_POLICY = f"default-src 'none'; img-src 'self'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'"
-
-
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -86,3 +46,36 @@ _PAGE = """<!doctype html>
 </body>
 </html>
 """
+
+
+def index_endpoint(sites: Mapping[str, Path]) -> Callable[[Request], Awaitable[Response]]:
+    """The endpoint that answers with the page for ``sites``: the folder site/ of each run, by the run's name."""
+
+    async def index(request: Request) -> Response:
+        headers = {"cache-control": REVALIDATE, "content-security-policy": _INDEX_POLICY}
+        return HTMLResponse(index_page(sites), headers=headers)
+
+    return index
+
+
+def index_page(sites: Mapping[str, Path]) -> str:
+    """The page that lists several runs, each with a small picture of the layer that it opens on."""
+    icon = f"{quote(next(iter(sites)))}/icon.svg"
+    return _PAGE.format(
+        style=_STYLE, icon=icon, items="\n".join(_index_item(name, site) for name, site in sites.items())
+    )
+
+
+def _index_item(name: str, site: Path) -> str:
+    atlas = json.loads((site / "atlas.json").read_text())
+    if atlas.get("format") != SITE_FORMAT:
+        picture, what = "", "of another version; finish the run again"
+    else:
+        layers = [layer for layer in atlas["layers"] if not layer["of_classes"]]
+        layer = next((layer for layer in layers if layer["path"] == atlas.get("opens")), layers[len(layers) // 2])
+        side = min(grid["grid"] for grid in layer["grids"]) * atlas["icon_size"]
+        address = f"{quote(name)}/{quote(layer['path'])}/atlas_files/{(side - 1).bit_length() - 1}/0_0.webp"
+        picture = f'<img src="{address}" alt="" width="160" height="160">'
+        networks = " and ".join(network["name"] for network in atlas["networks"])
+        what = f"{networks}, {len(layers)} layer{'s' if len(layers) != 1 else ''}"
+    return f'<li><a href="{quote(name)}/">{picture}<b>{html.escape(name)}</b> <span>{html.escape(what)}</span></a></li>'

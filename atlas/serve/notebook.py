@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from atlas.errors import ConfigError
 from atlas.rundir.remote import refuse_url
-from atlas.serve.app import create_app, create_server, find_site
+from atlas.serve.app import create_app
+from atlas.serve.server import create_server
+from atlas.serve.site_files import find_site
 from atlas.serve.sockets import address, open_socket, own_names
 
 if TYPE_CHECKING:
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
 _ALLOWED = "fullscreen; clipboard-write"
 
 
-class Shown:
-    """A run's page, as a notebook shows it: a frame as wide as the cell, and the address below it.
+class AtlasFrame:
+    """A run's page as a notebook shows it: an iframe as wide as the cell, and the address below it.
 
     ``address``: where a browser finds the page; ``close()`` ends its server.
     """
@@ -33,7 +35,7 @@ class Shown:
         self._server = server
 
     def close(self) -> None:
-        """End the server of this run, and so every frame that shows it; `show` starts another."""
+        """End the server of this run, and so of every frame that shows it; `show` starts another."""
         self._server.close()
 
     def __repr__(self) -> str:
@@ -81,10 +83,10 @@ _servers: dict[tuple[Path, bool], _Server] = {}
 _lock = threading.Lock()
 
 
-def show(run: str | Path | Run, *, height: int = 640, proxy: str | None = None) -> Shown:
+def show(run: str | Path | Run, *, height: int = 640, proxy: str | None = None) -> AtlasFrame:
     """The atlas of a finished run, for the last line of a notebook's cell.
 
-    run: the run's folder, or what `atlas.open_run` gave; height: of the frame, in pixels.
+    run: the run's folder, or what `atlas.open_run` returned; height: of the frame, in pixels.
 
     The site is served on a free port of the kernel's machine, once for a folder, to this machine alone. Where Jupyter
     runs on another machine than the browser, either that port is forwarded (``ssh -L PORT:127.0.0.1:PORT HOST``), or
@@ -94,9 +96,9 @@ def show(run: str | Path | Run, *, height: int = 640, proxy: str | None = None) 
 
     Raises ConfigError where the folder holds no finished site, or ``proxy`` is no address.
     """
-    given = run if isinstance(run, str | Path) else run.path
-    refuse_url(given)
-    folder = Path(given).expanduser()
+    path = run if isinstance(run, str | Path) else run.path
+    refuse_url(path)
+    folder = Path(path).expanduser()
     find_site(folder)
     prefix = _prefix(proxy)
     key = folder.resolve(), prefix is not None
@@ -104,7 +106,7 @@ def show(run: str | Path | Run, *, height: int = 640, proxy: str | None = None) 
         server = _servers.get(key)
         if server is None or not server.running:
             server = _servers[key] = _Server(folder.resolve(), any_name=prefix is not None)
-    return Shown(folder, server, prefix, height)
+    return AtlasFrame(folder, server, prefix, height)
 
 
 def _prefix(proxy: str | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -26,9 +27,10 @@ class Sample:
     png: bytes
 
 
-def find_samples(run: Run) -> list[Sample]:
-    """Up to ``COUNT`` pictures, one of each class, those first that the network is surest of; fewer, or none, where
-    the run's pictures can no longer be read."""
+def find_samples(path: Path) -> list[Sample]:
+    """Up to ``COUNT`` pictures of the run at ``path``, one of each class, those first that the network is surest of;
+    fewer, or none, where they cannot be read any more. Raises AtlasError where the run is not finished."""
+    run = Run(path)
     store = run.store(run.layers[0])
     rows = store.sample(min(_ROWS, len(store)), columns=["image_id", "predicted", "confidence"])
     order = np.argsort(-rows["confidence"], kind="stable")

@@ -10,7 +10,7 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises ConfigError where the address cannot be had."""
+    """A listening socket; port 0 takes a free one. Raises ConfigError where the address cannot be opened."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -27,7 +27,7 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 
 def own_names(ip: str) -> frozenset[str] | None:
-    """What a server at ``ip`` may be called, where this machine alone reaches it; None, for anything, elsewhere."""
+    """The names that a server at ``ip`` answers to, where only this machine reaches it; None, for any, elsewhere."""
     if not ip_address(ip).is_loopback:
         return None
     return LOOPBACK | {f"[{ip}]" if ":" in ip else ip}

@@ -17,7 +17,7 @@ from atlas.config.sections import CellsConfig
 from atlas.layout.lattice import cell_of
 from atlas.layout.neighbors import nearest, unit_rows
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import Map
+from atlas.rundir.maps import AtlasMap
 from atlas.store.shards import read_columns, to_numpy
 
 # Cells that are listed as nearest by their means, and as holding most of the same rows on another layer.
@@ -29,7 +29,7 @@ CellIndex = tuple[int, int]
 
 def cell_details(
     run: RunDirectory,
-    atlas_map: Map,
+    atlas_map: AtlasMap,
     grid: int,
     cells: Collection[CellIndex],
     *,
@@ -64,7 +64,7 @@ def cell_details(
     }
 
 
-def _scores(run: RunDirectory, atlas_map: Map, grid: int) -> dict[CellIndex, dict[str, Any]]:
+def _scores(run: RunDirectory, atlas_map: AtlasMap, grid: int) -> dict[CellIndex, dict[str, Any]]:
     names = ["cosine_whitened", "cosine_robust", "percentile", "rank"]
     icons = read_icons(run, atlas_map.name, grid, ["row", "col", *names]).to_pylist()
     return {(icon["row"], icon["col"]): {name: _short(icon[name]) for name in names} for icon in icons}
@@ -90,7 +90,7 @@ def _near(means: NDArray[np.float32], chosen: list[int]) -> list[list[tuple[int,
 
 def _elsewhere(
     run: RunDirectory,
-    atlas_map: Map,
+    atlas_map: AtlasMap,
     grid: int,
     cells: list[CellIndex],
     layers: Sequence[str],

@@ -21,7 +21,7 @@ from atlas.pictures.listing import Listing
 from atlas.pictures.sources import name_of
 from atlas.rundir.atomic import atomic, write_json
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import Map, shown_maps
+from atlas.rundir.maps import AtlasMap, published_maps
 from atlas.rundir.markers import digest_file, digest_values
 from atlas.rundir.versions import SITE_FORMAT, versions
 from atlas.site.heat import heat_maps
@@ -59,14 +59,14 @@ def icon_source(run: RunDirectory, map_name: str, grid: int) -> Icons:
 
 
 def write_patches(
-    run: RunDirectory, listing: Listing, atlas_map: Map, grid: int, *, form: TileFormat, min_count: int, seed: int
+    run: RunDirectory, listing: Listing, atlas_map: AtlasMap, grid: int, *, form: TileFormat, min_count: int, seed: int
 ) -> tuple[list[Path], int]:
     """The pyramid of nearest real patches; returns its files, and how many patches could not be cropped again."""
     pyramid, failed = write_nearest(run, listing, atlas_map, grid, form=form, min_count=min_count, seed=seed)
     return _pyramid_files(pyramid), failed
 
 
-def write_combined(run: RunDirectory, atlas_map: Map, form: TileFormat) -> list[Path]:
+def write_combined(run: RunDirectory, atlas_map: AtlasMap, form: TileFormat) -> list[Path]:
     """The pyramid whose zoom levels each show their own cells; returns its files."""
     sources = {grid: icon_source(run, atlas_map.name, grid) for grid in atlas_map.grids}
     pyramid = run.folder("publish") / atlas_map.name / "atlas.dzi"
@@ -79,7 +79,9 @@ def _pyramid_files(pyramid: Path) -> list[Path]:
     return [pyramid, *sorted(tiles)]
 
 
-def write_grid(run: RunDirectory, atlas_map: Map, grid: int, *, form: TileFormat, attributions: bool) -> list[Path]:
+def write_grid(
+    run: RunDirectory, atlas_map: AtlasMap, grid: int, *, form: TileFormat, attributions: bool
+) -> list[Path]:
     """One grid alone: its pyramid of icons, cells.json, and its classes; returns the files. ``attributions``: whether
     the run has any."""
     folder = run.site_grid(atlas_map.name, grid)
@@ -104,7 +106,7 @@ def write_grid(run: RunDirectory, atlas_map: Map, grid: int, *, form: TileFormat
     return [folder / "cells.json", *files, *_pyramid_files(folder / "icons.dzi")]
 
 
-def cell_facts(run: RunDirectory, atlas_map: Map, grid: int, table: pa.Table) -> dict[str, Any]:
+def cell_facts(run: RunDirectory, atlas_map: AtlasMap, grid: int, table: pa.Table) -> dict[str, Any]:
     """cells.json: columns of facts of the non-empty cells of a grid, those of ``table``."""
     icons = read_icons(run, atlas_map.name, grid, ["row", "col", "cosine", "flag"])
     scores = {(icon["row"], icon["col"]): icon for icon in icons.to_pylist()}
@@ -121,7 +123,7 @@ def cell_facts(run: RunDirectory, atlas_map: Map, grid: int, table: pa.Table) ->
     }
 
 
-def _top_classes(run: RunDirectory, atlas_map: Map, table: pa.Table, *, attributions: bool) -> bytes:
+def _top_classes(run: RunDirectory, atlas_map: AtlasMap, table: pa.Table, *, attributions: bool) -> bytes:
     """The first classes of each cell: their values as float32 (cells, TOP_CLASSES), then their numbers as uint16 of the
     same shape, 65535 where there are fewer. By attribution, those that the map is of before all others; or by shares of
     the predictions where the run took no attributions."""
@@ -177,7 +179,7 @@ def atlas_facts(run: RunDirectory, config: Config, report: dict[str, Any]) -> di
     layers: list[dict[str, Any]] = []
     networks: dict[str, Any] = {}
     labels: list[str] = []
-    for atlas_map in shown_maps(run, config):
+    for atlas_map in published_maps(run, config):
         metadata = read_metadata(run.shards(atlas_map.layer)[0])
         network = config.module_of(atlas_map.layer)[0]
         networks[network] = {"name": metadata["network"], **{key: metadata[key] for key in ("input_size", "classes")}}

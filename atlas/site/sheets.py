@@ -21,7 +21,7 @@ from atlas.pictures.decode import decode_png, encode_png
 from atlas.pictures.listing import Listing
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import Map
+from atlas.rundir.maps import AtlasMap
 from atlas.site.details import cell_details
 from atlas.site.tiles import TileFormat, write_grid_pyramid
 from atlas.store.shards import RowKey, key_of
@@ -42,7 +42,7 @@ class _Sprites:
 
 
 def write_nearest(
-    run: RunDirectory, listing: Listing, atlas_map: Map, grid: int, *, form: TileFormat, min_count: int, seed: int
+    run: RunDirectory, listing: Listing, atlas_map: AtlasMap, grid: int, *, form: TileFormat, min_count: int, seed: int
 ) -> tuple[Path, int]:
     """A pyramid like the icons', whose cells show their nearest real patch; returns its .dzi file, and how many patches
     could not be cropped again."""
@@ -66,7 +66,7 @@ def write_nearest(
     return pyramid, failed
 
 
-def sheets(run: RunDirectory, atlas_map: Map, grid: int, min_count: int) -> list[list[tuple[int, int]]]:
+def sheets(run: RunDirectory, atlas_map: AtlasMap, grid: int, min_count: int) -> list[list[tuple[int, int]]]:
     """The sheets of a grid, as (row, col) in blocks of BLOCK × BLOCK cells, those with any drawn cell; in parts of
     SHEETS that are near each other on the map."""
     blocks = {_block(cell) for cell in _drawn_cells(run, atlas_map, grid, min_count)}
@@ -81,7 +81,7 @@ def sheets(run: RunDirectory, atlas_map: Map, grid: int, min_count: int) -> list
 def write_sheets(
     run: RunDirectory,
     listing: Listing,
-    atlas_map: Map,
+    atlas_map: AtlasMap,
     grid: int,
     blocks: Sequence[tuple[int, int]],
     *,
@@ -149,7 +149,9 @@ def _write_sheet(path: Path, cells: list[dict[str, Any]], sprites: dict[RowKey, 
     return files
 
 
-def _drawn_cells(run: RunDirectory, atlas_map: Map, grid: int, min_count: int, *columns: str) -> list[dict[str, Any]]:
+def _drawn_cells(
+    run: RunDirectory, atlas_map: AtlasMap, grid: int, min_count: int, *columns: str
+) -> list[dict[str, Any]]:
     """The drawn cells of a grid: row, col and further ``columns``."""
     filters = [("grid", "=", grid), ("count", ">=", min_count)]
     table = pq.read_table(run.cells(atlas_map.name), columns=["row", "col", *columns], filters=filters)

@@ -1,7 +1,7 @@
-"""Pictures and a network → rows of the store.
+"""Pictures and networks → rows of the store.
 
-Each view gives the activation of every layer at the position that holds one *place*, and its attribution to all
-classes.
+A view is read at one or several *places*: each gives a row, with the activation of every layer at the position that
+holds the place, and its attribution to all classes.
 """
 
 from __future__ import annotations
@@ -21,56 +21,57 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from atlas.config.model import Config
+from atlas.config.sections import CollectConfig, ImagesConfig
 from atlas.errors import ConfigError
 from atlas.networks.network import Layer
 from atlas.networks.observer import Observer
 from atlas.networks.precision import Precision, bfloat16_pays
-from atlas.pictures.hashing import unit_hash
+from atlas.pictures.hashing import uniform_hash
 from atlas.pictures.listing import Listing
-from atlas.pictures.views import Failure, View, cut_views
-from atlas.store.shards import ShardWriter, schema
+from atlas.pictures.views import Failure, View, crop_views
+from atlas.rundir.versions import versions
+from atlas.store.shards import SCHEMA_VERSION, ShardWriter, schema
 
-# The outer sixth on each side is left out: there the zeros around the picture speak.
+# The outer sixth on each side is left out: activations there come mostly from the zeros around the picture.
 MARGIN = 1 / 6
 
-Given = TypeVar("Given")
-Made = TypeVar("Made")
+Input = TypeVar("Input")
+Output = TypeVar("Output")
 
 
-def place(seed: int, key: str, view: int, draw: int) -> tuple[float, float]:
-    """The place (x, y) in the unit square: the same for all layers, whoever works on it."""
-    x, y = unit_hash(seed, key, view, draw)
+def random_place(seed: int, key: str, view: int, draw: int) -> tuple[float, float]:
+    """The place (x, y) in the unit square that a row is read at: the same for all layers, on every machine."""
+    x, y = uniform_hash(seed, key, view, draw)
     return MARGIN + (1 - 2 * MARGIN) * x, MARGIN + (1 - 2 * MARGIN) * y
 
 
-def position(place: NDArray[np.float64], layer: Layer) -> NDArray[np.int64]:
+def positions_of(places: NDArray[np.float64], layer: Layer) -> NDArray[np.int64]:
     """Places (n, 2) as (x, y) → positions (n, 2) as (y, x) of the layer's map."""
-    x = np.minimum((place[:, 0] * layer.width).astype(np.int64), layer.width - 1)
-    y = np.minimum((place[:, 1] * layer.height).astype(np.int64), layer.height - 1)
+    x = np.minimum((places[:, 0] * layer.width).astype(np.int64), layer.width - 1)
+    y = np.minimum((places[:, 1] * layer.height).astype(np.int64), layer.height - 1)
     return np.stack([y, x], axis=1)
 
 
 def prefetch(
-    function: Callable[[Given], Made],
-    items: Iterable[Given],
+    function: Callable[[Input], Output],
+    items: Iterable[Input],
     *,
     threads: int,
     ahead: int,
     start: Callable[[], None] | None = None,
-) -> Iterator[Made]:
-    """``function`` of each item, in order, worked out in threads at most ``ahead`` items before they are wanted.
+) -> Iterator[Output]:
+    """``function`` of each item, in order, computed in threads at most ``ahead`` items before they are asked for.
 
     ``start`` is called once in each thread.
     """
     with ThreadPoolExecutor(threads, initializer=start) as pool:
         remaining = iter(items)
-        waiting: deque[Future[Made]] = deque(pool.submit(function, item) for item in islice(remaining, ahead))
+        waiting: deque[Future[Output]] = deque(pool.submit(function, item) for item in islice(remaining, ahead))
         try:
             while waiting:
-                made = waiting.popleft().result()
+                output = waiting.popleft().result()
                 waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
-                yield made
+                yield output
         finally:
             for future in waiting:
                 future.cancel()
@@ -91,11 +92,10 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How a run goes through its views: so many in one pass, computed in this precision, with so many threads that read
-    and decode pictures.
+class BatchSettings:
+    """The views in one pass, the precision that they are computed in, and the threads that read and decode pictures.
 
-    Measured once and kept: activations depend on batch and precision in their last bits.
+    Measured once in a run and then fixed: activations depend on batch and precision in their last bits.
     """
 
     batch: int
@@ -103,25 +103,33 @@ class Pace:
     decoders: int = 2
 
 
-def fitting_precision(device: torch.device, asked: Literal["auto"] | Precision) -> Precision:
-    """What ``asked`` comes to on ``device``: "auto" is float32 on a CPU, on a GPU the half precision that suits it."""
-    if asked != "auto":
-        return asked
+def choose_precision(device: torch.device, requested: Literal["auto"] | Precision) -> Precision:
+    """``requested``, where "auto" is float32 on a CPU and on a GPU the half precision that suits it."""
+    if requested != "auto":
+        return requested
     if device.type == "cpu":
         return "float32"
     return "bfloat16" if bfloat16_pays(device) else "float16"
 
 
-def measure_pace(readers: Sequence[Reader], listing: Listing, config: Config, *, cores: int) -> Pace:
+def measure_batch_settings(
+    readers: Sequence[Reader],
+    listing: Listing,
+    *,
+    images: ImagesConfig,
+    collect: CollectConfig,
+    seed: int,
+    cores: int,
+) -> BatchSettings:
     """The quickest batch here for all networks, as configured or measured, and as many decoders as keep them busy.
 
     Raises ConfigError when not even the smallest batch fits into the device's memory.
     """
     device, precision = readers[0].observer.network.device, readers[0].observer.precision
-    draws, attributions = config.collect.positions_per_image, config.collect.attributions
+    draws, attributions = collect.positions_per_image, collect.attributions
     batches: tuple[int, ...] = (1, 2, 4, 8, 16) if device.type == "cpu" else (16, 32, 64, 128, 256)
-    if config.collect.batch != "auto":
-        batches = (config.collect.batch,)
+    if collect.batch != "auto":
+        batches = (collect.batch,)
     lanes, threads = _lanes(device), torch.get_num_threads()
     seconds: dict[int, float] = {}
     torch.set_num_threads(1)
@@ -144,12 +152,13 @@ def measure_pace(readers: Sequence[Reader], listing: Listing, config: Config, *,
     batch = min(seconds, key=seconds.__getitem__)
     started, decoded = time.perf_counter(), 0
     for image_id in range(min(len(listing), 8)):
-        _cut(readers, listing, config, image_id, range(min(config.images.crops, 8)))
-        decoded += min(config.images.crops, 8)
+        views = range(min(images.crops, 8))
+        _crop(readers, listing, image_id, views, images=images, seed=seed)
+        decoded += len(views)
     decoding = (time.perf_counter() - started) / decoded
     # A thread that waits for a server needs no core.
     most = max(cores, listing.threads)
-    return Pace(batch, precision, max(2, min(most, math.ceil(1.25 * decoding * lanes / seconds[batch]))))
+    return BatchSettings(batch, precision, max(2, min(most, math.ceil(1.25 * decoding * lanes / seconds[batch]))))
 
 
 def _lanes(device: torch.device) -> int:
@@ -157,28 +166,31 @@ def _lanes(device: torch.device) -> int:
     return torch.get_num_threads() if device.type == "cpu" else 2
 
 
-def _cut(
-    readers: Sequence[Reader], listing: Listing, config: Config, image_id: int, views: Sequence[int]
+def _crop(
+    readers: Sequence[Reader], listing: Listing, image_id: int, views: Sequence[int], *, images: ImagesConfig, seed: int
 ) -> list[tuple[View, ...]] | Failure:
     """The views of one picture, each in the size of every network: the same squares of the picture."""
     sizes = [reader.observer.network.size for reader in readers]
-    cut: dict[int, list[View]] = {}
+    of_size: dict[int, list[View]] = {}
     for size in dict.fromkeys(sizes):
-        found = cut_views(listing, image_id, config, size, views)
-        if isinstance(found, Failure):
-            return found
-        cut[size] = found
-    return list(zip(*(cut[size] for size in sizes)))
+        crops = crop_views(listing, image_id, views, size=size, images=images, seed=seed)
+        if isinstance(crops, Failure):
+            return crops
+        of_size[size] = crops
+    return list(zip(*(of_size[size] for size in sizes)))
 
 
 def collect_shard(
     readers: Sequence[Reader],
     listing: Listing,
-    config: Config,
     views: dict[int, list[int]],
     paths: Mapping[str, Path],
     metadata: Mapping[str, Mapping[str, Any]],
-    pace: Pace,
+    *,
+    images: ImagesConfig,
+    collect: CollectConfig,
+    seed: int,
+    settings: BatchSettings,
 ) -> tuple[int, list[Failure]]:
     """Write one shard of every layer to ``paths[layer]``; returns the rows of each and what failed, in order.
 
@@ -189,34 +201,34 @@ def collect_shard(
     device, names = readers[0].observer.network.device, [name for reader in readers for name in reader.layers]
     lanes, threads = _lanes(device), torch.get_num_threads()
 
-    def ready() -> Iterator[tuple[View, ...]]:
-        cutting = prefetch(
-            lambda item: (item[0], _cut(readers, listing, config, *item)),
+    def decoded_views() -> Iterator[tuple[View, ...]]:
+        cropping = prefetch(
+            lambda item: (item[0], _crop(readers, listing, *item, images=images, seed=seed)),
             views.items(),
-            threads=pace.decoders,
-            ahead=2 * pace.decoders,
+            threads=settings.decoders,
+            ahead=2 * settings.decoders,
         )
-        for image_id, cut in cutting:
-            if isinstance(cut, Failure):
-                failures.append((image_id, cut))
+        for image_id, crops in cropping:
+            if isinstance(crops, Failure):
+                failures.append((image_id, crops))
             else:
-                yield from cut
+                yield from crops
 
     def start() -> None:
         torch.set_num_threads(1)  # a thread's own setting
         if device.type == "cuda":
             torch.cuda.set_stream(torch.cuda.Stream(device))
 
-    stream = ready()
+    stream = decoded_views()
     with ExitStack() as stack:
         writers = {
-            name: stack.enter_context(ShardWriter(paths[name], schema(config.collect.attributions, metadata[name])))
+            name: stack.enter_context(ShardWriter(paths[name], schema(collect.attributions, metadata[name])))
             for name in names
         }
         stack.callback(torch.set_num_threads, threads)
         observed = prefetch(
-            lambda batch: observe_views(readers, listing, config, batch, pace.batch),
-            iter(lambda: list(islice(stream, pace.batch)), []),
+            lambda batch: observe_views(readers, listing, batch, collect=collect, seed=seed, padded=settings.batch),
+            iter(lambda: list(islice(stream, settings.batch)), []),
             threads=lanes,
             ahead=lanes + 1,
             start=start,
@@ -230,22 +242,29 @@ def collect_shard(
 
 
 def observe_views(
-    readers: Sequence[Reader], listing: Listing, config: Config, batch: Sequence[tuple[View, ...]], padded: int
+    readers: Sequence[Reader],
+    listing: Listing,
+    batch: Sequence[tuple[View, ...]],
+    *,
+    collect: CollectConfig,
+    seed: int,
+    padded: int,
 ) -> tuple[dict[str, dict[str, Any]], list[tuple[int, Failure]]]:
     """The store's columns for a batch of views, layer by layer; and image_id and reason of views that are not finite.
 
     A view of the ``batch`` is given once for each network, in its size. Passes are made with ``padded`` views, so that
     the last batch of a shard is computed as all others are.
     """
-    draws = config.collect.positions_per_image
+    draws = collect.positions_per_image
     views = [sizes[0] for sizes in batch]
     keys = [listing.keys[view.image_id] for view in views]
     places = np.array(
-        [[place(config.seed, key, view.view, draw) for draw in range(draws)] for key, view in zip(keys, views)]
+        [[random_place(seed, key, view.view, draw) for draw in range(draws)] for key, view in zip(keys, views)]
     )
     columns: dict[str, dict[str, Any]] = {}
     for number, reader in enumerate(readers):
-        columns |= _observe(reader, [sizes[number].pixels for sizes in batch], places, config, padded)
+        pixels = [sizes[number].pixels for sizes in batch]
+        columns |= _observe(reader, pixels, places, attributions=collect.attributions, padded=padded)
     vectors = [column[kind] for column in columns.values() for kind in ("activation", "attribution") if kind in column]
     finite = np.logical_and.reduce([np.isfinite(values).all((1, 2)) for values in vectors])
     failures = [
@@ -253,26 +272,26 @@ def observe_views(
         for key, view, good in zip(keys, views, finite)
         if not good
     ]
-    chosen: list[int] = np.flatnonzero(finite).tolist()
+    finite_views: list[int] = np.flatnonzero(finite).tolist()
 
     def repeat(values: Any) -> NDArray[Any]:
-        return np.repeat(np.asarray(values)[chosen], draws, axis=0)
+        return np.repeat(np.asarray(values)[finite_views], draws, axis=0)
 
     shared: dict[str, Any] = {
-        "image": [keys[index] for index in chosen for _ in range(draws)],
+        "image": [keys[index] for index in finite_views for _ in range(draws)],
         "image_id": repeat([view.image_id for view in views]),
         "view": repeat([view.view for view in views]),
-        "draw": np.tile(np.arange(draws), len(chosen)),
+        "draw": np.tile(np.arange(draws), len(finite_views)),
         "box": repeat([view.box for view in views]),
-        "place_x": places[chosen, :, 0].reshape(-1),
-        "place_y": places[chosen, :, 1].reshape(-1),
-        "label": [listing.labels[views[index].image_id] for index in chosen for _ in range(draws)],
+        "place_x": places[finite_views, :, 0].reshape(-1),
+        "place_y": places[finite_views, :, 1].reshape(-1),
+        "label": [listing.labels[views[index].image_id] for index in finite_views for _ in range(draws)],
     }
     rows = {
         name: {
             **shared,
             **{
-                key: repeat(values) if values.ndim == 1 else values[chosen].reshape(-1, *values.shape[2:])
+                key: repeat(values) if values.ndim == 1 else values[finite_views].reshape(-1, *values.shape[2:])
                 for key, values in column.items()
             },
         }
@@ -282,20 +301,26 @@ def observe_views(
 
 
 def _observe(
-    reader: Reader, pixels: Sequence[NDArray[np.uint8]], places: NDArray[np.float64], config: Config, padded: int
+    reader: Reader,
+    pixels: Sequence[NDArray[np.uint8]],
+    places: NDArray[np.float64],
+    *,
+    attributions: bool,
+    padded: int,
 ) -> dict[str, dict[str, NDArray[Any]]]:
-    """What one network says of n views, layer by layer: of each view, (n,), and of each of its draws, (n, draws, …)."""
+    """The columns of n views that depend on the network, layer by layer: (n,) or, of places, (n, draws, …)."""
     observer, count = reader.observer, len(pixels)
     draws, size = places.shape[1], observer.network.size
     positions = {
-        name: position(places.reshape(-1, 2), layer).reshape(count, draws, 2) for name, layer in reader.layers.items()
+        name: positions_of(places.reshape(-1, 2), layer).reshape(count, draws, 2)
+        for name, layer in reader.layers.items()
     }
     inputs = torch.zeros(padded, size, size, 3, dtype=torch.uint8, pin_memory=observer.network.device.type == "cuda")
     np.stack(pixels, out=inputs[:count].numpy())
     observation = observer.observe(
         observer.network.from_bytes(inputs),
         {layer.name: torch.from_numpy(_padded(positions[name], padded)) for name, layer in reader.layers.items()},
-        attributions=config.collect.attributions,
+        attributions=attributions,
     )
     confidence, predicted = observation.logits[:count].softmax(1).max(1)
     columns: dict[str, dict[str, NDArray[Any]]] = {}
@@ -315,3 +340,32 @@ def _observe(
 def _padded(values: NDArray[Any], length: int) -> NDArray[Any]:
     """``values`` with zeros behind, up to ``length`` rows."""
     return np.concatenate([values, np.zeros((length - len(values), *values.shape[1:]), values.dtype)])
+
+
+def shard_metadata(
+    reader: Reader, name: str, listing: Listing, seed: int, settings: BatchSettings
+) -> dict[str, object]:
+    """What an outside reader of a shard needs to know; no clock and no host, so that equal work gives equal bytes."""
+    network, layer = reader.observer.network, reader.layers[name]
+    return {
+        "format": SCHEMA_VERSION,
+        "network": network.name,
+        "network_sha256": network.digest,
+        "layer": name,
+        "channels": layer.channels,
+        "map_size": [layer.height, layer.width],
+        "stride": layer.stride,
+        "receptive_field": layer.receptive_field,
+        "effective_receptive_field": layer.effective_receptive_field,
+        "input_size": network.size,
+        "mean": list(network.mean),
+        "std": list(network.std),
+        "precision": settings.precision,
+        "batch": settings.batch,
+        "source_kind": listing.kind,
+        "listing_sha256": listing.digest,
+        "classes": list(network.classes),
+        "labels": list(listing.label_names),
+        "seed": seed,
+        "versions": versions(),
+    }

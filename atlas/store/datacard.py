@@ -1,7 +1,7 @@
 """The store's data card: README.md with the front matter by which Hugging Face's ``datasets`` opens the store.
 
-It tells what lies in the store and where it comes from, without clock, host or the run's place, so that equal work
-gives equal bytes.
+It describes the store and where it comes from, without clock, host or the run's folder, so that equal work gives equal
+bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 import yaml
 
 from atlas.config.model import Config
-from atlas.pictures.views import Failure, reason
+from atlas.config.sections import ImagesConfig
+from atlas.pictures.views import Failure, failure_kind
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
 from atlas.store.shards import ROW_GROUP, count_rows, read_metadata
@@ -39,14 +40,15 @@ def write_card(
 ) -> Path:
     """Write the card of a store whose shards are finished; returns its path.
 
-    ``pictures``: how many were listed; ``views``, ``lost``: how many were cut from them, and how many of those failed;
+    ``pictures``: how many were listed; ``views``, ``lost``: how many views they have, and how many of those failed;
     ``failures``: the rows of failures.parquet.
     """
     path = card_path(run)
     facts = {layer: read_metadata(run.shards(layer)[0]) for layer in config.layers}
     rows = {layer: count_rows(run.shards(layer)) for layer in config.layers}
+    places = config.collect.positions_per_image
     text = f"""---
-{_front_matter(config, facts, rows, bool(failures))}---
+{_front_matter(_title(config, facts), rows, failures=bool(failures))}---
 
 # {_title(config, facts)}
 
@@ -60,14 +62,14 @@ def write_card(
 
 ## Columns
 
-{_columns(config, facts)}
+{_columns(len(facts[config.layers[0]]["classes"]) if config.collect.attributions else None)}
 
 Vectors are PLAIN float16 lists, zstd, row groups of {ROW_GROUP:,}; a reader that wants some columns reads only those.
 Class names (`classes`, `labels`) and the layer's facts stand as JSON in the metadata of every file.
 
 ## Pictures
 
-{_pictures(config, facts[config.layers[0]], pictures, views)}
+{_pictures(config.images, facts[config.layers[0]], pictures=pictures, views=views, places=places)}
 
 ## Network{"s" * bool(config.compare)}
 
@@ -79,22 +81,20 @@ Class names (`classes`, `labels`) and the layer's facts stand as JSON in the met
 
 ## Open it
 
-{_readers(config.layers[0], facts[config.layers[0]]["channels"])}
+{_how_to_open(config.layers[0], facts[config.layers[0]]["channels"])}
 """
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 
 
-def _front_matter(config: Config, facts: Mapping[str, Any], rows: Mapping[str, int], failures: bool) -> str:
-    parts: list[dict[str, Any]] = [
-        {"config_name": layer, "data_files": f"{layer}/part-*.parquet"} for layer in config.layers
-    ]
+def _front_matter(title: str, rows: Mapping[str, int], *, failures: bool) -> str:
+    parts: list[dict[str, Any]] = [{"config_name": layer, "data_files": f"{layer}/part-*.parquet"} for layer in rows]
     parts[0]["default"] = True
     if failures:  # a table without rows cannot be opened as a data set
         parts.append({"config_name": "failures", "data_files": "failures.parquet"})
     values = {
-        "pretty_name": _title(config, facts),
+        "pretty_name": title,
         "tags": ["activation-atlas", "interpretability", "activations"],
         "size_categories": [_SIZES[min(max(len(str(max(rows.values()))) - 3, 0), len(_SIZES) - 1)]],
         "configs": parts,
@@ -120,14 +120,14 @@ def _what(config: Config, facts: Mapping[str, Any], rows: Mapping[str, int]) -> 
 
 def _layers(facts: Mapping[str, Any], rows: Mapping[str, int]) -> str:
     return "\n".join(
-        f"| `{layer}` | {rows[layer]:,} | {told['channels']} | {told['map_size'][0]} × {told['map_size'][1]} | "
-        f"{told['stride']} px | {told['receptive_field']} ({told['effective_receptive_field']}) |"
-        for layer, told in facts.items()
+        f"| `{layer}` | {rows[layer]:,} | {row['channels']} | {row['map_size'][0]} × {row['map_size'][1]} | "
+        f"{row['stride']} px | {row['receptive_field']} ({row['effective_receptive_field']}) |"
+        for layer, row in facts.items()
     )
 
 
-def _columns(config: Config, facts: Mapping[str, Any]) -> str:
-    classes = len(facts[config.layers[0]]["classes"])
+def _columns(attributions: int | None) -> str:
+    """The table of columns; ``attributions`` is how many classes the vectors of attributions have, None without any."""
     lines = [
         ("image", "string", "path or key of the picture in its source"),
         ("image_id", "int64", "its number in the run's listing"),
@@ -141,31 +141,31 @@ def _columns(config: Config, facts: Mapping[str, Any]) -> str:
         ("confidence", "float32", "its softmax share"),
         ("activation", "float16 [channels]", "the layer's answer h at the position"),
     ]
-    if config.collect.attributions:
-        lines.append(("attribution", f"float16 [{classes}]", "first-order effect on each class's logit, h · ∂logit/∂h"))
-    told = (
+    if attributions is not None:
+        lines.append(
+            ("attribution", f"float16 [{attributions}]", "first-order effect on each class's logit, h · ∂logit/∂h")
+        )
+    table = (
         f"| {', '.join(f'`{part}`' for part in name.split(', '))} | {kind} | {text} |" for name, kind, text in lines
     )
-    return "\n".join(["| column | type | what it is |", "| --- | --- | --- |", *told])
+    return "\n".join(["| column | type | what it is |", "| --- | --- | --- |", *table])
 
 
-def _pictures(config: Config, told: Mapping[str, Any], pictures: int, views: int) -> str:
-    images = config.images
-    given = [images.source] if isinstance(images.source, str) else images.source
-    sources = ", ".join(f"`{_source(source)}`" for source in given)
+def _pictures(images: ImagesConfig, facts: Mapping[str, Any], *, pictures: int, views: int, places: int) -> str:
+    paths = [images.source] if isinstance(images.source, str) else images.source
+    sources = ", ".join(f"`{_source(source)}`" for source in paths)
     limit = "all of them" if images.limit is None else f"at most {images.limit:,}"
-    order = f"in an order shuffled by seed {config.seed}" if images.shuffle else "in the order of their names"
-    kept = "all classes" if images.classes is None else f"only the classes {', '.join(images.classes)}"
+    order = f"in an order shuffled by seed {facts['seed']}" if images.shuffle else "in the order of their names"
+    classes = "all classes" if images.classes is None else f"only the classes {', '.join(images.classes)}"
     low, high = images.crop_scale
     crops = "one view each, the centred square" if images.crops == 1 else (
         f"{images.crops} random squares each, of {low:g} to {high:g} of the shorter side"
     )  # fmt: skip
-    places = config.collect.positions_per_image
     return (
-        f"{pictures:,} pictures from {sources} (kind: {told['source_kind']}), {limit}, {kept}, {order}.\n"
-        f"{views:,} views: {crops}. {places} place{'s' * (places > 1)} a view, drawn by seed {config.seed}. The "
+        f"{pictures:,} pictures from {sources} (kind: {facts['source_kind']}), {limit}, {classes}, {order}.\n"
+        f"{views:,} views: {crops}. {places} place{'s' * (places > 1)} a view, drawn by seed {facts['seed']}. The "
         f"pictures belong to\ntheir makers; this store holds none of them. The listing: sha256 "
-        f"`{told['listing_sha256']}`."
+        f"`{facts['listing_sha256']}`."
     )
 
 
@@ -179,21 +179,23 @@ def _source(source: str) -> str:
 
 def _networks(config: Config, facts: Mapping[str, Any]) -> str:
     """Each network of the run; of several, the layers that are of it."""
-    told = {name: _network(facts[config.layers_of(name)[0]]) for name in config.networks()}
-    if len(told) == 1:
-        return told[""]
-    listed = {name: ", ".join(f"`{layer}`" for layer in config.layers_of(name)) for name in told}
-    return "\n\n".join(f"{listed[name]}: {text}" for name, text in told.items())
+    texts = {name: _network(facts[config.layers_of(name)[0]]) for name in config.networks()}
+    if len(texts) == 1:
+        return texts[""]
+    layers = {name: ", ".join(f"`{layer}`" for layer in config.layers_of(name)) for name in texts}
+    return "\n\n".join(f"{layers[name]}: {text}" for name, text in texts.items())
 
 
-def _network(told: Mapping[str, Any]) -> str:
-    classes = told["classes"]
-    shown = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
-    versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
+def _network(facts: Mapping[str, Any]) -> str:
+    classes = facts["classes"]
+    examples = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    size, digest = facts["input_size"], facts["network_sha256"]
     return (
-        f"`{told['network']}` at {told['input_size']} px, {len(classes):,} classes ({shown}). Weights: sha256 "
-        f"`{told['network_sha256']}`.\nPixels in [0, 1], less {_numbers(told['mean'])}, over {_numbers(told['std'])}. "
-        f"Computed in {told['precision']}, {told['batch']} views at a time.\nSeed {told['seed']}. Made with {versions}."
+        f"`{facts['network']}` at {size} px, {len(classes):,} classes ({examples}). Weights: sha256 `{digest}`.\n"
+        f"Pixels in [0, 1], less {_numbers(facts['mean'])}, over {_numbers(facts['std'])}. "
+        f"Computed in {facts['precision']}, {facts['batch']} views at a time.\nSeed {facts['seed']}. "
+        f"Made with {versions}."
     )
 
 
@@ -206,9 +208,11 @@ def _failures(views: int, lost: int, failures: Sequence[Mapping[str, Any]]) -> s
         return f"None of {views:,} views failed."
     alike: dict[str, list[str]] = {}
     for row in failures:
-        alike.setdefault(reason(Failure(**row)), []).append(str(row["error"]))
-    common = sorted(((min(errors), len(errors)) for errors in alike.values()), key=lambda each: (-each[1], each[0]))
-    lines = [f"| {_cell(error)} | {count:,} |" for error, count in common[:COMMON_REASONS]]
+        alike.setdefault(failure_kind(Failure(**row)), []).append(str(row["error"]))
+    common = sorted(
+        ((min(errors), len(errors)) for errors in alike.values()), key=lambda reason: (-reason[1], reason[0])
+    )
+    lines = [f"| {_table_cell(error)} | {count:,} |" for error, count in common[:COMMON_REASONS]]
     left = sum(count for _, count in common[COMMON_REASONS:])
     if left:
         lines.append(f"| {len(common) - COMMON_REASONS:,} other reasons | {left:,} |")
@@ -218,8 +222,8 @@ def _failures(views: int, lost: int, failures: Sequence[Mapping[str, Any]]) -> s
     )
 
 
-def _readers(layer: str, channels: int) -> str:
-    """How a layer's rows are read."""
+def _how_to_open(layer: str, channels: int) -> str:
+    """How to read a layer's rows."""
     return f"""With activation-atlas, from the run's folder (the parent of this one):
 
 ```python
@@ -242,6 +246,6 @@ Any other reader of Parquet takes `{layer}/part-*.parquet`. The JSON file beside
 (bytes and sha256); readers of whole folders must leave it out."""
 
 
-def _cell(text: str) -> str:
+def _table_cell(text: str) -> str:
     """Text that may stand in a table's cell."""
     return " ".join(text.split()).replace("|", "\\|")

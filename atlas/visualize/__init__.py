@@ -1,4 +1,4 @@
-"""The feature-visualisation engine: pictures that a layer of a network would most like to see.
+"""The feature-visualisation engine: draws the pictures that excite a layer of a network most.
 
 Usable alone, in three lines:
 
@@ -6,10 +6,11 @@ Usable alone, in three lines:
     pixels = render(network, "_blocks.10", directions, size=128)
     picture = neuron(network, "_blocks.10", 7)
 
-For whole levels of an atlas there are draw, which also begins with parents' pictures, and score. Inside: parametrize
-(pictures as spectra), transform (small moves), objective (what is asked for), cut (the network up to the layer),
-arguments (what is given, checked), optimize (many icons), climb (the loop), parents (starts from coarser icons),
-diverse (pictures that differ), recipe (the settings), alone (pictures without a pipeline), score.
+For whole levels of an atlas there are draw, which can begin with the pictures of coarser cells, and score. Inside:
+recipe (the settings), parametrize (pictures as spectra), transform (random moves), objective (what is maximised),
+subnetwork (the network up to the layer), validation (of arguments), ascent (the loop), optimize (many icons),
+coarse_start (pictures of coarser cells to begin with), single (pictures without a pipeline), diverse (several pictures
+of one unit), score.
 """
 
 from atlas.visualize.optimize import Icons, draw, measure_batch, step_seconds

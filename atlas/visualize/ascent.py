@@ -1,4 +1,5 @@
-"""From noise, or from a start, to the top of an objective: the climb that every picture of the engine is made by."""
+"""Gradient ascent, by which every picture of the engine is drawn: from noise, or from a start, to the maximum of an
+objective."""
 
 from __future__ import annotations
 
@@ -14,59 +15,59 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atlas.arrays import Int64, Pixels
 from atlas.visualize.parametrize import Fourier, from_bytes, to_bytes, variation
 from atlas.visualize.recipe import Recipe
-from atlas.visualize.subnetwork import CutNetwork
+from atlas.visualize.subnetwork import Subnetwork
 from atlas.visualize.transform import fade, move
 
-# Steps between two words of how far the work is.
-_TELL = 8
+# Steps between two calls of the progress callback.
+_PROGRESS_STEPS = 8
 _TINY = 1e-20
 
-Bytes = NDArray[np.uint8]
 
+class BatchObjective(Protocol):
+    """The objective of a batch of pictures: a number for each, larger is better."""
 
-class Asked(Protocol):
-    """What a batch of pictures is asked for: a number for each, larger is better."""
-
-    def take(self, rows: NDArray[np.intp]) -> Asked:
+    def take(self, rows: NDArray[np.intp]) -> BatchObjective:
         """The same for some of the pictures, by their numbers (k,)."""
 
     def __call__(self, maps: Tensor, share: float) -> Tensor:
         """``maps`` (n, channels, H, W) → (n,); ``share`` in [0, 1] is the weight of the positions off the centre."""
 
 
-class Told:
-    """Tells a caller how far the work is, in steps of single icons."""
+class Progress:
+    """Counts steps of single icons, and calls ``on_progress`` with the share that is done, in [0, 1]."""
 
-    def __init__(self, progress: Callable[[float], None] | None) -> None:
-        self._progress, self._expected, self._done, self._lock = progress, 0, 0, threading.Lock()
+    def __init__(self, on_progress: Callable[[float], None] | None) -> None:
+        self._on_progress, self._expected, self._done, self._lock = on_progress, 0, 0, threading.Lock()
 
     def expect(self, steps: int) -> None:
-        """So many steps more are to be done."""
+        """Add ``steps`` to those that are to be done."""
         self._expected += steps
 
-    def done(self, steps: int) -> None:
-        """So many steps are done; tells the caller. Threads may call it."""
+    def advance(self, steps: int) -> None:
+        """Add ``steps`` to those that are done. Threads may call it."""
         with self._lock:
             self._done += steps
-            if self._progress:
-                self._progress(self._done / self._expected)
+            if self._on_progress:
+                self._on_progress(self._done / self._expected)
 
 
-def side_by_side(
+def run_batches(
     work: Callable[[NDArray[np.intp]], None], rows: NDArray[np.intp], batch: int, device: torch.device
 ) -> None:
-    """Call ``work`` with batches of ``rows`` (n,), on a CPU with as many at a time as torch has threads here."""
+    """Call ``work`` with each batch of at most ``batch`` of ``rows`` (n,); on a CPU in as many threads as torch has
+    here."""
     threads = torch.get_num_threads()
-    lanes = max(1, min(threads, len(rows))) if device.type == "cpu" else 1
-    parts = _batches(rows, max(1, min(batch, -(-len(rows) // lanes))))
-    if lanes <= 1:
-        for each in parts:
-            work(each)
+    workers = max(1, min(threads, len(rows))) if device.type == "cpu" else 1
+    parts = _batches(rows, max(1, min(batch, -(-len(rows) // workers))))
+    if workers <= 1:
+        for part in parts:
+            work(part)
         return
-    # One thread for the operations inside each lane. Every lane sets its own: the setting belongs to the thread.
-    with ThreadPoolExecutor(lanes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    # Each worker gives its own operations one thread of torch: the setting belongs to the thread that makes it.
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             list(pool.map(work, parts))
         except BaseException:
@@ -77,39 +78,42 @@ def side_by_side(
 
 
 @dataclass(frozen=True)
-class Climb:
-    """Takes batches of icons from noise, or from a start, to the top of their objectives.
+class Ascent:
+    """Optimizes batches of icons, from noise or from a start, by gradient ascent on their ``objective``.
 
-    ``unseen``: the share of an icon's area that its centre position hardly sees, and the first weight of the positions
-    around the centre.
+    ``size``: of an icon, in pixels. ``outside``: the share of an icon's area that its centre position hardly sees; it
+    is the first weight of the positions around the centre.
     """
 
-    network: CutNetwork
-    objective: Asked
+    subnetwork: Subnetwork
+    objective: BatchObjective
     recipe: Recipe
     size: int
-    unseen: float
-    told: Told
+    outside: float
+    progress: Progress
 
     def length(self, started: bool, steps: int | None) -> int:
-        """How many steps a climb takes."""
+        """How many steps are taken: ``steps``, or by default those of the recipe."""
         return steps or (self.recipe.steps_from_start if started else self.recipe.steps)
 
     def __call__(
-        self, rows: NDArray[np.intp], seeds: NDArray[np.int64], start: Bytes | None, steps: int | None
-    ) -> tuple[Bytes, int]:
-        """Icons ``rows`` of the objective as uint8 (n, size, size, 3), and how many steps they took."""
+        self, rows: NDArray[np.intp], seeds: Int64, start: Pixels | None, steps: int | None
+    ) -> tuple[Pixels, int]:
+        """Icons ``rows`` (n,) of the objective as uint8 (n, size, size, 3), and how many steps they took.
+
+        ``seeds`` (n,): of their noise and moves; ``start``: uint8 (n, size, size, 3), or None to begin with noise.
+        """
         recipe, length = self.recipe, self.length(start is not None, steps)
-        fourier = Fourier.make(self.size, recipe, steps=length, device=self.network.device)
+        fourier = Fourier.make(self.size, recipe, steps=length, device=self.subnetwork.device)
         if start is None:
             begin = fourier.noise(seeds)
         else:
             begin = fourier.encode(from_bytes(start, fourier.falloff.device)) * recipe.contrast
             begin = begin + fourier.noise(seeds) * recipe.noise
         moves = recipe.moves.draw_each(seeds, length)
-        return self._optimise(fourier, begin, self.objective.take(rows), moves), length
+        return self._optimize(fourier, begin, self.objective.take(rows), moves), length
 
-    def _optimise(self, fourier: Fourier, begin: Tensor, objective: Asked, moves: Tensor) -> Bytes:
+    def _optimize(self, fourier: Fourier, begin: Tensor, objective: BatchObjective, moves: Tensor) -> Pixels:
         """The coefficients ``begin`` after a step for each of ``moves`` (steps, n, 4), as pictures."""
         recipe, steps = self.recipe, len(moves)
         coefficients = begin.requires_grad_(True)
@@ -119,18 +123,18 @@ class Climb:
             pixels, strength = fourier.decode(coefficients), fade(step, steps, recipe.fade)
             if strength > 0:
                 pixels = move(pixels, moves[step] * strength)
-            maps = self.network(pixels, recipe.leak if step < recipe.relaxed else 0.0)
-            value = objective(maps, self.unseen * max(strength, recipe.around))
+            maps = self.subnetwork(pixels, recipe.leak if step < recipe.relaxed else 0.0)
+            value = objective(maps, self.outside * max(strength, recipe.around))
             if recipe.smooth:
                 value = value - recipe.smooth * variation(pixels)
             (gradient,) = torch.autograd.grad(-value.sum(), coefficients)
-            # Each icon's gradient is brought to length 1: the first slopes can be ten times steeper than the last
-            # ones, and through Adam's memory of squares they would make every later step tiny.
+            # Each icon's gradient is scaled to length 1: the first ones can be ten times longer than the last, and
+            # through Adam's running mean of squares they would make every later step tiny.
             lengths = gradient.flatten(1).norm(dim=1).clamp(min=_TINY)
             coefficients.grad = gradient / lengths.view(-1, 1, 1, 1, 1)
             optimiser.step()
-            if (step + 1) % _TELL == 0 or step + 1 == steps:
-                self.told.done(len(begin) * (step % _TELL + 1))
+            if (step + 1) % _PROGRESS_STEPS == 0 or step + 1 == steps:
+                self.progress.advance(len(begin) * (step % _PROGRESS_STEPS + 1))
         with torch.no_grad():
             return to_bytes(fourier.decode(coefficients))
 

@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-Bytes = NDArray[np.uint8]
+from atlas.arrays import Pixels
 
 # Deviation of the bell by which coarser cells count, in their sides. Narrower, and sisters (children of one parent)
 # look more alike than cousins, a pattern of the grid and not of the network; wider, and all starts are the same grey.
@@ -39,7 +38,7 @@ def coarser_cells(row: int, col: int) -> dict[tuple[int, int], float]:
     }
 
 
-def blend(pictures: Mapping[tuple[int, int], Bytes], row: int, col: int) -> Bytes:
+def blend(pictures: Mapping[tuple[int, int], Pixels], row: int, col: int) -> Pixels:
     """The weighted mean of the coarser ``pictures``, each uint8 (h, w, 3), around cell (row, col), parent included."""
     weights = {cell: weight for cell, weight in coarser_cells(row, col).items() if cell in pictures}
     total = sum(weight * pictures[cell].astype(np.float32) for cell, weight in weights.items())

@@ -1,16 +1,16 @@
-"""What an icon is asked for: the whitened direction, times powers of the true cosine, raw and whitened.
+"""The objective of an icon: the dot product with the whitened direction, times powers of its cosines, raw and whitened.
 
 A dot product alone is maximal for pictures that excite everything; a cosine alone does not care how strongly. The
 activation atlas (Carter et al. 2019) multiplies both, with a direction that is whitened so that the layer's common
 directions do not rule, and a floor under the cosine. Its code leaves out the norm of the direction, so that the floor
-depends on the layer's scale; here the cosine is the true one. The cosine between whitened vectors is asked for as well:
+depends on the layer's scale; here the cosine is the true one. The cosine between whitened vectors is a factor as well:
 the raw one hardly notices the channels in which a layer varies least, and these tell neighbouring cells apart. The
 logarithm is maximised: the same pictures are best, and the gradient keeps its scale while the objective grows by orders
 of magnitude.
 
 The centre position is what counts. In early layers it sees only a spot in the middle of an icon and would leave the
-rest grey, so there the other positions are asked for the same direction too, with a share that fades out: the
-direction becomes a texture first, and the centre is made exact afterwards.
+rest grey, so the other positions count for the same direction too, with a weight that falls to 0: the direction
+becomes a texture first, and the centre is made exact afterwards.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atlas.arrays import Float32, Float64
 from atlas.store.moments import power_of_moment
 from atlas.visualize.recipe import Recipe
 
@@ -53,8 +54,8 @@ class Objective:
     @classmethod
     def make(
         cls,
-        means: NDArray[np.float32],
-        second_moment: NDArray[np.float64],
+        means: Float32,
+        second_moment: Float64,
         recipe: Recipe,
         device: torch.device | str = "cpu",
     ) -> Objective:
@@ -115,7 +116,7 @@ def floored_log(values: Tensor, floor: float) -> Tensor:
     return torch.where(values > floor, values.clamp(min=floor).log(), math.log(floor) + (values - floor) / floor)
 
 
-def _unit(rows: NDArray[np.float32], device: torch.device | str) -> Tensor:
+def _unit(rows: Float32, device: torch.device | str) -> Tensor:
     tensor = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32)).to(device)
     return tensor / tensor.norm(dim=1, keepdim=True).clamp(min=_TINY)
 

@@ -1,8 +1,8 @@
-"""Draw icons: turn directions into the pictures that a layer would most like to see.
+"""Draw icons: for each direction the picture that excites a layer most in it.
 
-A batch of icons is one tensor: one inverse FFT, one batched move, one pass through the network cut at the layer, one
-objective. What becomes of an icon does not depend on the others of its batch, but for rounding in the last bit. On a
-CPU, batches run side by side, each in a thread of its own: two threads that share one small batch wait for each other.
+A batch of icons is one tensor: one inverse FFT, one batched move, one pass through the network up to the layer, one
+objective. An icon does not depend on the others of its batch, but for rounding in the last bit. On a CPU, batches run
+side by side, each in its own thread: two threads that share one small batch wait for each other.
 """
 
 from __future__ import annotations
@@ -16,16 +16,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atlas.arrays import Float32
+from atlas.arrays import Float32, Float64, Int64, Integers, Pixels
 from atlas.errors import ConfigError
 from atlas.networks.network import Network
 from atlas.networks.precision import AskedPrecision
-from atlas.visualize.ascent import Climb, Told, side_by_side
+from atlas.visualize.ascent import Ascent, Progress, run_batches
 from atlas.visualize.objective import Objective, centre
 from atlas.visualize.recipe import ATLAS, Recipe
-from atlas.visualize.score import answers, cosines, flags, usual_norm
-from atlas.visualize.subnetwork import CutNetwork, cut
-from atlas.visualize.validation import check, expect, moment_of, numbers, seeds_of, settings, start_of, whole
+from atlas.visualize.score import centre_activations, cosines, flags, usual_norm
+from atlas.visualize.subnetwork import Subnetwork, cached_subnetwork
+from atlas.visualize.validation import (
+    check_directions,
+    check_kinds,
+    check_settings,
+    check_whole_number,
+    directions_of,
+    moment_of,
+    seeds_of,
+    start_of,
+)
 
 SIZE = 80
 # Pixels in one batch where nothing was measured: 32 icons of 80 px.
@@ -35,32 +44,30 @@ _BATCHES, _WORTH = (1, 2, 4, 8, 16, 32, 64), 1.03
 # Added to the seed of an icon that is tried again.
 _RETRY = 7_919
 
-Bytes = NDArray[np.uint8]
-
 
 @dataclass(frozen=True)
 class Icons:
     """Finished icons: ``pixels`` uint8 (n, size, size, 3), exactly what is stored; ``steps`` int32 (n,) and ``seeds``
-    int64 (n,) of the try that was kept."""
+    int64 (n,) of the better try."""
 
-    pixels: Bytes
+    pixels: Pixels
     steps: NDArray[np.int32]
-    seeds: NDArray[np.int64]
+    seeds: Int64
 
 
-@torch.inference_mode(False)  # whatever the caller is in the middle of
+@torch.inference_mode(False)  # also when called within inference mode
 @torch.enable_grad()
 def draw(
     network: Network,
     layer: str,
     means: Float32,
     *,
-    second_moment: NDArray[np.float64],
+    second_moment: Float64,
     size: int = SIZE,
     recipe: Recipe = ATLAS,
     steps: int | None = None,
-    start: Bytes | None = None,
-    seeds: NDArray[np.integer] | None = None,
+    start: Pixels | None = None,
+    seeds: Integers | None = None,
     batch: int | None = None,
     precision: AskedPrecision = "auto",
     compile: bool = False,
@@ -73,60 +80,61 @@ def draw(
     in place of its own. ``start``: uint8 (n, size, size, 3), pictures to begin with, such as those of the parent
     cells. ``seeds``: (n,), the noise and the moves of each icon; icons with equal seeds begin alike. ``batch``: icons
     in one tensor; by default as many as hold 205,000 pixels, see measure_batch. ``precision`` and ``compile``: see
-    CutNetwork. ``progress`` is called every few steps with the share that is done, in [0, 1].
+    Subnetwork. ``progress`` is called every few steps with the share that is done, in [0, 1].
 
     An icon that comes out dead, grey or with a cosine under 0.6 is tried once more from other noise, and the better
-    one is kept. Equal arguments give equal bytes on the same machine with the same number of threads. Raises
+    one is returned. Equal arguments give equal bytes on the same machine with the same number of threads. Raises
     ConfigError when the arguments do not fit the layer.
     """
-    expect(network, recipe, progress)
-    means = numbers(means)
+    check_kinds(network, recipe, progress)
+    means = directions_of(means)
     count = len(means) if means.ndim else 0
-    whole("size", size)
+    check_whole_number("size", size)
     moment = moment_of(second_moment)
-    field = check(network, layer, means, moment, size).effective_receptive_field
+    field = check_directions(network, layer, means, moment, size).effective_receptive_field
     own_seeds = seeds_of(np.zeros(count, dtype=np.int64) if seeds is None else seeds, count)
-    settings(steps, batch, precision)
+    check_settings(steps, batch, precision)
     start = start_of(start, count, size)
     if not count:
         return Icons(np.zeros((0, size, size, 3), np.uint8), np.zeros(0, np.int32), own_seeds)
     batch = batch or max(1, _BATCH_PIXELS // size**2)
-    climb = Climb(
-        network=cut(network, layer, size, precision, compile),
+    ascent = Ascent(
+        subnetwork=cached_subnetwork(network, layer, size, precision, compile),
         objective=Objective.make(means, moment, recipe=recipe, device=network.device),
         recipe=recipe,
         size=size,
-        unseen=1 - min(1.0, recipe.wide * field / size) ** 2,
-        told=Told(progress),
+        outside=1 - min(1.0, recipe.wide * field / size) ** 2,
+        progress=Progress(progress),
     )
-    pixels, made = _climbed(climb, np.arange(count), own_seeds, start, steps, batch)
-    usual, asked = usual_norm(moment), recipe.power > 0
-    rank, flagged = _judge(network, layer, pixels, means, usual, asked, batch)
-    kept, again = own_seeds.copy(), np.flatnonzero(flagged)
+    pixels, lengths = _draw_batches(ascent, np.arange(count), own_seeds, start, steps, batch)
+    usual, by_cosine = usual_norm(moment), recipe.power > 0
+    rank, flagged = _judge(network, layer, pixels, means, usual, by_cosine, batch)
+    seeds_of_icons, again = own_seeds.copy(), np.flatnonzero(flagged)
     if len(again):
-        other, other_made = _climbed(climb, again, own_seeds[again] + _RETRY, None, steps, batch)
-        other_rank, _ = _judge(network, layer, other, means[again], usual, asked, batch)
-        better = other_rank > rank[again]
+        retry, retry_lengths = _draw_batches(ascent, again, own_seeds[again] + _RETRY, None, steps, batch)
+        retry_rank, _ = _judge(network, layer, retry, means[again], usual, by_cosine, batch)
+        better = retry_rank > rank[again]
         chosen = again[better]
-        pixels[chosen], made[chosen], kept[chosen] = other[better], other_made[better], own_seeds[chosen] + _RETRY
-    return Icons(pixels, made, kept)
+        pixels[chosen], lengths[chosen] = retry[better], retry_lengths[better]
+        seeds_of_icons[chosen] = own_seeds[chosen] + _RETRY
+    return Icons(pixels, lengths, seeds_of_icons)
 
 
-def _climbed(
-    climb: Climb, rows: NDArray[np.intp], seeds: NDArray[np.int64], start: Bytes | None, steps: int | None, batch: int
-) -> tuple[Bytes, NDArray[np.int32]]:
-    """Icons ``rows`` (n,) of the climb's objective, made in batches side by side: uint8 (n, size, size, 3), and the
+def _draw_batches(
+    ascent: Ascent, rows: NDArray[np.intp], seeds: Int64, start: Pixels | None, steps: int | None, batch: int
+) -> tuple[Pixels, NDArray[np.int32]]:
+    """Icons ``rows`` (n,) of the ascent's objective, drawn in batches side by side: uint8 (n, size, size, 3), and the
     steps that each took (n,). ``seeds`` (n,) and ``start`` (n, size, size, 3) are theirs."""
-    pixels = np.zeros((len(rows), climb.size, climb.size, 3), dtype=np.uint8)
-    made = np.zeros(len(rows), dtype=np.int32)
+    pixels = np.zeros((len(rows), ascent.size, ascent.size, 3), dtype=np.uint8)
+    lengths = np.zeros(len(rows), dtype=np.int32)
 
     def work(places: NDArray[np.intp]) -> None:
         begin = None if start is None else start[places]
-        pixels[places], made[places] = climb(rows[places], seeds[places], begin, steps)
+        pixels[places], lengths[places] = ascent(rows[places], seeds[places], begin, steps)
 
-    climb.told.expect(len(rows) * climb.length(start is not None, steps))
-    side_by_side(work, np.arange(len(rows)), batch, climb.network.device)
-    return pixels, made
+    ascent.progress.expect(len(rows) * ascent.length(start is not None, steps))
+    run_batches(work, np.arange(len(rows)), batch, ascent.subnetwork.device)
+    return pixels, lengths
 
 
 @torch.inference_mode(False)
@@ -134,15 +142,16 @@ def _climbed(
 def measure_batch(
     network: Network, layer: str, size: int = SIZE, precision: AskedPrecision = "auto", compile: bool = False
 ) -> int:
-    """How many icons of ``size`` px at ``layer`` a batch should hold, measured here and now.
+    """How many icons of ``size`` px at ``layer`` a batch should hold, measured on this machine.
 
-    Large batches cost fewer calls, small ones stay in the cache. Larger ones are tried until they stop paying.
+    Large batches cost fewer calls, small ones fit into the processor's cache. Larger ones are tried until they are no
+    faster.
     """
-    answer = cut(network, layer, size, precision, compile)
+    subnetwork = cached_subnetwork(network, layer, size, precision, compile)
     best, best_rate, worse = 1, 0.0, 0
     for count in _BATCHES:
         pixels = torch.full((count, 3, size, size), 0.5, device=network.device, requires_grad=True)
-        rate = count / min(_step_seconds(answer, pixels) for _ in range(5))
+        rate = count / min(_step_seconds(subnetwork, pixels) for _ in range(5))
         if rate >= best_rate * _WORTH:
             best, best_rate, worse = count, rate, 0
         else:
@@ -155,15 +164,15 @@ def measure_batch(
 @torch.inference_mode(False)
 @torch.enable_grad()
 def step_seconds(network: Network, layer: str, size: int = SIZE, precision: AskedPrecision = "auto") -> float:
-    """How long a pass to ``layer`` and back takes for one picture of ``size`` px, here and now.
+    """Seconds that a forward and a backward pass to ``layer`` take for one picture of ``size`` px on this machine.
 
     Raises ConfigError when the layer cannot take pictures of that size.
     """
     pictures = max(1, _BATCH_PIXELS // size**2 // 4)
     try:
-        answer = cut(network, layer, size, precision)
+        subnetwork = cached_subnetwork(network, layer, size, precision)
         pixels = torch.full((pictures, 3, size, size), 0.5, device=network.device, requires_grad=True)
-        return min(_step_seconds(answer, pixels) for _ in range(3)) / pictures
+        return min(_step_seconds(subnetwork, pixels) for _ in range(3)) / pictures
     except RuntimeError as error:
         raise ConfigError(
             f"render.size: layer {layer} of {network.name} cannot take icons of {size} px ({error}). Give a larger "
@@ -171,22 +180,23 @@ def step_seconds(network: Network, layer: str, size: int = SIZE, precision: Aske
         ) from error
 
 
-def _step_seconds(answer: CutNetwork, pixels: Tensor) -> float:
-    """How long one pass to the layer and back takes."""
+def _step_seconds(subnetwork: Subnetwork, pixels: Tensor) -> float:
+    """Seconds that one forward and one backward pass take."""
     started = time.perf_counter()
-    (gradient,) = torch.autograd.grad(centre(answer(pixels)).sum(), pixels)
+    (gradient,) = torch.autograd.grad(centre(subnetwork(pixels)).sum(), pixels)
     gradient[0, 0, 0, 0].item()  # waits for a GPU
     return time.perf_counter() - started
 
 
 def _judge(
-    network: Network, layer: str, pixels: Bytes, means: Float32, usual: float, asked: bool, batch: int
+    network: Network, layer: str, pixels: Pixels, means: Float32, usual: float, by_cosine: bool, batch: int
 ) -> tuple[Float32, NDArray[np.bool_]]:
-    """How good each finished icon is, (n,), larger is better, and whether it should be tried again."""
-    activations = answers(network, layer, pixels, batch=batch)
+    """How good each finished icon is, (n,), larger is better, and whether it should be tried again; ``by_cosine``: also
+    where its cosine is low."""
+    activations = centre_activations(network, layer, pixels, batch=batch)
     cosine, norm = cosines(activations, means), np.linalg.norm(activations, axis=1)
-    found = flags(pixels, cosine, norm, usual)
-    # Where no cosine was asked for (a single neuron), only what shows nothing is tried again.
-    flagged = np.array([flag is not None and (asked or flag != "low") for flag in found], dtype=bool)
-    hopeless = np.array([flag in ("dead", "grey") for flag in found])
-    return np.where(hopeless, cosine - 2, cosine).astype(np.float32), flagged
+    icon_flags = flags(pixels, cosine, norm, usual)
+    # Where the objective has no cosine (a single neuron), only what shows nothing is tried again.
+    flagged = np.array([flag is not None and (by_cosine or flag != "low") for flag in icon_flags], dtype=bool)
+    empty = np.array([flag in ("dead", "grey") for flag in icon_flags])
+    return np.where(empty, cosine - 2, cosine).astype(np.float32), flagged

@@ -1,6 +1,6 @@
-"""How icons are drawn: every number of the engine that can be turned, and what each is set to.
+"""How icons are drawn: every setting of the engine, and its default.
 
-Each default has its row in the ablation of scripts/benchmarks.md; scripts/ablate.py takes that table anew.
+Each default has its row in the ablation of scripts/benchmarks.md; scripts/ablate.py computes that table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from atlas.visualize.transform import Moves
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of a climb.
+    """The settings of the gradient ascent that draws an icon.
 
     ``steps`` from noise, and ``steps_from_start`` from pictures that already show nearly the same. ``rate``: Adam's,
     falling to 0 along a cosine; ``betas``: Adam's.
@@ -23,23 +23,23 @@ class Recipe:
     The objective is ``dot`` · log dot + ``power`` · log cos + ``power_whitened`` · log whitened cos; see objective.py.
     Under ``floor`` a logarithm goes on as a straight line, so that there is a slope at 0 and below. ``whitening``: the
     power of Σ⁻¹ in the direction of the dot product, 0 for the raw one. ``ridge``: of the whitening, as a share of the
-    mean eigenvalue of Σ. ``relaxed``: in so many first steps ReLUs let
-    ``leak`` of the gradient through where they are shut.
+    mean eigenvalue of Σ. ``relaxed``: in so many first steps a share ``leak`` of the gradient passes ReLUs where they
+    are 0.
 
     ``moves`` at full strength, faded out evenly after ``fade`` of the steps. ``wide``: the centre is taken to see a
     square this many times as wide as its effective receptive field (0: nothing); what lies around it is the first
-    weight of the other positions. ``around`` in [0, 1]: how much of that weight is left when the moves are gone.
+    weight of the other positions. ``around`` in [0, 1]: how much of that weight remains when the moves are gone.
 
     ``decay``: exponent of the spectrum's falloff with frequency. Natural pictures have about 1, but there the
     optimiser fills the high frequencies, which are most of the coefficients, with noise; at 2 the icons blur.
-    ``phase_only``: hold the magnitudes at the falloff and let only the phases move (Fel et al. 2023, MACO): more
+    ``phase_only``: fix the magnitudes at the falloff and optimise only the phases (Fel et al. 2023, MACO): more
     natural texture, far less faithful. ``smooth``: weight, against the objective, of the total variation (mean step
     between neighbouring pixels); it takes detail before it takes noise.
     ``chroma``: how far the two chromatic axes are widened; at 1 the icons are greyish. ``gain``: how far a step moves
-    a pixel in a climb of 160 steps; at 0.3 the icons stay grey, at 3 they saturate. Shorter climbs move it farther, by
+    a pixel in an ascent of 160 steps; at 0.3 the icons stay grey, at 3 they saturate. In shorter ones it is larger, by
     the third root, so that their pictures are as rich. ``contrast``: at which a picture to begin with is taken (a
     finished one is partly saturated, where nothing can move), and ``noise`` on top of it, in units of the first noise
-    (what the picture showed must be found again, not kept).
+    (so that what the picture showed is drawn anew and not copied).
     """
 
     steps: int = 160
@@ -90,5 +90,5 @@ class Recipe:
 
 # For an atlas: the centre alone counts in the end.
 ATLAS = Recipe()
-# For a picture that stands alone: all positions count alike, so that it is filled to its edges.
-ALONE = Recipe(wide=0.0, around=1.0)
+# For a single picture: all positions count alike, so that it is filled to its edges.
+SINGLE = Recipe(wide=0.0, around=1.0)

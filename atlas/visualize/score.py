@@ -1,7 +1,7 @@
-"""How well the network agrees that an icon shows its direction.
+"""Scores of icons: how well the network agrees that an icon shows its direction.
 
-Everything is measured on the picture as it is stored, in bytes, at its own size and untransformed (but for
-``cosine_robust``), never on what the optimiser saw.
+Everything is measured on the stored picture, in bytes, at its own size and untransformed (but for ``cosine_robust``),
+never on what the optimiser worked with.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from atlas.arrays import Float32
+from atlas.arrays import Float32, Float64, Integers, Pixels
 from atlas.errors import ConfigError
 from atlas.networks.network import Network
 from atlas.store.moments import power_of_moment
@@ -20,9 +20,9 @@ from atlas.visualize.objective import centre
 from atlas.visualize.parametrize import from_bytes
 from atlas.visualize.transform import Moves, move
 
-# The moves an icon is held out to: 16 of them, the same for every icon.
+# The 16 moves under which cosine_robust is measured, the same for every icon.
 ROBUST_MOVES, ROBUST_COUNT, ROBUST_SEED = Moves(shift=5, turn=10, scale=0.1), 16, 20_190_306
-# Limits of the flags: cosine, deviation of the pixels in [0, 1], share of the usual norm.
+# An icon below one of these is flagged: its cosine, its pixels' deviation in [0, 1], its norm as a share of the usual.
 LOW_COSINE, GREY_DEVIATION, DEAD_SHARE = 0.6, 4 / 255, 0.01
 _TINY = 1e-12
 
@@ -50,37 +50,38 @@ class Scores:
 def score(
     network: Network,
     layer: str,
-    pixels: NDArray[np.uint8],
+    pixels: Pixels,
     means: Float32,
     *,
-    second_moment: NDArray[np.float64],
+    second_moment: Float64,
     all_means: Float32 | None = None,
-    own_index: NDArray[np.integer] | None = None,
+    own_index: Integers | None = None,
     quantiles: Float32 | None = None,
     norms: Float32 | None = None,
     batch: int = 16,
 ) -> Scores:
-    """Score icons ``pixels`` uint8 (n, size, size, 3) against ``means`` float32 (n, channels).
+    """Score the icons ``pixels``, uint8 (n, size, size, 3), against ``means``, float32 (n, channels).
 
     ``second_moment``: float64 (channels, channels), the layer's uncentred Σ. ``all_means``: float32 (N, channels) of
     the level's drawn cells, and ``own_index``: int (n,), each icon's row in it; by default the icons' own means.
     ``quantiles``: float32 (n, 101), the members' cosines to the mean at 0, 1, … 100 %. ``norms``: float32 (n,), the
-    members' median norm; without it the layer's root mean square norm stands in.
+    members' median norm; by default the layer's root mean square norm. ``batch``: icons in one pass.
+    Raises ConfigError when the arguments do not fit each other or the layer.
     """
-    _check(pixels, means, second_moment, all_means, own_index, quantiles, norms)
+    _check_arguments(pixels, means, second_moment, all_means, own_index, quantiles, norms)
     all_means = means if all_means is None else all_means
     own_index = np.arange(len(means)) if own_index is None else own_index
-    activations = answers(network, layer, pixels, batch=batch)
+    activations = centre_activations(network, layer, pixels, batch=batch)
     if activations.shape != means.shape:
         raise ConfigError(
             f"score: the means have {means.shape[1]} channels, but layer {layer!r} of {network.name} has "
             f"{activations.shape[1]}. Give the means of that layer."
         )
     moves = ROBUST_MOVES.draw(ROBUST_SEED, ROBUST_COUNT)
-    robust = [cosines(answers(network, layer, pixels, batch=batch, moves=each), means) for each in moves]
+    robust = [cosines(centre_activations(network, layer, pixels, batch=batch, moves=row), means) for row in moves]
     whiten = power_of_moment(second_moment, -0.5)
-    agreement = unit(activations @ whiten) @ unit(all_means @ whiten).T
-    own = agreement[np.arange(len(means)), own_index]
+    whitened_cosines = unit_rows(activations @ whiten) @ unit_rows(all_means @ whiten).T
+    own = whitened_cosines[np.arange(len(means)), own_index]
     cosine = cosines(activations, means)
     norm = np.linalg.norm(activations, axis=1)
     return Scores(
@@ -88,25 +89,25 @@ def score(
         cosine_whitened=own,
         cosine_robust=np.mean(robust, axis=0, dtype=np.float32),
         percentile=_percentiles(cosine, quantiles),
-        rank=(1 + (agreement > own[:, None]).sum(1)).astype(np.int32),
+        rank=(1 + (whitened_cosines > own[:, None]).sum(1)).astype(np.int32),
         norm=norm,
         flag=flags(pixels, cosine, norm, usual_norm(second_moment) if norms is None else norms),
     )
 
 
-def _check(
-    pixels: NDArray[np.uint8],
+def _check_arguments(
+    pixels: Pixels,
     means: Float32,
-    second_moment: NDArray[np.float64],
+    second_moment: Float64,
     all_means: Float32 | None,
-    own_index: NDArray[np.integer] | None,
+    own_index: Integers | None,
     quantiles: Float32 | None,
     norms: Float32 | None,
 ) -> None:
     """Raises ConfigError, in a sentence, when the arguments of score do not belong together."""
-    for name, given in {"pixels": pixels, "means": means, "second_moment": second_moment}.items():
-        if not isinstance(given, np.ndarray):
-            raise ConfigError(f"score: {name} is {type(given).__name__}, expected a NumPy array.")
+    for name, array in {"pixels": pixels, "means": means, "second_moment": second_moment}.items():
+        if not isinstance(array, np.ndarray):
+            raise ConfigError(f"score: {name} is {type(array).__name__}, expected a NumPy array.")
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or not len(pixels):
         raise ConfigError(
             f"score: pixels have shape {pixels.shape} and type {pixels.dtype}, expected (n, size, size, 3) and uint8."
@@ -131,29 +132,30 @@ def _check(
             f"score: own_index does not name a row of all_means for each icon. Expected {len(pixels)} numbers from 0 "
             f"to {len(level) - 1}."
         )
-    for name, given, dimensions in (("quantiles", quantiles, 2), ("norms", norms, 1)):
-        if given is not None and (np.ndim(given) != dimensions or len(given) != len(pixels)):
+    for name, array, dimensions in (("quantiles", quantiles, 2), ("norms", norms, 1)):
+        if array is not None and (np.ndim(array) != dimensions or len(array) != len(pixels)):
             raise ConfigError(
-                f"score: {name} have shape {np.shape(given)}, expected a row for each of {len(pixels)} icons."
+                f"score: {name} have shape {np.shape(array)}, expected a row for each of {len(pixels)} icons."
             )
 
 
-def answers(
-    network: Network, layer: str, pixels: NDArray[np.uint8], *, batch: int = 16, moves: torch.Tensor | None = None
+def centre_activations(
+    network: Network, layer: str, pixels: Pixels, *, batch: int = 16, moves: torch.Tensor | None = None
 ) -> Float32:
-    """The centre activations (n, channels) of ``pixels`` uint8 (n, h, w, 3), all moved by ``moves`` (4,) if given."""
-    found = []
+    """The activations at the map's centre, float32 (n, channels), for ``pixels``, uint8 (n, h, w, 3); ``moves`` (4,):
+    move all pictures by it first."""
+    batches = []
     with torch.no_grad():
         for first in range(0, len(pixels), batch):
             part = from_bytes(pixels[first : first + batch], network.device)
             if moves is not None:
                 part = move(part, moves.expand(len(part), 4))
-            found.append(centre(network.activations(network.normalize(part), layer)).float().cpu())
-    rows: Float32 = torch.cat(found).numpy()
+            batches.append(centre(network.activations(network.normalize(part), layer)).float().cpu())
+    rows: Float32 = torch.cat(batches).numpy()
     return rows
 
 
-def flags(pixels: NDArray[np.uint8], cosine: Float32, norm: Float32, usual: Float32 | float) -> list[str | None]:
+def flags(pixels: Pixels, cosine: Float32, norm: Float32, usual: Float32 | float) -> list[str | None]:
     """What is wrong with each icon, the worst first: "dead", "grey", "low" or None.
 
     ``pixels``: uint8 (n, size, size, 3); ``cosine`` and ``norm`` (n,) of their activations; ``usual``: the norm of the
@@ -164,19 +166,19 @@ def flags(pixels: NDArray[np.uint8], cosine: Float32, norm: Float32, usual: Floa
     return ["dead" if d else "grey" if g else "low" if l else None for d, g, l in zip(dead, grey, low)]
 
 
-def usual_norm(second_moment: NDArray[np.float64]) -> float:
+def usual_norm(second_moment: Float64) -> float:
     """The root mean square norm of a layer's activations, by their second moment (channels, channels)."""
     return float(np.sqrt(np.trace(second_moment)))
 
 
 def cosines(rows: Float32, others: Float32) -> Float32:
-    """Cosine of each row to its row in ``others``, (n,); 0 where one has no length."""
-    products: Float32 = (unit(rows) * unit(others)).sum(1)
+    """The cosine of each row (n, channels) to its row in ``others``, float32 (n,); 0 where one has no length."""
+    products: Float32 = (unit_rows(rows) * unit_rows(others)).sum(1)
     return products
 
 
-def unit(rows: Float32) -> Float32:
-    """Rows brought to length 1; rows without length stay 0."""
+def unit_rows(rows: Float32) -> Float32:
+    """``rows`` (n, channels) scaled to length 1; rows of zeros stay so."""
     scaled: Float32 = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _TINY)
     return scaled
 

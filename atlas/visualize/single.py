@@ -1,4 +1,4 @@
-"""Pictures of any directions and units of a layer, without a pipeline: they stand alone, not among an atlas's icons."""
+"""Single pictures of any directions and units of a layer, without a pipeline: not icons of an atlas."""
 
 from __future__ import annotations
 
@@ -7,22 +7,19 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
-from atlas.arrays import Float32
+from atlas.arrays import Float32, Float64, Pixels
 from atlas.errors import ConfigError
 from atlas.networks.network import Network
 from atlas.visualize.optimize import SIZE, draw
-from atlas.visualize.recipe import ALONE, Recipe
-from atlas.visualize.validation import described_at, expect, numbers, whole
+from atlas.visualize.recipe import SINGLE, Recipe
+from atlas.visualize.validation import check_kinds, check_whole_number, describe_at_size, directions_of
 
-# Larger pictures that stand alone are drawn from coarse to fine.
+# Larger pictures, in pixels a side, are drawn from coarse to fine.
 _LARGEST_AT_ONCE = 160
-# … in which the finer ones add detail: their spectrum falls off less, and what the coarse one showed is disturbed less.
+# In these the finer ones add detail: factors by which the recipe's decay and noise are smaller for them.
 _FINE_DECAY, _FINE_NOISE = 0.8, 0.4
-
-Bytes = NDArray[np.uint8]
 
 
 def render(
@@ -31,12 +28,12 @@ def render(
     directions: Float32,
     *,
     size: int = SIZE,
-    recipe: Recipe = ALONE,
+    recipe: Recipe = SINGLE,
     steps: int | None = None,
-    second_moment: NDArray[np.float64] | None = None,
+    second_moment: Float64 | None = None,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
-) -> Bytes:
+) -> Pixels:
     """Pictures of any directions of a layer, without a pipeline.
 
         network = load("efficientnet_lite0")
@@ -44,28 +41,28 @@ def render(
         Image.fromarray(pixels[0]).save("direction.png")
 
     ``directions``: float32 (n, channels), or (channels,) for one. ``second_moment``: (channels, channels), the layer's
-    uncentred Σ, for whitened directions; without it they are taken as they are. Returns uint8 (n, size, size, 3). See
-    draw for the rest.
+    uncentred Σ, for whitened directions; by default they are not whitened. ``seed``: of the noise and the moves.
+    Returns uint8 (n, size, size, 3). See draw for the rest.
 
-    Pictures of more than 160 px are drawn from coarse to fine, each from the one of half its side: a climb at full size
-    alone fills them with small repeated detail.
+    Pictures of more than 160 px are drawn from coarse to fine, each from the one of half its side: drawn at full
+    size only they fill with small repeated detail.
     """
-    expect(network, recipe, progress)
-    rows = np.atleast_2d(numbers(directions))
-    whole("size", size)
+    check_kinds(network, recipe, progress)
+    rows = np.atleast_2d(directions_of(directions))
+    check_whole_number("size", size)
     moment = _plain_moment(network, layer, rows.shape[1]) if second_moment is None else second_moment
     seeds = np.array([seed] * len(rows), dtype=None if len(rows) else np.int64)
     if size > _LARGEST_AT_ONCE:
-        described_at(network, layer, size)  # before the coarse ones, not after them
+        describe_at_size(network, layer, size)  # before the coarse ones, not after them
     sizes = [size]
     while sizes[0] > _LARGEST_AT_ONCE:
         sizes.insert(0, -(-sizes[0] // 2))
     work = np.cumsum([0, *(side**2 * (1 if number else 2) for number, side in enumerate(sizes))])
-    pixels: Bytes | None = None
+    pixels: Pixels | None = None
     finer = replace(recipe, decay=recipe.decay * _FINE_DECAY, noise=recipe.noise * _FINE_NOISE)
     for number, side in enumerate(sizes):
 
-        def told(share: float, number: int = number) -> None:
+        def on_progress(share: float, number: int = number) -> None:
             if progress:
                 progress(float(work[number] + share * (work[number + 1] - work[number])) / float(work[-1]))
 
@@ -79,20 +76,20 @@ def render(
             steps=steps,
             start=None if pixels is None else _enlarged(pixels, side),
             seeds=seeds,
-            progress=told,
+            progress=on_progress,
         ).pixels
     assert pixels is not None
     return pixels
 
 
-def _enlarged(pixels: Bytes, side: int) -> Bytes:
+def _enlarged(pixels: Pixels, side: int) -> Pixels:
     resized = [Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC) for picture in pixels]
     return np.stack([np.asarray(picture) for picture in resized]) if resized else np.zeros((0, side, side, 3), np.uint8)
 
 
-def _plain_moment(network: Network, layer: str, channels: int) -> NDArray[np.float64]:
-    """A second moment that whitens nothing, of the size that the layer's answers to noise have: by it, what is dead is
-    told from what is only small."""
+def _plain_moment(network: Network, layer: str, channels: int) -> Float64:
+    """A second moment that whitens nothing, in the size of the layer's activations for noise, by which dead pictures
+    are recognised."""
     with torch.no_grad():
         maps = network.activations(network.noise(4), layer)
     usual = float(maps.float().square().mean())
@@ -105,11 +102,11 @@ def neuron(
     unit: int,
     *,
     size: int = SIZE,
-    recipe: Recipe = ALONE,
+    recipe: Recipe = SINGLE,
     steps: int | None = None,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
-) -> Bytes:
+) -> Pixels:
     """The picture that most excites one channel of a layer, at all its positions: uint8 (size, size, 3).
 
         network = load("efficientnet_lite0")
@@ -119,7 +116,7 @@ def neuron(
     Activation maximisation (Erhan et al. 2009): the plain activation, no cosine, whatever the ``recipe`` says of it.
     Raises ConfigError for a layer or unit that does not exist. See render for the rest.
     """
-    expect(network, recipe, progress)
+    check_kinds(network, recipe, progress)
     with torch.no_grad():
         channels = network.activations(
             torch.zeros(1, 3, network.size, network.size, device=network.device), layer

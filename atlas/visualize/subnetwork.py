@@ -1,8 +1,8 @@
-"""The network cut at a layer, written out as a list of operations (``atlas.networks.program.record``), to climb back
-through.
+"""The subnetwork up to a layer, recorded as a list of operations (``atlas.networks.program.record``) through which
+gradients flow fast.
 
-In bfloat16 a step takes three fifths of its time in float32, where the processor knows that format. Nothing but
-the climb runs here: scores are always taken with the network as it is, in float32.
+In bfloat16 a step takes three fifths of its time in float32, where the processor computes in that format. Only gradient
+ascent runs here: scores are always computed by the network itself, in float32.
 """
 
 from __future__ import annotations
@@ -17,21 +17,18 @@ from torch import Tensor, fx, nn
 
 from atlas.errors import ConfigError
 from atlas.networks.network import Network
-from atlas.networks.precision import AskedPrecision, bfloat16_pays
-from atlas.networks.program.record import agreement, record, rewrite
-
-# How far the list may differ from the network, as a share of its largest activation, in float32 …
-_TOLERANCE = 1e-3
-# … and how much its activations must agree in bfloat16 (mean cosine) to be used at all.
-_AGREEMENT = 0.98
+from atlas.networks.precision import LEAST_COSINE, AskedPrecision, bfloat16_pays, mean_cosine
+from atlas.networks.program.record import TOLERANCE, record, rewrite
 
 
-class CutNetwork:
+class Subnetwork:
     """``network`` up to ``layer`` for square RGB pictures of ``size`` pixels.
 
-    ``precision``: what the climb computes in; "auto" is bfloat16 where the device multiplies it faster and the layer
-    bears it, and float32 elsewhere. ``compile``: hand the list to torch.compile, which pays on a GPU only.
-    A network that cannot be recorded (its path depends on the picture) is used as it is, and its ReLUs do not leak.
+    ``precision``: what it computes in; "auto" is bfloat16 where the device multiplies it faster and the activations
+    stay near those in float32 (``LEAST_COSINE``), and float32 elsewhere. ``compile``: compile the list by
+    torch.compile, which is faster on a GPU only.
+    Where the network cannot be recorded (its operations depend on the picture), it runs itself, and ``leak`` is 0.
+    Raises ConfigError for a layer that does not exist, and where torch.compile fails.
     """
 
     def __init__(
@@ -43,18 +40,18 @@ class CutNetwork:
         self._scale = 1 / std
         self._shift = -torch.tensor(network.mean, device=network.device).view(1, 3, 1, 1) / std
         self._recording = threading.Lock()
-        self._known: dict[int, nn.Module | None] = {}  # by batch size; None: as it is
+        self._programs: dict[int, nn.Module | None] = {}  # by batch size; None: the network itself
         self.dtype = torch.float32
         if precision == "bfloat16" or (precision == "auto" and bfloat16_pays(network.device)):
             self.dtype = torch.bfloat16
-            if precision == "auto" and not self._bears_bfloat16():
+            if precision == "auto" and not self._is_near_in_bfloat16():
                 self.dtype = torch.float32
-                self._known.clear()
+                self._programs.clear()
 
     def __call__(self, pixels: Tensor, leak: float = 0.0) -> Tensor:
         """Pictures in [0, 1], float32 (n, 3, size, size) → maps at the layer, float32 (n, channels, H, W).
 
-        ``leak`` in [0, 1]: the share of the gradient that shut ReLUs let through.
+        ``leak`` in [0, 1]: the share of the gradient that passes ReLUs where they are 0.
         """
         inputs = torch.addcmul(self._shift, pixels, self._scale)
         operations = self._operations(len(pixels))
@@ -66,17 +63,17 @@ class CutNetwork:
         return maps.float()
 
     def _operations(self, count: int) -> nn.Module | None:
-        if count in self._known:
-            return self._known[count]
+        if count in self._programs:
+            return self._programs[count]
         with self._recording:
-            if count not in self._known:
-                self._known[count] = self._borrow(count) or self._record(count)
-            return self._known[count]
+            if count not in self._programs:
+                self._programs[count] = self._borrow(count) or self._record(count)
+            return self._programs[count]
 
     def _borrow(self, count: int) -> nn.Module | None:
-        """A list recorded with another batch size, if it does for this one too."""
-        known = [operations for operations in self._known.values() if operations is not None]
-        return next((operations for operations in known if self._agrees(operations, count, self.dtype)), None)
+        """A list recorded with another batch size, if it is right for this one too."""
+        recorded = [operations for operations in self._programs.values() if operations is not None]
+        return next((operations for operations in recorded if self._agrees(operations, count, self.dtype)), None)
 
     def _record(self, count: int) -> nn.Module | None:
         probe = self._probe(count)
@@ -103,29 +100,28 @@ class CutNetwork:
         return compiled
 
     def _agrees(self, operations: nn.Module, count: int, dtype: torch.dtype) -> bool:
-        """Whether ``operations`` give what the network gives."""
+        """Whether ``operations`` give what the network itself gives."""
         probe = self._probe(count)
         with torch.no_grad():
             expected = self._network.activations(probe, self._layer)
             try:
-                found = operations(probe.to(dtype), 0.0).float()
+                maps = operations(probe.to(dtype), 0.0).float()
             except RuntimeError:  # a recorded shape that holds the batch size
                 return False
-        if found.shape != expected.shape:
+        if maps.shape != expected.shape:
             return False
         if dtype == torch.float32:
-            return bool((found - expected).abs().max() <= _TOLERANCE * expected.abs().max())
-        return agreement(found, expected) >= _AGREEMENT
+            return bool((maps - expected).abs().max() <= TOLERANCE * expected.abs().max())
+        return mean_cosine(maps, expected) >= LEAST_COSINE
 
-    def _bears_bfloat16(self) -> bool:
+    def _is_near_in_bfloat16(self) -> bool:
         probe = self._probe(2)
         operations = self._operations(2)
         if operations is None:
             return False
         with torch.no_grad():
-            return agreement(operations(probe.to(self.dtype), 0.0), self._network.activations(probe, self._layer)) >= (
-                _AGREEMENT
-            )
+            expected = self._network.activations(probe, self._layer)
+            return mean_cosine(operations(probe.to(self.dtype), 0.0), expected) >= LEAST_COSINE
 
     def _probe(self, count: int) -> Tensor:
         generator = torch.Generator().manual_seed(count)
@@ -134,30 +130,30 @@ class CutNetwork:
         return torch.addcmul(self._shift, pixels, self._scale).contiguous(memory_format=torch.channels_last)
 
 
-def cut(
+def cached_subnetwork(
     network: Network, layer: str, size: int, precision: AskedPrecision = "auto", compile: bool = False
-) -> CutNetwork:
-    """The CutNetwork of these arguments, kept between calls: recording takes a few tenths of a second.
+) -> Subnetwork:
+    """The Subnetwork of these arguments, cached between calls: recording takes a few tenths of a second.
 
-    It holds weights of its own, so one whose network was changed since is made anew.
+    It holds weights of its own, so that after a change of the network's it is recorded anew.
     """
-    return _kept(network, layer, size, precision, compile, _state(network))
+    return _cached(network, layer, size, precision, compile, _fingerprint(network))
 
 
 @lru_cache(maxsize=4)
-def _kept(
+def _cached(
     network: Network,
     layer: str,
     size: int,
     precision: AskedPrecision,
     compile: bool,
-    _state: tuple[tuple[int, float], ...],
-) -> CutNetwork:
-    return CutNetwork(network, layer, size, precision=precision, compile=compile)
+    _fingerprint: tuple[tuple[int, float], ...],
+) -> Subnetwork:
+    return Subnetwork(network, layer, size, precision=precision, compile=compile)
 
 
-def _state(network: Network) -> tuple[tuple[int, float], ...]:
-    """Where the network's tensors lie, and a weighted sum of each: differs when one was replaced or changed."""
+def _fingerprint(network: Network) -> tuple[tuple[int, float], ...]:
+    """The address of each of the network's tensors, and a weighted sum: differs when one was replaced or changed."""
     tensors = (*network.module.parameters(), *network.module.buffers())
     with torch.no_grad():
         return tuple((tensor.data_ptr(), _weighted_sum(tensor)) for tensor in tensors)
@@ -169,5 +165,5 @@ def _weighted_sum(tensor: Tensor) -> float:
 
 
 def fitting_precision(network: Network, layer: str, size: int) -> AskedPrecision:
-    """What "auto" comes to for pictures of ``size`` pixels at ``layer`` here."""
-    return "bfloat16" if cut(network, layer, size).dtype == torch.bfloat16 else "float32"
+    """The precision that "auto" chooses for pictures of ``size`` pixels at ``layer`` on this machine."""
+    return "bfloat16" if cached_subnetwork(network, layer, size).dtype == torch.bfloat16 else "float32"

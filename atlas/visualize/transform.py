@@ -1,7 +1,7 @@
-"""Small random moves between picture and network, so that an icon does not hang on single pixels.
+"""Small random moves between picture and network, so that an icon does not depend on single pixels.
 
-Every icon of a batch is shifted, turned and scaled by its own amounts, drawn from its own seed: what an icon becomes
-does not depend on its company. The moves fade out, so that the last steps polish the picture as it will be stored.
+Every icon of a batch is shifted, turned and scaled by its own random amounts, from its own seed: an icon does not
+depend on the others of its batch. The moves fade out, so that the last steps refine the picture as it will be stored.
 Transformation robustness is an idea of Olah, Mordvintsev and Schubert (2017); fading it out is this project's.
 """
 
@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
+
+from atlas.arrays import Integers
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Moves:
         limits = torch.tensor([self.shift, self.shift, math.radians(self.turn), self.scale])
         return (torch.rand(count, 4, generator=generator) * 2 - 1) * limits
 
-    def draw_each(self, seeds: NDArray[np.integer], count: int) -> Tensor:
+    def draw_each(self, seeds: Integers, count: int) -> Tensor:
         """The moves of several pictures, (count, n, 4)."""
         return torch.stack([self.draw(int(seed), count) for seed in seeds], dim=1)
 

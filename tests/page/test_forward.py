@@ -92,13 +92,13 @@ def test_icons_are_asked_for_the_columns_in_view_and_end_with_the_view(
 ) -> None:
     forward_api.icon_delay = 3.0
     with walking(browser, forward_api, viewport={"width": 500, "height": 800}) as (visitor, view):
-        eventually(lambda: "neurons?stem" in forward_api.asked, "the icons of what is in view")
+        eventually(lambda: "neurons?stem" in forward_api.requests, "the icons of what is in view")
         expect(column_of(view, "stem").get_by_test_id("drawing")).to_have_text("drawing …")
-        assert "neurons?last" not in forward_api.asked, "the last column is out of view"
+        assert "neurons?last" not in forward_api.requests, "the last column is out of view"
         for _ in range(6):
             layer(view, "The picture").focus()
             visitor.page.keyboard.press("End")
-        eventually(lambda: "neurons?last" in forward_api.asked, "the icons of what has come into view")
+        eventually(lambda: "neurons?last" in forward_api.requests, "the icons of what has come into view")
         eventually(lambda: "stem" in forward_api.stopped, "what has gone out of view is left off")
         visitor.page.keyboard.press("Escape")
         expect(view).to_be_hidden()
@@ -140,7 +140,7 @@ def test_the_end_tells_scores_and_shares(browser: Browser, forward_api: ForwardA
                 assert number(str(title)) == pytest.approx(grid(term, name).item(), rel=0.001)
         expect(account).to_contain_text(re.compile("The two are the same|of the size of what is added up"))
         # Beside a weight stands the map that the average reads: the one behind the activation, and its module's icon.
-        assert "neurons?last.2" in forward_api.asked
+        assert "neurons?last.2" in forward_api.requests
         channel = int(re.findall(r"\d+", account.locator("button.name").first.inner_text())[0])
         expect(account.locator(".columns")).to_contain_text("means of last")
         (read,) = (each for each in describe(known)["steps"] if each["name"] == "last.2")

@@ -22,7 +22,7 @@ from picture_page import (
     pixels_of,
     point_at,
     show,
-    told,
+    wait_for_summary,
 )
 from playwright.sync_api import Browser, expect
 
@@ -35,7 +35,7 @@ def test_a_picture_is_dropped_and_told_of(browser: Browser, image_api: MadeApi) 
     with guest(browser, image_api.address) as visitor:
         page = visitor.page
         expect(page.get_by_role("button", name="One image")).to_be_visible()
-        eventually(lambda: image_api.asked == ["GET api/explain"], "the network is loaded before there is a picture")
+        eventually(lambda: image_api.requests == ["GET api/explain"], "the network is loaded before there is a picture")
         picture = picture_of(BROWN)
         drop(page, ("photo.png", "image/png", picture), let_go=False)
         expect(page.get_by_test_id("drop")).to_contain_text("Let go to see what the network sees in it")
@@ -43,7 +43,7 @@ def test_a_picture_is_dropped_and_told_of(browser: Browser, image_api: MadeApi) 
         page.screenshot(path=RESULTS / "viewer-image-drop.png")
         give(page, picture)
         expect(page.get_by_test_id("drop")).to_have_count(0)
-        assert "POST api/explain" in image_api.asked
+        assert "POST api/explain" in image_api.requests
         best = image_api.top(picture, 0)
         classes = panel(page).get_by_label("What the network takes it for").locator("li")
         expect(classes.locator(".name").first).to_have_text(CLASSES[best[0]])
@@ -73,7 +73,7 @@ def test_a_picture_is_pasted_chosen_or_one_of_the_samples(browser: Browser, imag
         eventually(lambda: samples.first.locator("img").evaluate("one => one.naturalWidth") == 120, "its picture")
         page.screenshot(path=RESULTS / "viewer-image-start.png")
         samples.first.click()
-        told(page, "a blue one")
+        wait_for_summary(page, "a blue one")
         eventually(lambda: near(middle(page, 100), BLUE), "the sample")
 
         page.evaluate(
@@ -85,21 +85,21 @@ def test_a_picture_is_pasted_chosen_or_one_of_the_samples(browser: Browser, imag
             base64.b64encode(picture_of(BROWN)).decode(),
         )
         page.keyboard.press("Control+V")
-        told(page, "image.png")
+        wait_for_summary(page, "image.png")
         eventually(lambda: near(middle(page, 100), BROWN), "what was pasted")
 
         with page.expect_file_chooser() as chooser:
             panel(page).get_by_role("button", name="Another").click()
         chooser.value.set_files({"name": "chosen.png", "mimeType": "image/png", "buffer": picture_of(BLUE)})
-        told(page, "chosen.png")
+        wait_for_summary(page, "chosen.png")
         eventually(lambda: near(middle(page, 100), BLUE), "what was chosen")
-        assert image_api.asked.count("POST api/explain") == 3
+        assert image_api.requests.count("POST api/explain") == 3
 
         page.get_by_label("Find a class").focus()
         page.evaluate("navigator.clipboard.writeText('esp')")
         page.keyboard.press("Control+V")
         expect(page.get_by_label("Find a class")).to_have_value("esp")
-        assert image_api.asked.count("POST api/explain") == 3, "text that is pasted is no picture"
+        assert image_api.requests.count("POST api/explain") == 3, "text that is pasted is no picture"
 
 
 def test_what_is_no_picture_is_told_in_a_sentence(browser: Browser, image_api: MadeApi) -> None:
@@ -114,7 +114,7 @@ def test_what_is_no_picture_is_told_in_a_sentence(browser: Browser, image_api: M
         expect(alert).to_contain_text("“thesis.pdf” is a PDF document (application/pdf), not a picture.")
         drop(page, ("huge.jpg", "image/jpeg", bytes(2_500_000)))
         expect(alert).to_contain_text("“huge.jpg” has 2.5 MB, and the server takes pictures of 2.0 MB at most.")
-        assert "POST api/explain" not in image_api.asked, "all of that without the server"
+        assert "POST api/explain" not in image_api.requests, "all of that without the server"
         page.screenshot(path=RESULTS / "viewer-image-refused.png")
 
         drop(page, ("broken.png", "image/png", b"no picture at all"))
@@ -145,7 +145,7 @@ def test_a_picture_that_is_refused_leaves_all_that_was_told_of_the_former_one(
         alert = panel(page).get_by_role("alert")
         picture = picture_of(BROWN)
         drop(page, ("one.png", "image/png", picture), ("two.png", "image/png", picture))
-        told(page, "one.png")
+        wait_for_summary(page, "one.png")
         show(page, "icons")
         expect(canvas(page)).to_have_attribute("data-own", str(SIDE * SIDE))
         panel(page).get_by_role("button", name="Find groups").click()
@@ -153,10 +153,10 @@ def test_a_picture_that_is_refused_leaves_all_that_was_told_of_the_former_one(
         expect(section).to_contain_text("87 %")
         page.mouse.click(*point_at(page, 33))
         page.keyboard.press("Escape")
-        asked = len(image_api.asked)
+        before = len(image_api.requests)
 
         def assert_all_there() -> None:
-            told(page, "one.png")
+            wait_for_summary(page, "one.png")
             expect(panel(page)).to_contain_text("This is the first picture among them, “one.png”")
             names = panel(page).get_by_label("What the network takes it for").locator("li .name")
             expect(names.first).to_have_text(CLASSES[image_api.top(picture, 0)[0]])
@@ -171,8 +171,8 @@ def test_a_picture_that_is_refused_leaves_all_that_was_told_of_the_former_one(
         assert_all_there()
         show(page, "picture")
         eventually(lambda: near(middle(page, 100), BROWN), "the former picture")
-        assert [each for each in image_api.asked[asked:] if each.startswith("POST")] == ["POST api/explain"], (
-            "kept, not asked"
+        assert [each for each in image_api.requests[before:] if each.startswith("POST")] == ["POST api/explain"], (
+            "cached, no request"
         )
 
         # One that is left while it is under way, too.
@@ -195,10 +195,10 @@ def test_a_sample_that_does_not_come_is_told_of(browser: Browser, image_api: Mad
         page.route("**/api/samples/0", lambda route: route.fulfill(status=503, json={"sentence": "It is not there."}))
         samples.first.click()
         expect(panel(page).get_by_role("alert")).to_have_text("It is not there.")
-        assert "POST api/explain" not in image_api.asked
+        assert "POST api/explain" not in image_api.requests
         page.unroute("**/api/samples/0")
         samples.first.click()
-        told(page, "a blue one")
+        wait_for_summary(page, "a blue one")
         expect(panel(page).get_by_role("alert")).to_have_count(0)
         visitor.complaints = [each for each in visitor.complaints if "503" not in each]
 
@@ -207,26 +207,26 @@ def test_of_pictures_in_quick_succession_the_last_one_counts(browser: Browser, i
     with guest(browser, image_api.address) as visitor:
         page = visitor.page
         give(page, picture_of(BROWN), "former.png")
-        image_api.asked.clear()
+        image_api.requests.clear()
         # While the server is asked for its limits.
         image_api.limits_delay = 1.0
         drop(page, ("first.png", "image/png", picture_of(BROWN)))
-        eventually(lambda: "GET api/explain" in image_api.asked, "the first is under way")
+        eventually(lambda: "GET api/explain" in image_api.requests, "the first is under way")
         image_api.limits_delay = 0.0
         drop(page, ("last.png", "image/png", picture_of(BLUE)))
-        told(page, "last.png")
+        wait_for_summary(page, "last.png")
         eventually(lambda: image_api.stopped == ["GET api/explain"], "the first one's question is left off")
         page.wait_for_timeout(1200)
         expect(panel(page).locator("h2")).to_contain_text("last.png")
-        assert image_api.asked.count("POST api/explain") == 1
+        assert image_api.requests.count("POST api/explain") == 1
 
         # While the network looks at it; a bad one then leaves what was told last.
         image_api.explain_delay = 1.5
         drop(page, ("first.png", "image/png", picture_of(BROWN)))
-        eventually(lambda: image_api.asked.count("POST api/explain") == 2, "the first is looked at")
+        eventually(lambda: image_api.requests.count("POST api/explain") == 2, "the first is looked at")
         drop(page, ("broken.png", "image/png", b"no picture at all"))
         expect(panel(page).get_by_role("alert")).to_contain_text("no picture that can be read")
-        told(page, "last.png")
+        wait_for_summary(page, "last.png")
         eventually(lambda: near(middle(page, 100), BLUE), "its picture")
         page.wait_for_timeout(1600)
         expect(panel(page).locator("h2")).to_contain_text("last.png")
@@ -257,14 +257,14 @@ def test_closing_and_another_picture_end_all_work_at_once(browser: Browser, imag
         image_api.explain_delay = 8
         drop(page, ("slow.png", "image/png", picture_of(BROWN)))
         expect(panel(page)).to_contain_text("The network looks at the picture …")
-        eventually(lambda: "POST api/explain" in image_api.asked, "the question")
+        eventually(lambda: "POST api/explain" in image_api.requests, "the question")
         panel(page).get_by_role("button", name="Cancel").click()
         eventually(lambda: stopped(""), "cancelling stops the server", 2)
         expect(panel(page).get_by_role("button", name="Choose a picture")).to_be_visible()
 
         image_api.stopped.clear()
         drop(page, ("slow.png", "image/png", picture_of(BROWN)))
-        eventually(lambda: image_api.asked.count("POST api/explain") == 2, "the question")
+        eventually(lambda: image_api.requests.count("POST api/explain") == 2, "the question")
         page.keyboard.press("Escape")
         expect(panel(page)).to_have_count(0)
         eventually(lambda: stopped(""), "closing stops the server", 2)
@@ -278,7 +278,7 @@ def test_closing_and_another_picture_end_all_work_at_once(browser: Browser, imag
         panel(page).get_by_role("button", name="Find groups").click()
         show(page, "class effect")
         panel(page).get_by_role("button", name="Take each position out").click()
-        eventually(lambda: any("removed" in each for each in image_api.asked), "all of it under way")
+        eventually(lambda: any("removed" in each for each in image_api.requests), "all of it under way")
         give(page, picture_of(BLUE), "other.png")  # and all of it is ended
         for what in ("/icons", "/groups", "/removed"):
             eventually(lambda what=what: stopped(what), what, 2)  # type: ignore[misc]
@@ -290,7 +290,7 @@ def test_closing_and_another_picture_end_all_work_at_once(browser: Browser, imag
         eventually(lambda: int(canvas(page).get_attribute("data-own") or 0) > 0, "icons")
         page.keyboard.press("[")
         eventually(lambda: stopped("/icons"), "the former layer's icons", 2)
-        eventually(lambda: f"POST api/explain/icons?layer={FINER}" in image_api.asked, "those of the next")
+        eventually(lambda: f"POST api/explain/icons?layer={FINER}" in image_api.requests, "those of the next")
         image_api.stopped.clear()
         panel(page).get_by_role("button", name="Close").click()
         eventually(lambda: stopped("/icons"), "closing", 2)

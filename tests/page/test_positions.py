@@ -124,7 +124,7 @@ def test_what_each_position_adds_to_a_class(browser: Browser, image_api: MadeApi
         expect(panel(page)).to_contain_text("Taking positions out: 25 %")
         expect(panel(page)).to_contain_text("Taking positions out: 50 %")
         expect(panel(page).get_by_role("button", name="each taken out")).to_have_attribute("aria-pressed", "true")
-        assert f"POST api/explain/removed?layer={LAYER}&class={first}&class={third}" in image_api.asked
+        assert f"POST api/explain/removed?layer={LAYER}&class={first}&class={third}" in image_api.requests
         assert_tinted(page, difference[::-1])
         page.mouse.move(*point_at(page, difference.size - 1 - best))
         words = f"without it {NAMES[third]} loses {-difference[best]:.2f} against {NAMES[first]}"
@@ -143,7 +143,7 @@ def test_what_each_position_adds_to_a_class(browser: Browser, image_api: MadeApi
         page.locator("#classes").get_by_role("option", name=NAMES[other]).first.click()
         expect(panel(page)).to_contain_text(f"What each position adds to {NAMES[other]}")
         eventually(lambda: tinted(page, np.array(image_api.attribution(LAYER, other))), "asked for on its own")
-        assert f"POST api/explain/classes?network=0&class={other}" in image_api.asked
+        assert f"POST api/explain/classes?network=0&class={other}" in image_api.requests
 
 
 def tinted(page: Page, values: NDArray[np.float64]) -> bool:
@@ -280,7 +280,7 @@ def test_groups_have_a_part_of_the_picture_each(browser: Browser, image_api: Mad
         section.get_by_role("button", name="Find groups").click()
         groups = section.locator("li").filter(has=page.get_by_role("button"))
         expect(groups).to_have_count(4)
-        assert f"POST api/explain/groups?layer={LAYER}&count=4" in image_api.asked
+        assert f"POST api/explain/groups?layer={LAYER}&count=4" in image_api.requests
         expect(section).to_contain_text("Together they make up 87 % of what the layer says here")
         expect(section).to_contain_text("with negative numbers is counted apart")
         expect(section).to_contain_text("what the scores of the ten likeliest classes lose without it")

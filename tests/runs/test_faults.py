@@ -19,7 +19,7 @@ from tiny_run import TINY, atlas_run, cluster_here, command, contents, end_all, 
 from atlas.check.verify import verify
 from atlas.config.reading import validate
 from atlas.errors import AtlasError
-from atlas.pictures.views import Failure, reason
+from atlas.pictures.views import Failure, failure_kind
 from atlas.rundir.directory import RunDirectory
 from pipelines.pipeline import run
 
@@ -317,7 +317,7 @@ def test_a_run_that_is_clearly_wrong_stops_early_with_its_reasons(shop: Path, sc
 
 def test_reasons_that_differ_in_numbers_or_names_are_one() -> None:
     def kind(error: str, image: str = "cats/7.jpg") -> str:
-        return reason(Failure(image, None, error))
+        return failure_kind(Failure(image, None, error))
 
     assert kind("truncated (12 bytes missing)") == kind("truncated (3 bytes missing)")
     assert kind("cats/7.jpg: no such file") == kind("dogs/x y.jpg: no such file", "dogs/x y.jpg")

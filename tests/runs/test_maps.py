@@ -21,7 +21,7 @@ from atlas.layout.class_maps import choose_rows
 from atlas.layout.lattice import cell_of
 from atlas.pictures.decode import open_picture
 from atlas.pictures.listing import Listing
-from atlas.pictures.views import backdrop, cut_view
+from atlas.pictures.views import backdrop, crop_view
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
 from atlas.site.heat import heat_maps
@@ -300,7 +300,7 @@ def test_sheets_show_patches_and_the_whole_pictures_they_are_cut_from(of_classes
                 assert (one["predicted"], one["label"]) == (row["predicted"], row["label"])
                 picture = open_picture(Path(config.images.source) / one["image"])
                 box = patch_box(tuple(row["box"]), row["x"], row["y"], metadata)
-                patch = cut_view(picture, box, SPRITE, backdrop(0, row["image"], row["view"]))
+                patch = crop_view(picture, box, SPRITE, backdrop(0, row["image"], row["view"]))
                 sprite = sheet[line * SPRITE : (line + 1) * SPRITE]
                 assert np.abs(sprite[:, column * SPRITE : (column + 1) * SPRITE, :3] - patch).mean() < 16
                 whole = sprite[:, (columns + column) * SPRITE : (columns + column + 1) * SPRITE]
@@ -362,7 +362,7 @@ def test_a_transparent_picture_lies_on_the_ground_of_its_patch(of_classes: RunDi
         ground, whole = backdrop(config.seed, one.image, row["view"]), np.asarray(one.picture)
         assert (whole[clear] == ground).all()
         np.testing.assert_array_equal(whole[~clear], source[~clear][:, :3])
-        cut = cut_view(whole, one.box, 96, ground).astype(float)
+        cut = crop_view(whole, one.box, 96, ground).astype(float)
         assert np.abs(cut - np.asarray(one.patch)).mean() < 2  # laid over the ground before it is scaled, not after
     assert len({np.asarray(one.picture)[clear][0].tobytes() for one in found}) > 1  # a ground for each view
 

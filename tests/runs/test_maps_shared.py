@@ -19,7 +19,7 @@ from atlas.config.reading import validate
 from atlas.layout.fit import fit_layout, principal_axes, unit_box
 from atlas.layout.neighbors import unit_rows
 from atlas.pictures.decode import open_picture
-from atlas.pictures.views import backdrop, cut_view
+from atlas.pictures.views import backdrop, crop_view
 from atlas.rundir.directory import RunDirectory
 from atlas.store.shards import read_metadata
 from pipelines.pipeline import run
@@ -145,7 +145,7 @@ def test_two_networks_see_the_same_places_of_the_same_views(
     network = load(make(), size=64)
     for row in second.to_pylist()[::97]:
         picture = open_picture(Path(compared.config().images.source) / row["image"])
-        view = cut_view(picture, row["box"], 64, backdrop(0, row["image"], row["view"]))
+        view = crop_view(picture, row["box"], 64, backdrop(0, row["image"], row["view"]))
         import torch
 
         with torch.no_grad():

@@ -19,6 +19,7 @@ from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import write_marker
 from atlas.rundir.mirror import Mirror
 from atlas.rundir.remote import working_folder
+from atlas.rundir.versions import RUN_FORMAT
 from pipelines.pipeline import run
 
 Objects = dict[str, bytes]
@@ -159,7 +160,8 @@ def test_a_bucket_out_of_reach_is_a_sentence(tmp_path: Path, monkeypatch: pytest
 
 def working_copy(tmp_path: Path, out: str, key: str = "a" * 64) -> RunDirectory:
     directory = RunDirectory(tmp_path / "here")
-    write_json(directory.manifest, {"config": {"out": out}, "stages": {"collect": {"key": key}}})
+    stages = {"collect": {"key": key}}
+    write_json(directory.manifest, {"format": RUN_FORMAT, "config": {"out": out}, "stages": stages})
     return directory
 
 
@@ -195,7 +197,8 @@ def test_what_was_finished_but_not_sent_is_sent_next_time(tmp_path: Path) -> Non
 def test_half_a_piece_there_is_not_fetched(tmp_path: Path) -> None:
     out = f"file://{tmp_path}/there"
     source = RunDirectory(tmp_path / "there")
-    write_json(source.manifest, {"config": {"out": out}, "stages": {"collect": {"key": "a" * 64}}})
+    stages = {"collect": {"key": "a" * 64}}
+    write_json(source.manifest, {"format": RUN_FORMAT, "config": {"out": out}, "stages": stages})
     shard = fill(source, "a" * 64, "whole")
     shard.write_text("cut")
     directory = RunDirectory(tmp_path / "here")
@@ -301,7 +304,7 @@ def test_what_did_not_arrive_is_sent_once_more_at_the_end(tmp_path: Path, monkey
     shard = fill(directory, "a" * 64, "first")
     with Mirror(out, {}, directory) as mirror:
         with monkeypatch.context() as patched:
-            patched.setattr(mirror._system, "put_file", lambda *_: 1 / 0)
+            patched.setattr(mirror._store._system, "put_file", lambda *_: 1 / 0)
             patched.setattr("atlas.rundir.remote._RETRY_SECONDS", ())
             mirror.send([shard.with_suffix(".json")])
             with pytest.raises(AtlasError):
@@ -329,7 +332,7 @@ def test_an_error_on_the_way_is_told_at_the_end(tmp_path: Path, monkeypatch: pyt
     def refuse(*_arguments: object, **_options: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(mirror._system, "put_file", refuse)
+    monkeypatch.setattr(mirror._store._system, "put_file", refuse)
     with pytest.raises(AtlasError, match=r"cannot be read or written \(permission denied\)"), mirror:
         mirror.send([shard.with_suffix(".json")])
 

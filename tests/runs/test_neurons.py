@@ -1,7 +1,6 @@
-"""The stage neurons in a run: asked for, killed, given again, read and checked; its recipes in the README."""
+"""The stage neurons in a run: asked for, killed, given again, read and checked; its recipes in the guide."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -13,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from documents import snippet, the_command
 from looked_run import ASKED, arguments
 from PIL import Image
-from readme_commands import the_command
 from tiny_run import (
     CHECKOUT,
     PLAIN_STAGES,
@@ -68,15 +67,13 @@ def make():
 """
 
 
-def test_the_readmes_snippet(looked: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"## One neuron, one circuit.*?```python\n(.*?)```", readme, re.DOTALL)
-    assert found is not None
+def test_the_guides_recipe(looked: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = snippet("atlas/docs/guides/neurons-and-circuits.md", "In Python")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/demo").symlink_to(looked.path)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    exec(found[1].replace("_blocks.10", "last"), names)
+    exec(recipe.replace("_blocks.10", "last"), names)
     rows = UnitTables(looked, "last").table().to_pylist()
     known = {row["unit"]: row["invariance"] for row in rows if row["invariance"] is not None}
     best = max(known, key=lambda unit: known[unit])
@@ -89,7 +86,7 @@ def test_the_readmes_snippet(looked: RunDirectory, tmp_path: Path, monkeypatch: 
 
 
 def test_contact_sheets_of_units(looked: RunDirectory, tmp_path: Path) -> None:
-    """The README's command, for this run."""
+    """The guide's command, for this run."""
     names = {"runs/demo": str(looked.path), "_blocks.10": "last", "FOLDER": str(tmp_path)}
     words = [names.get(word, word) for word in the_command("scripts/unit_sheets.py")]
     done = subprocess.run([sys.executable, *words], cwd=CHECKOUT, env=environment(), capture_output=True, text=True)

@@ -32,7 +32,7 @@ from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.store.shards import to_numpy
 from atlas.visualize.diverse import diverse, picture_size
-from atlas.visualize.score import answers
+from atlas.visualize.score import centre_activations
 from pipelines import worker
 
 AT_RISK = ("middle", "last")
@@ -123,7 +123,7 @@ def test_pictures_excite_their_unit_and_differ(looked: RunDirectory, network: Ne
         pictures = np.stack([decode_png(png) for png in unit_row["pictures"]])
         assert pictures.shape == (3, size, size, 3)
         assert unit_row["size"] == size
-        found = answers(network, "last", pictures)[:, unit_row["unit"]]
+        found = centre_activations(network, "last", pictures)[:, unit_row["unit"]]
         np.testing.assert_allclose(unit_row["picture_activations"], found, rtol=1e-3, atol=1e-3)
         assert len({picture.tobytes() for picture in pictures}) == 3
 
@@ -131,7 +131,7 @@ def test_pictures_excite_their_unit_and_differ(looked: RunDirectory, network: Ne
 def test_diversity_pushes_pictures_apart_and_leaves_the_plain_one(network: Network) -> None:
     """The same climbs with and without the term: the first picture is the same, the others are less alike."""
     together, apart = (
-        diverse(network, "last", [1, 4], size=32, pictures=3, steps=40, apart=weight, precision="float32")
+        diverse(network, "last", [1, 4], size=32, pictures=3, steps=40, diversity=weight, precision="float32")
         for weight in (0.0, 4.0)
     )
     np.testing.assert_array_equal(together.pixels[:, 0], apart.pixels[:, 0])
@@ -170,7 +170,14 @@ def test_turned_patches_are_those_of_the_top_rows(looked: RunDirectory, network:
         firing += 1
         assert [len(unit_row[f"{name}_pictures"]) for name in ("rotated", "mirrored", "scaled")] == [24, 24, 5]
         assert Image.open(io.BytesIO(unit_row["rotated_pictures"][5])).size == (120, 120)
-        views = read_views(looked.shards("last"), config, Listing.load(looked.listing), network.size, [key_of(top[0])])
+        views = read_views(
+            looked.shards("last"),
+            Listing.load(looked.listing),
+            [key_of(top[0])],
+            size=network.size,
+            images=config.images,
+            seed=config.seed,
+        )
         seen = views[key_of(top[0])]
         view = torch.from_numpy(seen.pixels).permute(2, 0, 1).float() / 255
         pictures = posed_discs(view, place_of(seen.position, described, network.size, window), window, POSES)
@@ -189,7 +196,14 @@ def test_classes_are_those_of_autograd(looked: RunDirectory, network: Network) -
     config = looked.config()
     for unit_row in UnitTables(looked, "last").table().to_pylist()[::4]:
         keys = [key_of(row) for row in unit_row["top"] if row["activation"] > 0]
-        views = read_views(looked.shards("last"), config, Listing.load(looked.listing), network.size, keys)
+        views = read_views(
+            looked.shards("last"),
+            Listing.load(looked.listing),
+            keys,
+            size=network.size,
+            images=config.images,
+            seed=config.seed,
+        )
         effects = []
         for key in keys:
             inputs = network.from_bytes(torch.from_numpy(views[key].pixels)[None])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from checkout import CHECKOUT
 from numpy.typing import NDArray
 from PIL import Image
 from tiny_run import GRIDS, atlas_run, configure, paint_pictures
@@ -17,11 +18,9 @@ from atlas.pictures.decode import decode_png
 from atlas.rundir.directory import RunDirectory
 from atlas.visualize import Icons, draw
 from atlas.visualize.coarse_start import blend
-from atlas.visualize.score import answers, cosines
+from atlas.visualize.score import centre_activations, cosines
 from pipelines import render, worker
 from pipelines.pipeline import run
-
-from checkout import CHECKOUT
 
 
 def test_every_view_has_a_row_in_every_layer(undisturbed: RunDirectory) -> None:
@@ -64,12 +63,13 @@ def test_report_holds_icons_against_the_best_real_patches(undisturbed: RunDirect
 def test_icons_are_drawn_as_the_run_says(
     undisturbed: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Finer icons from the icons around their parents; with the kept pace; and the scores are those of the pictures."""
+    """Finer icons from the icons around their parents; with the batch settings of run.json; and the scores are those of
+    the pictures."""
     monkeypatch.syspath_prepend(str(undisturbed.path.parent.parent))
     copied = RunDirectory(tmp_path / "run")
     shutil.copytree(undisturbed.path, copied.path)
     manifest = copied.read_manifest()
-    manifest["stages"]["render"]["pace"]["middle"] = {"precision": "float32", "batch": 5}
+    manifest["stages"]["render"]["batch_settings"]["middle"] = {"precision": "float32", "batch": 5}
     copied.update_manifest(stages=manifest["stages"])
     asked: list[dict] = []
 
@@ -100,7 +100,7 @@ def test_icons_are_drawn_as_the_run_says(
     means = {(cell["row"], cell["col"]): np.array(cell["mean"], np.float32) for cell in level}
     network = worker.network(copied, config)
     for cell in cells:
-        found = answers(network, "middle", decode_png(cell["png"])[None])
+        found = centre_activations(network, "middle", decode_png(cell["png"])[None])
         assert cell["cosine"] == pytest.approx(cosines(found, means[cell["row"], cell["col"]][None])[0], abs=1e-4)
 
 
@@ -179,7 +179,7 @@ def test_patches_show_the_nearest_exemplar(undisturbed: RunDirectory) -> None:
     """The patch of a cell is cut again from its source, by the row of its first exemplar."""
     from atlas.cells.crops import patch_box
     from atlas.pictures.decode import open_picture
-    from atlas.pictures.views import backdrop, cut_view
+    from atlas.pictures.views import backdrop, crop_view
     from atlas.store.shards import read_metadata
 
     cell = next(c for c in pq.read_table(undisturbed.cells("last")).to_pylist() if c["grid"] == 4 and c["count"] >= 2)
@@ -188,7 +188,7 @@ def test_patches_show_the_nearest_exemplar(undisturbed: RunDirectory) -> None:
     row = next(r for r in rows if all(r[name] == exemplar[name] for name in ("image_id", "view", "draw")))
     source = Path(undisturbed.config().images.source) / row["image"]
     box = patch_box(tuple(row["box"]), row["x"], row["y"], read_metadata(undisturbed.shards("last")[0]))
-    cut = cut_view(open_picture(source), box, 32, backdrop(0, row["image"], row["view"]))
+    cut = crop_view(open_picture(source), box, 32, backdrop(0, row["image"], row["view"]))
     tile = Image.open(undisturbed.site_grid("last", 4) / "patches_files" / "7" / "0_0.webp").convert("RGB")
     left, top = cell["col"] * 32, cell["row"] * 32
     shown = np.asarray(tile.crop((left, top, left + 32, top + 32)), dtype=float)
@@ -293,6 +293,6 @@ def test_the_demo_network_on_real_pictures(tmp_path: Path) -> None:
     assert told_layout["trustworthiness"] > 0.8  # what agreeing with the other layer leaves of it, among 120 views
     assert told_layout["alignment"] < 0.8 * told_layout["alignment_independent"]
     # Measured once by a worker, kept, and used again: nothing is drawn anew.
-    pace = directory.read_manifest()["stages"]["render"]["pace"]
-    assert set(pace) == {"_blocks.4", "_blocks.10"}
-    assert all(told["batch"] >= 1 and told["precision"] in ("float32", "bfloat16") for told in pace.values())
+    settings = directory.read_manifest()["stages"]["render"]["batch_settings"]
+    assert set(settings) == {"_blocks.4", "_blocks.10"}
+    assert all(told["batch"] >= 1 and told["precision"] in ("float32", "bfloat16") for told in settings.values())

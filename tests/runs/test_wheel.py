@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from console_script import write_console_script
 from tiny_run import CHECKOUT, tiny_values
 
 import atlas
@@ -48,6 +49,7 @@ def test_the_wheel_holds_the_packages_the_page_and_the_configurations_and_nothin
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         told = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = archive.read(told).decode()
+        entries = archive.read(told.replace("METADATA", "entry_points.txt")).decode()
         licenses = [name for name in archive.namelist() if name.endswith("licenses/LICENSE")]
     modules = {
         path.relative_to(CHECKOUT).as_posix()
@@ -64,6 +66,7 @@ def test_the_wheel_holds_the_packages_the_page_and_the_configurations_and_nothin
     assert {"atlas/configs/demo.yaml", "atlas/configs/million.yaml"} <= configs
     assert names == modules | page | configs | {"atlas/py.typed", "atlas/architecture.md"}
     assert f"Version: {atlas.__version__}\n" in metadata
+    assert entries.split("\n")[:2] == ["[console_scripts]", "atlas = atlas.cli:main"]
     assert len(licenses) == 1
 
 
@@ -89,6 +92,9 @@ def test_a_run_and_its_page_work_from_the_wheel_alone(installed: Path, workshop:
     told = python("-m", "atlas.run", "demo", "--dry-run", "--set", f"images.source={workshop / 'pictures'}")
     assert "_blocks.10: 112 channels" in told
     assert "Nothing was run (--dry-run)." in told
+
+    script = write_console_script(tmp_path, str(installed))
+    assert python(str(script), "--version") == f"activation-atlas {atlas.__version__}\n"
 
     values = tiny_values(workshop)
     values["images"] |= {"crops": 4, "limit": 12}

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from looked_run import ASKED
 from tiny_run import CHECKOUT, command, environment
 
+from atlas.check.verify import verify
 from atlas.rundir.directory import RunDirectory
 from atlas.store.shards import read_metadata
-from atlas.check.verify import verify
 
 WITHOUT_AVX512 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 
@@ -36,7 +36,8 @@ print(convolves_in(torch.float32), convolves_in(torch.bfloat16), bfloat16_pays(t
 
 
 def test_networks_are_recorded_and_read_there() -> None:
-    done = python("-m", "pytest", "-p", "no:cacheprovider", "tests/unit/visualize/test_subnetwork.py", "tests/unit/networks/test_observer.py")
+    modules = ("tests/unit/visualize/test_subnetwork.py", "tests/unit/networks/test_observer.py")
+    done = python("-m", "pytest", "-p", "no:cacheprovider", *modules)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
     assert "skipped" not in done.stdout
@@ -54,9 +55,9 @@ def test_a_run_in_bfloat16_is_whole_there(workshop: Path, undisturbed: RunDirect
     assert "Traceback" not in done.stderr
     assert verify(directory).problems == []
     stages = directory.read_manifest()["stages"]
-    assert stages["collect"]["pace"]["precision"] == "bfloat16"
+    assert stages["collect"]["batch_settings"]["precision"] == "bfloat16"
     for stage in ("render", "neurons"):
-        assert {pace["precision"] for pace in stages[stage]["pace"].values()} == {"bfloat16"}
+        assert {settings["precision"] for settings in stages[stage]["batch_settings"].values()} == {"bfloat16"}
     for layer in ("middle", "last"):
         shards = directory.shards(layer)
         assert read_metadata(shards[0])["precision"] == "bfloat16"

@@ -17,7 +17,7 @@ from PIL import Image
 from atlas.networks.network import Network
 from atlas.store.moments import Moments
 from atlas.visualize import Recipe, draw
-from atlas.visualize.score import answers, cosines
+from atlas.visualize.score import centre_activations, cosines
 
 LAYER, SIZE, COUNT = "branches", 32, 3
 SHORT = {"steps": 4}  # a recipe for tests
@@ -36,7 +36,7 @@ def task(ablate: ModuleType, small: Network) -> Any:
     """A few directions of the small network, with parents, as bench_task.read_task would give them."""
     generator = np.random.default_rng(0)
     pictures = generator.integers(0, 256, (40, 4, 4, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
-    rows = answers(small, LAYER, pictures)
+    rows = centre_activations(small, LAYER, pictures)
     moments = Moments.empty(rows.shape[1])
     moments.add(rows)
     means = rows[:8]
@@ -68,7 +68,7 @@ def given(ablate: ModuleType, task: Any, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def raw(task: Any, pixels: np.ndarray) -> np.ndarray:
-    return cosines(answers(task.network, task.layer, pixels), task.means)
+    return cosines(centre_activations(task.network, task.layer, pixels), task.means)
 
 
 def test_every_variant_can_be_drawn_and_differs_from_its_default(ablate: ModuleType) -> None:

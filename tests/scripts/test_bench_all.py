@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from documents import measurements
 from loaded_bench import CHECKOUT
 
 from atlas.errors import ConfigError
@@ -92,8 +93,8 @@ def test_the_large_run_is_the_one_that_is_laid_out(
 def test_all_takes_the_commands_that_the_figures_name(
     bench: ModuleType, tiny: RunDirectory, asked: dict[str, dict]
 ) -> None:
-    """The first command of each bench in benchmarks.md, with this run in place of its own."""
-    text = (CHECKOUT / "scripts" / "benchmarks.md").read_text(encoding="utf-8")
+    """The first command of each bench in its section, with this run in place of its own."""
+    text = measurements()
     commands: dict[str, list[str]] = {}
     for found in re.finditer(r"^Command: `scripts/bench\.py (\w+)( [^`]*)?`", text, re.MULTILINE):
         commands.setdefault(found[1], (found[2] or "").split())
@@ -199,9 +200,7 @@ def test_what_all_does_not_hold_is_told(bench: ModuleType, capsys: pytest.Captur
         bench.main(["all", "--help"])
     told = capsys.readouterr().out
     (line,) = (
-        paragraph
-        for paragraph in (CHECKOUT / "scripts" / "benchmarks.md").read_text(encoding="utf-8").split("\n\n")
-        if paragraph.startswith("`scripts/bench.py all ")
+        paragraph for paragraph in measurements().split("\n\n") if paragraph.startswith("`scripts/bench.py all ")
     )
     for left_out in ("demo", "scaling", "ablation", "placed", "deterministic"):
         assert left_out in told

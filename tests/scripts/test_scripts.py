@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from documents import CHECKOUT, the_command
 from PIL import Image
-from readme_commands import CHECKOUT, the_command
 
 from atlas.rundir.directory import RunDirectory
 
@@ -109,7 +109,7 @@ def test_neurons_lie_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_picture_of_the_page_with_a_picture_explained(
     undisturbed: RunDirectory, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The README's command, for the tiny run."""
+    """The guide's command, for the tiny run."""
     photo, picture = tmp_path / "photo.jpg", tmp_path / "image.webp"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(photo)
     names = {"runs/demo": str(undisturbed.path), "image.webp": str(picture), "photo.jpg": str(photo)}

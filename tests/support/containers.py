@@ -15,7 +15,7 @@ from PIL import Image
 from atlas.config.model import Config
 from atlas.config.sections import ImagesConfig
 from atlas.pictures.listing import Listing
-from atlas.pictures.views import Failure, cut_views
+from atlas.pictures.views import Failure, View, crop_views
 
 COUNT = 12
 
@@ -73,5 +73,9 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def outcomes(listing: Listing) -> dict[str, str]:
     """What cutting a view of each picture came to: its key → the reason, or an empty string."""
     config = Config.from_plain({"out": "x", "network": {"name": "n"}, "layers": ["l"], "images": {"source": "unused"}})
-    cut = [(listing.keys[number], cut_views(listing, number, config, 16, [0])) for number in range(len(listing))]
-    return {key: each.error if isinstance(each, Failure) else "" for key, each in cut}
+
+    def crop(number: int) -> list[View] | Failure:
+        return crop_views(listing, number, [0], size=16, images=config.images, seed=config.seed)
+
+    crops = [(listing.keys[number], crop(number)) for number in range(len(listing))]
+    return {key: views.error if isinstance(views, Failure) else "" for key, views in crops}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atlas.explain.explainer import Explainer
+from atlas.explain.explainer import Explainer, Picture
 from atlas.rundir.directory import RunDirectory
 
 
@@ -29,3 +29,8 @@ def explainer(undisturbed: RunDirectory, workshop: Path) -> Iterator[Explainer]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(workshop)
         yield Explainer(undisturbed.path)
+
+
+@pytest.fixture(scope="session")
+def picture(explainer: Explainer) -> Picture:
+    return explainer.look(encoded(photo(1)))

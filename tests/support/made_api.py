@@ -1,8 +1,8 @@
 """A made server of answers about pictures, for tests of the page: canned numbers that fit together, on any site.
 
-It answers as the real one does (see atlas/explain), at once or with the delays that a test sets, and notes what it was
-asked and which answers were broken off. Positions lie on drawn cells of the site's finest grid; what depends on the
-picture depends on its mean colour, so that the answers to two pictures differ.
+It answers as the real one does (see atlas/explain), at once or with the delays that a test sets, and notes which
+requests came and which answers were broken off. Positions lie on drawn cells of the site's finest grid; what depends on
+the picture depends on its mean colour, so that the answers to two pictures differ.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
-from atlas.serve.app import SiteFiles
+from atlas.serve.site_files import SiteFiles
 
 LIMITS = {"bytes": 2_000_000, "pixels": 100_000_000}
 SIDES = (28, 14, 7)  # of the layers' maps, in the order of the layers
@@ -41,7 +41,7 @@ class MadeApi:
     step_delay: float = 0.0
     limits_delay: float = 0.0
     samples: list[tuple[str, bytes]] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     cells: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)
 
@@ -51,23 +51,23 @@ class MadeApi:
 
     @property
     def layers(self) -> list[dict[str, Any]]:
-        return [each for each in self.atlas["layers"] if not each["of_classes"]]
+        return [layer for layer in self.atlas["layers"] if not layer["of_classes"]]
 
     def classes(self, network: int) -> int:
         return len(self.atlas["networks"][network]["classes"])
 
     def side(self, path: str) -> int:
-        at = [each["path"] for each in self.layers].index(path)
+        at = [layer["path"] for layer in self.layers].index(path)
         return SIDES[min(at, len(SIDES) - 1)]
 
     def drawn(self, path: str) -> list[tuple[int, int, int]]:
         """The drawn cells of a layer's finest grid."""
         if path not in self.cells:
-            layer = next(each for each in self.layers if each["path"] == path)
-            grid = max(each["grid"] for each in layer["grids"])
-            told = json.loads((self.site / path / f"grid-{grid:03d}" / "cells.json").read_text())
+            layer = next(layer for layer in self.layers if layer["path"] == path)
+            grid = max(level["grid"] for level in layer["grids"])
+            columns = json.loads((self.site / path / f"grid-{grid:03d}" / "cells.json").read_text())
             self.cells[path] = [
-                (grid, row, col) for row, col, drawn in zip(told["row"], told["col"], told["drawn"]) if drawn
+                (grid, row, col) for row, col, drawn in zip(columns["row"], columns["col"], columns["drawn"]) if drawn
             ]
         return self.cells[path]
 
@@ -92,7 +92,7 @@ class MadeApi:
         side = self.side(path)
         ramp = (np.arange(side) - (side - 1) / 2) / side * (1 + index % 7)
         grid = np.broadcast_to(ramp, (side, side))
-        return [round(float(each), 4) for each in (grid if index % 2 == 0 else grid.T).flat]
+        return [round(float(value), 4) for value in (grid if index % 2 == 0 else grid.T).flat]
 
     def removed(self, path: str, index: int) -> list[float]:
         """What taking a position out does: the attribution the other way round, so that a test tells them apart."""
@@ -100,9 +100,9 @@ class MadeApi:
 
     def top(self, picture: bytes, network: int) -> list[int]:
         """The best classes of a picture: they begin with one that goes by its colour."""
-        known = self.classes(network)
-        first = mean_colour(picture)[0] * known // 256
-        return [(first + step) % known for step in range(min(10, known))]
+        classes = self.classes(network)
+        first = mean_colour(picture)[0] * classes // 256
+        return [(first + step) % classes for step in range(min(10, classes))]
 
     def summary(self, picture: bytes) -> dict[str, Any]:
         with Image.open(BytesIO(picture)) as opened:
@@ -120,7 +120,7 @@ class MadeApi:
         return {
             "picture": {"width": width, "height": height, "box": [left, top, left + middle, top + middle]},
             "networks": networks,
-            "layers": [self.layer(picture, each) for each in self.layers],
+            "layers": [self.layer(picture, layer) for layer in self.layers],
         }
 
     def layer(self, picture: bytes, layer: dict[str, Any]) -> dict[str, Any]:
@@ -145,16 +145,16 @@ class MadeApi:
     def groups(self, path: str, count: int, network: int) -> dict[str, Any]:
         """Horizontal bands, the first at the top."""
         side = self.side(path)
-        known = self.classes(network)
+        total = self.classes(network)
         rows = np.repeat(np.arange(side), side)
         groups = []
         for number in range(count):
             grid, row, col = self.drawn(path)[(number * 101 + 5) % len(self.drawn(path))]
             groups.append({
-                "mask": [float(each) for each in (rows * count // side == number).astype(float)],
+                "mask": [float(value) for value in (rows * count // side == number).astype(float)],
                 "share": round(1 / count, 3),
-                "supports": [{"class": (number + at) % known, "value": round(1.2 - 0.2 * at, 2)} for at in range(5)],
-                "opposes": [{"class": (number + at + 3) % known, "value": round(at * 0.1 - 0.9, 2)} for at in range(5)],
+                "supports": [{"class": (number + at) % total, "value": round(1.2 - 0.2 * at, 2)} for at in range(5)],
+                "opposes": [{"class": (number + at + 3) % total, "value": round(at * 0.1 - 0.9, 2)} for at in range(5)],
                 "u": (col + 0.5) / grid,
                 "v": (row + 0.5) / grid,
                 "confidence": round(number / count, 2),
@@ -167,7 +167,7 @@ def icon_colour(position: int) -> tuple[int, int, int]:
 
 
 def icon(position: int) -> str:
-    """A picture of one colour as a data address."""
+    """A picture of one colour as a data URL."""
     body = BytesIO()
     Image.new("RGB", (16, 16), icon_colour(position)).save(body, "WEBP", lossless=True)
     return f"data:image/webp;base64,{base64.b64encode(body.getvalue()).decode()}"
@@ -204,99 +204,99 @@ class _Answers:
 
     def note(self, request: Request) -> str:
         query = f"?{request.url.query}" if request.url.query else ""
-        asked = f"{request.method} {request.url.path.removeprefix('/')}{query}"
-        self.api.asked.append(asked)
-        return asked
+        line = f"{request.method} {request.url.path.removeprefix('/')}{query}"
+        self.api.requests.append(line)
+        return line
 
     async def limits(self, request: Request) -> Response:
-        asked = self.note(request)
-        await self.wait(request, asked, self.api.limits_delay)
+        line = self.note(request)
+        await self.wait(request, line, self.api.limits_delay)
         return JSONResponse({"ready": True, "limits": LIMITS})
 
     async def samples(self, request: Request) -> Response:
         self.note(request)
-        told = [{"address": f"api/samples/{at}", "title": title} for at, (title, _) in enumerate(self.api.samples)]
-        return JSONResponse({"samples": told})
+        samples = [{"address": f"api/samples/{at}", "title": title} for at, (title, _) in enumerate(self.api.samples)]
+        return JSONResponse({"samples": samples})
 
     async def sample(self, request: Request) -> Response:
         self.note(request)
         return Response(self.api.samples[request.path_params["number"]][1], media_type="image/png")
 
     async def explain(self, request: Request) -> Response:
-        asked, picture = self.note(request), await request.body()
+        line, picture = self.note(request), await request.body()
         try:
             summary = self.api.summary(picture)
         except OSError:
             return JSONResponse({"sentence": "This file is no picture that can be read; give a JPEG or PNG."}, 415)
-        await self.wait(request, asked, self.api.explain_delay)
+        await self.wait(request, line, self.api.explain_delay)
         return JSONResponse(summary)
 
-    async def wait(self, request: Request, asked: str, delay: float) -> None:
+    async def wait(self, request: Request, line: str, delay: float) -> None:
         """So many seconds, or until nobody waits for the answer any more."""
         waited = 0.0
         while waited < delay:
             await asyncio.sleep(0.05)
             waited += 0.05
             if await request.is_disconnected():
-                self.api.stopped.append(asked)
+                self.api.stopped.append(line)
                 break
 
     async def classes(self, request: Request) -> Response:
         self.note(request)
         network = int(request.query_params["network"])
-        layers = [each["path"] for each in self.api.layers if each["network"] == network]
-        found = {
+        layers = [layer["path"] for layer in self.api.layers if layer["network"] == network]
+        effects = {
             index: {path: self.api.attribution(path, int(index)) for path in layers}
             for index in request.query_params.getlist("class")
         }
-        return JSONResponse({"classes": found})
+        return JSONResponse({"classes": effects})
 
     async def removed(self, request: Request) -> Response:
-        asked, path = self.note(request), request.query_params["layer"]
+        line, path = self.note(request), request.query_params["layer"]
         classes = request.query_params.getlist("class")
 
-        async def told() -> AsyncIterator[dict[str, Any]]:
+        async def objects() -> AsyncIterator[dict[str, Any]]:
             for share in (0.25, 0.5, 0.75, 1.0):
                 await asyncio.sleep(self.api.step_delay)
                 yield {"share": share}
             yield {"classes": {index: self.api.removed(path, int(index)) for index in classes}}
 
-        return self.stream(asked, told())
+        return self.stream(line, objects())
 
     async def icons(self, request: Request) -> Response:
-        asked, path = self.note(request), request.query_params["layer"]
-        positions = sorted(range(self.api.side(path) ** 2), key=lambda each: -self.api.magnitude(path, each))
+        line, path = self.note(request), request.query_params["layer"]
+        positions = sorted(range(self.api.side(path) ** 2), key=lambda position: -self.api.magnitude(path, position))
 
-        async def told() -> AsyncIterator[dict[str, Any]]:
+        async def objects() -> AsyncIterator[dict[str, Any]]:
             for position in positions:
                 await asyncio.sleep(self.api.icon_delay)
                 yield {"position": position, "picture": icon(position), "cosine": 0.93}
 
-        return self.stream(asked, told())
+        return self.stream(line, objects())
 
     async def groups(self, request: Request) -> Response:
-        asked, path = self.note(request), request.query_params["layer"]
+        line, path = self.note(request), request.query_params["layer"]
         count = int(request.query_params["count"])
-        network = next(each["network"] for each in self.api.layers if each["path"] == path)
+        network = next(layer["network"] for layer in self.api.layers if layer["path"] == path)
 
-        async def told() -> AsyncIterator[dict[str, Any]]:
+        async def objects() -> AsyncIterator[dict[str, Any]]:
             yield self.api.groups(path, count, network)
             for number in range(count):
                 await asyncio.sleep(self.api.step_delay)
                 yield {"group": number, "picture": icon(number), "cosine": 0.9}
 
-        return self.stream(asked, told())
+        return self.stream(line, objects())
 
-    def stream(self, asked: str, objects: AsyncIterator[dict[str, Any]]) -> Response:
+    def stream(self, line: str, objects: AsyncIterator[dict[str, Any]]) -> Response:
         async def lines() -> AsyncIterator[str]:
             ended = False
             try:
-                async for each in objects:
-                    yield json.dumps(each) + "\n"
+                async for entry in objects:
+                    yield json.dumps(entry) + "\n"
                 ended = True
             finally:
                 if not ended:
-                    self.api.stopped.append(asked)
+                    self.api.stopped.append(line)
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")
 

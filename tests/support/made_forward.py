@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from atlas.errors import AtlasError
 from atlas.forward.trace import Trace, describe, maps, trace
-from atlas.forward.unit_arithmetic import unit
+from atlas.forward.unit_arithmetic import unit_arithmetic
 from atlas.networks.network import Network, load
 
 SIZE = 48
@@ -40,7 +40,7 @@ class Block(nn.Sequential):
 
 
 class Bottleneck(nn.Module):
-    """Made more, filtered each by itself, mixed into few, and added to what came in."""
+    """Expanded, filtered channel by channel, projected, and added to the input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ def network(classes: int) -> Network:
             nn.init.uniform_(part.weight, 0.8, 1.6)
             nn.init.uniform_(part.bias, -0.2, 0.4)
             nn.init.uniform_(part.running_var, 0.2, 0.6)  # type: ignore[arg-type]
-    return load(module, size=SIZE, classes=[f"class {each}" for each in range(classes)])
+    return load(module, size=SIZE, classes=[f"class {index}" for index in range(classes)])
 
 
 @lru_cache(maxsize=4)
@@ -111,7 +111,7 @@ def traced(picture: bytes, classes: int) -> Trace:
 
 @dataclass
 class ForwardApi:
-    """What a test sets and reads: a sentence that refuses a kind of question, a delay, what was asked.
+    """What a test sets and reads: a sentence that refuses a kind of question, a delay, the requests.
 
     ``log_sum_off`` is added to the logarithm of the softmax's sum, or leaves it out where it is None.
     """
@@ -120,7 +120,7 @@ class ForwardApi:
     refusals: dict[str, str] = field(default_factory=dict)
     icon_delay: float = 0.0
     log_sum_off: float | None = 0.0
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
 
     @property
@@ -145,41 +145,41 @@ class _Answers:
             Route("/neurons", self.neurons),
         ]
 
-    async def tell(self, request: Request, answer: Callable[[Trace], Any]) -> Response:
+    async def answer(self, request: Request, work: Callable[[Trace], Any]) -> Response:
         what = request.url.path.rsplit("/", 1)[-1]
-        self.state.asked.append(f"{what}?{request.url.query}")
+        self.state.requests.append(f"{what}?{request.url.query}")
         if what in self.state.refusals:
             return JSONResponse({"sentence": self.state.refusals[what]}, 422)
         try:
-            return JSONResponse(answer(self.state.trace(await request.body())))
+            return JSONResponse(work(self.state.trace(await request.body())))
         except AtlasError as error:
             return JSONResponse({"sentence": str(error)}, 422)
 
     async def forward(self, request: Request) -> Response:
-        return await self.tell(request, self.described)
+        return await self.answer(request, self.described)
 
-    def described(self, known: Trace) -> dict[str, Any]:
-        told = describe(known)
-        answer, off = told["answer"], self.state.log_sum_off
+    def described(self, trace: Trace) -> dict[str, Any]:
+        facts = describe(trace)
+        answer, off = facts["answer"], self.state.log_sum_off
         answer.pop("log_sum", None)
         if off is not None:
-            answer["log_sum"] = float(known.maps(answer["step"]).double().flatten().logsumexp(0)) + off
-        return told
+            answer["log_sum"] = float(trace.maps(answer["step"]).double().flatten().logsumexp(0)) + off
+        return facts
 
     async def maps(self, request: Request) -> Response:
-        asked = request.query_params
-        channels = [int(each) for each in asked.getlist("channel")]
-        return await self.tell(request, lambda known: maps(known, int(asked["step"]), channels))
+        query = request.query_params
+        channels = [int(text) for text in query.getlist("channel")]
+        return await self.answer(request, lambda trace: maps(trace, int(query["step"]), channels))
 
     async def unit(self, request: Request) -> Response:
-        asked = request.query_params
-        numbers = [int(asked[each]) for each in ("step", "channel", "y", "x", "terms")]
-        return await self.tell(request, lambda known: unit(known, *numbers))
+        query = request.query_params
+        numbers = [int(query[name]) for name in ("step", "channel", "y", "x", "terms")]
+        return await self.answer(request, lambda trace: unit_arithmetic(trace, *numbers))
 
     async def neurons(self, request: Request) -> Response:
-        asked = f"{request.query_params['layer']}"
-        channels = [int(each) for each in request.query_params.getlist("channel")]
-        self.state.asked.append(f"neurons?{asked}")
+        layer = request.query_params["layer"]
+        channels = [int(text) for text in request.query_params.getlist("channel")]
+        self.state.requests.append(f"neurons?{layer}")
 
         async def lines() -> AsyncIterator[str]:
             ended = False
@@ -190,7 +190,7 @@ class _Answers:
                 ended = True
             finally:
                 if not ended:
-                    self.state.stopped.append(asked)
+                    self.state.stopped.append(layer)
 
         if "neurons" in self.state.refusals:
             return JSONResponse({"sentence": self.state.refusals["neurons"]}, 422)

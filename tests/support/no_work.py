@@ -16,7 +16,8 @@ class NoWork:
     The ``deadly`` item ends its worker process, once; the ``failing`` item raises OSError each time.
     """
 
-    NAME, UNIT = "collect", "units"
+    NAME, UNIT, REDO_DEPENDENTS = "collect", "units", False
+    measure_batch_settings = prepare_worker = None
 
     def __init__(
         self,

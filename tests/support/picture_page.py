@@ -38,43 +38,43 @@ def image_server(site: Path) -> Iterator[MadeApi]:
 
 @pytest.fixture
 def image_api(image_server: MadeApi) -> MadeApi:
-    """The server as it is at first: quick, without samples, and asked nothing yet."""
+    """The server as it is at first: quick, without samples, and without requests yet."""
     image_server.explain_delay = image_server.icon_delay = image_server.step_delay = image_server.limits_delay = 0.0
     image_server.samples = []
-    image_server.asked.clear()
+    image_server.requests.clear()
     image_server.stopped.clear()
     return image_server
 
 
 def drop(page: Page, *files: tuple[str, str, bytes], let_go: bool = True) -> None:
     """Drag files (name, type, content) over the page, and let go of them."""
-    told = [(name, kind, base64.b64encode(content).decode()) for name, kind, content in files]
+    encoded = [(name, kind, base64.b64encode(content).decode()) for name, kind, content in files]
     page.evaluate(
         """([files, letGo]) => {
             const dragged = new DataTransfer();
             for (const [name, type, content] of files) {
-                const bytes = Uint8Array.from(atob(content), (each) => each.charCodeAt(0));
+                const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
                 dragged.items.add(new File([bytes], name, { type }));
             }
             const target = document.elementFromPoint(700, 400);
-            const tell = (kind) =>
+            const dispatch = (kind) =>
                 target.dispatchEvent(new DragEvent(kind, { dataTransfer: dragged, bubbles: true, cancelable: true }));
-            if (!letGo || !document.querySelector('[data-testid="drop"]')) tell('dragenter');
-            tell('dragover');
-            if (letGo) tell('drop');
+            if (!letGo || !document.querySelector('[data-testid="drop"]')) dispatch('dragenter');
+            dispatch('dragover');
+            if (letGo) dispatch('drop');
         }""",
-        [told, let_go],
+        [encoded, let_go],
     )
 
 
 def give(page: Page, picture: bytes, name: str = "photo.png") -> None:
-    """Drop a picture, and wait for what the server tells of it."""
+    """Drop a picture, and wait for the server's summary of it."""
     drop(page, (name, "image/png", picture))
-    told(page, name)
+    wait_for_summary(page, name)
 
 
-def told(page: Page, name: str) -> None:
-    """Wait for what the server tells of a picture."""
+def wait_for_summary(page: Page, name: str) -> None:
+    """Wait for the server's summary of a picture."""
     expect(panel(page).locator("h2")).to_contain_text(name)
     expect(panel(page).get_by_role("group", name="What is shown of the picture")).to_be_visible()
 
@@ -89,7 +89,7 @@ def canvas(page: Page) -> Locator:
 
 def pixels_of(page: Page) -> NDArray[np.int64]:
     """The picture's canvas, (side, side, 3)."""
-    told = canvas(page).evaluate(
+    data = canvas(page).evaluate(
         """canvas => {
             const copy = document.createElement('canvas');
             copy.width = copy.height = canvas.width;
@@ -98,7 +98,7 @@ def pixels_of(page: Page) -> NDArray[np.int64]:
             return copy.toDataURL().split(',')[1];
         }"""
     )
-    return np.asarray(Image.open(BytesIO(base64.b64decode(told))).convert("RGB")).astype(int)
+    return np.asarray(Image.open(BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
 
 
 def middle(page: Page, position: int, side: int = SIDE) -> NDArray[np.int64]:
@@ -113,8 +113,8 @@ def at(pixels: NDArray[np.int64], position: int, right: float, down: float, side
     return pixels[int((row + down) * cell), int((col + right) * cell)]
 
 
-def near(seen: NDArray[Any], wanted: Any, by: float = 6) -> bool:
-    return bool(np.abs(seen - np.array(wanted)).max() <= by)
+def near(pixels: NDArray[Any], wanted: Any, by: float = 6) -> bool:
+    return bool(np.abs(pixels - np.array(wanted)).max() <= by)
 
 
 def show(page: Page, what: str) -> None:

@@ -1,11 +1,19 @@
-"""A run folder with what matters to the server."""
+"""A run folder with what matters to the server, served by a thread, and requests to it byte by byte."""
 
+import contextlib
+import http.client
 import json
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from atlas.rundir.versions import SITE_FORMAT
+from atlas.serve.app import create_app
+from atlas.serve.server import create_server
+from atlas.serve.sockets import open_socket, own_names
 
 LAYER = {"name": "_blocks.4", "path": "_blocks.4", "of_classes": [], "grids": [{"grid": 10}, {"grid": 20}]}
 
@@ -30,3 +38,32 @@ def make_run(folder: Path, title: str) -> Path:
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
     return make_run(tmp_path / "demo", "demo")
+
+
+@contextlib.contextmanager
+def served(run_folder: Path, host: str = "127.0.0.1") -> Iterator[int]:
+    """A server in a thread, as the door starts it; its port."""
+    with open_socket(host, 0) as bound:
+        ip, port = bound.getsockname()
+        server = create_server(create_app([run_folder]), hosts=own_names(ip))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+        thread.start()
+        try:
+            yield port
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def answer_to(address: tuple[str, int], request: bytes) -> tuple[int, dict[str, str], str]:
+    """Status, headers and text that a server answers to the very bytes, with a bare connection."""
+    with socket.create_connection(address, timeout=10) as connection:
+        connection.sendall(request)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        headers = {name.lower(): value for name, value in answer.getheaders()}
+        return answer.status, headers, answer.read().decode("latin-1")
+
+
+def request(path: str = "/atlas.json", *headers: str, method: str = "GET", host: str = "localhost") -> bytes:
+    return "\r\n".join([f"{method} {path} HTTP/1.1", f"Host: {host}", *headers, "", ""]).encode("latin-1")

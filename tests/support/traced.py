@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from atlas.forward.steps import Step
+from atlas.forward.steps import ForwardStep
 from atlas.forward.trace import Trace, trace
 from atlas.networks.network import Network, load
 
@@ -59,7 +59,7 @@ def trace_of(name: str) -> Trace:
     return trace(network_of(name), view(network_of(name)))
 
 
-def some_units(step: Step, count: int, seed: int = 0) -> Iterator[tuple[int, int, int]]:
+def some_units(step: ForwardStep, count: int, seed: int = 0) -> Iterator[tuple[int, int, int]]:
     generator = random.Random(f"{seed} {step.number}")
     _, height, width = step.shape if len(step.shape) == 3 else (1, 1, 1)
     for _ in range(count):

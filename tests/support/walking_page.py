@@ -38,7 +38,7 @@ def forward_server(site: Path) -> Iterator[ForwardApi]:
 def forward_api(forward_server: ForwardApi) -> ForwardApi:
     """The server as it is before a test has set anything."""
     forward_server.refusals, forward_server.icon_delay, forward_server.log_sum_off = {}, 0.0, 0.0
-    forward_server.asked.clear()
+    forward_server.requests.clear()
     forward_server.stopped.clear()
     return forward_server
 
@@ -95,15 +95,15 @@ def assert_whole(account: Locator) -> float:
     (total,) = parts(account, "total")
     assert terms
     assert sum(terms) + sum(rest) + sum(bias) == pytest.approx(total, abs=0.0006 * (len(terms) + 2))
-    sizes = [abs(each) for each in terms]
+    sizes = [abs(term) for term in terms]
     assert sizes == sorted(sizes, reverse=True)
     return total
 
 
 def grid(term: Locator, name: str) -> Any:
-    """The numbers of a small grid, as they are told to those who do not see it."""
-    said = str(term.get_by_role("img", name=re.compile(f"^{name}:")).get_attribute("aria-label"))
-    return np.array([[number(each) for each in line.split(", ")] for line in said.split(": ")[1].split("; ")])
+    """The numbers of a small grid, as screen readers say them."""
+    label = str(term.get_by_role("img", name=re.compile(f"^{name}:")).get_attribute("aria-label"))
+    return np.array([[number(text) for text in line.split(", ")] for line in label.split(": ")[1].split("; ")])
 
 
 def place(view: Locator) -> int:

@@ -18,8 +18,8 @@ import atlas
 from atlas.errors import AtlasError, ConfigError
 from atlas.layout.lattice import cell_of
 from atlas.rundir.directory import RunDirectory
-from atlas.store.reader import Store
 from atlas.store.shards import ROW_GROUP, ShardWriter, schema
+from atlas.store.store import Store
 
 LAYER, ROWS = "last", 288
 FILE_DTYPES = {

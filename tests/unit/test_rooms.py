@@ -20,6 +20,7 @@ ROOMS = (
     "atlas/arrays.py",
     "atlas/config",
     "atlas/rundir",
+    "atlas/command.py",
     "atlas/networks",
     "atlas/circuits",
     "atlas/forward",
@@ -39,10 +40,12 @@ ROOMS = (
     "atlas/__init__.py",
     "pipelines",
     "atlas/run.py",
+    "atlas/cli.py",
     "scripts",
 )
 # Imports inside functions, each with what it would otherwise cost or need.
 TORCH = "torch, which a reader of tables or a waiting server does without"
+DOOR = "a command loads its own door alone"
 LATE = {
     ("atlas/analysis.py", "atlas/networks/network.py"): TORCH,
     ("atlas/analysis.py", "atlas/store/moments.py"): "scipy",
@@ -50,18 +53,16 @@ LATE = {
     ("atlas/analysis.py", "atlas/layout/placement.py"): "faiss",
     ("atlas/analysis.py", "atlas/cells/exemplars.py"): "the decoders of pictures",
     ("atlas/analysis.py", "atlas/neurons/views.py"): "the decoders of pictures",
+    ("atlas/cli.py", "atlas/check/__main__.py"): DOOR,
+    ("atlas/cli.py", "atlas/explain/__main__.py"): DOOR,
+    ("atlas/cli.py", "atlas/run.py"): DOOR,
+    ("atlas/cli.py", "atlas/serve/__main__.py"): DOOR,
     ("atlas/explain/__main__.py", "atlas/explain/export/command.py"): "torch, not before the arguments are right",
     ("atlas/layout/fit.py", "atlas/layout/umap_optimizer.py"): "numba, which compiles",
     ("atlas/layout/gpu.py", "atlas/networks/network.py"): TORCH,
     ("atlas/run.py", "pipelines/pipeline.py"): "torch and dask, not before the configuration is right",
-    ("atlas/serve/explain_api.py", "atlas/explain/groups.py"): TORCH,
-    ("atlas/serve/explain_api.py", "atlas/explain/icons.py"): TORCH,
-    ("atlas/serve/explain_api.py", "atlas/explain/rounding.py"): TORCH,
-    ("atlas/serve/explain_api.py", "atlas/explain/explainer.py"): TORCH,
-    ("atlas/serve/explain_api.py", "atlas/forward/trace.py"): TORCH,
-    ("atlas/serve/explain_api.py", "atlas/forward/unit_arithmetic.py"): TORCH,
-    ("atlas/serve/explain_api.py", "atlas/analysis.py"): "Arrow, which a server of files does without",
-    ("atlas/serve/explain_api.py", "atlas/serve/samples.py"): "the decoders of pictures",
+    ("atlas/serve/explain_api.py", "atlas/serve/cached_explainer.py"): TORCH,
+    ("atlas/serve/explain_api.py", "atlas/serve/samples.py"): "Arrow and the decoders of pictures",
 }
 
 
@@ -227,6 +228,7 @@ def test_the_readers_see_what_they_look_for() -> None:
     [
         ("atlas", ("torch", "numpy", "pyarrow", "pydantic", "starlette")),
         ("atlas.serve.__main__", ("torch", "dask", "distributed", "umap", "faiss")),
+        ("atlas.cli", ("torch", "numpy", "pyarrow", "pydantic", "starlette")),
         ("atlas.run", ("torch", "dask", "distributed", "umap", "faiss")),
         ("atlas.config.reading", ("torch", "numpy", "pyarrow")),
         ("atlas.store.shards", ("torch", "dask", "faiss")),

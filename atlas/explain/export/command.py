@@ -3,50 +3,61 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from atlas.errors import ConfigError
 from atlas.explain.explainer import Explainer
-from atlas.explain.export.folder import Wanted, check, prepare, write_explanation
+from atlas.explain.export.folder import ExplanationOptions, check_folder, prepare_folder, write_explanation
 from atlas.explain.groups import FEWEST, MOST
 from atlas.explain.square import read_square
 
 
-def explain(run: str, image: Path, out: Path, **wanted: object) -> None:
-    """Explain the picture in the file ``image`` by ``run`` into the folder ``out``; ``wanted`` as in Wanted. Says where
-    the page is. Raises ConfigError and AtlasError with what is wrong."""
-    asked = Wanted(**wanted)  # type: ignore[arg-type]
-    if asked.groups and not FEWEST <= asked.groups <= MOST:
-        raise ConfigError(f"--groups {asked.groups}: expected {FEWEST} to {MOST}, or 0 for none.")
-    if not 1 <= asked.steps <= 10_000:
-        raise ConfigError(f"--steps {asked.steps}: expected 1 to 10,000.")
+def explain(
+    run: str,
+    image: Path,
+    out: Path,
+    *,
+    layers: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    groups: int = 6,
+    steps: int = 64,
+    without_each: bool = False,
+) -> None:
+    """Explain the picture in the file ``image`` by ``run`` into the folder ``out``, with the rest as in
+    ExplanationOptions. Prints where the page is. Raises ConfigError and AtlasError with what is wrong."""
+    options = ExplanationOptions(layers, classes, groups, steps, without_each)
+    if options.groups and not FEWEST <= options.groups <= MOST:
+        raise ConfigError(f"--groups {options.groups}: expected {FEWEST} to {MOST}, or 0 for none.")
+    if not 1 <= options.steps <= 10_000:
+        raise ConfigError(f"--steps {options.steps}: expected 1 to 10,000.")
     data = _read(image)
     read_square(data, [16], name=str(image))  # before the network is loaded, which takes longer
-    check(out)
+    check_folder(out)
     console = Console(file=sys.stderr)
     console.print(f"Loading the network and the maps of {run} …", highlight=False)
     explainer = Explainer(run)
     picture = explainer.look(data, name=str(image))
-    for layer in asked.layers:
+    for layer in options.layers:
         explainer.layer(layer)
-    for name in asked.classes:
+    for name in options.classes:
         for network in explainer.networks:
             explainer.class_of(name, network)
-    prepare(out)
+    prepare_folder(out)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"), console=console
     ) as progress:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
 
-        def tell(what: str, share: float) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=1.0)
-            progress.update(tasks[what], completed=share)  # type: ignore[arg-type]
+        def advance_bar(task: str, share: float) -> None:
+            if task not in tasks:
+                tasks[task] = progress.add_task(task, total=1.0)
+            progress.update(tasks[task], completed=share)
 
-        write_explanation(explainer, picture, image.name, out, asked, tell)
+        write_explanation(explainer, picture, image.name, out, options, advance_bar)
     print(f"Written: {out / 'index.html'}")
 
 

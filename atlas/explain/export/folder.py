@@ -15,9 +15,10 @@ from PIL import Image
 
 from atlas.arrays import Pixels
 from atlas.errors import ConfigError
-from atlas.explain.explainer import FIRST_CLASSES, Explainer, Picture
+from atlas.explain.explainer import Explainer, Picture
 from atlas.explain.export.html import page
 from atlas.explain.export.overlays import dotted, icon_grid, masked, overlay
+from atlas.explain.plain import group_facts, summary
 from atlas.rundir.atomic import atomic, write_json
 
 FORMAT = 1
@@ -26,12 +27,13 @@ _OVERLAY, _GRID = 448, 2240
 # The level of the atlas on which places are shown: the finest with at most so many cells a side.
 _MOST_CELLS = 20
 
-Tell = Callable[[str, float], None]
+# Called with a task and the share of it that is done.
+OnProgress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is to be written: for which ``layers`` (none: all), for which ``classes`` by name or number (none: the
+class ExplanationOptions:
+    """What to write: for which ``layers`` (none: all), for which ``classes`` by name or number (none: the
     three best), how many ``groups`` (0: none), icons in how many ``steps``, and whether positions are also taken out
     one by one (``without_each``).
     """
@@ -44,8 +46,8 @@ class Wanted:
 
 
 @dataclass
-class _Folder:
-    """The folder that is written, and what was written into it."""
+class _OutputFolder:
+    """The folder that is written, and the names of the files written into it."""
 
     path: Path
     files: list[str] = field(default_factory=list)
@@ -64,11 +66,11 @@ class _Folder:
         self.files.append(name)
 
 
-def prepare(path: Path) -> None:
-    """Make the folder, and remove what an earlier explanation has left in it. Raises ConfigError as `check` does, and
-    where it cannot be made."""
+def prepare_folder(path: Path) -> None:
+    """Make the folder, and remove what an earlier explanation has left in it. Raises ConfigError as `check_folder`
+    does, and where it cannot be made."""
     try:
-        for name in check(path):
+        for name in check_folder(path):
             if (path / name).resolve().is_relative_to(path.resolve()):
                 (path / name).unlink(missing_ok=True)
         path.mkdir(parents=True, exist_ok=True)
@@ -76,16 +78,16 @@ def prepare(path: Path) -> None:
         raise ConfigError(f"--out {path} cannot be made ({error.strerror or error}). Give another folder.") from None
 
 
-def check(path: Path) -> list[str]:
+def check_folder(path: Path) -> list[str]:
     """What an earlier explanation has left in the folder. Raises ConfigError where ``path`` cannot be the folder of
     one, or holds anything else."""
     try:
-        return _earlier(path)
+        return _earlier_files(path)
     except OSError as error:
         raise ConfigError(f"--out {path} cannot be made ({error.strerror or error}). Give another folder.") from None
 
 
-def _earlier(path: Path) -> list[str]:
+def _earlier_files(path: Path) -> list[str]:
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--out {path} is a file, expected a folder for what is written. Give another name.")
     earlier = path / "explain.json"
@@ -104,22 +106,22 @@ def _earlier(path: Path) -> list[str]:
 
 
 def write_explanation(
-    explainer: Explainer, picture: Picture, title: str, path: Path, wanted: Wanted, tell: Tell
+    explainer: Explainer, picture: Picture, title: str, path: Path, options: ExplanationOptions, on_progress: OnProgress
 ) -> dict[str, Any]:
-    """Write all that is ``wanted`` of ``picture`` into the folder ``path``, made by `prepare`; returns explain.json.
-    ``tell`` is called with what is done and the share of it."""
-    folder = _Folder(path)
-    chosen = [explainer.layer(name).name for name in dict.fromkeys(wanted.layers)] or list(explainer.layers)
-    classes = {name: _classes(explainer, picture, name, wanted) for name in explainer.networks}
-    facts = picture.summary()
+    """Write what ``options`` ask for of ``picture`` into the folder ``path``, made by `prepare_folder`; returns
+    explain.json. ``on_progress`` is called with the task and the share of it that is done."""
+    folder = _OutputFolder(path)
+    chosen = [explainer.layer(name).name for name in dict.fromkeys(options.layers)] or list(explainer.layers)
+    classes = {name: _classes(explainer, picture, name, options) for name in explainer.networks}
+    facts = summary(picture)
     facts["layers"] = [layer for layer in facts["layers"] if layer["path"] in chosen]
     for number, (name, network) in enumerate(zip(explainer.networks, facts["networks"])):
         network["picture"] = folder.save("picture.png" if number == 0 else f"picture-{number}.png", picture.view(name))
-        for each in network["classes"]:
-            each["name"] = explainer.networks[name].classes[each["class"]]
+        for entry in network["classes"]:
+            entry["name"] = explainer.networks[name].classes[entry["class"]]
     for layer in facts["layers"]:
         network = explainer.layer(layer["path"]).network
-        _layer(explainer, picture, folder, layer, classes[network], wanted, tell)
+        _layer(explainer, picture, folder, layer, classes[network], options, on_progress)
     facts = {"made_by": "activation-atlas", "format": FORMAT, "title": title, "run": str(explainer.run.path), **facts}
     folder.write("index.html", page(facts))
     facts["files"] = folder.files
@@ -127,59 +129,66 @@ def write_explanation(
     return facts
 
 
-def _classes(explainer: Explainer, picture: Picture, network: str, wanted: Wanted) -> list[int]:
-    if wanted.classes:
-        return list(dict.fromkeys(explainer.class_of(each, network) for each in wanted.classes))
-    return [each["class"] for each in picture.top_classes(network, min(3, FIRST_CLASSES))]
+def _classes(explainer: Explainer, picture: Picture, network: str, options: ExplanationOptions) -> list[int]:
+    if options.classes:
+        return list(dict.fromkeys(explainer.class_of(name, network) for name in options.classes))
+    return [top["class"] for top in picture.top_classes(network, 3)]
 
 
 def _layer(
     explainer: Explainer,
     picture: Picture,
-    folder: _Folder,
+    folder: _OutputFolder,
     layer: dict[str, Any],
     classes: list[int],
-    wanted: Wanted,
-    tell: Tell,
+    options: ExplanationOptions,
+    on_progress: OnProgress,
 ) -> None:
     """Add to the facts of ``layer`` what is drawn of it, and draw it."""
     name, rows, cols = layer["path"], layer["rows"], layer["cols"]
     network = explainer.layer(name).network
-    view, known = picture.view(network), explainer.networks[network].classes
-    found = picture.attribution(classes, network)
+    view, class_names = picture.view(network), explainer.networks[network].classes
+    attributions = picture.attribution(classes, network)
     layer["classes"] = []
     for number in classes:
-        effects = found[number][name]
+        effects = attributions[number][name]
         layer["attribution"][str(number)] = np.round(effects.astype(np.float64), 6).reshape(-1).tolist()
-        file = folder.save(f"{name}/attribution-{_plain(known[number])}.png", overlay(view, effects, side=_OVERLAY))
-        layer["classes"].append({"class": number, "name": known[number], "attribution": file})
-    if wanted.without_each:
-        _without_each(picture, folder, layer, classes, view, tell)
+        file = folder.save(
+            f"{name}/attribution-{_file_name(class_names[number])}.png", overlay(view, effects, side=_OVERLAY)
+        )
+        layer["classes"].append({"class": number, "name": class_names[number], "attribution": file})
+    if options.without_each:
+        _without_each(picture, folder, layer, classes, view, on_progress)
     layer["place"] = folder.save(f"{name}/place.png", _place(explainer, layer))
     icons: dict[int, Pixels] = {}
     cosines: list[float | None] = [None] * (rows * cols)
-    for drawn in picture.icons(name, steps=wanted.steps):
-        icons[drawn.number], cosines[drawn.number] = drawn.pixels, round(drawn.cosine, 4)
-        tell(f"{name}: icons", len(icons) / (rows * cols))
+    for icon in picture.icons(name, steps=options.steps):
+        icons[icon.number], cosines[icon.number] = icon.pixels, round(icon.cosine, 4)
+        on_progress(f"{name}: icons", len(icons) / (rows * cols))
     side = min(explainer.config.render.size, _GRID // max(rows, cols))
     layer["icons"] = folder.save(f"{name}/icons.png", icon_grid(icons, layer["magnitude"], rows, cols, side=side))
     layer["cosine"] = cosines
-    if wanted.groups:
-        _groups(explainer, picture, folder, layer, view, wanted, tell)
+    if options.groups:
+        _groups(explainer, picture, folder, layer, view, options, on_progress)
 
 
 def _without_each(
-    picture: Picture, folder: _Folder, layer: dict[str, Any], classes: list[int], view: Pixels, tell: Tell
+    picture: Picture,
+    folder: _OutputFolder,
+    layer: dict[str, Any],
+    classes: list[int],
+    view: Pixels,
+    on_progress: OnProgress,
 ) -> None:
     name, rows, cols = layer["path"], layer["rows"], layer["cols"]
     parts: list[NDArray[np.float32]] = []
     for part in picture.without_each(name, classes):
         parts.append(part)
-        tell(f"{name}: without each position", sum(each.shape[1] for each in parts) / (rows * cols))
-    for told_class, effects in zip(layer["classes"], np.concatenate(parts, axis=1)):
-        told_class["without_each"] = np.round(effects.astype(np.float64), 6).tolist()
-        told_class["removed"] = folder.save(
-            f"{name}/without-each-{_plain(told_class['name'])}.png",
+        on_progress(f"{name}: without each position", sum(part.shape[1] for part in parts) / (rows * cols))
+    for entry, effects in zip(layer["classes"], np.concatenate(parts, axis=1)):
+        entry["without_each"] = np.round(effects.astype(np.float64), 6).tolist()
+        entry["removed"] = folder.save(
+            f"{name}/without-each-{_file_name(entry['name'])}.png",
             overlay(view, effects.reshape(rows, cols), side=_OVERLAY),
         )
 
@@ -187,26 +196,26 @@ def _without_each(
 def _groups(
     explainer: Explainer,
     picture: Picture,
-    folder: _Folder,
+    folder: _OutputFolder,
     layer: dict[str, Any],
     view: Pixels,
-    wanted: Wanted,
-    tell: Tell,
+    options: ExplanationOptions,
+    on_progress: OnProgress,
 ) -> None:
-    name, known = layer["path"], explainer.networks[explainer.layer(layer["path"]).network].classes
-    groups, effects = picture.groups(name, wanted.groups)
-    layer.update(picture.group_facts(name, groups, effects, [each["class"] for each in layer["classes"]]))
+    name, class_names = layer["path"], explainer.networks[explainer.layer(layer["path"]).network].classes
+    groups, effects = picture.groups(name, options.groups)
+    layer.update(group_facts(picture, name, groups, effects, [entry["class"] for entry in layer["classes"]]))
     for group in layer["groups"]:
-        for each in [*group["supports"], *group["opposes"]]:
-            each["name"] = known[each["class"]]
+        for entry in [*group["supports"], *group["opposes"]]:
+            entry["name"] = class_names[entry["class"]]
     for number, group in enumerate(layer["groups"]):
         sheet = masked(view, groups.masks[number], side=_OVERLAY // 2)
         group["picture"] = folder.save(f"{name}/group-{number + 1}.png", sheet)
-    for drawn in picture.icons(name, groups.directions, steps=wanted.steps):
-        group = layer["groups"][drawn.number]
-        group["icon"] = folder.save(f"{name}/group-{drawn.number + 1}-icon.png", drawn.pixels)
-        group["cosine"] = round(drawn.cosine, 4)
-        tell(f"{name}: groups", (drawn.number + 1) / len(layer["groups"]))
+    for icon in picture.icons(name, groups.directions, steps=options.steps):
+        group = layer["groups"][icon.number]
+        group["icon"] = folder.save(f"{name}/group-{icon.number + 1}-icon.png", icon.pixels)
+        group["cosine"] = round(icon.cosine, 4)
+        on_progress(f"{name}: groups", (icon.number + 1) / len(layer["groups"]))
 
 
 def _place(explainer: Explainer, layer: dict[str, Any]) -> Image.Image:
@@ -218,11 +227,11 @@ def _place(explainer: Explainer, layer: dict[str, Any]) -> Image.Image:
     if not icons.num_rows:
         return Image.new("RGB", (size * grid, size * grid), (247, 247, 245))
     top, left = min(icons["row"].to_pylist()), min(icons["col"].to_pylist())
-    u, v = (np.array([np.nan if each is None else each for each in layer[axis]]) for axis in ("u", "v"))
+    u, v = (np.array([np.nan if value is None else value for value in layer[axis]]) for axis in ("u", "v"))
     x, y = (u * grid - left) * size, (v * grid - top) * size
     return dotted(run.mosaic(name, grid), x, y, layer["magnitude"], radius=size / 5)
 
 
-def _plain(name: str) -> str:
-    """A class's name in a file's."""
+def _file_name(name: str) -> str:
+    """The name of a class as part of a file's name."""
     return re.sub(r"[^a-z0-9]+", "-", name.split(",")[0].lower()).strip("-") or "class"

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-# Confidences below which a place is told as unlike all data, and as unlike most of it, as the viewer tells them.
+# Confidences below which a place is called unlike all data, and unlike most of it, as on the page.
 _UNLIKE, _HARDLY = 0.05, 0.2
 
 _STYLE = """
@@ -64,13 +64,13 @@ def page(facts: dict[str, Any]) -> str:
 
 def _network(network: dict[str, Any]) -> str:
     rows = "\n".join(
-        f"<tr><td>{escape(each['name'])}</td><td class=number>{each['probability']:.1%}</td>"
-        f"<td class=number>{each['logit']:.2f}</td></tr>"
-        for each in network["classes"]
+        f"<tr><td>{escape(entry['name'])}</td><td class=number>{entry['probability']:.1%}</td>"
+        f"<td class=number>{entry['logit']:.2f}</td></tr>"
+        for entry in network["classes"]
     )
-    shown = _picture(network["picture"], "What the network sees of the picture", 280)
+    picture = _picture(network["picture"], "What the network sees of the picture", 280)
     return f"""<section class="side">
-<figure>{shown}
+<figure>{picture}
 <figcaption>What {escape(network["name"])} sees: {network["size"]} × {network["size"]} pixels</figcaption></figure>
 <table><tr><th>What it takes it for</th><th>probability</th><th>logit</th></tr>
 {rows}</table>
@@ -79,16 +79,18 @@ def _network(network: dict[str, Any]) -> str:
 
 def _layer(layer: dict[str, Any]) -> str:
     rows, cols = layer["rows"], layer["cols"]
-    effects = "\n".join(_effect(each) for each in layer["classes"])
+    effects = "\n".join(_effect(entry) for entry in layer["classes"])
     groups = ""
     if "groups" in layer:
-        told = "\n".join(_group(group, number, layer["explained"]) for number, group in enumerate(layer["groups"], 1))
+        figures = "\n".join(
+            _group(group, number, layer["explained"]) for number, group in enumerate(layer["groups"], 1)
+        )
         parts = "Positive and negative activations are taken apart for it. " if layer["signed"] else ""
         groups = f"""<h3>In {len(layer["groups"])} groups</h3>
 <p>Positions that say the same, found by non-negative matrix factorisation. {parts}The groups hold
 {layer["explained"]:.0%} of what the layer says (of the squares of its activations). The figures tell what the logits
 of the likeliest classes lose (+), or gain (−), when the group is taken out.</p>
-<div class="side">{told}</div>"""
+<div class="side">{figures}</div>"""
     return f"""<section>
 <h2>{escape(layer["path"])}: {rows} × {cols} positions of {layer["channels"]} channels</h2>
 <h3>What it sees at each position</h3>
@@ -107,41 +109,41 @@ would lose without the position.</p>
 </section>"""
 
 
-def _effect(each: dict[str, Any]) -> str:
-    name = escape(each["name"])
+def _effect(entry: dict[str, Any]) -> str:
+    name = escape(entry["name"])
     figures = [
-        f"<figure>{_picture(each['attribution'], f'What each position adds to {name}', 280)}"
+        f"<figure>{_picture(entry['attribution'], f'What each position adds to {name}', 280)}"
         f"<figcaption>{name}: to first order</figcaption></figure>"
     ]
-    if "removed" in each:
+    if "removed" in entry:
         figures.append(
-            f"<figure>{_picture(each['removed'], f'What {name} loses without each position', 280)}"
+            f"<figure>{_picture(entry['removed'], f'What {name} loses without each position', 280)}"
             f"<figcaption>{name}: what it loses when the position is taken out</figcaption></figure>"
         )
     return f'<div class="side pair">{"".join(figures)}</div>'
 
 
 def _places(layer: dict[str, Any]) -> str:
-    confidences = [each for each in layer["confidence"] if each is not None]
-    unlike = sum(each < _UNLIKE for each in confidences)
-    hardly = sum(_UNLIKE <= each < _HARDLY for each in confidences)
+    confidences = [value for value in layer["confidence"] if value is not None]
+    unlike = sum(value < _UNLIKE for value in confidences)
+    hardly = sum(_UNLIKE <= value < _HARDLY for value in confidences)
     total = len(layer["confidence"])
-    told = [f"Each dot is a position, laid where the activations lie that are most like it; there are {total}."]
+    sentences = [f"Each dot is a position, laid where the activations lie that are most like it; there are {total}."]
     if unlike:
-        told.append(f"Nothing like {unlike} of them was in the data.")
+        sentences.append(f"Nothing like {unlike} of them was in the data.")
     if hardly:
-        told.append(f"Little like {hardly} of them was.")
+        sentences.append(f"Little like {hardly} of them was.")
     if not unlike and not hardly:
-        told.append("All of them are like what was in the data.")
-    return " ".join(told)
+        sentences.append("All of them are like what was in the data.")
+    return " ".join(sentences)
 
 
 def _group(group: dict[str, Any], number: int, explained: float) -> str:
-    lines = [(each, "support", "+") for each in group["supports"][:3]]
-    lines += [(each, "oppose", "−") for each in group["opposes"][:3]]
+    lines = [(entry, "support", "+") for entry in group["supports"][:3]]
+    lines += [(entry, "oppose", "−") for entry in group["opposes"][:3]]
     effects = "<br>".join(
-        f'<span class="{side}">{sign}{abs(each["value"]):.2f}</span> {escape(each["name"].split(",")[0])}'
-        for each, side, sign in lines
+        f'<span class="{side}">{sign}{abs(entry["value"]):.2f}</span> {escape(entry["name"].split(",")[0])}'
+        for entry, side, sign in lines
     )
     icon = _picture(group["icon"], f"What group {number} would like to see", 114) if "icon" in group else ""
     share = f"{group['share'] * explained:.0%} of what the layer says"

@@ -1,4 +1,7 @@
-"""Convolutions with their padding, clip and gradient fused into one step."""
+"""Modules that a rewritten program calls: a convolution with the clip behind it, and a clip (ReLU, ReLU6) alone.
+
+Each runs plainly (`run`), with the tangent of its outputs (`tangent`), and as a module with a gradient (`forward`).
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _aten = torch.ops.aten
-
-
-# What a ReLU (no upper one) or ReLU6 holds its values between.
-Limits = tuple[float, float | None]
+# The lower and upper bound of a clip: of a ReLU there is no upper one.
+Bounds = tuple[float, float | None]
 
 
 class FusedConvolution(nn.Module):
-    """A frozen convolution of CPU tensors with what follows it, and its gradient as another convolution. ``weight`` and
-    ``bias`` are float32 where the processor does not convolve the type of the inputs and outputs, which may be smaller.
+    """A frozen convolution of CPU tensors and the clip behind it (``bounds``); its gradient is another convolution.
+
+    ``weight`` (filters, channels / groups, height, width) and ``bias`` (filters,) are float32 where the processor does
+    not convolve the dtype of the inputs and outputs, which may be smaller.
     """
 
     def __init__(
@@ -28,52 +31,53 @@ class FusedConvolution(nn.Module):
         padding: list[int],
         dilation: list[int],
         groups: int,
-        limits: Limits | None,
+        bounds: Bounds | None,
     ) -> None:
         super().__init__()
         self.weight, self.bias = weight, bias
-        self.stride, self.padding, self.dilation, self.groups, self.limits = stride, padding, dilation, groups, limits
-        self.back = _gradient_kernel(weight, stride, padding, dilation, groups)
+        self.stride, self.padding, self.dilation, self.groups, self.bounds = stride, padding, dilation, groups, bounds
+        self.gradient_kernel = _gradient_kernel(weight, stride, padding, dilation, groups)
 
     def forward(self, inputs: Tensor, leak: float) -> Tensor:
-        """``inputs`` (n, channels, H, W) → (n, filters, H, W), the gradient let through by ``leak`` where shut."""
+        """``inputs`` (n, channels, H, W) → (n, filters, H', W'); where the clip's gradient is 0, a share ``leak`` of it
+        passes."""
         outputs: Tensor = _Convolve.apply(inputs, self, leak)
         return outputs
 
     def run(self, inputs: Tensor) -> Tensor:
-        """``inputs`` (n, channels, H, W) → (n, filters, H, W), without a gradient."""
+        """``inputs`` (n, channels, H, W) → (n, filters, H', W'), without a gradient."""
         outputs = _convolve(inputs, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-        return outputs if self.limits is None else outputs.clamp_(*self.limits)
+        return outputs if self.bounds is None else outputs.clamp_(*self.bounds)
 
     def tangent(self, tangent: Tensor, outputs: Tensor) -> Tensor:
-        """The tangent of ``outputs``, in their shape, which ``run`` gave; ``tangent`` is that of the inputs."""
-        found = _convolve(tangent, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
-        return found if self.limits is None else _clip_gradient(found, outputs, self.limits, 0)
+        """The tangent of ``outputs``, what `run` gives, in their shape; ``tangent`` is that of the inputs."""
+        convolved = _convolve(tangent, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
+        return convolved if self.bounds is None else _clip_gradient(convolved, outputs, self.bounds, 0)
 
     def gradient(self, gradient: Tensor, inputs: Tensor) -> Tensor:
-        """The gradient of the inputs, in their shape, given that of the outputs before clipping, in theirs."""
-        if self.back is None:
-            found: Tensor = _aten.convolution_backward(
+        """The gradient of the ``inputs``, in their shape; ``gradient`` is that of the outputs before clipping."""
+        if self.gradient_kernel is None:
+            result: Tensor = _aten.convolution_backward(
                 gradient.float(), inputs.float(), self.weight.float(), None, self.stride, self.padding, self.dilation,
                 False, [0, 0], self.groups, [True, False, False],
             )[0]  # fmt: skip
-            return found.to(gradient.dtype)
-        weight, padding = self.back
+            return result.to(gradient.dtype)
+        weight, padding = self.gradient_kernel
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         if self.stride == [1, 1]:
             return _convolve(gradient, weight, None, [1, 1], padding, self.dilation, self.groups)
         step, (height, width) = self.stride[0], inputs.shape[2:]
         if self.groups > 1:
-            reach = [
-                side + 2 * near - known + 1
-                for side, near, known in zip(inputs.shape[2:], self.padding, self.weight.shape[2:])
+            sides = [
+                side + 2 * margin - kernel + 1
+                for side, margin, kernel in zip(inputs.shape[2:], self.padding, self.weight.shape[2:])
             ]
-            spread = gradient.new_zeros((*gradient.shape[:2], *reach)).contiguous(memory_format=torch.channels_last)
+            spread = gradient.new_zeros((*gradient.shape[:2], *sides)).contiguous(memory_format=torch.channels_last)
             spread[:, :, ::step, ::step] = gradient
             return _convolve(spread, weight, None, [1, 1], padding, [1, 1], self.groups)
-        more = [max(0, -(-side // step) - known) for side, known in zip((height, width), gradient.shape[2:])]
-        if any(more):
-            gradient = F.pad(gradient, (0, more[1], 0, more[0])).contiguous(memory_format=torch.channels_last)
+        missing = [max(0, -(-side // step) - rows) for side, rows in zip((height, width), gradient.shape[2:])]
+        if any(missing):
+            gradient = F.pad(gradient, (0, missing[1], 0, missing[0])).contiguous(memory_format=torch.channels_last)
         phases = _convolve(gradient, weight, None, [1, 1], padding, [1, 1], self.groups)
         return F.pixel_shuffle(phases, step)[:, :, :height, :width]
 
@@ -88,37 +92,40 @@ def _gradient_kernel(
     gradient is no such convolution: unequal strides, a stride with dilation or with few groups, or more padding than
     the kernel reaches.
     """
-    out, each, height, width = weight.shape
-    mirrored = weight.view(groups, out // groups, each, height, width).transpose(1, 2)
-    mirrored = mirrored.reshape(groups * each, out // groups, height, width)
+    out, inputs, height, width = weight.shape  # input channels of each group
+    swapped = weight.view(groups, out // groups, inputs, height, width).transpose(1, 2)
+    swapped = swapped.reshape(groups * inputs, out // groups, height, width)
     if stride == [1, 1] or (groups == out and stride[0] == stride[1] and list(dilation) == [1, 1]):
-        turned_padding = [(height - 1) * dilation[0] - padding[0], (width - 1) * dilation[1] - padding[1]]
-        if min(turned_padding) < 0:
+        flipped_padding = [(height - 1) * dilation[0] - padding[0], (width - 1) * dilation[1] - padding[1]]
+        if min(flipped_padding) < 0:
             return None
-        return mirrored.flip(2, 3).contiguous(memory_format=torch.channels_last), turned_padding
+        return swapped.flip(2, 3).contiguous(memory_format=torch.channels_last), flipped_padding
     step = stride[0]
     if stride[1] != step or list(dilation) != [1, 1] or groups > 1:
         return None
     # Input row step · i + phase meets output row i + shift through the kernel's row phase + padding − step · shift.
-    reach = [max((step - 1 + near) // step, (side - 1 - near) // step) for side, near in zip((height, width), padding)]
-    kernel = weight.new_zeros(each, step, step, out, 2 * reach[0] + 1, 2 * reach[1] + 1)
-    rows = _meetings(height, padding[0], step, reach[0])
-    columns = _meetings(width, padding[1], step, reach[1])
+    reach = [
+        max((step - 1 + margin) // step, (side - 1 - margin) // step) for side, margin in zip((height, width), padding)
+    ]
+    kernel = weight.new_zeros(inputs, step, step, out, 2 * reach[0] + 1, 2 * reach[1] + 1)
+    rows = _phase_shifts(height, padding[0], step, reach[0])
+    columns = _phase_shifts(width, padding[1], step, reach[1])
     for row_phase, row_shift, row in rows:
         for column_phase, column_shift, column in columns:
-            kernel[:, row_phase, column_phase, :, row_shift, column_shift] = mirrored[:, :, row, column]
+            kernel[:, row_phase, column_phase, :, row_shift, column_shift] = swapped[:, :, row, column]
     return kernel.flatten(0, 2).contiguous(memory_format=torch.channels_last), reach
 
 
-def _meetings(side: int, padding: int, step: int, reach: int) -> list[tuple[int, int, int]]:
-    """(phase, place of the shift in the gradient's kernel, place in the kernel) of all that meet along one axis."""
-    found = []
+def _phase_shifts(side: int, padding: int, step: int, reach: int) -> list[tuple[int, int, int]]:
+    """(phase, index of the shift in the gradient's kernel, index in the convolution's kernel) of all pairs that meet
+    along one axis."""
+    shifts = []
     for phase in range(step):
         for shift in range(-reach, reach + 1):
-            place = phase + padding - step * shift
-            if 0 <= place < side:
-                found.append((phase, shift + reach, place))
-    return found
+            index = phase + padding - step * shift
+            if 0 <= index < side:
+                shifts.append((phase, shift + reach, index))
+    return shifts
 
 
 def _convolve(
@@ -132,7 +139,7 @@ def _convolve(
 ) -> Tensor:
     if inputs.dtype != weight.dtype:
         return _convolve(inputs.to(weight.dtype), weight, bias, stride, padding, dilation, groups).to(inputs.dtype)
-    # conv2d itself would leave oneDNN for a slower way where there is one thread.
+    # conv2d itself does not use oneDNN where there is one thread, and is slower.
     convolve = torch.mkldnn_convolution if torch.backends.mkldnn.is_available() else None
     if convolve is None:
         return torch.conv2d(inputs, weight, bias, stride, padding, dilation, groups)
@@ -151,28 +158,28 @@ class _Convolve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         inputs, outputs = ctx.saved_tensors
-        if ctx.module.limits is not None:
-            gradient = _clip_gradient(gradient, outputs, ctx.module.limits, ctx.leak)
+        if ctx.module.bounds is not None:
+            gradient = _clip_gradient(gradient, outputs, ctx.module.bounds, ctx.leak)
         return ctx.module.gradient(gradient, inputs), None, None
 
 
 class Clip(nn.Module):
-    """A ReLU (no ``high``) or a ReLU6 that does not stand behind a convolution."""
+    """A ReLU (no ``high``), ReLU6 or other hardtanh that does not follow a convolution."""
 
     def __init__(self, low: float, high: float | None) -> None:
         super().__init__()
         self.low, self.high = low, high
 
     def run(self, inputs: Tensor) -> Tensor:
-        """``inputs``, of any shape, between the limits; without a gradient of its own."""
+        """``inputs``, of any shape, clipped to the bounds; without a gradient."""
         return inputs.clamp(self.low, self.high)
 
     def tangent(self, tangent: Tensor, outputs: Tensor) -> Tensor:
-        """The tangent of ``outputs``, which ``run`` gave, where the inputs have ``tangent``, all of one shape."""
+        """The tangent of ``outputs``, what `run` gives; ``tangent`` is that of the inputs, all of one shape."""
         return _clip_gradient(tangent, outputs, (self.low, self.high), 0)
 
     def forward(self, inputs: Tensor, leak: float) -> Tensor:
-        """``inputs``, of any shape, between the limits; the gradient is let through by ``leak`` where it is shut."""
+        """``inputs``, of any shape, clipped to the bounds; where the gradient is 0, a share ``leak`` of it passes."""
         outputs: Tensor = _ClipValues.apply(inputs, self.low, self.high, leak)
         return outputs
 
@@ -181,21 +188,21 @@ class _ClipValues(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, low: float, high: float | None, leak: float) -> Tensor:
         outputs = inputs.clamp(low, high)
-        ctx.limits, ctx.leak = (low, high), leak
+        ctx.bounds, ctx.leak = (low, high), leak
         ctx.save_for_backward(outputs)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (outputs,) = ctx.saved_tensors
-        return _clip_gradient(gradient, outputs, ctx.limits, ctx.leak), None, None, None
+        return _clip_gradient(gradient, outputs, ctx.bounds, ctx.leak), None, None, None
 
 
-def _clip_gradient(gradient: Tensor, outputs: Tensor, limits: Limits, leak: float) -> Tensor:
-    """The gradient through a clip, of which ``leak`` passes where the clip holds the value."""
-    low, high = limits
+def _clip_gradient(gradient: Tensor, outputs: Tensor, bounds: Bounds, leak: float) -> Tensor:
+    """The gradient through a clip; a share ``leak`` of it passes where the value is clipped."""
+    low, high = bounds
     if high is None:
-        open_gradient: Tensor = _aten.threshold_backward(gradient, outputs, low)
+        clipped: Tensor = _aten.threshold_backward(gradient, outputs, low)
     else:
-        open_gradient = _aten.hardtanh_backward(gradient, outputs, low, high)
-    return open_gradient if leak == 0 else torch.lerp(open_gradient, gradient, leak)
+        clipped = _aten.hardtanh_backward(gradient, outputs, low, high)
+    return clipped if leak == 0 else torch.lerp(clipped, gradient, leak)

@@ -1,6 +1,7 @@
-"""Non-linearities: one number in, one number out. Each is worked out here once more, so that it can be shown.
+"""Non-linearities, one number in and one out: the name of each, its formula in words, and a function that computes it
+in double precision.
 
-Formulas are those of torch's own documentation; GELU is of Hendrycks and Gimpel (2016), SiLU of Elfwing et al. (2017),
+The formulas are those of torch's documentation; GELU is of Hendrycks and Gimpel (2016), SiLU of Elfwing et al. (2017),
 hard swish of Howard et al. (2019), Mish of Misra (2019).
 """
 
@@ -19,7 +20,8 @@ _aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Formula:
-    """A non-linearity: its name, how it is written, and the function itself, in double precision."""
+    """A non-linearity: its ``name``, its ``text`` as a formula of x, and the ``function`` itself, in double
+    precision."""
 
     name: str
     text: str
@@ -31,14 +33,14 @@ def formula(node: fx.Node) -> Formula | None:
     make = _FORMULAS.get(node.target)
     if make is None:
         return None
-    given: Any = node.args[1:]
-    if any(isinstance(each, fx.Node) for each in given):
+    settings: Any = node.args[1:]
+    if any(isinstance(setting, fx.Node) for setting in settings):
         return None
-    return make(*given, **node.kwargs)
+    return make(*settings, **node.kwargs)
 
 
 def leaky(slope: float) -> Formula:
-    """A ReLU that lets the share ``slope`` of negative numbers through."""
+    """A ReLU that multiplies negative numbers by ``slope``."""
     return Formula("leaky ReLU", f"x if x > 0, else {slope:.4g} · x", lambda x: x if x > 0 else slope * x)
 
 
@@ -93,16 +95,16 @@ def _power(exponent: float) -> Formula:
 
 
 def _exp(x: float) -> float:
-    return math.exp(min(x, 700.0))  # beyond, a double is no number any more
+    return math.exp(min(x, 700.0))  # beyond, a double overflows
 
 
 def _real(function: Callable[[], Any]) -> float:
-    """What ``function`` gives, and no number where it gives none (a root of a negative number)."""
+    """What ``function`` returns; NaN where it has no real value (a root of a negative number)."""
     try:
-        found = function()
+        value = function()
     except (ValueError, ZeroDivisionError, OverflowError):
         return math.nan
-    return found if isinstance(found, float) else math.nan
+    return value if isinstance(value, float) else math.nan
 
 
 def _sigmoid(x: float) -> float:

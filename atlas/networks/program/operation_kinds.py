@@ -1,4 +1,5 @@
-"""What kind of operation a recorded one is, in words and numbers that a page can show."""
+"""Kinds of recorded operations: sets of torch's operations by what they do, and a description of one (kind, words,
+geometry) that a page can show."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from atlas.networks.program.nonlinearities import formula
 
 _aten = torch.ops.aten
 
-# Numbers are moved or copied, and not changed. Each reads one tensor, its first argument.
+# Operations that move or copy numbers without changing them. Each reads one tensor, its first argument.
 MOVES: dict[Any, str] = {
     _aten.view.default: "reshape", _aten._unsafe_view.default: "reshape", _aten.reshape.default: "reshape",
     _aten.squeeze.default: "reshape", _aten.squeeze.dim: "reshape", _aten.squeeze.dims: "reshape",
@@ -51,41 +52,44 @@ _OTHERS: dict[Any, str] = {
     _aten.upsample_bilinear2d.vec: "bilinear enlargement",
 }
 
+# Kind, words, geometry.
 Description = tuple[str, str, dict[str, Any]]
 
 
-def maps_shape(shape: torch.Size) -> tuple[int, ...]:
-    """A tensor's shape as (channels, height, width) or (numbers,), without the batch: its last two sides are height and
-    width, all before are channels.
+def map_shape(shape: torch.Size) -> tuple[int, ...]:
+    """A tensor's ``shape`` as (channels, height, width) or (numbers,), without the batch: its last two dimensions are
+    height and width, all before are channels.
     """
-    sides = list(shape)
-    if len(sides) > 1 and sides[0] == 1:
-        sides = sides[1:]
-    if len(sides) < 2:
-        return (sides[0] if sides else 1,)
+    sizes = list(shape)
+    if len(sizes) > 1 and sizes[0] == 1:
+        sizes = sizes[1:]
+    if len(sizes) < 2:
+        return (sizes[0] if sizes else 1,)
     channels = 1
-    for side in sides[:-2]:
-        channels *= side
-    return channels, sides[-2], sides[-1]
+    for size in sizes[:-2]:
+        channels *= size
+    return channels, sizes[-2], sizes[-1]
 
 
-def describe(
+def describe_operation(
     core: fx.Node, part: int | None, value: Tensor, values: dict[fx.Node, Any], constants: dict[fx.Node, Any]
 ) -> Description:
-    """The kind of the operation ``core``, its words, and its geometry (kernel, stride, …); ``value`` is the output in
-    question, the one numbered ``part`` where there are several.
+    """The kind of the operation ``core``, its words, and its geometry (kernel, stride, …).
+
+    ``value`` is its output, of several the one numbered ``part``; ``values`` holds the outputs of all operations for
+    one picture, ``constants`` those that do not depend on it.
     """
     target, arguments = core.target, core.args
     first: Any = arguments[0] if arguments else None
     varying = [read for read in core.all_input_nodes if read not in constants]
-    # Maps and norms are read as those of one picture; a network may also cut a picture into a batch of its own.
-    alone = value.ndim > 0 and value.shape[0] == 1 and all(values[read].shape[0] == 1 for read in varying[:1])
-    if alone and _is_convolution(core, constants):
+    # Maps and norms are read as those of one picture; a network may also split a picture into a batch of parts.
+    single = value.ndim > 0 and value.shape[0] == 1 and all(values[read].shape[0] == 1 for read in varying[:1])
+    if single and _is_convolution(core, constants):
         return _convolution(core, constants)
     if target is _aten.addmm.default or target is _aten.mm.default:
-        place = 1 if target is _aten.addmm.default else 0
-        if varying == [arguments[place]]:
-            weights = constants[arguments[place + 1]]  # type: ignore[index]
+        first_factor = 1 if target is _aten.addmm.default else 0
+        if varying == [arguments[first_factor]]:
+            weights = constants[arguments[first_factor + 1]]  # type: ignore[index]
             return "linear", f"linear, {weights.shape[0]:,} → {weights.shape[1]:,}", {}
     if target in ADDITIONS or target in SUBTRACTIONS:
         return "add", "add" if target in ADDITIONS else "subtract", {}
@@ -95,13 +99,13 @@ def describe(
         return "multiply", "multiply" if target in PRODUCTS else "divide", {}
     if target in (_aten.cat.default, _aten.stack.default):
         return "concatenate", "concatenate", {}
-    if (known := formula(core)) is not None:
-        return "activation", known.name, {}
+    if (nonlinearity := formula(core)) is not None:
+        return "activation", nonlinearity.name, {}
     if target is _aten._prelu_kernel.default and varying == [first]:
         return "activation", "PReLU", {}
-    if (pooled := _pooling(core, part, values, alone)) is not None:
-        return pooled
-    if alone and target in BATCH_NORMS and part == 0 and varying == [first] and not is_training(core):
+    if (pooling := _pooling(core, part, values, single)) is not None:
+        return pooling
+    if single and target in BATCH_NORMS and part == 0 and varying == [first] and not is_training(core):
         return "batch_norm", "batch norm", {}
     if target in MOVES and target is not _aten.as_strided.default and varying == [first]:
         return "move", MOVES[target], {}
@@ -110,7 +114,7 @@ def describe(
 
 
 def is_training(core: fx.Node) -> bool:
-    """Whether a batch norm goes by the batch that it is given, not by what it has learnt."""
+    """Whether the batch norm ``core`` uses the statistics of its batch, not those that it has learnt."""
     return core.target is not _aten._native_batch_norm_legit_no_training.default and bool(core.args[5])
 
 
@@ -122,7 +126,7 @@ def _is_convolution(node: fx.Node, constants: dict[fx.Node, Any]) -> bool:
 
 
 def is_padding_of_convolutions(node: fx.Node, constants: dict[fx.Node, Any]) -> bool:
-    """Whether ``node`` pads zeros on for convolutions alone, so that it is no step of its own."""
+    """Whether ``node`` adds a padding of zeros that only convolutions read, so that it counts as theirs."""
     if node.target is not _aten.constant_pad_nd.default:
         return False
     amounts: Any = node.args[1]
@@ -132,7 +136,7 @@ def is_padding_of_convolutions(node: fx.Node, constants: dict[fx.Node, Any]) -> 
 
 
 def padding_of(node: fx.Node, constants: dict[fx.Node, Any]) -> list[list[int]]:
-    """[[top, bottom], [left, right]] of the convolution ``node``, with what is padded on in front of it."""
+    """The padding [[top, bottom], [left, right]] of the convolution ``node``, with that of a padding in front of it."""
     arguments: Any = node.args
     rows, columns = arguments[4]
     before = arguments[0]
@@ -171,80 +175,80 @@ def _spaced(word: str, steps: list[int]) -> str:
 
 
 def pair(value: Any, default: list[int] | None = None) -> list[int]:
-    """A pooling's argument for rows and columns: given once, twice, or not at all."""
-    given = [value] if isinstance(value, int) else list(value or [])
-    return (given * 2)[:2] if given else list(default or [1, 1])
+    """A pooling's argument as [rows, columns]: torch takes one number for both, two numbers, or none."""
+    numbers = [value] if isinstance(value, int) else list(value or [])
+    return (numbers * 2)[:2] if numbers else list(default or [1, 1])
 
 
-def _pooling(core: fx.Node, part: int | None, values: dict[fx.Node, Any], alone: bool) -> Description | None:
+def _pooling(core: fx.Node, part: int | None, values: dict[fx.Node, Any], single: bool) -> Description | None:
     target, arguments = core.target, (*core.args, *[None] * 7)
     source: Any = values.get(core.args[0]) if core.args and isinstance(core.args[0], fx.Node) else None
-    most = target is _aten.max_pool2d_with_indices.default and part == 0
-    if alone and (most or target is _aten.avg_pool2d.default):
+    is_max = target is _aten.max_pool2d_with_indices.default and part == 0
+    if single and (is_max or target is _aten.avg_pool2d.default):
         kernel = pair(arguments[1])
         geometry = {"kernel": kernel, "stride": pair(arguments[2], kernel)}
         rows, columns = pair(arguments[3], [0, 0])
         geometry["padding"] = [[rows, rows], [columns, columns]]  # type: ignore[list-item]
-        geometry["dilation"] = pair(arguments[4]) if most else [1, 1]
-        words = f"{'max' if most else 'average'} pooling {_by(kernel)}" + _spaced("stride", geometry["stride"])
-        return "max_pool" if most else "average_pool", words, geometry
-    if alone and (
+        geometry["dilation"] = pair(arguments[4]) if is_max else [1, 1]
+        words = f"{'max' if is_max else 'average'} pooling {_by(kernel)}" + _spaced("stride", geometry["stride"])
+        return "max_pool" if is_max else "average_pool", words, geometry
+    if single and (
         target is _aten._adaptive_avg_pool2d.default or (target is _aten.adaptive_max_pool2d.default and part == 0)
     ):
-        most = target is _aten.adaptive_max_pool2d.default
-        words = f"{'max' if most else 'average'} pooling to {_by(pair(arguments[1]))}"
-        return "max_pool" if most else "average_pool", words, {}
+        is_max = target is _aten.adaptive_max_pool2d.default
+        words = f"{'max' if is_max else 'average'} pooling to {_by(pair(arguments[1]))}"
+        return "max_pool" if is_max else "average_pool", words, {}
     if target in REDUCTIONS and not {"dtype"} & set(core.kwargs):
-        most = target is _aten.amax.default
-        whole = source is not None and over_the_map(reduced(core, source.ndim), source.ndim)
-        words = ("largest" if most else "mean") + (" over height and width" if whole else "")
-        return "max_pool" if most else "average_pool", words, {}
+        is_max = target is _aten.amax.default
+        whole = source is not None and is_height_and_width(reduced_dimensions(core, source.ndim), source.ndim)
+        words = ("largest" if is_max else "mean") + (" over height and width" if whole else "")
+        return "max_pool" if is_max else "average_pool", words, {}
     return None
 
 
-def reduced(core: fx.Node, sides: int) -> list[int]:
-    """The sides that a mean, a sum or a maximum runs over, of a tensor with ``sides`` sides, in order."""
-    given: Any = core.args[1] if len(core.args) > 1 else core.kwargs.get("dim")
-    if given is None or given == []:
-        return list(range(sides))
-    return sorted(side % sides for side in ([given] if isinstance(given, int) else given))
+def reduced_dimensions(core: fx.Node, ndim: int) -> list[int]:
+    """The dimensions that the mean, sum or maximum ``core`` runs over, of a tensor with ``ndim`` of them, in order."""
+    argument: Any = core.args[1] if len(core.args) > 1 else core.kwargs.get("dim")
+    if argument is None or argument == []:
+        return list(range(ndim))
+    return sorted(dimension % ndim for dimension in ([argument] if isinstance(argument, int) else argument))
 
 
-def over_the_map(sides: list[int], count: int) -> bool:
-    """Whether ``sides`` of a tensor with ``count`` sides are its height and width."""
-    return count > 2 and sides == [count - 2, count - 1]
+def is_height_and_width(dimensions: list[int], ndim: int) -> bool:
+    """Whether ``dimensions`` of a tensor with ``ndim`` of them are its height and width."""
+    return ndim > 2 and dimensions == [ndim - 2, ndim - 1]
 
 
 def is_identity(core: fx.Node, part: int | None, values: dict[fx.Node, Any], constants: dict[fx.Node, Any]) -> bool:
-    """Whether the operation hands on what it reads as it is: every number stays at its place."""
-    given: Any = core.args[0] if core.args else None
-    if core.target not in MOVES or [read for read in core.all_input_nodes if read not in constants] != [given]:
+    """Whether the operation returns what it reads unchanged: every number stays at its index."""
+    first: Any = core.args[0] if core.args else None
+    if core.target not in MOVES or [read for read in core.all_input_nodes if read not in constants] != [first]:
         return False
-    source, value = values[given], values[core] if part is None else values[core][part]
+    source, value = values[first], values[core] if part is None else values[core][part]
     if source.shape != value.shape or source.dtype != value.dtype:
         return False
-    places = moved(core, part, source, constants)
-    return bool((places == numbered(source)).all())
+    indices = source_indices(core, part, source, constants)
+    return bool((indices == index_tensor(source)).all())
 
 
-def numbered(value: Tensor) -> Tensor:
-    """A tensor laid out in memory like ``value`` that holds the number of each place, counted row by row, in float64
-    (which some moves need, and which counts exactly as far as any tensor reaches).
+def index_tensor(value: Tensor) -> Tensor:
+    """A tensor in the shape and memory layout of ``value`` that holds each element's flat index, row by row, as float64
+    (some moves need floating point, and float64 counts exactly as far as any tensor reaches).
     """
     count = torch.arange(value.numel(), dtype=torch.float64, device=value.device).reshape(value.shape)
     return torch.empty_like(value, dtype=torch.float64).copy_(count)
 
 
-def moved(core: fx.Node, part: int | None, source: Tensor, constants: dict[fx.Node, Any]) -> Tensor:
-    """For each place of the output of a move, in the output's shape, the number of the place in ``source`` that it is
-    taken from; −1 where it is taken from none (padding).
+def source_indices(core: fx.Node, part: int | None, source: Tensor, constants: dict[fx.Node, Any]) -> Tensor:
+    """For each element of the output of the move ``core``, in the output's shape, the flat index in ``source`` that it
+    is taken from, float64; −1 where it is taken from none (padding). ``part``: which output, of several.
     """
     arguments, keywords = fx.map_arg((core.args[1:], core.kwargs), lambda read: constants[read])
     if core.target is _aten.constant_pad_nd.default:
         arguments, keywords = (arguments[0], -1.0), {}
     elif core.target is _aten._to_copy.default:
-        return numbered(source)
-    # A view asks for a layout in memory; its source may stand behind a copy that made it, and is no step.
+        return index_tensor(source)
+    # A view needs a certain layout in memory, which the source may only have had through a copy that is no step.
     move: Any = _aten.reshape.default if core.target in _VIEWS else core.target
-    found: Any = move(numbered(source), *arguments, **keywords)
-    return found if part is None else operator.getitem(found, part)
+    indices: Any = move(index_tensor(source), *arguments, **keywords)
+    return indices if part is None else operator.getitem(indices, part)

@@ -1,16 +1,16 @@
-"""A network written out as a list of operations, and that list made fast.
+"""Record a network as a list of operations (`record`), and rewrite the list so that it runs fast (`rewrite`).
 
-One forward pass is recorded, operation by operation; hooks, containers and the user's own code are gone from the list.
+One forward pass is recorded, operation by operation; hooks, containers and the user's own code are not in the list.
 On a CPU the list is then rewritten:
 
 - zeros that are padded on in front of a convolution become padding of the convolution;
 - a ReLU or ReLU6 behind a convolution is done by the convolution itself;
-- the gradient of a convolution with stride 1 is another convolution, with the kernels turned round. oneDNN's forward
-  convolutions are fast in bfloat16 also where its backward ones are not (depthwise: 30 times slower).
+- the gradient of a convolution is computed by another convolution, with flipped kernels. oneDNN's forward convolutions
+  are fast in bfloat16 also where its backward ones are not (depthwise: 30 times slower).
 
-Going back, ReLUs can let a share of the gradient through where they are shut ("leak"): a picture in which
-every path to the layer is shut has no gradient otherwise. Relaxed gradients come from Olah et al. (2017); there they
-replace the ReLU's gradient where it is zero throughout, here it is a leaky ReLU's (Maas et al. 2013).
+In the backward pass a share ``leak`` of the gradient passes a ReLU where its own gradient is 0: a picture in which all
+ReLUs on the way to the layer are at 0 has no gradient otherwise. Relaxed gradients come from Olah et al. (2017); there
+they replace the ReLU's gradient where it is zero throughout, here it is a leaky ReLU's (Maas et al. 2013).
 """
 
 from __future__ import annotations
@@ -25,33 +25,31 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from atlas.networks.precision import convolves_in
-from atlas.networks.program.fused import Clip, FusedConvolution, Limits
+from atlas.networks.program.fused import Bounds, Clip, FusedConvolution
 
 _aten = torch.ops.aten
-
+# How far the outputs of a list of operations may differ from the network's, as a share of the largest, in float32.
+TOLERANCE = 1e-3
+_CLIPS = (_aten.relu.default, _aten.hardtanh.default)
 # One recording at a time in a process: the recorder keeps its state in torch's own modes.
 _RECORDING = threading.Lock()
 
 
 def record(function: Callable[[Tensor], Any], probe: Tensor) -> fx.GraphModule | None:
-    """What ``function`` does with ``probe`` (n, 3, size, size), operation by operation; None where it cannot be
-    written down (its path depends on the values).
+    """The operations of ``function`` on ``probe``, float32 (n, 3, size, size), as a graph with one placeholder; None
+    where it cannot be recorded (which operations run depends on the values).
     """
     try:
         with _RECORDING, torch.no_grad():
-            return make_fx(torch.func.functionalize(lambda inputs: function(inputs)))(probe)  # a method counts itself
+            # The lambda hides a method's ``self``, which functionalize would count as an argument.
+            return make_fx(torch.func.functionalize(lambda inputs: function(inputs)))(probe)
     except Exception:  # whatever the user's forward and the recorder raise
         return None
 
 
-def agreement(found: Tensor, expected: Tensor) -> float:
-    """The mean cosine of two tensors (n, channels, …) along their channels."""
-    return float(F.cosine_similarity(found.float(), expected.float(), dim=1).mean())
-
-
 def rewrite(recorded: fx.GraphModule, dtype: torch.dtype, *, fuse: bool) -> fx.GraphModule:
-    """The recorded operations with constants of ``dtype`` and a second argument, the leak; convolutions fused if
-    asked.
+    """The ``recorded`` operations with constants of ``dtype`` and a second argument: ``leak``, the share of the
+    gradient that passes ReLUs where they are 0. With ``fuse`` (CPU tensors only) convolutions are fused.
     """
     root = nn.Module()
     graph = fx.Graph()
@@ -59,11 +57,11 @@ def rewrite(recorded: fx.GraphModule, dtype: torch.dtype, *, fuse: bool) -> fx.G
     copies: dict[fx.Node, fx.Node] = {}
     constants: dict[fx.Node, Tensor] = {}
     leak: fx.Node | None = None
-    placed = _Placed(root, graph)
+    parts = _Parts(root, graph)
 
     def copied(node: fx.Node) -> fx.Node:
         if node not in copies:
-            copies[node] = placed.constant(_cast(constants[node], dtype))
+            copies[node] = parts.constant(_cast(constants[node], dtype))
         return copies[node]
 
     nodes = list(recorded.graph.nodes)
@@ -76,12 +74,11 @@ def rewrite(recorded: fx.GraphModule, dtype: torch.dtype, *, fuse: bool) -> fx.G
             constants[node] = getattr(recorded, str(node.target)).detach()
         elif fuse and _is_convolution(node):
             source, module = _convolution(node, constants, dtype)
-            copies[node] = placed.call(module, copies[source], leak)
+            copies[node] = parts.call(module, copies[source], leak)
         elif node in merged:
             copies[node] = copies[node.args[0]]
         elif node.op == "call_function" and node.target in _CLIPS:
-            low, high = _limits(node)
-            copies[node] = placed.call(Clip(low, high), copies[node.args[0]], leak)
+            copies[node] = parts.call(Clip(*_bounds(node)), copies[node.args[0]], leak)
         else:
             copies[node] = graph.node_copy(node, copied)
     rewritten = fx.GraphModule(root, graph)
@@ -90,8 +87,8 @@ def rewrite(recorded: fx.GraphModule, dtype: torch.dtype, *, fuse: bool) -> fx.G
     return rewritten
 
 
-class _Placed:
-    """Puts modules and constants into a graph under names of their own."""
+class _Parts:
+    """Adds modules and constants to a graph, each under a new name."""
 
     def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
         self._root, self._graph, self._count = root, graph, 0
@@ -118,14 +115,11 @@ def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
 
 
-_CLIPS = (_aten.relu.default, _aten.hardtanh.default)
-
-
-def _limits(node: fx.Node) -> Limits:
+def _bounds(node: fx.Node) -> Bounds:
     if node.target is _aten.relu.default:
         return 0.0, None
-    given: Any = node.args
-    return float(given[1]) if len(given) > 1 else -1.0, float(given[2]) if len(given) > 2 else 1.0
+    arguments: Any = node.args
+    return float(arguments[1]) if len(arguments) > 1 else -1.0, float(arguments[2]) if len(arguments) > 2 else 1.0
 
 
 def _is_convolution(node: fx.Node) -> bool:
@@ -137,7 +131,7 @@ def _is_convolution(node: fx.Node) -> bool:
 
 
 def _clip_behind(node: fx.Node) -> fx.Node | None:
-    """The ReLU that alone uses ``node``."""
+    """The ReLU that is the only user of ``node``."""
     users = list(node.users)
     return users[0] if len(users) == 1 and users[0].target in _CLIPS else None
 
@@ -162,7 +156,7 @@ def _convolution(
         list(padding),
         list(dilation),
         groups,
-        _limits(clip) if clip else None,
+        _bounds(clip) if clip else None,
     )
     return source, module
 
@@ -170,12 +164,12 @@ def _convolution(
 def _merge_padding(
     pad: fx.Node, weight: Tensor, padding: list[int], dilation: list[int], *, grow: bool
 ) -> tuple[fx.Node, Tensor, list[int]] | None:
-    """What ``pad`` reads, the kernel and the padding of a convolution that needs no ``pad`` in front; None where there
-    is none.
+    """What ``pad`` reads, and the kernel and padding of a convolution that does without ``pad``; None where there is no
+    such convolution.
 
     Where one row or column more is padded behind than in front (TensorFlow's "SAME" with stride 2), the kernel gets a
     row or column of zeros in front, and both sides are padded alike, if it may ``grow``: oneDNN is slow for depthwise
-    kernels of even sides in float32.
+    kernels with even sides in float32.
     """
     arguments: Any = pad.args
     source, amounts, value = (*arguments, 0.0)[:3]

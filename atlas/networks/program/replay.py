@@ -1,4 +1,4 @@
-"""A recorded list of operations (``atlas.networks.program.record.record``), run again."""
+"""Run a recorded list of operations (`atlas.networks.program.record.record`) and read the output of each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import Tensor, fx
 
 
 def constants_of(recorded: fx.GraphModule) -> dict[fx.Node, Any]:
-    """The values of all operations that do not depend on the picture."""
+    """The outputs of all operations of ``recorded`` that do not depend on the picture: weights, and what is computed
+    from them alone."""
     constants: dict[fx.Node, Any] = {}
     with torch.no_grad():
         for node in recorded.graph.nodes:
@@ -23,27 +24,30 @@ def constants_of(recorded: fx.GraphModule) -> dict[fx.Node, Any]:
 @torch.inference_mode(False)
 @torch.no_grad()
 def replay(
-    recorded: fx.GraphModule, inputs: Tensor, constants: dict[fx.Node, Any], keep: set[fx.Node] | None = None
+    recorded: fx.GraphModule, inputs: Tensor, constants: dict[fx.Node, Any], wanted: set[fx.Node] | None = None
 ) -> dict[fx.Node, Any]:
-    """The outputs for ``inputs`` (n, 3, size, size) of all operations that depend on the picture. Where ``keep`` is
-    given, memory holds the outputs of these, and of others only as long as they are read."""
-    last: dict[fx.Node, fx.Node] = {}
+    """The outputs for ``inputs``, float32 (n, 3, size, size), of the operations that depend on the picture.
+
+    ``constants``: what `constants_of` gives. ``wanted``: to save memory, the outputs of other operations are dropped
+    after their last use.
+    """
+    last_user: dict[fx.Node, fx.Node] = {}
     for node in recorded.graph.nodes:
-        last.update(dict.fromkeys(node.all_input_nodes, node))
+        last_user.update(dict.fromkeys(node.all_input_nodes, node))
     values: dict[fx.Node, Any] = dict(constants)
     for node in recorded.graph.nodes:
         if node.op == "placeholder":
             values[node] = inputs
         elif node.op == "call_function" and node not in constants:
             values[node] = _value_of(node, values)
-            if keep is not None:
+            if wanted is not None:
                 for read in node.all_input_nodes:
-                    if last[read] is node and read not in keep:
+                    if last_user[read] is node and read not in wanted:
                         del values[read]
     return {node: value for node, value in values.items() if node not in constants}
 
 
 def _value_of(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
-    """What the recorded operation ``node`` makes of ``values``."""
+    """The output of the recorded operation ``node`` for ``values``, those of what it reads."""
     arguments, options = fx.map_arg((node.args, node.kwargs), values.__getitem__)
     return node.target(*arguments, **options)  # type: ignore[operator]

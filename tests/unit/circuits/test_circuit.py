@@ -1,4 +1,4 @@
-"""Circuits: what the data say, which sources are told of, and which cells build a cell."""
+"""Circuits: what the data say, which sources a circuit has, and which cells build a cell."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,9 @@ from scipy.stats import spearmanr
 from small_network import factory, mixed_factory
 from torch import Tensor, nn
 
-from atlas.circuits.average_slopes import Gates
-from atlas.circuits.cell_circuit import building, strengths, together_of
-from atlas.circuits.circuit import Effects, Wiring, circuit, circuit_of, effects, predicted
+from atlas.circuits.average_slopes import AverageSlopes
+from atlas.circuits.cell_circuit import cell_circuits, cell_overlap, edge_weights
+from atlas.circuits.circuit import Effects, Wiring, circuit, circuit_of, effects, predicted_effects
 from atlas.circuits.linear_path import LinearPath
 from atlas.errors import ConfigError
 from atlas.networks.network import Network, load
@@ -78,7 +78,7 @@ def test_effects_are_the_activation_times_the_gradient() -> None:
 
 
 def test_a_source_may_build_by_its_absence() -> None:
-    """One that is always below 0 and has a negative weight excites the unit, and never by being there."""
+    """One that is always below 0 and has a negative weight excites the unit, only by its absence."""
     network = stack(nn.Identity())
     module = network.module
     with torch.no_grad():
@@ -118,23 +118,23 @@ def test_a_circuit_names_who_builds_and_who_opposes() -> None:
     inputs = pictures(6)
     positions, _ = tops(network, "last", inputs, 2)
     found = circuit(network, "wide", "last", 2, inputs, positions, count=4)
-    assert found.passed == ("1 ReLU",)
-    assert found.told is None
+    assert found.nonlinearities == ("1 ReLU",)
+    assert found.note is None
     assert set(found.source[:3]) == {5, 1, 6}
     assert len(found.source) == 4
     assert (np.diff(np.abs(found.effect)) <= 0).all()
     of = {source: row for row, source in enumerate(found.source)}
     assert found.effect[of[5]] > found.effect[of[1]] > 0
     assert found.effect[of[6]] < 0
-    assert found.effect[3] == found.strength[3] == found.reliability[3] == 0
-    assert found.let_through[[of[5], of[1], of[6]]] == pytest.approx([2, 1, -1.5])
+    assert found.effect[3] == found.weight[3] == found.reliability[3] == 0
+    assert found.linear_weight[[of[5], of[1], of[6]]] == pytest.approx([2, 1, -1.5])
     maps = network.activations(inputs, "wide")
     open_share = (maps > 0).float().mean((0, 2, 3)).numpy()
-    assert found.strength[of[6]] == pytest.approx(-1.5 * open_share[6], rel=1e-5)
+    assert found.weight[of[6]] == pytest.approx(-1.5 * open_share[6], rel=1e-5)
     assert found.kernels.shape == (4, 3, 3)
     assert tuple(np.argwhere(found.kernels[of[5]])[0]) == (0, 1)
     assert tuple(np.argwhere(found.kernels[of[1]])[0]) == (2, 1)
-    assert found.kernels.sum((1, 2)) == pytest.approx(found.strength)
+    assert found.kernels.sum((1, 2)) == pytest.approx(found.weight)
     assert found.reliability[of[5]] > 0.8
     single = effects(network, ["wide"], "last", inputs, np.full(6, 2), positions)["wide"]
     values = single.effect[:, 6].astype(np.float64)
@@ -142,30 +142,30 @@ def test_a_circuit_names_who_builds_and_who_opposes() -> None:
     assert found.reliability[of[6]] == pytest.approx(abs(values.mean()) / (abs(values.mean()) + error), rel=1e-5)
     # What is behind the ReLU is known of each picture: the order by kernels is that of the effects, but for the zeros.
     wiring = Wiring(network, "wide", "last", inputs)
-    by_kernels = predicted(wiring, 2, inputs, positions).mean(0)
+    by_kernels = predicted_effects(wiring, 2, inputs, positions).mean(0)
     expected = spearmanr(by_kernels, single.effect.mean(0)).statistic
     assert found.agreement == pytest.approx(expected, abs=1e-6)
     assert expected > 0.4
     coarse = circuit_of(wiring, 2, single)
-    summed = spearmanr(wiring.strength[2] * single.mean.mean(0), single.effect.mean(0)).statistic
+    summed = spearmanr(wiring.weight[2] * single.mean.mean(0), single.effect.mean(0)).statistic
     assert coarse.agreement == pytest.approx(summed, abs=1e-6)
 
 
-def told_of(effect: list[float], strength: list[float], count: int) -> list[int]:
+def chosen_sources(effect: list[float], weight: list[float], count: int) -> list[int]:
     network = stack(nn.Identity())
     wiring = Wiring(network, "wide", "last", pictures(1))
-    wiring.strength[0] = strength
+    wiring.weight[0] = weight
     rows = np.array([effect, effect], np.float32)
     return circuit_of(wiring, 0, Effects(rows, np.ones_like(rows), rows), count).source.tolist()
 
 
-def test_effect_and_strength_take_turns_and_both_signs_are_kept() -> None:
-    effect, strength = [9, 8, 7, 6, 5, -1, -0.5, 0], [0, 0, 0, 0, 0, 0, -8, 9]
-    # First the largest effect, then the largest strength, and so on; one opposing source has its place.
-    assert told_of(effect, strength, 4) == [0, 1, 5, 7]
-    assert told_of(effect, strength, 2) == [0, 7]
-    assert told_of([float(value) for value in range(8, 0, -1)], [0.0] * 8, 4) == [0, 1, 2, 3]
-    assert told_of(effect, strength, 50) == [0, 1, 2, 3, 4, 5, 6, 7]
+def test_effects_and_weights_take_turns_and_both_signs_stay() -> None:
+    effect, weight = [9, 8, 7, 6, 5, -1, -0.5, 0], [0, 0, 0, 0, 0, 0, -8, 9]
+    # First the largest effect, then the largest weight, and so on; one opposing source has its place.
+    assert chosen_sources(effect, weight, 4) == [0, 1, 5, 7]
+    assert chosen_sources(effect, weight, 2) == [0, 7]
+    assert chosen_sources([float(value) for value in range(8, 0, -1)], [0.0] * 8, 4) == [0, 1, 2, 3]
+    assert chosen_sources(effect, weight, 50) == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
 def test_kernels_on_the_source_s_map_are_the_effects_of_a_linear_stack() -> None:
@@ -174,14 +174,14 @@ def test_kernels_on_the_source_s_map_are_the_effects_of_a_linear_stack() -> None
     for source in ("first", "wide"):
         wiring = Wiring(network, source, "last", inputs)
         expected = effects(network, [source], "last", inputs, np.full(4, 1), positions)[source].effect
-        found = predicted(wiring, 1, inputs, positions, batch=3)
+        found = predicted_effects(wiring, 1, inputs, positions, batch=3)
         if source == "wide":
             assert found == pytest.approx(expected, abs=1e-5)
         else:  # what is padded on between the layers is beyond a kernel: at the edge alone
             assert found[3] == pytest.approx(expected[3], abs=1e-5)
-    told = Wiring(load(mixed_factory(), size=SIDE), "first", "mixed", inputs)
+    without = Wiring(load(mixed_factory(), size=SIDE), "first", "mixed", inputs)
     with pytest.raises(ConfigError, match="group norm"):
-        predicted(told, 0, inputs, positions)
+        predicted_effects(without, 0, inputs, positions)
 
 
 def test_far_kernels_are_cut_to_what_counts() -> None:
@@ -196,7 +196,7 @@ def test_far_kernels_are_cut_to_what_counts() -> None:
         network.module.last.weight[:, :, 2, 1] = 0.15
     wiring = Wiring(network, "first", "last", pictures(1))
     assert wiring.kernels(0, np.array([1, 3])).shape == (2, 3, 3)  # too much lies beside it
-    assert wiring.passed == ()
+    assert wiring.nonlinearities == ()
 
 
 def test_a_silent_unit_has_weights_and_no_effects() -> None:
@@ -206,22 +206,22 @@ def test_a_silent_unit_has_weights_and_no_effects() -> None:
     inputs = pictures(3)
     found = circuit(network, "depthwise", "last", 2, inputs, np.zeros((3, 2), np.int64))
     assert not found.effect.any()
-    assert found.let_through.any()
+    assert found.linear_weight.any()
     assert found.agreement is None
-    assert found.told is not None
-    assert found.told.startswith("Unit 2 of last does not answer to depthwise on its patches")
+    assert found.note is not None
+    assert found.note.startswith("Unit 2 of last does not answer to depthwise on its patches")
 
 
-def test_where_no_weights_can_be_told_the_effects_still_are() -> None:
+def test_where_there_are_no_weights_there_are_effects() -> None:
     network = load(mixed_factory(), size=SIDE)
     inputs = pictures(3)
     positions, _ = tops(network, "mixed", inputs, 3)
     found = circuit(network, "first", "mixed", 3, inputs, positions, count=5)
-    assert found.told is not None
-    assert "group norm" in found.told
+    assert found.note is not None
+    assert "group norm" in found.note
     assert found.source.shape == (5,)
-    assert np.isnan(found.strength).all()
-    assert np.isnan(found.let_through).all()
+    assert np.isnan(found.weight).all()
+    assert np.isnan(found.linear_weight).all()
     assert found.kernels.shape == (5, 0, 0)
     assert found.agreement is None
     assert np.isfinite(found.effect).all()
@@ -278,13 +278,13 @@ def test_weights_of_the_demo_network_agree_with_its_data() -> None:
     for unit in maps.topk(4).indices.tolist():
         positions, _ = tops(network, "_blocks.10", inputs, unit)
         found = effects(network, ["_blocks.9"], "_blocks.10", inputs, np.full(3, unit), positions)["_blocks.9"]
-        kernels = predicted(wiring, unit, inputs, positions)
-        told = circuit_of(wiring, unit, found, told_by_kernels=kernels)
-        assert told.kernels.shape[0] == 12
-        assert told.kernels.shape[1] in (1, 3, 5)
-        assert np.isfinite(told.strength).all()
-        assert told.agreement is not None
-        agreements.append(told.agreement)
+        kernels = predicted_effects(wiring, unit, inputs, positions)
+        found_circuit = circuit_of(wiring, unit, found, kernel_effects=kernels)
+        assert found_circuit.kernels.shape[0] == 12
+        assert found_circuit.kernels.shape[1] in (1, 3, 5)
+        assert np.isfinite(found_circuit.weight).all()
+        assert found_circuit.agreement is not None
+        agreements.append(found_circuit.agreement)
     assert np.median(agreements) > 0.2
 
 
@@ -297,46 +297,48 @@ def test_cells_that_build_a_cell() -> None:
             network.module.last.weight[unit, unit, 0, 0] = network.module.last.weight[unit, unit, 2, 1] = 0.5
             network.module.last.weight[unit, unit + 1, 1, 1] = -2
     path = LinearPath(network, "wide", "last")
-    gates = Gates({}, 1)
+    slopes = AverageSlopes({}, 1)
     targets = 3 * np.eye(6, dtype=np.float32) + 7  # what all cells have in common builds none of them
     sources = np.concatenate([np.eye(8), np.eye(8)[:1] * 0.5, np.eye(8)[1:2]]).astype(np.float32) + 2
-    found = strengths(path, gates, targets, sources)
+    found = edge_weights(path, slopes, targets, sources)
     assert found.shape == (6, 10)
     assert np.abs(found).max(1) == pytest.approx(1)
     weights = network.module.last.weight.sum((2, 3)).detach().numpy()
-    apart = (targets - targets.mean(0)) @ weights @ (sources - sources.mean(0)).T
-    assert found == pytest.approx(apart / np.abs(apart).max(1, keepdims=True), abs=1e-5)
+    expected = (targets - targets.mean(0)) @ weights @ (sources - sources.mean(0)).T
+    assert found == pytest.approx(expected / np.abs(expected).max(1, keepdims=True), abs=1e-5)
     assert int(found[3].argmax()) == 3
     assert int(found[3].argmin()) == 4
 
-    together = np.zeros((6, 10), np.float32)
-    together[0, 0], together[0, 8], together[0, 1] = 0.1, 0.6, 0.3  # cell 8 is half as strong, and there more often
-    cells = building(path, gates, targets, sources, together, count=2)
-    assert cells.source.shape == cells.strength.shape == cells.together.shape == (6, 4)
+    overlap = np.zeros((6, 10), np.float32)
+    overlap[0, 0], overlap[0, 8], overlap[0, 1] = 0.1, 0.6, 0.3  # cell 8 is half as strong, and there more often
+    cells = cell_circuits(path, slopes, targets, sources, overlap, count=2)
+    assert cells.source.shape == cells.weight.shape == cells.overlap.shape == (6, 4)
     assert cells.source[0, :2].tolist() == [8, 0]
-    assert cells.together[0, :2] == pytest.approx([0.6, 0.1])
-    assert set(cells.source[0, 2:]) == {1, 9}  # the same row twice; together or not is no matter
-    assert (cells.strength[:, :2] > 0).all()
-    assert (cells.strength[:, 2:] < 0).all()
-    assert cells.strength[0] == pytest.approx(found[0, cells.source[0]])
-    assert cells.source[3, 0] == 3  # together with none: by strength
+    assert cells.overlap[0, :2] == pytest.approx([0.6, 0.1])
+    assert set(cells.source[0, 2:]) == {1, 9}  # the same row twice; their overlap does not matter
+    assert (cells.weight[:, :2] > 0).all()
+    assert (cells.weight[:, 2:] < 0).all()
+    assert cells.weight[0] == pytest.approx(found[0, cells.source[0]])
+    assert cells.source[3, 0] == 3  # no overlap with any: by weight
 
 
 def test_fewer_cells_than_asked_for_leave_places_empty() -> None:
     network = stack(nn.Identity())
     path = LinearPath(network, "wide", "last")
     means = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
-    cells = building(path, Gates({}, 1), np.eye(6, dtype=np.float32)[:1], means, np.zeros((1, 2), np.float32))
+    cells = cell_circuits(
+        path, AverageSlopes({}, 1), np.eye(6, dtype=np.float32)[:1], means, np.zeros((1, 2), np.float32)
+    )
     assert sorted(cells.source[0].tolist()) == [-1, -1, -1, -1, 0, 1]
     assert (cells.source[0, [0, 3]] >= 0).all()  # one supports and one opposes: they differ from their mean by as much
     with pytest.raises(ConfigError, match=r"Give shares of shape \(1, 2\)"):
-        building(path, Gates({}, 1), np.eye(6, dtype=np.float32)[:1], means, np.zeros((2, 2), np.float32))
+        cell_circuits(path, AverageSlopes({}, 1), np.eye(6, dtype=np.float32)[:1], means, np.zeros((2, 2), np.float32))
     with pytest.raises(ConfigError, match="Cells of wide have 8 numbers each"):
-        strengths(path, Gates({}, 1), np.eye(6, dtype=np.float32), means[:, :5])
+        edge_weights(path, AverageSlopes({}, 1), np.eye(6, dtype=np.float32), means[:, :5])
 
 
-def test_together_counts_rows_of_both_maps() -> None:
-    found = together_of(np.array([0, 0, 0, 0, 1, -1]), np.array([2, 2, 0, -1, 1, 1]), 3, 3)
+def test_overlap_counts_rows_of_both_maps() -> None:
+    found = cell_overlap(np.array([0, 0, 0, 0, 1, -1]), np.array([2, 2, 0, -1, 1, 1]), 3, 3)
     assert found == pytest.approx(np.array([[0.25, 0, 0.5], [0, 1, 0], [0, 0, 0]]))
     with pytest.raises(ConfigError, match="Give one of each for each row"):
-        together_of(np.zeros(3, np.int64), np.zeros(2, np.int64), 1, 1)
+        cell_overlap(np.zeros(3, np.int64), np.zeros(2, np.int64), 1, 1)

@@ -10,8 +10,8 @@ from between_layers import SIDE, between
 from small_network import factory
 from torch import Tensor, nn
 
-from atlas.circuits.average_slopes import average_gates
-from atlas.circuits.expanded_weights import expanded, summed
+from atlas.circuits.average_slopes import measure_slopes
+from atlas.circuits.expanded_weights import expand_weights, sum_weights
 from atlas.circuits.linear_path import LinearPath
 from atlas.networks.network import Network, load
 
@@ -131,8 +131,8 @@ LINEAR: dict[str, Callable[[], nn.Module]] = {
 def test_a_linear_stack_gives_its_composed_kernel(name: str) -> None:
     network = between(LINEAR[name]())
     path = LinearPath(network, "first", "middle")
-    found = expanded(path, eye(path))
-    assert path.passed == ()
+    found = expand_weights(path, eye(path))
+    assert path.nonlinearities == ()
     height, width = found.kernels.shape[2:]
     assert height % 2 == 1
     assert width % 2 == 1
@@ -147,7 +147,7 @@ def test_a_linear_stack_gives_its_composed_kernel(name: str) -> None:
         rtol=1e-5,
     )
     assert float(expected.abs().sum()) == pytest.approx(float(np.abs(found.kernels).sum()), rel=1e-5)  # nothing beside
-    assert summed(path, eye(path)) == pytest.approx(found.kernels.sum((2, 3)), abs=1e-4)
+    assert sum_weights(path, eye(path)) == pytest.approx(found.kernels.sum((2, 3)), abs=1e-4)
 
 
 class Gated(nn.Module):
@@ -179,7 +179,7 @@ def weights_of(*layers: nn.Module) -> nn.Sequential:
 
 
 @pytest.mark.parametrize(
-    ("between_them", "passed"),
+    ("between_them", "nonlinearities"),
     [
         ([nn.ReLU()], ("1 ReLU",)),
         ([nn.ReLU6(), nn.ReLU6()], ("2 ReLU6",)),
@@ -189,12 +189,14 @@ def weights_of(*layers: nn.Module) -> nn.Sequential:
         ([Swish()], ("1 gate held",)),
     ],
 )
-def test_non_linearities_are_passed_through_and_counted(between_them: list[nn.Module], passed: tuple[str, ...]) -> None:
+def test_non_linearities_have_slope_one_and_are_counted(
+    between_them: list[nn.Module], nonlinearities: tuple[str, ...]
+) -> None:
     first, last = nn.Conv2d(6, 8, 3, padding=1), nn.Conv2d(8, 5, 3, 2, 1)
     network = between(nn.Sequential(first, *between_them, last))
     path = LinearPath(network, "first", "middle")
-    assert path.passed == passed
-    found = expanded(path, eye(path))
+    assert path.nonlinearities == nonlinearities
+    found = expand_weights(path, eye(path))
     factor = 1 / 6 if isinstance(between_them[0], Swish) else 1  # the constant that the gate's product is divided by
     expected = by_torch(network, nn.Sequential(first, last), found.unit)
     top, left = found.centre[0] - 2, found.centre[1] - 2
@@ -215,8 +217,8 @@ def test_max_pooling_is_taken_as_average(most: nn.Module, average: nn.Module) ->
     torch.manual_seed(2)
     network = between(nn.Sequential(most, last))
     path = LinearPath(network, "first", "middle")
-    assert path.passed == ("1 max-pooling taken as average",)
-    found = expanded(path, eye(path))
+    assert path.nonlinearities == ("1 max-pooling taken as average",)
+    found = expand_weights(path, eye(path))
     expected = by_torch(network, nn.Sequential(average, last), found.unit)
     assert found.kernels.sum((2, 3)) == pytest.approx(expected.sum((2, 3)).numpy(), abs=1e-5)
     height = found.kernels.shape[2]
@@ -225,15 +227,15 @@ def test_max_pooling_is_taken_as_average(most: nn.Module, average: nn.Module) ->
     assert found.kernels == pytest.approx(expected.numpy(), abs=1e-6)
 
 
-def test_average_gates_are_the_mean_slopes_and_gates_of_the_pictures() -> None:
+def test_average_slopes_are_the_means_of_the_pictures() -> None:
     torch.manual_seed(3)
     relu, gated, last = nn.ReLU(), Gated(), nn.Conv2d(6, 5, 1)
     network = between(nn.Sequential(relu, gated, last))
     path = LinearPath(network, "first", "middle")
-    assert path.passed == ("1 ReLU", "1 gate held")  # what is inside of the gate is not passed over
+    assert path.nonlinearities == ("1 ReLU", "1 gate held")  # what is inside of the gate is not counted
     inputs = torch.randn(5, 3, SIDE, SIDE)
-    gates = average_gates(path, inputs, batch=2)
-    assert gates.views == 5
+    slopes = measure_slopes(path, inputs, batch=2)
+    assert slopes.views == 5
     maps = network.activations(inputs, "first")
     open_share = (maps > 0).float().mean((0, 2, 3))
     assert 0.05 < float(open_share.min()) < 0.95
@@ -241,13 +243,13 @@ def test_average_gates_are_the_mean_slopes_and_gates_of_the_pictures() -> None:
     kernel = (
         torch.einsum("oc,cikl->oikl", last.weight[:, :, 0, 0] * held, gated.spread.weight) * open_share[:, None, None]
     )
-    assert expanded(path, eye(path), gates).kernels == pytest.approx(kernel.numpy(), abs=1e-6)
+    assert expand_weights(path, eye(path), slopes).kernels == pytest.approx(kernel.numpy(), abs=1e-6)
     plain = torch.einsum("oc,cikl->oikl", last.weight[:, :, 0, 0], gated.spread.weight)
-    assert expanded(path, eye(path)).kernels == pytest.approx(plain.numpy(), abs=1e-6)
-    assert summed(path, eye(path), gates) == pytest.approx(kernel.sum((2, 3)).numpy(), abs=1e-5)
+    assert expand_weights(path, eye(path)).kernels == pytest.approx(plain.numpy(), abs=1e-6)
+    assert sum_weights(path, eye(path), slopes) == pytest.approx(kernel.sum((2, 3)).numpy(), abs=1e-5)
 
 
-def test_gates_are_measured_one_by_one_where_the_batch_is_written_down() -> None:
+def test_slopes_are_measured_one_by_one_where_the_batch_is_recorded() -> None:
     torch.manual_seed(4)
     shuffled = between(nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), Shuffled(), nn.Conv2d(8, 5, 1)))
 
@@ -257,12 +259,12 @@ def test_gates_are_measured_one_by_one_where_the_batch_is_written_down() -> None
             return functional.silu(rows).reshape(len(maps), SIDE, SIDE, 6).permute(0, 3, 1, 2)
 
     by_rows = between(nn.Sequential(Fixed(), nn.Conv2d(6, 5, 1)))
-    for network, passed in ((shuffled, "1 ReLU"), (by_rows, "1 SiLU")):
+    for network, nonlinearities in ((shuffled, "1 ReLU"), (by_rows, "1 SiLU")):
         path = LinearPath(network, "first", "middle")
-        assert path.passed == (passed,)
+        assert path.nonlinearities == (nonlinearities,)
         inputs = torch.randn(4, 3, SIDE, SIDE)
-        one = [summed(path, eye(path), average_gates(path, inputs[[index]])) for index in range(4)]
-        all_four = summed(path, eye(path), average_gates(path, inputs))
+        one = [sum_weights(path, eye(path), measure_slopes(path, inputs[[index]])) for index in range(4)]
+        all_four = sum_weights(path, eye(path), measure_slopes(path, inputs))
         # Linear in the one non-linearity's slopes.
         assert all_four == pytest.approx(np.mean(one, axis=0), abs=1e-5)
 
@@ -270,12 +272,12 @@ def test_gates_are_measured_one_by_one_where_the_batch_is_written_down() -> None
 def test_a_direction_is_a_mixture_of_units() -> None:
     network = load(factory(), size=64)
     path = LinearPath(network, "stem", "branches")
-    assert path.passed == ("5 ReLU",)
+    assert path.nonlinearities == ("5 ReLU",)
     mixture = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
-    kernels = expanded(path, eye(path)).kernels
+    kernels = expand_weights(path, eye(path)).kernels
     expected = np.einsum("nc,cikl->nikl", mixture, kernels)
-    assert expanded(path, mixture).kernels == pytest.approx(expected, abs=1e-4)
-    assert summed(path, mixture) == pytest.approx(expected.sum((2, 3)), abs=1e-4)
+    assert expand_weights(path, mixture).kernels == pytest.approx(expected, abs=1e-4)
+    assert sum_weights(path, mixture) == pytest.approx(expected.sum((2, 3)), abs=1e-4)
 
 
 def test_a_planted_kernel_points_to_where_its_source_lies() -> None:
@@ -291,7 +293,7 @@ def test_a_planted_kernel_points_to_where_its_source_lies() -> None:
         last.weight[0, 3, 1, 0] = -0.25  # what stands left of it must not be there
         first.weight[3, 0, 1, 1] = 1
     path = LinearPath(network, "first", "middle")
-    found = expanded(path, eye(path))
+    found = expand_weights(path, eye(path))
     kernel = found.kernels[0]
     assert found.centre == found.unit == (16, 16)
     assert {tuple(place): float(kernel[tuple(place)]) for place in np.argwhere(kernel)} == {
@@ -303,8 +305,8 @@ def test_a_planted_kernel_points_to_where_its_source_lies() -> None:
 
 def test_the_demo_network_has_weights_between_its_blocks() -> None:
     path = LinearPath(load("efficientnet_lite0"), "_blocks.9", "_blocks.10")
-    assert path.passed == ("2 ReLU6",)
-    found = expanded(path, eye(path))
+    assert path.nonlinearities == ("2 ReLU6",)
+    found = expand_weights(path, eye(path))
     assert found.kernels.shape == (112, 112, 5, 5)
     assert found.centre == found.unit == (7, 7)
     assert np.isfinite(found.kernels).all()

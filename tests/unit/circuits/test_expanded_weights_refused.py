@@ -1,4 +1,4 @@
-"""What expanded weights cannot be told of: each a sentence."""
+"""Where expanded weights cannot be computed: each mistake a sentence."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ from between_layers import SIDE, between
 from small_network import factory, forking_factory, mixed_factory
 from torch import Tensor, nn
 
-from atlas.circuits.average_slopes import average_gates
-from atlas.circuits.expanded_weights import expanded
+from atlas.circuits.average_slopes import measure_slopes
+from atlas.circuits.expanded_weights import expand_weights
 from atlas.circuits.linear_path import LinearPath
 from atlas.errors import ConfigError
 from atlas.networks.network import Network, load
@@ -21,7 +21,7 @@ def refused(network: Network, source: str, target: str) -> str:
     return str(error.value)
 
 
-def test_what_cannot_be_told_is_a_sentence() -> None:
+def test_what_cannot_be_computed_is_a_sentence() -> None:
     small = load(factory(), size=64)
     assert refused(small, "branches", "stem") == (
         "No path leads from branches to stem in SmallNetwork: branches comes later. Choose as source a layer that stem "
@@ -32,13 +32,17 @@ def test_what_cannot_be_told_is_a_sentence() -> None:
     assert "Near names: stem" in refused(small, "stm", "branches")
     assert "gives no map of activations" in refused(small, "stem", "head")
     mixed = load(mixed_factory(), size=64)
-    assert LinearPath(mixed, "first", "pooled").passed == ("1 gate held", "1 max-pooling taken as average")
+    assert LinearPath(mixed, "first", "pooled").nonlinearities == ("1 gate held", "1 max-pooling taken as average")
     assert refused(mixed, "first", "mixed") == (
         "The path from first to mixed of Mixed cannot be taken as linear: it goes through group norm, whose weights "
         "the picture itself decides. Choose two layers with nothing of the kind between them."
     )
     # Seen from within a gate it is the other factor that is held.
-    assert LinearPath(mixed, "gate", "pooled").passed == ("1 sigmoid", "1 gate held", "1 max-pooling taken as average")
+    assert LinearPath(mixed, "gate", "pooled").nonlinearities == (
+        "1 sigmoid",
+        "1 gate held",
+        "1 max-pooling taken as average",
+    )
 
 
 class Attention(nn.Module):
@@ -89,7 +93,7 @@ def test_what_is_not_linear_is_named(middle: nn.Module, word: str) -> None:
 
 
 def test_a_network_that_forks_behind_the_layers_is_no_trouble() -> None:
-    assert LinearPath(load(forking_factory(), size=64), "stem", "residual").passed == ("2 ReLU",)
+    assert LinearPath(load(forking_factory(), size=64), "stem", "residual").nonlinearities == ("2 ReLU",)
 
 
 def test_directions_and_pictures_must_fit() -> None:
@@ -97,9 +101,9 @@ def test_directions_and_pictures_must_fit() -> None:
     with pytest.raises(
         ConfigError, match=r"Directions of residual have 8 numbers each, and an array of shape \(2, 3\)"
     ):
-        expanded(path, np.zeros((2, 3), np.float32))
+        expand_weights(path, np.zeros((2, 3), np.float32))
     with pytest.raises(ConfigError, match=r"shape \(n, 3, 64, 64\), n at least 1, and \(0, 3, 64, 64\) was given"):
-        average_gates(path, torch.zeros(0, 3, 64, 64))
+        measure_slopes(path, torch.zeros(0, 3, 64, 64))
 
 
 def test_a_layer_that_is_called_twice_has_no_map_of_its_own() -> None:

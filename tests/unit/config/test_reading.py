@@ -8,6 +8,7 @@ import yaml
 
 from atlas.config.model import Config
 from atlas.config.reading import config_folders, find_config, load_config, validate
+from atlas.config.sections import LayoutConfig, Section
 from atlas.errors import ConfigError
 
 MINIMAL = {"network": {"name": "efficientnet_lite0"}, "layers": ["_blocks.4"], "images": {"source": "pictures/"}}
@@ -307,3 +308,12 @@ def test_an_unknown_configuration_gets_the_near_name(tmp_path: Path) -> None:
     assert message.endswith("Did you mean demo?")
     with pytest.raises(ConfigError, match=r"There is no configuration .*/nowhere/demo\.yaml"):
         find_config(str(tmp_path / "nowhere" / "demo.yaml"))
+
+
+def test_every_key_has_a_description_that_ends_as_a_sentence() -> None:
+    sections = [Section, *Section.__subclasses__()]
+    assert {Config, LayoutConfig} < set(sections)
+    for section in sections:
+        for key, field in section.model_fields.items():
+            assert field.description, f"{section.__name__}.{key}"
+            assert field.description.endswith("."), f"{section.__name__}.{key}: {field.description}"

@@ -29,9 +29,9 @@ def test_the_command_writes_pictures_figures_and_a_page(
     assert Image.open(out / layer["icons"]).size == (32 * cols, 32 * rows)
     assert Image.open(out / "picture.png").size == (48, 48)
     effects = np.array(layer["attribution"]["2"]).reshape(rows, cols)
-    shown = np.asarray(Image.open(out / layer["classes"][0]["attribution"])).astype(int)
+    pixels = np.asarray(Image.open(out / layer["classes"][0]["attribution"])).astype(int)
     top, left = np.unravel_index(np.abs(effects).argmax(), effects.shape)
-    middle = shown[(2 * top + 1) * 448 // (2 * rows), (2 * left + 1) * 448 // (2 * cols)]
+    middle = pixels[(2 * top + 1) * 448 // (2 * rows), (2 * left + 1) * 448 // (2 * cols)]
     assert np.abs(middle - np.array(SUPPORT if effects[top, left] > 0 else OPPOSE)).max() < 60
     assert len(layer["classes"][0]["without_each"]) == rows * cols
     drawn = [cosine for cosine in layer["cosine"] if cosine is not None]
@@ -52,7 +52,7 @@ def test_the_command_writes_pictures_figures_and_a_page(
 
 
 def last_line(capsys: pytest.CaptureFixture) -> str:
-    """What is said in the end, behind that the network is being loaded."""
+    """The last line, after the one that the network is being loaded."""
     return capsys.readouterr().err.splitlines()[-1]
 
 
@@ -81,7 +81,7 @@ def test_mistakes_are_sentences_and_leave_nothing(
     Path("photo.png").write_bytes(encoded(photo(4)))
     Path("text.png").write_text("this is no picture")
     run = str(tiny.path)
-    assert main([*(each.replace("RUN", run) for each in arguments), "--out", "told"]) == 2
+    assert main([*(text.replace("RUN", run) for text in arguments), "--out", "told"]) == 2
     assert last_line(capsys).startswith(sentence)
     assert not Path("told").exists()
 

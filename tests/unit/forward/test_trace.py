@@ -18,7 +18,7 @@ from traced import check, network_of, some_units, trace_of, view
 from atlas.errors import ConfigError
 from atlas.forward.steps import recording
 from atlas.forward.trace import Trace, describe, maps, trace
-from atlas.forward.unit_arithmetic import unit
+from atlas.forward.unit_arithmetic import unit_arithmetic
 from atlas.networks.network import Network, load
 
 
@@ -58,7 +58,7 @@ def test_the_arithmetic_comes_to_the_networks_own_numbers(name: str) -> None:
     assert {step.kind for step in steps} == KINDS[name] | {"input"}
     for step in steps:
         for channel, y, x in some_units(step, 12):
-            answer = unit(followed, step.number, channel, y, x)
+            answer = unit_arithmetic(followed, step.number, channel, y, x)
             assert (answer["kind"], answer["step"]) == (step.kind, step.number)
             check(answer)
             values = followed.maps(step.number)
@@ -108,7 +108,7 @@ def test_a_convolution_says_which_norm_it_holds_and_gives_that_norms_numbers(sma
     with torch.no_grad():
         plain(view(small))
     for channel, y, x in some_units(steps["stem.conv"], 12):
-        answer = unit(followed, steps["stem.conv"].number, channel, y, x)
+        answer = unit_arithmetic(followed, steps["stem.conv"].number, channel, y, x)
         assert answer["total"] == pytest.approx(float(found["stem"][0, channel, y, x]), rel=1e-4, abs=1e-5)
         assert answer["bias"] is not None
 
@@ -122,7 +122,7 @@ def test_the_padding_in_front_of_a_convolution_belongs_to_it() -> None:
         "shape": [32, 112, 112], "reads": [0], "layer": 1, "folded": "_bn0", "kernel": [3, 3], "stride": [2, 2],
         "padding": [[0, 1], [0, 1]], "dilation": [1, 1], "groups": 1,
     }  # fmt: skip
-    corner = unit(followed, 1, 4, 111, 111)
+    corner = unit_arithmetic(followed, 1, 4, 111, 111)
     check(corner)
     picture = followed.maps(0)
     assert [term["step"] for term in corner["terms"]] == [0, 0, 0]
@@ -162,7 +162,7 @@ def test_a_wrong_number_of_the_network_would_be_seen(small: Network) -> None:
     for step in followed.recording.steps[1:]:
         values = list(followed.values)
         values[step.number] = values[step.number] + 1
-        answer = unit(Trace(followed.recording, tuple(values)), step.number, 0)
+        answer = unit_arithmetic(Trace(followed.recording, tuple(values)), step.number, 0)
         assert abs(answer["total"] - answer["value"]) == pytest.approx(1, rel=1e-3)
 
 
@@ -170,33 +170,38 @@ def test_a_wrong_number_of_the_network_would_be_seen(small: Network) -> None:
 
 
 def test_the_row_of_layers_and_their_strongest_channels(small: Network) -> None:
-    told = describe(trace(small, view(small), ["stem.conv", "branches.wide"]))
-    json.dumps(told, allow_nan=False)
-    assert (told["network"], told["size"]) == ("small_network:factory", 32)
-    assert told["mean"] == pytest.approx(small.mean)
-    names = [layer["name"] for layer in told["layers"]]
+    facts = describe(trace(small, view(small), ["stem.conv", "branches.wide"]))
+    json.dumps(facts, allow_nan=False)
+    assert (facts["network"], facts["size"]) == ("small_network:factory", 32)
+    assert facts["mean"] == pytest.approx(small.mean)
+    names = [layer["name"] for layer in facts["layers"]]
     assert names[0] == "picture"
     assert {"stem.conv", "stem", "branches.wide", "residual", "depthwise", "branches"} <= set(names)
-    assert [layer["step"] for layer in told["layers"]] == sorted(layer["step"] for layer in told["layers"])
-    assert told["layers"][0] | {"strongest": 0} == {"name": "picture", "step": 0, "shape": [3, 32, 32], "strongest": 0}
+    assert [layer["step"] for layer in facts["layers"]] == sorted(layer["step"] for layer in facts["layers"])
+    assert facts["layers"][0] | {"strongest": 0} == {
+        "name": "picture",
+        "step": 0,
+        "shape": [3, 32, 32],
+        "strongest": 0,
+    }
     with torch.no_grad():
         inside = small.activations(view(small), "residual")[0, :, 1:-1, 1:-1]
         expected = inside.amax((1, 2)).sort(descending=True, stable=True)
-    residual = next(layer for layer in told["layers"] if layer["name"] == "residual")
+    residual = next(layer for layer in facts["layers"] if layer["name"] == "residual")
     assert residual["shape"] == [8, 16, 16]
     assert [channel["channel"] for channel in residual["strongest"]] == expected.indices[:8].tolist()
     assert [channel["largest"] for channel in residual["strongest"]] == pytest.approx(expected.values[:8].tolist())
-    ends = [layer["step"] for layer in told["layers"]]
-    for step in told["steps"]:
+    ends = [layer["step"] for layer in facts["layers"]]
+    for step in facts["steps"]:
         assert step["layer"] == sum(end < step["step"] for end in ends)
         assert all(read < step["step"] for read in step["reads"])
-    assert told["steps"][-1]["layer"] == len(ends)
-    assert told["steps"][0]["kind"] == "input"
-    assert [known["class"] for known in told["answer"]["classes"]] == sorted(
-        range(5), key=lambda each: -next(k["logit"] for k in told["answer"]["classes"] if k["class"] == each)
+    assert facts["steps"][-1]["layer"] == len(ends)
+    assert facts["steps"][0]["kind"] == "input"
+    assert [known["class"] for known in facts["answer"]["classes"]] == sorted(
+        range(5), key=lambda each: -next(k["logit"] for k in facts["answer"]["classes"] if k["class"] == each)
     )
-    assert told["answer"]["others"] == 0
-    assert told["steps"][told["answer"]["step"]]["name"] == "head"
+    assert facts["answer"]["others"] == 0
+    assert facts["steps"][facts["answer"]["step"]]["name"] == "head"
 
 
 def test_maps_travel_as_float32(small: Network) -> None:
@@ -226,8 +231,8 @@ def test_what_is_no_number_becomes_null() -> None:
         module[1].weight.mul_(1e30)
     broken = trace(network, view(network))  # the weights are the network's own, also after it was recorded
     assert not bool(broken.maps(2).isfinite().all())
-    told = [describe(broken), maps(broken, 2, [0, 1]), *(unit(broken, step, 0) for step in range(6))]
-    assert "NaN" not in json.dumps(told, allow_nan=False)
+    facts = [describe(broken), maps(broken, 2, [0, 1]), *(unit_arithmetic(broken, step, 0) for step in range(6))]
+    assert "NaN" not in json.dumps(facts, allow_nan=False)
     assert followed.recording is broken.recording
 
 
@@ -272,15 +277,18 @@ def test_a_network_whose_path_depends_on_the_picture_is_refused() -> None:
 @pytest.mark.parametrize(
     ("ask", "sentence"),
     [
-        (lambda t: unit(t, 99, 0), r"has no step 99\. Its steps are 0 to \d+\."),
-        (lambda t: unit(t, -1, 0), r"has no step -1\."),
-        (lambda t: unit(t, 1, 8), r"Step 1 \(stem\.conv\) of .* has no channel 8\. Its channels are 0 to 7\."),
-        (lambda t: unit(t, 1, -1), r"has no channel -1\."),
-        (lambda t: unit(t, 1, 0, 16), r"has no place with y = 16\. It has 16 rows, 0 to 15\."),
-        (lambda t: unit(t, 1, 0, 0, -1), r"has no place with x = -1\. It has 16 columns, 0 to 15\."),
-        (lambda t: unit(t, t.recording.logits, 0, 1), r"has no place with y = 1\. It has 1 row, number 0\."),
-        (lambda t: unit(t, 1, 0, terms=0), r"0 terms were asked for\. Ask for 1 to 64"),
-        (lambda t: unit(t, 1, 0, terms=65), r"65 terms were asked for\. Ask for 1 to 64"),
+        (lambda t: unit_arithmetic(t, 99, 0), r"has no step 99\. Its steps are 0 to \d+\."),
+        (lambda t: unit_arithmetic(t, -1, 0), r"has no step -1\."),
+        (
+            lambda t: unit_arithmetic(t, 1, 8),
+            r"Step 1 \(stem\.conv\) of .* has no channel 8\. Its channels are 0 to 7\.",
+        ),
+        (lambda t: unit_arithmetic(t, 1, -1), r"has no channel -1\."),
+        (lambda t: unit_arithmetic(t, 1, 0, 16), r"has no place with y = 16\. It has 16 rows, 0 to 15\."),
+        (lambda t: unit_arithmetic(t, 1, 0, 0, -1), r"has no place with x = -1\. It has 16 columns, 0 to 15\."),
+        (lambda t: unit_arithmetic(t, t.recording.logits, 0, 1), r"has no place with y = 1\. It has 1 row, number 0\."),
+        (lambda t: unit_arithmetic(t, 1, 0, terms=0), r"0 terms were asked for\. Ask for 1 to 64"),
+        (lambda t: unit_arithmetic(t, 1, 0, terms=65), r"65 terms were asked for\. Ask for 1 to 64"),
         (lambda t: maps(t, 99, [0]), r"has no step 99\."),
         (lambda t: maps(t, 1, [0, 8]), r"has no channel 8\."),
         (lambda t: maps(t, 1), r"0 channels of step 1 were asked for\. Ask for 1 to 256 of its 8\."),

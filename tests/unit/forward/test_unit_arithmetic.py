@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from traced import check, network_of, some_units, trace_of, view
 
 from atlas.forward.trace import Trace, trace
-from atlas.forward.unit_arithmetic import unit
+from atlas.forward.unit_arithmetic import unit_arithmetic
 from atlas.networks.network import load
 
 
@@ -39,7 +39,7 @@ def every_unit(followed: Trace, step: int, terms: int = 12) -> Iterator[dict[str
     for channel in range(channels):
         for y in range(height):
             for x in range(width):
-                answer = unit(followed, step, channel, y, x, terms)
+                answer = unit_arithmetic(followed, step, channel, y, x, terms)
                 check(answer)
                 yield answer
 
@@ -75,13 +75,13 @@ def test_a_grouped_dilated_strided_padded_convolution_by_hand() -> None:
                     total += number * weight
             assert (term["y"], term["x"]) == (2 * answer["y"] - 2, answer["x"] - 1)
         assert answer["total"] == pytest.approx(total, rel=1e-6, abs=1e-7)
-    assert unit(followed, 1, 0, 0, 0)["bias"] is None
+    assert unit_arithmetic(followed, 1, 0, 0, 0)["bias"] is None
 
 
 def test_the_largest_terms_come_first_and_the_rest_is_one_sum() -> None:
     followed = trace_of("efficientnet_lite0")
     wide = next(step for step in followed.recording.steps if step.name == "_conv_head")
-    whole, few = (unit(followed, wide.number, 7, 3, 3, terms) for terms in (64, 2))
+    whole, few = (unit_arithmetic(followed, wide.number, 7, 3, 3, terms) for terms in (64, 2))
     assert (len(few["terms"]), few["rest"]["count"], whole["rest"]["count"]) == (2, 318, 256)
     assert few["terms"] == whole["terms"][:2]
     source, weights = followed.maps(wide.number - 1)[:, 3, 3], network_of("efficientnet_lite0").module._conv_head.weight
@@ -135,7 +135,7 @@ def test_every_pooling(operation: Callable[[Tensor], Tensor]) -> None:
 
 def test_the_mean_of_a_large_map_shows_a_part_of_it_and_sums_all() -> None:
     followed = wrapped(lambda maps: maps.mean((2, 3), keepdim=True), size=60)
-    answer = unit(followed, 1, 2, 0, 0)
+    answer = unit_arithmetic(followed, 1, 2, 0, 0)
     (term,) = answer["terms"]
     assert np.shape(term["patch"]) == np.shape(term["kernel"]) == (49, 49)
     assert term["kernel"][0][0] == pytest.approx(1 / 3600)
@@ -177,15 +177,15 @@ def test_sums_products_and_constants() -> None:
     assert words == ["subtract", "subtract", "multiply", "divide", "add"]
     for step in followed.recording.steps[1:9]:
         assert len(list(every_unit(followed, step.number))) == followed.maps(step.number).numel()
-    difference = unit(followed, 3, 2, 4, 5)
+    difference = unit_arithmetic(followed, 3, 2, 4, 5)
     assert {(term["step"], term["channel"], term["y"], term["x"]) for term in difference["terms"]} == {
         (1, 2, 4, 0), (2, 2, 0, 5)
     }  # fmt: skip
-    assert unit(followed, 4, 2, 4, 5)["bias"] == 1
-    factor = unit(followed, 6, 2, 4, 5)["terms"][1]
+    assert unit_arithmetic(followed, 4, 2, 4, 5)["bias"] == 1
+    factor = unit_arithmetic(followed, 6, 2, 4, 5)["terms"][1]
     assert (factor["step"], factor["sum"]) == (None, pytest.approx(1 / 3))
-    assert unit(followed, 7, 2, 4, 5)["bias"] == pytest.approx(0.3)
-    assert [term["step"] for term in unit(followed, 8, 2, 4, 5, terms=1)["terms"]] == [7, 1]
+    assert unit_arithmetic(followed, 7, 2, 4, 5)["bias"] == pytest.approx(0.3)
+    assert [term["step"] for term in unit_arithmetic(followed, 8, 2, 4, 5, terms=1)["terms"]] == [7, 1]
 
 
 def test_moves_say_where_a_number_comes_from() -> None:
@@ -207,7 +207,7 @@ def test_moves_say_where_a_number_comes_from() -> None:
             answer = answer["inner"]
             if answer["kind"] == "concatenate":
                 (term,) = answer["terms"]
-                answer = unit(followed, term["step"], term["channel"], term["y"], term["x"])
+                answer = unit_arithmetic(followed, term["step"], term["channel"], term["y"], term["x"])
                 check(answer)
         if answer["kind"] == "convolution":
             assert answer["step"] == 1
@@ -217,7 +217,7 @@ def test_moves_say_where_a_number_comes_from() -> None:
     shuffle = [step for step in followed.recording.steps if step.operation == "reshape" and len(step.shape) == 3][1]
     come_from = []
     for channel in range(6):
-        answer = unit(followed, shuffle.number, channel, 2, 3)
+        answer = unit_arithmetic(followed, shuffle.number, channel, 2, 3)
         while answer["step"] != 1:
             answer = answer["inner"]
         assert (answer["y"], answer["x"]) == (2, 3)
@@ -230,20 +230,20 @@ def test_concatenated_channels_come_from_the_branch_that_they_are_in() -> None:
     step = next(step for step in followed.recording.steps if step.name == "inception3a")
     assert [followed.recording.steps[read].shape[0] for read in step.reads] == [64, 128, 32, 32]
     for channel, read, inside in ((0, 0, 0), (63, 0, 63), (64, 1, 0), (191, 1, 127), (192, 2, 0), (255, 3, 31)):
-        (term,) = unit(followed, step.number, channel, 5, 6)["terms"]
+        (term,) = unit_arithmetic(followed, step.number, channel, 5, 6)["terms"]
         assert (term["step"], term["channel"], term["y"], term["x"]) == (step.reads[read], inside, 5, 6)
 
 
 def test_a_gate_is_the_product_of_a_map_and_one_number_a_channel() -> None:
     followed = trace_of("timm/test_efficientnet")
     gate = next(step for step in followed.recording.steps if step.kind == "multiply")
-    answer = unit(followed, gate.number, 3, 2, 1)
+    answer = unit_arithmetic(followed, gate.number, 3, 2, 1)
     by_size = sorted(answer["terms"], key=lambda term: followed.maps(term["step"]).numel())
-    shut, given = by_size
-    assert (shut["channel"], shut["y"], shut["x"]) == (3, 0, 0)
-    assert (given["channel"], given["y"], given["x"]) == (3, 2, 1)
-    assert 0 < shut["sum"] < 1
-    assert followed.recording.steps[shut["step"]].operation == "sigmoid"
+    gate_term, map_term = by_size
+    assert (gate_term["channel"], gate_term["y"], gate_term["x"]) == (3, 0, 0)
+    assert (map_term["channel"], map_term["y"], map_term["x"]) == (3, 2, 1)
+    assert 0 < gate_term["sum"] < 1
+    assert followed.recording.steps[gate_term["step"]].operation == "sigmoid"
     assert answer["formula"]["name"] == "product"
 
 
@@ -271,11 +271,11 @@ def test_what_is_not_understood_says_so() -> None:
     assert set(others) == {"group norm", "matrix product", "softmax"}
     for step in followed.recording.steps:
         for channel, y, x in some_units(step, 12):
-            check(unit(followed, step.number, channel, y, x))
-    product = unit(followed, others["matrix product"].number, 0, 1, 1)
+            check(unit_arithmetic(followed, step.number, channel, y, x))
+    product = unit_arithmetic(followed, others["matrix product"].number, 0, 1, 1)
     assert product["formula"] == {"name": "matrix product", "text": None, "input": None}
     assert (product["terms"], product["total"]) == ([], product["value"])
     step = others["softmax"]
-    answer = unit(followed, step.number, 0, 2, 3)
+    answer = unit_arithmetic(followed, step.number, 0, 2, 3)
     line = followed.maps(step.reads[0])[0, 2].double()
     assert answer["total"] == pytest.approx(float(line.softmax(0)[3]), rel=1e-6)

@@ -13,9 +13,9 @@ from torch import nn
 from atlas.errors import ConfigError
 from atlas.networks.batch_norms import fold_batch_norms
 from atlas.networks.network import Network, describe_layer, load, map_layers
-from atlas.networks.zoo import _torchvision, imagenet_classes
+from atlas.networks.zoo import from_torchvision, imagenet_classes
 from atlas.pictures.decode import open_picture
-from atlas.pictures.views import cut_view, view_box
+from atlas.pictures.views import crop_view, view_box
 
 
 def pictures_of(network: Network, count: int = 3) -> torch.Tensor:
@@ -44,19 +44,19 @@ def test_folding_leaves_the_module_tree(small: Network) -> None:
 
 
 def test_a_kept_convolution_is_not_folded() -> None:
-    kept = load("small_network:factory", size=32, keep=["stem.conv"])
-    assert len(kept.folded) == 8
-    assert ("stem.conv", "stem.bn") not in kept.folded
-    assert isinstance(kept.submodule("stem.bn"), nn.BatchNorm2d)
+    partly_folded = load("small_network:factory", size=32, keep=["stem.conv"])
+    assert len(partly_folded.folded) == 8
+    assert ("stem.conv", "stem.bn") not in partly_folded.folded
+    assert isinstance(partly_folded.submodule("stem.bn"), nn.BatchNorm2d)
     plain = factory().eval()
-    inputs = pictures_of(kept)
+    inputs = pictures_of(partly_folded)
     with torch.no_grad():
-        torch.testing.assert_close(kept.activations(inputs, "stem.conv"), plain.stem.conv(inputs))
-        torch.testing.assert_close(kept.module(inputs), plain(inputs), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(partly_folded.activations(inputs, "stem.conv"), plain.stem.conv(inputs))
+        torch.testing.assert_close(partly_folded.module(inputs), plain(inputs), rtol=1e-4, atol=1e-5)
 
 
 def test_norms_that_cannot_be_folded_stay_and_the_answers_too() -> None:
-    """A norm with an activation inside keeps the activation; one whose convolution feeds a skip too is left alone."""
+    """A norm with an activation inside keeps the activation; one whose convolution feeds a skip too stays as it is."""
     network = load("small_network:odd_factory", size=32)
     inputs = pictures_of(network)
     with torch.no_grad():
@@ -253,7 +253,7 @@ def test_wrong_class_names_are_explained(tmp_path: Path, name: str | None, conte
 
 def test_torchvision_without_its_weights_scales_the_input_as_with_them() -> None:
     """GoogLeNet's input is scaled once more inside when torchvision's weights are in it; a checkpoint holds those."""
-    network = _torchvision("torchvision/googlenet", pretrained=False)
+    network = from_torchvision("torchvision/googlenet", pretrained=False)
     assert network.module.transform_input is True
     assert network.module.aux1 is None
     assert (network.size, network.classes) == (224, imagenet_classes())
@@ -314,7 +314,7 @@ def test_a_cat_is_a_cat_and_coffee_is_espresso(
     Image.fromarray(getattr(data, picture)()).save(tmp_path / "picture.png")
     opened = open_picture(tmp_path / "picture.png")
     box = view_box((opened.shape[1], opened.shape[0]), crops=1, scale=(1, 1), seed=0, key="x", view=0)
-    pixels = cut_view(opened, box, efficientnet.size, (0, 0, 0))
+    pixels = crop_view(opened, box, efficientnet.size, (0, 0, 0))
     with torch.no_grad():
         logits = efficientnet.module(efficientnet.from_bytes(torch.from_numpy(pixels[None])))
     assert efficientnet.classes[int(np.argmax(logits[0]))] in expected

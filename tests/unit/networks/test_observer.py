@@ -12,8 +12,8 @@ from small_network import factory, forking_factory, mixed_factory
 from atlas.networks.network import Layer, Network, describe_layer, load
 from atlas.networks.observer import Observer
 from atlas.networks.program.fused import FusedConvolution
-from atlas.pictures.views import cut_view
-from atlas.store.collect import place, position
+from atlas.pictures.views import crop_view
+from atlas.store.collect import positions_of, random_place
 
 LAYERS = ("stem", "residual", "branches")
 
@@ -24,7 +24,7 @@ def layer_of(height: int, width: int) -> Layer:
 
 def test_places_lie_evenly_in_the_middle_two_thirds() -> None:
     places = np.array(
-        [place(0, f"{key}.png", view, draw) for key in range(1000) for view in range(2) for draw in range(2)]
+        [random_place(0, f"{key}.png", view, draw) for key in range(1000) for view in range(2) for draw in range(2)]
     )
     assert places.min() >= 1 / 6
     assert places.max() < 5 / 6
@@ -37,21 +37,21 @@ def test_places_lie_evenly_in_the_middle_two_thirds() -> None:
 
 
 def test_a_place_depends_on_its_own_keys_only() -> None:
-    here = place(7, "a/b.png", 3, 1)
-    assert [place(7, f"{key}", 3, 1) for key in ("x", "a/b.png", "y")][1] == here
+    here = random_place(7, "a/b.png", 3, 1)
+    assert [random_place(7, f"{key}", 3, 1) for key in ("x", "a/b.png", "y")][1] == here
     others = {
-        place(8, "a/b.png", 3, 1),
-        place(7, "a/c.png", 3, 1),
-        place(7, "a/b.png", 4, 1),
-        place(7, "a/b.png", 3, 0),
+        random_place(8, "a/b.png", 3, 1),
+        random_place(7, "a/c.png", 3, 1),
+        random_place(7, "a/b.png", 4, 1),
+        random_place(7, "a/b.png", 3, 0),
     }
     assert len(others | {here}) == 5
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 5, 7, 14, 28])
 def test_the_position_is_the_one_that_holds_the_place(side: int) -> None:
-    places = np.array([place(0, f"{key}", 0, 0) for key in range(500)])
-    found = position(places, layer_of(side, 2 * side))
+    places = np.array([random_place(0, f"{key}", 0, 0) for key in range(500)])
+    found = positions_of(places, layer_of(side, 2 * side))
     y, x = found.T
     assert ((y / side <= places[:, 1]) & (places[:, 1] < (y + 1) / side)).all()
     assert ((x / (2 * side) <= places[:, 0]) & (places[:, 0] < (x + 1) / (2 * side))).all()
@@ -63,7 +63,7 @@ def test_the_position_is_the_one_that_holds_the_place(side: int) -> None:
 
 
 def test_the_last_position_holds_the_end_of_the_square() -> None:
-    np.testing.assert_array_equal(position(np.array([[1.0, 1.0], [0.0, 0.5]]), layer_of(7, 9)), [[6, 8], [3, 0]])
+    np.testing.assert_array_equal(positions_of(np.array([[1.0, 1.0], [0.0, 0.5]]), layer_of(7, 9)), [[6, 8], [3, 0]])
 
 
 def by_autograd(
@@ -174,7 +174,7 @@ def test_other_operations_have_torchs_own_derivatives(layers: tuple[str, ...]) -
         assert float(seen.attributions[layer].abs().max()) > 1e-3
 
 
-def test_a_network_whose_path_depends_on_the_picture_is_used_as_it_is() -> None:
+def test_a_network_whose_path_depends_on_the_picture_runs_unrecorded() -> None:
     network = load("small_network:forking_factory", size=32)
     inputs = network.normalize(torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(5)))
     layers, where = ("stem", "branches"), torch.tensor([[[3, 4], [2, 2]]])
@@ -228,7 +228,7 @@ def test_without_attributions_the_activations_are_the_same(small: Network) -> No
 def test_attributions_of_efficientnet_lite0_are_those_of_autograd(efficientnet: Network) -> None:
     from skimage import data
 
-    pixels = cut_view(data.chelsea(), (75, 0, 375, 300), efficientnet.size, (0, 0, 0))
+    pixels = crop_view(data.chelsea(), (75, 0, 375, 300), efficientnet.size, (0, 0, 0))
     inputs = efficientnet.from_bytes(torch.from_numpy(pixels[None]))
     places = [(3, 3), (6, 7), (7, 10), (10, 4), (11, 11)]
     where = {"_blocks.10": torch.tensor([places])}
@@ -237,14 +237,14 @@ def test_attributions_of_efficientnet_lite0_are_those_of_autograd(efficientnet: 
     assert all(observer._walks.values()), "recorded"
     assert seen.shape == (1, 5, 1000)
     module = efficientnet.submodule("_blocks.10")
-    kept: list[torch.Tensor] = []
-    handle = module.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+    outputs: list[torch.Tensor] = []
+    handle = module.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
     logits = efficientnet.module(inputs.requires_grad_(True))
     handle.remove()
     differences = []
     for target in (281, 282, 0, 999):
-        (gradient,) = torch.autograd.grad(logits[0, target], kept[0], retain_graph=True)
-        effects = (gradient * kept[0]).detach().sum(1)[0]
+        (gradient,) = torch.autograd.grad(logits[0, target], outputs[0], retain_graph=True)
+        effects = (gradient * outputs[0]).detach().sum(1)[0]
         differences += [abs(float(seen[0, draw, target] - effects[place])) for draw, place in enumerate(places)]
     # Rounding shuts a ReLU or opens one here and there: autograd itself is as far from what it gives in float64.
     assert max(differences) < 1e-3

@@ -19,10 +19,9 @@ from atlas.config.model import Config
 from atlas.errors import ConfigError
 from atlas.pictures import decode as images_module
 from atlas.pictures.decode import Encoded, PictureError, open_picture
-from atlas.pictures.hashing import unit_hash
 from atlas.pictures.listing import Listing
 from atlas.pictures.sources import list_images
-from atlas.pictures.views import cut_view, cut_views, reduction_for, view_box
+from atlas.pictures.views import crop_view, crop_views, reduction_for, view_box
 
 
 def test_a_folder_is_listed_whole_with_its_classes(pictures: Path) -> None:
@@ -101,17 +100,6 @@ def test_a_listing_is_kept_and_its_digest_sees_every_change(pictures: Path, tmp_
     assert len(set(digests)) == 6 - (listing.labels[0] == listing.labels[1])
     moved = Listing(listing.table, source="/elsewhere", label_names=listing.label_names)
     assert moved.digest == listing.digest  # a moved folder is the same pictures
-
-
-def test_unit_hash_is_the_same_everywhere_and_even() -> None:
-    assert unit_hash(0, "a.png", 1, 2) == unit_hash(0, "a.png", 1, 2)
-    assert unit_hash(0, "a.png", 1, 2) == pytest.approx((0.8708567747235381, 0.250537312116181), abs=1e-15)
-    assert len({unit_hash(*parts) for parts in ((0, "a", 1), (1, "a", 1), (0, "b", 1), (0, "a", 2), (0, "a1"))}) == 5
-    values = np.array([unit_hash(0, f"{number}.png") for number in range(4000)])
-    assert values.min() >= 0
-    assert values.max() < 1
-    counts = np.histogram2d(values[:, 0], values[:, 1], bins=4, range=[[0, 1], [0, 1]])[0]
-    assert ((counts - 250) ** 2 / 250).sum() < 37.7  # chi-squared, 15 degrees of freedom, 0.1 %
 
 
 @pytest.mark.parametrize("name", ["cats/3.png", "dogs/photo.webp", "dogs/photo.bmp", "dogs/photo.TIFF"])
@@ -235,11 +223,11 @@ def test_views_of_large_jpegs_are_those_of_the_whole_picture(
     monkeypatch.setattr(
         Encoded, "decode", lambda self, reduction: (reduced.append(reduction), decode(self, reduction))[1]
     )
-    views = cut_views(listing, 0, config, 32, [0, 1, 2])
+    views = crop_views(listing, 0, [0, 1, 2], size=32, images=config.images, seed=config.seed)
     assert isinstance(views, list)
     assert reduced == [4]
     for view in views:
-        whole = cut_view(source, view.box, 32, (0, 0, 0))
+        whole = crop_view(source, view.box, 32, (0, 0, 0))
         assert np.abs(view.pixels.astype(int) - whole).mean() < 1.5
         assert view.box == view_box((1203, 901), crops=3, scale=(0.4, 1), seed=0, key="large.jpg", view=view.view)
 
@@ -272,7 +260,7 @@ def test_every_mode_of_every_format_gives_pixels(kind: str, mode: str) -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_thin_pictures_give_views(tmp_path: Path, config: Config, size: tuple[int, int], kind: str) -> None:
     Image.new("RGB", size, (10, 200, 30)).save(tmp_path / f"x.{kind.lower()}", kind, quality=100)
-    views = cut_views(list_images(images(tmp_path), 0), 0, config, 32, [0, 1, 2])
+    views = crop_views(list_images(images(tmp_path), 0), 0, [0, 1, 2], size=32, images=config.images, seed=config.seed)
     assert isinstance(views, list)
     assert all(np.abs(view.pixels.astype(int) - (10, 200, 30)).max() < 4 for view in views)
 

@@ -11,7 +11,7 @@ from made_pictures import gradient
 from PIL import Image
 
 from atlas.pictures.decode import open_picture
-from atlas.pictures.views import backdrop, cut_view, over_backdrop, view_box
+from atlas.pictures.views import backdrop, crop_view, over_backdrop, view_box
 
 
 def test_one_crop_is_the_centred_square() -> None:
@@ -46,10 +46,10 @@ def test_random_boxes_are_squares_inside_the_picture_and_come_again(size: tuple[
 
 def test_a_view_shows_its_box() -> None:
     source = gradient(80, 60)
-    view = cut_view(source, (20, 10, 52, 42), 32, (0, 0, 0))
+    view = crop_view(source, (20, 10, 52, 42), 32, (0, 0, 0))
     assert view.dtype == np.uint8
     np.testing.assert_array_equal(view, source[10:42, 20:52])
-    half = cut_view(source, (0, 0, 60, 60), 30, (0, 0, 0)).astype(int)
+    half = crop_view(source, (0, 0, 60, 60), 30, (0, 0, 0)).astype(int)
     averaged = source[:60, :60].reshape(30, 2, 30, 2, 3).mean((1, 3))
     assert np.abs(half - averaged).mean() < 1.5
 
@@ -60,11 +60,11 @@ def test_large_pictures_are_cut_at_the_mean_of_their_pixels() -> None:
     picture = np.dstack([whole, np.full(whole.shape[:2], 255, np.uint8)])
     expected = np.asarray(Image.fromarray(whole[:2400, 300:2700]).resize((64, 64), Image.Resampling.BICUBIC))
     for given in (whole, picture):
-        view = cut_view(given, (300, 0, 2700, 2400), 64, (255, 0, 0))
+        view = crop_view(given, (300, 0, 2700, 2400), 64, (255, 0, 0))
         assert np.abs(view.astype(int) - expected).max() <= 3
     clear = np.zeros((1600, 1600, 4), np.uint8)
     clear[:, :800] = (200, 10, 10, 255)
-    view = cut_view(clear, (0, 0, 1600, 1600), 32, (0, 0, 255))
+    view = crop_view(clear, (0, 0, 1600, 1600), 32, (0, 0, 255))
     np.testing.assert_array_equal(view[:, :14], np.broadcast_to([200, 10, 10], (32, 14, 3)))
     np.testing.assert_array_equal(view[:, 18:], np.broadcast_to([0, 0, 255], (32, 14, 3)))
 
@@ -74,17 +74,21 @@ import resource, sys
 from concurrent.futures import ThreadPoolExecutor
 from atlas.config.reading import validate
 from atlas.pictures.sources import list_images
-from atlas.pictures.views import cut_views
+from atlas.pictures.views import crop_views
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 config = validate({"out": "x", "network": {"name": "x"}, "layers": ["x"], "images": {"source": sys.argv[1]}}, "x")
 listing = list_images(config.images, 0)
-cut_views(listing, next(i for i, key in enumerate(listing.keys) if "small" in key), config, 224, [0])
+
+def crop(image):
+    return crop_views(listing, image, [0], size=224, images=config.images, seed=config.seed)
+
+crop(next(i for i, key in enumerate(listing.keys) if "small" in key))
 before = peak()
 with ThreadPoolExecutor(4) as pool:
-    cut = list(pool.map(lambda image: cut_views(listing, image, config, 224, [0]), range(len(listing))))
+    cut = list(pool.map(crop, range(len(listing))))
 assert all(views[0].pixels.shape == (224, 224, 3) for views in cut), cut
 print(peak() - before)
 """
@@ -103,13 +107,13 @@ def test_memory_is_bounded_whatever_the_size_of_the_pictures(tmp_path: Path) -> 
 def test_the_backdrop_shows_where_the_picture_is_clear(pictures: Path) -> None:
     picture = open_picture(pictures / "transparent.png")
     assert picture.shape == (64, 64, 4)
-    view = cut_view(picture, (0, 0, 64, 64), 64, (10, 200, 30))
+    view = crop_view(picture, (0, 0, 64, 64), 64, (10, 200, 30))
     assert view.shape == (64, 64, 3)
     np.testing.assert_array_equal(view[:, 32:], np.broadcast_to([10, 200, 30], (64, 32, 3)))
     np.testing.assert_array_equal(view[:, :32], gradient(64, 64, 13)[:, :32])
     np.testing.assert_array_equal(over_backdrop(picture, (10, 200, 30)), view)
     np.testing.assert_array_equal(over_backdrop(picture[..., :3], (10, 200, 30)), picture[..., :3])
-    palette = cut_view(open_picture(pictures / "transparent_palette.png"), (0, 0, 40, 40), 40, (9, 8, 7))
+    palette = crop_view(open_picture(pictures / "transparent_palette.png"), (0, 0, 40, 40), 40, (9, 8, 7))
     np.testing.assert_array_equal(palette[:, 20:], np.broadcast_to([9, 8, 7], (40, 20, 3)))
     np.testing.assert_array_equal(palette[:, :20], np.broadcast_to([0, 0, 255], (40, 20, 3)))
 
@@ -118,7 +122,7 @@ def test_a_scaled_clear_picture_gets_no_dark_fringe(pictures: Path) -> None:
     """Hidden colours under clear pixels must not bleed in: the pixels stay between the two sides."""
     clear = np.zeros((64, 64, 4), np.uint8)
     clear[:, :32] = (255, 255, 255, 255)  # white, and black beneath the clear half
-    view = cut_view(clear, (0, 0, 64, 64), 20, (255, 255, 255))
+    view = crop_view(clear, (0, 0, 64, 64), 20, (255, 255, 255))
     assert view.min() >= 252
 
 

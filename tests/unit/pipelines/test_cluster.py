@@ -108,6 +108,7 @@ def test_the_job_script_of_slurm_line_by_line(tmp_path: Path, monkeypatch: pytes
         "#SBATCH -t 08:00:00",
         "#SBATCH --exclusive",
         *exports(threads=2),
+        "export PYTHONSAFEPATH=1",
         f"cd {tmp_path}",
         "module load something",
         f"{sys.executable} -m distributed.cli.dask_worker {address} --name dummy-name --nthreads 2 "
@@ -128,6 +129,7 @@ def test_the_job_script_of_pbs_line_by_line(tmp_path: Path, monkeypatch: pytest.
         "#PBS -l select=1:ncpus=1:mem=2048MB",
         "#PBS -l walltime=01:00:00",
         *exports(threads=1),
+        "export PYTHONSAFEPATH=1",
         f"cd {tmp_path}",
         f"{sys.executable} -m distributed.cli.dask_worker {address} --name dummy-name --nthreads 1 "
         "--memory-limit 2.00GiB --nanny --death-timeout 60 --memory-limit 0 --nthreads 1 --interface lo",
@@ -277,7 +279,7 @@ def test_workers_that_are_not_there_are_told_of(monkeypatch: pytest.MonkeyPatch)
         standing.scale(1)
         with Client(standing) as client:
             client.wait_for_workers(1)
-        with cluster.connect(config, tell=told.append):
+        with cluster.connect(config, print_sentence=told.append):
             time.sleep(0.5)
             assert told == []
             standing.scale(0)

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
+from documents import answer_of, the_command
 from PIL import Image
-from readme_commands import answer_of, the_command
 from rich.console import Console
 from tiny_run import GRIDS, PLAIN_STAGES
 
@@ -220,12 +220,12 @@ def wandb_records(path: Path) -> Iterator[Any]:
 
 
 def for_run(run: RunDirectory, words: list[str]) -> list[str]:
-    """A command of the README, for this run and by this environment's programs."""
+    """A command of the guide, for this run and by this environment's programs."""
     words = [word.replace("runs/NAME", str(run.path)) for word in words]
     return [str(Path(sys.executable).with_name(words[0])), *words[1:]]
 
 
-def test_the_readmes_command_finds_what_wandb_is_to_be_sent(finished: RunDirectory) -> None:
+def test_the_guides_command_finds_what_wandb_is_to_be_sent(finished: RunDirectory) -> None:
     tell(finished, kind="wandb", mode="offline")
     program, verb, pattern = for_run(finished, the_command("wandb sync"))
     (folder,) = Path("/").glob(pattern.lstrip("/"))
@@ -246,7 +246,7 @@ def test_the_readmes_command_finds_what_wandb_is_to_be_sent(finished: RunDirecto
         ("tensorboard", the_command("tensorboard --logdir"), "/data/runs", "tiny"),
     ],
 )
-def test_the_readmes_command_shows_what_was_told(
+def test_the_guides_command_shows_what_was_told(
     finished: RunDirectory, monkeypatch: pytest.MonkeyPatch, kind: str, words: list[str], question: str, answer: str
 ) -> None:
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # of another package here; it would ask the network

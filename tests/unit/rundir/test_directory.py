@@ -13,6 +13,7 @@ from atlas.errors import AtlasError
 from atlas.rundir.atomic import atomic, write_json
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import digest_file, digest_values, read_marker, write_marker
+from atlas.rundir.versions import RUN_FORMAT
 
 
 def everything(folder: Path) -> list[str]:
@@ -185,14 +186,14 @@ def test_a_folder_of_unknown_origin_is_moved_aside(tmp_path: Path) -> None:
 
 
 def test_what_is_noted_of_a_stage_comes_back_with_its_key(tmp_path: Path) -> None:
-    """The pace above all: shards made later must be computed in the same batches."""
+    """The batch settings above all: shards made later must be computed in the same batches."""
     run = RunDirectory(tmp_path)
     run.claim("collect", "a" * 64)
-    run.update_manifest(stages={"collect": {**run.stage_facts("collect"), "pace": {"batch": 3}}})
+    run.update_manifest(stages={"collect": {**run.stage_facts("collect"), "batch_settings": {"batch": 3}}})
     run.claim("collect", "b" * 64)
     assert run.stage_facts("collect") == {"key": "b" * 64}
     run.claim("collect", "a" * 64)
-    assert run.stage_facts("collect") == {"key": "a" * 64, "pace": {"batch": 3}}
+    assert run.stage_facts("collect") == {"key": "a" * 64, "batch_settings": {"batch": 3}}
 
 
 def test_claiming_one_stage_leaves_the_others(tmp_path: Path) -> None:
@@ -216,7 +217,7 @@ def test_the_configuration_comes_back_from_the_manifest(tmp_path: Path, config: 
     run = RunDirectory(tmp_path)
     with pytest.raises(AtlasError, match=r"is no run directory: it has no run\.json"):
         run.config()
-    run.update_manifest(config=config.plain())
+    run.update_manifest(format=RUN_FORMAT, config=config.plain())
     assert run.config() == config
 
 

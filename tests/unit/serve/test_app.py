@@ -41,7 +41,7 @@ def test_content_is_served_as_it_is(client: TestClient, run_folder: Path) -> Non
     assert client.get("/_blocks.4/classes-000.bin").content == bytes(range(256))
 
 
-def test_assets_are_kept_and_the_rest_is_asked_for_again(client: TestClient) -> None:
+def test_assets_are_cached_and_the_rest_is_asked_for_again(client: TestClient) -> None:
     assert "immutable" in client.get("/assets/index-abc123.js").headers["cache-control"]
     first = client.get("/_blocks.4/atlas_files/9/0_0.webp")
     assert first.headers["cache-control"] == "no-cache"

@@ -17,9 +17,10 @@ from made_site import eventually
 
 from atlas.explain import icons
 from atlas.explain.explainer import Explainer
+from atlas.explain.plain import summary
 from atlas.rundir.directory import RunDirectory
 from atlas.serve import limits, notebook
-from atlas.serve.app import API_HEADER
+from atlas.serve.site_files import API_HEADER
 
 PICTURE = encoded(photo(1))
 
@@ -52,9 +53,9 @@ def client(undisturbed: RunDirectory, workshop: Path) -> Iterator[Client]:
         patch.syspath_prepend(workshop)
         patch.setattr(notebook, "_servers", {})
         patch.setattr(limits, "RATE", 10_000.0)
-        shown = notebook.show(undisturbed.path)
-        yield Client(shown.address)
-        shown.close()
+        frame = notebook.show(undisturbed.path)
+        yield Client(frame.address)
+        frame.close()
 
 
 def test_the_page_knows_that_it_may_ask(client: Client) -> None:
@@ -67,7 +68,7 @@ def test_the_page_knows_that_it_may_ask(client: Client) -> None:
 def test_the_summary_is_the_library_s(client: Client, explainer: Explainer) -> None:
     status, facts = client.ask("POST", "/api/explain", PICTURE)
     assert status == 200
-    assert facts == explainer.look(PICTURE).summary()
+    assert facts == summary(explainer.look(PICTURE))
 
 
 def test_classes_removed_positions_icons_and_groups(client: Client, explainer: Explainer) -> None:
@@ -87,7 +88,7 @@ def test_classes_removed_positions_icons_and_groups(client: Client, explainer: E
     drawn = client.lines("/api/explain/icons?layer=last")
     norms = np.linalg.norm(picture.activations("last"), axis=1)
     assert [line["position"] for line in drawn] == [
-        each for each in np.argsort(-norms, kind="stable").tolist() if norms[each]
+        position for position in np.argsort(-norms, kind="stable").tolist() if norms[position]
     ]
     assert all(line["picture"].startswith("data:image/webp;base64,") for line in drawn)
     first, *rest = client.lines("/api/explain/groups?layer=last&count=3")
@@ -151,8 +152,8 @@ def test_samples_are_the_runs_own(client: Client) -> None:
 def test_wrong_questions_are_answered_with_a_sentence(
     client: Client, path: str, body: bytes, status: int, sentence: str
 ) -> None:
-    found, facts = client.ask("POST", path, body)
-    assert (found, facts["sentence"][: len(sentence)]) == (status, sentence)
+    answered, facts = client.ask("POST", path, body)
+    assert (answered, facts["sentence"][: len(sentence)]) == (status, sentence)
 
 
 def test_large_pictures_are_refused(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +168,7 @@ def test_large_pictures_are_refused(client: Client, monkeypatch: pytest.MonkeyPa
     connection = http.client.HTTPConnection(client.host, timeout=60)
     connection.request("POST", "/api/explain", parts(), encode_chunked=True, headers={"transfer-encoding": "chunked"})
     assert connection.getresponse().status == 413
-    monkeypatch.setattr("atlas.serve.explain_api.MOST_PIXELS", 5000)
+    monkeypatch.setattr("atlas.serve.cached_explainer.MOST_PIXELS", 5000)
     status, facts = client.ask("POST", "/api/explain", encoded(photo(9)))
     assert status == 422
     assert facts["sentence"].startswith("The picture has 6,144 pixels, and at most 5,000 are taken.")
@@ -185,13 +186,6 @@ def test_pages_of_other_sites_may_not_ask(client: Client) -> None:
         "This page asks from https://example.org; only the atlas's own page may ask.",
     )
     assert client.ask("POST", "/api/explain", PICTURE, Origin=f"http://{client.host}")[0] == 200
-
-
-def test_too_many_questions_are_refused_and_then_answered_again() -> None:
-    rate = limits.Rate()
-    assert [rate.allows(5.0) for _ in range(limits.BURST + 3)] == [True] * limits.BURST + [False] * 3
-    assert rate.allows(5.0 + 1.5 / limits.RATE)
-    assert not rate.allows(5.0 + 1.6 / limits.RATE)
 
 
 def test_a_slow_picture_is_not_waited_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,12 +206,12 @@ def slow_steps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     draw = icons.draw
 
     def slowly(*arguments: Any, progress: Callable[[float], None], **options: Any) -> Any:
-        def told(share: float) -> None:
+        def on_progress(share: float) -> None:
             time.sleep(0.1)
             steps.append(time.monotonic())
             progress(share)
 
-        return draw(*arguments, progress=told, **options)
+        return draw(*arguments, progress=on_progress, **options)
 
     monkeypatch.setattr(icons, "draw", slowly)
     return steps
@@ -262,19 +256,6 @@ def test_pictures_that_nobody_waits_for_are_left_out(client: Client, monkeypatch
     assert len(looked) <= 4
 
 
-def test_only_so_many_pictures_are_on_their_way(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    uploads = limits.Uploads()
-    with uploads.place("a"), uploads.place("b"):
-        monkeypatch.setattr(limits, "CLIENT_UPLOADS", 1)
-        with pytest.raises(limits.Refused, match="Too many pictures are on their way"), uploads.place("a"):
-            pass
-        monkeypatch.setattr(limits, "MOST_UPLOADS", 2)
-        with pytest.raises(limits.Refused), uploads.place("c"):
-            pass
-    with uploads.place("a"), uploads.place("c"):
-        pass
-
-
 def test_short_questions_do_not_wait_for_icons(client: Client, slow_steps: list[float]) -> None:
     stream = client.open("POST", "/api/explain/icons?layer=middle", PICTURE)
     stream.readline()
@@ -286,20 +267,20 @@ def test_short_questions_do_not_wait_for_icons(client: Client, slow_steps: list[
 
 def test_several_people_do_not_mix(client: Client, explainer: Explainer) -> None:
     pictures = [encoded(photo(seed)) for seed in range(20, 32)]  # more than are kept
-    expected = [explainer.look(each).summary() for each in pictures]
-    found: list[list[Any]] = [[] for _ in pictures]
+    expected = [summary(explainer.look(picture)) for picture in pictures]
+    answers_of: list[list[Any]] = [[] for _ in pictures]
 
     def person(number: int) -> None:
         for _ in range(3):
-            found[number].append(client.ask("POST", "/api/explain", pictures[number])[1])
-            found[number].append(client.ask("POST", "/api/explain/classes?class=2", pictures[number])[1])
+            answers_of[number].append(client.ask("POST", "/api/explain", pictures[number])[1])
+            answers_of[number].append(client.ask("POST", "/api/explain/classes?class=2", pictures[number])[1])
 
     threads = [threading.Thread(target=person, args=(number,)) for number in range(len(pictures))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for number, answers in enumerate(found):
+    for number, answers in enumerate(answers_of):
         assert answers[0] == answers[2] == answers[4] == expected[number]
         effects = explainer.look(pictures[number]).attribution([2])[2]["last"].reshape(-1)
         assert answers[1]["classes"]["2"]["last"] == pytest.approx(effects, rel=1e-3, abs=1e-6)

@@ -312,7 +312,7 @@ def test_only_what_depends_on_the_units_is_published_anew(run: RunDirectory) -> 
         marker.write_text(kept)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {f"neurons/last/{part}" for part in parts} | {"tour", "page"}
-    left = {item.id for item in missing(publish, items, run, config)}  # type: ignore[arg-type]
+    left = {item.id for item in missing(publish, items, run, config)}
     assert left == {"tour", "page"}, "the rest of the site stands as it was"
 
 

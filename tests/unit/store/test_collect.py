@@ -15,8 +15,8 @@ from atlas.networks.observer import Observer
 from atlas.pictures.decode import open_picture
 from atlas.pictures.listing import Listing
 from atlas.pictures.sources import list_images
-from atlas.pictures.views import Failure, View, backdrop, cut_view, cut_views
-from atlas.store.collect import Pace, Reader, collect_shard, observe_views, place, prefetch, shard_views
+from atlas.pictures.views import Failure, View, backdrop, crop_view, crop_views
+from atlas.store.collect import BatchSettings, Reader, collect_shard, observe_views, prefetch, random_place, shard_views
 from atlas.store.shards import read_columns
 
 
@@ -65,7 +65,17 @@ def make_shard(
     paths = {layer.name: folder / layer.name / "part-00000.parquet" for layer in described}
     reader = Reader(Observer(network, [layer.name for layer in described]), {layer.name: layer for layer in described})
     metadata = {layer.name: {"layer": layer.name} for layer in described}
-    rows, failures = collect_shard([reader], listing, config, views, paths, metadata, Pace(5))
+    rows, failures = collect_shard(
+        [reader],
+        listing,
+        views,
+        paths,
+        metadata,
+        images=config.images,
+        collect=config.collect,
+        seed=config.seed,
+        settings=BatchSettings(5),
+    )
     return paths, rows, failures
 
 
@@ -95,7 +105,7 @@ def test_rows_stand_in_the_order_of_the_listing(shard: dict[str, Path], listing:
     assert pq.read_table(shard["residual"])["label"].to_pylist() == labels
     assert None in labels
     assert {0, 1} < set(labels)
-    places = np.array([place(config.seed, listing.keys[image], view, draw) for image, view, draw in expected])
+    places = np.array([random_place(config.seed, listing.keys[image], view, draw) for image, view, draw in expected])
     np.testing.assert_allclose(np.stack([rows["place_x"], rows["place_y"]], 1), places, rtol=1e-6)
 
 
@@ -111,7 +121,7 @@ def test_a_row_is_what_its_source_and_box_give(
     """Cut again from its source by its row alone, a view gives the very pixels, and the pixels the very vector."""
     kept: dict[tuple[int, int], NDArray[np.uint8]] = {}
     for image in range(len(listing)):
-        views = cut_views(listing, image, config, small.size, [0, 1, 2])
+        views = crop_views(listing, image, [0, 1, 2], size=small.size, images=config.images, seed=config.seed)
         assert not isinstance(views, Failure)
         kept.update({(view.image_id, view.view): view.pixels for view in views})
     for layer in described:
@@ -119,7 +129,7 @@ def test_a_row_is_what_its_source_and_box_give(
         for row in range(0, len(rows["image"]), 7):
             key, view = rows["image"][row], int(rows["view"][row])
             picture = open_picture(Path(listing.source) / key)
-            pixels = cut_view(picture, rows["box"][row], small.size, backdrop(config.seed, key, view))
+            pixels = crop_view(picture, rows["box"][row], small.size, backdrop(config.seed, key, view))
             np.testing.assert_array_equal(pixels, kept[int(rows["image_id"][row]), view])
             with torch.no_grad():
                 inputs = small.from_bytes(torch.from_numpy(pixels[None]))
@@ -181,13 +191,13 @@ def test_a_view_that_is_not_finite_leaves_all_layers(listing: Listing, config: C
     network = load("small_network:factory", size=32, device="cpu")
     layers = [describe_layer(network, layer) for layer in ("residual", "branches")]
     reader = Reader(Observer(network, ["residual", "branches"]), {layer.name: layer for layer in layers})
-    cut = [cut_views(listing, image, config, 32, [0]) for image in range(3)]
+    cut = [crop_views(listing, image, [0], size=32, images=config.images, seed=config.seed) for image in range(3)]
     batch = [(view,) for views in cut for view in views if isinstance(view, View)]  # type: ignore[union-attr]
     # The second view's own pixels push one channel of the later layer over the edge.
     network.submodule("branches").register_forward_hook(
         lambda _module, _inputs, output: output + 7e4 * (torch.arange(len(output)) == 1).view(-1, 1, 1, 1)
     )
-    rows, failures = observe_views([reader], listing, config, batch, 4)
+    rows, failures = observe_views([reader], listing, batch, collect=config.collect, seed=config.seed, padded=4)
     assert failures == [(1, Failure(listing.keys[1], 0, "an activation or attribution is not finite in float16"))]
     for layer in ("residual", "branches"):
         assert rows[layer]["image_id"].tolist() == [0, 0, 2, 2]
@@ -217,7 +227,7 @@ def test_small_runs_have_smaller_shards_and_none_is_over_the_limit() -> None:
     def rows(pictures: int, crops: int = 1, **collect: int) -> int:
         values = {"out": "x", "network": {"name": "n"}, "layers": ["l"], "collect": collect}
         config = validate({**values, "images": {"source": "s", "crops": crops}}, "test")
-        return images_per_shard(config, pictures) * crops * config.collect.positions_per_image
+        return images_per_shard(pictures, config.images, config.collect) * crops * config.collect.positions_per_image
 
     assert rows(100) == 256
     assert rows(1_000_000) == 15_625

@@ -142,7 +142,9 @@ def test_the_source_is_told_without_secrets_and_private_folders(source: str, tol
 def test_several_sources_are_told_one_by_one(undisturbed: RunDirectory) -> None:
     values = undisturbed.config().plain()
     values["images"]["source"] = ["/home/someone/pictures", "https://user:secret@host.example/a.tar?token=secret"]
-    told = _pictures(Config.from_plain(values), {"source_kind": "tar", "listing_sha256": "ab"}, 25, 300)
+    images = Config.from_plain(values).images
+    facts = {"source_kind": "tar", "listing_sha256": "ab", "seed": 0}
+    told = _pictures(images, facts, pictures=25, views=300, places=1)
     assert "25 pictures from `pictures`, `https://host.example/a.tar` (kind: tar)" in told
     assert "secret" not in told
     assert "someone" not in told

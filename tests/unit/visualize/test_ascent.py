@@ -1,4 +1,4 @@
-"""What an icon climbs by: its parametrisation, the moves and the objective."""
+"""What gradient ascent works with: the parametrisation, the moves and the objective."""
 
 import numpy as np
 import pytest
@@ -158,15 +158,15 @@ def test_relaxed_gradient_leads_out_of_where_every_relu_is_shut() -> None:
     module = nn.Sequential(
         nn.Conv2d(3, 8, 5, stride=2, padding=2), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()
     ).requires_grad_(False)
-    shut = Network("shut", module.eval(), ("a",), SIZE, (0.5,) * 3, (0.25,) * 3)
-    before = shut.activations(shut.normalize(torch.full((1, 3, SIZE, SIZE), 0.5)), "2")
+    closed = Network("closed", module.eval(), ("a",), SIZE, (0.5,) * 3, (0.25,) * 3)
+    before = closed.activations(closed.normalize(torch.full((1, 3, SIZE, SIZE), 0.5)), "2")
     module[2].bias -= before.amax((0, 2, 3)) + 0.05
     means = np.eye(8, dtype=np.float32)[:4]
     found = {
         leak: score(
-            shut,
+            closed,
             "3",
-            draw(shut, "3", means, second_moment=np.eye(8), size=SIZE, recipe=Recipe(leak=leak)).pixels,
+            draw(closed, "3", means, second_moment=np.eye(8), size=SIZE, recipe=Recipe(leak=leak)).pixels,
             means,
             second_moment=np.eye(8),
         )

@@ -13,7 +13,7 @@ from atlas.networks.network import Network
 from atlas.store.moments import Moments
 from atlas.visualize import Icons, Recipe, draw, measure_batch, neuron, render, score
 from atlas.visualize.parametrize import Fourier, from_bytes, to_bytes, variation
-from atlas.visualize.score import ROBUST_COUNT, ROBUST_MOVES, ROBUST_SEED, answers, cosines
+from atlas.visualize.score import ROBUST_COUNT, ROBUST_MOVES, ROBUST_SEED, centre_activations, cosines
 from atlas.visualize.transform import Moves, move
 
 SIZE = 32
@@ -31,15 +31,17 @@ def network() -> Network:
     module.add_module("flat", nn.Flatten())
     module.eval().requires_grad_(False)
     small = Network("small", module, tuple("abcdefghijklmnop"), SIZE, (0.5,) * 3, (0.25,) * 3)
-    # Directions of random networks all lie close to their common mean: take it out, so that they can be told apart.
-    module.linear.bias -= torch.from_numpy(answers(small, "linear", smooth_pictures(240, SIZE, seed=1)).mean(0))
+    # Directions of random networks all lie close to their common mean: take it out, so that they differ.
+    module.linear.bias -= torch.from_numpy(
+        centre_activations(small, "linear", smooth_pictures(240, SIZE, seed=1)).mean(0)
+    )
     return small
 
 
 @pytest.fixture(scope="module")
 def directions(network: Network) -> tuple[np.ndarray, np.ndarray]:
     """Means (6, 16) of a few real activations each of layer "linear", and its second moment."""
-    rows = answers(network, "linear", smooth_pictures(240, SIZE, seed=1))
+    rows = centre_activations(network, "linear", smooth_pictures(240, SIZE, seed=1))
     moments = Moments.empty(16)
     moments.add(rows)
     anchors = rows[:6] / np.linalg.norm(rows[:6], axis=1, keepdims=True)
@@ -126,7 +128,7 @@ def test_auto_steps_are_fewer_from_a_start(network: Network, directions: tuple[n
     assert set(second.steps) == {Recipe().steps_from_start} == {92}
 
 
-def test_progress_is_told_while_an_icon_climbs(network: Network) -> None:
+def test_progress_is_reported_while_an_icon_is_drawn(network: Network) -> None:
     seen: list[float] = []
     neuron(network, "linear", 0, size=24, steps=40, progress=seen.append)
     assert seen == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
@@ -163,7 +165,7 @@ def test_batches_run_side_by_side_and_change_nothing(
     assert sorted(seen) == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3, 1, 1])
 
 
-def test_mistake_in_one_lane_is_told(
+def test_mistake_in_one_thread_is_raised(
     network: Network, directions: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     means, moment = directions
@@ -195,7 +197,7 @@ def test_batch_is_measured_up_to_where_it_stops_paying(network: Network, monkeyp
 def test_rank_percentile_and_cosine_are_as_defined(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
     _, moment = directions
     pixels = smooth_pictures(5, SIZE, seed=3)
-    own = answers(network, "linear", pixels)
+    own = centre_activations(network, "linear", pixels)
     every = np.concatenate([-own, own[::-1]])
     quantiles = np.tile(np.linspace(-1, 1, 101, dtype=np.float32), (5, 1))
     result = score(
@@ -263,8 +265,8 @@ def test_robust_cosine_is_the_mean_over_the_moved_pictures(
 def test_neuron_excites_its_unit_more_than_real_pictures(network: Network) -> None:
     pixels = neuron(network, "linear", 3, size=SIZE, steps=32)
     assert pixels.shape == (SIZE, SIZE, 3)
-    reached = answers(network, "linear", pixels[None])[0]
-    usual = answers(network, "linear", smooth_pictures(200, SIZE, seed=6))[:, 3]
+    reached = centre_activations(network, "linear", pixels[None])[0]
+    usual = centre_activations(network, "linear", smooth_pictures(200, SIZE, seed=6))[:, 3]
     assert reached[3] > usual.max()
 
 
@@ -272,7 +274,7 @@ def test_render_takes_one_direction_or_many(network: Network, directions: tuple[
     means, moment = directions
     assert render(network, "linear", means[0], size=48, steps=2).shape == (1, 48, 48, 3)
     pixels = render(network, "linear", means[:2], size=SIZE, second_moment=moment)
-    assert (cosines(answers(network, "linear", pixels), means[:2]) > 0.9).all()
+    assert (cosines(centre_activations(network, "linear", pixels), means[:2]) > 0.9).all()
 
 
 def test_directions_may_be_tensors_lists_or_none(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
@@ -341,7 +343,7 @@ def test_bad_input_gets_a_sentence(network: Network, directions: tuple[np.ndarra
         ((network, "linear", means[:, :5]), {}, r"expected \(n, 16\)"),
         ((network, "linear", nan), {}, "Direction 4 holds NaN or infinity .1 of 6"),
         ((network, "linear", 0 * means), {}, "Direction 0 .* all zero"),
-        ((network, "linear", np.ones((16, 3))), {}, "They seem to be turned: give directions.T"),
+        ((network, "linear", np.ones((16, 3))), {}, "They seem to be transposed: give directions.T"),
         ((network.module, "linear", means), {}, r"The network is \w+. Give a module of your own through .*load"),
         ((network, "linear", means), {"recipe": "x"}, "The recipe is 'x', expected a Recipe"),
         ((network, "linear", means), {"progress": True}, "progress is True, expected a function"),

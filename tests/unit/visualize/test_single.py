@@ -11,8 +11,8 @@ from atlas.networks.network import Network, load
 from atlas.store.moments import Moments
 from atlas.visualize import Recipe, draw, neuron, render, score
 from atlas.visualize.parametrize import from_bytes
-from atlas.visualize.recipe import ALONE
-from atlas.visualize.score import answers, flags
+from atlas.visualize.recipe import SINGLE
+from atlas.visualize.score import centre_activations, flags
 
 
 def test_pictures_that_stand_alone_are_filled_to_their_edges(efficientnet: Network) -> None:
@@ -20,7 +20,7 @@ def test_pictures_that_stand_alone_are_filled_to_their_edges(efficientnet: Netwo
     direction = np.eye(40, dtype=np.float32)[3]
     pictures = {
         name: render(efficientnet, "_blocks.4", direction, size=128, recipe=recipe, steps=48)
-        for name, recipe in (("atlas", Recipe()), ("alone", ALONE))
+        for name, recipe in (("atlas", Recipe()), ("alone", SINGLE))
     }
 
     def reached(pixels: np.ndarray) -> float:
@@ -79,7 +79,7 @@ def test_a_picture_that_stands_alone_is_alike_in_the_middle_and_around_it(effici
 
 @pytest.mark.parametrize(("layer", "channels"), [("_blocks.4", 40), ("_blocks.10", 112)])
 def test_icons_of_a_real_network(efficientnet: Network, layer: str, channels: int) -> None:
-    rows = answers(efficientnet, layer, smooth_pictures(160, 80, seed=7))
+    rows = centre_activations(efficientnet, layer, smooth_pictures(160, 80, seed=7))
     moments = Moments.empty(channels)
     moments.add(rows)
     means = rows.reshape(4, 40, channels)[:, :3].mean(1)

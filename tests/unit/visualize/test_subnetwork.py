@@ -1,4 +1,4 @@
-"""The network cut at a layer: the same activations and gradients as the network itself, whatever it is made of."""
+"""The subnetwork up to a layer: the same activations and gradients as the network itself, whatever it is made of."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atlas.errors import ConfigError
+from atlas.networks import precision
 from atlas.networks.network import Network
 from atlas.networks.precision import bfloat16_pays
 from atlas.networks.program import record
-from atlas.visualize import subnetwork as cut
+from atlas.visualize import subnetwork
 from atlas.visualize.objective import centre
-from atlas.visualize.subnetwork import CutNetwork
+from atlas.visualize.subnetwork import Subnetwork
 
 CPU = torch.device("cpu")
 
@@ -27,32 +28,32 @@ def plain(network: Network, layer: str) -> Callable[[Tensor], Tensor]:
     return lambda pixels: network.activations(network.normalize(pixels), layer)
 
 
-def climbed(answer: Callable[[Tensor], Tensor], pixels: Tensor) -> tuple[Tensor, Tensor]:
+def derive(network: Callable[[Tensor], Tensor], pixels: Tensor) -> tuple[Tensor, Tensor]:
     """The maps, and the gradient of a sum in which every activation has its own weight."""
     pixels = pixels.clone().requires_grad_(True)
-    maps = answer(pixels)
+    maps = network(pixels)
     weights = torch.rand(maps.shape, generator=torch.Generator().manual_seed(5))
     (gradient,) = torch.autograd.grad((maps * weights).sum(), pixels)
     return maps.detach(), gradient
 
 
-def assert_alike(network: Network, layer: str, *, count: int = 3, size: int = 32) -> CutNetwork:
-    found = CutNetwork(network, layer, size, precision="float32")
+def assert_alike(network: Network, layer: str, *, count: int = 3, size: int = 32) -> Subnetwork:
+    found = Subnetwork(network, layer, size, precision="float32")
     pixels = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(3))
-    maps, gradient = climbed(found, pixels)
-    expected_maps, expected_gradient = climbed(plain(network, layer), pixels)
+    maps, gradient = derive(found, pixels)
+    expected_maps, expected_gradient = derive(plain(network, layer), pixels)
     assert torch.allclose(maps, expected_maps, atol=1e-4 * float(expected_maps.abs().max()))
     assert torch.allclose(gradient, expected_gradient, atol=1e-4 * float(expected_gradient.abs().max()))
     return found
 
 
-def recorded(found: CutNetwork) -> bool:
-    return all(operations is not None for operations in found._known.values())
+def recorded(found: Subnetwork) -> bool:
+    return all(operations is not None for operations in found._programs.values())
 
 
-def operations_of(found: CutNetwork) -> list[str]:
+def operations_of(found: Subnetwork) -> list[str]:
     """What the list calls: names of functions and of the modules that replace them."""
-    (graph, *_) = [operations for operations in found._known.values() if operations is not None]
+    (graph, *_) = [operations for operations in found._programs.values() if operations is not None]
     nodes = graph.graph.nodes  # type: ignore[union-attr]
     return [
         type(graph.get_submodule(node.target)).__name__ if node.op == "call_module" else str(node.target)
@@ -148,14 +149,14 @@ class Shuffle(nn.Module):
 def test_lists_serve_other_batch_sizes_where_they_can() -> None:
     torch.manual_seed(0)
     found = assert_alike(made(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())), "1", count=3)
-    climbed(found, torch.rand(5, 3, 32, 32))
-    assert found._known[5] is found._known[3]
+    derive(found, torch.rand(5, 3, 32, 32))
+    assert found._programs[5] is found._programs[3]
     network = made(nn.Sequential(nn.Conv2d(3, 8, 3), Shuffle(), nn.Conv2d(8, 4, 1)))
     found = assert_alike(network, "2", count=3)
     pixels = torch.rand(5, 3, 32, 32)
-    assert torch.allclose(climbed(found, pixels)[1], climbed(plain(network, "2"), pixels)[1], atol=1e-5)
+    assert torch.allclose(derive(found, pixels)[1], derive(plain(network, "2"), pixels)[1], atol=1e-5)
     assert recorded(found)
-    assert found._known[5] is not found._known[3]
+    assert found._programs[5] is not found._programs[3]
 
 
 class Wayward(nn.Module):
@@ -173,10 +174,10 @@ class Wayward(nn.Module):
 def test_networks_that_cannot_be_recorded_are_used_as_they_are(brightness: float) -> None:
     torch.manual_seed(0)
     network = made(nn.Sequential(Wayward(), nn.ReLU()))
-    found = CutNetwork(network, "1", 32, precision="float32")
+    found = Subnetwork(network, "1", 32, precision="float32")
     pixels = brightness * torch.rand(2, 3, 32, 32)
     assert torch.allclose(found(pixels), plain(network, "1")(pixels), atol=1e-6)
-    assert found._known == {2: None}
+    assert found._programs == {2: None}
 
 
 def test_threads_may_ask_one_network_for_different_layers() -> None:
@@ -187,7 +188,7 @@ def test_threads_may_ask_one_network_for_different_layers() -> None:
     expected = {layer: plain(network, layer)(pixels) for layer in ("1", "3")}
 
     def ask(layer: str) -> bool:
-        found = CutNetwork(network, layer, 32, precision="float32")
+        found = Subnetwork(network, layer, 32, precision="float32")
         return all(torch.allclose(found(pixels), expected[layer], atol=1e-5) for _ in range(40))
 
     with ThreadPoolExecutor(4) as pool:
@@ -212,43 +213,43 @@ def test_shut_relus_let_through_what_is_asked() -> None:
     pixels = torch.rand(2, 3, 32, 32)
 
     def gradient(leak: float) -> Tensor:
-        return climbed(lambda each: CutNetwork(made(module), "3", 32, precision="float32")(each, leak), pixels)[1]
+        return derive(lambda each: Subnetwork(made(module), "3", 32, precision="float32")(each, leak), pixels)[1]
 
     def maps(leak: float) -> Tensor:
-        return climbed(lambda each: CutNetwork(made(module), "3", 32, precision="float32")(each, leak), pixels)[0]
+        return derive(lambda each: Subnetwork(made(module), "3", 32, precision="float32")(each, leak), pixels)[0]
 
     module[0].bias += 50  # every unit of the first layer open
-    module[2].bias -= 5000  # and of the second one shut
+    module[2].bias -= 5000  # and every unit of the second one at 0
     assert not gradient(0).any()
     assert gradient(0.25).any()
     assert torch.allclose(gradient(0.5), 2 * gradient(0.25))
     assert torch.equal(maps(0.5), maps(0))  # only the gradient leaks
-    module[0].bias -= 100  # all shut: a half of a half comes through
+    module[0].bias -= 100  # all at 0: a half of a half comes through
     assert torch.allclose(gradient(0.5), 4 * gradient(0.25))
 
 
 # bfloat16
 
 
-def test_bfloat16_is_near_and_only_where_the_layer_bears_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_is_near_and_only_where_the_layer_stays_near(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 16, 5, 2, 2), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1, groups=16), nn.ReLU6())
     network = made(module)
     pixels = torch.rand(2, 3, 32, 32)
-    maps, gradient = climbed(CutNetwork(network, "3", 32, precision="bfloat16"), pixels)
-    expected_maps, expected_gradient = climbed(plain(network, "3"), pixels)
+    maps, gradient = derive(Subnetwork(network, "3", 32, precision="bfloat16"), pixels)
+    expected_maps, expected_gradient = derive(plain(network, "3"), pixels)
     assert maps.dtype == gradient.dtype == torch.float32
     assert F.cosine_similarity(centre(maps), centre(expected_maps)).min() > 0.999
     assert F.cosine_similarity(gradient.flatten(1), expected_gradient.flatten(1)).min() > 0.99
-    monkeypatch.setattr(cut, "bfloat16_pays", lambda device: True)
-    assert CutNetwork(network, "3", 32).dtype == torch.bfloat16
+    monkeypatch.setattr(subnetwork, "bfloat16_pays", lambda device: True)
+    assert Subnetwork(network, "3", 32).dtype == torch.bfloat16
     # Small differences of large numbers: nothing of them is left in eight bits.
     unbearable = nn.Sequential(nn.Conv2d(3, 16, 5), nn.ReLU(), nn.Conv2d(16, 16, 3)).requires_grad_(False)
     unbearable[0].bias += 1000
     unbearable[2].bias -= unbearable(network.normalize(pixels)).mean((0, 2, 3))
-    assert CutNetwork(made(unbearable), "2", 32).dtype == torch.float32
-    assert CutNetwork(made(unbearable), "2", 32, precision="bfloat16").dtype == torch.bfloat16
-    assert CutNetwork(network, "3", 32, precision="float32").dtype == torch.float32
+    assert Subnetwork(made(unbearable), "2", 32).dtype == torch.float32
+    assert Subnetwork(made(unbearable), "2", 32, precision="bfloat16").dtype == torch.bfloat16
+    assert Subnetwork(network, "3", 32, precision="float32").dtype == torch.float32
 
 
 @pytest.mark.parametrize(("stride", "groups"), [(1, 1), (2, 1), (2, 16), ((2, 1), 1)])
@@ -260,10 +261,10 @@ def test_bfloat16_is_the_same_where_the_processor_does_not_convolve_it(
     last = nn.Conv2d(16, 16, 3, stride, 1, groups=groups, bias=False)
     layers = nn.Conv2d(3, 16, 5, 2, 2), nn.ReLU(), last, nn.ReLU6()
     network, pixels = made(nn.Sequential(*layers)), torch.rand(2, 3, 32, 32)
-    expected_maps, expected_gradient = climbed(plain(network, "3"), pixels)
+    expected_maps, expected_gradient = derive(plain(network, "3"), pixels)
     monkeypatch.setattr(record, "convolves_in", lambda dtype: dtype == torch.float32)
-    found = CutNetwork(network, "3", 32, precision="bfloat16")
-    maps, gradient = climbed(found, pixels)
+    found = Subnetwork(network, "3", 32, precision="bfloat16")
+    maps, gradient = derive(found, pixels)
     assert found.dtype == torch.bfloat16
     assert operations_of(found) == ["FusedConvolution", "FusedConvolution"]
     assert maps.dtype == gradient.dtype == torch.float32
@@ -276,8 +277,8 @@ def test_bfloat16_is_the_same_where_the_processor_does_not_convolve_it(
 def test_bfloat16_pays_where_the_processor_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for known, pays in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_f": True}, False)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known, raising=False)
-        for convolves in (True, False):  # oneDNN may have been told to leave it out
-            monkeypatch.setattr(record, "convolves_in", lambda dtype, convolves=convolves: convolves)
+        for convolves in (True, False):  # oneDNN may be configured not to use it
+            monkeypatch.setattr(precision, "convolves_in", lambda dtype, convolves=convolves: convolves)
             assert bfloat16_pays(CPU) is (pays and convolves)
     monkeypatch.delattr(torch.cpu, "get_capabilities")  # older torch
     assert bfloat16_pays(CPU) is False
@@ -307,11 +308,11 @@ def test_the_list_is_handed_to_torch_compile_when_asked(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch, "compile", compiler)
     network = made(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
     pixels = torch.rand(2, 3, 32, 32)
-    CutNetwork(network, "1", 32, precision="float32")(pixels)
+    Subnetwork(network, "1", 32, precision="float32")(pixels)
     assert not handed
-    found = CutNetwork(network, "1", 32, precision="float32", compile=True)
+    found = Subnetwork(network, "1", 32, precision="float32", compile=True)
     assert torch.allclose(found(pixels), plain(network, "1")(pixels), atol=1e-6)
-    assert handed == [found._known[2]]
+    assert handed == [found._programs[2]]
 
 
 def test_failing_compiler_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,4 +325,4 @@ def test_failing_compiler_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch, "compile", compiler)
     network = made(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
     with pytest.raises(ConfigError, match=r"cannot compile made up to 1 here \(no C\+\+ compiler\)\."):
-        CutNetwork(network, "1", 32, compile=True)(torch.rand(2, 3, 32, 32))
+        Subnetwork(network, "1", 32, compile=True)(torch.rand(2, 3, 32, 32))

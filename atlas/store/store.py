@@ -1,4 +1,4 @@
-"""The rows of one layer, read in batches, by number, or as a sample; only the columns that are asked for."""
+"""The store of one layer: its rows read in batches, by number, or as a sample, and only the requested columns."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from atlas.errors import AtlasError, ConfigError
-from atlas.store.shards import ROW_GROUP, to_numpy
+from atlas.store.shards import ROW_GROUP, SCHEMA_VERSION, to_numpy
 
-Columns = dict[str, NDArray[Any]]
+ColumnArrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class _Group:
     """One row group of a shard: its rows are ``start`` … ``start + rows`` of the layer."""
 
     path: Path
-    footer: pq.FileMetaData  # kept, so that it is read once and not with each row group
+    footer: pq.FileMetaData  # read once, and not with each row group
     number: int
     start: int
     rows: int
@@ -35,13 +35,13 @@ class _Group:
 class Store:
     """The rows of one layer. Row i is the same place of the same view in every layer of the run.
 
-    ``layer``: its name; ``metadata``: what the files tell (network, channels, map_size, stride, receptive_field,
+    ``layer``: its name; ``metadata``: the facts in the files (network, channels, map_size, stride, receptive_field,
     input_size, seed, versions …); ``classes``: names for ``predicted`` and the elements of ``attribution``; ``labels``:
     names for ``label``; ``channels``: elements of ``activation``; ``paths``: the shards.
 
     Numbers come as NumPy arrays in the file's dtype, ``activation`` (n, channels) and ``attribution`` (n, classes) as
     float16 matrices, ``box`` as (n, 4), strings as fixed-width unicode; never as objects. A ``label`` that is not there
-    is −1. Memory holds one row group (8,192 rows) of the columns that are asked for, beside what is handed out. Raises
+    is −1. Memory holds one row group (8,192 rows) of the requested columns, beside what is returned. Raises
     ConfigError for a column that is not there.
     """
 
@@ -51,8 +51,14 @@ class Store:
         paths: Sequence[Path],
         counts: Sequence[int],
         metadata: dict[str, Any],
-        places: Callable[[int | None], Columns],
+        places: Callable[[int | None], ColumnArrays],
     ) -> None:
+        if metadata.get("format") != SCHEMA_VERSION:
+            raise AtlasError(
+                f"{paths[0].parent} was written by another version of activation-atlas: its rows are of format "
+                f"{metadata.get('format')}, and this version reads format {SCHEMA_VERSION}. Open it with the version "
+                "that made it, or collect again in another folder."
+            )
         self.layer = layer
         self.paths = list(paths)
         self.metadata = metadata
@@ -61,7 +67,7 @@ class Store:
         self.channels: int = metadata["channels"]
         self.schema: pa.Schema = pq.read_schema(self.paths[0])
         self._places = places
-        self._joined: Columns = {}
+        self._joined: ColumnArrays = {}
         self._groups: list[_Group] = []
         for path, expected in zip(self.paths, counts):
             footer = pq.read_metadata(path)
@@ -102,18 +108,18 @@ class Store:
 
     def batches(
         self, columns: Sequence[str] | None = None, *, size: int = ROW_GROUP, start: int = 0, stop: int | None = None
-    ) -> Iterator[Columns]:
+    ) -> Iterator[ColumnArrays]:
         """Rows ``start`` … ``stop`` in order, ``size`` at a time (the last batch may be smaller)."""
         if size < 1:
             raise ConfigError(f"size is {size}, expected at least 1 row a batch.")
-        names = self._known(columns)
+        names = self._checked(columns)
         start, stop, _ = slice(start, stop).indices(len(self))
         return _rebatch(self._blocks(names, start, stop), size)
 
-    def take(self, rows: ArrayLike, columns: Sequence[str] | None = None) -> Columns:
+    def take(self, rows: ArrayLike, columns: Sequence[str] | None = None) -> ColumnArrays:
         """The rows of these numbers (n,), in this order: each column (n,) or (n, width). Raises ConfigError for a
         number beyond the store."""
-        names = self._known(columns)
+        names = self._checked(columns)
         wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
         if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
             wrong = wanted[(wanted < 0) | (wanted >= len(self))][0]
@@ -126,7 +132,9 @@ class Store:
                 blocks.append(self._read(group, names, unique[first:last] - group.start))
         return {name: np.concatenate([block[name] for block in blocks])[back] for name in names}
 
-    def sample(self, count: int, *, seed: int = 0, columns: Sequence[str] | None = None, groups: int = 64) -> Columns:
+    def sample(
+        self, count: int, *, seed: int = 0, columns: Sequence[str] | None = None, groups: int = 64
+    ) -> ColumnArrays:
         """A fair sample of ``count`` rows, each as likely as any other, with their numbers as ``number`` (ascending).
 
         At most ``groups`` row groups are read: they are drawn first, the larger the likelier, then equally many rows
@@ -140,21 +148,21 @@ class Store:
         if len(sizes) <= groups or count * 8 > groups * sizes.mean():
             rows = np.sort(generator.choice(len(self), count, replace=False))
         else:
-            drawn = generator.choice(len(sizes), groups, p=sizes / sizes.sum())
-            shares = np.bincount(drawn, np.diff(np.linspace(0, count, groups + 1).astype(int)), len(sizes)).astype(int)
+            picked = generator.choice(len(sizes), groups, p=sizes / sizes.sum())
+            shares = np.bincount(picked, np.diff(np.linspace(0, count, groups + 1).astype(int)), len(sizes)).astype(int)
             pools = [
                 group.start + generator.permutation(group.rows) for group, share in zip(self._groups, shares) if share
             ]
-            kept = [pool[:share] for pool, share in zip(pools, shares[shares > 0])]
+            taken = [pool[:share] for pool, share in zip(pools, shares[shares > 0])]
             # Only a row group smaller than its share leaves some over: they come from the other groups that are read.
             over = np.concatenate([pool[share:] for pool, share in zip(pools, shares[shares > 0])])
-            missing = count - sum(map(len, kept))
-            rows = np.sort(np.concatenate([*kept, generator.choice(over, missing, replace=False)]))
+            missing = count - sum(map(len, taken))
+            rows = np.sort(np.concatenate([*taken, generator.choice(over, missing, replace=False)]))
         return {"number": rows, **self.take(rows, columns)}
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
         """These columns of the whole layer as one Arrow table, with the map's where it is joined."""
-        names = self._known(columns)
+        names = self._checked(columns)
         own = [name for name in names if name not in self._joined]
         columns_of = {name: pa.chunked_array([pa.array(self._joined[name])]) for name in names if name in self._joined}
         if own:
@@ -167,7 +175,8 @@ class Store:
         """The shards as a PyArrow data set, which filters and reads columns by itself. (Without the map's columns.)"""
         return pa.dataset.dataset(list(map(str, self.paths)), format="parquet", schema=self.schema)
 
-    def _known(self, columns: Sequence[str] | None) -> list[str]:
+    def _checked(self, columns: Sequence[str] | None) -> list[str]:
+        """The names of the requested columns, all by default. Raises ConfigError for one that is not there."""
         names = list(self.columns if columns is None else [columns] if isinstance(columns, str) else columns)
         for name in names:
             if name in self.columns:
@@ -182,16 +191,16 @@ class Store:
             raise ConfigError(f"{self.layer} has no column {name!r}: {hint}")
         return names
 
-    def _blocks(self, names: Sequence[str], start: int, stop: int) -> Iterator[Columns]:
+    def _blocks(self, names: Sequence[str], start: int, stop: int) -> Iterator[ColumnArrays]:
         """The part of each row group that lies in ``start`` … ``stop``."""
         for group in self._groups:
             first, last = max(start - group.start, 0), min(stop - group.start, group.rows)
             if first < last:
                 yield self._read(group, names, slice(first, last))
 
-    def _read(self, group: _Group, names: Sequence[str], rows: slice | NDArray[np.int64]) -> Columns:
+    def _read(self, group: _Group, names: Sequence[str], rows: slice | NDArray[np.int64]) -> ColumnArrays:
         own = [name for name in names if name not in self._joined]
-        block: Columns = {}
+        block: ColumnArrays = {}
         if own:
             with pq.ParquetFile(group.path, metadata=group.footer) as file:
                 table = file.read_row_group(group.number, columns=own)
@@ -201,9 +210,9 @@ class Store:
         return {name: block[name] for name in names}
 
 
-def _rebatch(blocks: Iterator[Columns], size: int) -> Iterator[Columns]:
+def _rebatch(blocks: Iterator[ColumnArrays], size: int) -> Iterator[ColumnArrays]:
     """The rows of ``blocks`` in batches of ``size``, the last one smaller."""
-    rest: Columns | None = None
+    rest: ColumnArrays | None = None
     for block in blocks:
         if rest is not None:
             block = {name: np.concatenate([rest[name], values]) for name, values in block.items()}

@@ -1,9 +1,9 @@
-"""The README's snippets do what it says: those of the store on a whole run, under the names of the demo's."""
+"""The documents' recipes do what they say: those of the store on a whole run, under the names of the demo's."""
 
+import importlib
 import json
 import os
 import re
-import shlex
 import shutil
 import socket
 import subprocess
@@ -16,24 +16,47 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from checkout import CHECKOUT
+from documents import GUIDES, answer_of, blocks, documents, name_of, snippet, text_of, the_command
 from PIL import Image
-from readme_commands import answer_of
 from tiny_run import leave_off
 
 from atlas.config.reading import validate
-from atlas.config.sections import TrackingConfig
 from atlas.layout.lattice import cell_of
+from atlas.networks.network import load
 from atlas.rundir.directory import RunDirectory
 
-README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+STORE, PICTURE, ENGINE = f"{GUIDES}/store.md", f"{GUIDES}/one-picture.md", f"{GUIDES}/engine.md"
 LAYER, GRID = "last", 8
+# Every block of Python in the documents, by document and heading → the test that runs it.
+RECIPES = {
+    ("README.md", "What you get"): "test_the_readme_opens_a_run",
+    ("atlas/docs/first-atlas.md", "5. Ask the store"): "test_the_pictures_of_the_fullest_cell",
+    (ENGINE, "The engine alone"): "test_the_engine_alone",
+    (f"{GUIDES}/neurons-and-circuits.md", "In Python"): "test_the_guides_recipe",
+    (PICTURE, "In Python"): "test_one_picture_from_the_command_line_and_in_python",
+    (STORE, "Python"): "test_open_run_finds_the_channels_that_separate_two_classes",
+    (STORE, "DuckDB"): "test_duckdb",
+    (STORE, "Polars"): "test_polars",
+    (STORE, "pandas"): "test_pandas",
+    (STORE, "PyArrow data sets"): "test_pyarrow_data_sets_with_the_markers_left_out",
+    (STORE, "Hugging Face datasets"): "test_hugging_face_datasets",
+    (STORE, "FAISS"): "test_faiss",
+    (STORE, "embedding-atlas"): "test_embedding_atlas_opens_the_layout_with_its_neighbours",
+    (f"{GUIDES}/your-network.md", "Your own network"): "test_a_network_of_ones_own",
+}
 
 
-def snippet(heading: str, language: str = "python") -> str:
-    """The first block of code after ``heading``."""
-    found = re.search(re.escape(heading) + rf".*?```{language}\n(.*?)```", README, re.DOTALL)
-    assert found, heading
-    return found[1]
+def test_every_recipe_is_followed_by_a_test() -> None:
+    told = {
+        (block.document, block.heading)
+        for path in documents()
+        for block in blocks(name_of(path))
+        if block.language == "python"
+    }
+    assert told == set(RECIPES)
+    tests = "".join(path.read_text(encoding="utf-8") for path in (CHECKOUT / "tests").rglob("test_*.py"))
+    for name in RECIPES.values():
+        assert f"def {name}(" in tests
 
 
 @pytest.fixture
@@ -56,9 +79,9 @@ def rows(demo: RunDirectory) -> dict[str, Any]:
     return {**columns, "u": layout["u"].to_pylist(), "v": layout["v"].to_pylist()}
 
 
-def follow(heading: str, *changes: tuple[str, str]) -> dict[str, Any]:
-    """Run a snippet with this run's layer and grid in place of the demo's; returns the names that it made."""
-    code = snippet(heading)
+def follow(document: str, heading: str, *changes: tuple[str, str]) -> dict[str, Any]:
+    """Run a recipe with this run's layer and grid in place of the demo's; returns the names that it made."""
+    code = snippet(document, heading)
     assert "_blocks.10" in code
     for old, new in (("_blocks.10", LAYER), *changes):
         assert old in code
@@ -69,7 +92,7 @@ def follow(heading: str, *changes: tuple[str, str]) -> dict[str, Any]:
 
 
 def test_open_run_finds_the_channels_that_separate_two_classes(demo: RunDirectory, rows: dict[str, Any]) -> None:
-    names = follow("**In Python**")
+    names = follow(STORE, "Python")
     label = np.array(rows["label"])
     assert names["commonest"].tolist() == [0, 1]
     one, other = (rows["activation"][label == number] for number in (0, 1))
@@ -82,7 +105,7 @@ def test_every_reading_in_the_table_of_open_run_is_there(
     demo: RunDirectory, workshop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(workshop)
-    table = README.split("**In Python**")[1].split("<b>DuckDB</b>")[0]
+    table = text_of(STORE).split("## Python")[1].split("## DuckDB")[0]
     calls = [call for line in table.splitlines() if line.startswith("| `") for call in re.findall(r"`([^`]+)`", line)]
     names: dict[str, Any] = {
         "layer": LAYER,
@@ -99,8 +122,8 @@ def test_every_reading_in_the_table_of_open_run_is_there(
     names["activations"] = np.ones((2, len(cells["mean"][0])), np.float32)
     names |= {side: cells[side][0].as_py() for side in ("row", "col")}
     for call in calls:
-        if call.startswith("run.neuron"):
-            continue  # tests/test_neurons_run.py calls them on a run with units
+        if call.startswith(("run.neuron", "run.top_views")):
+            continue  # tests/runs/test_neurons.py calls them on a run with units
         if call.startswith(("run", "store")):
             exec(call.replace("grid=20", f"grid={GRID}"), names)
     assert len(names["store"]) == 288
@@ -116,19 +139,25 @@ def test_one_picture_from_the_command_line_and_in_python(
 
     monkeypatch.syspath_prepend(workshop)
     Image.fromarray(np.arange(64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)).save("photo.jpg")
-    (line,) = (line for line in README.splitlines() if line.startswith("    python -m atlas.explain"))
-    arguments = shlex.split(line.replace("Egyptian cat", "class 3"))[3:]
+    arguments = [word.replace("Egyptian cat", "class 3") for word in the_command("atlas explain runs/demo")[2:]]
     assert main([*arguments, "--steps", "2", "--groups", "0"]) == 0
-    assert "class-3" in str(list(Path("told").rglob("attribution-*.png")))
-    names = follow("## One picture")
+    assert "class-3" in str(list(Path("explained").rglob("attribution-*.png")))
+    names = follow(PICTURE, "In Python")
     rows, cols = names["effects"].shape
     assert names["groups"].masks.shape == (4, rows, cols)
     assert names["lost"].shape == (4, 7)
     assert [icon.number for icon in names["icons"]] == [0, 1, 2, 3]
+    names |= {"data": Path("photo.jpg").read_bytes(), "layer": LAYER, "classes": [0, 1], "count": 2}
+    names["directions"] = names["groups"].directions
+    table = text_of(PICTURE).split("## In Python")[1]
+    calls = [call for line in table.splitlines() if line.startswith("| `") for call in re.findall(r"`([^`]+)`", line)]
+    assert len(calls) > 8
+    for call in calls:
+        exec(call, names)
 
 
 def test_duckdb(demo: RunDirectory, rows: dict[str, Any]) -> None:
-    found = follow("<b>DuckDB</b>")["commonest"]
+    found = follow(STORE, "DuckDB")["commonest"]
     assert [row[:2] for row in found] == [(0, 144), (1, 144)]
     for number, _, confidence, u, v in found:
         mine = np.flatnonzero(np.array(rows["label"]) == number)
@@ -138,7 +167,7 @@ def test_duckdb(demo: RunDirectory, rows: dict[str, Any]) -> None:
 
 
 def test_polars(demo: RunDirectory, rows: dict[str, Any]) -> None:
-    found = follow("<b>Polars</b>", ("* 20", f"* {GRID}"), ("(0, 19)", f"(0, {GRID - 1})"))["cells"]
+    found = follow(STORE, "Polars", ("* 20", f"* {GRID}"), ("(0, 19)", f"(0, {GRID - 1})"))["cells"]
     cell = cell_of(np.array(rows["u"], np.float32), np.array(rows["v"], np.float32), GRID)
     confidence = np.array(rows["confidence"])
     expected = {divmod(int(number), GRID): confidence[cell == number].mean() for number in set(cell) - {-1}}
@@ -147,7 +176,7 @@ def test_polars(demo: RunDirectory, rows: dict[str, Any]) -> None:
 
 
 def test_pandas(demo: RunDirectory, rows: dict[str, Any]) -> None:
-    names = follow("<b>pandas</b>")
+    names = follow(STORE, "pandas")
     assert names["activations"].dtype == np.float16
     np.testing.assert_array_equal(names["activations"], rows["activation"].astype(np.float16))
     assert names["rows"]["image"].tolist() == rows["image"]
@@ -155,7 +184,7 @@ def test_pandas(demo: RunDirectory, rows: dict[str, Any]) -> None:
 
 def test_pyarrow_data_sets_with_the_markers_left_out(demo: RunDirectory, rows: dict[str, Any]) -> None:
     limit = float(np.median(rows["confidence"]))
-    sure = follow("<b>PyArrow data sets</b>", ("0.9", repr(limit)))["sure"]
+    sure = follow(STORE, "PyArrow data sets", ("0.9", repr(limit)))["sure"]
     mine = np.flatnonzero(np.array(rows["confidence"]) > limit)
     assert sure["image"].to_pylist() == [rows["image"][row] for row in mine]
     np.testing.assert_array_equal(np.array(sure["activation"].to_pylist(), np.float32), rows["activation"][mine])
@@ -169,14 +198,14 @@ def test_hugging_face_datasets(
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    names = follow("<b>Hugging Face <code>datasets</code></b>")
+    names = follow(STORE, "Hugging Face datasets")
     assert names["rows"]["image"] == rows["image"]
     assert names["batch"]["image"] == rows["image"][:64]
     np.testing.assert_array_equal(names["batch"]["activation"].numpy(), rows["activation"][:64])
 
 
 def test_faiss(demo: RunDirectory, rows: dict[str, Any]) -> None:
-    names = follow("<b>FAISS</b>")
+    names = follow(STORE, "FAISS")
     unit = rows["activation"] / np.maximum(np.linalg.norm(rows["activation"], axis=1, keepdims=True), 1e-12)
     cosines = unit @ unit[0]
     np.testing.assert_allclose(names["cosines"][0], np.sort(cosines)[::-1][:6], atol=1e-5)
@@ -186,9 +215,9 @@ def test_faiss(demo: RunDirectory, rows: dict[str, Any]) -> None:
 
 
 def test_embedding_atlas_opens_the_layout_with_its_neighbours(demo: RunDirectory, rows: dict[str, Any]) -> None:
-    """Its own server, started by the README's command, hands out the table and knows which columns are what."""
-    follow("<b>embedding-atlas</b>")
-    words = snippet("and open it", "sh").split()
+    """Its own server, started by the guide's command, hands out the table and knows which columns are what."""
+    follow(STORE, "embedding-atlas")
+    words = snippet(STORE, "embedding-atlas", "sh").split()
     assert words[0] == "embedding-atlas"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -225,67 +254,69 @@ def test_embedding_atlas_opens_the_layout_with_its_neighbours(demo: RunDirectory
         np.testing.assert_allclose(near["distances"], nearest, atol=1e-5)
 
 
-def test_the_reference_tells_every_key_of_tracking() -> None:
-    text = (CHECKOUT / "configs/reference.yaml").read_text(encoding="utf-8").split("\ntracking: null")[1]
-    for name, field in TrackingConfig.model_fields.items():
-        assert f"{name}:" in text
-        if isinstance(field.default, str):
-            assert f"{name}: {field.default}" in text
-    tracking = yaml.safe_load(snippet("## Tracking", "yaml"))["tracking"]
-    assert TrackingConfig.model_validate(tracking).mode == "offline"
+def test_the_readme_opens_a_run(demo: RunDirectory) -> None:
+    names = follow("README.md", "What you get", ("1000", "100"), ("20", str(GRID)))
+    assert names["rows"]["activation"].shape == (100, 20)
+    assert len(set(names["rows"]["number"].tolist())) == 100
+    best = names["best"]["cosine"].tolist()
+    assert best == sorted(best, reverse=True)
+    assert len(best) > 10
+
+
+def test_the_pictures_of_the_fullest_cell(demo: RunDirectory, rows: dict[str, Any]) -> None:
+    names = follow("atlas/docs/first-atlas.md", "5. Ask the store", ("20", str(GRID)))
+    cell = cell_of(np.array(rows["u"], np.float32), np.array(rows["v"], np.float32), GRID)
+    mine = np.flatnonzero(cell == names["largest"]["row"] * GRID + names["largest"]["col"])
+    assert names["names"].tolist() == [rows["image"][row] for row in mine]
 
 
 def test_the_engine_alone() -> None:
-    names: dict = {}
-    exec(snippet("## The engine alone").replace("size=128", "size=48, steps=2"), names)
+    names: dict[str, Any] = {}
+    exec(snippet(ENGINE, "The engine alone").replace("size=128", "size=48, steps=2"), names)
     assert names["picture"].shape == (48, 48, 3)
     assert names["picture"].dtype == np.uint8
+    exec(snippet(ENGINE, "The engine alone", number=1).replace("size=64, steps=32", "size=32, steps=2"), names)
+    assert names["pictures"].shape == (3, 32, 32, 3)
+    assert abs(names["pictures"][0].astype(int) - names["pictures"][1]).mean() > 1, "each its own picture"
+
+
+def test_a_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module and the YAML of the guide, with a network of twelve classes."""
+    guide = f"{GUIDES}/your-network.md"
+    network = """
+import torch
+from torch import nn
+
+
+class MyNet(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.features = nn.Sequential(*(nn.Conv2d(3 if not number else 8, 8, 3, 2, 1) for number in range(5)))
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, x):
+        return self.head(self.features(x).mean((2, 3)))
+
+
+"""
+    (tmp_path / "mynetwork.py").write_text(network + snippet(guide, "Your own network"))
+    (tmp_path / "classes.txt").write_text("\n".join(f"class {number}" for number in range(12)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    import torch
+
+    module = importlib.import_module("mynetwork")
+    torch.save(module.make().state_dict(), tmp_path / "weights.pt")
+    values = yaml.safe_load(snippet(guide, "Your own network", "yaml"))
+    config = validate({**values, "images": {"source": "pictures"}, "out": "runs/my"}, guide)
+    loaded = load(**config.network.model_dump())
+    assert loaded.size == 160
+    assert len(loaded.classes) == 12
+    assert config.layers == ("features.4",)
 
 
 def test_the_yaml_in_one_screen() -> None:
-    text = re.search(r"## The YAML in one screen.*?```yaml\n(.*?)```", README, re.DOTALL)[1]  # type: ignore[index]
+    text = snippet("README.md", "The YAML in one screen", "yaml")
     config = validate({**yaml.safe_load(text), "out": "runs/my"}, "README.md")
     assert config.layers == ("layer2", "layer3", "layer4")
     assert config.images.crops == 4
-
-
-def test_the_reference_tells_every_key_and_its_default() -> None:
-    values = yaml.safe_load((CHECKOUT / "configs/reference.yaml").read_text(encoding="utf-8"))
-    config = validate(values, "reference.yaml")
-    least = {key: values[key] for key in ("out", "layers")} | {
-        "network": {"name": values["network"]["name"]},
-        "images": {"source": values["images"]["source"]},
-    }
-    assert config == validate(least, "least"), "a default in reference.yaml is not the default"
-    told = {f"{section}.{key}" for section, keys in values.items() if isinstance(keys, dict) for key in keys}
-    plain = config.plain()
-    assert told == {f"{section}.{key}" for section, keys in plain.items() if isinstance(keys, dict) for key in keys}
-
-
-def test_every_shipped_configuration_is_valid() -> None:
-    for path in sorted(set((CHECKOUT / "configs").glob("*.yaml")) - {CHECKOUT / "configs/tour.yaml"}):
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        validate({"out": "runs/x", **values}, str(path))
-
-
-def anchors_of(document: str) -> set[str]:
-    """What a link may have behind # of a document in Markdown: its headings in small letters, signs left out."""
-    headings = re.findall(r"^#+ (.+)$", document, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def test_nothing_that_the_documents_point_at_is_missing() -> None:
-    for name in ("README.md", "CONTRIBUTING.md", "atlas/architecture.md", "scripts/benchmarks.md"):
-        document = CHECKOUT / name
-        text = document.read_text(encoding="utf-8")
-        for target, _, anchor in (link.partition("#") for link in re.findall(r"\]\(([^)]+)\)", text)):
-            there = document.parent / target if target else document
-            assert there.is_file(), f"{name} points at {target}"
-            if anchor:
-                assert anchor in anchors_of(there.read_text(encoding="utf-8")), f"{name} points at #{anchor}"
-        assert not re.search(r"TODO|FIXME|TABLE$", text, re.MULTILINE), document.name
-
-
-@pytest.mark.parametrize("name", ["README.md", "atlas/architecture.md", "scripts/benchmarks.md"])
-def test_nothing_is_left_to_be_filled_in(name: str) -> None:
-    assert "@@" not in (CHECKOUT / name).read_text(encoding="utf-8")

@@ -1,0 +1,71 @@
+"""``atlas run|serve|check|explain``: one word for all doors, each of which can also be opened by ``python -m``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from atlas.command import CONFIGURATION, add_version
+
+_ABOUT = """commands:
+  run      make an atlas, or go on where the last run stopped
+  serve    show finished atlases in the browser
+  check    say whether a run is whole
+  explain  say what the networks of a run see in one picture
+
+atlas COMMAND --help says what a command takes."""
+
+
+class Door(Protocol):
+    """``main`` of a door: its exit code for the words of a command line, those of this process where none are given."""
+
+    def __call__(self, arguments: Sequence[str] | None = None, prog: str = ...) -> int: ...
+
+
+def _run() -> Door:
+    from atlas.run import main
+
+    return main
+
+
+def _serve() -> Door:
+    from atlas.serve.__main__ import main
+
+    return main
+
+
+def _check() -> Door:
+    from atlas.check.__main__ import main
+
+    return main
+
+
+def _explain() -> Door:
+    from atlas.explain.__main__ import main
+
+    return main
+
+
+# A command imports its own door alone.
+DOORS: dict[str, Callable[[], Door]] = {"run": _run, "serve": _serve, "check": _check, "explain": _explain}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code of the command, with the words after it; 2 where there is no such command."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in DOORS:
+        return DOORS[words[0]]()(words[1:], prog=f"atlas {words[0]}")
+    parser = argparse.ArgumentParser(
+        prog="atlas",
+        description="Shows what a convolutional network sees: an activation atlas of your pictures.",
+        epilog=_ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_version(parser)
+    parser.add_argument("command", metavar="COMMAND", choices=DOORS, help=" | ".join(DOORS))
+    if words:
+        parser.parse_args(words)  # which ends the process: help, the version, or what is wrong
+    parser.print_help()
+    return CONFIGURATION
