@@ -23,7 +23,7 @@ from atlas.explain.icons import Cancelled
 from atlas.explain.plain import group_facts, summary
 from atlas.explain.rounding import round_values
 from atlas.forward.trace import Trace, describe, maps
-from atlas.forward.unit_arithmetic import unit
+from atlas.forward.unit_arithmetic import unit_arithmetic
 from atlas.serve.limits import MOST_PIXELS
 
 # Entries of the caches.
@@ -122,7 +122,7 @@ class CachedExplainer:
 
     def forward_unit(self, trace: Trace, step: int, channel: int, y: int, x: int, terms: int) -> Facts:
         """How one number of a step comes about. Raises ConfigError where there is no such number."""
-        return unit(trace, step, channel, y, x, terms=terms)
+        return unit_arithmetic(trace, step, channel, y, x, terms=terms)
 
     # The network
 

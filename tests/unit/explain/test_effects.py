@@ -28,7 +28,7 @@ def test_effects_are_those_of_the_plain_network(factory: str, layer: str) -> Non
         np.testing.assert_allclose(attributions[row], (maps * gradient)[0].sum(0).detach(), rtol=1e-4, atol=1e-6)
     maps, logits = maps.detach(), logits.detach()
     tail = Tail(network, layer, inputs.shape)
-    assert (tail._steps is None) == (factory == "forking_factory")
+    assert (tail._program is None) == (factory == "forking_factory")
     lost = np.concatenate(list(without_each(tail, inputs, maps[0], logits[0], [4, 1])), axis=1)
     height, width = maps.shape[2:]
     assert lost.shape == (2, height * width)
@@ -49,5 +49,5 @@ def test_effects_are_those_of_the_plain_network(factory: str, layer: str) -> Non
 def test_the_tail_costs_less_than_the_whole(efficientnet: Network) -> None:
     """What comes before the layer is run once: most steps of the list stand before a late layer."""
     tail = Tail(efficientnet, "_blocks.10", torch.Size((1, 3, 64, 64)))
-    assert tail._steps is not None
-    assert len(tail._steps._behind) < 0.45 * len(tail._steps._nodes)
+    assert tail._program is not None
+    assert len(tail._program._behind) < 0.45 * len(tail._program._nodes)

@@ -1,116 +1,14 @@
-"""The run directory: what a crash leaves, when work counts as done, and how a folder changes hands."""
+"""The run directory: where everything lies, how a folder changes hands, and who is at work."""
 
-import hashlib
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from atlas.config.model import Config
 from atlas.errors import AtlasError
-from atlas.rundir.atomic import atomic, write_json
+from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.markers import digest_file, digest_values, read_marker, write_marker
 from atlas.rundir.versions import RUN_FORMAT
-
-
-def everything(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-
-
-def test_an_atomic_write_appears_whole_and_makes_its_folder(tmp_path: Path) -> None:
-    target = tmp_path / "deep" / "file.bin"
-    with atomic(target) as temporary:
-        assert temporary.parent == target.parent
-        temporary.write_bytes(b"new")
-        assert not target.exists()
-    assert target.read_bytes() == b"new"
-    assert everything(tmp_path) == ["deep", "deep/file.bin"]
-
-
-def test_a_crash_inside_an_atomic_write_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), atomic(tmp_path / "file.bin") as temporary:  # noqa: PT012
-        temporary.write_bytes(b"half")
-        raise KeyboardInterrupt
-    assert everything(tmp_path) == []
-
-
-def test_a_crash_inside_an_atomic_write_keeps_the_old_file(tmp_path: Path) -> None:
-    (tmp_path / "file.bin").write_bytes(b"old")
-    with pytest.raises(ValueError, match="broken"), atomic(tmp_path / "file.bin") as temporary:  # noqa: PT012
-        temporary.write_bytes(b"half")
-        raise ValueError("broken")
-    assert (tmp_path / "file.bin").read_bytes() == b"old"
-    assert everything(tmp_path) == ["file.bin"]
-
-
-def test_a_killed_process_leaves_no_file_that_looks_finished(tmp_path: Path) -> None:
-    code = (
-        "import os, signal, sys; from pathlib import Path; from atlas.rundir.atomic import atomic\n"
-        "with atomic(Path(sys.argv[1]) / 'part-00000.parquet') as temporary:\n"
-        "    temporary.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -9
-    assert list(tmp_path.glob("*.parquet")) == []
-    assert list(tmp_path.glob("part-*")) == []
-
-
-def test_json_is_the_same_bytes_whatever_the_order_of_keys(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"b": 1, "a": {"d": 2, "c": 3}})
-    write_json(tmp_path / "b.json", {"a": {"c": 3, "d": 2}, "b": 1})
-    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
-    assert json.loads((tmp_path / "a.json").read_text()) == {"b": 1, "a": {"d": 2, "c": 3}}
-
-
-def test_digests(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"atlas")
-    assert digest_file(tmp_path / "file") == hashlib.sha256(b"atlas").hexdigest()
-    assert digest_values({"b": 1, "a": 2}, None) == digest_values({"a": 2, "b": 1}, None)
-    assert len({digest_values(*given) for given in ([1, 2], [[1, 2]], ["1", 2], [2, 1], [1], [1, 2, None])}) == 6
-
-
-@pytest.fixture
-def marked(tmp_path: Path) -> Path:
-    """A marker with the key ``right`` for two files, one of them in a folder below."""
-    (tmp_path / "below").mkdir()
-    (tmp_path / "one.bin").write_bytes(b"12345")
-    (tmp_path / "below" / "two.bin").write_bytes(b"678")
-    path = tmp_path / "item.json"
-    write_marker(path, key="right", files=[tmp_path / "one.bin", tmp_path / "below" / "two.bin"], rows=8)
-    return path
-
-
-def test_a_marker_vouches_for_its_files(marked: Path) -> None:
-    assert read_marker(marked, "right") == {
-        "key": "right",
-        "rows": 8,
-        "files": {
-            "one.bin": {"bytes": 5, "sha256": hashlib.sha256(b"12345").hexdigest()},
-            "below/two.bin": {"bytes": 3, "sha256": hashlib.sha256(b"678").hexdigest()},
-        },
-    }
-
-
-def test_a_marker_does_not_stand_for_another_key(marked: Path) -> None:
-    assert read_marker(marked, "wrong") is None
-
-
-def test_a_marker_does_not_stand_without_its_files(marked: Path) -> None:
-    (marked.parent / "below" / "two.bin").unlink()
-    assert read_marker(marked, "right") is None
-
-
-def test_a_marker_does_not_stand_when_a_file_changed_its_size(marked: Path) -> None:
-    (marked.parent / "one.bin").write_bytes(b"1234")
-    assert read_marker(marked, "right") is None
-
-
-def test_no_marker_and_half_a_marker_do_not_stand(marked: Path) -> None:
-    assert read_marker(marked.with_name("other.json"), "right") is None
-    marked.write_text(marked.read_text()[:40])
-    assert read_marker(marked, "right") is None
 
 
 def test_paths_are_those_of_the_contract() -> None:
