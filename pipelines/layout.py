@@ -214,9 +214,7 @@ def _place(item: Item, run: RunDirectory, config: Config) -> Summary:
     fit, parts = load_arrays(run.coordinates(group)), []
     for layer in layout_groups(config.layers, config.layout)[group]:
         shards = run.shards(layer)
-        part = [
-            shards[shard] for shard in placed_parts(run.shards(config.layers[0]), config.layout.fit_rows)[int(number)]
-        ]
+        part = [shards[shard] for shard in placed_parts(shards, config.layout.fit_rows)[int(number)]]
         parts.append(project(part, Projection.load(run.projection(layer))))
     rows = joined(parts)
     coordinates = place(

@@ -12,10 +12,10 @@ import atlas
 from atlas.check.__main__ import main as check
 from atlas.config.reading import validate
 from atlas.errors import ConfigError
-from atlas.rundir.mirror import Mirror
-from atlas.rundir.directory import RunDirectory
-from atlas.rundir.versions import RUN_FORMAT
 from atlas.run import main as run
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.mirror import Mirror
+from atlas.rundir.versions import RUN_FORMAT
 from atlas.serve.app import create_app
 
 SENTENCE = (
