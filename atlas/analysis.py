@@ -244,7 +244,14 @@ class Run:
         keys = [(row["image_id"], row["view"], row["draw"]) for row in top if row["activation"] > 0]
         network = self.network(self.config.module_of(layer)[0])
         shards = self._directory.shards(layer)
-        views = read_views(shards, self.config, Listing.load(self._directory.listing), network.size, keys)
+        views = read_views(
+            shards,
+            Listing.load(self._directory.listing),
+            keys,
+            size=network.size,
+            images=self.config.images,
+            seed=self.config.seed,
+        )
         if not views:
             why = "none of its pictures can be read any more" if keys else "it never fires"
             raise AtlasError(f"{self.path}: unit {unit} of {layer} has no views that excite it: {why}.")

@@ -149,7 +149,9 @@ def _read_statistics(path: Path, _written: int) -> pa.Table:
 def _reader(
     run: RunDirectory, config: Config, layer: str, size: int
 ) -> Callable[[Sequence[RowKey]], dict[RowKey, PositionView]]:
-    return lambda keys: read_views(run.shards(layer), config, worker.listing(run), size, keys)
+    return lambda keys: read_views(
+        run.shards(layer), worker.listing(run), keys, size=size, images=config.images, seed=config.seed
+    )
 
 
 def _units(run: RunDirectory, config: Config, layer: str, part: str) -> tuple[pa.Table, int]:

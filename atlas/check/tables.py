@@ -206,7 +206,7 @@ def _lacking(findings: Findings, path: Path) -> list[str]:
     try:
         return missing_columns(path)
     except (pa.ArrowException, OSError):
-        return []  # what cannot be read is found below
+        return []  # what cannot be read is reported below
 
 
 def _publish(findings: Findings, config: Config) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from atlas.arrays import Pixels
-from atlas.config.model import Config
+from atlas.config.sections import ImagesConfig
 from atlas.networks.network import Network
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import Failure, crop_views
@@ -29,7 +29,13 @@ class PositionView:
 
 
 def read_views(
-    shards: Sequence[Path], config: Config, listing: Listing, size: int, wanted: Iterable[RowKey]
+    shards: Sequence[Path],
+    listing: Listing,
+    wanted: Iterable[RowKey],
+    *,
+    size: int,
+    images: ImagesConfig,
+    seed: int,
 ) -> dict[RowKey, PositionView]:
     """The views of the rows ``wanted`` of a layer's ``shards``, without those whose picture cannot be read any more.
     Each picture is decoded once."""
@@ -39,7 +45,7 @@ def read_views(
         numbers.setdefault(image_id, set()).add(view)
     pixels: dict[tuple[int, int], Pixels] = {}
     for image_id, of_picture in sorted(numbers.items()):
-        views = crop_views(listing, image_id, sorted(of_picture), size=size, images=config.images, seed=config.seed)
+        views = crop_views(listing, image_id, sorted(of_picture), size=size, images=images, seed=seed)
         if not isinstance(views, Failure):
             pixels |= {(image_id, view.view): view.pixels for view in views}
     return {

@@ -21,7 +21,7 @@ from atlas.config.model import Config
 from atlas.config.reading import validate
 from atlas.config.sections import TrackingConfig
 from atlas.errors import ConfigError
-from atlas.layout import fit
+from atlas.layout import tables as layout_tables
 from atlas.neurons import tables
 from atlas.rundir.directory import RunDirectory
 from atlas.store import shards
@@ -236,7 +236,7 @@ def test_every_public_name_is_in_the_reference_and_is_there() -> None:
     ("heading", "schemas"),
     [
         ("store", [shards.SCHEMA.append(shards.ATTRIBUTION), shards.FAILURES]),
-        ("layout", [fit.SCHEMA]),
+        ("layout", [layout_tables.SCHEMA]),
         ("cells", [build.SCHEMA]),
         ("icons", [icons.SCHEMA]),
         ("neurons", [tables.STATISTICS, tables.UNITS, tables.CIRCUIT, tables.CELLS]),

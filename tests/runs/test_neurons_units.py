@@ -170,7 +170,14 @@ def test_turned_patches_are_those_of_the_top_rows(looked: RunDirectory, network:
         firing += 1
         assert [len(unit_row[f"{name}_pictures"]) for name in ("rotated", "mirrored", "scaled")] == [24, 24, 5]
         assert Image.open(io.BytesIO(unit_row["rotated_pictures"][5])).size == (120, 120)
-        views = read_views(looked.shards("last"), config, Listing.load(looked.listing), network.size, [key_of(top[0])])
+        views = read_views(
+            looked.shards("last"),
+            Listing.load(looked.listing),
+            [key_of(top[0])],
+            size=network.size,
+            images=config.images,
+            seed=config.seed,
+        )
         seen = views[key_of(top[0])]
         view = torch.from_numpy(seen.pixels).permute(2, 0, 1).float() / 255
         pictures = posed_discs(view, place_of(seen.position, described, network.size, window), window, POSES)
@@ -189,7 +196,14 @@ def test_classes_are_those_of_autograd(looked: RunDirectory, network: Network) -
     config = looked.config()
     for unit_row in UnitTables(looked, "last").table().to_pylist()[::4]:
         keys = [key_of(row) for row in unit_row["top"] if row["activation"] > 0]
-        views = read_views(looked.shards("last"), config, Listing.load(looked.listing), network.size, keys)
+        views = read_views(
+            looked.shards("last"),
+            Listing.load(looked.listing),
+            keys,
+            size=network.size,
+            images=config.images,
+            seed=config.seed,
+        )
         effects = []
         for key in keys:
             inputs = network.from_bytes(torch.from_numpy(views[key].pixels)[None])
