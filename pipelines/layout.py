@@ -160,7 +160,7 @@ def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
     )
     if common is not None:
         chosen = compared_rows(len(rows), config.seed)
-        alone = fit_layout(
+        independent = fit_layout(
             rows[chosen],
             config.layout,
             seed=config.seed,
@@ -168,7 +168,7 @@ def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
             attribution_rows=None if by_attribution is None else by_attribution[chosen],
         )
         files.append(run.independent_coordinates(group))
-        save_arrays(files[-1], coordinates=alone.coordinates)
+        save_arrays(files[-1], coordinates=independent.coordinates)
     write_marker(
         run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=files, rows=len(rows), layers=facts
     )

@@ -18,7 +18,7 @@ import atlas
 from atlas.errors import AtlasError, ConfigError
 from atlas.layout.lattice import cell_of
 from atlas.rundir.directory import RunDirectory
-from atlas.store.shards import ROW_GROUP, ShardWriter, schema
+from atlas.store.shards import ROW_GROUP, SCHEMA_VERSION, ShardWriter, schema
 from atlas.store.store import Store
 
 LAYER, ROWS = "last", 288
@@ -62,7 +62,7 @@ def large(tmp_path: Path) -> Store:
         columns |= {"label": [None] * count, "predicted": numbers % 7, "confidence": numbers / 22_000}
         columns["activation"] = np.stack([numbers // 1000, numbers % 1000, numbers % 7], axis=1)
         columns["attribution"] = np.random.default_rng(start).normal(size=(count, 50))
-        facts = {"classes": ["a"] * 50, "labels": [], "channels": 3}
+        facts = {"format": SCHEMA_VERSION, "classes": ["a"] * 50, "labels": [], "channels": 3}
         with ShardWriter(path, schema(True, facts)) as writer:
             writer.append(columns)
         start += count

@@ -29,7 +29,7 @@ _PATCHES = 9
 # Pictures of each layer in the first step.
 _OF_LAYER = 6
 # Confidences that differ by less count as equal; and the least confidence of a picture that is an example.
-_EQUAL_CONFIDENCE, _LEAST_CONFIDENCE = 0.01, 0.5
+EQUAL_CONFIDENCE, LEAST_CONFIDENCE = 0.01, 0.5
 
 StepFacts = dict[str, Any]
 """A step as tour.json holds it, and before that its ``figures``."""
@@ -288,7 +288,7 @@ class _TourWriter:
         elif self._clear_unit is not None and self._clear_unit.of.layer in self._layers:
             among = {key_of(row) for row in self._clear_unit.of.top}
         ranked, compared = self._examples.most_certain(layer, among)
-        if step.by_rule and among is not None and (not ranked or ranked[0].confidence < _LEAST_CONFIDENCE):
+        if step.by_rule and among is not None and (not ranked or ranked[0].confidence < LEAST_CONFIDENCE):
             ranked, compared = self._examples.most_certain(layer, None)
         cropper = self._cropper(layer)
         readable_rows = {
@@ -301,7 +301,7 @@ class _TourWriter:
         if not readable:
             return None
         # Of those as certain as the first but for rounding, the view that shows most of its picture.
-        certain = [facts for facts in readable if facts.confidence > readable[0].confidence - _EQUAL_CONFIDENCE]
+        certain = [facts for facts in readable if facts.confidence > readable[0].confidence - EQUAL_CONFIDENCE]
         best = max(certain, key=lambda facts: (round(readable_rows[facts.key][0], 2), facts.confidence))
         choice = best, readable_rows[best.key][1], compared
         if step.by_rule:

@@ -289,7 +289,7 @@ def test_a_tracker_that_fails_midway_is_told_the_rest_next_time(
     assert len(said) == 2
     assert said[1] == (
         "Tracking: tensorboard failed (OSError: [Errno 28] No space left on device). The run goes on without it; the "
-        "same command tells it what is missing."
+        "same command sends it what is missing."
     )
     assert set(finished.read_manifest()["tracking"]["told"]) == {"collect"}
     assert len(tell(finished, kind="tensorboard")) == 1

@@ -1,7 +1,6 @@
 """What is loaded when it is first needed: once, and again after a failure."""
 
 import threading
-import time
 
 import pytest
 
@@ -10,10 +9,12 @@ from atlas.serve.lazy import Lazy
 
 def test_threads_wait_for_one_load() -> None:
     loads: list[int] = []
+    begun, may_end = threading.Event(), threading.Event()
 
     def load() -> str:
         loads.append(1)
-        time.sleep(0.1)
+        begun.set()
+        may_end.wait(30)
         return "value"
 
     lazy, values = Lazy(load), []
@@ -21,8 +22,9 @@ def test_threads_wait_for_one_load() -> None:
     threads = [threading.Thread(target=lambda: values.append(lazy.get())) for _ in range(4)]
     for thread in threads:
         thread.start()
-    time.sleep(0.03)
+    assert begun.wait(30)
     assert (lazy.loading, lazy.loaded) == (True, False)
+    may_end.set()
     for thread in threads:
         thread.join()
     assert (values, len(loads)) == (["value"] * 4, 1)

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -25,6 +26,12 @@ class Caller:
         return self.gone
 
 
+def in_a_loop(work: Coroutine[Any, Any, None]) -> None:
+    """Run to its end in a thread of its own: this one may have a loop already, a browser's of other tests."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, work).result()
+
+
 def test_work_of_a_client_that_has_gone_is_left_out() -> None:
     pool, free, done = Workers(), threading.Event(), []
 
@@ -37,7 +44,7 @@ def test_work_of_a_client_that_has_gone_is_left_out() -> None:
         assert await first
         assert await pool.run(Caller(), lambda: 3) == 3  # type: ignore[arg-type]
 
-    asyncio.run(ask())
+    in_a_loop(ask())
     assert done == []
 
 
@@ -56,7 +63,7 @@ def lines_of(pool: Workers, lines: Callable[[Callable[[], bool]], Iterator[dict[
     async def ask() -> None:
         await pool.stream(lines)({"type": "http", "asgi": {"spec_version": "2.4"}}, receive, send)
 
-    asyncio.run(ask())
+    in_a_loop(ask())
     return [json.loads(line) for line in b"".join(parts).splitlines()]
 
 

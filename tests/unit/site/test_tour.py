@@ -116,7 +116,7 @@ def test_the_one_neuron_is_the_clearest(run: RunDirectory) -> None:
 def test_the_one_image_excites_the_neuron_and_the_network_is_sure_of_it(
     run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("atlas.site.tour.writer._SURE", 0.0)
+    monkeypatch.setattr("atlas.site.tour.writer.LEAST_CONFIDENCE", 0.0)
     tour_facts = write_and_read(run)
     layer, unit = step_of(tour_facts, "neuron")["link"].removeprefix("#unit=").split(":")
     top = UnitTables(run, layer).statistics(range(int(unit), int(unit) + 1))[0]["top"]
@@ -133,7 +133,7 @@ def test_the_one_image_excites_the_neuron_and_the_network_is_sure_of_it(
         "the way through the network is of the same picture"
     )
 
-    monkeypatch.setattr("atlas.site.tour.writer._SURE", 1.1)
+    monkeypatch.setattr("atlas.site.tour.writer.LEAST_CONFIDENCE", 1.1)
     assert "Chosen out of 24 pictures" in step_of(write_and_read(run), "image")["figure"], (
         "it is sure of none of the three"
     )
