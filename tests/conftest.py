@@ -35,6 +35,16 @@ from atlas.networks.network import Network, load
 torch.set_num_threads(1)  # the networks are so small that threads would only wait for each other
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by what they use, so that the quick ones can be chosen."""
+    for item in items:
+        used = set(getattr(item, "fixturenames", ()))
+        if used & {"undisturbed", "scheduler"}:
+            item.add_marker(pytest.mark.whole_run)
+        if "browser" in used:
+            item.add_marker(pytest.mark.browser)
+
+
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of pictures: two classes, every kind that must be read, and the broken ones in ``broken/``."""
