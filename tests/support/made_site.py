@@ -361,6 +361,10 @@ def guest(
             visitor.page.route(missing, lambda route: route.fulfill(status=404))
         visitor.open(address)
         yield visitor
+        end = time.monotonic() + 8
+        # What the browser says of a missing file may come after the page's own sentence.
+        while len(visitor.complaints) < complaints and time.monotonic() < end:
+            visitor.page.wait_for_timeout(50)
         assert len(visitor.complaints) == complaints, visitor.complaints
         asked = {url.split("/")[2] for url in visitor.requests if url.startswith("http")}
         assert asked == {address.split("/")[2]}, "nothing comes from outside"
