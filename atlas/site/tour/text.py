@@ -182,8 +182,7 @@ class _Reader:
         self._keys(f"{where}.", values, _KEYS)
         kind = values.get("kind")
         if kind not in KINDS:
-            problem = "missing" if kind is None else f"given {kind!r}"
-            self.mistakes.append(f"{where}.kind: {problem}, expected one of {', '.join(KINDS)}.")
+            self.mistakes.append(f"{where}.kind: {_problem(kind)}, expected one of {', '.join(KINDS)}.")
             return None
         names = (*COMMON, *FIGURES[kind])
         text = values.get("text")
@@ -230,8 +229,7 @@ class _Reader:
 
     def _sentence(self, where: str, value: Any, names: Collection[str]) -> str | None:
         if not isinstance(value, str) or not value.strip():
-            problem = "missing" if value is None else f"given {value!r}"
-            self.mistakes.append(f"{where}: {problem}, expected a sentence.")
+            self.mistakes.append(f"{where}: {_problem(value)}, expected a sentence.")
             return None
         try:
             parsed = string.Formatter().parse(value)
@@ -253,6 +251,10 @@ class _Reader:
             if key not in names:
                 hint = _near(str(key), names) or f" Known keys here: {', '.join(names)}."
                 self.mistakes.append(f"{where}{key}: unknown key.{hint}")
+
+
+def _problem(value: Any) -> str:
+    return "missing" if value is None else f"given {value!r}"
 
 
 def _near(name: str, names: Collection[str]) -> str:
