@@ -87,7 +87,7 @@ def make_site(site: Path, seed: int = 0) -> None:
             _write_cells(folder, grid, row, col, random)
         write_combined_pyramid(site / layer / "atlas.dzi", {grid: _icons(pool, grid) for grid in GRIDS})
         grids = [{"grid": grid, "cells": 1, "drawn": 1, "median_cosine": 0.9, "flagged": 0} for grid in GRIDS]
-        facts = {"name": layer, "path": layer, "layer": layer, "network": 0, "of_classes": [], "grids": grids}
+        facts = {"name": layer, "path": layer, "layer": layer, "network": 0, "classes_shown": [], "grids": grids}
         layers.append({**facts, "channels": 512, "map_size": [14, 14], "rows": 10**6, "dropped": 0})
     names = [f"class {number:03d}" for number in range(CLASSES)]
     atlas = {

@@ -80,7 +80,7 @@ def lines_sheet(units: Units, chosen: list[int], figure: str) -> Image.Image:
         for column, picture in enumerate(pictures):
             if picture is not None:
                 sheet.paste(picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (_left(column), top))
-        _curve(draw, facts["turning"]["response"], _left(columns), top)
+        _curve(draw, facts["tuning"]["response"], _left(columns), top)
         draw.text((_left(columns) + 160, top + 16), f"unit {unit}", INK, _font(14))
         draw.text((_left(columns) + 160, top + 38), f"{figure} {units.table[figure][unit]:.2f}", SOFT, _font(12))
     return sheet
@@ -131,7 +131,7 @@ def best_circuits(units: Units, count: int) -> list[int]:
     on."""
 
     def share(unit: int) -> float:
-        if units.table["never"][unit]:
+        if units.table["never_active"][unit]:
             return 0.0
         circuit = strongest(units, unit)
         sure = [source for source in circuit["sources"] if source["reliability"] > RELIABLE and not by_absence(source)]
@@ -144,7 +144,7 @@ def best_circuits(units: Units, count: int) -> list[int]:
 
 def by_absence(source: dict[str, Any]) -> bool:
     """Whether a source does what it does mainly where its activation is below 0, where its picture is not seen."""
-    return bool(abs(source["present"]) < abs(source["effect"] - source["present"]))
+    return bool(abs(source["effect_above_zero"]) < abs(source["effect"] - source["effect_above_zero"]))
 
 
 def kernel_picture(kernel: list[float], shape: list[int]) -> Image.Image:

@@ -149,7 +149,7 @@ def _concatenate(trace: Trace, step: ForwardStep, index: int, _terms: int) -> Ar
     return Arithmetic(copied["sum"], [copied])
 
 
-def _move(trace: Trace, step: ForwardStep, index: int, _terms: int) -> Arithmetic:
+def _reshape(trace: Trace, step: ForwardStep, index: int, _terms: int) -> Arithmetic:
     source = step.reads[0]
     indices = kinds.source_indices(step.node, step.part, trace.values[source], trace.recording.constants)
     source_index = int(indices[unravel(index, indices.shape)])
@@ -235,5 +235,5 @@ _RULES: dict[str, Callable[[Trace, ForwardStep, int, int], Arithmetic]] = {
     "max_pool": pool,
     "average_pool": pool,
     "batch_norm": _batch_norm,
-    "move": _move,
+    "reshape": _reshape,
 }

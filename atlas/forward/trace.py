@@ -103,7 +103,7 @@ def describe(trace: Trace) -> dict[str, Any]:
             }
             for name, step in recorded.layers
         ],
-        "answer": _answer(trace),
+        "output": _output(trace),
     }
 
 
@@ -121,7 +121,7 @@ def _strongest(trace: Trace, step: int) -> list[dict[str, Any]]:
     ]
 
 
-def _answer(trace: Trace) -> dict[str, Any]:
+def _output(trace: Trace) -> dict[str, Any]:
     """The most likely classes with their logits and probabilities (the softmax), what the other classes
     share, and the logarithm of the sum of all classes' exponentials."""
     step = trace.recording.logits

@@ -60,7 +60,7 @@ def _arithmetic(trace: Trace, step: int, index: int, terms: int) -> dict[str, An
         "value": json_number(trace.number(step, index)),
         "total": json_number(parts.total),
         "terms": [_rounded(term) for term in parts.terms],
-        "rest": None if parts.rest is None else {"count": parts.rest[0], "sum": json_number(parts.rest[1])},
+        "other_terms": None if parts.rest is None else {"count": parts.rest[0], "sum": json_number(parts.rest[1])},
         "bias": None if parts.bias is None else json_number(parts.bias),
         "formula": None if parts.formula is None else _rounded(parts.formula),
         "inner": None if parts.inner is None else _arithmetic(trace, *parts.inner, terms),

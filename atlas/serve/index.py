@@ -71,8 +71,8 @@ def _index_item(name: str, site: Path) -> str:
     if atlas.get("format") != SITE_FORMAT:
         picture, what = "", "of another version; finish the run again"
     else:
-        layers = [layer for layer in atlas["layers"] if not layer["of_classes"]]
-        layer = next((layer for layer in layers if layer["path"] == atlas.get("opens")), layers[len(layers) // 2])
+        layers = [layer for layer in atlas["layers"] if not layer["classes_shown"]]
+        layer = next((layer for layer in layers if layer["path"] == atlas.get("opening_map")), layers[len(layers) // 2])
         side = min(grid["grid"] for grid in layer["grids"]) * atlas["icon_size"]
         address = f"{quote(name)}/{quote(layer['path'])}/atlas_files/{(side - 1).bit_length() - 1}/0_0.webp"
         picture = f'<img src="{address}" alt="" width="160" height="160">'

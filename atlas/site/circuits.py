@@ -31,8 +31,8 @@ def unit_circuits(tables: UnitTables, units: range) -> dict[int, list[dict[str, 
                 {
                     "layer": layer,
                     "agreement": short(first["agreement"]),
-                    "passed": nonlinearities.get(layer, []),
-                    "told": notes.get(layer),
+                    "nonlinearities": nonlinearities.get(layer, []),
+                    "note": notes.get(layer),
                     "kernel": [first["height"], first["width"]],
                     "sources": [_source(row) for row in sources],
                 }
@@ -52,16 +52,12 @@ def cell_circuits(tables: UnitTables, grid: int) -> dict[str, Any] | None:
         place = [row[name] for name in ("source_grid", "source_row", "source_col")]
         figures = [short(row["weight"]), short(row["overlap"])]
         cells.setdefault(f"{row['row']}.{row['col']}", []).append([*place, *figures])
-    return {"from": nearest[0], "grid": grid, "cells": cells}
+    return {"source_map": nearest[0], "grid": grid, "cells": cells}
 
 
 def _source(row: dict[str, Any]) -> dict[str, Any]:
-    columns = {
-        "strength": "weight",
-        "let_through": "linear_weight",
-        **{name: name for name in ("effect", "present", "reliability")},
-    }
-    figures = {key: short(row[column]) for key, column in columns.items()}
+    figures = {name: short(row[name]) for name in ("weight", "linear_weight", "effect", "reliability")}
+    figures["effect_above_zero"] = short(row["present"])
     return {"unit": row["source"], **figures, "kernel": _whole_steps(row["kernel"])}
 
 

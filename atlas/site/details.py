@@ -38,9 +38,10 @@ def cell_details(
 ) -> dict[CellIndex, dict[str, Any]]:
     """For each of ``cells``, drawn ones of one grid of a map:
 
-    ``scores``: of its icon; ``predicted``, ``labels``: [number, count], the commonest first; ``near``: [row, col,
-    cosine] of the drawn cells of this grid whose means are most like its own; ``elsewhere``: for each other one of
-    ``layers`` the cells of its own map that hold most of the same rows, [grid, row, col, share of this cell's rows].
+    ``scores``: of its icon; ``predicted``, ``labels``: [number, count], the commonest first; ``nearest_cells``: [row,
+    col, cosine] of the drawn cells of this grid whose means are most like its own; ``cells_on_other_maps``: for each
+    other one of ``layers`` the cells of its own map that hold most of the same rows, [grid, row, col, share of this
+    cell's rows].
     """
     table = pq.read_table(
         run.cells(atlas_map.name),
@@ -50,17 +51,19 @@ def cell_details(
     drawn_cells = list(zip(table["row"].to_pylist(), table["col"].to_pylist()))
     chosen = [number for number, cell in enumerate(drawn_cells) if cell in set(cells)]
     scores = _scores(run, atlas_map, grid)
-    near = _near(to_numpy(table["mean"]), chosen)
-    elsewhere = _elsewhere(run, atlas_map, grid, [drawn_cells[number] for number in chosen], layers, settings.grids)
+    nearest_cells = _nearest_cells(to_numpy(table["mean"]), chosen)
+    cells_on_other_maps = _cells_on_other_maps(
+        run, atlas_map, grid, [drawn_cells[number] for number in chosen], layers, settings.grids
+    )
     counted = table.select(["predicted", "labels"]).take(pa.array(chosen, pa.int64())).to_pylist()
     return {
         drawn_cells[number]: {
             "scores": scores.get(drawn_cells[number]),
             **{name: [[entry["class"], entry["count"]] for entry in counts[name]] for name in ("predicted", "labels")},
-            "near": [[*drawn_cells[other], round(cosine, 4)] for other, cosine in similar],
-            "elsewhere": elsewhere[drawn_cells[number]],
+            "nearest_cells": [[*drawn_cells[other], round(cosine, 4)] for other, cosine in similar],
+            "cells_on_other_maps": cells_on_other_maps[drawn_cells[number]],
         }
-        for number, counts, similar in zip(chosen, counted, near)
+        for number, counts, similar in zip(chosen, counted, nearest_cells)
     }
 
 
@@ -74,7 +77,7 @@ def _short(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _near(means: NDArray[np.float32], chosen: list[int]) -> list[list[tuple[int, float]]]:
+def _nearest_cells(means: NDArray[np.float32], chosen: list[int]) -> list[list[tuple[int, float]]]:
     """For each of the cells ``chosen`` the others whose means (cells, channels) have the largest cosines to its own."""
     if len(means) < 2 or not chosen:
         return [[] for _ in chosen]
@@ -88,7 +91,7 @@ def _near(means: NDArray[np.float32], chosen: list[int]) -> list[list[tuple[int,
     ]
 
 
-def _elsewhere(
+def _cells_on_other_maps(
     run: RunDirectory,
     atlas_map: AtlasMap,
     grid: int,
@@ -97,7 +100,7 @@ def _elsewhere(
     grids: Sequence[int],
 ) -> dict[CellIndex, dict[str, list[list[float]]]]:
     """The cells of other layers' maps that hold most of the rows of ``cells``."""
-    elsewhere: dict[CellIndex, dict[str, list[list[float]]]] = {cell: {} for cell in cells}
+    cells_on_other_maps: dict[CellIndex, dict[str, list[list[float]]]] = {cell: {} for cell in cells}
     own = _cells_of_rows(run, atlas_map.name, grid)
     wanted = np.array([row * grid + col for row, col in cells], np.int64)
     rows = np.flatnonzero(np.isin(own, wanted))
@@ -113,11 +116,11 @@ def _elsewhere(
         order = np.lexsort((other_numbers, -shared, cell_numbers))
         for index in order.tolist():
             cell = divmod(int(cell_numbers[index]), grid)
-            entries = elsewhere[cell].setdefault(layer, [])
+            entries = cells_on_other_maps[cell].setdefault(layer, [])
             if len(entries) < ELSEWHERE:
                 share = round(int(shared[index]) / size[int(cell_numbers[index])], 3)
                 entries.append([other, *divmod(int(other_numbers[index]), other), share])
-    return elsewhere
+    return cells_on_other_maps
 
 
 def _cells_of_rows(run: RunDirectory, name: str, grid: int) -> NDArray[np.int64]:

@@ -111,11 +111,12 @@ def write_layer(run: RunDirectory, layer: str) -> list[Path]:
     table = {
         "layer": layer,
         "units": len(statistics),
-        **{name: [short(row[name]) for row in statistics] for name in ("largest", "mean", "positive")},
-        "never": [int(row["largest"] <= 0) for row in statistics],
+        **{name: [short(row[name]) for row in statistics] for name in ("largest", "mean")},
+        "active_share": [short(row["positive"]) for row in statistics],
+        "never_active": [int(row["largest"] <= 0) for row in statistics],
         **{name: [short(unit[name]) for unit in units] for name in ("selectivity", "invariance")},
         "classes": [_effects(unit["supports"], _CLASSES) for unit in units],
-        "similar": [
+        "correlated": [
             [[other["unit"], short(other["correlation"])] for other in row["similar"][:_SIMILAR]] for row in statistics
         ],
     }
@@ -160,8 +161,8 @@ def write_units(run: RunDirectory, listing: Listing, layer: str, units: range, *
             ],
             "supports": _effects(own["supports"], _SUPPORTS),
             "opposes": _effects(own["opposes"], _OPPOSES),
-            "turning": _turning(own),
-            "told": own["note"],
+            "tuning": _tuning(own),
+            "note": own["note"],
             "circuit": circuits[unit["unit"]],
         }
         pictures = path.with_name(f"{path.name}-pictures.webp")
@@ -231,7 +232,7 @@ def _effects(effects: list[dict[str, Any]], count: int) -> list[list[Any]]:
     return [[entry["class"], short(entry["effect"])] for entry in effects[:count]]
 
 
-def _turning(unit: dict[str, Any]) -> dict[str, Any] | None:
+def _tuning(unit: dict[str, Any]) -> dict[str, Any] | None:
     """The tuning curves: each patch's own over the angles, and the means of what is above 0."""
     if not unit["rotated"]:
         return None
@@ -242,12 +243,13 @@ def _turning(unit: dict[str, Any]) -> dict[str, Any] | None:
     return {
         "degrees": list(DEGREES),
         "response": _figures(response),
-        "each": [_figures(curve) for curve in rotated],
+        "per_patch": [_figures(curve) for curve in rotated],
         "mirrored": _figures(mirrored),
         "scales": list(SCALES),
         "scaled": _figures(scaled),
-        **{name: short(unit[name]) for name in ("selectivity", "invariance", "preferred")},
-        "peak": short(float(response.max())),
+        **{name: short(unit[name]) for name in ("selectivity", "invariance")},
+        "preferred_angle": short(unit["preferred"]),
+        "largest_response": short(float(response.max())),
     }
 
 

@@ -110,7 +110,7 @@ def test_icons_are_asked_for_the_columns_in_view_and_end_with_the_view(
 
 def test_the_end_tells_scores_and_shares(browser: Browser, forward_api: ForwardApi) -> None:
     known = forward_api.trace(PICTURE)
-    told = describe(known)["answer"]
+    told = describe(known)["output"]
     with walking(browser, forward_api) as (visitor, view):
         layer(view, "The classes").click()
         end = view.get_by_test_id("end")
@@ -164,7 +164,7 @@ def apart(end: Locator) -> float:
 
 
 def test_the_shares_are_worked_out_and_not_those_of_the_network(browser: Browser, forward_api: ForwardApi) -> None:
-    told = describe(forward_api.trace(PICTURE))["answer"]["classes"]
+    told = describe(forward_api.trace(PICTURE))["output"]["classes"]
     forward_api.log_sum_off = 0.1
     with walking(browser, forward_api) as (_, view):
         layer(view, "The classes").click()

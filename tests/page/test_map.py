@@ -97,7 +97,7 @@ def test_a_layer_of_another_network_and_a_map_of_classes(browser: Browser, addre
         {"name": "other", "input_size": 240, "classes": [f"thing {number}" for number in range(7)]}
     )
     first, second = facts["layers"]
-    pair = {**second, "name": "_blocks.10: lemon → daisy", "of_classes": ["lemon", "daisy"]}
+    pair = {**second, "name": "_blocks.10: lemon → daisy", "classes_shown": ["lemon", "daisy"]}
     facts["layers"] = [{**first, "name": "_blocks.4@other", "network": 1}, pair]
     with browser.new_context(viewport=DESKTOP) as context:
         page = context.new_page()

@@ -248,7 +248,7 @@ def as_the_layer(route: Route) -> None:
 
 def test_a_map_of_classes_counts_as_its_layer(browser: Browser, image_api: MadeApi) -> None:
     facts = image_api.atlas
-    part = {"name": f"{LAYER}: espresso", "path": "part", "of_classes": ["espresso"]}
+    part = {"name": f"{LAYER}: espresso", "path": "part", "classes_shown": ["espresso"]}
     facts["layers"].append({**facts["layers"][1], **part})
     with browser.new_context(viewport=DESKTOP) as context:
         visitor = Visitor(context)

@@ -48,16 +48,16 @@ def made_tour(site: Path) -> dict[str, Any]:
     shown = {
         "network": {"picture": None, "parts": lines},
         "neuron": {"parts": parts("neuron", 9)},
-        "image": {"picture": given, "given": given},
+        "image": {"picture": given, "picture_to_open": given},
         "invariant": {"parts": parts("invariant", 8, value=0.5)},
         "circuit": {"parts": [*parts("circuit", 3, value=1.0, sign=1), *parts("against", 1, value=0.5, sign=-1)]},
-        "forward": {"picture": given, "given": given, "parts": parts("forward", 3)},
+        "forward": {"picture": given, "picture_to_open": given, "parts": parts("forward", 3)},
     }
     steps = [
         {
             "kind": kind, "title": title, "text": [f"What {kind} is. " + "It goes on. " * 12, "And more of it."],
             "see": f"See {kind}.", "figure": f"Chosen by {kind}.", "go": f"Go to {kind}" if kind in links else None,
-            "link": links.get(kind), "given": None, "picture": picture(kind, (90, 160, 90), 256), "parts": [],
+            "link": links.get(kind), "picture_to_open": None, "picture": picture(kind, (90, 160, 90), 256), "parts": [],
             **shown.get(kind, {}),
         }
         for kind, title in zip(STEPS, TITLES)

@@ -59,7 +59,7 @@ def test_patches_show_the_whole_picture_they_come_from(browser: Browser, neurons
 def test_the_tuning_curve_reaches_to_where_it_answers(browser: Browser, neurons: str) -> None:
     """The oriented unit answers at 90°, on the right of the plot, and mirrored on the left; the other to all alike."""
     with opened(browser, f"{neurons}#unit=_blocks.10:{ORIENTED}") as (visitor, view):
-        ring = view.get_by_test_id("turning")
+        ring = view.get_by_test_id("tuning")
         turned, mirrored = (
             points(ring.locator(f"[data-line={name}]").get_attribute("d") or "") for name in ("turned", "mirrored")
         )
@@ -82,15 +82,15 @@ def test_the_tuning_curve_reaches_to_where_it_answers(browser: Browser, neurons:
         expect(view).to_contain_text("Strongly: 0.47 of 1 (selectivity), most at 90°.")
         visitor.page.keyboard.press("Escape")
         view.get_by_role("button", name=f"Unit {INVARIANT} ").click()
-        path = view.get_by_test_id("turning").locator("[data-line=turned]")
+        path = view.get_by_test_id("tuning").locator("[data-line=turned]")
         radii = [np.hypot(*point) for point in points(path.get_attribute("d") or "")]
         assert min(radii) > 85, "almost a circle"
 
 
 def test_a_unit_that_never_fires_says_so(browser: Browser, neurons: str) -> None:
     with opened(browser, f"{neurons}#unit=_blocks.10:{SILENT}") as (_, view):
-        expect(view.get_by_test_id("told")).to_have_text(NOTE)
-        expect(view.get_by_test_id("turning")).to_have_count(0)
+        expect(view.get_by_test_id("note")).to_have_text(NOTE)
+        expect(view.get_by_test_id("tuning")).to_have_count(0)
         expect(view.get_by_role("group", name="Top patches")).to_have_count(0)
         expect(view.locator(".pictures .picture")).to_have_count(4)
         view.get_by_role("button", name="what builds it").click()

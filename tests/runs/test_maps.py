@@ -85,7 +85,7 @@ def test_cells_icons_report_and_site_have_the_maps_of_classes(of_classes: RunDir
     shown = {layer["path"]: layer for layer in facts["layers"]}
     report = json.loads(of_classes.report.read_text())["layers"]
     for atlas_map in maps_of(config):
-        assert shown[atlas_map.name]["of_classes"] == list(atlas_map.classes)
+        assert shown[atlas_map.name]["classes_shown"] == list(atlas_map.classes)
         assert shown[atlas_map.name]["name"] == atlas_map.title
         assert [grid["grid"] for grid in shown[atlas_map.name]["grids"]] == list(atlas_map.grids)
         u, v = (pq.read_table(of_classes.layout(atlas_map.name))[name].to_numpy() for name in ("u", "v"))

@@ -51,7 +51,7 @@ class MadeApi:
 
     @property
     def layers(self) -> list[dict[str, Any]]:
-        return [layer for layer in self.atlas["layers"] if not layer["of_classes"]]
+        return [layer for layer in self.atlas["layers"] if not layer["classes_shown"]]
 
     def classes(self, network: int) -> int:
         return len(self.atlas["networks"][network]["classes"])
@@ -159,7 +159,7 @@ class MadeApi:
                 "v": (row + 0.5) / grid,
                 "confidence": round(number / count, 2),
             })  # fmt: skip
-        return {"groups": groups, "explained": 0.87, "signed": True}
+        return {"groups": groups, "explained_share": 0.87, "split_by_sign": True}
 
 
 def icon_colour(position: int) -> tuple[int, int, int]:

@@ -160,10 +160,10 @@ class _Answers:
 
     def described(self, trace: Trace) -> dict[str, Any]:
         facts = describe(trace)
-        answer, off = facts["answer"], self.state.log_sum_off
-        answer.pop("log_sum", None)
+        output, off = facts["output"], self.state.log_sum_off
+        output.pop("log_sum", None)
         if off is not None:
-            answer["log_sum"] = float(trace.maps(answer["step"]).double().flatten().logsumexp(0)) + off
+            output["log_sum"] = float(trace.maps(output["step"]).double().flatten().logsumexp(0)) + off
         return facts
 
     async def maps(self, request: Request) -> Response:

@@ -163,8 +163,8 @@ def made_details(layer: str, grid: int, folder: Path) -> None:
                 "scores": {"cosine_whitened": 0.861, "cosine_robust": 0.902, "percentile": 97.4, "rank": 2},
                 "predicted": [[1, cell_count(grid, row, col) // 2], [2, 10]],
                 "labels": [[0, cell_count(grid, row, col)]],
-                "near": [[*near_cell(grid, row, col), 0.91]],
-                "elsewhere": {other: [[grid, row, col, 0.4]]},
+                "nearest_cells": [[*near_cell(grid, row, col), 0.91]],
+                "cells_on_other_maps": {other: [[grid, row, col, 0.4]]},
                 "exemplars": [
                     {"image": f"{row}-{col}-{name}.png", "frame": [0.25, 0.25, 0.75, 0.75], "label": 0, "predicted": 1,
                      "confidence": 0.7, "cosine": cosine, "nearest": cosine > 0.9}
@@ -207,7 +207,7 @@ def make_site(site: Path) -> None:
         write_combined_pyramid(site / layer / "atlas.dzi", {grid: made_icons(layer, "icons", grid) for grid in GRIDS})
         grids = [{"grid": grid, "cells": 1, "drawn": 1, "median_cosine": 0.9, "flagged": 0} for grid in GRIDS]
         sizes = {"channels": 40, "map_size": [28, 28], "rows": 13000, "dropped": 12}
-        facts = {"name": layer, "path": layer, "layer": layer, "network": 0, "of_classes": []}
+        facts = {"name": layer, "path": layer, "layer": layer, "network": 0, "classes_shown": []}
         layers.append({**facts, "grids": grids, **sizes})
     networks = [{"name": "made", "input_size": 224, "classes": CLASSES}]
     atlas = {
@@ -361,6 +361,10 @@ def guest(
             visitor.page.route(missing, lambda route: route.fulfill(status=404))
         visitor.open(address)
         yield visitor
+        end = time.monotonic() + 8
+        # What the browser says of a missing file may come after the page's own sentence.
+        while len(visitor.complaints) < complaints and time.monotonic() < end:
+            visitor.page.wait_for_timeout(50)
         assert len(visitor.complaints) == complaints, visitor.complaints
         asked = {url.split("/")[2] for url in visitor.requests if url.startswith("http")}
         assert asked == {address.split("/")[2]}, "nothing comes from outside"

@@ -21,7 +21,7 @@ INVARIANT, ORIENTED, SILENT = 7, 3, 5
 NOTE = "Unit 5 of _blocks.10 never answers above 0 in these pictures, so there is nothing to turn."
 FAR = "What lies so far apart is told by the data alone."
 ROWS = {"top": 9, "whole": 9, "spread": 8, "turned": 24, "mirrored": 24, "scaled": 5}
-# The cell of the later map whose sources are known: grid, row, column, strength, together.
+# The cell of the later map whose sources are known: grid, row, column, weight, overlap.
 BUILT_CELL = (20, 14, 12)
 BUILT_FROM = [[20, 5, 5, 1, 0.4], [20, 14, 12, 0.5, 0.31], [20, 10, 3, -0.6, 0.02]]
 
@@ -71,7 +71,7 @@ def add_units(site: Path) -> None:
             if earlier_of(layer):
                 row, col = (at * grid // 20 for at in BUILT_CELL[1:])
                 cells_built = {f"{row}.{col}": BUILT_FROM} if layer == LATER else {}
-                built = {"from": earlier_of(layer)[-1], "grid": grid, "cells": cells_built}
+                built = {"source_map": earlier_of(layer)[-1], "grid": grid, "cells": cells_built}
                 (site / layer / f"grid-{grid:03d}" / "built.json").write_text(json.dumps(built))
     assert all(is_there(20, row, col) and is_drawn(20, row, col) for _, row, col, *_ in BUILT_FROM)
 
@@ -106,16 +106,16 @@ def unit_table(layer: str) -> dict[str, Any]:
         "units": UNITS[layer],
         "largest": [0.0 if is_silent(layer, unit) else 4 + (unit * 7 % UNITS[layer]) / 4 for unit in numbers],
         "mean": [0.1] * UNITS[layer],
-        "positive": [0.0 if is_silent(layer, unit) else 0.5 / (1 + unit) for unit in numbers],
-        "never": [int(is_silent(layer, unit)) for unit in numbers],
+        "active_share": [0.0 if is_silent(layer, unit) else 0.5 / (1 + unit) for unit in numbers],
+        "never_active": [int(is_silent(layer, unit)) for unit in numbers],
         "selectivity": [selectivity(layer, unit) for unit in numbers],
         "invariance": [invariance(layer, unit) for unit in numbers],
         "classes": [classes_of(layer, unit)[0][:5] for unit in numbers],
-        "similar": [similar_to(layer, unit) for unit in numbers],
+        "correlated": [correlated_with(layer, unit) for unit in numbers],
     }
 
 
-def similar_to(layer: str, unit: int) -> list[list[float]]:
+def correlated_with(layer: str, unit: int) -> list[list[float]]:
     return [[(unit + step) % UNITS[layer], round(0.9 - 0.1 * step, 2)] for step in (1, 2, 3)]
 
 
@@ -171,21 +171,21 @@ def unit_facts(layer: str, unit: int) -> dict[str, Any]:
         "spread": [] if silent else [{**patch(20 + number, number - 1), "share": number / 7} for number in range(8)],
         "supports": supports,
         "opposes": opposes,
-        "turning": None
+        "tuning": None
         if silent
         else {
             "degrees": DEGREES,
             "response": turned,
-            "each": [[max(0, value * (0.8 + 0.1 * which) - which / 3) for value in turned] for which in range(4)],
+            "per_patch": [[max(0, value * (0.8 + 0.1 * which) - which / 3) for value in turned] for which in range(4)],
             "mirrored": [response(unit, -angle) for angle in DEGREES],
             "scales": SCALES,
             "scaled": [1.0, 3.0, 6.0, 4.0, -0.5],
             "selectivity": selectivity(layer, unit),
             "invariance": invariance(layer, unit),
-            "preferred": 90.0,
-            "peak": max(turned),
+            "preferred_angle": 90.0,
+            "largest_response": max(turned),
         },
-        "told": NOTE if silent else None,
+        "note": NOTE if silent else None,
         "circuit": [] if silent else [circuit_of(layer, earlier) for earlier in earlier_of(layer)],
     }
 
@@ -209,13 +209,13 @@ def circuit_of(layer: str, earlier: str) -> dict[str, Any]:
     return {
         "layer": earlier,
         "agreement": 0.11 if far else 0.91,
-        "passed": ["12 ReLU6", "1 max-pooling as average"] if far else ["4 ReLU6"],
-        "told": FAR if far else None,
+        "nonlinearities": ["12 ReLU6", "1 max-pooling as average"] if far else ["4 ReLU6"],
+        "note": FAR if far else None,
         "kernel": [5, 5],
         "sources": [
-            {"unit": unit, "strength": strength, "let_through": 2 * strength, "effect": effect,
-             "present": present[unit], "kernel": kernel_at(*place, strength), "reliability": 0.9}
-            for unit, effect, strength, place in sources
+            {"unit": unit, "weight": weight, "linear_weight": 2 * weight, "effect": effect,
+             "effect_above_zero": present[unit], "kernel": kernel_at(*place, weight), "reliability": 0.9}
+            for unit, effect, weight, place in sources
         ],
     }  # fmt: skip
 

@@ -15,7 +15,7 @@ from atlas.serve.app import create_app
 from atlas.serve.server import create_server
 from atlas.serve.sockets import open_socket, own_names
 
-LAYER = {"name": "_blocks.4", "path": "_blocks.4", "of_classes": [], "grids": [{"grid": 10}, {"grid": 20}]}
+LAYER = {"name": "_blocks.4", "path": "_blocks.4", "classes_shown": [], "grids": [{"grid": 10}, {"grid": 20}]}
 
 
 def make_run(folder: Path, title: str) -> Path:

@@ -69,8 +69,8 @@ def some_units(step: ForwardStep, count: int, seed: int = 0) -> Iterator[tuple[i
 def size_of(answer: dict[str, Any]) -> float:
     """Against what a difference is judged: the number, or a hundredth of what it is the sum of."""
     parts = [abs(term["sum"]) for term in answer["terms"]]
-    if answer["rest"]:
-        parts.append(abs(answer["rest"]["sum"]))
+    if answer["other_terms"]:
+        parts.append(abs(answer["other_terms"]["sum"]))
     return max(abs(answer["value"]), 0.01 * sum(parts), 1e-9)
 
 
@@ -86,7 +86,7 @@ def check(answer: dict[str, Any]) -> None:
     """The total is the network's number, and the terms are whole: what is shown comes to the total."""
     assert abs(answer["total"] - answer["value"]) <= max(1e-4 * size_of(answer), _rounding(answer)), answer
     sums = [term["sum"] for term in answer["terms"]]
-    whole = sum(sums) + (answer["rest"] or {"sum": 0})["sum"] + (answer["bias"] or 0)
+    whole = sum(sums) + (answer["other_terms"] or {"sum": 0})["sum"] + (answer["bias"] or 0)
     if answer["kind"] == "multiply":
         assert np.isclose(np.prod(sums), answer["total"], rtol=1e-6, atol=1e-12)
     elif answer["kind"] not in ("activation", "other", "input"):

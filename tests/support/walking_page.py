@@ -91,10 +91,10 @@ def account_of(view: Locator, *, inside: bool = False) -> Locator:
 
 def assert_whole(account: Locator) -> float:
     """What is shown adds up to the shown total, within the last decimals that are shown."""
-    terms, rest, bias = (parts(account, name) for name in ("term", "rest", "bias"))
+    terms, others, bias = (parts(account, name) for name in ("term", "other_terms", "bias"))
     (total,) = parts(account, "total")
     assert terms
-    assert sum(terms) + sum(rest) + sum(bias) == pytest.approx(total, abs=0.0006 * (len(terms) + 2))
+    assert sum(terms) + sum(others) + sum(bias) == pytest.approx(total, abs=0.0006 * (len(terms) + 2))
     sizes = [abs(term) for term in terms]
     assert sizes == sorted(sizes, reverse=True)
     return total

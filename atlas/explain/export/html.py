@@ -83,13 +83,13 @@ def _layer(layer: dict[str, Any]) -> str:
     groups = ""
     if "groups" in layer:
         figures = "\n".join(
-            _group(group, number, layer["explained"]) for number, group in enumerate(layer["groups"], 1)
+            _group(group, number, layer["explained_share"]) for number, group in enumerate(layer["groups"], 1)
         )
-        parts = "Positive and negative activations are taken apart for it. " if layer["signed"] else ""
+        parts = "Positive and negative activations are taken apart for it. " if layer["split_by_sign"] else ""
         groups = f"""<h3>In {len(layer["groups"])} groups</h3>
 <p>Positions that say the same, found by non-negative matrix factorisation. {parts}The groups hold
-{layer["explained"]:.0%} of what the layer says (of the squares of its activations). The figures tell what the logits
-of the likeliest classes lose (+), or gain (−), when the group is taken out.</p>
+{layer["explained_share"]:.0%} of what the layer says (of the squares of its activations). The figures tell what the
+logits of the likeliest classes lose (+), or gain (−), when the group is taken out.</p>
 <div class="side">{figures}</div>"""
     return f"""<section>
 <h2>{escape(layer["path"])}: {rows} × {cols} positions of {layer["channels"]} channels</h2>

@@ -108,7 +108,7 @@ def describe_operation(
     if single and target in BATCH_NORMS and part == 0 and varying == [first] and not is_training(core):
         return "batch_norm", "batch norm", {}
     if target in MOVES and target is not _aten.as_strided.default and varying == [first]:
-        return "move", MOVES[target], {}
+        return "reshape", MOVES[target], {}
     word = _OTHERS.get(target) or str(target).removeprefix("aten.").rpartition(".")[0].strip("_").replace("_", " ")
     return "other", word, {}
 

@@ -267,7 +267,9 @@ def _circuit(unit: Unit, facts: dict[str, Any], by_rule: bool) -> UnitCircuit | 
     """A circuit as the tour shows it, from the ``facts`` of the site; None where it has too few sources."""
     # What acts by its absence does so where the opposite of its picture is: its picture would mislead.
     sources = [
-        source for source in facts["sources"] if abs(source["present"]) > abs(source["effect"] - source["present"])
+        source
+        for source in facts["sources"]
+        if abs(source["effect_above_zero"]) > abs(source["effect"] - source["effect_above_zero"])
     ]
     if by_rule:
         if (facts["agreement"] or 0) < LEAST_AGREEMENT:

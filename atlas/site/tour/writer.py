@@ -90,7 +90,7 @@ class _TourWriter:
             name: None if (sentence := getattr(step, name)) is None else fill(sentence, figures)
             for name in ("see", "figure", "go")
         }
-        defaults: StepFacts = {"picture": None, "parts": [], "link": None, "given": None}
+        defaults: StepFacts = {"picture": None, "parts": [], "link": None, "picture_to_open": None}
         return {
             "kind": step.kind,
             "title": fill(step.title, figures),
@@ -153,7 +153,7 @@ class _TourWriter:
             return None
         return {
             "picture": self._view_picture(choice[1]),
-            "given": self._view_picture(choice[1]),
+            "picture_to_open": self._view_picture(choice[1]),
             "link": "#open=image",
             "figures": self._of_image(*choice),
         }
@@ -250,7 +250,7 @@ class _TourWriter:
         ]
         return {
             "picture": self._view_picture(row),
-            "given": self._view_picture(row),
+            "picture_to_open": self._view_picture(row),
             "parts": parts,
             "link": "#open=forward",
             "figures": {name: value for name, value in self._of_image(*choice).items() if name != "among"},

@@ -37,7 +37,7 @@ const pass: Pass = {
     { name: 'picture', step: 0, shape: [3, 6, 6], strongest: [{ channel: 0, largest: 1 }] },
     { name: 'block', step: 6, shape: [8, 6, 6], strongest: [{ channel: 4, largest: 2 }] },
   ],
-  answer: { step: 7, classes: [{ class: 3, logit: 2, probability: 0.6 }], others: 0.4 },
+  output: { step: 7, classes: [{ class: 3, logit: 2, probability: 0.6 }], others: 0.4 },
 };
 
 describe('the flow', () => {
@@ -160,7 +160,7 @@ describe('texts of steps', () => {
     expect(text(step(8, 'max_pool', [2], [8, 3, 3]))).toContain('gets smaller');
     expect(text(step(8, 'max_pool', [2], [8, 6, 6]))).not.toContain('smaller');
     expect(text(steps[7] as Step)).toContain('Each class has a weight');
-    const hidden = { ...pass, answer: { ...pass.answer, step: 8 }, steps: [...steps, step(8, 'linear', [7], [5])] };
+    const hidden = { ...pass, output: { ...pass.output, step: 8 }, steps: [...steps, step(8, 'linear', [7], [5])] };
     expect(stepText(steps[7] as Step, hidden)).not.toContain('class');
   });
 
@@ -179,18 +179,18 @@ describe('factors and differences', () => {
 
   test('a difference is given as a share of what was added up', () => {
     const term = (sum: number) => ({ step: 0, channel: 0, title: '', y: 0, x: 0, sum, patch: null, kernel: null });
-    const unit: UnitArithmetic = { step: 1, channel: 0, y: 0, x: 0, kind: 'linear', value: 1e-6, total: 0, terms: [term(4), term(-3)], rest: { count: 2, sum: -2 }, bias: 1, formula: null, inner: null };
+    const unit: UnitArithmetic = { step: 1, channel: 0, y: 0, x: 0, kind: 'linear', value: 1e-6, total: 0, terms: [term(4), term(-3)], other_terms: { count: 2, sum: -2 }, bias: 1, formula: null, inner: null };
     expect(closeness(unit)).toEqual({ difference: 1e-6, share: 1e-7 });
     expect(closeness({ ...unit, kind: 'activation', terms: [term(0)], inner: unit }).share).toBe(1e-7);
-    expect(closeness({ ...unit, terms: [], rest: null, bias: null }).share).toBeNull();
+    expect(closeness({ ...unit, terms: [], other_terms: null, bias: null }).share).toBeNull();
   });
 });
 
 describe('the end', () => {
-  const end = (more: Step[], answer = more.at(-1)?.step ?? 0): Pass => ({ ...pass, steps: [...steps.slice(0, 6), ...more], answer: { ...pass.answer, step: answer } });
+  const end = (more: Step[], output = more.at(-1)?.step ?? 0): Pass => ({ ...pass, steps: [...steps.slice(0, 6), ...more], output: { ...pass.output, step: output } });
   const activation = step(6, 'activation', [5], [8, 6, 6], { operation: 'ReLU6' });
   const pool = step(7, 'average_pool', [6], [8, 1, 1]);
-  const flat = step(8, 'move', [7], [8]);
+  const flat = step(8, 'reshape', [7], [8]);
   const linear = step(9, 'linear', [8], [5]);
 
   test('what the average reads is found behind the activation', () => {
@@ -203,9 +203,9 @@ describe('the end', () => {
     const bend = step(9, 'activation', [8], [8], { operation: 'hard swish' });
     const wide = step(7, 'average_pool', [6], [8, 3, 3]);
     expect(classHeadOf(end([activation, pool, flat, bend, step(10, 'linear', [9], [5])])).pooled).toBeNull();
-    expect(classHeadOf(end([activation, wide, step(8, 'move', [7], [72]), linear])).pooled).toBeNull();
+    expect(classHeadOf(end([activation, wide, step(8, 'reshape', [7], [72]), linear])).pooled).toBeNull();
     expect(classHeadOf(end([activation, step(7, 'max_pool', [6], [8, 1, 1]), flat, linear])).pooled).toBeNull();
-    expect(classHeadWords(end([activation, wide, step(8, 'move', [7], [72]), linear]))).toBe('features × class weights');
+    expect(classHeadWords(end([activation, wide, step(8, 'reshape', [7], [72]), linear]))).toBe('features × class weights');
   });
 
   test('a scaling after the linear step is named', () => {

@@ -13,12 +13,12 @@ const table: UnitTable = {
   units: 4,
   largest: [3, 0, 5, 1.5],
   mean: [0, 0, 0, 0],
-  positive: [0.5, 0, 0.02, 0.1],
-  never: [0, 1, 0, 0],
+  active_share: [0.5, 0, 0.02, 0.1],
+  never_active: [0, 1, 0, 0],
   selectivity: [0.3, null, null, 0.4],
   invariance: [0.7, null, 0.9, 0.6],
   classes: [[[3, 0.2]], [], [[1, 0.5], [3, 0.7]], []],
-  similar: [[[2, 0.8], [3, 0.5]], [], [], []],
+  correlated: [[[2, 0.8], [3, 0.5]], [], [], []],
 };
 
 describe('listed', () => {
@@ -77,14 +77,14 @@ describe('kernels', () => {
   });
 });
 
-const source = (unit: number, effect: number, strength: number, kernel: number[]): CircuitSource => ({ unit, effect, strength, let_through: 0, kernel, reliability: 1 });
-const circuit = (layer: string, sources: CircuitSource[]): Circuit => ({ layer, agreement: 0.9, passed: [], told: null, kernel: [3, 3], sources });
+const source = (unit: number, effect: number, weight: number, kernel: number[]): CircuitSource => ({ unit, effect, weight, linear_weight: 0, kernel, reliability: 1 });
+const circuit = (layer: string, sources: CircuitSource[]): Circuit => ({ layer, agreement: 0.9, nonlinearities: [], note: null, kernel: [3, 3], sources });
 const SIZES: DrawingSizes = { icon: 50, root: 100, kernel: 30, gap: 4, row: 70, column: 250, margin: 10 };
 
 describe('graphOf', () => {
   const near = circuit('middle', [source(1, 0.8, 0.1, below), source(2, -0.4, -0.5, above), source(3, 0.1, 0.2, left)]);
   const early = circuit('early', [source(9, 0.5, 0.5, above), source(8, 0.4, 0.4, below)]);
-  const draw = (openSources: [string, Circuit[]][] = [], by: 'effect' | 'strength' = 'effect', cut = 0.2) =>
+  const draw = (openSources: [string, Circuit[]][] = [], by: 'effect' | 'weight' = 'effect', cut = 0.2) =>
     graphOf({
       root: { layer: 'late', unit: 7 },
       circuit: near,
@@ -98,17 +98,17 @@ describe('graphOf', () => {
 
   it('leaves out what is weak beside the strongest, by either figure', () => {
     expect(sourcesOf(near, 'effect', 0.2).map(({ unit }) => unit)).toEqual([1, 2]);
-    expect(sourcesOf(near, 'strength', 0.3).map(({ unit }) => unit)).toEqual([2, 3]);
+    expect(sourcesOf(near, 'weight', 0.3).map(({ unit }) => unit)).toEqual([2, 3]);
     expect(sourcesOf(near, 'effect', 0).map(({ unit }) => unit)).toEqual([1, 2, 3]);
   });
 
   it('knows what acts by its absence, in the data alone', () => {
-    const of = (effect: number, present?: number) => ({ ...source(1, effect, 1, above), present }) as CircuitSource;
+    const of = (effect: number, effect_above_zero?: number) => ({ ...source(1, effect, 1, above), effect_above_zero }) as CircuitSource;
     expect([of(1), of(1, 0.6), of(1, 0.4), of(1, -0.1), of(-1, -0.2), of(-1, -0.9)].map(isAbsent)).toEqual([false, false, true, true, true, false]);
-    const absent = { ...near, sources: near.sources.map((source) => ({ ...source, present: 0 })) };
-    const graph = (by: 'effect' | 'strength') => graphOf({ root: { layer: 'late', unit: 7 }, circuit: absent, openSources: new Map(), layers, by, cut: 0, sizes: SIZES });
+    const absent = { ...near, sources: near.sources.map((source) => ({ ...source, effect_above_zero: 0 })) };
+    const graph = (by: 'effect' | 'weight') => graphOf({ root: { layer: 'late', unit: 7 }, circuit: absent, openSources: new Map(), layers, by, cut: 0, sizes: SIZES });
     expect(graph('effect').edges.map((edge) => edge.absent)).toEqual([true, true, true]);
-    expect(graph('strength').edges.map((edge) => edge.absent)).toEqual([false, false, false]);
+    expect(graph('weight').edges.map((edge) => edge.absent)).toEqual([false, false, false]);
     expect([sourceWords(1, false, 7), sourceWords(1, true, 7), sourceWords(-1, false, 7), sourceWords(-1, true, 7)]).toEqual([
       'builds unit 7',
       'builds unit 7 by its absence',
@@ -182,7 +182,7 @@ describe('graphOf', () => {
 
 describe('words', () => {
   it('tell a preferred angle only where it is clearly not upright', () => {
-    const of = (preferred: number | null, selectivity: number | null = 0.4) => isTurned({ preferred, selectivity } as Tuning);
+    const of = (preferred_angle: number | null, selectivity: number | null = 0.4) => isTurned({ preferred_angle, selectivity } as Tuning);
     expect([of(90), of(31), of(-45), of(320), of(0), of(30), of(335), of(null), of(90, 0.04), of(90, null)]).toEqual([true, true, true, true, false, false, false, false, false, false]);
   });
 
@@ -197,7 +197,7 @@ describe('words', () => {
 });
 
 describe('Look', () => {
-  const map = (path: string) => ({ name: path, path, layer: path, network: 0, of_classes: [], channels: 40, map_size: [7, 7], rows: 1, dropped: 0, grids: [] });
+  const map = (path: string) => ({ name: path, path, layer: path, network: 0, classes_shown: [], channels: 40, map_size: [7, 7], rows: 1, dropped: 0, grids: [] });
   const atlas = { attributions: true, networks: [{ classes: ['a', 'b'] }], layers: ['early', 'late'].map(map), neurons: { layers } } as unknown as Atlas;
 
   it('lights up a unit or classes, never both, and a unit only on its own map', () => {
@@ -220,8 +220,8 @@ describe('Look', () => {
 
   it('opens on the layer that the run names, else on the middle one', () => {
     expect(new Look(atlas, {}).atlasMap.path).toBe('late');
-    expect(new Look({ ...atlas, opens: 'early' }, {}).atlasMap.path).toBe('early');
-    expect(new Look({ ...atlas, opens: 'early' }, { mapName: 'late' }).atlasMap.path).toBe('late');
+    expect(new Look({ ...atlas, opening_map: 'early' }, {}).atlasMap.path).toBe('early');
+    expect(new Look({ ...atlas, opening_map: 'early' }, { mapName: 'late' }).atlasMap.path).toBe('late');
   });
 
   it('keeps the class of the list in the link and in other layers', () => {

@@ -8,7 +8,7 @@ const atlasMap: AtlasMap = {
   path: 'inception 4a',
   layer: 'inception 4a',
   network: 0,
-  of_classes: [],
+  classes_shown: [],
   channels: 8,
   map_size: [14, 14],
   rows: 10,

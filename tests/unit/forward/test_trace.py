@@ -40,14 +40,16 @@ def hooked(network: Network, inputs: Tensor) -> dict[str, list[Tensor]]:
 
 
 KINDS = {
-    "efficientnet_lite0": {"convolution", "activation", "add", "average_pool", "move", "linear"},
-    "resnet18": {"convolution", "activation", "add", "max_pool", "average_pool", "move", "linear"},
+    "efficientnet_lite0": {"convolution", "activation", "add", "average_pool", "reshape", "linear"},
+    "resnet18": {"convolution", "activation", "add", "max_pool", "average_pool", "reshape", "linear"},
     "googlenet": {
-        "convolution", "activation", "add", "multiply", "max_pool", "concatenate", "average_pool", "move", "linear"
+        "convolution", "activation", "add", "multiply", "max_pool", "concatenate", "average_pool", "reshape", "linear"
     },
-    "shufflenet_v2_x0_5": {"convolution", "activation", "concatenate", "max_pool", "average_pool", "move", "linear"},
-    "timm/test_efficientnet": {"convolution", "activation", "multiply", "average_pool", "move", "linear"},
-    "timm/test_convnext": {"convolution", "activation", "add", "multiply", "average_pool", "move", "linear", "other"},
+    "shufflenet_v2_x0_5": {"convolution", "activation", "concatenate", "max_pool", "average_pool", "reshape", "linear"},
+    "timm/test_efficientnet": {"convolution", "activation", "multiply", "average_pool", "reshape", "linear"},
+    "timm/test_convnext": {
+        "convolution", "activation", "add", "multiply", "average_pool", "reshape", "linear", "other"
+    },
 }  # fmt: skip
 
 
@@ -88,7 +90,7 @@ def test_steps_have_the_names_and_the_numbers_of_the_modules(name: str) -> None:
     assert seen > 0.7 * len(followed.recording.steps)
     logits = outputs[""][0][0]
     torch.testing.assert_close(followed.maps(followed.recording.logits), logits, rtol=1e-4, atol=1e-4)
-    answer = describe(followed)["answer"]
+    answer = describe(followed)["output"]
     shares = logits.softmax(0)
     for place, known in enumerate(answer["classes"]):
         assert known["class"] == int(logits.argsort(descending=True)[place])
@@ -197,11 +199,11 @@ def test_the_row_of_layers_and_their_strongest_channels(small: Network) -> None:
         assert all(read < step["step"] for read in step["reads"])
     assert facts["steps"][-1]["layer"] == len(ends)
     assert facts["steps"][0]["kind"] == "input"
-    assert [known["class"] for known in facts["answer"]["classes"]] == sorted(
-        range(5), key=lambda each: -next(k["logit"] for k in facts["answer"]["classes"] if k["class"] == each)
+    assert [known["class"] for known in facts["output"]["classes"]] == sorted(
+        range(5), key=lambda each: -next(k["logit"] for k in facts["output"]["classes"] if k["class"] == each)
     )
-    assert facts["answer"]["others"] == 0
-    assert facts["steps"][facts["answer"]["step"]]["name"] == "head"
+    assert facts["output"]["others"] == 0
+    assert facts["steps"][facts["output"]["step"]]["name"] == "head"
 
 
 def test_maps_travel_as_float32(small: Network) -> None:

@@ -82,13 +82,13 @@ def test_the_largest_terms_come_first_and_the_rest_is_one_sum() -> None:
     followed = trace_of("efficientnet_lite0")
     wide = next(step for step in followed.recording.steps if step.name == "_conv_head")
     whole, few = (unit_arithmetic(followed, wide.number, 7, 3, 3, terms) for terms in (64, 2))
-    assert (len(few["terms"]), few["rest"]["count"], whole["rest"]["count"]) == (2, 318, 256)
+    assert (len(few["terms"]), few["other_terms"]["count"], whole["other_terms"]["count"]) == (2, 318, 256)
     assert few["terms"] == whole["terms"][:2]
     source, weights = followed.maps(wide.number - 1)[:, 3, 3], network_of("efficientnet_lite0").module._conv_head.weight
     products = (source * weights[7, :, 0, 0]).double()
     order = products.abs().argsort(descending=True)
     assert [term["channel"] for term in few["terms"]] == order[:2].tolist()
-    assert few["rest"]["sum"] == pytest.approx(float(products[order[2:]].sum()), rel=1e-4)
+    assert few["other_terms"]["sum"] == pytest.approx(float(products[order[2:]].sum()), rel=1e-4)
     check(few)
 
 

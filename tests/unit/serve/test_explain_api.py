@@ -116,7 +116,7 @@ def test_the_forward_pass(client: Client, explainer: Explainer) -> None:
     inside = values.reshape(layer["shape"][1:])[1:-1, 1:-1]
     assert inside.max() == pytest.approx(layer["strongest"][0]["largest"], rel=1e-6)
     logits = explainer.look(PICTURE).logits().astype(float)
-    assert facts["answer"]["log_sum"] == pytest.approx(np.log(np.exp(logits).sum()), rel=1e-6)
+    assert facts["output"]["log_sum"] == pytest.approx(np.log(np.exp(logits).sum()), rel=1e-6)
     assert values[layer["shape"][2] + 2] == pytest.approx(unit["value"], rel=1e-6)
 
 

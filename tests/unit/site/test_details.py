@@ -51,9 +51,9 @@ def test_each_drawn_cell_is_told_of(undisturbed: RunDirectory, layer: str) -> No
         assert own["scores"]["cosine_whitened"] == pytest.approx(icon["cosine_whitened"], abs=1e-4)
         assert own["scores"]["rank"] == icon["rank"]
         best = [other for other in np.argsort(-cosines[number], kind="stable") if other != number][:6]
-        assert [one[2] for one in own["near"]] == pytest.approx(cosines[number][best], abs=2e-4)
-        assert (cell["row"], cell["col"]) not in {(row, col) for row, col, _ in own["near"]}
-        for row, col, cosine in own["near"]:
+        assert [one[2] for one in own["nearest_cells"]] == pytest.approx(cosines[number][best], abs=2e-4)
+        assert (cell["row"], cell["col"]) not in {(row, col) for row, col, _ in own["nearest_cells"]}
+        for row, col, cosine in own["nearest_cells"]:
             other = next(i for i, one in enumerate(cells) if (one["row"], one["col"]) == (row, col))
             assert cosine == pytest.approx(cosines[number, other], abs=1e-4)
 
@@ -68,7 +68,7 @@ def test_the_same_rows_are_found_on_the_other_layer(undisturbed: RunDirectory) -
         rows = np.flatnonzero(places["middle"] == row * GRID + col)
         there = Counter(int(one) for one in places["last"][rows] if one >= 0)
         expected = sorted(there.items(), key=lambda one: (-one[1], one[0]))[:3]
-        assert cell["elsewhere"] == {
+        assert cell["cells_on_other_maps"] == {
             "last": [[GRID, *divmod(number, GRID), round(count / len(rows), 3)] for number, count in expected]
         }
     assert len(details) > 5
@@ -80,5 +80,5 @@ def test_cells_of_one_layer_alone_have_no_elsewhere(undisturbed: RunDirectory, w
     last, settings = find_map(config, "last"), config.cells
     found = cell_details(undisturbed, last, GRID, cells, layers=config.layers, settings=settings)
     assert list(found) == sorted(cells)
-    assert [one["elsewhere"] for one in found.values()] == [{}, {}]
+    assert [one["cells_on_other_maps"] for one in found.values()] == [{}, {}]
     assert cell_details(undisturbed, last, GRID, [], layers=config.layers, settings=settings) == {}

@@ -90,13 +90,13 @@ def test_the_layers_table_has_a_value_for_each_unit(run: RunDirectory) -> None:
     assert table["layer"] == "last"
     assert table["units"] == 20
     assert table["largest"][:3] == [4, 0, 6]
-    assert table["never"] == [int(unit == NEVER) for unit in range(20)]
-    assert table["positive"][0] == 0.5
+    assert table["never_active"] == [int(unit == NEVER) for unit in range(20)]
+    assert table["active_share"][0] == 0.5
     assert table["selectivity"][:3] == [0.125, None, 0.125]
     assert table["invariance"][4] == 1
     assert table["invariance"][NEVER] is None
     assert table["classes"][5] == [[(5 + place) % 7, round(1 - 0.1 * place, 4)] for place in range(5)]
-    assert table["similar"][7] == [[0, 0.75]]
+    assert table["correlated"][7] == [[0, 0.75]]
 
 
 def test_the_effects_of_all_units_on_all_classes(run: RunDirectory, tmp_path: Path) -> None:
@@ -176,20 +176,20 @@ def test_figures_of_a_unit(run: RunDirectory) -> None:
     assert [patch["share"] for patch in facts["spread"]] == pytest.approx(np.arange(8) / 7, abs=1e-3)
     assert len(facts["supports"]) == 7
     assert facts["opposes"] == [[6, -0.5]]
-    turned = facts["turning"]
+    turned = facts["tuning"]
     assert turned["degrees"] == list(DEGREES)
     assert turned["response"] == pytest.approx(turning(5), rel=1e-3)
-    assert turned["each"] == [turned["response"]] * PATCHES
+    assert turned["per_patch"] == [turned["response"]] * PATCHES
     assert set(turned["mirrored"]) == {0}, "what is below zero is no answer"
     assert turned["scaled"] == [2] * 5
-    assert turned["peak"] == 3.25
-    assert facts["told"] is None
+    assert turned["largest_response"] == 3.25
+    assert facts["note"] is None
 
 
 def test_a_unit_that_never_fires_has_its_picture_and_a_sentence(run: RunDirectory) -> None:
     facts = read_json(folder(run) / f"unit-{NEVER:04d}.json")
-    assert facts["turning"] is None
-    assert facts["told"] == "The unit never fires in this data."
+    assert facts["tuning"] is None
+    assert facts["note"] == "The unit never fires in this data."
     assert facts["top"] == []
     assert facts["rows"]["turned"] == 0
     sheet = pixels(folder(run) / f"unit-{NEVER:04d}.webp")
@@ -201,11 +201,11 @@ def test_what_builds_a_unit(run: RunDirectory) -> None:
     (circuit,) = read_json(folder(run) / "unit-0005.json")["circuit"]
     assert circuit["layer"] == "middle"
     assert circuit["agreement"] == 0.8
-    assert circuit["passed"] == ["1 ReLU"]
-    assert circuit["told"] is None
+    assert circuit["nonlinearities"] == ["1 ReLU"]
+    assert circuit["note"] is None
     assert circuit["kernel"] == [2, 3]
     assert [source["effect"] for source in circuit["sources"]] == pytest.approx([3, 2.85, -2.7, 2.4, 1.8])
-    present = [source["present"] for source in circuit["sources"]]
+    present = [source["effect_above_zero"] for source in circuit["sources"]]
     assert present == pytest.approx([2.25, 0.7125, -2.025, 1.8, 1.35], abs=1e-3)
     assert [source["unit"] for source in circuit["sources"]] == [0, ABSENT, INHIBITED, 1, 2]
     assert circuit["sources"][0]["kernel"] == [0, 64, 0, -32, 127, 32], "in steps of its largest"
@@ -240,7 +240,7 @@ def test_heat_comes_in_files_of_fifty_units(run: RunDirectory, monkeypatch: pyte
 def test_which_cells_build_a_cell(run: RunDirectory) -> None:
     where = run.site_grid("last", 4)
     built, cells = read_json(where / "built.json"), read_json(where / "cells.json")
-    assert built["from"] == "middle"
+    assert built["source_map"] == "middle"
     assert built["grid"] == 4
     assert set(built["cells"]) == {f"{row}.{col}" for row, col in zip(cells["row"], cells["col"])}
     row, col = cells["row"][1], cells["col"][1]

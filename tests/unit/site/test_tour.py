@@ -44,7 +44,7 @@ def write_and_read(run: RunDirectory, **changes: Any) -> dict[str, Any]:
     assert files[0] == run.folder("publish") / "tour.json"
     tour_facts: dict[str, Any] = json.loads(files[0].read_text())
     pictures = {part["picture"] for step in tour_facts["steps"] for part in step["parts"]}
-    pictures |= {step[name] for step in tour_facts["steps"] for name in ("picture", "given") if step[name]}
+    pictures |= {step[name] for step in tour_facts["steps"] for name in ("picture", "picture_to_open") if step[name]}
     assert {f"tour/{path.name}" for path in files[1:]} == pictures, "all that is shown is there, and nothing else"
     assert {path.name for path in (run.folder("publish") / "tour").iterdir()} == {path.name for path in files[1:]}
     return tour_facts
@@ -127,9 +127,9 @@ def test_the_one_image_excites_the_neuron_and_the_network_is_sure_of_it(
     assert shown
     assert max(confidence for _, confidence in shown) > surest - 0.01
     assert "Chosen out of 3 pictures" in step["figure"]
-    assert step["given"] == step["picture"]
+    assert step["picture_to_open"] == step["picture"]
     assert step["link"] == "#open=image"
-    assert step_of(tour_facts, "forward")["given"] == step["given"], (
+    assert step_of(tour_facts, "forward")["picture_to_open"] == step["picture_to_open"], (
         "the way through the network is of the same picture"
     )
 
@@ -197,11 +197,11 @@ def test_circuits_without_agreement_are_not_told_of(run: RunDirectory, monkeypat
 
 
 def test_a_picture_that_is_gone_gives_way_to_the_next(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = step_of(write_and_read(run, neurons=None), "image")["given"]
+    first = step_of(write_and_read(run, neurons=None), "image")["picture_to_open"]
     gone = int(first.split("-")[1])
     read = Listing.read
     monkeypatch.setattr(Listing, "read", lambda self, image: b"no picture" if image == gone else read(self, image))
-    second = step_of(write_and_read(run, neurons=None), "image")["given"]
+    second = step_of(write_and_read(run, neurons=None), "image")["picture_to_open"]
     assert second != first
     assert not (run.folder("publish") / first).exists(), "the pictures of the former tour are gone"
 

@@ -60,7 +60,7 @@ function sizeOf(unit: UnitArithmetic): number {
   if (unit.inner && unit.kind !== 'batch_norm') return sizeOf(unit.inner);
   if (unit.kind === 'multiply') return Math.abs(unit.value);
   const terms = unit.terms.reduce((sum, term) => sum + Math.abs(term.sum), 0);
-  return terms + Math.abs(unit.rest?.sum ?? 0) + Math.abs(unit.bias ?? 0);
+  return terms + Math.abs(unit.other_terms?.sum ?? 0) + Math.abs(unit.bias ?? 0);
 }
 
 /** The number of a patch that decides most, or the one that was pointed at; null beyond the edge of its map. */

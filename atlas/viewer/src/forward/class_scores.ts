@@ -12,12 +12,12 @@ interface ClassHead {
   pooled: Step | null;
 }
 
-const SCALINGS = ['multiply', 'add', 'batch_norm', 'move', 'activation'];
+const SCALINGS = ['multiply', 'add', 'batch_norm', 'reshape', 'activation'];
 
 /** The class head: followed back from the scores as long as each step reads one other. */
 export function classHeadOf(pass: Pass): ClassHead {
   const behind: Step[] = [];
-  let step = pass.steps[pass.answer.step];
+  let step = pass.steps[pass.output.step];
   const classes = step?.shape[0];
   while (step && step.kind !== 'linear' && SCALINGS.includes(step.kind) && step.reads.length === 1) {
     const before: Step | undefined = pass.steps[step.reads[0] ?? -1];
@@ -33,7 +33,7 @@ function pooledStepOf(linear: Step, pass: Pass): Step | null {
   let step = pass.steps[linear.reads[0] ?? -1];
   const channels = step?.shape[0];
   const vector = (candidate: Step | undefined) => candidate !== undefined && candidate.shape[0] === channels && numbers(candidate) === channels;
-  while (step?.kind === 'move' && vector(step) && step.reads.length === 1) step = pass.steps[step.reads[0] ?? -1];
+  while (step?.kind === 'reshape' && vector(step) && step.reads.length === 1) step = pass.steps[step.reads[0] ?? -1];
   if (step?.kind !== 'average_pool' || !vector(step)) return null;
   const read = pass.steps[step.reads[0] ?? -1];
   return read && isMap(read) && read.shape[0] === channels ? read : null;
@@ -46,10 +46,10 @@ function numbers(step: Step | undefined): number {
 /** How the scores are computed, in a few words. */
 export function classHeadWords(pass: Pass): string {
   const { linear, behind, pooled } = classHeadOf(pass);
-  const answer = pass.steps[pass.answer.step];
-  if (!linear) return answer ? `the last step: ${stepTitle(answer, pass)}` : '';
+  const output = pass.steps[pass.output.step];
+  if (!linear) return output ? `the last step: ${stepTitle(output, pass)}` : '';
   const product = pooled ? 'pooled features × class weights' : 'features × class weights';
-  const after = behind.filter(({ kind }) => kind !== 'move').map((step) => stepTitle(step, pass));
+  const after = behind.filter(({ kind }) => kind !== 'reshape').map((step) => stepTitle(step, pass));
   return after.length ? `${product}, then ${after.join(', ')}` : product;
 }
 
@@ -76,18 +76,18 @@ interface Softmax {
 }
 
 /** The softmax worked out from the scores; null where the server gives no sum over all classes. */
-export function softmaxOf(answer: Pass['answer']): Softmax | null {
-  const all = answer.log_sum;
+export function softmaxOf(output: Pass['output']): Softmax | null {
+  const all = output.log_sum;
   if (all === undefined || all === null) return null;
-  const largest = Math.max(...answer.classes.map(({ logit }) => logit));
-  const shares = answer.classes.map(({ logit }) => Math.exp(logit - all));
+  const largest = Math.max(...output.classes.map(({ logit }) => logit));
+  const shares = output.classes.map(({ logit }) => Math.exp(logit - all));
   const others = 1 - shares.reduce((sum, share) => sum + share, 0);
-  const differences = answer.classes.map(({ probability }, index) => Math.abs((shares[index] as number) - probability));
+  const differences = output.classes.map(({ probability }, index) => Math.abs((shares[index] as number) - probability));
   return {
-    powers: answer.classes.map(({ logit }) => Math.exp(logit - largest)),
+    powers: output.classes.map(({ logit }) => Math.exp(logit - largest)),
     shares,
     others,
     whole: Math.exp(all - largest),
-    largestDifference: Math.max(...differences, Math.abs(others - answer.others)),
+    largestDifference: Math.max(...differences, Math.abs(others - output.others)),
   };
 }

@@ -15,7 +15,7 @@ export function toneOf(step: Step, steps: readonly Step[]): Tone {
 /** Whether nothing that the step gives can be below 0. */
 function isPositive(step: Step, steps: readonly Step[]): boolean {
   if (step.kind === 'activation') return /^(relu|sigmoid|hard ?sigmoid|softmax|softplus)/i.test(step.operation);
-  if (!['add', 'multiply', 'concatenate', 'max_pool', 'average_pool', 'move'].includes(step.kind)) return false;
+  if (!['add', 'multiply', 'concatenate', 'max_pool', 'average_pool', 'reshape'].includes(step.kind)) return false;
   return step.reads.length > 0 && step.reads.every((read) => steps[read] !== undefined && isPositive(steps[read], steps));
 }
 

@@ -14,7 +14,7 @@ export type OperationKind =
   | 'max_pool'
   | 'average_pool'
   | 'batch_norm'
-  | 'move'
+  | 'reshape'
   | 'other';
 
 export type Pair = readonly [number, number];
@@ -51,7 +51,7 @@ export interface Pass {
   steps: readonly Step[];
   layers: readonly PassLayer[];
   /** `others` is what all other classes share; `log_sum` the logarithm of the sum of e to the power of every score. */
-  answer: { step: number; classes: readonly TopClass[]; others: number; log_sum?: number | null };
+  output: { step: number; classes: readonly TopClass[]; others: number; log_sum?: number | null };
 }
 
 /** Null is what JSON has no word for, as the edge of a max pool, which is below all numbers. */
@@ -83,7 +83,7 @@ export interface UnitArithmetic {
   value: number;
   total: number;
   terms: readonly Term[];
-  rest: { count: number; sum: number } | null;
+  other_terms: { count: number; sum: number } | null;
   bias: number | null;
   formula: { name: string; text?: string | null; input?: number | null } | null;
   inner: UnitArithmetic | null;

@@ -22,7 +22,7 @@ export class PassState {
 
   constructor(pass: Pass) {
     this.pass = pass;
-    this.classIndex = pass.answer.classes[0]?.class ?? 0;
+    this.classIndex = pass.output.classes[0]?.class ?? 0;
   }
 
   get currentStep(): Step {
@@ -44,12 +44,12 @@ export class PassState {
 
   /** The steps of a layer; of the end, those up to the logits. */
   steps(layerIndex: number): Step[] {
-    return this.pass.steps.filter((step) => step.layer === layerIndex && step.step <= this.pass.answer.step);
+    return this.pass.steps.filter((step) => step.layer === layerIndex && step.step <= this.pass.output.step);
   }
 
   open(layerIndex: number, channel?: number): void {
     const row = this.pass.layers[layerIndex];
-    const step = row?.step ?? this.pass.answer.step;
+    const step = row?.step ?? this.pass.output.step;
     this.layerIndex = layerIndex;
     this.trail = [];
     this.#go(step, channel ?? row?.strongest[0]?.channel ?? this.classIndex);
@@ -66,7 +66,7 @@ export class PassState {
     if (step === this.step) return;
     this.trail = [];
     const { shape } = this.pass.steps[step] as Step;
-    if (step === this.pass.answer.step) this.#go(step, this.classIndex);
+    if (step === this.pass.output.step) this.#go(step, this.classIndex);
     else this.#go(step, this.channel < (shape[0] ?? 1) ? this.channel : 0);
   }
 

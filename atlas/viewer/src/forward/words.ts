@@ -70,7 +70,7 @@ const KINDS: Record<OperationKind, string> = {
   max_pool: 'largest of',
   average_pool: 'average',
   batch_norm: 'scale and shift',
-  move: 'rearrange',
+  reshape: 'rearrange',
   other: 'other',
 };
 
@@ -132,7 +132,7 @@ export function stepText(step: Step, pass: Pass): string {
       return 'The numbers of each window become one, their mean (average pooling). Over a whole map it says how much of a pattern there is, wherever it is.';
     case 'batch_norm':
       return 'Each channel is scaled and shifted by two fixed numbers (batch norm).';
-    case 'move':
+    case 'reshape':
       return 'Numbers are only put in another order or copied; none changes.';
     case 'other':
       return `This operation (${step.operation}) is not taken apart here: the network’s own result is shown.`;
@@ -141,7 +141,7 @@ export function stepText(step: Step, pass: Pass): string {
 
 /** The step whose sums are the scores; in front of it nothing is of classes yet. */
 function lastLinear(pass: Pass): number | undefined {
-  return pass.steps.filter((step) => step.kind === 'linear' && step.step <= pass.answer.step).at(-1)?.step;
+  return pass.steps.filter((step) => step.kind === 'linear' && step.step <= pass.output.step).at(-1)?.step;
 }
 
 /** Whether a step comes of another, at any distance. */
@@ -167,7 +167,7 @@ function isResidual(step: Step, pass: Pass): boolean {
 function isGate(step: Step, pass: Pass): boolean {
   const isShare = (read: number): boolean => {
     const source = pass.steps[read];
-    if (source?.kind === 'move') return source.reads.length === 1 && isShare(source.reads[0] as number);
+    if (source?.kind === 'reshape') return source.reads.length === 1 && isShare(source.reads[0] as number);
     return source !== undefined && /^(hard ?sigmoid|sigmoid|softmax)/i.test(source.operation);
   };
   return step.reads.length > 1 && step.reads.some(isShare);

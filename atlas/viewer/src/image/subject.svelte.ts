@@ -95,14 +95,14 @@ export class Subject {
 
   /** The layer itself of which a map of classes shows a part. */
   wholeMapOf(atlasMap: AtlasMap): AtlasMap {
-    if (atlasMap.of_classes.length === 0) return atlasMap;
-    const same = (candidate: AtlasMap) => candidate.layer === atlasMap.layer && candidate.network === atlasMap.network && candidate.of_classes.length === 0;
+    if (atlasMap.classes_shown.length === 0) return atlasMap;
+    const same = (candidate: AtlasMap) => candidate.layer === atlasMap.layer && candidate.network === atlasMap.network && candidate.classes_shown.length === 0;
     return this.look.atlas.layers.find(same) ?? atlasMap;
   }
 
   /** The explained layer of a layer's own map; null for maps of classes, whose places are their own. */
   layerOf(atlasMap: AtlasMap): ExplainedLayer | null {
-    return (atlasMap.of_classes.length === 0 && this.summary?.layers.find((layer) => layer.path === atlasMap.path)) || null;
+    return (atlasMap.classes_shown.length === 0 && this.summary?.layers.find((layer) => layer.path === atlasMap.path)) || null;
   }
 
   #furtherAttribution(name: string): number[] | undefined {

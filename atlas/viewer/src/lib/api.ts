@@ -86,9 +86,9 @@ export interface Group {
 export interface Grouping {
   groups: Group[];
   /** The share of the layer's activations that the groups together make up, 0 to 1. */
-  explained: number;
+  explained_share: number;
   /** Whether positive and negative parts were taken apart first. */
-  signed: boolean;
+  split_by_sign: boolean;
 }
 
 interface GroupIcon {

@@ -20,7 +20,7 @@ export interface AtlasMap {
   path: string;
   layer: string;
   network: number;
-  of_classes: string[];
+  classes_shown: string[];
   channels: number;
   map_size: [number, number];
   rows: number;
@@ -42,7 +42,7 @@ export interface Atlas {
   /** The names of the pictures' own labels. */
   labels: string[];
   /** The path of the map that the page opens on. */
-  opens?: string;
+  opening_map?: string;
   layers: AtlasMap[];
   /** The layers with units; null, or missing, where the run has no neurons. */
   neurons?: { layers: UnitLayer[] } | null;
@@ -89,7 +89,7 @@ interface IconReport {
   flagged_share: number | null;
 }
 
-const FORMAT = 3;
+const FORMAT = 4;
 
 /** An error whose message is meant for the reader: what happened and what to do. */
 export class UserError extends Error {}
@@ -198,9 +198,9 @@ export function gridSizes(atlasMap: AtlasMap): number[] {
 
 /** The map that the run opens on; without one that of the middle layer of the first network. */
 export function openingMap(atlas: Atlas): AtlasMap {
-  const configured = atlas.layers.find((atlasMap) => atlasMap.path === atlas.opens);
+  const configured = atlas.layers.find((atlasMap) => atlasMap.path === atlas.opening_map);
   if (configured) return configured;
-  const whole = atlas.layers.filter((atlasMap) => atlasMap.of_classes.length === 0);
+  const whole = atlas.layers.filter((atlasMap) => atlasMap.classes_shown.length === 0);
   const own = whole.filter((atlasMap) => atlasMap.network === 0);
   const among = [own, whole, atlas.layers].find((layers) => layers.length > 0) as AtlasMap[];
   return among[Math.floor(among.length / 2)] as AtlasMap;

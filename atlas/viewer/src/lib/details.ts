@@ -23,9 +23,9 @@ interface CellDetails {
   predicted: [number, number][];
   labels: [number, number][];
   /** Cells whose means are most like its own: row, column, cosine. */
-  near: [number, number, number][];
+  nearest_cells: [number, number, number][];
   /** For each other layer the cells that hold most of the same rows: grid, row, column, share. */
-  elsewhere: Record<string, [number, number, number, number][]>;
+  cells_on_other_maps: Record<string, [number, number, number, number][]>;
   exemplars: Exemplar[];
 }
 

@@ -6,7 +6,7 @@ import type { Circuit, CircuitSource, UnitFacts } from './files';
 import { centreOf, CLEAR } from './kernel';
 
 /** What sources are ordered by: what they did in the data, or the expanded weights. */
-export type EdgeMeasure = 'effect' | 'strength';
+export type EdgeMeasure = 'effect' | 'weight';
 
 /** Layers of sources behind the unit. */
 export const DEEPEST = 3;
@@ -75,8 +75,8 @@ export function nearestOf(circuits: readonly Circuit[], layers: readonly UnitLay
 }
 
 /** Whether a source acts mainly where its activation is below 0, where it sees the opposite of its picture. */
-export function isAbsent({ effect, present = effect }: CircuitSource): boolean {
-  return Math.abs(present) < Math.abs(effect - present);
+export function isAbsent({ effect, effect_above_zero = effect }: CircuitSource): boolean {
+  return Math.abs(effect_above_zero) < Math.abs(effect - effect_above_zero);
 }
 
 /** The sources that are at least a share (`cut`) of the strongest, the strongest first. */

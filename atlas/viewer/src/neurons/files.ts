@@ -10,14 +10,14 @@ export interface UnitTable {
   largest: number[];
   mean: number[];
   /** Share of the rows in which the unit is above 0. */
-  positive: number[];
-  never: number[];
+  active_share: number[];
+  never_active: number[];
   selectivity: (number | null)[];
   invariance: (number | null)[];
   /** The classes that each unit supports most, with their effects. */
   classes: [number, number][][];
   /** The units that answer most alike, with their correlations. */
-  similar: [number, number][][];
+  correlated: [number, number][][];
 }
 
 /** A patch of a picture, and how strongly the unit answers in its middle. */
@@ -35,26 +35,26 @@ export interface Patch {
 export interface Tuning {
   degrees: number[];
   response: number[];
-  each: number[][];
+  per_patch: number[][];
   mirrored: number[];
   scales: number[];
   scaled: number[];
   selectivity: number | null;
   invariance: number | null;
-  preferred: number | null;
-  peak: number;
+  preferred_angle: number | null;
+  largest_response: number;
 }
 
 /** A unit of an earlier layer that builds this one. */
 export interface CircuitSource {
   unit: number;
   /** Expanded weight, through the average slope of each non-linearity; summed over the kernel. */
-  strength: number;
-  let_through: number;
+  weight: number;
+  linear_weight: number;
   /** Mean over the unit's top patches of the source's activation times its gradient. */
   effect: number;
   /** The part of the effect from where the source is above 0; without it all is taken to be from there. */
-  present?: number;
+  effect_above_zero?: number;
   /** The weight at each place around the unit's own, row by row, in steps of which 127 are the largest, whatever the sign. */
   kernel: number[];
   reliability: number;
@@ -66,8 +66,8 @@ export interface Circuit {
   /** How far weights times mean activations agree with the effects in the data (correlation). */
   agreement: number | null;
   /** The non-linearities that were passed over. */
-  passed: string[];
-  told: string | null;
+  nonlinearities: string[];
+  note: string | null;
   kernel: [number, number];
   sources: CircuitSource[];
 }
@@ -88,16 +88,16 @@ export interface UnitFacts {
   spread: (Patch & { share: number })[];
   supports: [number, number][];
   opposes: [number, number][];
-  turning: Tuning | null;
-  told: string | null;
+  tuning: Tuning | null;
+  note: string | null;
   circuit: Circuit[];
 }
 
-/** Which cells of the earlier layer's map build a cell: grid, row, column, strength (−1 to 1), share of its rows there. */
+/** Which cells of the earlier layer's map build a cell: grid, row, column, weight (−1 to 1), share of its rows there. */
 export type CellSource = [number, number, number, number, number];
 
 interface CellCircuitFile {
-  from: string;
+  source_map: string;
   grid: number;
   cells: Record<string, CellSource[]>;
 }
@@ -130,10 +130,10 @@ export function loadUnit(layer: UnitLayer, unit: number): Promise<UnitFacts> {
 }
 
 /** What builds a cell of a layer; empty where nothing is known of it. */
-export async function loadCellCircuit(atlasMap: AtlasMap, { grid, row, col }: { grid: number; row: number; col: number }): Promise<{ from: string; cells: CellSource[] }> {
+export async function loadCellCircuit(atlasMap: AtlasMap, { grid, row, col }: { grid: number; row: number; col: number }): Promise<{ source_map: string; cells: CellSource[] }> {
   const address = `${gridAddress(atlasMap, grid)}/built.json`;
-  const { from, cells } = await cache.get(address, () => fetchJson(address) as Promise<CellCircuitFile>);
-  return { from, cells: cells[`${row}.${col}`] ?? [] };
+  const { source_map, cells } = await cache.get(address, () => fetchJson(address) as Promise<CellCircuitFile>);
+  return { source_map, cells: cells[`${row}.${col}`] ?? [] };
 }
 
 /**

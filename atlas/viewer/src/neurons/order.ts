@@ -21,13 +21,13 @@ const NONE = '–';
 export function listUnits(table: UnitTable, query: ListQuery, effects: readonly number[] = []): UnitEntry[] {
   if ('class' in query) {
     const figures = signed(effects);
-    const isSilent = (unit: number) => Boolean(table.never[unit]);
+    const isSilent = (unit: number) => Boolean(table.never_active[unit]);
     const units = effects.map((_, unit) => unit);
     units.sort((one, other) => Number(isSilent(one)) - Number(isSilent(other)) || (effects[other] as number) - (effects[one] as number));
     return units.map((unit) => ({ unit, figure: isSilent(unit) ? NONE : (figures[unit] as string), hasNoFigure: isSilent(unit) }));
   }
   if ('like' in query) {
-    const alike = table.similar[query.like] ?? [];
+    const alike = table.correlated[query.like] ?? [];
     return [
       { unit: query.like, figure: 'itself', hasNoFigure: false },
       ...alike.map(([unit, correlation]) => ({ unit, figure: correlation.toFixed(2), hasNoFigure: false })),
@@ -48,7 +48,7 @@ export function listUnits(table: UnitTable, query: ListQuery, effects: readonly 
 
 /** The figures of an order, null where a unit has none; whether high ones come first. */
 function column(table: UnitTable, order: UnitOrder): { values: (number | null)[]; high: boolean; words: (value: number) => string } {
-  const answering = <T>(values: readonly (T | null)[]) => values.map((value, unit) => (table.never[unit] ? null : value));
+  const answering = <T>(values: readonly (T | null)[]) => values.map((value, unit) => (table.never_active[unit] ? null : value));
   switch (order) {
     case 'strongest':
       return { values: answering(table.largest), high: true, words: threeFigures };
@@ -57,7 +57,7 @@ function column(table: UnitTable, order: UnitOrder): { values: (number | null)[]
     case 'selective':
       return { values: answering(table.selectivity), high: true, words: (value) => value.toFixed(2) };
     case 'rare':
-      return { values: answering(table.positive), high: false, words: percent };
+      return { values: answering(table.active_share), high: false, words: percent };
   }
 }
 

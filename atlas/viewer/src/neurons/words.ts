@@ -47,15 +47,15 @@ export function selectivityWords(value: number): string {
 const UPRIGHT = 30;
 
 /** Whether a unit clearly answers most to its patches when they are turned. */
-export function isTurned({ preferred, selectivity }: Tuning): boolean {
-  if (preferred === null || selectivity === null || selectivity < 0.05) return false;
-  const angle = ((preferred % 360) + 360) % 360;
+export function isTurned({ preferred_angle, selectivity }: Tuning): boolean {
+  if (preferred_angle === null || selectivity === null || selectivity < 0.05) return false;
+  const angle = ((preferred_angle % 360) + 360) % 360;
   return Math.min(angle, 360 - angle) > UPRIGHT;
 }
 
-/** The turning of a unit, for those who cannot see the curve. */
-export function tuningWords({ degrees, response, peak }: Tuning): string {
-  const parts = degrees.map((angle, i) => `${angle}°: ${Math.round((100 * (response[i] ?? 0)) / (peak || 1))} %`);
+/** The tuning of a unit, for those who cannot see the curve. */
+export function tuningWords({ degrees, response, largest_response }: Tuning): string {
+  const parts = degrees.map((angle, i) => `${angle}°: ${Math.round((100 * (response[i] ?? 0)) / (largest_response || 1))} %`);
   return `Answers by angle, beside the largest: ${parts.join(', ')}`;
 }
 
@@ -84,8 +84,8 @@ export function agreementWords({ agreement }: Circuit): { text: string; low: boo
 }
 
 /** What was passed over when the way between two layers was made linear. */
-export function linearisedWords(passed: readonly string[]): string {
-  if (!passed.length) return 'Nothing on the way is non-linear: the weights are exact.';
-  const list = passed.length > 1 ? `${passed.slice(0, -1).join(', ')} and ${passed.at(-1)}` : passed[0];
+export function linearisedWords(nonlinearities: readonly string[]): string {
+  if (!nonlinearities.length) return 'Nothing on the way is non-linear: the weights are exact.';
+  const list = nonlinearities.length > 1 ? `${nonlinearities.slice(0, -1).join(', ')} and ${nonlinearities.at(-1)}` : nonlinearities[0];
   return `On the way these were taken as linear: ${list}.`;
 }

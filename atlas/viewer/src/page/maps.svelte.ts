@@ -37,7 +37,7 @@ export class Maps {
   /** Maps of classes have places of their own: they are not moved with others. */
   get #linked(): boolean {
     const { atlasMap, secondMap } = this.#look;
-    return !secondMap || (atlasMap.of_classes.length === 0 && secondMap.of_classes.length === 0);
+    return !secondMap || (atlasMap.classes_shown.length === 0 && secondMap.classes_shown.length === 0);
   }
 
   /** The other map follows the one that is moved. */

@@ -55,7 +55,7 @@ export class OpenCell {
   /** Where its activations are on the second map. */
   readonly onSecondMap = $derived.by<readonly CellRef[]>(() => {
     const { secondMap } = this.#look;
-    const cells = this.cell && secondMap && this.sheet?.details.elsewhere[secondMap.path];
+    const cells = this.cell && secondMap && this.sheet?.details.cells_on_other_maps[secondMap.path];
     return cells?.map(([grid, row, col]) => ({ grid, row, col })) ?? [];
   });
 }

@@ -79,7 +79,7 @@ export class Selection {
     try {
       const sheets = await Promise.all(drawnCells.map((cell) => loadDetails(second, cell)));
       if (look.atlasMap !== first || look.secondMap !== second) return;
-      const matches = sheets.flatMap((sheet) => sheet?.details.elsewhere[first.path]?.slice(0, 1) ?? []);
+      const matches = sheets.flatMap((sheet) => sheet?.details.cells_on_other_maps[first.path]?.slice(0, 1) ?? []);
       const places = new Map(matches.map(([grid, row, col]) => [`${grid}.${row}.${col}`, { grid, row, col }]));
       if (places.size) {
         this.#select([...places.values()]);

@@ -10,9 +10,9 @@ const NAME = 'Picture of the tour';
 /** Give the subject a picture; resolves with its name as soon as it is on the way. Throws a UserError. */
 export async function openPicture(subject: Subject, step: TourStep | null): Promise<string | null> {
   subject.openPanel();
-  if (step?.given) {
-    const response = await fetch(step.given).catch(() => null);
-    if (!response?.ok) throw new UserError(`The site has no ${step.given}. Finish the run again: python -m atlas.run CONFIG.`);
+  if (step?.picture_to_open) {
+    const response = await fetch(step.picture_to_open).catch(() => null);
+    if (!response?.ok) throw new UserError(`The site has no ${step.picture_to_open}. Finish the run again: python -m atlas.run CONFIG.`);
     const file = new File([await response.blob()], NAME, { type: 'image/webp' });
     void subject.take([file]);
     return NAME;

@@ -28,7 +28,7 @@ export interface TourStep {
   go: string | null;
   link: string | null;
   /** The address of the picture that the live view opens. */
-  given: string | null;
+  picture_to_open: string | null;
   picture: string | null;
   parts: TourPicture[];
 }
