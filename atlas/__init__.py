@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 # Where each public name is held, and what it is called there.
-_HELD = {
+_SOURCES = {
     "AtlasError": ("atlas.errors", "AtlasError"),
     "ConfigError": ("atlas.errors", "ConfigError"),
     "Explainer": ("atlas.explain.explainer", "Explainer"),
@@ -49,9 +49,9 @@ _HELD = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HELD:
+    if name not in _SOURCES:
         raise AttributeError(f"module 'atlas' has no attribute {name!r}")
-    module, attribute = _HELD[name]
+    module, attribute = _SOURCES[name]
     value = getattr(importlib.import_module(module), attribute)
     globals()[name] = value
     return value

@@ -164,13 +164,13 @@ class Run:
     def icons(self, name: str, grid: int) -> pa.Table:
         """The icons of one grid of a map as PNGs, with their scores."""
         self._check(name, grid)
-        drawn = self._finished("cells", self._directory.folder("cells") / f"{name}.json")["drawn"][str(grid)]
+        drawn_count = self._finished("cells", self._directory.folder("cells") / f"{name}.json")["drawn"][str(grid)]
         self._key("render")
         icons = read_icons(self._directory, name, grid)
-        if icons.num_rows != drawn:
+        if icons.num_rows != drawn_count:
             raise AtlasError(
-                f"{self.path}: {icons.num_rows:,} of {drawn:,} icons of {name}, grid {grid}, are drawn: the stage "
-                f"render is not finished. {_REMEDY}"
+                f"{self.path}: {icons.num_rows:,} of {drawn_count:,} icons of {name}, grid {grid}, are drawn: the "
+                f"stage render is not finished. {_REMEDY}"
             )
         return icons
 

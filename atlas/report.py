@@ -51,11 +51,11 @@ def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
 def _cells(run: RunDirectory, map_name: str, grid: int, min_count: int) -> dict[str, Any]:
     table = pq.read_table(run.cells(map_name), columns=["count", "spread"], filters=[("grid", "=", grid)])
     count, spread = to_numpy(table["count"]), to_numpy(table["spread"])
-    drawn = count >= min_count
+    mask = count >= min_count
     return {
         "n": len(count),
-        "drawn_share": float(drawn.mean()) if len(count) else 0.0,
-        "spread": float(np.median(spread[drawn])) if drawn.any() else None,
+        "drawn_share": float(mask.mean()) if len(count) else 0.0,
+        "spread": float(np.median(spread[mask])) if mask.any() else None,
     }
 
 

@@ -50,9 +50,9 @@ def run_item(item: Item) -> Summary:
     path = run.cells(item.id)
     with atomic(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-    drawn: dict[str, int] = {}
+    drawn_counts: dict[str, int] = {}
     for grid in atlas_map.grids:
         counts = table["count"].to_numpy()[table["grid"].to_numpy() == grid]
-        drawn[str(grid)] = int((counts >= config.cells.min_count).sum())
-    write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=[path], drawn=drawn)
+        drawn_counts[str(grid)] = int((counts >= config.cells.min_count).sum())
+    write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=[path], drawn=drawn_counts)
     return Summary(len(u))

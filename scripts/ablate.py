@@ -144,7 +144,7 @@ COLUMNS = (
 )
 
 # The sheet, in pixels.
-SHOWN = 12  # icons of a variant
+SHEET_ICONS = 12  # icons of a variant
 MARGIN, GAP, LABEL_GAP, LABEL_SIZE = 20, 4, 14, 17
 HEADING, HEADING_SIZE = 52, 22  # height of the line with a group's name, and its letters
 SHEET_QUALITY = 80
@@ -154,7 +154,7 @@ WHITE, INK, RULE = (255, 255, 255), (30, 30, 30), (190, 190, 190)
 @dataclass(frozen=True)
 class Measured:
     """What one variant came to: ``row``, its figures with their names, and ``pixels`` of its first icons, uint8
-    (at most SHOWN, size, size, 3)."""
+    (at most SHEET_ICONS, size, size, 3)."""
 
     row: Row
     pixels: Bytes
@@ -168,34 +168,36 @@ def variants(group: str) -> dict[str, Values]:
     return {DEFAULT: {}} | GROUPS[group]
 
 
-def choose_groups(task: Task, asked: list[str] | None) -> list[str]:
-    """The groups to measure: ``asked``, or all that ``task`` has what it takes for. Raises ConfigError when it lacks
+def choose_groups(task: Task, names: list[str] | None) -> list[str]:
+    """The groups to measure: ``names``, or all that ``task`` has what it takes for. Raises ConfigError when it lacks
     what was asked for."""
     if task.parents is not None:
-        return asked or list(GROUPS)
-    if asked and STARTS in asked:
+        return names or list(GROUPS)
+    if names and STARTS in names:
         raise ConfigError(
             f"The group {STARTS} needs the icons of a grid half as fine, and the run does not have them all. Leave the "
             "group out, or choose another --grid."
         )
-    return asked or [group for group in GROUPS if group != STARTS]
+    return names or [group for group in GROUPS if group != STARTS]
 
 
-def drawn(task: Task, *, tries: int = 1, steps: int | None = None, apart: int = 0, **values: Any) -> Drawing:
+def draw_icons(task: Task, *, tries: int = 1, steps: int | None = None, apart: int = 0, **values: Any) -> Drawing:
     """The icons of ``task`` with ``values`` as keyword arguments of atlas.visualize.draw, from noise ``apart``.
 
     Of several ``tries``, each with noise and moves of its own, every icon is kept as the try made it whose clean cosine
     is the best.
     """
     drawings = [
-        bench_render.our_icons(replace(task, seeds=task.seeds + each * TRY_APART), steps, **values)
-        for each in range(apart, apart + tries)
+        bench_render.our_icons(replace(task, seeds=task.seeds + attempt * TRY_APART), steps, **values)
+        for attempt in range(apart, apart + tries)
     ]
     if tries == 1:
         return drawings[0]
-    found = [cosines(centre_activations(task.network, task.layer, each.pixels), task.means) for each in drawings]
-    best = np.argmax(found, axis=0)
-    pixels = np.stack([each.pixels for each in drawings])[best, np.arange(len(best))]
+    clean_cosines = [
+        cosines(centre_activations(task.network, task.layer, drawing.pixels), task.means) for drawing in drawings
+    ]
+    best = np.argmax(clean_cosines, axis=0)
+    pixels = np.stack([drawing.pixels for drawing in drawings])[best, np.arange(len(best))]
     return replace(drawings[0], pixels=pixels)
 
 
@@ -203,7 +205,7 @@ def drawn(task: Task, *, tries: int = 1, steps: int | None = None, apart: int = 
 
 
 def ablate(task: Task, groups: list[str]) -> Iterator[Measured]:
-    """Every variant of ``groups`` as it is done. A default is drawn once, and told again in each group."""
+    """Every variant of ``groups`` as it is done. A default is drawn once, and repeated in each group."""
     measurements: dict[str, Measured] = {}
     for group in groups:
         for variant, values in variants(group).items():
@@ -217,9 +219,10 @@ def ablate(task: Task, groups: list[str]) -> Iterator[Measured]:
 
 def measure(task: Task, values: Values) -> Measured:
     """Draw and score one variant; shares are in [0, 1]."""
-    drawn(task, **values | {"steps": bench_render.WARM_UP_STEPS, "tries": 1})  # in batches of the size that is timed
+    # warm up in batches of the size that is timed
+    draw_icons(task, **values | {"steps": bench_render.WARM_UP_STEPS, "tries": 1})
     started, started_cpu = time.perf_counter(), time.process_time()
-    drawing = drawn(task, **values)
+    drawing = draw_icons(task, **values)
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
     scores, icons = bench_render.scores_of(task, drawing.pixels), len(task.own)
     figures = {
@@ -233,7 +236,7 @@ def measure(task: Task, values: Values) -> Measured:
         "steps": round(drawing.steps),
         "threads": torch.get_num_threads(),
     }
-    return Measured(short(figures), drawing.pixels[:SHOWN])
+    return Measured(short(figures), drawing.pixels[:SHEET_ICONS])
 
 
 # What is shown
@@ -259,21 +262,21 @@ def make_sheet(measured: list[Measured]) -> Image.Image:
     """The first icons of every variant, a row each behind its name, the groups under headings of their own."""
     label, heading = ImageFont.load_default(size=LABEL_SIZE), ImageFont.load_default(size=HEADING_SIZE)
     count, size = measured[0].pixels.shape[:2]
-    first = MARGIN + round(max(label.getlength(each.row["variant"]) for each in measured)) + LABEL_GAP
-    groups = len({each.row["group"] for each in measured})
+    first = MARGIN + round(max(label.getlength(entry.row["variant"]) for entry in measured)) + LABEL_GAP
+    groups = len({entry.row["group"] for entry in measured})
     pitch = max(size, LABEL_SIZE) + GAP
     width = first + count * (size + GAP) - GAP + MARGIN
     sheet = Image.new("RGB", (width, 2 * MARGIN + groups * HEADING + len(measured) * pitch), WHITE)
     pen = ImageDraw.Draw(sheet)
     y, group = MARGIN, None
-    for each in measured:
-        if each.row["group"] != group:
-            group = each.row["group"]
+    for entry in measured:
+        if entry.row["group"] != group:
+            group = entry.row["group"]
             pen.text((MARGIN, y + HEADING - 16), group, INK, heading, anchor="ls")
             pen.line((MARGIN, y + HEADING - 8, width - MARGIN, y + HEADING - 8), RULE)
             y += HEADING
-        pen.text((MARGIN, y + (pitch - GAP) // 2), each.row["variant"], INK, label, anchor="lm")
-        for place, icon in enumerate(each.pixels):
+        pen.text((MARGIN, y + (pitch - GAP) // 2), entry.row["variant"], INK, label, anchor="lm")
+        for place, icon in enumerate(entry.pixels):
             sheet.paste(Image.fromarray(icon), (first + place * (size + GAP), y))
         y += pitch
     return sheet
@@ -290,8 +293,8 @@ def command(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)  # after loading, which sets the run's own
     measured: list[Measured] = []
     try:
-        for each in ablate(task, groups):
-            measured.append(each)
+        for entry in ablate(task, groups):
+            measured.append(entry)
             if options.json:  # after each row: the whole may take an hour
                 write_json(options.json, [done.row for done in measured])
     finally:
@@ -303,7 +306,7 @@ def command(options: argparse.Namespace) -> None:
     print_table(
         f"{task.network.name} {task.layer}, {len(task.own)} icons of grid {options.grid}, {task.size} px, "
         f"{options.threads} threads",
-        [each.row for each in measured],
+        [entry.row for entry in measured],
     )
 
 
@@ -335,7 +338,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=bench.natural, default=0, help="chooses the cells")
     parser.add_argument("--groups", type=group_names, metavar="NAME,…", help=f"some of {','.join(GROUPS)}")
     parser.add_argument(
-        "--sheet", type=sheet_file, metavar="FILE.webp", help=f"show {SHOWN} icons of each variant here"
+        "--sheet", type=sheet_file, metavar="FILE.webp", help=f"show {SHEET_ICONS} icons of each variant here"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here as well")
     parser.add_argument("--threads", type=bench.positive, default=os.cpu_count() or 1, help="by default one a core")

@@ -84,7 +84,7 @@ def bench_collect(folder: Path, layers: list[str], processes: list[int], repeat:
 
     single: dict[str, float] = {}
     for workers in processes:
-        found: dict[str, list[float]] = {}
+        measurements: dict[str, list[float]] = {}
         peaks: dict[str, float] = {}
         contenders: dict[str, Callable[[], tuple[float, float]]] = {
             "decode": partial(in_processes, decode_alone, workers, str(folder), layers),
@@ -97,27 +97,29 @@ def bench_collect(folder: Path, layers: list[str], processes: list[int], repeat:
             for name, measure in contenders.items():
                 print(f"{workers} processes, {name}: {count} pictures …", file=sys.stderr)
                 rate, peak = measure()
-                found.setdefault(name, []).append(rate)
+                measurements.setdefault(name, []).append(rate)
                 peaks[name] = max(peak, peaks.get(name, 0))
-        typical = {name: statistics.median(rates) for name, rates in found.items()}
-        bounds = [1 / (1 / decode + 1 / forward) for decode, forward in zip(found["decode"], found["forward"])]
+        typical = {name: statistics.median(rates) for name, rates in measurements.items()}
+        bounds = [
+            1 / (1 / decode + 1 / forward) for decode, forward in zip(measurements["decode"], measurements["forward"])
+        ]
         bound, off = statistics.median(bounds), typical["activations"]
         single.setdefault("activations", off)
         single.setdefault("default", typical["default"])
-        yield row("ours", "decode alone", workers, found["decode"], peaks["decode"])
-        yield row("ours", "forward alone", workers, found["forward"], peaks["forward"])
+        yield row("ours", "decode alone", workers, measurements["decode"], peaks["decode"])
+        yield row("ours", "forward alone", workers, measurements["forward"], peaks["forward"])
         yield row("bound", "decode and forward", workers, bounds, 0)
         yield row(
-            "ours", "activations only", workers, found["activations"], peaks["activations"],
+            "ours", "activations only", workers, measurements["activations"], peaks["activations"],
             of_bound=off / bound, of_plain_loop=off / typical["loop"], of_one_process=off / single["activations"],
         )  # fmt: skip
         yield row(
-            "ours", "default", workers, found["default"], peaks["default"],
+            "ours", "default", workers, measurements["default"], peaks["default"],
             on_top=off / typical["default"] - 1, of_plain_loop=typical["default"] / typical["loop"],
             of_one_process=typical["default"] / single["default"],
         )  # fmt: skip
         variant = f"DataLoader, hook, batch {PLAIN_BATCH}, np.save"
-        yield row("plain loop", variant, workers, found["loop"], peaks["loop"])
+        yield row("plain loop", variant, workers, measurements["loop"], peaks["loop"])
 
 
 # Ours
@@ -163,19 +165,19 @@ def parts(folder: str, layers: list[str], share: slice) -> tuple[Config, Any, li
 
 def decode_alone(share: slice, barrier: Barrier, folder: str, layers: list[str]) -> tuple[int, float]:
     """Read, decode and cut this share of the pictures."""
-    config, listing, mine = parts(folder, layers, share)
-    for image in mine[:WARM_UP]:
+    config, listing, numbers = parts(folder, layers, share)
+    for image in numbers[:WARM_UP]:
         crop_views(listing, image, [0], size=224, images=config.images, seed=config.seed)
     barrier.wait()
     started = time.perf_counter()
-    for image in mine:
+    for image in numbers:
         crop_views(listing, image, [0], size=224, images=config.images, seed=config.seed)
-    return len(mine), time.perf_counter() - started
+    return len(numbers), time.perf_counter() - started
 
 
 def forward_alone(share: slice, barrier: Barrier, folder: str, layers: list[str]) -> tuple[int, float]:
     """Observe as many views as there are pictures in this share, in the quickest batch."""
-    _, _, mine = parts(folder, layers, share)
+    _, _, numbers = parts(folder, layers, share)
     network = load(NETWORK, keep=tuple(layers))
     observer = Observer(network, layers)
     described = [describe_layer(network, layer) for layer in layers]
@@ -190,9 +192,9 @@ def forward_alone(share: slice, barrier: Barrier, folder: str, layers: list[str]
     }
     barrier.wait()
     started = time.perf_counter()
-    for _ in range(0, len(mine), batch):
+    for _ in range(0, len(numbers), batch):
         observer.observe(network.from_bytes(pixels), middle, attributions=False)
-    return -(-len(mine) // batch) * batch, time.perf_counter() - started
+    return -(-len(numbers) // batch) * batch, time.perf_counter() - started
 
 
 # What a person would write
@@ -264,16 +266,16 @@ def in_processes(
     available = sorted(os.sched_getaffinity(0))
     started = []
     for number in range(processes):
-        mine = set(available[number * cores : (number + 1) * cores])
+        own_cores = set(available[number * cores : (number + 1) * cores])
         process = context.Process(
-            target=_one_process, args=(work, slice(number, None, processes), barrier, results, mine, arguments)
+            target=_one_process, args=(work, slice(number, None, processes), barrier, results, own_cores, arguments)
         )
         process.start()
         started.append(process)
-    found = [results.get() for _ in started]
+    outcomes = [results.get() for _ in started]
     for process in started:
         process.join()
-    count, seconds, peaks = zip(*found)
+    count, seconds, peaks = zip(*outcomes)
     return sum(count) / max(seconds), max(peaks)
 
 

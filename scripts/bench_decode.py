@@ -88,7 +88,8 @@ def ours(data: bytes) -> Pixels:
 
 def ours_reduced(data: bytes) -> Pixels:
     encoded = Encoded(data)
-    return encoded.decode(next((each for each in encoded.reductions if min(encoded.size or ()) >= each * WANTED), 1))
+    reductions = (reduction for reduction in encoded.reductions if min(encoded.size or ()) >= reduction * WANTED)
+    return encoded.decode(next(reductions, 1))
 
 
 DECODERS: dict[str, Callable[[bytes], Pixels]] = {
@@ -115,15 +116,15 @@ def measure_decoders(originals: Sequence[Pixels], repeats: int) -> list[Row]:
                     decode(data)
                 rates.append(len(files) / (time.process_time() - started))
             apart = [_difference(pillow(data), decode(data)) for data in files]
-            differences = [each for each in apart if each is not None]
+            differences = [difference for difference in apart if difference is not None]
             rows.append(
                 {
                     "bench": "decode",
                     "system": name,
                     "size": size_name,
                     "images_per_second": round(statistics.median(rates), 1),
-                    "most": max((each[0] for each in differences), default=None),
-                    "mean": round(statistics.mean(each[1] for each in differences), 3) if differences else None,
+                    "most": max((largest for largest, _ in differences), default=None),
+                    "mean": round(statistics.mean(mean for _, mean in differences), 3) if differences else None,
                 }
             )
     return rows
@@ -157,18 +158,18 @@ def measure_spare(originals: Sequence[Pixels], network: Network) -> list[Row]:
                     whole.append(crop_view(decoded[1], box, network.size, (0, 0, 0)))
                     reduced.append(crop_view(decoded[reduction], box, network.size, (0, 0, 0), reduction))
             if whole:
-                for layer, found in _answers_apart(network, whole, reduced).items():
-                    cosines.setdefault((spare, layer), []).extend(found)
+                for layer, values in _answers_apart(network, whole, reduced).items():
+                    cosines.setdefault((spare, layer), []).extend(values)
     return [
         {
             "bench": "spare",
             "spare": list(spare),
             "layer": layer,
-            "views": len(found),
-            "median_cosine": round(float(np.median(found)), 5),
-            "lowest_cosine_of_95": round(float(np.quantile(found, 0.05)), 5),
+            "views": len(values),
+            "median_cosine": round(float(np.median(values)), 5),
+            "lowest_cosine_of_95": round(float(np.quantile(values, 0.05)), 5),
         }
-        for (spare, layer), found in cosines.items()
+        for (spare, layer), values in cosines.items()
     ]
 
 
@@ -181,13 +182,15 @@ def _square(generator: np.random.Generator, side: int, shape: tuple[int, ...], s
 
 def _answers_apart(network: Network, whole: list[Pixels], reduced: list[Pixels]) -> dict[str, list[float]]:
     """The cosine of each pair of views' activations at the middle of the map, layer by layer."""
-    found = {}
+    cosines = {}
     with torch.no_grad():
         for layer in LAYERS:
             maps = [
                 network.activations(network.from_bytes(torch.from_numpy(np.stack(views))), layer)
                 for views in (whole, reduced)
             ]
-            first, second = (each[:, :, each.shape[2] // 2, each.shape[3] // 2] for each in maps)
-            found[layer] = torch.nn.functional.cosine_similarity(first, second).tolist()
-    return found
+            first, second = (
+                activations[:, :, activations.shape[2] // 2, activations.shape[3] // 2] for activations in maps
+            )
+            cosines[layer] = torch.nn.functional.cosine_similarity(first, second).tolist()
+    return cosines

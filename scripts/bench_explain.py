@@ -64,9 +64,9 @@ def _round(host: str, picture: bytes, layer: str | None, generator: random.Rando
     figures: dict[str, float] = {}
     with _timed(figures, "drop_ms", 1000):
         facts = _ask(host, "POST", "/api/explain", picture)
-    layers = [each["path"] for each in facts["layers"]]
+    layers = [entry["path"] for entry in facts["layers"]]
     layer = layer or layers[len(layers) // 2]
-    best, *_, tenth = (each["class"] for each in facts["networks"][0]["classes"])
+    best, *_, tenth = (entry["class"] for entry in facts["networks"][0]["classes"])
     with _timed(figures, "class_ms", 1000):
         _ask(host, "POST", f"/api/explain/classes?class={tenth}", picture)
     with _timed(figures, "removed_seconds", 1):

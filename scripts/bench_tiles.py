@@ -87,14 +87,14 @@ def bench_tiles(
         for grid in grids:
             write_picture(folder / f"{grid}.rgba", pool, grid, seed)
         contenders = [(system, variant) for system in systems for variant in VARIANTS[system]]
-        found: dict[tuple[str, str], list[Row]] = {each: [] for each in contenders}
+        measurements: dict[tuple[str, str], list[Row]] = {contender: [] for contender in contenders}
         for _ in range(repeat):  # in turn, so that a slow minute meets all of them
             for system, variant in contenders:
                 print(f"{system}, {variant}: grid of {grids[-1]} …", file=sys.stderr)
-                found[system, variant].append(in_a_process(system, variant, folder, grids, threads))
-        for (system, variant), rounds in found.items():
-            seconds = statistics.median(each["seconds"] for each in rounds)
-            facts = rounds[0] | {"seconds": seconds, "peak_mb": max(each["peak_mb"] for each in rounds)}
+                measurements[system, variant].append(in_a_process(system, variant, folder, grids, threads))
+        for (system, variant), rounds in measurements.items():
+            seconds = statistics.median(row["seconds"] for row in rounds)
+            facts = rounds[0] | {"seconds": seconds, "peak_mb": max(row["peak_mb"] for row in rounds)}
             figures = {"tiles_per_second": facts["tiles"] / seconds, **facts, "threads": threads}
             yield {"bench": "tiles", "system": system, "variant": variant} | short(figures)
 
@@ -155,9 +155,9 @@ class Peak:
 
     def _watch(self) -> None:
         while not self._ended.wait(0.01):
-            found = re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())
-            assert found is not None
-            self.megabytes = max(self.megabytes, int(found[1]) // 1024)
+            match = re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())
+            assert match is not None
+            self.megabytes = max(self.megabytes, int(match[1]) // 1024)
 
 
 def middle_error(out: Path, folder: Path, grid: int) -> float:
@@ -165,9 +165,9 @@ def middle_error(out: Path, folder: Path, grid: int) -> float:
     side = grid * ICON_SIZE
     middle = side // 2 // TILE_SIZE
     with Image.open(out / "map_files" / str(len(level_sides(side)) - 1) / f"{middle}_{middle}.webp") as tile:
-        found = np.asarray(tile.convert("RGB")).astype(int)
+        pixels = np.asarray(tile.convert("RGB")).astype(int)
     wanted = one_tile(picture(folder / f"{grid}.rgba", grid), middle, middle)
-    return float(np.abs(found - wanted[..., :3])[wanted[..., 3] > 0].mean())
+    return float(np.abs(pixels - wanted[..., :3])[wanted[..., 3] > 0].mean())
 
 
 def picture(path: Path, grid: int) -> NDArray[np.uint8]:
@@ -197,14 +197,14 @@ def icons_of(path: Path, grid: int) -> Icons:
     def size() -> int:
         return ICON_SIZE * grid * ICON_SIZE * 4
 
-    held: dict[int, Pixels] = {}
+    row_cache: dict[int, Pixels] = {}
 
     def icon(row: int, col: int) -> Pixels | None:
-        if row not in held:
-            held.clear()
+        if row not in row_cache:
+            row_cache.clear()
             cells = np.fromfile(path, np.uint8, size(), offset=row * size())
-            held[row] = cells.reshape(ICON_SIZE, grid * ICON_SIZE, 4)
-        pixels = held[row][:, col * ICON_SIZE : (col + 1) * ICON_SIZE]
+            row_cache[row] = cells.reshape(ICON_SIZE, grid * ICON_SIZE, 4)
+        pixels = row_cache[row][:, col * ICON_SIZE : (col + 1) * ICON_SIZE]
         return pixels[..., :3] if pixels[0, 0, 3] else None
 
     return icon

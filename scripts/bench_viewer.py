@@ -180,7 +180,7 @@ def bench_viewer(repeat: int) -> Row:
             rounds = [measure(url) for _ in range(repeat)]
     most = {"longest_task_ms", "longest_task_with_class_ms", "class_switch_ms_most"}
     figures = {
-        name: (max if name in most else statistics.median)([each[name] for each in rounds]) for name in rounds[0]
+        name: (max if name in most else statistics.median)([entry[name] for entry in rounds]) for name in rounds[0]
     }
     cells = sum(int(_inside(grid).sum()) for grid in GRIDS[-1:])
     return {"bench": "viewer", "system": "ours", "variant": "default", "cells": cells, **figures}
@@ -277,14 +277,14 @@ def classes(page: Page) -> dict[str, float]:
 
 def memory(page: Page, session: CDPSession) -> dict[str, float]:
     """The page's heap, in MB, after 20 and after 200 switches of classes, every tenth with the layer."""
-    found = {}
+    heap = {}
     for step in range(SWITCHES + 1):
         if step in (20, SWITCHES):
             session.send("HeapProfiler.collectGarbage")
             page.wait_for_timeout(200)
-            found[f"heap_mb_{step}"] = session.send("Runtime.getHeapUsage")["usedSize"] / 1e6
+            heap[f"heap_mb_{step}"] = session.send("Runtime.getHeapUsage")["usedSize"] / 1e6
         choose(page, (step * 37) % CLASSES)
         if step % 10 == 0:
             page.keyboard.press("[" if step % 20 else "]")
         page.wait_for_timeout(50)
-    return found
+    return heap

@@ -40,16 +40,16 @@ def modules(tree: Path) -> dict[str, str]:
 
 def imports(tree: Path) -> list[Import]:
     """All imports between the product's modules."""
-    known = modules(tree)
+    paths = modules(tree)
     return [
-        Import(path, known[target], line, late, types)
-        for path in known.values()
-        for target, line, late, types in _imports_of(ast.parse((tree / path).read_text()), known)
-        if known[target] != path
+        Import(path, paths[target], line, late, types)
+        for path in paths.values()
+        for target, line, late, types in _imports_of(ast.parse((tree / path).read_text()), paths)
+        if paths[target] != path
     ]
 
 
-def _imports_of(source: ast.Module, known: Mapping[str, str]) -> Iterator[tuple[str, int, bool, bool]]:
+def _imports_of(source: ast.Module, paths: Mapping[str, str]) -> Iterator[tuple[str, int, bool, bool]]:
     pending: list[tuple[ast.AST, bool, bool]] = [(source, False, False)]
     while pending:
         node, late, types = pending.pop(0)
@@ -63,9 +63,9 @@ def _imports_of(source: ast.Module, known: Mapping[str, str]) -> Iterator[tuple[
         elif isinstance(node, ast.ImportFrom) and node.module:
             # ``from package import module`` needs the module, ``from module import name`` the module itself
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-            names = list(dict.fromkeys(name if name in known else node.module for name in names))
+            names = list(dict.fromkeys(name if name in paths else node.module for name in names))
         for name in names:
-            if name in known:
+            if name in paths:
                 yield name, node.lineno, late, types
 
 
@@ -78,12 +78,12 @@ def room(path: str) -> str:
     return "/".join(parts[:2])
 
 
-def arrows(found: list[Import]) -> dict[tuple[str, str], list[Import]]:
+def arrows(entries: list[Import]) -> dict[tuple[str, str], list[Import]]:
     """The imports that lead from one room to another, by the pair of rooms."""
     pairs: dict[tuple[str, str], list[Import]] = {}
-    for each in found:
-        if room(each.source) != room(each.target):
-            pairs.setdefault((room(each.source), room(each.target)), []).append(each)
+    for entry in entries:
+        if room(entry.source) != room(entry.target):
+            pairs.setdefault((room(entry.source), room(entry.target)), []).append(entry)
     return pairs
 
 
@@ -92,7 +92,7 @@ def circles(edges: Mapping[str, set[str]]) -> list[set[str]]:
     order: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
-    found: list[set[str]] = []
+    rings: list[set[str]] = []
 
     def visit(name: str) -> None:
         order[name] = low[name] = len(order)
@@ -107,25 +107,25 @@ def circles(edges: Mapping[str, set[str]]) -> list[set[str]]:
             group = set(stack[stack.index(name) :])
             del stack[stack.index(name) :]
             if len(group) > 1:
-                found.append(group)
+                rings.append(group)
 
     for name in sorted({*edges, *(target for targets in edges.values() for target in targets)}):
         if name not in order:
             visit(name)
-    return found
+    return rings
 
 
 def floors(edges: Mapping[str, set[str]]) -> dict[str, int]:
     """The floor of each room: 1 for one that imports none, else one above the highest that it imports. Rooms that
     import each other in a circle stand on one floor."""
     group = {name: frozenset(circle) for circle in circles(edges) for name in circle}
-    known: dict[frozenset[str], int] = {}
+    heights: dict[frozenset[str], int] = {}
 
     def floor(members: frozenset[str]) -> int:
-        if members not in known:
+        if members not in heights:
             below = {group.get(target, frozenset({target})) for name in members for target in edges.get(name, ())}
-            known[members] = 1 + max((floor(other) for other in below - {members}), default=0)
-        return known[members]
+            heights[members] = 1 + max((floor(other) for other in below - {members}), default=0)
+        return heights[members]
 
     return {name: floor(group.get(name, frozenset({name}))) for name in edges}
 
@@ -140,15 +140,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Rooms, floors, arrows and circles of the source.")
     parser.add_argument("--tree", type=Path, default=ROOT, help="the checkout to read (default: this one)")
     tree = parser.parse_args().tree
-    found = imports(tree)
-    pairs = arrows(found)
+    entries = imports(tree)
+    pairs = arrows(entries)
     rooms = {room(path) for path in modules(tree).values()} | {"atlas/viewer"}
     edges = graph(pairs, rooms)
     height = floors(edges)
     rings = circles(edges)
     files: dict[str, set[str]] = {}
-    for each in found:
-        files.setdefault(each.source, set()).add(each.target)
+    for entry in entries:
+        files.setdefault(entry.source, set()).add(entry.target)
     for level in sorted(set(height.values()), reverse=True):
         print(f"floor {level:2}  {', '.join(sorted(name for name in rooms if height[name] == level))}")
     inside = [pair for pair in pairs for ring in rings if set(pair) <= ring]

@@ -59,7 +59,7 @@ def _run(source: str, space: dict[str, Any], count: int, names: dict[str, Any]) 
         )
     if value is not None:
         outputs.append(
-            {"data": _shown(value), "execution_count": count, "metadata": {}, "output_type": "execute_result"}
+            {"data": _display_data(value), "execution_count": count, "metadata": {}, "output_type": "execute_result"}
         )
     return outputs
 
@@ -72,7 +72,7 @@ def _replaced(statement: ast.stmt, names: dict[str, Any]) -> ast.stmt:
     return statement
 
 
-def _shown(value: Any) -> dict[str, Any]:
+def _display_data(value: Any) -> dict[str, Any]:
     if isinstance(value, Image.Image):
         png = io.BytesIO()
         value.save(png, "PNG", optimize=True)

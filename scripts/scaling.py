@@ -92,9 +92,9 @@ def _watch(process: psutil.Popen, run: RunDirectory) -> tuple[Row, dict[str, flo
         if stage := under_way(run):
             spent[stage] = spent.get(stage, 0.0) + last - since
         sizes = []
-        for each in [process, *process.children(recursive=True)]:
+        for member in [process, *process.children(recursive=True)]:
             try:
-                sizes.append(each.memory_full_info().pss / 1e6)
+                sizes.append(member.memory_full_info().pss / 1e6)
             except psutil.Error:  # it has just ended
                 continue
         if sizes:
@@ -107,8 +107,8 @@ def _watch(process: psutil.Popen, run: RunDirectory) -> tuple[Row, dict[str, flo
 
 def under_way(run: RunDirectory) -> str | None:
     """The first stage that a run has not finished."""
-    known = run.read_manifest().get("stages", {})
-    return next((stage for stage in STAGES if "seconds" not in known.get(stage, {})), None)
+    stages = run.read_manifest().get("stages", {})
+    return next((stage for stage in STAGES if "seconds" not in stages.get(stage, {})), None)
 
 
 def row_of(run: RunDirectory, views: int, watched: Row) -> Row:
@@ -144,9 +144,9 @@ def draw(rows: list[Row]) -> Image.Image:
     for axis, name, label in zip(axes, ("seconds", "megabytes"), ("seconds", "megabytes on disk")):
         for stage, (colour, mark) in STYLES.items():
             values = [max(row[stage][name], 0.1) for row in rows]
-            found = slope(rows, stage, name)
-            told = stage if found is None else f"{stage}, exponent {found:.2f}"
-            axis.plot([row["views"] for row in rows], values, color=colour, marker=mark, label=told, linewidth=1.6)
+            exponent = slope(rows, stage, name)
+            legend = stage if exponent is None else f"{stage}, exponent {exponent:.2f}"
+            axis.plot([row["views"] for row in rows], values, color=colour, marker=mark, label=legend, linewidth=1.6)
         axis.set(xscale="log", yscale="log", xlabel="views", ylabel=label)
         axis.grid(True, which="major", color="#dddddd", linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
@@ -199,9 +199,9 @@ def main() -> None:
     rows: list[Row] = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else []
     for views in options.views:
         now = measured_run(views, options.out.absolute())
-        known = {row["views"]: row for row in rows}
-        known[views] = now
-        rows = [known[count] for count in sorted(known)]
+        by_views = {row["views"]: row for row in rows}
+        by_views[views] = now
+        rows = [by_views[count] for count in sorted(by_views)]
         write_json(FIGURES, rows)
     if not rows:
         sys.exit("Nothing was measured yet. Give --views 10000, for instance.")

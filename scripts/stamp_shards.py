@@ -39,10 +39,10 @@ def stamps_in(folder: Path) -> list[str]:
     """The stamps of a folder, by their paths in it, in order. Raises ConfigError where there is none."""
     if not folder.is_dir():
         raise ConfigError(f"There is no folder {folder}. {_GET}")
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
-    if not found:
+    stamps = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    if not stamps:
         raise ConfigError(f"{folder} holds no PNG. {_GET}")
-    return found
+    return stamps
 
 
 @lru_cache(maxsize=64)
@@ -90,8 +90,8 @@ def claim(out: Path, stamps: Path, names: list[str], count: int) -> None:
         digest.update(name.encode() + hashlib.sha256((stamps / name).read_bytes()).digest())
     wanted = {"stamps": digest.hexdigest(), "pictures": count, "side": SIDE, "quality": QUALITY, "seed": SEED}
     note = out / "shards.json"
-    found = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
-    if found != wanted and any(out.glob("*.tar")):
+    previous = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
+    if previous != wanted and any(out.glob("*.tar")):
         raise ConfigError(
             f"{out} has shards already, of other stamps or another number of pictures than {count:,}. Give another "
             "folder, or delete that one."

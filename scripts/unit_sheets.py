@@ -41,8 +41,8 @@ class Units:
     def sprites(self, unit: int) -> dict[str, list[Image.Image]]:
         """The sprites of a unit's sheet by the name of their line, and the ``pictures`` made for it."""
         facts = self.facts(unit)
-        with Image.open(self.folder / f"unit-{unit:04d}-pictures.webp") as made:
-            side, pixels = made.height, made.convert("RGB")
+        with Image.open(self.folder / f"unit-{unit:04d}-pictures.webp") as image:
+            side, pixels = image.height, image.convert("RGB")
         boxes = [(place * side, 0, (place + 1) * side, side) for place in range(facts["pictures"])]
         lines = {"pictures": [pixels.crop(box) for box in boxes]}
         side = facts["sprite"]
@@ -72,8 +72,12 @@ def lines_sheet(units: Units, chosen: list[int], figure: str) -> Image.Image:
     for line, unit in enumerate(chosen):
         top = MARGIN + 20 + line * (SIDE + GAP)
         sprites, facts = units.sprites(unit), units.facts(unit)
-        shown = [sprites["pictures"][0], *_padded(sprites["top"], PATCHES), *sprites["turned"][:: 24 // TURNS][:TURNS]]
-        for column, picture in enumerate(shown):
+        pictures = [
+            sprites["pictures"][0],
+            *_padded(sprites["top"], PATCHES),
+            *sprites["turned"][:: 24 // TURNS][:TURNS],
+        ]
+        for column, picture in enumerate(pictures):
             if picture is not None:
                 sheet.paste(picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (_left(column), top))
         _curve(draw, facts["tuning"]["response"], _left(columns), top)
@@ -99,18 +103,18 @@ def circuits_sheet(site: Path, units: Units, chosen: list[int]) -> Image.Image:
         for line, (sign, word, colour) in enumerate(((1, "built from", SUPPORT), (-1, "against it", OPPOSE))):
             y = top + line * (SIDE + 40)
             draw.text((MARGIN + 180, y), f"{word}, units of {circuit['layer']}", colour, _font(12))
-            mine = [source for source in circuit["sources"] if sign * source["effect"] > 0][:SOURCES]
-            for place, source in enumerate(mine):
+            sources = [source for source in circuit["sources"] if sign * source["effect"] > 0][:SOURCES]
+            for place, source in enumerate(sources):
                 x = MARGIN + 180 + place * (SIDE * 2 + GAP * 3)
                 icon = earlier.sprites(source["unit"])["pictures"][0]
                 sheet.paste(icon.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (x, y + 18))
                 sheet.paste(kernel_picture(source["kernel"], circuit["kernel"]), (x + SIDE + 3, y + 18))
-                told = f"{source['unit']}: {source['effect']:+.2f}"
+                label = f"{source['unit']}: {source['effect']:+.2f}"
                 if by_absence(source):
                     draw.line((x, y + 18 + SIDE, x + SIDE, y + 18), GROUND, 5)
                     draw.line((x, y + 18 + SIDE, x + SIDE, y + 18), INK, 2)
-                    told = f"not {told}"
-                draw.text((x, y + 20 + SIDE), told, INK, _font(12))
+                    label = f"not {label}"
+                draw.text((x, y + 20 + SIDE), label, INK, _font(12))
     return sheet
 
 

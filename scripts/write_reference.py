@@ -76,10 +76,10 @@ def _section(annotation: Any) -> type[Section] | None:
 def _table(section: type[Section]) -> str:
     rows = ["| key | value | default | what it is |", "| --- | --- | --- | --- |"]
     for key, field in section.model_fields.items():
-        told = " ".join((field.description or "").split())
+        description = " ".join((field.description or "").split())
         if section is ClusterConfig and key in KINDS_OF_KEY:
-            told = f"*{', '.join(KINDS_OF_KEY[key])}:* {told}"
-        cells = (f"`{key}`", _value(key, field.annotation, field.metadata), _default(key, field), told)
+            description = f"*{', '.join(KINDS_OF_KEY[key])}:* {description}"
+        cells = (f"`{key}`", _value(key, field.annotation, field.metadata), _default(key, field), description)
         rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(rows)
 
@@ -128,8 +128,8 @@ def _value(key: str, annotation: Any, bounds: Iterable[Any] = ()) -> str:
 def _bound(bounds: Iterable[Any], name: str) -> Any:
     """The bound called ``name``, whether it stands by itself or in a field's own list."""
     for bound in bounds:
-        for each in (bound, *getattr(bound, "metadata", ())):
-            if (value := getattr(each, name, None)) is not None:
+        for entry in (bound, *getattr(bound, "metadata", ())):
+            if (value := getattr(entry, name, None)) is not None:
                 return value
     return None
 

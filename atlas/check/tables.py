@@ -116,7 +116,7 @@ def _icons(findings: Findings, map_name: str) -> None:
     path = run.cells(map_name)
     if marker is None or findings.stale & {"cells", "render"} or path in findings.suspect:
         return
-    for grid, drawn in marker["drawn"].items():
+    for grid, drawn_count in marker["drawn"].items():
         folder = run.icons(map_name, int(grid))
         parts = sorted(folder.glob("part-*.parquet"))
         finished = [part.with_suffix(".json") in findings.markers["render"] for part in parts]
@@ -128,7 +128,7 @@ def _icons(findings: Findings, map_name: str) -> None:
         count = dict(zip(zip(table["row"].to_pylist(), table["col"].to_pylist()), table["count"].to_pylist()))
         without_cell = [cell for cell in cells if cell not in count]
         most = sorted(count.values(), reverse=True)
-        fewest = most[drawn - 1] if drawn else 0
+        fewest = most[drawn_count - 1] if drawn_count else 0
         delete = [file for part in parts for file in (part, part.with_suffix(".json"))]
         if without_cell:
             findings.wrong(
@@ -138,8 +138,8 @@ def _icons(findings: Findings, map_name: str) -> None:
             findings.wrong(folder, "has two icons of one cell", *delete)
         elif any(count[cell] < fewest for cell in cells):
             findings.wrong(folder, "has icons of cells that are not drawn", *delete)
-        elif len(cells) != drawn and findings.begun("publish"):
-            findings.wrong(folder, f"has {len(cells)} icons, but {drawn} cells are drawn", *delete)
+        elif len(cells) != drawn_count and findings.begun("publish"):
+            findings.wrong(folder, f"has {len(cells)} icons, but {drawn_count} cells are drawn", *delete)
 
 
 def _stage_of_cells(findings: Findings) -> None:
@@ -157,11 +157,11 @@ def _stage_of_icons(findings: Findings) -> None:
     cells, icons = findings.run.folder("cells"), findings.run.folder("render")
     names = {atlas_map.name for atlas_map in findings.maps}
     counted = [marker for path, marker in findings.markers["cells"].items() if path.relative_to(cells).stem in names]
-    drawn = sum(sum(marker["drawn"].values()) for marker in counted)
+    drawn_count = sum(sum(marker["drawn"].values()) for marker in counted)
     markers = findings.markers["render"].items()
     done = sum(marker["rows"] for path, marker in markers if path.relative_to(icons).parts[0] in names)
-    whole = len(counted) == len(names) and done == drawn
-    findings.stages["render"] = f"{'finished' if whole else 'unfinished'}: {done:,} of {drawn:,} icons"
+    whole = len(counted) == len(names) and done == drawn_count
+    findings.stages["render"] = f"{'finished' if whole else 'unfinished'}: {done:,} of {drawn_count:,} icons"
 
 
 def _neurons(findings: Findings, layers: Sequence[str]) -> None:

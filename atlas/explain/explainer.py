@@ -126,9 +126,9 @@ class Explainer:
     def cells(self, layer: str, placement: Placement) -> list[tuple[int, int, int] | None]:
         """For each placed point the finest cell that it lies in and that has an icon, as (grid, row, col)."""
         cells: list[tuple[int, int, int] | None] = [None] * len(placement.u)
-        for grid, drawn in self._drawn_cells[layer].items():
+        for grid, mask in self._drawn_cells[layer].items():
             for number, (row, col) in enumerate(placement.cells[grid].tolist()):
-                if row >= 0 and drawn[row, col]:
+                if row >= 0 and mask[row, col]:
                     cells[number] = (grid, row, col)
         return cells
 
@@ -182,10 +182,10 @@ class Explainer:
         grid, row, col, count = (to_numpy(cells[name]) for name in cells.column_names)
         drawn_cells = {}
         for side in sorted(self.config.cells.grids):
-            drawn = np.zeros((side, side), bool)
+            mask = np.zeros((side, side), bool)
             chosen = (grid == side) & (count >= self.config.cells.min_count)
-            drawn[row[chosen], col[chosen]] = True
-            drawn_cells[side] = drawn
+            mask[row[chosen], col[chosen]] = True
+            drawn_cells[side] = mask
         return drawn_cells
 
     def _pass(self, name: str, view: NDArray[np.uint8]) -> _NetworkOutputs:

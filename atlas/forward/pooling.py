@@ -12,8 +12,8 @@ from atlas.forward.terms import Arithmetic, numbers_at, patch_at, place_of, term
 from atlas.forward.trace import Trace, unravel
 from atlas.networks.program import operation_kinds as kinds
 
-# At is_max so many rows and columns of a patch are shown.
-_SHOWN = 49
+# At most so many rows and columns of a patch are shown.
+_VISIBLE_SIDE = 49
 
 
 def pool(trace: Trace, step: ForwardStep, index: int, _terms: int) -> Arithmetic:
@@ -33,7 +33,7 @@ def pool(trace: Trace, step: ForwardStep, index: int, _terms: int) -> Arithmetic
         rows, columns, divisor = _reach(step, trace.recording.steps[source].shape, row, column)
         patch = patch_at(trace.maps(source)[channel : channel + 1], rows, columns, -math.inf if is_max else 0.0)[0]
         place = (channel, int(rows[0]), int(columns[0]))
-    visible = patch[:_SHOWN, :_SHOWN]
+    visible = patch[:_VISIBLE_SIDE, :_VISIBLE_SIDE]
     if is_max:
         largest = np.unravel_index(int(patch.argmax()), patch.shape)
         total = float(patch[largest])

@@ -72,7 +72,7 @@ def _count_above(
     """How many rows on the map but the query itself have a larger cosine to it than each of its limits: (s, k)."""
     order = np.argsort(limits, axis=1)
     ascending = np.take_along_axis(limits, order, 1) + _SAME
-    passed = np.zeros((len(limits), limits.shape[1] + 1), np.int64)
+    histogram = np.zeros((len(limits), limits.shape[1] + 1), np.int64)
     start = 0
     for block in blocks():
         cosines = queries @ unit_rows(block).T
@@ -82,9 +82,10 @@ def _count_above(
         start += len(block)
         for line, (levels, values) in enumerate(zip(ascending, cosines)):
             high = values[values > levels[0]]  # few: most rows are less like the query than its neighbours on the map
-            passed[line] += np.bincount(np.searchsorted(levels, high), minlength=passed.shape[1])
-    # passed[i] rows lie above exactly i of the sorted limits, so those above limit i are all that passed more than i.
-    above = passed[:, ::-1].cumsum(1)[:, ::-1][:, 1:]
+            histogram[line] += np.bincount(np.searchsorted(levels, high), minlength=histogram.shape[1])
+    # histogram[i] rows lie above exactly i of the sorted limits, so those above limit i are all that lie above more
+    # than i of them.
+    above = histogram[:, ::-1].cumsum(1)[:, ::-1][:, 1:]
     counts = np.empty_like(above)
     np.put_along_axis(counts, order, above, 1)
     return counts

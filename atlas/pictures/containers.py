@@ -75,7 +75,7 @@ def scan(kind: str, files: Files, file: File, *, image_column: str | None, label
 
 
 def _scan_tar(files: Files, name: str) -> Contents:
-    contents, labels, seen = Contents(), dict[str, RawLabel](), set[str]()
+    contents, labels, paths = Contents(), dict[str, RawLabel](), set[str]()
     samples: list[tuple[str, Entry]] = []
     with files.open(name) as stream:
         length = stream.seek(0, 2)
@@ -92,11 +92,11 @@ def _scan_tar(files: Files, name: str) -> Contents:
                     entry = Entry(path, folder=path.rpartition("/")[0], offset=member.offset_data, size=member.size)
                     if not member.isreg() or member.issparse():
                         entry.error = "a link, a pipe or a sparse file in the tar, not a plain one"
-                    elif path in seen:
+                    elif path in paths:
                         entry.error = "the tar holds this name before: only the first is used"
                     elif member.offset_data + member.size > length:
                         entry.error = "the tar is cut in the middle of this picture"
-                    seen.add(path)
+                    paths.add(path)
                     samples.append((sample, entry))
             stream.seek(min(archive.offset, length))
             end = stream.read(_BLOCK)

@@ -127,11 +127,11 @@ def _common(bases: list[str]) -> str:
 
 def _kind(config: ImagesConfig, sources: Sequence[str], files: list[File]) -> str:
     """What the files are: as configured, or by their suffixes."""
-    seen = {suffix_of(file.name) for file in files if file.error is None}
+    suffixes = {suffix_of(file.name) for file in files if file.error is None}
     if config.kind != "auto":
         return config.kind
-    kinds = [kind for suffix, kind in _CONTAINERS.items() if suffix in seen]
-    if seen & SUFFIXES:
+    kinds = [kind for suffix, kind in _CONTAINERS.items() if suffix in suffixes]
+    if suffixes & SUFFIXES:
         kinds.insert(0, "folder")
     if len(kinds) > 1:
         names = {"folder": "pictures", "tar": "tar files", "parquet": "Parquet files"}
@@ -139,9 +139,10 @@ def _kind(config: ImagesConfig, sources: Sequence[str], files: list[File]) -> st
             f"images.source: {sources[0]} holds {' and '.join(names[kind] for kind in kinds)}. Choose with --set "
             f"images.kind={' or '.join(kinds)}."
         )
-    if not kinds and seen & _COMPRESSED:
+    compressed = sorted(suffixes & _COMPRESSED)
+    if not kinds and compressed:
         raise ConfigError(
-            f"images.source: {sources[0]} holds compressed archives only ({', '.join(sorted(seen & _COMPRESSED))}). "
+            f"images.source: {sources[0]} holds compressed archives only ({', '.join(compressed)}). "
             "Pictures are read from their place in a tar, so expected an uncompressed .tar: unpack them, or write "
             "tars without compression (pictures hardly shrink)."
         )
@@ -217,12 +218,12 @@ def _of_classes(pictures: _Pictures, config: ImagesConfig, source_name: str, kin
     if config.classes is None:
         return list(range(len(pictures.key)))
     classes = [_NO_CLASS if label is None else str(label) for label in pictures.label]
-    known = sorted(set(classes))
-    missing = [name for name in config.classes if name not in known]
+    names = sorted(set(classes))
+    missing = [name for name in config.classes if name not in names]
     if missing:
         what = "folder" if kind == "folder" else "class"
         raise ConfigError(
-            f"images.classes: {source_name} has no {what} {', '.join(missing)}. It has: {', '.join(known[:20])}."
+            f"images.classes: {source_name} has no {what} {', '.join(missing)}. It has: {', '.join(names[:20])}."
         )
     wanted = set(config.classes)
     return [

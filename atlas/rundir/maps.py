@@ -75,8 +75,8 @@ def published_maps(run: RunDirectory, config: Config) -> tuple[AtlasMap, ...]:
     published = []
     for atlas_map in maps_of(config):
         marker = parse_marker(run.folder("cells") / f"{atlas_map.name}.json")
-        drawn = {} if marker is None else marker["drawn"]
-        grids = tuple(grid for grid in atlas_map.grids if not atlas_map.classes or drawn.get(str(grid)))
+        counts = {} if marker is None else marker["drawn"]
+        grids = tuple(grid for grid in atlas_map.grids if not atlas_map.classes or counts.get(str(grid)))
         if grids:
             published.append(replace(atlas_map, grids=grids))
     return tuple(published)

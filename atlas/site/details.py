@@ -48,20 +48,20 @@ def cell_details(
         columns=["row", "col", "mean", "predicted", "labels"],
         filters=[("grid", "=", grid), ("count", ">=", settings.min_count)],
     )
-    drawn = list(zip(table["row"].to_pylist(), table["col"].to_pylist()))
-    chosen = [number for number, cell in enumerate(drawn) if cell in set(cells)]
+    drawn_cells = list(zip(table["row"].to_pylist(), table["col"].to_pylist()))
+    chosen = [number for number, cell in enumerate(drawn_cells) if cell in set(cells)]
     scores = _scores(run, atlas_map, grid)
     nearest_cells = _nearest_cells(to_numpy(table["mean"]), chosen)
     cells_on_other_maps = _cells_on_other_maps(
-        run, atlas_map, grid, [drawn[number] for number in chosen], layers, settings.grids
+        run, atlas_map, grid, [drawn_cells[number] for number in chosen], layers, settings.grids
     )
     counted = table.select(["predicted", "labels"]).take(pa.array(chosen, pa.int64())).to_pylist()
     return {
-        drawn[number]: {
-            "scores": scores.get(drawn[number]),
+        drawn_cells[number]: {
+            "scores": scores.get(drawn_cells[number]),
             **{name: [[entry["class"], entry["count"]] for entry in counts[name]] for name in ("predicted", "labels")},
-            "nearest_cells": [[*drawn[other], round(cosine, 4)] for other, cosine in similar],
-            "cells_on_other_maps": cells_on_other_maps[drawn[number]],
+            "nearest_cells": [[*drawn_cells[other], round(cosine, 4)] for other, cosine in similar],
+            "cells_on_other_maps": cells_on_other_maps[drawn_cells[number]],
         }
         for number, counts, similar in zip(chosen, counted, nearest_cells)
     }

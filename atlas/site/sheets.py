@@ -115,8 +115,8 @@ def write_sheets(
             patch = encode_png(cropper.patch(picture, row, SPRITE), level=1)
             sprites[row.key] = _Sprites(patch, small, facts)
     columns = settings.exemplars + settings.diverse_exemplars
-    drawn = [(cell["row"], cell["col"]) for cell in cells]
-    details = cell_details(run, atlas_map, grid, drawn, layers=layers, settings=settings)
+    indices = [(cell["row"], cell["col"]) for cell in cells]
+    details = cell_details(run, atlas_map, grid, indices, layers=layers, settings=settings)
     folder = run.site_grid(atlas_map.name, grid) / "details"
     files: list[Path] = []
     for block in blocks:

@@ -205,7 +205,12 @@ def test_every_unit_test_is_named_after_a_module_of_its_room() -> None:
     for test in sorted((CHECKOUT / "tests" / "unit").rglob("test_*.py")):
         room, name = test.parent.name, test.stem.removeprefix("test_")
         if room == "unit":
-            named = [path.stem for path in (CHECKOUT / "atlas").glob("*.py")] + ["rooms", "page_rooms", "public"]
+            named = [path.stem for path in (CHECKOUT / "atlas").glob("*.py")] + [
+                "names",
+                "rooms",
+                "page_rooms",
+                "public",
+            ]
         else:
             folder = CHECKOUT / room if room in ("pipelines",) else CHECKOUT / "atlas" / room
             named = [path.stem for path in folder.rglob("*") if path.is_dir() or path.suffix == ".py"]

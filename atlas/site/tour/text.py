@@ -134,8 +134,8 @@ def check_choices(
         if step.unit is not None:
             layer, unit = step.unit
             if layer not in layers_of_units:
-                known = f"neurons.layers has {', '.join(layers_of_units)}" if layers_of_units else "neurons is null"
-                problems.append(f"{where}, but {known}.")
+                reason = f"neurons.layers has {', '.join(layers_of_units)}" if layers_of_units else "neurons is null"
+                problems.append(f"{where}, but {reason}.")
             elif unit >= channels[layer]:
                 problems.append(f"{where}, but {layer} has the units 0 to {channels[layer] - 1}.")
         elif step.kind in _OF_IMAGES and step.choose not in pictures:
@@ -182,8 +182,7 @@ class _Reader:
         self._keys(f"{where}.", values, _KEYS)
         kind = values.get("kind")
         if kind not in KINDS:
-            given = "missing" if kind is None else f"given {kind!r}"
-            self.mistakes.append(f"{where}.kind: {given}, expected one of {', '.join(KINDS)}.")
+            self.mistakes.append(f"{where}.kind: {_problem(kind)}, expected one of {', '.join(KINDS)}.")
             return None
         names = (*COMMON, *FIGURES[kind])
         text = values.get("text")
@@ -230,8 +229,7 @@ class _Reader:
 
     def _sentence(self, where: str, value: Any, names: Collection[str]) -> str | None:
         if not isinstance(value, str) or not value.strip():
-            given = "missing" if value is None else f"given {value!r}"
-            self.mistakes.append(f"{where}: {given}, expected a sentence.")
+            self.mistakes.append(f"{where}: {_problem(value)}, expected a sentence.")
             return None
         try:
             parsed = string.Formatter().parse(value)
@@ -241,8 +239,8 @@ class _Reader:
             return None
         for name, form, conversion in places:
             if form or conversion:
-                given = f"{{{name}{f'!{conversion}' if conversion else ''}{f':{form}' if form else ''}}}"
-                self.mistakes.append(f"{where}: given {given}, expected {{{name}}} alone: figures are words already.")
+                figure = f"{{{name}{f'!{conversion}' if conversion else ''}{f':{form}' if form else ''}}}"
+                self.mistakes.append(f"{where}: given {figure}, expected {{{name}}} alone: figures are words already.")
             if name not in names:
                 hint = _near(name, names) or f" Known here: {', '.join(names)}."
                 self.mistakes.append(f"{where}: there is no figure {{{name}}}.{hint}")
@@ -253,6 +251,10 @@ class _Reader:
             if key not in names:
                 hint = _near(str(key), names) or f" Known keys here: {', '.join(names)}."
                 self.mistakes.append(f"{where}{key}: unknown key.{hint}")
+
+
+def _problem(value: Any) -> str:
+    return "missing" if value is None else f"given {value!r}"
 
 
 def _near(name: str, names: Collection[str]) -> str:
