@@ -30,8 +30,8 @@ Row = dict[str, Any]
 class NoWork:
     """A stage whose items do nothing; the last waits for all others, as the last of collect does."""
 
-    NAME = "collect"
-    UNIT = "items"
+    NAME, UNIT, REDO_DEPENDENTS = "collect", "items", False
+    measure_batch_settings = prepare_worker = None
 
     def __init__(self, items: int) -> None:
         self.items = items

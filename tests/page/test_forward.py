@@ -5,9 +5,10 @@ import re
 
 import numpy as np
 import pytest
+from accessibility import serious
 from made_api import icon_colour
 from made_forward import ForwardApi
-from made_site import CHECKOUT, CLASSES, DESKTOP, PHONE, RESULTS, eventually, serious
+from made_site import CHECKOUT, CLASSES, DESKTOP, PHONE, RESULTS, eventually
 from playwright.sync_api import Browser, Locator, expect
 from walking_page import (
     PICTURE,

@@ -5,8 +5,9 @@ import base64
 from typing import Any
 
 import pytest
+from accessibility import serious
 from made_api import MadeApi
-from made_site import CHECKOUT, CLASSES, PHONE, RESULTS, Visitor, eventually, guest, serious
+from made_site import CHECKOUT, CLASSES, PHONE, RESULTS, Visitor, eventually, guest
 from picture_page import (
     BROWN,
     FINER,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_site import CHECKOUT, CLASSES, DESKTOP, PHONE, RESULTS, Visitor, cell_20, colour, eventually, serious, switch
+from accessibility import serious
+from made_site import CHECKOUT, CLASSES, DESKTOP, PHONE, RESULTS, Visitor, cell_20, colour, eventually, switch
 from made_units import (
     BUILT_CELL,
     EARLIER,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from accessibility import serious
 from made_site import (
     CHECKOUT,
     DESKTOP,
@@ -24,7 +25,6 @@ from made_site import (
     is_drawn,
     is_low,
     lit,
-    serious,
 )
 from page_hands import find, open_cell
 from PIL import Image

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from accessibility import serious
 from made_forward import ForwardApi, serve_forward
-from made_site import CHECKOUT, CLASSES, DESKTOP, PHONE, RESULTS, eventually, guest, serious, served, switch
+from made_site import CHECKOUT, CLASSES, DESKTOP, PHONE, RESULTS, eventually, guest, served, switch
 from page_hands import overlap
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect

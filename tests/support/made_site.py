@@ -370,20 +370,6 @@ def guest(
         assert asked == {address.split("/")[2]}, "nothing comes from outside"
 
 
-def serious(page: Page, axe: str) -> list[str]:
-    """What axe finds wrong with the page as it is, of what is serious."""
-    # A panel that is still fading in has less contrast than it will have.
-    page.evaluate("Promise.all(document.getAnimations().map((each) => each.finished))")
-    page.evaluate(axe)
-    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
-    return [
-        f"{each['id']}: {node['html'][:150]} {node['failureSummary']}"
-        for each in found["violations"]
-        if each["impact"] in ("serious", "critical")
-        for node in each["nodes"]
-    ]
-
-
 # At zoom 1 on 1440 × 900 the map is 864 px wide: 43 px for a cell of grid 20.
 PLACES_20 = [(5, 5), (14, 12), (10, 3), (8, 17)]
 
