@@ -122,25 +122,25 @@ class Tracking:
         target = digest_values(settings.model_dump(mode="json"))
         entry = self._directory.read_manifest().get("tracking", {})
         if entry.get("target") != target:
-            entry = {"target": target, "id": None, "told": {}}
+            entry = {"target": target, "id": None, "sent": {}}
         folder.mkdir(parents=True, exist_ok=True)
         tracker: Tracker = _KINDS[settings.kind](settings, folder, name, values, entry["id"])
         if tracker.id != entry["id"]:
-            entry = {"target": target, "id": tracker.id, "told": {}}
+            entry = {"target": target, "id": tracker.id, "sent": {}}
         self._directory.update_manifest(tracking=entry)
         return tracker
 
     @contextmanager
     def _once(self, name: str, facts: Any) -> Iterator[Tracker | None]:
         """The tracker, or None where these facts were sent before; when the block ends well, they count as sent."""
-        sent = self._directory.read_manifest()["tracking"]["told"] if self._tracker else {}
+        sent = self._directory.read_manifest()["tracking"]["sent"] if self._tracker else {}
         new = self._tracker is not None and sent.get(name) != digest_values(facts)
         done = False
         with self._sentence_for_errors():
             yield self._tracker if new else None
             done = True
         if new and done:
-            self._directory.update_manifest(tracking={"told": {**sent, name: digest_values(facts)}})
+            self._directory.update_manifest(tracking={"sent": {**sent, name: digest_values(facts)}})
 
     @contextmanager
     def _sentence_for_errors(self) -> Iterator[None]:

@@ -177,7 +177,7 @@ def schedule_command(options: argparse.Namespace) -> None:
 
 
 def all_command(options: argparse.Namespace) -> None:
-    """Each bench as it is published, one after another. One that fails is told of, and the others go on."""
+    """Each bench as it is published, one after another. One that fails is named in a sentence, and the others go on."""
     benches = published(options)
     rows: list[Row] = []
     failed: list[str] = []

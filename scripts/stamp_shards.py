@@ -5,7 +5,7 @@ python scripts/stamp_shards.py .cache/stamps .cache/stamp-shards
 
 Each square lies over a plain colour of its own. The stamps and the number of pictures decide what every shard holds, to
 the byte, not how many processes there are. They are noted in shards.json beside the shards: given again, the command
-goes on where it was cut off; shards of other stamps or another number are left alone, and told of.
+goes on where it was cut off; shards of other stamps or another number are left alone, in a sentence.
 """
 
 import argparse

@@ -19,7 +19,7 @@ from atlas.visualize.recipe import ATLAS
 from atlas.visualize.score import centre_activations, cosines
 
 # Steps of an icon that someone waits for: the raw cosine is .97 of 1 at a middle layer, a third of the time that the
-# atlas's own take; measured in scripts/benchmarks.md.
+# atlas's own take; measured in scripts/benchmarks/one-picture.md.
 QUICK_STEPS = 32
 # So many icons are drawn at a time, after a first few that are soon there.
 _FIRST, _CHUNK = 8, 16

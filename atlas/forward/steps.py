@@ -282,13 +282,15 @@ def _steps(
     used = _used([_logits(recorded), *layers])
     nodes = [node for node in recorded.graph.nodes if node in used and node not in constants]
     nodes = [node for node in nodes if isinstance(values.get(node), Tensor)]
-    read_by = {node: [read for read in _operation(node)[0].all_input_nodes if read not in constants] for node in nodes}
-    same = {node: read_by[node][0] for node in nodes if kinds.is_identity(*_operation(node), values, constants)}
+    inputs_of = {
+        node: [read for read in _operation(node)[0].all_input_nodes if read not in constants] for node in nodes
+    }
+    same = {node: inputs_of[node][0] for node in nodes if kinds.is_identity(*_operation(node), values, constants)}
     for node, source in reversed(same.items()):  # the output of a module is its own also if it returns a copy
         makers = [maker for maker in modules.makers.get(node, []) if maker[2] < modules.order[source]]
         modules.makers.setdefault(source, []).extend(makers)
     for node in nodes:
-        value, sources = values[node], read_by[node]
+        value, sources = values[node], inputs_of[node]
         if node in same or (node not in layers and kinds.is_padding_of_convolutions(node, constants)):
             numbers[node] = numbers[sources[0]]
             continue

@@ -192,7 +192,7 @@ def common_start(parts: Sequence[Float32], config: LayoutConfig, *, seed: int, t
     no activation. ``parts``: for each layer unit rows (n, kept).
 
     Layers that are optimized from here with a small learning rate stay alike: from one to the next the median row moves
-    half as far as between independent layouts (scripts/benchmarks.md).
+    half as far as between independent layouts (scripts/benchmarks/layout.md).
     """
     rows = joined(parts)
     alive = np.flatnonzero(rows.any(1))

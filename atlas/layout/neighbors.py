@@ -19,7 +19,8 @@ Search = Callable[[Float32, Float32, int], tuple[NDArray[np.int64], Float32]]
 
 # Below this many rows exact search is quicker than building a graph index, and it is reproducible.
 EXACT_ROWS = 30_000
-# Measured on a million real activations of 112 channels: recall over 0.97 of the true neighbours (benchmarks.md).
+# Measured on a million real activations of 112 channels: recall over 0.97 of the true neighbours
+# (scripts/benchmarks/layout.md).
 _HNSW_LINKS, _HNSW_CONSTRUCTION, _HNSW_SEARCH = 16, 40, 56
 
 

@@ -2,7 +2,7 @@
 
 A pass of a network allocates the same large buffers again and again. By default glibc takes each from the kernel and
 gives it back, and most of the pass goes into page faults: at 224 px a batch of 64 ran at 25 images/s, and at 86 with
-these settings (see scripts/benchmarks.md).
+these settings (see scripts/benchmarks/smaller-things.md).
 """
 
 import ctypes

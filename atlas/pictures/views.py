@@ -28,7 +28,7 @@ from atlas.pictures.listing import Listing
 # A view of a transparent picture should show this share of it, and is drawn so often at the most.
 _COVER, _ATTEMPTS = 0.7, 8
 # A JPEG is decoded at a reduced scale where that leaves views so many times the network's side; measured in
-# scripts/benchmarks.md.
+# scripts/benchmarks/jpegs.md.
 SPARE = 2.5
 # Of pictures with more pixels than this, a process decodes one at a time: its memory must not depend on chance.
 LARGE_PIXELS = 16_000_000

@@ -1,6 +1,6 @@
 """How icons are drawn: every setting of the engine, and its default.
 
-Each default has its row in the ablation of scripts/benchmarks.md; scripts/ablate.py computes that table.
+Each default has its row in the ablation of scripts/benchmarks/engine.md; scripts/ablate.py computes that table.
 """
 
 from __future__ import annotations

@@ -291,7 +291,7 @@ def test_a_tracker_that_fails_midway_is_told_the_rest_next_time(
         "Tracking: tensorboard failed (OSError: [Errno 28] No space left on device). The run goes on without it; the "
         "same command sends it what is missing."
     )
-    assert set(finished.read_manifest()["tracking"]["told"]) == {"collect"}
+    assert set(finished.read_manifest()["tracking"]["sent"]) == {"collect"}
     assert len(tell(finished, kind="tensorboard")) == 1
     events = EventAccumulator(str(finished.path / "tracking" / "tiny")).Reload()
     holds({tag: events.Scalars(tag)[-1].value for tag in events.Tags()["scalars"]}, expected(finished), 1e-6)
