@@ -115,7 +115,7 @@ class CollectConfig(Section):
     max_failure_share: Annotated[float, Field(ge=0, le=1)] = 0.05
     """The run stops when a larger share of the views than this cannot be read."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the forward and backward pass. `auto`: float32 on a CPU, half precision on a GPU."""
+    """Of the pass and the forward derivatives in it. `auto`: float32 on a CPU, half precision on a GPU."""
     batch: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = "auto"
     """Views in one pass. `auto`: measured once, on a worker, and kept in run.json."""
 
@@ -133,7 +133,7 @@ class LayoutConfig(Section):
     """How the activations become a map, and which classes have maps of their own."""
 
     backend: Literal["auto", "umap", "cuml"] = "auto"
-    """umap-learn or cuML. `auto`: cuML and FAISS on a GPU where both are installed, else umap-learn."""
+    """`umap`: umap-learn's graph, an own optimiser. `auto`: cuML and FAISS on a GPU that has both, else `umap`."""
     axes: Literal["umap", "pca", "classes"] = "umap"
     """`umap`; `pca`: the two widest directions; `classes`: UMAP of the attributions, not of the activations."""
     neighbors: Annotated[int, Field(ge=2, le=500)] = 20

@@ -86,6 +86,22 @@ def test_the_architecture_has_the_rooms_in_their_order() -> None:
     assert [room for room in told if room in expected] == expected
 
 
+def test_every_identifier_of_the_recipes_is_in_the_code() -> None:
+    """What a recipe tells to change has that name somewhere in the sources."""
+    parts = ("atlas", "pipelines", "tests", "configs", "scripts")
+    kinds = (".py", ".ts", ".svelte", ".yaml")
+    words: set[str] = set()
+    for path in (path for part in parts for path in (CHECKOUT / part).rglob("*")):
+        if path.suffix in kinds and not {"node_modules", "dist"} & set(path.parts) and path.is_file():
+            # Not this module, in which a name could stand for the sake of the test.
+            words |= set() if path == Path(__file__) else set(re.findall(r"\w+", path.read_text(encoding="utf-8")))
+    text = re.sub(r"^```.*?^```", "", text_of("atlas/docs/contributing/recipes.md"), flags=re.MULTILINE | re.DOTALL)
+    named = set(re.findall(r"`#?([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?:\([^`]*\))?`", text)) - {"pyproject.toml"}
+    assert len(named) > 30
+    missing = {name for name in named for part in name.split(".") if part not in words}
+    assert not missing
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_left_to_be_filled_in(name: str) -> None:
     assert not re.search(r"TODO|FIXME|TABLE$|@@", text_of(name), re.MULTILINE)

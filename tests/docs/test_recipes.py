@@ -26,12 +26,13 @@ from atlas.networks.network import load
 from atlas.rundir.directory import RunDirectory
 
 STORE, PICTURE, ENGINE = f"{GUIDES}/store.md", f"{GUIDES}/one-picture.md", f"{GUIDES}/engine.md"
+ALONE = "Feature visualisation without a run"
 LAYER, GRID = "last", 8
 # Every block of Python in the documents, by document and heading → the test that runs it.
 RECIPES = {
     ("README.md", "What you get"): "test_the_readme_opens_a_run",
     ("atlas/docs/first-atlas.md", "5. Ask the store"): "test_the_pictures_of_the_fullest_cell",
-    (ENGINE, "The engine alone"): "test_the_engine_alone",
+    (ENGINE, ALONE): "test_the_engine_alone",
     (f"{GUIDES}/neurons-and-circuits.md", "In Python"): "test_the_guides_recipe",
     (PICTURE, "In Python"): "test_one_picture_from_the_command_line_and_in_python",
     (STORE, "Python"): "test_open_run_finds_the_channels_that_separate_two_classes",
@@ -272,10 +273,10 @@ def test_the_pictures_of_the_fullest_cell(demo: RunDirectory, rows: dict[str, An
 
 def test_the_engine_alone() -> None:
     names: dict[str, Any] = {}
-    exec(snippet(ENGINE, "The engine alone").replace("size=128", "size=48, steps=2"), names)
+    exec(snippet(ENGINE, ALONE).replace("size=128", "size=48, steps=2"), names)
     assert names["picture"].shape == (48, 48, 3)
     assert names["picture"].dtype == np.uint8
-    exec(snippet(ENGINE, "The engine alone", number=1).replace("size=64, steps=32", "size=32, steps=2"), names)
+    exec(snippet(ENGINE, ALONE, number=1).replace("size=64, steps=32", "size=32, steps=2"), names)
     assert names["pictures"].shape == (3, 32, 32, 3)
     assert abs(names["pictures"][0].astype(int) - names["pictures"][1]).mean() > 1, "each its own picture"
 
