@@ -99,7 +99,7 @@ class Run:
             [path for path, _ in shards],
             [rows for _, rows in shards],
             read_metadata(shards[0][0]),
-            lambda grid: self._places(layer, grid),
+            lambda grid: self._coordinates(layer, grid),
         )
 
     def layout(self, name: str) -> pa.Table:
@@ -342,18 +342,18 @@ class Run:
             )
         return shards
 
-    def _places(self, layer: str, grid: int | None) -> ColumnArrays:
+    def _coordinates(self, layer: str, grid: int | None) -> ColumnArrays:
         """``u``, ``v``, ``dropped`` of every row, and ``row``, ``col`` of its cell; −1 where it was dropped."""
         self._check(layer, grid)
         layout = self.layout(layer)
-        places = {name: to_numpy(layout[name]) for name in ("u", "v", "dropped")}
+        columns = {name: to_numpy(layout[name]) for name in ("u", "v", "dropped")}
         if grid is not None:
             from atlas.layout.lattice import cell_of  # FAISS comes with it
 
-            cell = cell_of(places["u"], places["v"], grid)
-            places["row"] = np.where(cell < 0, -1, cell // grid).astype(np.int32)
-            places["col"] = np.where(cell < 0, -1, cell % grid).astype(np.int32)
-        return places
+            cell = cell_of(columns["u"], columns["v"], grid)
+            columns["row"] = np.where(cell < 0, -1, cell // grid).astype(np.int32)
+            columns["col"] = np.where(cell < 0, -1, cell % grid).astype(np.int32)
+        return columns
 
 
 def _near(name: str, names: Iterable[str]) -> str:

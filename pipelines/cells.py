@@ -36,8 +36,8 @@ def run_item(item: Item) -> Summary:
     """Cut one map at all its levels."""
     run, config = item.open()
     atlas_map = find_map(config, item.id)
-    places = read_columns(run.layout(item.id), ["u", "v"])
-    u, v = (places[name].astype(np.float64) for name in ("u", "v"))
+    coordinates = read_columns(run.layout(item.id), ["u", "v"])
+    u, v = (coordinates[name].astype(np.float64) for name in ("u", "v"))
     table = build_cells(
         run.shards(atlas_map.layer),
         u,

@@ -26,7 +26,7 @@ from atlas.layout.fit import (
     unit_box,
 )
 from atlas.layout.neighbors import build_index, knn_graph, load_index, save_index
-from atlas.layout.placement import nearness_quantiles, place
+from atlas.layout.placement import nearness_quantiles, place_rows
 from atlas.layout.projection import Projection, fit_projection, project, read_moments, widest
 from atlas.layout.tables import (
     attribution_rows,
@@ -217,7 +217,7 @@ def _place(item: Item, run: RunDirectory, config: Config) -> Summary:
         part = [shards[shard] for shard in placed_parts(shards, config.layout.fit_rows)[int(number)]]
         parts.append(project(part, Projection.load(run.projection(layer))))
     rows = joined(parts)
-    coordinates = place(
+    coordinates = place_rows(
         load_index(run.index(group)), fit["coordinates"][fit["alive"]], rows, fit["nearness"], threads=available_cores()
     ).coordinates
     outlier, zero = REASONS.index(OUTLIER), REASONS.index(ZERO)

@@ -276,8 +276,8 @@ def make_sheet(measured: list[Measured]) -> Image.Image:
             pen.line((MARGIN, y + HEADING - 8, width - MARGIN, y + HEADING - 8), RULE)
             y += HEADING
         pen.text((MARGIN, y + (pitch - GAP) // 2), entry.row["variant"], INK, label, anchor="lm")
-        for place, icon in enumerate(entry.pixels):
-            sheet.paste(Image.fromarray(icon), (first + place * (size + GAP), y))
+        for column, icon in enumerate(entry.pixels):
+            sheet.paste(Image.fromarray(icon), (first + column * (size + GAP), y))
         y += pitch
     return sheet
 

@@ -107,8 +107,8 @@ def graph_recall(rows: NDArray[np.float16], neighbors: NDArray[np.int64]) -> flo
     for start in range(0, len(rows), 65536):
         cosines = queries @ unit_rows(rows[start : start + 65536]).T
         inside = (neighbors >= start) & (neighbors < start + cosines.shape[1])
-        line, place = np.nonzero(inside)
-        own[line, place] = cosines[line, neighbors[line, place] - start]
+        line, column = np.nonzero(inside)
+        own[line, column] = cosines[line, neighbors[line, column] - start]
         best = np.partition(cosines, -NEIGHBORS - 1, axis=1)[:, -NEIGHBORS - 1 :]
         nearest = np.sort(np.concatenate([nearest, best], 1), axis=1)[:, -NEIGHBORS - 1 :]
     return float((own >= nearest[:, :1] - 1e-6).mean())
@@ -162,7 +162,7 @@ def ours(
 
 def placed(rows: NDArray[np.float16], threads: int, fit_rows: int) -> tuple[Float32, dict[str, Any]]:
     from atlas.layout.fit import choose_fitted, fit_layout
-    from atlas.layout.placement import place
+    from atlas.layout.placement import place_rows
     from atlas.layout.projection import fit_projection
     from atlas.store.moments import Moments
 
@@ -181,13 +181,13 @@ def placed(rows: NDArray[np.float16], threads: int, fit_rows: int) -> tuple[Floa
     rest = np.setdiff1d(np.arange(len(rows)), fitted)
     started = time.perf_counter()
     for part in np.array_split(rest, 1 + len(rest) // 65536):
-        placing = place(fit.index, fitted_coordinates, projection.apply(rows[part]), fit.nearness, threads=threads)
+        placing = place_rows(fit.index, fitted_coordinates, projection.apply(rows[part]), fit.nearness, threads=threads)
         coordinates[part] = placing.coordinates
     seconds = time.perf_counter() - started
     single = []
     for row in rest[:200]:
         begun = time.perf_counter()
-        place(fit.index, fitted_coordinates, projection.apply(rows[row : row + 1]), fit.nearness)
+        place_rows(fit.index, fitted_coordinates, projection.apply(rows[row : row + 1]), fit.nearness)
         single.append(time.perf_counter() - begun)
     return coordinates, {
         "fitted": fitted.tolist(),

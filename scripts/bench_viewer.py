@@ -118,8 +118,8 @@ def _picture(random: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _inside(grid: int) -> NDArray[np.bool_]:
-    place = (np.arange(grid) + 0.5) / grid - 0.5
-    inside: NDArray[np.bool_] = np.hypot(place[:, None], place) < 0.5
+    offset = (np.arange(grid) + 0.5) / grid - 0.5
+    inside: NDArray[np.bool_] = np.hypot(offset[:, None], offset) < 0.5
     return inside
 
 

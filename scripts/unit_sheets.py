@@ -43,13 +43,13 @@ class Units:
         facts = self.facts(unit)
         with Image.open(self.folder / f"unit-{unit:04d}-pictures.webp") as image:
             side, pixels = image.height, image.convert("RGB")
-        boxes = [(place * side, 0, (place + 1) * side, side) for place in range(facts["pictures"])]
+        boxes = [(number * side, 0, (number + 1) * side, side) for number in range(facts["pictures"])]
         lines = {"pictures": [pixels.crop(box) for box in boxes]}
         side = facts["sprite"]
         with Image.open(self.folder / f"unit-{unit:04d}.webp") as sheet:
             pixels = sheet.convert("RGB")
         for line, (name, count) in enumerate((name, count) for name, count in facts["rows"].items() if count):
-            boxes = [(place * side, line * side, (place + 1) * side, (line + 1) * side) for place in range(count)]
+            boxes = [(number * side, line * side, (number + 1) * side, (line + 1) * side) for number in range(count)]
             lines[name] = [pixels.crop(box) for box in boxes]
         return lines
 
@@ -104,8 +104,8 @@ def circuits_sheet(site: Path, units: Units, chosen: list[int]) -> Image.Image:
             y = top + line * (SIDE + 40)
             draw.text((MARGIN + 180, y), f"{word}, units of {circuit['layer']}", colour, _font(12))
             sources = [source for source in circuit["sources"] if sign * source["effect"] > 0][:SOURCES]
-            for place, source in enumerate(sources):
-                x = MARGIN + 180 + place * (SIDE * 2 + GAP * 3)
+            for number, source in enumerate(sources):
+                x = MARGIN + 180 + number * (SIDE * 2 + GAP * 3)
                 icon = earlier.sprites(source["unit"])["pictures"][0]
                 sheet.paste(icon.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (x, y + 18))
                 sheet.paste(kernel_picture(source["kernel"], circuit["kernel"]), (x + SIDE + 3, y + 18))
@@ -159,9 +159,9 @@ def kernel_picture(kernel: list[float], shape: list[int]) -> Image.Image:
 def _curve(draw: ImageDraw.ImageDraw, response: list[float], left: int, top: int) -> None:
     """Bars of the response by angle, 0° to 345°."""
     peak = max(max(response), 1e-12)
-    for place, value in enumerate(response):
+    for number, value in enumerate(response):
         high = max(value, 0) / peak * (SIDE - 2)
-        x = left + place * 6
+        x = left + number * 6
         draw.rectangle((x, top + SIDE - high, x + 4, top + SIDE), SOFT)
 
 

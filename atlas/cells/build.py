@@ -81,9 +81,9 @@ def build_cells(
         levels.insert(0, _halve(levels[0], grid))
     facts = _read_facts(shards)
     cosines, norms = _cosines(shards, levels)
-    places = np.stack([u, v], axis=1).astype(np.float32)
+    points = np.stack([u, v], axis=1).astype(np.float32)
     tables = [
-        _table(level, cosines[number], norms, facts, places, exemplars, diverse) for number, level in enumerate(levels)
+        _table(level, cosines[number], norms, facts, points, exemplars, diverse) for number, level in enumerate(levels)
     ]
     return pa.concat_tables(tables)
 
@@ -170,7 +170,7 @@ def _table(
     cosines: NDArray[np.float32],
     norms: NDArray[np.float32],
     facts: dict[str, NDArray[Any]],
-    places: NDArray[np.float32],
+    points: NDArray[np.float32],
     exemplars: int,
     diverse: int,
 ) -> pa.Table:
@@ -187,7 +187,7 @@ def _table(
         columns["predicted"].append(_top(facts["predicted"][members]))
         columns["labels"].append(_top(facts["label"][members][facts["label"][members] >= 0]))
         nearest = _nearest(members, facts["image_id"], exemplars)
-        others = _diverse(members, nearest, facts["image_id"], places, diverse)
+        others = _diverse(members, nearest, facts["image_id"], points, diverse)
         columns["exemplars"].append(_rows(nearest, cosines, facts))
         columns["diverse_exemplars"].append(_rows(others, cosines, facts))
     count = np.maximum(level.count, 1)[:, None]
@@ -234,7 +234,7 @@ def _diverse(
     members: NDArray[np.int64],
     chosen: list[int],
     images: NDArray[np.integer],
-    places: NDArray[np.float32],
+    points: NDArray[np.float32],
     limit: int,
 ) -> list[int]:
     """Members that show how much a cell holds: each time the one that lies farthest on the map from the nearest member
@@ -244,7 +244,7 @@ def _diverse(
     distant: list[int] = []
     last = chosen[0]
     while len(rest) and len(distant) < limit:
-        farthest = np.minimum(farthest, np.linalg.norm(places[rest] - places[last], axis=1))
+        farthest = np.minimum(farthest, np.linalg.norm(points[rest] - points[last], axis=1))
         last = int(rest[farthest.argmax()])
         distant.append(last)
         others = images[rest] != images[last]

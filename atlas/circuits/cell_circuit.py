@@ -81,9 +81,9 @@ def cell_circuits(
     for row, values in enumerate(weight):
         for first, order, sign in ((0, supports[row], 1), (count, opposes[row], -1)):
             chosen = order[values[order] * sign > 0][:count]
-            places = slice(first, first + len(chosen))
-            circuits.source[row, places] = chosen
-            circuits.weight[row, places], circuits.overlap[row, places] = values[chosen], overlap[row, chosen]
+            entries = slice(first, first + len(chosen))
+            circuits.source[row, entries] = chosen
+            circuits.weight[row, entries], circuits.overlap[row, entries] = values[chosen], overlap[row, chosen]
     return circuits
 
 

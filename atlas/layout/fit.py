@@ -72,7 +72,7 @@ def fit_layout(
     attribution_rows: Float32 | None = None,
     line: bool = False,
 ) -> Fit:
-    """Lay out unit ``rows`` (n, kept). ``common``: where all layers start from (n, 2), NaN where it has no place.
+    """Lay out unit ``rows`` (n, width). ``common``: where all layers start from (n, 2), NaN where it has none.
 
     ``attribution_rows``: unit rows (n, width) by which the rows are laid out in place of themselves; new points are
     still placed by the rows. ``line``: in one dimension, the second coordinate is 0.
@@ -121,7 +121,7 @@ def fit_layout(
 
 
 def principal_axes(rows: Float32) -> Float32:
-    """The two widest directions of ``rows`` (n, kept), centred: float32 (n, 2). Signs are fixed."""
+    """The two widest directions of ``rows`` (n, width), centred: float32 (n, 2). Signs are fixed."""
     centred = rows - rows.mean(0)
     _, vectors = np.linalg.eigh(centred.T @ centred)
     widest = vectors[:, ::-1][:, :2]
@@ -132,7 +132,7 @@ def principal_axes(rows: Float32) -> Float32:
 
 
 def _completed(common: Float32, generator: np.random.Generator) -> Float32:
-    """``common`` (n, 2), and for rows that have no place there, that of any other row."""
+    """``common`` (n, 2), and for rows that have none there, those of any other row."""
     start = common.copy()
     missing = ~np.isfinite(start).all(1)
     start[missing] = generator.choice(start[~missing], int(missing.sum()))
@@ -147,7 +147,7 @@ def _scaled(start: Float32, generator: np.random.Generator) -> Float32:
 
 
 class _Optimizer:
-    """Optimizes a map of unit ``rows`` (n, kept) by their kNN graph: ``indices`` and ``distances`` (n, neighbors)."""
+    """Optimizes a map of unit ``rows`` (n, width) by their kNN graph: ``indices`` and ``distances`` (n, neighbors)."""
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ class _Optimizer:
 
 def common_start(parts: Sequence[Float32], config: LayoutConfig, *, seed: int, threads: int) -> Float32:
     """Where several layers start from, float32 (n, 2): one layout by the mean of their cosines, NaN for rows that have
-    no activation. ``parts``: for each layer unit rows (n, kept).
+    no activation. ``parts``: for each layer unit rows (n, width).
 
     Layers that are optimized from here with a small learning rate stay alike: from one to the next the median row moves
     half as far as between independent layouts (scripts/benchmarks/layout.md).

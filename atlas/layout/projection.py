@@ -24,13 +24,13 @@ FEWEST = 16
 
 @dataclass(frozen=True)
 class Projection:
-    """An uncentred projection (channels, kept) that keeps ``energy`` of the rows' squared length."""
+    """An uncentred projection (channels, width) that keeps ``energy`` of the rows' squared length."""
 
     components: Float32
     energy: float
 
     def apply(self, activations: NDArray[np.floating]) -> Float32:
-        """Unit rows (n, kept) of ``activations`` (n, channels); rows without activation are zeros."""
+        """Unit rows (n, width) of ``activations`` (n, channels); rows without activation are zeros."""
         rows = activations.astype(np.float32)
         return unit_rows(rows if self.components.shape[0] == self.components.shape[1] else rows @ self.components)
 
@@ -85,7 +85,7 @@ def project(
     chosen: NDArray[np.int64] | None = None,
     column: str = "activation",
 ) -> Float32:
-    """Unit rows (n, kept) of a whole layer, or of ``chosen`` rows, ascending; rows without activation are zeros."""
+    """Unit rows (n, width) of a whole layer, or of ``chosen`` rows, ascending; rows without activation are zeros."""
     blocks, start = [], 0
     for block in iterate(shards, [column]):
         activations = block[column]

@@ -28,7 +28,7 @@ from atlas.neurons.tuning import (
     PatchWindow,
     Tuning,
     figures,
-    place_of,
+    patch_middle,
     sprites,
     tuning,
     window_of,
@@ -177,9 +177,9 @@ def _tuning(
             maps = subnetwork(pictures.to(network.device))
         return maps[:, unit, maps.shape[2] // 2, maps.shape[3] // 2]
 
-    places = [place_of(view.position, layer, network.size, window) for view in views]
+    middles = [patch_middle(view.position, layer, network.size, window) for view in views]
     pixels = torch.stack([_pixels(view) for view in views]) if views else torch.zeros(0)
-    return tuning(activation, pixels, places, window)
+    return tuning(activation, pixels, middles, window)
 
 
 def _pixels(view: PositionView) -> Tensor:
@@ -193,9 +193,9 @@ def _posed_pictures(
     poses = {"rotated_pictures": ROTATED, "mirrored_pictures": MIRRORED, "scaled_pictures": SCALED}
     if not views:
         return {name: [] for name in poses}
-    view, place = _pixels(views[0]), place_of(views[0].position, layer, network.size, window)
+    view, middle = _pixels(views[0]), patch_middle(views[0].position, layer, network.size, window)
     return {
-        name: [_jpeg(picture.numpy()) for picture in sprites(view, place, window, of, SPRITE)]
+        name: [_jpeg(picture.numpy()) for picture in sprites(view, middle, window, of, SPRITE)]
         for name, of in poses.items()
     }
 

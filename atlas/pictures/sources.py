@@ -239,10 +239,10 @@ def _in_order(chosen: list[int], pictures: _Pictures, config: ImagesConfig, seed
     if config.shuffle:
         generator.shuffle(chosen)
     chosen = chosen[: config.limit]
-    places = [(pictures.file[index], pictures.group[index]) for index in chosen]
-    if config.shuffle and any(file is not None for file, _ in places):
+    parts = [(pictures.file[index], pictures.group[index]) for index in chosen]
+    if config.shuffle and any(file is not None for file, _ in parts):
         ranks: dict[Any, int] = {}
-        for place in places:  # the containers' order is that of their first pictures in the sample: by seed
-            ranks.setdefault(place, len(ranks))
+        for part in parts:  # the containers' order is that of their first pictures in the sample: by seed
+            ranks.setdefault(part, len(ranks))
         chosen.sort(key=lambda index: (ranks[pictures.file[index], pictures.group[index]], index))
     return chosen

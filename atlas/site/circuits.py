@@ -49,9 +49,9 @@ def cell_circuits(tables: UnitTables, grid: int) -> dict[str, Any] | None:
         return None
     cells: dict[str, list[list[Any]]] = {}
     for row in rows:
-        place = [row[name] for name in ("source_grid", "source_row", "source_col")]
+        cell = [row[name] for name in ("source_grid", "source_row", "source_col")]
         figures = [short(row["weight"]), short(row["overlap"])]
-        cells.setdefault(f"{row['row']}.{row['col']}", []).append([*place, *figures])
+        cells.setdefault(f"{row['row']}.{row['col']}", []).append([*cell, *figures])
     return {"source_map": nearest[0], "grid": grid, "cells": cells}
 
 

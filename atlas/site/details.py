@@ -124,6 +124,6 @@ def _cells_on_other_maps(
 
 
 def _cells_of_rows(run: RunDirectory, name: str, grid: int) -> NDArray[np.int64]:
-    """The cell number of every row of a map, −1 where it has no place."""
-    places = read_columns(run.layout(name), ["u", "v"])
-    return cell_of(places["u"], places["v"], grid)
+    """The cell number of every row of a map, −1 where it has no coordinates."""
+    coordinates = read_columns(run.layout(name), ["u", "v"])
+    return cell_of(coordinates["u"], coordinates["v"], grid)

@@ -131,8 +131,8 @@ def _top_classes(run: RunDirectory, atlas_map: AtlasMap, table: pa.Table, *, att
     values = np.zeros((len(table), TOP_CLASSES), np.float32)
     if not attributions:
         for line, (cell, count) in enumerate(zip(table["predicted"].to_pylist(), table["count"].to_pylist())):
-            for place, entry in enumerate(cell[:TOP_CLASSES]):
-                numbers[line, place], values[line, place] = entry["class"], entry["count"] / count
+            for rank, entry in enumerate(cell[:TOP_CLASSES]):
+                numbers[line, rank], values[line, rank] = entry["class"], entry["count"] / count
     elif len(table):
         attribution = to_numpy(table["attribution"])
         names = read_metadata(run.shards(atlas_map.layer)[0])["classes"]

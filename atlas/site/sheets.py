@@ -132,9 +132,9 @@ def _write_sheet(path: Path, cells: list[dict[str, Any]], sprites: dict[RowKey, 
         entries = []
         for column, exemplar in enumerate([entry for entry in cell["all"] if key_of(entry) in sprites]):
             pair = sprites[key_of(exemplar)]
-            for place, data in ((column, pair.patch), (columns + column, pair.whole)):
+            for left, data in ((column, pair.patch), (columns + column, pair.whole)):
                 pixels = np.asarray(Image.open(BytesIO(data)).convert("RGBA"))
-                sheet[line * SPRITE : (line + 1) * SPRITE, place * SPRITE : (place + 1) * SPRITE] = pixels
+                sheet[line * SPRITE : (line + 1) * SPRITE, left * SPRITE : (left + 1) * SPRITE] = pixels
             nearest = exemplar in cell["exemplars"]
             entries.append({**pair.facts, "cosine": round(exemplar["cosine"], 4), "nearest": nearest})
         facts.append({"row": cell["row"], "col": cell["col"], **cell["details"], "exemplars": entries})

@@ -34,7 +34,7 @@ class Scores:
     ``cosine``: of the activation at the map's position (H // 2, W // 2) to the mean. ``cosine_whitened``: the same
     after whitening. ``cosine_robust``: mean cosine under 16 shifts (±5 px), turns (±10°) and scales (0.9–1.1).
     ``percentile``: where ``cosine`` lies among the members' own, 0–100, NaN if these are not given. ``rank`` (int32):
-    place of the right cell when all drawn cells are sorted by whitened cosine to the activation; 1 is best.
+    rank of the right cell when all drawn cells are sorted by whitened cosine to the activation; 1 is best.
     ``norm``: of the activation. ``flag``: "dead", "grey", "low" or None.
     """
 
