@@ -17,7 +17,7 @@ from atlas.store.shards import read_columns
 from pipelines.stage import Item, Summary
 
 NAME = "cells"
-UNIT = "rows"
+WORK = "rows"
 REDO_DEPENDENTS = False
 measure_batch_settings = prepare_worker = None
 

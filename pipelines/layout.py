@@ -44,7 +44,7 @@ from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import (
     COMMON_START,
-    FEWEST_ROWS,
+    FEWEST_MAP_ROWS,
     AtlasMap,
     has_common_start,
     layout_group_of,
@@ -57,12 +57,12 @@ from pipelines.cluster import available_cores
 from pipelines.stage import Item, Summary
 
 NAME = "layout"
-UNIT = "rows"
+WORK = "rows"
 REDO_DEPENDENTS = True  # a second fit has other coordinates
 measure_batch_settings = prepare_worker = None
 _BOX = "box"
 # Of the stage's files and computations: with another number all layouts are computed again.
-FORMAT = 4
+LAYOUT_FORMAT = 4
 # Directions of each layer that the common start goes by: nine layers of a million rows are a gigabyte.
 COMMON_WIDTH = 32
 
@@ -271,7 +271,7 @@ def _classes(item: Item, run: RunDirectory, config: Config) -> Summary:
     for atlas_map, choice in zip(todo, choices):
         boxed = np.full((count_rows(shards), 2), np.nan, np.float32)
         dropped = np.full(len(boxed), REASONS.index(OTHER), np.int8)
-        if len(choice.rows) >= FEWEST_ROWS:
+        if len(choice.rows) >= FEWEST_MAP_ROWS:
             rows = projected[np.searchsorted(all_rows, choice.rows)]
             boxed[choice.rows] = lay_out(rows, choice, config.layout, seed=config.seed)
             off = np.where(rows.any(1), REASONS.index(OUTLIER), REASONS.index(ZERO))

@@ -20,7 +20,7 @@ from atlas.config.sections import NeuronsConfig
 from atlas.neurons.circuits import Source, cells_table, circuit_table, earlier_layers
 from atlas.neurons.parts import UNITS_PER_PART, part_names, units_of
 from atlas.neurons.statistics import unit_statistics
-from atlas.neurons.tables import FORMAT
+from atlas.neurons.tables import NEURONS_FORMAT
 from atlas.neurons.tuning import DISC
 from atlas.neurons.units import ROTATED_PATCHES, Drawing, firing_rows, unit_table
 from atlas.neurons.views import PositionView, read_views
@@ -34,7 +34,7 @@ from pipelines import worker
 from pipelines.stage import Item, Summary
 
 NAME = "neurons"
-UNIT = "units"
+WORK = "units"
 REDO_DEPENDENTS = False
 prepare_worker = None
 
@@ -93,7 +93,7 @@ def run_item(item: Item) -> Summary:
 def engine() -> dict[str, Any]:
     """What the stage's key holds beside the configuration: a version that does otherwise does all anew."""
     return {
-        "format": FORMAT,
+        "format": NEURONS_FORMAT,
         "recipe": asdict(UNIT_RECIPE),
         "apart": DIVERSITY,
         "disc": DISC,

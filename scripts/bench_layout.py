@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_rows import Row, short  # beside this file
+from bench_rows import Row, rounded_figures  # beside this file
 from numpy.typing import NDArray
 
 from atlas.arrays import Float32
@@ -64,13 +64,13 @@ def bench_layout(
             np.save(file, read_rows(run, layer, count, 0))
             for system in systems:
                 print(f"{system}: {count:,} rows …", file=sys.stderr)
-                facts = in_a_process(SYSTEMS[system], file, threads, fit_rows)
+                facts = layout_in_a_process(SYSTEMS[system], file, threads, fit_rows)
                 map_file = file.with_name("map.npy")
                 rows, coordinates = np.load(file, mmap_mode="r"), np.load(map_file)
                 if neighbors := facts.pop("neighbors", None):
                     facts["knn_recall"] = graph_recall(rows, np.array(neighbors))
                 judged = judge(rows, coordinates, facts.pop("fitted", None))
-                figures = short({**facts, **judged, "rows": count})
+                figures = rounded_figures({**facts, **judged, "rows": count})
                 yield {
                     "bench": "layout", "system": system.split(",")[0],
                     "variant": system.partition(", ")[2] or "default", "layer": layer, "threads": threads,
@@ -119,7 +119,7 @@ def blocks_of(rows: Any) -> Iterator[Any]:
         yield rows[start : start + 8192]
 
 
-def in_a_process(work: Any, file: Path, threads: int, fit_rows: int) -> dict[str, Any]:
+def layout_in_a_process(work: Any, file: Path, threads: int, fit_rows: int) -> dict[str, Any]:
     """What ``work`` says of itself in a fresh process, its seconds, and the peak of its memory in MB."""
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_one_process, args=(work, file, threads, fit_rows))
@@ -140,7 +140,7 @@ def _one_process(work: Any, file: Path, threads: int, fit_rows: int) -> None:
     file.with_name("facts.json").write_text(json.dumps(facts))
 
 
-def ours(
+def our_layout(
     rows: NDArray[np.float16], threads: int, _fit_rows: int, *, deterministic: bool = False
 ) -> tuple[Float32, dict[str, Any]]:
     from atlas.layout.fit import fit_layout
@@ -208,8 +208,8 @@ def umap_learn(rows: NDArray[np.float16], threads: int, _fit_rows: int) -> tuple
 
 
 SYSTEMS = {
-    "ours": ours,
-    "ours, deterministic": partial(ours, deterministic=True),
+    "ours": our_layout,
+    "ours, deterministic": partial(our_layout, deterministic=True),
     "ours, placed": placed,
     "umap-learn": umap_learn,
 }

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from atlas.explain.export.overlays import OPPOSE, SUPPORT
+
 SIDE, GAP, MARGIN = 72, 6, 12
 PATCHES, TURNS, SOURCES = 5, 8, 6
 # Of circuits: how surely a source's effect has its sign, and how far weights and data agree.
 RELIABLE, AGREEING = 0.7, 0.3
 INK, SOFT, GROUND = (28, 29, 31), (110, 112, 116), (255, 255, 255)
-SUPPORT, OPPOSE = (217, 95, 2), (27, 108, 168)
 
 
 class Units:
@@ -94,7 +95,7 @@ def circuits_sheet(site: Path, units: Units, chosen: list[int]) -> Image.Image:
     draw = ImageDraw.Draw(sheet)
     for block, unit in enumerate(chosen):
         top = MARGIN + block * height
-        circuit = strongest(units, unit)
+        circuit = nearest_circuit(units, unit)
         earlier = Units(site, circuit["layer"])
         picture = units.sprites(unit)["pictures"][0].resize((150, 150), Image.Resampling.LANCZOS)
         sheet.paste(picture, (MARGIN, top + 22))
@@ -118,7 +119,7 @@ def circuits_sheet(site: Path, units: Units, chosen: list[int]) -> Image.Image:
     return sheet
 
 
-def strongest(units: Units, unit: int) -> dict[str, Any]:
+def nearest_circuit(units: Units, unit: int) -> dict[str, Any]:
     """A unit's circuit in the nearest earlier layer."""
     circuits: list[dict[str, Any]] = units.facts(unit)["circuit"]
     if not circuits:
@@ -133,7 +134,7 @@ def best_circuits(units: Units, count: int) -> list[int]:
     def share(unit: int) -> float:
         if units.table["never_active"][unit]:
             return 0.0
-        circuit = strongest(units, unit)
+        circuit = nearest_circuit(units, unit)
         sure = [source for source in circuit["sources"] if source["reliability"] > RELIABLE and not by_absence(source)]
         effects = [abs(source["effect"]) for source in sure]
         total = sum(abs(source["effect"]) for source in circuit["sources"])

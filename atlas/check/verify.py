@@ -64,7 +64,7 @@ def verify(run: RunDirectory, *, quick: bool = False, console: Console | None = 
     return findings
 
 
-def describe(findings: Findings, *, quick: bool) -> Iterator[str]:
+def summary_lines(findings: Findings, *, quick: bool) -> Iterator[str]:
     """The findings in lines: how far each stage is, notes, problems, and the sum."""
     for stage, state in findings.stages.items():
         yield f"  {stage:<8} {state}"

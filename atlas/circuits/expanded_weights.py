@@ -20,7 +20,16 @@ from torch import Tensor, fx
 from atlas.arrays import Float32
 from atlas.circuits.average_slopes import AverageSlopes
 from atlas.circuits.linear_path import LinearPath, PathStep
-from atlas.circuits.vjp import Gradient, GradientWindow, add_gradients, align, gradient_window, scale, sum_to_shape, vjp
+from atlas.circuits.vjp import (
+    Gradient,
+    GradientWindow,
+    add_gradients,
+    gradient_window,
+    on_one_extent,
+    scale,
+    sum_to_shape,
+    vjp,
+)
 from atlas.errors import ConfigError
 
 # How many numbers the largest gradient of one backward pass may have.
@@ -50,7 +59,7 @@ def expand_weights(path: LinearPath, directions: Float32, slopes: AverageSlopes 
     ``slopes``: by what the non-linearities and gates are replaced; None: by 1.
     Raises ConfigError for directions of another length.
     """
-    windows = [_with_odd_sides(window) for window in align(list(_gradients(path, directions, slopes)))]
+    windows = [_with_odd_sides(window) for window in on_one_extent(list(_gradients(path, directions, slopes)))]
     first = windows[0]
     height, width = first.values.shape[2:]
     _, _, rows, columns = path.shapes[path.target_node]

@@ -72,7 +72,7 @@ def json_number(value: float) -> float | None:
     return float(f"{value:.8g}") if math.isfinite(value) else None
 
 
-def describe(trace: Trace) -> dict[str, Any]:
+def trace_facts(trace: Trace) -> dict[str, Any]:
     """The steps, the row of layers with their strongest channels, and the most likely classes, ready for JSON."""
     recorded = trace.recording
     return {

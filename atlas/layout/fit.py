@@ -20,7 +20,7 @@ from atlas.arrays import Float32
 from atlas.config.sections import LayoutConfig
 from atlas.layout.gpu import embed_on_gpu, nearest_on_gpu, searches_gpu, uses_gpu
 from atlas.layout.neighbors import build_index, knn_graph, unit_rows
-from atlas.layout.placement import QUANTILES, nearness_quantiles
+from atlas.layout.placement import NEARNESS_QUANTILES, nearness_quantiles
 
 # UMAP's own scale for a start: coordinates of some ten units across.
 _START_SPAN = 10.0
@@ -86,7 +86,7 @@ def fit_layout(
     index = build_index(living, threads=1 if config.deterministic else threads)
     coordinates = np.full((len(rows), 2), np.nan, np.float32)
     if not len(alive):
-        return Fit(coordinates, dropped, index, alive, np.zeros(QUANTILES, np.float32))
+        return Fit(coordinates, dropped, index, alive, np.zeros(NEARNESS_QUANTILES, np.float32))
     if common is not None and not np.isfinite(common[alive]).any():
         common = None
     on_gpu = uses_gpu(config.backend, deterministic=config.deterministic)

@@ -16,18 +16,13 @@ from atlas.errors import AtlasError
 _BLOCK = 65_536
 
 
-def has_gpu() -> bool:
-    """Whether torch finds a GPU here."""
-    from atlas.networks import network as networks  # torch comes with it
-
-    return networks.has_gpu()
-
-
 def uses_gpu(backend: Literal["auto", "umap", "cuml"], *, deterministic: bool) -> bool:
     """Whether a layout is made on the GPU here: "auto" where there is one and cuML, unless it is to be deterministic.
 
     Raises AtlasError for "cuml" where it cannot be done.
     """
+    from atlas.networks.network import has_gpu  # torch comes with it
+
     able = find_spec("cuml") is not None and has_gpu()
     if backend == "cuml" and not able:
         lacking = "cuML is not installed" if has_gpu() else "there is no GPU"

@@ -17,8 +17,8 @@ from atlas.layout.projection import Projection
 from atlas.rundir.directory import RunDirectory
 
 # Neighbours by which a point is placed and its confidence is measured; and quantiles of the latter's scale.
-NEIGHBORS = 15
-QUANTILES = 101
+PLACING_NEIGHBORS = 15
+NEARNESS_QUANTILES = 101
 # Queries at a time: a million of them would need a gigabyte for their neighbours.
 _BLOCK = 65_536
 
@@ -38,9 +38,9 @@ def nearness_quantiles(cosines: Float32) -> Float32:
     """Quantiles (101,) of the mean cosine of rows to their nearest others, given nearest first (n, neighbors); zeros
     where there are none."""
     if not cosines.size:
-        return np.zeros(QUANTILES, np.float32)
-    mean = cosines[:, :NEIGHBORS].mean(1)
-    return np.quantile(mean, np.linspace(0, 1, QUANTILES)).astype(np.float32)
+        return np.zeros(NEARNESS_QUANTILES, np.float32)
+    mean = cosines[:, :PLACING_NEIGHBORS].mean(1)
+    return np.quantile(mean, np.linspace(0, 1, NEARNESS_QUANTILES)).astype(np.float32)
 
 
 def place_rows(
@@ -59,7 +59,7 @@ def place_rows(
     alive = np.flatnonzero(rows.any(1)) if index.ntotal else np.zeros(0, np.int64)
     for first in range(0, len(alive), _BLOCK):
         block = alive[first : first + _BLOCK]
-        neighbors, cosines = nearest(index, rows[block], min(NEIGHBORS, index.ntotal))
+        neighbors, cosines = nearest(index, rows[block], min(PLACING_NEIGHBORS, index.ntotal))
         points[block] = _robust_mean(coordinates[neighbors], cosines, neighbors)
         mean = np.nanmean(np.where(neighbors >= 0, cosines, np.nan), axis=1)
         confidence[block] = np.interp(mean, nearness, np.linspace(0, 1, len(nearness)))

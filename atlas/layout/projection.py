@@ -19,7 +19,7 @@ from atlas.store.shards import iterate
 ENERGY = 0.99
 PROJECT_ABOVE = 64
 # Where one direction (a strong mean) holds nearly all energy, this many are kept all the same.
-FEWEST = 16
+FEWEST_DIRECTIONS = 16
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def fit_projection(moments: Moments) -> Projection:
     values, vectors = np.linalg.eigh(moments.second_moment)
     values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
     energy = np.cumsum(values) / max(values.sum(), 1e-30)
-    width = min(channels, max(int(np.searchsorted(energy, ENERGY)) + 1, FEWEST))
+    width = min(channels, max(int(np.searchsorted(energy, ENERGY)) + 1, FEWEST_DIRECTIONS))
     if 2 * width > channels:
         return Projection(np.eye(channels, dtype=np.float32), 1.0)
     return Projection(np.ascontiguousarray(vectors[:, :width], dtype=np.float32), float(energy[width - 1]))

@@ -44,7 +44,7 @@ from atlas.visualize.subnetwork import Subnetwork, cached_subnetwork
 ROTATED_PATCHES = 6
 # Classes that are listed, and the side and JPEG quality of the pictures of posed patches.
 SUPPORTED, OPPOSED = 10, 5
-SPRITE, QUALITY = 120, 85
+POSE_SIDE, POSE_QUALITY = 120, 85
 
 
 @dataclass(frozen=True)
@@ -195,12 +195,12 @@ def _posed_pictures(
         return {name: [] for name in poses}
     view, middle = _pixels(views[0]), patch_middle(views[0].position, layer, network.size, window)
     return {
-        name: [_jpeg(picture.numpy()) for picture in sprites(view, middle, window, of, SPRITE)]
+        name: [_jpeg(picture.numpy()) for picture in sprites(view, middle, window, of, POSE_SIDE)]
         for name, of in poses.items()
     }
 
 
 def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
     file = BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=QUALITY)
+    Image.fromarray(pixels).save(file, "JPEG", quality=POSE_QUALITY)
     return file.getvalue()

@@ -15,7 +15,7 @@ from atlas.config.sections import ImagesConfig
 from atlas.errors import ConfigError
 from atlas.pictures.containers import SUFFIXES, Contents, RawLabel, number_labels, scan
 from atlas.pictures.files import File, find, open_files, resolve, suffix_of
-from atlas.pictures.listing import SCHEMA, Listing
+from atlas.pictures.listing import LISTING_SCHEMA, Listing
 from atlas.rundir.remote import is_remote
 
 _CONTAINERS = {".tar": "tar", ".parquet": "parquet"}
@@ -82,11 +82,11 @@ def list_images(config: ImagesConfig, seed: int) -> Listing:
         "image": pa.array([pictures.key[index] for index in chosen], pa.string()),
         "label": pa.array([number_of[index] for index in chosen], pa.int32()),
     }
-    for name in SCHEMA.names[2:]:
+    for name in LISTING_SCHEMA.names[2:]:
         values = getattr(pictures, name)
-        columns[name] = pa.array([values[index] for index in chosen], SCHEMA.field(name).type)
+        columns[name] = pa.array([values[index] for index in chosen], LISTING_SCHEMA.field(name).type)
     return Listing(
-        pa.table(columns, schema=SCHEMA),
+        pa.table(columns, schema=LISTING_SCHEMA),
         source=base,
         kind=kind,
         label_names=names,

@@ -81,10 +81,10 @@ def _nearest_cells(means: NDArray[np.float32], chosen: list[int]) -> list[list[t
     """For each of the cells ``chosen`` the others whose means (cells, channels) have the largest cosines to its own."""
     if len(means) < 2 or not chosen:
         return [[] for _ in chosen]
-    units = unit_rows(means)
-    index = faiss.IndexFlatIP(units.shape[1])
-    index.add(units)
-    rows, cosines = nearest(index, units[chosen], min(NEAR + 1, len(units)))
+    directions = unit_rows(means)
+    index = faiss.IndexFlatIP(directions.shape[1])
+    index.add(directions)
+    rows, cosines = nearest(index, directions[chosen], min(NEAR + 1, len(directions)))
     return [
         [(int(row), float(cosine)) for row, cosine in zip(*line) if row != number][:NEAR]
         for number, line in zip(chosen, zip(rows, cosines))

@@ -21,7 +21,7 @@ from atlas.explain.export.overlays import dotted, icon_grid, masked, overlay
 from atlas.explain.plain import group_facts, summary
 from atlas.rundir.atomic import atomic, write_json
 
-FORMAT = 1
+EXPORT_FORMAT = 1
 # Sides in pixels: of what is laid over the picture, and at most of a grid of icons.
 _OVERLAY, _GRID = 448, 2240
 # The level of the atlas on which places are shown: the finest with at most so many cells a side.
@@ -122,7 +122,13 @@ def write_explanation(
     for layer in facts["layers"]:
         network = explainer.layer(layer["path"]).network
         _layer(explainer, picture, folder, layer, classes[network], options, on_progress)
-    facts = {"made_by": "activation-atlas", "format": FORMAT, "title": title, "run": str(explainer.run.path), **facts}
+    facts = {
+        "made_by": "activation-atlas",
+        "format": EXPORT_FORMAT,
+        "title": title,
+        "run": str(explainer.run.path),
+        **facts,
+    }
     folder.write("index.html", page(facts))
     facts["files"] = folder.files
     write_json(path / "explain.json", facts)
