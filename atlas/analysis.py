@@ -20,7 +20,7 @@ from PIL import Image
 from atlas.cells.icons import mosaic, read_icons
 from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
-from atlas.neurons.parts import missing_files
+from atlas.neurons.parts import unfinished_files
 from atlas.neurons.reading import UnitTables
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
@@ -68,7 +68,7 @@ class Run:
             folders = self.path.absolute().parent.glob("*/run.json")
             near = _near(self.path.name, [manifest.parent.name for manifest in folders])
             raise ConfigError(
-                f"There is no run at {path}: expected a folder with a run.json, as atlas.run writes it.{near}"
+                f"There is no run at {path}: expected a folder with a run.json, as atlas run writes it.{near}"
             )
         self.config: Config = self._directory.config()
         self.layers: tuple[str, ...] = self.config.layers
@@ -274,7 +274,7 @@ class Run:
                 f"'neurons={{layers: [{', '.join((*layers, layer))}]}}'."
             )
         self._key("neurons")
-        if missing := missing_files(self._directory, layer):
+        if missing := unfinished_files(self._directory, layer):
             raise AtlasError(
                 f"{self.path}: the stage neurons is not finished: {layer}/{missing[0]} is missing, or does not fit its "
                 f"marker. {_REMEDY}"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from atlas.cells.icons import read_icons
 from atlas.config.model import Config
-from atlas.neurons.parts import is_whole
+from atlas.neurons.parts import is_finished
 from atlas.neurons.reading import UnitTables
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
@@ -35,7 +35,7 @@ def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
             "cells": {str(grid): _cells(run, atlas_map.name, grid, config.cells.min_count) for grid in atlas_map.grids},
             "icons": {str(grid): _icons(run, atlas_map.name, grid) for grid in atlas_map.grids},
         }
-    if config.neurons is not None and is_whole(run, config.neurons):
+    if config.neurons is not None and is_finished(run, config.neurons):
         for layer in config.neurons.layers:
             layers[layer]["neurons"] = _units(UnitTables(run, layer))
     return {

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from atlas.config.model import Config
 from atlas.config.sections import NeuronsConfig
 from atlas.neurons.circuits import Source, cells_table, circuit_table, earlier_layers
-from atlas.neurons.parts import UNITS_PER_PART, part_names, units_of
+from atlas.neurons.parts import UNITS_PER_PART, part_names, units_of_part
 from atlas.neurons.statistics import unit_statistics
 from atlas.neurons.tables import NEURONS_FORMAT
 from atlas.neurons.tuning import DISC
@@ -159,7 +159,7 @@ def _units(run: RunDirectory, config: Config, layer: str, part: str) -> tuple[pa
     named, module = config.module_of(layer)
     network, described = worker.network(run, config, named), worker.layers(run, config, named)[layer]
     statistics = _statistics(run, layer)
-    units = units_of(part, statistics.num_rows)
+    units = units_of_part(part, statistics.num_rows)
     keys = firing_rows(statistics, units)
     views = _reader(run, config, layer, network.size)(keys)
     batch_settings = run.stage_facts(NAME)["batch_settings"][layer]

@@ -294,7 +294,7 @@ def _run_stages(
             stage = _STAGES[name]
             claim(name, stage_keys(config, directory, prepared, name))
             if stage.measure_batch_settings is not None:
-                _keep_batch_settings(client, directory, name, stage.measure_batch_settings)
+                _measure_batch_settings_once(client, directory, name, stage.measure_batch_settings)
             bar = progress.add_task(name, total=None, rate="")
             advance = advance_bar(progress, bar, stage.WORK)
             check = collect.watch_failures(config, directory) if name == collect.NAME else None
@@ -333,7 +333,7 @@ def _run_stages(
             tracking.stage(name)
 
 
-def _keep_batch_settings(
+def _measure_batch_settings_once(
     client: Client, directory: RunDirectory, name: str, measure: Callable[[str], dict[str, Any]]
 ) -> None:
     """Have one worker measure a stage's batch settings and write them into run.json, unless they are there: a run that

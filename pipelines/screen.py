@@ -219,6 +219,6 @@ def show_end(config: Config, directory: RunDirectory, until: str, console: Conso
         show_neurons(config.neurons.layers, report, directory, console)
     if until == "publish":
         folder = os.path.relpath(directory.path) if is_remote(config.out) else config.out
-        print_sentence(console, f"Done. Open the atlas with:  python -m atlas.serve {shlex.quote(folder)}")
+        print_sentence(console, f"Done. Open the atlas with:  atlas serve {shlex.quote(folder)}")
     else:
         print_sentence(console, f"Done until {until}: {directory.folder(until)}")

@@ -85,9 +85,7 @@ def read_task(run: RunDirectory, *, layer: str | None, grid: int, count: int, se
     if grid not in config.cells.grids:
         raise ConfigError(f"{run.path} has no grid {grid}. Its grids: {', '.join(map(str, config.cells.grids))}.")
     if not run.cells(layer).is_file():
-        raise AtlasError(
-            f"{run.path} has no cells of layer {layer} yet. Finish the run first: python -m atlas.run CONFIG."
-        )
+        raise AtlasError(f"{run.path} has no cells of layer {layer} yet. Finish the run first: atlas run CONFIG.")
     level = drawn_cells(run.cells(layer), grid, config.cells.min_count, "mean", "cosines", "norm")
     own = sample_numbers(count, len(level["row"]), seed)
     if not len(own):

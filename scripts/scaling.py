@@ -4,7 +4,7 @@
     scripts/scaling.py --views 10000 30000 100000     # run these, note their figures, draw
     scripts/scaling.py                                # draw again what is noted
 
-Each size is a run of its own in --out, by `python -m atlas.run`, and goes on where it stopped when the command is given
+Each size is a run of its own in --out, by `atlas run`, and goes on where it stopped when the command is given
 again. While it runs, the memory of every process is looked at every two seconds (proportional set sizes). Figures go to
 scripts/scaling.json after each run, the picture (log-log, with the slope of each stage) to atlas/docs/pictures;
 the table is printed as Markdown.

@@ -74,14 +74,20 @@ def sum_weights(path: LinearPath, directions: Float32, slopes: AverageSlopes | N
     return weights
 
 
+def check_vectors(vectors: Float32, channels: int, subject: str) -> Float32:
+    """``vectors`` as float32 (n, channels). Raises ConfigError, about ``subject``, for another shape and for none."""
+    rows = np.asarray(vectors, np.float32)
+    if rows.ndim != 2 or rows.shape[1] != channels or len(rows) == 0:
+        raise ConfigError(
+            f"{subject} have {channels} numbers each, and an array of shape {rows.shape} was given. Give one of shape "
+            f"(n, {channels}), n at least 1."
+        )
+    return rows
+
+
 def _gradients(path: LinearPath, directions: Float32, slopes: AverageSlopes | None) -> Iterator[GradientWindow]:
     """Windows of the gradient of the source, a few directions each."""
-    rows = np.asarray(directions, np.float32)
-    if rows.ndim != 2 or rows.shape[1] != path.target_channels or len(rows) == 0:
-        raise ConfigError(
-            f"Directions of {path.target} have {path.target_channels} numbers each, and an array of shape "
-            f"{rows.shape} was given. Give one of shape (n, {path.target_channels}), n at least 1."
-        )
+    rows = check_vectors(directions, path.target_channels, f"Directions of {path.target}")
     tensor = torch.from_numpy(rows).to(path.network.device)
     first, largest = _source_gradient(path, tensor[:1], slopes)
     yield first

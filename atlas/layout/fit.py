@@ -18,7 +18,7 @@ from scipy.optimize import curve_fit
 
 from atlas.arrays import Float32
 from atlas.config.sections import LayoutConfig
-from atlas.layout.gpu import embed_on_gpu, nearest_on_gpu, searches_gpu, uses_gpu
+from atlas.layout.gpu import embed_on_gpu, faiss_finds_gpu, nearest_on_gpu, uses_gpu
 from atlas.layout.neighbors import build_index, knn_graph, unit_rows
 from atlas.layout.placement import NEARNESS_QUANTILES, nearness_quantiles
 
@@ -90,7 +90,7 @@ def fit_layout(
     if common is not None and not np.isfinite(common[alive]).any():
         common = None
     on_gpu = uses_gpu(config.backend, deterministic=config.deterministic)
-    search = nearest_on_gpu if on_gpu and searches_gpu() else None
+    search = nearest_on_gpu if on_gpu and faiss_finds_gpu() else None
     own = knn_graph(index, living, config.neighbors, search)
     searched, graph = living, own
     if attribution_rows is not None:
@@ -204,7 +204,7 @@ def common_start(parts: Sequence[Float32], config: LayoutConfig, *, seed: int, t
     if config.axes != "pca" and len(living) > 3:
         threads = 1 if config.deterministic else threads
         on_gpu = uses_gpu(config.backend, deterministic=config.deterministic)
-        search = nearest_on_gpu if on_gpu and searches_gpu() else None
+        search = nearest_on_gpu if on_gpu and faiss_finds_gpu() else None
         graph = knn_graph(build_index(living, threads=threads), living, config.neighbors, search)
         optimize = _Optimizer(living, *graph, config, seed=seed, threads=threads, on_gpu=on_gpu)
         start = optimize(_scaled(start, np.random.default_rng(seed)))

@@ -23,17 +23,17 @@ def uses_gpu(backend: Literal["auto", "umap", "cuml"], *, deterministic: bool) -
     """
     from atlas.networks.network import has_gpu  # torch comes with it
 
-    able = find_spec("cuml") is not None and has_gpu()
-    if backend == "cuml" and not able:
-        lacking = "cuML is not installed" if has_gpu() else "there is no GPU"
+    cuml_runs = find_spec("cuml") is not None and has_gpu()
+    if backend == "cuml" and not cuml_runs:
+        reason = "cuML is not installed" if has_gpu() else "there is no GPU"
         raise AtlasError(
-            f"layout.backend: cuml was asked for, but on this worker {lacking}. Install cuml (26.2 or newer) on a "
+            f"layout.backend: cuml was asked for, but on this worker {reason}. Install cuml (26.2 or newer) on a "
             "machine with a GPU, or give --set layout.backend=umap."
         )
-    return backend == "cuml" or (backend == "auto" and able and not deterministic)
+    return backend == "cuml" or (backend == "auto" and cuml_runs and not deterministic)
 
 
-def searches_gpu() -> bool:
+def faiss_finds_gpu() -> bool:
     """Whether FAISS was built for a GPU and finds one."""
     return hasattr(faiss, "knn_gpu") and faiss.get_num_gpus() > 0
 

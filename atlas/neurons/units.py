@@ -145,7 +145,7 @@ def _draw(
         units,
         size=picture_size(layer, network),
         pictures=drawing.pictures,
-        usual=usual_activations(statistics)[list(units)],
+        activation_scale=usual_activations(statistics)[list(units)],
         deviations=statistics["deviation"].to_numpy(),
         steps=drawing.steps,
         seed=drawing.seed,

@@ -1,4 +1,4 @@
-"""The endpoints that a run's page asks about a picture, below ``api/`` of `python -m atlas.serve` and `atlas.show`.
+"""The endpoints that a run's page asks about a picture, below ``api/`` of `atlas serve` and `atlas.show`.
 
 Pictures arrive as the bodies of requests and stay in memory; nothing that a client sends names a file. Answers that
 take long are streams of JSON lines. Networks are loaded when the page first asks, not before.

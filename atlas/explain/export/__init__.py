@@ -1,1 +1,1 @@
-"""What `python -m atlas.explain` writes: pictures, figures and a small page."""
+"""What `atlas explain` writes: pictures, figures and a small page."""

@@ -1,4 +1,4 @@
-"""The command `python -m atlas.explain`, from a file's name to a written folder."""
+"""The command `atlas explain`, from a file's name to a written folder."""
 
 from __future__ import annotations
 

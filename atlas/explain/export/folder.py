@@ -1,4 +1,4 @@
-"""What `python -m atlas.explain` writes: pictures, explain.json, and a small page that shows them."""
+"""What `atlas explain` writes: pictures, explain.json, and a small page that shows them."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _earlier_files(path: Path) -> list[str]:
         except (ValueError, KeyError, TypeError):
             files = None
         if files is None:
-            raise ConfigError(f"{earlier} was not written by atlas.explain. Give another folder with --out.")
+            raise ConfigError(f"{earlier} was not written by atlas explain. Give another folder with --out.")
         return [*files, "explain.json"]
     if path.is_dir() and any(path.iterdir()):
         raise ConfigError(f"--out {path} has other things in it. Give a new or an empty folder.")

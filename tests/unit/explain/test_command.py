@@ -1,4 +1,4 @@
-"""python -m atlas.explain: what it writes, and its sentences for mistakes."""
+"""atlas explain: what it writes, and its sentences for mistakes."""
 
 import json
 from pathlib import Path
