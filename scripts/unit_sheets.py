@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from atlas.explain.export.overlays import OPPOSE, SUPPORT
+from atlas.explain.overlays import OPPOSE, SUPPORT
 
 SIDE, GAP, MARGIN = 72, 6, 12
 PATCHES, TURNS, SOURCES = 5, 8, 6

@@ -24,8 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from atlas.networks.precision import convolves_in
-from atlas.networks.program.fused import Bounds, Clip, FusedConvolution
+from atlas.networks.program.fused import Bounds, Clip, FusedConvolution, convolves_in
 
 _aten = torch.ops.aten
 # How far the outputs of a list of operations may differ from the network's, as a share of the largest, in float32.

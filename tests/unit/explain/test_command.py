@@ -9,7 +9,7 @@ from explained import encoded, photo
 from PIL import Image
 
 from atlas.explain.__main__ import main
-from atlas.explain.export.overlays import OPPOSE, SUPPORT
+from atlas.explain.overlays import OPPOSE, SUPPORT
 from atlas.rundir.directory import RunDirectory
 
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from atlas.errors import ConfigError
 from atlas.explain.explainer import Explainer
-from atlas.explain.export.folder import ExplanationOptions, check_folder, prepare_folder, write_explanation
+from atlas.explain.folder import ExplanationOptions, check_folder, prepare_folder, write_explanation
 from atlas.explain.groups import FEWEST_GROUPS, MOST_GROUPS
 from atlas.explain.square import read_square
 

@@ -16,8 +16,8 @@ from PIL import Image
 from atlas.arrays import Pixels
 from atlas.errors import ConfigError
 from atlas.explain.explainer import Explainer, Picture
-from atlas.explain.export.html import page
-from atlas.explain.export.overlays import dotted, icon_grid, masked, overlay
+from atlas.explain.html import page
+from atlas.explain.overlays import dotted, icon_grid, masked, overlay
 from atlas.explain.plain import group_facts, summary
 from atlas.rundir.atomic import atomic, write_json
 

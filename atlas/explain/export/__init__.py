@@ -1,1 +1,0 @@
-"""What `atlas explain` writes: pictures, figures and a small page."""
