@@ -77,8 +77,9 @@ class Tuning:
 @dataclass(frozen=True)
 class Figures:
     """The figures of a tuning curve. With r the mean over the patches of max(0, activation) at each angle θ:
-    ``selectivity`` |Σ r e^{iθ}| / Σ r, in [0, 1]: 0 for a unit that is as active at all angles or at opposite ones, 1
-    for one that is active at a single angle; None where the mean of r is under half its peak. ``invariance``: the mean
+    ``selectivity`` |Σ r e^{iθ}| / Σ r: 0 for a unit that is as active at all angles or at opposite ones; None where the
+    mean of r is under half its peak, so that it is at most about 2 / π = .64, that of a unit that is fully active over
+    one half of the circle and not at all over the other. ``invariance``: the mean
     of r over its peak, in (0, 1]: 1 where all angles are alike. ``preferred``: the angle of the vector Σ r e^{iθ}, in
     degrees. ``note``: why a figure is missing."""
 
@@ -103,7 +104,7 @@ def figures(rotated: Float32) -> Figures:
             None,
             invariance,
             preferred,
-            f"It answers to few angles: over all turns it reaches {invariance:.0%} of its peak, under the half from "
+            f"It responds to few angles: over all turns it reaches {invariance:.0%} of its peak, under the half from "
             "which a selectivity is given.",
         )
     return Figures(abs(vector), invariance, preferred, None)

@@ -201,7 +201,7 @@ def kernel_at(row: int, col: int, value: float) -> list[float]:
 
 
 def circuit_of(layer: str, earlier: str) -> dict[str, Any]:
-    """Unit 1 builds from above, unit 2 inhibits from below, unit 3 builds from the left by its absence, unit 4
+    """Unit 1 builds from above, unit 2 inhibits from below, unit 3 builds from the left when it is below 0, unit 4
     hardly counts."""
     far = (layer, earlier) == (LATER, EARLIEST)
     present = {1: 0.7, 2: -0.4, 3: -0.1, 4: 0.02}

@@ -265,7 +265,7 @@ def _code(image: Any, view: Any, draw: Any) -> Any:
 
 def _circuit(unit: Unit, facts: dict[str, Any], by_rule: bool) -> UnitCircuit | None:
     """A circuit as the tour shows it, from the ``facts`` of the site; None where it has too few sources."""
-    # What acts by its absence does so where the opposite of its picture is: its picture would mislead.
+    # What acts when it is below 0 does so where the opposite of its picture is: its picture would mislead.
     sources = [
         source
         for source in facts["sources"]
