@@ -137,7 +137,7 @@ COLUMNS = (
     ("raw", "median_cosine", "{:.3f}"),
     ("lowest", "lowest_cosine", "{:.3f}"),
     ("whitened", "median_cosine_whitened", "{:.3f}"),
-    ("held-out", "median_cosine_robust", "{:.3f}"),
+    ("robust", "median_cosine_robust", "{:.3f}"),
     ("rank 1", "rank1_share", "{:.0%}"),
     ("flagged", "flagged_share", "{:.0%}"),
     ("icons per CPU second", "icons_per_cpu_second", "{:.2f}"),

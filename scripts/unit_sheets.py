@@ -76,7 +76,7 @@ def lines_sheet(units: Units, chosen: list[int], figure: str) -> Image.Image:
         pictures = [
             sprites["pictures"][0],
             *_padded(sprites["top"], PATCHES),
-            *sprites["turned"][:: 24 // TURNS][:TURNS],
+            *sprites["rotated"][:: 24 // TURNS][:TURNS],
         ]
         for column, picture in enumerate(pictures):
             if picture is not None:

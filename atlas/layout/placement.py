@@ -60,7 +60,7 @@ def place_rows(
     for first in range(0, len(alive), _BLOCK):
         block = alive[first : first + _BLOCK]
         neighbors, cosines = nearest(index, rows[block], min(PLACING_NEIGHBORS, index.ntotal))
-        points[block] = _robust_mean(coordinates[neighbors], cosines, neighbors)
+        points[block] = _mean_of_agreeing(coordinates[neighbors], cosines, neighbors)
         mean = np.nanmean(np.where(neighbors >= 0, cosines, np.nan), axis=1)
         confidence[block] = np.interp(mean, nearness, np.linspace(0, 1, len(nearness)))
     faiss.omp_set_num_threads(before)  # the caller's own
@@ -122,7 +122,7 @@ class Placer:
         return Placement(u, v, cells, placed.confidence)
 
 
-def _robust_mean(coordinates: Float32, cosines: Float32, neighbors: NDArray[np.int64]) -> Float32:
+def _mean_of_agreeing(coordinates: Float32, cosines: Float32, neighbors: NDArray[np.int64]) -> Float32:
     """Where neighbours at ``coordinates`` (n, k, 2) agree, (n, 2); ``neighbors`` (n, k): their numbers, −1 for
     none."""
     distance = np.clip(1 - cosines, 0, 2)

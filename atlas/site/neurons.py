@@ -44,7 +44,7 @@ _CLASSES, _SIMILAR = 5, 8
 # Classes that a unit supports and opposes, in its own file.
 _SUPPORTS, _OPPOSES = 10, 5
 # The lines of a unit's sheet that show its first patch in other poses, and the columns that they come from.
-_POSES = {"turned": "rotated_pictures", "mirrored": "mirrored_pictures", "scaled": "scaled_pictures"}
+_POSES = {"rotated": "rotated_pictures", "mirrored": "mirrored_pictures", "scaled": "scaled_pictures"}
 
 
 def neuron_layers(neurons: NeuronsConfig | None) -> tuple[str, ...]:

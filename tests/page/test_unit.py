@@ -61,7 +61,7 @@ def test_the_tuning_curve_reaches_to_where_it_answers(browser: Browser, neurons:
     with opened(browser, f"{neurons}#unit=_blocks.10:{ORIENTED}") as (visitor, view):
         ring = view.get_by_test_id("tuning")
         turned, mirrored = (
-            points(ring.locator(f"[data-line={name}]").get_attribute("d") or "") for name in ("turned", "mirrored")
+            points(ring.locator(f"[data-line={name}]").get_attribute("d") or "") for name in ("rotated", "mirrored")
         )
         assert len(turned) == 24
         assert turned[6] == pytest.approx((100, 0), abs=0.1)

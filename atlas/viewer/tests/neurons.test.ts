@@ -47,8 +47,8 @@ describe('sprites', () => {
   it('stand on their line of the sheet; kinds without any have none', () => {
     const [, , late] = layers as [UnitLayer, UnitLayer, UnitLayer];
     expect(iconOf(late, 17)).toEqual({ address: 'neurons/late/icons.webp', columns: 16, lines: 3, column: 1, line: 1 });
-    const facts = { unit: 7, pictures: 4, rows: { top: 9, whole: 9, spread: 0, turned: 24, mirrored: 24, scaled: 5 } } as UnitFacts;
-    expect(spriteOf(late, facts, 'turned', 5)).toEqual({ address: 'neurons/late/unit-0007.webp', columns: 24, lines: 5, column: 5, line: 2 });
+    const facts = { unit: 7, pictures: 4, rows: { top: 9, whole: 9, spread: 0, rotated: 24, mirrored: 24, scaled: 5 } } as UnitFacts;
+    expect(spriteOf(late, facts, 'rotated', 5)).toEqual({ address: 'neurons/late/unit-0007.webp', columns: 24, lines: 5, column: 5, line: 2 });
     expect(pictureOf(late, facts, 3)).toEqual({ address: 'neurons/late/unit-0007-pictures.webp', columns: 4, lines: 1, column: 3, line: 0 });
   });
 });
