@@ -5,7 +5,7 @@ python scripts/unit_sheets.py runs/demo --layer _blocks.10 --out atlas/docs/pict
 Reads the finished site. units-invariant.webp and units-selective.webp: a line for each unit with the picture that it
 would most like to see, its strongest real patches, the first of them turned in steps of 45°, and its tuning curve.
 circuits.webp: three units, by default those that the strongest circuits lead to, with the units that build them; struck
-through are those that do so by their absence (where their activation is below 0).
+through are those that do so when their activation is below 0.
 """
 
 import argparse

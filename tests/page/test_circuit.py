@@ -172,7 +172,7 @@ def test_a_circuit_is_saved_as_a_file_that_stands_alone(browser: Browser, neuron
         assert drawing.findtext(f"{SVG}title") == "Circuit of unit 7 of _blocks.10"
         told_of = drawing.findtext(f"{SVG}desc") or ""
         assert "effect in the data" in told_of
-        assert "by their absence" in told_of
+        assert "when they are below 0" in told_of
         images = drawing.findall(f".//{SVG}image")
         assert len(images) == 7
         wanted = [

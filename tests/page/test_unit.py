@@ -82,7 +82,7 @@ def test_the_tuning_curve_reaches_to_where_it_answers(browser: Browser, neurons:
         expect(view).to_contain_text("Strongly: 0.47 of at most 0.64 (selectivity), most at 90°.")
         visitor.page.keyboard.press("Escape")
         view.get_by_role("button", name=f"Unit {INVARIANT} ").click()
-        path = view.get_by_test_id("tuning").locator("[data-line=turned]")
+        path = view.get_by_test_id("tuning").locator("[data-line=rotated]")
         radii = [np.hypot(*point) for point in points(path.get_attribute("d") or "")]
         assert min(radii) > 85, "almost a circle"
 
