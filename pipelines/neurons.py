@@ -22,7 +22,7 @@ from atlas.neurons.parts import UNITS_PER_PART, part_names, units_of_part
 from atlas.neurons.statistics import unit_statistics
 from atlas.neurons.tables import NEURONS_FORMAT
 from atlas.neurons.tuning import DISC
-from atlas.neurons.units import ROTATED_PATCHES, Drawing, firing_rows, unit_table
+from atlas.neurons.units import ROTATED_PATCHES, UnitDrawing, firing_rows, unit_table
 from atlas.neurons.views import PositionView, read_views
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
@@ -163,7 +163,7 @@ def _units(run: RunDirectory, config: Config, layer: str, part: str) -> tuple[pa
     keys = firing_rows(statistics, units)
     views = _reader(run, config, layer, network.size)(keys)
     batch_settings = run.stage_facts(NAME)["batch_settings"][layer]
-    drawing = Drawing(
+    drawing = UnitDrawing(
         pictures=_settings(config).pictures,
         steps=None if config.render.steps == "auto" else config.render.steps,
         precision=batch_settings["precision"],

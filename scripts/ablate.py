@@ -25,7 +25,7 @@ import bench_task
 import numpy as np
 import torch
 from bench_rows import Row, rounded_figures
-from bench_task import Bytes, Drawing, Task
+from bench_task import Bytes, DrawnIcons, Task
 from PIL import Image, ImageDraw, ImageFont
 from rich.box import SIMPLE
 from rich.console import Console
@@ -181,7 +181,7 @@ def choose_groups(task: Task, names: list[str] | None) -> list[str]:
     return names or [group for group in GROUPS if group != STARTS]
 
 
-def draw_variant(task: Task, *, tries: int = 1, steps: int | None = None, apart: int = 0, **values: Any) -> Drawing:
+def draw_variant(task: Task, *, tries: int = 1, steps: int | None = None, apart: int = 0, **values: Any) -> DrawnIcons:
     """The icons of ``task`` with ``values`` as keyword arguments of atlas.visualize.draw, from noise ``apart``.
 
     Of several ``tries``, each with noise and moves of its own, every icon is kept as the try made it whose clean cosine

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_task import Bytes, Drawing, Task  # beside this file
+from bench_task import Bytes, DrawnIcons, Task  # beside this file
 from torch import Tensor, nn
 
 from atlas.errors import ConfigError
@@ -77,7 +77,7 @@ class RgbNetwork(nn.Module):
         return logits
 
 
-def lucent_icons(task: Task, steps: int | None, *, own_size: bool = False, at_once: int = 1) -> Drawing:
+def lucent_icons(task: Task, steps: int | None, *, own_size: bool = False, at_once: int = 1) -> DrawnIcons:
     """torch-lucent's render_vis: cosine at the centre neuron, decorrelated FFT image, standard transforms and Adam.
 
     It runs the whole network and enlarges pictures to 224 px for it, unless told to keep their ``own_size``, as its
@@ -110,10 +110,10 @@ def lucent_icons(task: Task, steps: int | None, *, own_size: bool = False, at_on
 
     with quiet():
         pixels = np.concatenate([together(first) for first in range(0, len(directions), at_once)])
-    return Drawing(pixels, taken_steps, task.size if own_size else max(task.size, LUCENT_SIDE))
+    return DrawnIcons(pixels, taken_steps, task.size if own_size else max(task.size, LUCENT_SIDE))
 
 
-def horama_icons(task: Task, steps: int | None, *, whole: bool = False) -> Drawing:
+def horama_icons(task: Task, steps: int | None, *, whole: bool = False) -> DrawnIcons:
     """Horama's fourier: its dot product times squared cosine at the centre, random crops with noise, and NAdam.
 
     By default a step looks at six crops of a quarter of a larger picture, so the icon is cut from the middle of a
@@ -151,7 +151,7 @@ def horama_icons(task: Task, steps: int | None, *, whole: bool = False) -> Drawi
     directions = torch.from_numpy(task.means).to(network.device)
     with quiet():
         pixels = np.concatenate([alone(direction, int(seed)) for direction, seed in zip(directions, task.seeds)])
-    return Drawing(pixels, taken_steps, size, HORAMA_CROPS)
+    return DrawnIcons(pixels, taken_steps, size, HORAMA_CROPS)
 
 
 def seed_all(seed: int) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from bench_peers import HORAMA, LUCENT, horama_icons, lucent_icons  # beside this file
 from bench_rows import Row, rounded_figures
-from bench_task import Bytes, Drawing, Task
+from bench_task import Bytes, DrawnIcons, Task
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -46,7 +46,7 @@ class Contender:
 
     system: str
     variant: str
-    draw: Callable[[Task, int | None], Drawing]
+    draw: Callable[[Task, int | None], DrawnIcons]
 
 
 # The systems
@@ -55,7 +55,7 @@ class Contender:
 def contenders(systems: list[str], task: Task) -> list[Contender]:
     """Every variant of ``systems`` that can draw ``task``."""
     ours = {name: values for name, values in OURS.items() if values.get("start") != PARENTS or task.parents is not None}
-    tables: dict[str, tuple[Callable[..., Drawing], dict[str, dict[str, Any]]]] = {
+    tables: dict[str, tuple[Callable[..., DrawnIcons], dict[str, dict[str, Any]]]] = {
         "ours": (our_icons, ours),
         "torch-lucent": (lucent_icons, LUCENT),
         "horama": (horama_icons, HORAMA),
@@ -67,7 +67,7 @@ def contenders(systems: list[str], task: Task) -> list[Contender]:
     ]
 
 
-def our_icons(task: Task, steps: int | None, *, usual: int | None = None, **values: Any) -> Drawing:
+def our_icons(task: Task, steps: int | None, *, usual: int | None = None, **values: Any) -> DrawnIcons:
     """The product's own engine, with ``usual`` steps where the recipe has others.
 
     Steps of tries that were thrown away are not counted.
@@ -84,7 +84,7 @@ def our_icons(task: Task, steps: int | None, *, usual: int | None = None, **valu
         seeds=task.seeds,
         **values,
     )
-    return Drawing(icons.pixels, float(icons.steps.mean()), task.size)
+    return DrawnIcons(icons.pixels, float(icons.steps.mean()), task.size)
 
 
 # The machine
@@ -136,7 +136,7 @@ def bench_render(
         yield row_of_variant(contender, task, drawing, statistics.median(seconds), peak)
 
 
-def row_of_variant(contender: Contender, task: Task, drawing: Drawing, seconds: float, peak: float) -> Row:
+def row_of_variant(contender: Contender, task: Task, drawing: DrawnIcons, seconds: float, peak: float) -> Row:
     """The figures of one variant; shares are in [0, 1].
 
     ``peak_share`` counts the arithmetic that the steps need: to the layer and back, for what the network saw of each

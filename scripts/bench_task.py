@@ -53,7 +53,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class DrawnIcons:
     """Pictures uint8 (n, size, size, 3), and what they took: ``steps`` an icon (the mean), in each of which the network
     saw ``views`` pictures of ``side`` pixels for an icon."""
 

@@ -40,7 +40,7 @@ PHOTOS = "astronaut camera coffee coins colorwheel hubble_deep_field immunohisto
 CUTS = {"whole": (0, 0, 1, 1), "left": (0, 0, 0.6, 1), "right": (0.4, 0, 1, 1), "middle": (0.2, 0.2, 0.8, 0.8)}
 PLACE = Path(tempfile.gettempdir()) / "same-run-photos"  # the same for all runs, as they note it
 LAYER, OTHER_LAYER, UNIT_LAYER = "_blocks.10", "_blocks.14@lite1", "_blocks.4"
-CONFIGURATION = f"""
+RUN_CONFIGURATION = f"""
 network: {{name: efficientnet_lite0}}
 compare: {{lite1: {{name: efficientnet_lite1}}}}
 layers: [_blocks.2, {UNIT_LAYER}, {LAYER}, "{OTHER_LAYER}"]
@@ -65,7 +65,7 @@ def make_run(folder: Path) -> int:
     """Fill ``folder``, which must not exist. Commands run in it, so that its own path is in nothing that they write."""
     folder.mkdir(parents=True)
     write_photos(folder / "cat.png")
-    (folder / "small.yaml").write_text(CONFIGURATION)
+    (folder / "small.yaml").write_text(RUN_CONFIGURATION)
     atlas(folder, "run small.yaml --set out=run")
     (folder / "check.txt").write_text(atlas(folder, "check run"))
     atlas(folder, f"explain run cat.png --out explained --layer {LAYER} --groups 3 --steps 8 --without-each")

@@ -48,7 +48,7 @@ POSE_SIDE, POSE_QUALITY = 120, 85
 
 
 @dataclass(frozen=True)
-class Drawing:
+class UnitDrawing:
     """How pictures of units are drawn: how many of each, steps of gradient ascent (None: the recipe's), precision,
     batch, and whether the network is compiled."""
 
@@ -66,7 +66,7 @@ def unit_table(
     statistics: pa.Table,
     units: Sequence[int],
     views: Mapping[RowKey, PositionView],
-    drawing: Drawing,
+    drawing: UnitDrawing,
     observer: Observer | None,
 ) -> pa.Table:
     """The table UNITS of some ``units`` of a layer, whose ``statistics`` are those of all its units. ``views`` are
@@ -137,7 +137,7 @@ def _firing(top: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _draw(
-    network: Network, layer: Layer, statistics: pa.Table, units: Sequence[int], drawing: Drawing
+    network: Network, layer: Layer, statistics: pa.Table, units: Sequence[int], drawing: UnitDrawing
 ) -> DiversePictures:
     return diverse(
         network,
