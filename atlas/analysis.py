@@ -123,10 +123,9 @@ class Run:
             raise ConfigError(f"{self.path} has no network {name!r}; it has {', '.join(map(repr, networks))}.")
         from atlas.networks.network import load  # torch comes with it
 
-        keep = tuple(self.config.module_of(layer)[1] for layer in self.config.layers_of(name))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            network = load(**networks[name].model_dump(), keep=keep)
+            network = load(**networks[name].settings.model_dump(), keep=networks[name].modules)
         if network.digest != self._directory.network_facts(name)["sha256"]:
             raise AtlasError(
                 f"{self.path}: {network.name} has other weights now than when the run was made, so its map would not "

@@ -76,7 +76,7 @@ def run_item(item: Item) -> Summary:
     name, grid, part = split(item)
     atlas_map = find_map(config, name)
     named, module = config.module_of(atlas_map.layer)
-    network = worker.network(run, config, named)
+    network = worker.network(run, config.networks()[named], threads=config.cluster.threads)
     key = run.stage_key(NAME)
     level = _level(run.cells(name), grid, config.cells.min_count, key)
     row, col = level["row"], level["col"]
@@ -130,7 +130,7 @@ def measure_batch_settings(path: str) -> dict[str, dict[str, Any]]:
     batch_settings: dict[str, dict[str, Any]] = {}
     for layer in config.layers:
         named, module = config.module_of(layer)
-        network = worker.network(run, config, named)
+        network = worker.network(run, config.networks()[named], threads=config.cluster.threads)
         precision, batch = settings.precision, settings.batch
         if precision == "auto":
             precision = fitting_precision(network, module, settings.size)
