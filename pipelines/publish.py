@@ -68,7 +68,14 @@ def run_item(item: Item) -> Summary:
     if item.id == _PAGE:
         files = page.write_page(run, config, json.loads(run.report.read_text(encoding="utf-8")))
     elif item.id == _TOUR:
-        files = tour.write_tour(run, config, worker.listing(run))
+        settings = tour.TourSettings(
+            layers=config.layers_of(""),
+            opening=config.opening,
+            cells=config.cells,
+            neurons=config.neurons,
+            seed=config.seed,
+        )
+        files = tour.write_tour(run, worker.listing(run), config.tour, settings)
     elif item.id.startswith(f"{_NEURONS}/"):
         files, failed = neurons.write_part(
             run, worker.listing(run), item.id, min_count=config.cells.min_count, seed=config.seed
