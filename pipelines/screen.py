@@ -34,7 +34,7 @@ from atlas.rundir.maps import FEWEST_ROWS, maps_of, published_maps
 from atlas.rundir.markers import parse_marker
 from atlas.rundir.remote import is_remote
 from atlas.rundir.stages import STAGES
-from pipelines.estimate import estimate, expected_cells
+from pipelines.estimate import count_work, estimate, expected_cells
 from pipelines.stage import Item, Summary
 
 
@@ -76,17 +76,26 @@ def show_plan(
     console: Console,
 ) -> None:
     """Print what will be done, and about how long it will take."""
-    views = len(listing) * config.images.crops
-    rows = views * config.collect.positions_per_image
+    work = count_work(len(listing), config.layers, config.images, config.collect, config.layout)
     maps = maps_of(config)
+    fewer = min(work.rows, config.layout.class_rows)
     icons = sum(
-        expected_cells(grid, min(rows, config.layout.class_rows) if atlas_map.classes else rows, config.cells.min_count)
+        expected_cells(grid, fewer if atlas_map.classes else work.rows, config.cells.min_count)
         for atlas_map in maps
         for grid in atlas_map.grids
     )
-    seconds, disk = estimate(config, listing, networks, layers, icons)
+    seconds, disk = estimate(
+        work,
+        icons,
+        networks,
+        layers,
+        collect=config.collect,
+        render=config.render,
+        neurons=config.neurons,
+        cluster=config.cluster,
+    )
     lines = [
-        ("pictures", f"{len(listing):,} in {listing.source}, {config.images.crops} views each: {views:,} views"),
+        ("pictures", f"{len(listing):,} in {listing.source}, {config.images.crops} views each: {work.views:,} views"),
         *(
             (
                 "network" if not name else f"@{name}",
