@@ -72,7 +72,8 @@ class Run:
             )
         self.config: Config = self._directory.config()
         self.layers: tuple[str, ...] = self.config.layers
-        self._maps = {atlas_map.name: atlas_map for atlas_map in maps_of(self.config)}
+        maps = maps_of(self.config.layers, self.config.layout, self.config.cells)
+        self._maps = {atlas_map.name: atlas_map for atlas_map in maps}
         self.maps: tuple[str, ...] = tuple(self._maps)
 
     def __repr__(self) -> str:

@@ -26,7 +26,7 @@ from atlas.rundir.maps import maps_of
 from atlas.rundir.markers import digest_values, read_marker
 from atlas.rundir.mirror import Mirror
 from atlas.rundir.remote import is_remote, working_folder
-from atlas.rundir.stages import ABOVE, stages_of
+from atlas.rundir.stages import ABOVE, STAGES, stages_of
 from atlas.rundir.versions import RUN_FORMAT, SITE_FORMAT, refuse_other_format, versions
 from atlas.site.page import viewer_digest, viewer_folder
 from atlas.site.tour.text import check_choices, load_tour
@@ -34,7 +34,7 @@ from atlas.store.classes import class_number
 from atlas.store.shards import SCHEMA_VERSION
 from pipelines import cells, collect, layout, neurons, publish, render
 from pipelines.cluster import connect
-from pipelines.screen import advance_bar, print_sentence, progress_bars, show_end, show_failures, show_plan
+from pipelines.screen import advance_bar, print_sentence, progress_bars, show_end, show_failures, show_plan, show_scores
 from pipelines.stage import Item, Outcome, Stage, Summary, run_stage
 from pipelines.tracking import Tracking, require
 
@@ -93,7 +93,16 @@ def run(
         if mirror:
             mirror.send_state(directory.listing)
         _run_stages(config, directory, prepared, stages[: stages.index(until) + 1], console, mirror)
-        show_end(config, directory, until, console)
+        if STAGES.index(until) >= STAGES.index(render.NAME):
+            show_scores(
+                directory,
+                maps_of(config.layers, config.layout, config.cells),
+                console,
+                class_by=config.layout.class_by,
+                min_count=config.cells.min_count,
+                neurons=None if until == render.NAME else config.neurons,
+            )
+        show_end(directory, until, config.out, console)
     return directory
 
 
@@ -118,7 +127,7 @@ def prepare(config: Config, directory: RunDirectory) -> Prepared:
         problems.append(str(error))
     networks: dict[str, Network] = {}
     layers: dict[str, Layer] = {}
-    maps = maps_of(config)
+    maps = maps_of(config.layers, config.layout, config.cells)
     for name, run_network in config.networks().items():
         try:
             with warnings.catch_warnings():
@@ -334,7 +343,9 @@ def _run_stages(
             if name == collect.NAME:
                 show_failures(directory, progress.console)
             if name in (render.NAME, neurons.NAME):
-                write_json(directory.report, build_report(directory, config))
+                maps = maps_of(config.layers, config.layout, config.cells)
+                report = build_report(directory, maps, min_count=config.cells.min_count, neurons=config.neurons)
+                write_json(directory.report, report)
             if mirror:
                 mirror.finish(name, directory.stage_key(name))
                 mirror.send_state(*(path for path in [directory.report] if path.exists()))
