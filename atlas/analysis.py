@@ -20,7 +20,7 @@ from PIL import Image
 from atlas.cells.icons import mosaic, read_icons
 from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
-from atlas.neurons.parts import missing_files
+from atlas.neurons.parts import unfinished_files
 from atlas.neurons.reading import UnitTables
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
@@ -68,7 +68,7 @@ class Run:
             folders = self.path.absolute().parent.glob("*/run.json")
             near = _near(self.path.name, [manifest.parent.name for manifest in folders])
             raise ConfigError(
-                f"There is no run at {path}: expected a folder with a run.json, as atlas.run writes it.{near}"
+                f"There is no run at {path}: expected a folder with a run.json, as atlas run writes it.{near}"
             )
         self.config: Config = self._directory.config()
         self.layers: tuple[str, ...] = self.config.layers
@@ -100,7 +100,7 @@ class Run:
             [path for path, _ in shards],
             [rows for _, rows in shards],
             read_metadata(shards[0][0]),
-            lambda grid: self._places(layer, grid),
+            lambda grid: self._coordinates(layer, grid),
         )
 
     def layout(self, name: str) -> pa.Table:
@@ -274,7 +274,7 @@ class Run:
                 f"'neurons={{layers: [{', '.join((*layers, layer))}]}}'."
             )
         self._key("neurons")
-        if missing := missing_files(self._directory, layer):
+        if missing := unfinished_files(self._directory, layer):
             raise AtlasError(
                 f"{self.path}: the stage neurons is not finished: {layer}/{missing[0]} is missing, or does not fit its "
                 f"marker. {_REMEDY}"
@@ -342,18 +342,18 @@ class Run:
             )
         return shards
 
-    def _places(self, layer: str, grid: int | None) -> ColumnArrays:
+    def _coordinates(self, layer: str, grid: int | None) -> ColumnArrays:
         """``u``, ``v``, ``dropped`` of every row, and ``row``, ``col`` of its cell; −1 where it was dropped."""
         self._check(layer, grid)
         layout = self.layout(layer)
-        places = {name: to_numpy(layout[name]) for name in ("u", "v", "dropped")}
+        columns = {name: to_numpy(layout[name]) for name in ("u", "v", "dropped")}
         if grid is not None:
             from atlas.layout.lattice import cell_of  # FAISS comes with it
 
-            cell = cell_of(places["u"], places["v"], grid)
-            places["row"] = np.where(cell < 0, -1, cell // grid).astype(np.int32)
-            places["col"] = np.where(cell < 0, -1, cell % grid).astype(np.int32)
-        return places
+            cell = cell_of(columns["u"], columns["v"], grid)
+            columns["row"] = np.where(cell < 0, -1, cell // grid).astype(np.int32)
+            columns["col"] = np.where(cell < 0, -1, cell % grid).astype(np.int32)
+        return columns
 
 
 def _near(name: str, names: Iterable[str]) -> str:

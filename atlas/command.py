@@ -58,7 +58,8 @@ def carry_out(work: Callable[[], int], *, failed: str = "", stopped: str = "") -
 def look_here_last() -> None:
     """Have modules of the current folder found last, in the processes that this one starts too.
 
-    ``python -m`` puts the current folder first, where a folder ``pipelines`` of the user's would be taken for ours.
+    ``python -m`` puts the current folder first, where a folder ``pipelines`` of the user's would be taken for ours. It
+    comes first only while a network is made by the user's own factory: `atlas.networks.zoo`.
     """
     here = Path.cwd().resolve()
     if here == _TREE:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from atlas.cells.icons import read_icons
 from atlas.config.sections import NeuronsConfig
-from atlas.neurons.parts import is_whole
+from atlas.neurons.parts import is_finished
 from atlas.neurons.reading import UnitTables
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import AtlasMap
@@ -38,7 +38,7 @@ def build_report(
             "cells": {str(grid): _cells(run, atlas_map.name, grid, min_count) for grid in atlas_map.grids},
             "icons": {str(grid): _icons(run, atlas_map.name, grid) for grid in atlas_map.grids},
         }
-    if neurons is not None and is_whole(run, neurons):
+    if neurons is not None and is_finished(run, neurons):
         for layer in neurons.layers:
             layers[layer]["neurons"] = _units(UnitTables(run, layer))
     return {

@@ -17,7 +17,7 @@ from atlas.store.shards import read_columns
 from pipelines.stage import Item, Summary
 
 NAME = "cells"
-UNIT = "rows"
+WORK = "rows"
 REDO_DEPENDENTS = False
 measure_batch_settings = prepare_worker = None
 
@@ -37,8 +37,8 @@ def run_item(item: Item) -> Summary:
     """Cut one map at all its levels."""
     run, config = item.open()
     atlas_map = find_map(maps_of(config.layers, config.layout, config.cells), item.id)
-    places = read_columns(run.layout(item.id), ["u", "v"])
-    u, v = (places[name].astype(np.float64) for name in ("u", "v"))
+    coordinates = read_columns(run.layout(item.id), ["u", "v"])
+    u, v = (coordinates[name].astype(np.float64) for name in ("u", "v"))
     table = build_cells(
         run.shards(atlas_map.layer),
         u,

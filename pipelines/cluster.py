@@ -34,7 +34,7 @@ from atlas.networks.network import has_gpu
 
 _SUBMIT = {"slurm": "sbatch", "pbs": "qsub"}
 # What must be installed for a kind, and the extra that brings it.
-_EXTRAS = {
+_KIND_EXTRAS = {
     "cuda": ("dask-cuda", "cuda"),
     "slurm": ("dask-jobqueue", "jobqueue"),
     "pbs": ("dask-jobqueue", "jobqueue"),
@@ -275,7 +275,7 @@ def _await_worker(client: Client, config: ClusterConfig, print_sentence: Callabl
     """Wait as long as it takes: jobs may queue for hours. One worker is enough to begin with."""
     if client.scheduler_info()["workers"]:
         return
-    if config.kind in _EXTRAS:
+    if config.kind in _KIND_EXTRAS:
         print_sentence(f"Waiting for the first worker of cluster.kind: {config.kind}; others join as they come …")
     client.wait_for_workers(1)
 
@@ -322,7 +322,7 @@ def _sentences(client: Client) -> Iterator[None]:
 @contextmanager
 def _extra(kind: str) -> Iterator[None]:
     """Say what to install when the package behind ``kind`` is not there."""
-    package, extra = _EXTRAS[kind]
+    package, extra = _KIND_EXTRAS[kind]
     try:
         yield
     except ImportError as error:

@@ -33,11 +33,11 @@ from pipelines.cluster import available_cores
 from pipelines.stage import Item, Summary
 
 NAME = "collect"
-UNIT = "views"
+WORK = "views"
 REDO_DEPENDENTS = False
 _FAILURES = "failures"
 # Runs too small for full shards have about this many, of at least so many rows.
-MOST_SHARDS, FEWEST_ROWS = 64, 256
+MOST_SHARDS, FEWEST_SHARD_ROWS = 64, 256
 
 
 def images_per_shard(pictures: int, images: ImagesConfig, collect: CollectConfig) -> int:
@@ -47,7 +47,7 @@ def images_per_shard(pictures: int, images: ImagesConfig, collect: CollectConfig
     plays no part, since the shards must be the same for all.
     """
     rows_per_image = collect.positions_per_image * images.crops
-    rows = min(collect.rows_per_shard, max(FEWEST_ROWS, -(-pictures * rows_per_image // MOST_SHARDS)))
+    rows = min(collect.rows_per_shard, max(FEWEST_SHARD_ROWS, -(-pictures * rows_per_image // MOST_SHARDS)))
     return max(1, rows // rows_per_image)
 
 

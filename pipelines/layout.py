@@ -28,7 +28,7 @@ from atlas.layout.fit import (
     unit_box,
 )
 from atlas.layout.neighbors import build_index, knn_graph, load_index, save_index
-from atlas.layout.placement import nearness_quantiles, place
+from atlas.layout.placement import nearness_quantiles, place_rows
 from atlas.layout.projection import Projection, fit_projection, project, read_moments, widest
 from atlas.layout.tables import (
     attribution_rows,
@@ -46,7 +46,7 @@ from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import (
     COMMON_START,
-    FEWEST_ROWS,
+    FEWEST_MAP_ROWS,
     AtlasMap,
     has_common_start,
     layout_group_of,
@@ -59,12 +59,12 @@ from pipelines.cluster import available_cores
 from pipelines.stage import Item, Summary
 
 NAME = "layout"
-UNIT = "rows"
+WORK = "rows"
 REDO_DEPENDENTS = True  # a second fit has other coordinates
 measure_batch_settings = prepare_worker = None
 _BOX = "box"
 # Of the stage's files and computations: with another number all layouts are computed again.
-FORMAT = 4
+LAYOUT_FORMAT = 4
 # Directions of each layer that the common start goes by: nine layers of a million rows are a gigabyte.
 COMMON_WIDTH = 32
 
@@ -227,7 +227,7 @@ def _place(item: Item, run: RunDirectory, layers: Sequence[str], layout: LayoutC
         part = [shards[shard] for shard in placed_parts(shards, layout.fit_rows)[int(number)]]
         parts.append(project(part, Projection.load(run.projection(layer))))
     rows = joined(parts)
-    coordinates = place(
+    coordinates = place_rows(
         load_index(run.index(group)), fit["coordinates"][fit["alive"]], rows, fit["nearness"], threads=available_cores()
     ).coordinates
     outlier, zero = REASONS.index(OUTLIER), REASONS.index(ZERO)
@@ -281,7 +281,7 @@ def _classes(item: Item, run: RunDirectory, layout: LayoutConfig, *, seed: int) 
     for atlas_map, choice in zip(todo, choices):
         boxed = np.full((count_rows(shards), 2), np.nan, np.float32)
         dropped = np.full(len(boxed), REASONS.index(OTHER), np.int8)
-        if len(choice.rows) >= FEWEST_ROWS:
+        if len(choice.rows) >= FEWEST_MAP_ROWS:
             rows = projected[np.searchsorted(all_rows, choice.rows)]
             boxed[choice.rows] = lay_out(rows, choice, layout, seed=seed)
             off = np.where(rows.any(1), REASONS.index(OUTLIER), REASONS.index(ZERO))

@@ -19,9 +19,9 @@ from atlas.config.model import Config, RunNetwork
 from atlas.config.sections import CellsConfig, ImagesConfig, NeuronsConfig, RenderConfig
 from atlas.networks.network import Network
 from atlas.neurons.circuits import ReadViews, Source, cells_table, circuit_table, earlier_layers
-from atlas.neurons.parts import UNITS_PER_PART, part_names, units_of
+from atlas.neurons.parts import UNITS_PER_PART, part_names, units_of_part
 from atlas.neurons.statistics import unit_statistics
-from atlas.neurons.tables import FORMAT
+from atlas.neurons.tables import NEURONS_FORMAT
 from atlas.neurons.tuning import DISC
 from atlas.neurons.units import ROTATED_PATCHES, Drawing, firing_rows, unit_table
 from atlas.neurons.views import read_views
@@ -35,7 +35,7 @@ from pipelines import worker
 from pipelines.stage import Item, Summary
 
 NAME = "neurons"
-UNIT = "units"
+WORK = "units"
 REDO_DEPENDENTS = False
 prepare_worker = None
 
@@ -111,7 +111,7 @@ def run_item(item: Item) -> Summary:
 def engine() -> dict[str, Any]:
     """What the stage's key holds beside the configuration: a version that does otherwise does all anew."""
     return {
-        "format": FORMAT,
+        "format": NEURONS_FORMAT,
         "recipe": asdict(UNIT_RECIPE),
         "apart": DIVERSITY,
         "disc": DISC,
@@ -189,7 +189,7 @@ def _drawing(run: RunDirectory, layer: str, pictures: int, render: RenderConfig,
 
 def _units(target: _OpenLayer, part: str, drawing: Drawing, *, attributions: bool) -> tuple[pa.Table, int]:
     """The table of some units, and how many of their top patches could not be read."""
-    units = units_of(part, target.statistics.num_rows)
+    units = units_of_part(part, target.statistics.num_rows)
     keys = firing_rows(target.statistics, units)
     views = target.read(keys)
     described = worker.layers(target.run, target.run_network)[target.source.name]

@@ -281,7 +281,7 @@ def stage_keys(config: Config, directory: RunDirectory, prepared: Prepared, stag
     if stage == layout.NAME:
         # What a map of classes depends on stands in its name: one more map leaves the others as they are.
         common = {key: value for key, value in values["layout"].items() if not key.startswith("class_")}
-        return digest_values(stage, above, common, layout.FORMAT)
+        return digest_values(stage, above, common, layout.LAYOUT_FORMAT)
     if stage == "cells":
         return _cells_key(directory, above, values["cells"])
     return digest_values(stage, above, directory.stage_key(cells.NAME), SITE_FORMAT, viewer_digest())
@@ -308,9 +308,9 @@ def _run_stages(
             stage = _STAGES[name]
             claim(name, stage_keys(config, directory, prepared, name))
             if stage.measure_batch_settings is not None:
-                _keep_batch_settings(client, directory, name, stage.measure_batch_settings)
+                _measure_batch_settings_once(client, directory, name, stage.measure_batch_settings)
             bar = progress.add_task(name, total=None, rate="")
-            advance = advance_bar(progress, bar, stage.UNIT)
+            advance = advance_bar(progress, bar, stage.WORK)
             check = None
             if name == collect.NAME:
                 crops, max_share = config.images.crops, config.collect.max_failure_share
@@ -338,7 +338,7 @@ def _run_stages(
             else:
                 _note(directory, name, outcome)
             if not console.is_terminal:
-                done = f"{outcome.done_now} of {outcome.items} items now, {outcome.units:,} {stage.UNIT}"
+                done = f"{outcome.done_now} of {outcome.items} items now, {outcome.count:,} {stage.WORK}"
                 console.print(f"{name}: {done} in {outcome.seconds:.0f} s")
             if name == collect.NAME:
                 show_failures(directory, progress.console)
@@ -352,7 +352,7 @@ def _run_stages(
             tracking.stage(name)
 
 
-def _keep_batch_settings(
+def _measure_batch_settings_once(
     client: Client, directory: RunDirectory, name: str, measure: Callable[[str], dict[str, Any]]
 ) -> None:
     """Have one worker measure a stage's batch settings and write them into run.json, unless they are there: a run that
@@ -367,7 +367,7 @@ def _note(directory: RunDirectory, stage: str, outcome: Outcome) -> None:
     """Seconds and rates go into run.json, never into an output."""
     facts = directory.stage_facts(stage)
     facts["seconds"] = round(facts.get("seconds", 0) + outcome.seconds, 1)
-    facts["units"] = facts.get("units", 0) + outcome.units
-    facts[f"{_STAGES[stage].UNIT}_per_second"] = round(facts["units"] / max(facts["seconds"], 0.1), 2)
+    facts["units"] = facts.get("units", 0) + outcome.count  # the word that runs and trackers have for it
+    facts[f"{_STAGES[stage].WORK}_per_second"] = round(facts["units"] / max(facts["seconds"], 0.1), 2)
     facts["worker_peak_mb"] = max(facts.get("worker_peak_mb", 0), outcome.peak_mb)
     directory.update_manifest(stages={stage: facts})

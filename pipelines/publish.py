@@ -20,7 +20,7 @@ from pipelines import worker
 from pipelines.stage import Item, Summary
 
 NAME = "publish"
-UNIT = "parts"
+WORK = "parts"
 REDO_DEPENDENTS = False
 measure_batch_settings = prepare_worker = None
 _PAGE, _TOUR, _NEURONS = "page", "tour", "neurons"

@@ -28,7 +28,7 @@ from pipelines import worker
 from pipelines.stage import Item, Summary
 
 NAME = "render"
-UNIT = "icons"
+WORK = "icons"
 REDO_DEPENDENTS = False
 prepare_worker = None
 

@@ -31,7 +31,7 @@ from atlas.pictures.listing import Listing
 from atlas.pictures.views import Failure, failure_kind
 from atlas.report import build_report
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import FEWEST_ROWS, AtlasMap, maps_of, published_maps
+from atlas.rundir.maps import FEWEST_MAP_ROWS, AtlasMap, maps_of, published_maps
 from atlas.rundir.markers import parse_marker
 from atlas.rundir.remote import is_remote
 from atlas.rundir.stages import STAGES
@@ -39,15 +39,16 @@ from pipelines.estimate import count_work, estimate, expected_cells
 from pipelines.stage import Item, Summary
 
 
-def advance_bar(progress: Progress, bar: TaskID, unit: str) -> Callable[[Item, Summary], None]:
-    """A function to call with each finished item: it moves a stage's ``bar`` on, and shows the rate of its units."""
-    started, units = time.monotonic(), 0
+def advance_bar(progress: Progress, bar: TaskID, work: str) -> Callable[[Item, Summary], None]:
+    """A function to call with each finished item: it moves a stage's ``bar`` on, and shows the rate of its
+    ``work``, such as views."""
+    started, count = time.monotonic(), 0
 
     def advance(_item: Item, summary: Summary) -> None:
-        nonlocal units
-        units += summary.units
-        rate = units / max(time.monotonic() - started, 1e-3)
-        progress.update(bar, advance=1, rate=f"{rate:,.1f} {unit}/s" if units else "")
+        nonlocal count
+        count += summary.count
+        rate = count / max(time.monotonic() - started, 1e-3)
+        progress.update(bar, advance=1, rate=f"{rate:,.1f} {work}/s" if count else "")
 
     return advance
 
@@ -176,8 +177,8 @@ def _too_few_rows(classes: Sequence[str], class_by: str, min_count: int, rows: i
     what = "predicted for" if class_by == "predicted" else "supported by"
     number = {0: "No row is", 1: "1 row is"}.get(rows, f"{rows:,} rows are")
     rows_of_classes = f"{number} {what} {' or '.join(classes)}"
-    if rows < max(FEWEST_ROWS, min_count):
-        return f"{rows_of_classes}, and a map needs {max(FEWEST_ROWS, min_count)}. Take more pictures."
+    if rows < max(FEWEST_MAP_ROWS, min_count):
+        return f"{rows_of_classes}, and a map needs {max(FEWEST_MAP_ROWS, min_count)}. Take more pictures."
     return (
         f"{rows_of_classes}, but no cell has {min_count} of them. Give coarser layout.class_grids, or take more "
         "pictures."
@@ -237,6 +238,6 @@ def show_end(directory: RunDirectory, until: str, out: str, console: Console) ->
     """Print that the run is done ``until`` a stage, and how to look at the atlas."""
     if until == "publish":
         folder = os.path.relpath(directory.path) if is_remote(out) else out
-        print_sentence(console, f"Done. Open the atlas with:  python -m atlas.serve {shlex.quote(folder)}")
+        print_sentence(console, f"Done. Open the atlas with:  atlas serve {shlex.quote(folder)}")
     else:
         print_sentence(console, f"Done until {until}: {directory.folder(until)}")

@@ -52,11 +52,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Summary:
-    """What came of an item: units done (views, rows, icons …), failures among them, and the worker's peak memory so
-    far.
+    """What came of an item: how many of the stage's WORK it did (views, rows, icons …), failures among them, and the
+    worker's peak memory so far.
     """
 
-    units: int
+    count: int
     failures: int = 0
     peak_mb: int = 0
 
@@ -66,7 +66,7 @@ class Stage(Protocol):
 
     NAME: str
     # What an item's Summary counts, such as views.
-    UNIT: str
+    WORK: str
     # Whether an item that is done again has those that come after it done again too.
     REDO_DEPENDENTS: bool
 
@@ -92,13 +92,13 @@ class Stage(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a stage went: items in all, items done now, units and failures of those, seconds, highest peak of a
-    worker.
+    """How a stage went: items in all, items done now, how many of the stage's WORK and failures in those, seconds,
+    highest peak of a worker.
     """
 
     items: int
     done_now: int
-    units: int
+    count: int
     failures: int
     seconds: float
     peak_mb: int
@@ -149,13 +149,13 @@ def run_stage(
         todo = _with_dependents(stage, items, todo, run, config)
     on_plan(len(items), len(todo))
     started = time.monotonic()
-    units = failures = peak_mb = 0
+    count = failures = peak_mb = 0
     for item, summary in _finished(stage, client, todo, config.cluster.retries):
-        units += summary.units
+        count += summary.count
         failures += summary.failures
         peak_mb = max(peak_mb, summary.peak_mb)
         on_item(item, summary)
-    return Outcome(len(items), len(todo), units, failures, time.monotonic() - started, peak_mb)
+    return Outcome(len(items), len(todo), count, failures, time.monotonic() - started, peak_mb)
 
 
 def _finished(stage: Stage, client: Client, todo: list[Item], retries: int) -> Iterator[tuple[Item, Summary]]:

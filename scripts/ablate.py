@@ -24,7 +24,7 @@ import bench_render
 import bench_task
 import numpy as np
 import torch
-from bench_rows import Row, short
+from bench_rows import Row, rounded_figures
 from bench_task import Bytes, Drawing, Task
 from PIL import Image, ImageDraw, ImageFont
 from rich.box import SIMPLE
@@ -137,7 +137,7 @@ COLUMNS = (
     ("raw", "median_cosine", "{:.3f}"),
     ("lowest", "lowest_cosine", "{:.3f}"),
     ("whitened", "median_cosine_whitened", "{:.3f}"),
-    ("held-out", "median_cosine_robust", "{:.3f}"),
+    ("robust", "median_cosine_robust", "{:.3f}"),
     ("rank 1", "rank1_share", "{:.0%}"),
     ("flagged", "flagged_share", "{:.0%}"),
     ("icons per CPU second", "icons_per_cpu_second", "{:.2f}"),
@@ -181,7 +181,7 @@ def choose_groups(task: Task, names: list[str] | None) -> list[str]:
     return names or [group for group in GROUPS if group != STARTS]
 
 
-def draw_icons(task: Task, *, tries: int = 1, steps: int | None = None, apart: int = 0, **values: Any) -> Drawing:
+def draw_variant(task: Task, *, tries: int = 1, steps: int | None = None, apart: int = 0, **values: Any) -> Drawing:
     """The icons of ``task`` with ``values`` as keyword arguments of atlas.visualize.draw, from noise ``apart``.
 
     Of several ``tries``, each with noise and moves of its own, every icon is kept as the try made it whose clean cosine
@@ -212,23 +212,23 @@ def ablate(task: Task, groups: list[str]) -> Iterator[Measured]:
             key = repr(values)
             if key not in measurements:
                 print(f"{group}, {variant}: {len(task.own)} icons …", file=sys.stderr)
-                measurements[key] = measure(task, values)
+                measurements[key] = measure_variant(task, values)
             named = {"bench": "ablate", "group": group, "variant": variant, "layer": task.layer}
             yield replace(measurements[key], row=named | measurements[key].row)
 
 
-def measure(task: Task, values: Values) -> Measured:
+def measure_variant(task: Task, values: Values) -> Measured:
     """Draw and score one variant; shares are in [0, 1]."""
     # warm up in batches of the size that is timed
-    draw_icons(task, **values | {"steps": bench_render.WARM_UP_STEPS, "tries": 1})
+    draw_variant(task, **values | {"steps": bench_render.WARM_UP_STEPS, "tries": 1})
     started, started_cpu = time.perf_counter(), time.process_time()
-    drawing = draw_icons(task, **values)
+    drawing = draw_variant(task, **values)
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
     scores, icons = bench_render.scores_of(task, drawing.pixels), len(task.own)
     figures = {
         "icons_per_cpu_second": icons / cpu_seconds,
         "icons_per_second": icons / seconds,
-        **bench_render.quality(task, scores),
+        **bench_render.score_figures(task, scores),
         "lowest_cosine": float(scores.cosine.min()),
         "cpu_seconds": cpu_seconds,
         "seconds": seconds,
@@ -236,13 +236,13 @@ def measure(task: Task, values: Values) -> Measured:
         "steps": round(drawing.steps),
         "threads": torch.get_num_threads(),
     }
-    return Measured(short(figures), drawing.pixels[:SHEET_ICONS])
+    return Measured(rounded_figures(figures), drawing.pixels[:SHEET_ICONS])
 
 
 # What is shown
 
 
-def print_table(title: str, rows: list[Row]) -> None:
+def print_variants(title: str, rows: list[Row]) -> None:
     """The rows as one table, a group under its name."""
     table = Table(title=title, box=SIMPLE, title_justify="left")
     table.add_column("variant", no_wrap=True)
@@ -276,8 +276,8 @@ def make_sheet(measured: list[Measured]) -> Image.Image:
             pen.line((MARGIN, y + HEADING - 8, width - MARGIN, y + HEADING - 8), RULE)
             y += HEADING
         pen.text((MARGIN, y + (pitch - GAP) // 2), entry.row["variant"], INK, label, anchor="lm")
-        for place, icon in enumerate(entry.pixels):
-            sheet.paste(Image.fromarray(icon), (first + place * (size + GAP), y))
+        for column, icon in enumerate(entry.pixels):
+            sheet.paste(Image.fromarray(icon), (first + column * (size + GAP), y))
         y += pitch
     return sheet
 
@@ -303,7 +303,7 @@ def command(options: argparse.Namespace) -> None:
                 sheet = make_sheet(measured)
                 kind = options.sheet.suffix.lower()[1:].upper()
                 sheet.save(temporary, format=kind, **({"quality": SHEET_QUALITY} if kind == "WEBP" else {}))
-    print_table(
+    print_variants(
         f"{task.network.name} {task.layer}, {len(task.own)} icons of grid {options.grid}, {task.size} px, "
         f"{options.threads} threads",
         [entry.row for entry in measured],

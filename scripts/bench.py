@@ -221,7 +221,7 @@ def rows_of(run: RunDirectory, layer: str) -> int:
     """How many rows a layer of a collected run has. Raises AtlasError where there are none."""
     count = sum(pq.read_metadata(path).num_rows for path in run.shards(known_layer(run, layer)))
     if not count:
-        raise AtlasError(f"{run.path} has no rows yet. Finish its stage collect first: python -m atlas.run CONFIG.")
+        raise AtlasError(f"{run.path} has no rows yet. Finish its stage collect first: atlas run CONFIG.")
     return count
 
 
@@ -231,7 +231,7 @@ def icons_of_run(run: RunDirectory, layer: str | None) -> Bytes:
     layer = layer or config.layers[len(config.layers) // 2]
     icons = read_icons(run, layer, config.cells.grids[-1], ["png"]).to_pylist()
     if not icons:
-        raise AtlasError(f"{run.path} has no icons of layer {layer}. Finish the run first: python -m atlas.run CONFIG.")
+        raise AtlasError(f"{run.path} has no icons of layer {layer}. Finish the run first: atlas run CONFIG.")
     if config.render.size != ICON_SIZE:
         raise ConfigError(f"The icons of {run.path} have {config.render.size} px; those of a run with {ICON_SIZE} fit.")
     return np.stack([decode_png(icon["png"]) for icon in icons])

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from bench_rows import Row, short  # beside this file
+from bench_rows import Row, rounded_figures  # beside this file
 from numpy.typing import NDArray
 from PIL import Image
 from sample_photos import photos  # beside this file
@@ -80,7 +80,7 @@ def bench_collect(folder: Path, layers: list[str], processes: list[int], repeat:
         figures = {"processes": workers, "images_per_second": statistics.median(rates), "peak_mb": round(peak_mb)}
         named = {"bench": "collect", "system": system, "variant": variant, **figures, **more}
         spread = {"slowest": min(rates), "fastest": max(rates), "images": count}
-        return short(named | spread)
+        return rounded_figures(named | spread)
 
     single: dict[str, float] = {}
     for workers in processes:
@@ -157,7 +157,7 @@ def some_cores(count: int) -> set[int]:
     return set(sorted(os.sched_getaffinity(0))[:count])
 
 
-def parts(folder: str, layers: list[str], share: slice) -> tuple[Config, Any, list[int]]:
+def listing_parts(folder: str, layers: list[str], share: slice) -> tuple[Config, Any, list[int]]:
     config = validate(configuration(Path(folder), layers, Path("none"), 1, False), "bench")
     listing = list_images(config.images, config.seed)
     return config, listing, list(range(len(listing)))[share]
@@ -165,7 +165,7 @@ def parts(folder: str, layers: list[str], share: slice) -> tuple[Config, Any, li
 
 def decode_alone(share: slice, barrier: Barrier, folder: str, layers: list[str]) -> tuple[int, float]:
     """Read, decode and cut this share of the pictures."""
-    config, listing, numbers = parts(folder, layers, share)
+    config, listing, numbers = listing_parts(folder, layers, share)
     for image in numbers[:WARM_UP]:
         crop_views(listing, image, [0], size=224, images=config.images, seed=config.seed)
     barrier.wait()
@@ -177,7 +177,7 @@ def decode_alone(share: slice, barrier: Barrier, folder: str, layers: list[str])
 
 def forward_alone(share: slice, barrier: Barrier, folder: str, layers: list[str]) -> tuple[int, float]:
     """Observe as many views as there are pictures in this share, in the quickest batch."""
-    _, _, numbers = parts(folder, layers, share)
+    _, _, numbers = listing_parts(folder, layers, share)
     network = load(NETWORK, keep=tuple(layers))
     observer = Observer(network, layers)
     described = [describe_layer(network, layer) for layer in layers]

@@ -82,7 +82,7 @@ def simple_quick(data: bytes) -> Pixels:
     return pixels
 
 
-def ours(data: bytes) -> Pixels:
+def our_decoder(data: bytes) -> Pixels:
     return Encoded(data).decode()
 
 
@@ -98,7 +98,7 @@ DECODERS: dict[str, Callable[[bytes], Pixels]] = {
     "torchvision": torchvision,
     "simplejpeg": simple,
     "simplejpeg, quick and inexact": simple_quick,
-    "atlas.pictures.decode": ours,
+    "atlas.pictures.decode": our_decoder,
     "atlas.pictures.decode, reduced": ours_reduced,
 }
 

@@ -35,7 +35,7 @@ from atlas.explain import icons
 from atlas.serve import limits
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
-ICONS, UNITS = 40, 40
+ICON_COUNT, UNIT_COUNT = 40, 40
 
 
 def bench_explain(run: Path, layer: str | None, repeat: int) -> Row:
@@ -75,9 +75,9 @@ def _round(host: str, picture: bytes, layer: str | None, generator: random.Rando
     answer = _open(host, "POST", f"/api/explain/icons?layer={layer}", picture)
     answer.readline()
     figures["first_icon_ms"] = 1000 * (time.perf_counter() - began)
-    for _ in range(ICONS - 1):
+    for _ in range(ICON_COUNT - 1):
         answer.readline()
-    figures["icons_per_second"] = ICONS / (time.perf_counter() - began)
+    figures["icons_per_second"] = ICON_COUNT / (time.perf_counter() - began)
     figures["stop_ms"] = _stop(answer)
     answer = _open(host, "POST", f"/api/explain/groups?layer={layer}&count=6", picture)
     with _timed(figures, "groups_ms", 1000):
@@ -87,7 +87,7 @@ def _round(host: str, picture: bytes, layer: str | None, generator: random.Rando
         steps = _ask(host, "POST", "/api/forward", picture)["steps"]
     maps = [step for step in steps if len(step["shape"]) == 3]
     units = []
-    for _ in range(UNITS):
+    for _ in range(UNIT_COUNT):
         step = generator.choice(maps)
         channel, y, x = (generator.randrange(side) for side in step["shape"])
         took: dict[str, float] = {}

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_rows import Row, short  # beside this file
+from bench_rows import Row, rounded_figures  # beside this file
 from numpy.typing import NDArray
 
 from atlas.arrays import Float32
@@ -64,13 +64,13 @@ def bench_layout(
             np.save(file, read_rows(run, layer, count, 0))
             for system in systems:
                 print(f"{system}: {count:,} rows …", file=sys.stderr)
-                facts = in_a_process(SYSTEMS[system], file, threads, fit_rows)
+                facts = layout_in_a_process(SYSTEMS[system], file, threads, fit_rows)
                 map_file = file.with_name("map.npy")
                 rows, coordinates = np.load(file, mmap_mode="r"), np.load(map_file)
                 if neighbors := facts.pop("neighbors", None):
                     facts["knn_recall"] = graph_recall(rows, np.array(neighbors))
                 judged = judge(rows, coordinates, facts.pop("fitted", None))
-                figures = short({**facts, **judged, "rows": count})
+                figures = rounded_figures({**facts, **judged, "rows": count})
                 yield {
                     "bench": "layout", "system": system.split(",")[0],
                     "variant": system.partition(", ")[2] or "default", "layer": layer, "threads": threads,
@@ -107,8 +107,8 @@ def graph_recall(rows: NDArray[np.float16], neighbors: NDArray[np.int64]) -> flo
     for start in range(0, len(rows), 65536):
         cosines = queries @ unit_rows(rows[start : start + 65536]).T
         inside = (neighbors >= start) & (neighbors < start + cosines.shape[1])
-        line, place = np.nonzero(inside)
-        own[line, place] = cosines[line, neighbors[line, place] - start]
+        line, column = np.nonzero(inside)
+        own[line, column] = cosines[line, neighbors[line, column] - start]
         best = np.partition(cosines, -NEIGHBORS - 1, axis=1)[:, -NEIGHBORS - 1 :]
         nearest = np.sort(np.concatenate([nearest, best], 1), axis=1)[:, -NEIGHBORS - 1 :]
     return float((own >= nearest[:, :1] - 1e-6).mean())
@@ -119,7 +119,7 @@ def blocks_of(rows: Any) -> Iterator[Any]:
         yield rows[start : start + 8192]
 
 
-def in_a_process(work: Any, file: Path, threads: int, fit_rows: int) -> dict[str, Any]:
+def layout_in_a_process(work: Any, file: Path, threads: int, fit_rows: int) -> dict[str, Any]:
     """What ``work`` says of itself in a fresh process, its seconds, and the peak of its memory in MB."""
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_one_process, args=(work, file, threads, fit_rows))
@@ -140,7 +140,7 @@ def _one_process(work: Any, file: Path, threads: int, fit_rows: int) -> None:
     file.with_name("facts.json").write_text(json.dumps(facts))
 
 
-def ours(
+def our_layout(
     rows: NDArray[np.float16], threads: int, _fit_rows: int, *, deterministic: bool = False
 ) -> tuple[Float32, dict[str, Any]]:
     from atlas.layout.fit import fit_layout
@@ -162,7 +162,7 @@ def ours(
 
 def placed(rows: NDArray[np.float16], threads: int, fit_rows: int) -> tuple[Float32, dict[str, Any]]:
     from atlas.layout.fit import choose_fitted, fit_layout
-    from atlas.layout.placement import place
+    from atlas.layout.placement import place_rows
     from atlas.layout.projection import fit_projection
     from atlas.store.moments import Moments
 
@@ -181,13 +181,13 @@ def placed(rows: NDArray[np.float16], threads: int, fit_rows: int) -> tuple[Floa
     rest = np.setdiff1d(np.arange(len(rows)), fitted)
     started = time.perf_counter()
     for part in np.array_split(rest, 1 + len(rest) // 65536):
-        placing = place(fit.index, fitted_coordinates, projection.apply(rows[part]), fit.nearness, threads=threads)
+        placing = place_rows(fit.index, fitted_coordinates, projection.apply(rows[part]), fit.nearness, threads=threads)
         coordinates[part] = placing.coordinates
     seconds = time.perf_counter() - started
     single = []
     for row in rest[:200]:
         begun = time.perf_counter()
-        place(fit.index, fitted_coordinates, projection.apply(rows[row : row + 1]), fit.nearness)
+        place_rows(fit.index, fitted_coordinates, projection.apply(rows[row : row + 1]), fit.nearness)
         single.append(time.perf_counter() - begun)
     return coordinates, {
         "fitted": fitted.tolist(),
@@ -208,8 +208,8 @@ def umap_learn(rows: NDArray[np.float16], threads: int, _fit_rows: int) -> tuple
 
 
 SYSTEMS = {
-    "ours": ours,
-    "ours, deterministic": partial(ours, deterministic=True),
+    "ours": our_layout,
+    "ours, deterministic": partial(our_layout, deterministic=True),
     "ours, placed": placed,
     "umap-learn": umap_learn,
 }

@@ -97,7 +97,7 @@ def lucent_icons(task: Task, steps: int | None, *, own_size: bool = False, at_on
         (pixels,) = render.render_vis(
             copy.deepcopy(network),
             objectives.Objective.sum(
-                [objectives.direction_neuron(layer, direction, batch=place) for place, direction in enumerate(chosen)]
+                [objectives.direction_neuron(layer, direction, batch=number) for number, direction in enumerate(chosen)]
             ),
             partial(param.image, task.size, batch=len(chosen)),
             thresholds=(taken_steps,),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from bench_peers import HORAMA, LUCENT, horama_icons, lucent_icons  # beside this file
-from bench_rows import Row, short
+from bench_rows import Row, rounded_figures
 from bench_task import Bytes, Drawing, Task
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -133,10 +133,10 @@ def bench_render(
             started = time.perf_counter()
             drawing = contender.draw(task, steps)
             seconds.append(time.perf_counter() - started)
-        yield row_of(contender, task, drawing, statistics.median(seconds), peak)
+        yield row_of_variant(contender, task, drawing, statistics.median(seconds), peak)
 
 
-def row_of(contender: Contender, task: Task, drawing: Drawing, seconds: float, peak: float) -> Row:
+def row_of_variant(contender: Contender, task: Task, drawing: Drawing, seconds: float, peak: float) -> Row:
     """The figures of one variant; shares are in [0, 1].
 
     ``peak_share`` counts the arithmetic that the steps need: to the layer and back, for what the network saw of each
@@ -146,7 +146,7 @@ def row_of(contender: Contender, task: Task, drawing: Drawing, seconds: float, p
     flops = drawing.steps * drawing.views * step_flops(task.network, task.layer, drawing.side)
     figures = {
         "icons_per_second": icons_per_second,
-        **quality(task, scores_of(task, drawing.pixels)),
+        **score_figures(task, scores_of(task, drawing.pixels)),
         "seconds": seconds,
         "icons": len(task.own),
         "steps": round(drawing.steps),
@@ -155,7 +155,7 @@ def row_of(contender: Contender, task: Task, drawing: Drawing, seconds: float, p
         "threads": torch.get_num_threads(),
     }
     named = {"bench": "render", "system": contender.system, "variant": contender.variant, "layer": task.layer}
-    return named | short(figures)
+    return named | rounded_figures(figures)
 
 
 def scores_of(task: Task, pixels: Bytes) -> Scores:
@@ -173,7 +173,7 @@ def scores_of(task: Task, pixels: Bytes) -> Scores:
     )
 
 
-def quality(task: Task, scores: Scores) -> dict[str, float]:
+def score_figures(task: Task, scores: Scores) -> dict[str, float]:
     """Medians and shares of the scores. Near is a rank within the first hundredth of the cells, and at least three."""
     near = max(3.0, len(task.level["row"]) / 100)
     return {

@@ -7,6 +7,6 @@ from typing import Any
 Row = dict[str, Any]
 
 
-def short(figures: Row) -> Row:
+def rounded_figures(figures: Row) -> Row:
     """The figures as they are written down: of four digits, where they are not whole."""
     return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in figures.items()}

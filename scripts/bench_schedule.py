@@ -30,7 +30,7 @@ Row = dict[str, Any]
 class NoWork:
     """A stage whose items do nothing; the last waits for all others, as the last of collect does."""
 
-    NAME, UNIT, REDO_DEPENDENTS = "collect", "items", False
+    NAME, WORK, REDO_DEPENDENTS = "collect", "items", False
     measure_batch_settings = prepare_worker = None
 
     def __init__(self, items: int) -> None:
@@ -57,7 +57,7 @@ def nothing(item: Item) -> Summary:
 def bench_schedule(items: int, workers: int) -> Row:
     """``items`` items on ``workers`` workers of one thread."""
     with tempfile.TemporaryDirectory() as folder:
-        outcome, read, written = measure(Path(folder), items, workers)
+        outcome, read, written = measure_items(Path(folder), items, workers)
     item = NoWork(3).plan(None, RunDirectory(Path("/shared/runs/imagenet")))[0]  # type: ignore[arg-type]
     return {
         "bench": "schedule",
@@ -73,7 +73,7 @@ def bench_schedule(items: int, workers: int) -> Row:
     }
 
 
-def measure(folder: Path, items: int, workers: int) -> tuple[Outcome, int, int]:
+def measure_items(folder: Path, items: int, workers: int) -> tuple[Outcome, int, int]:
     """Run the items; the outcome, and the bytes that the scheduler read and wrote meanwhile."""
     here = Path(__file__).resolve().parent
     values = {

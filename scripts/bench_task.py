@@ -63,7 +63,7 @@ class Drawing:
     views: int = 1
 
 
-def choose(count: int, among: int, seed: int) -> NDArray[np.int64]:
+def sample_numbers(count: int, among: int, seed: int) -> NDArray[np.int64]:
     """At most ``count`` of ``among`` rows, equal for equal seeds; fewer rows are the first of more."""
     return np.random.default_rng(seed).permutation(among)[:count]
 
@@ -85,11 +85,9 @@ def read_task(run: RunDirectory, *, layer: str | None, grid: int, count: int, se
     if grid not in config.cells.grids:
         raise ConfigError(f"{run.path} has no grid {grid}. Its grids: {', '.join(map(str, config.cells.grids))}.")
     if not run.cells(layer).is_file():
-        raise AtlasError(
-            f"{run.path} has no cells of layer {layer} yet. Finish the run first: python -m atlas.run CONFIG."
-        )
+        raise AtlasError(f"{run.path} has no cells of layer {layer} yet. Finish the run first: atlas run CONFIG.")
     level = drawn_cells(run.cells(layer), grid, config.cells.min_count, "mean", "cosines", "norm")
-    own = choose(count, len(level["row"]), seed)
+    own = sample_numbers(count, len(level["row"]), seed)
     if not len(own):
         raise AtlasError(f"{run.path} has no drawn cell in grid {grid} of layer {layer}. Choose another --grid.")
     cells = list(zip(level["row"][own].tolist(), level["col"][own].tolist()))

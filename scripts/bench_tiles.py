@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from bench_rows import Row, short  # beside this file
+from bench_rows import Row, rounded_figures  # beside this file
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -40,7 +40,7 @@ from atlas.errors import AtlasError
 from atlas.site.tiles import (
     EFFORT,
     ICON_SIZE,
-    QUALITY,
+    TILE_QUALITY,
     TILE_SIZE,
     Icons,
     encode_webp,
@@ -50,10 +50,10 @@ from atlas.site.tiles import (
 )
 
 # How many different icons there are, and how their contrast falls with frequency, as that of our icons does.
-ICONS, FALL = 512, 1.3
+ICON_COUNT, FALL = 512, 1.3
 
 
-def made_icons(seed: int, count: int = ICONS) -> Pixels:
+def made_icons(seed: int, count: int = ICON_COUNT) -> Pixels:
     """Smooth pictures with some texture, uint8 (count, 80, 80, 3)."""
     random = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(ICON_SIZE)[:, None], np.fft.rfftfreq(ICON_SIZE)) * ICON_SIZE
@@ -91,15 +91,15 @@ def bench_tiles(
         for _ in range(repeat):  # in turn, so that a slow minute meets all of them
             for system, variant in contenders:
                 print(f"{system}, {variant}: grid of {grids[-1]} …", file=sys.stderr)
-                measurements[system, variant].append(in_a_process(system, variant, folder, grids, threads))
+                measurements[system, variant].append(tiles_in_a_process(system, variant, folder, grids, threads))
         for (system, variant), rounds in measurements.items():
             seconds = statistics.median(row["seconds"] for row in rounds)
             facts = rounds[0] | {"seconds": seconds, "peak_mb": max(row["peak_mb"] for row in rounds)}
             figures = {"tiles_per_second": facts["tiles"] / seconds, **facts, "threads": threads}
-            yield {"bench": "tiles", "system": system, "variant": variant} | short(figures)
+            yield {"bench": "tiles", "system": system, "variant": variant} | rounded_figures(figures)
 
 
-def in_a_process(system: str, variant: str, folder: Path, grids: list[int], threads: int) -> Row:
+def tiles_in_a_process(system: str, variant: str, folder: Path, grids: list[int], threads: int) -> Row:
     """What a fresh process, of this file and nothing else, says of its work. Raises AtlasError where it fails."""
     arguments = json.dumps([system, variant, str(folder), grids, threads])
     environment = os.environ | {"VIPS_CONCURRENCY": str(threads)}
@@ -116,7 +116,7 @@ def work(system: str, variant: str, folder: Path, grids: list[int], threads: int
     if system == "bound":
         return encoding(folder / f"{grids[-1]}.rgba", grids[-1], threads)
     out = folder / "out"
-    write = {"ours": ours, "pyvips": libvips}[system]
+    write = {"ours": our_tiles, "pyvips": libvips}[system]
     if system == "pyvips":
         import pyvips  # noqa: F401 - its loading is not counted
     with Peak() as peak:
@@ -183,7 +183,7 @@ def one_tile(pixels: NDArray[np.uint8], row: int, col: int) -> NDArray[np.uint8]
 # The systems
 
 
-def ours(dzi: Path, folder: Path, grids: list[int]) -> None:
+def our_tiles(dzi: Path, folder: Path, grids: list[int]) -> None:
     if len(grids) == 1:
         write_grid_pyramid(dzi, icons_of(folder / f"{grids[0]}.rgba", grids[0]), grid=grids[0])
     else:
@@ -223,7 +223,7 @@ def libvips(dzi: Path, folder: Path, grids: list[int]) -> None:
             str(target),
             tile_size=TILE_SIZE,
             overlap=0,
-            suffix=f".webp[Q={QUALITY},effort={EFFORT}]",
+            suffix=f".webp[Q={TILE_QUALITY},effort={EFFORT}]",
             depth="onepixel" if whole else "one",
             keep="none",
         )

@@ -31,7 +31,7 @@ from playwright.sync_api import CDPSession, Page, sync_playwright
 from atlas import show
 from atlas.errors import AtlasError
 from atlas.rundir.versions import SITE_FORMAT
-from atlas.site.page import CLASSES_PER_FILE, TOP_CLASSES, viewer_folder
+from atlas.site.page import CLASSES_PER_FILE, PAGE_CLASSES, viewer_folder
 from atlas.site.tiles import Icons, write_combined_pyramid, write_grid_pyramid
 
 GRIDS = (10, 20, 40, 80, 160)
@@ -118,8 +118,8 @@ def _picture(random: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _inside(grid: int) -> NDArray[np.bool_]:
-    place = (np.arange(grid) + 0.5) / grid - 0.5
-    inside: NDArray[np.bool_] = np.hypot(place[:, None], place) < 0.5
+    offset = (np.arange(grid) + 0.5) / grid - 0.5
+    inside: NDArray[np.bool_] = np.hypot(offset[:, None], offset) < 0.5
     return inside
 
 
@@ -149,8 +149,8 @@ def _write_cells(
         "scale": [0.5] * CLASSES,
     }
     (folder / "cells.json").write_text(json.dumps(columns, separators=(",", ":")))
-    tops = np.sort(random.random((cells, TOP_CLASSES)).astype("<f4"), 1)[:, ::-1]
-    numbers = (np.floor(x * 12) * 12 + np.floor(y * 12))[:, None] + np.arange(TOP_CLASSES)
+    tops = np.sort(random.random((cells, PAGE_CLASSES)).astype("<f4"), 1)[:, ::-1]
+    numbers = (np.floor(x * 12) * 12 + np.floor(y * 12))[:, None] + np.arange(PAGE_CLASSES)
     (folder / "classes.bin").write_bytes(tops.tobytes() + numbers.astype("<u2").tobytes())
     for first in range(0, CLASSES, CLASSES_PER_FILE):
         turns = random.uniform(-9, 9, (CLASSES_PER_FILE, 2))
@@ -161,7 +161,7 @@ def _write_cells(
 
 
 @contextmanager
-def served(run: Path) -> Iterator[str]:
+def served_site(run: Path) -> Iterator[str]:
     """The address of a run's site while it is served, by the product's own server."""
     page_server = show(run)
     try:
@@ -176,8 +176,8 @@ def bench_viewer(repeat: int) -> Row:
         site = Path(temporary) / "made" / "site"
         site.mkdir(parents=True)
         make_site(site)
-        with served(site.parent) as url:
-            rounds = [measure(url) for _ in range(repeat)]
+        with served_site(site.parent) as url:
+            rounds = [measure_page(url) for _ in range(repeat)]
     most = {"longest_task_ms", "longest_task_with_class_ms", "class_switch_ms_most"}
     figures = {
         name: (max if name in most else statistics.median)([entry[name] for entry in rounds]) for name in rounds[0]
@@ -186,7 +186,7 @@ def bench_viewer(repeat: int) -> Row:
     return {"bench": "viewer", "system": "ours", "variant": "default", "cells": cells, **figures}
 
 
-def measure(url: str) -> dict[str, float]:
+def measure_page(url: str) -> dict[str, float]:
     """One round in a fresh browser; see the module's text for the figures."""
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--enable-precise-memory-info"]
@@ -245,7 +245,7 @@ def longest(page: Page) -> float:
     return float(page.evaluate("Math.max(0, ...window.tasks)"))
 
 
-def choose(page: Page, number: int) -> None:
+def choose_class(page: Page, number: int) -> None:
     page.keyboard.type(f"class {number:03d}", delay=0)
     page.keyboard.press("Enter")
 
@@ -260,14 +260,14 @@ def classes(page: Page) -> dict[str, float]:
     for step in range(40):
         number = step * CLASSES_PER_FILE if step < 20 else (step - 20) * CLASSES_PER_FILE // 20 + 3
         before = page.evaluate("window.switches.length")
-        choose(page, number)
+        choose_class(page, number)
         wait_for(page, f"window.switches.length > {before}")
         fetched = step < 20
         times[fetched].append(page.evaluate("window.switches.at(-1)"))
         page.get_by_role("button", name="Remove").first.click()
         page.wait_for_timeout(60)
     page.get_by_label("Choose the level").select_option("")
-    choose(page, 7)
+    choose_class(page, 7)
     return {
         "class_switch_fetched_ms": statistics.median(times[True]),
         "class_switch_kept_ms": statistics.median(times[False]),
@@ -283,7 +283,7 @@ def memory(page: Page, session: CDPSession) -> dict[str, float]:
             session.send("HeapProfiler.collectGarbage")
             page.wait_for_timeout(200)
             heap[f"heap_mb_{step}"] = session.send("Runtime.getHeapUsage")["usedSize"] / 1e6
-        choose(page, (step * 37) % CLASSES)
+        choose_class(page, (step * 37) % CLASSES)
         if step % 10 == 0:
             page.keyboard.press("[" if step % 20 else "]")
         page.wait_for_timeout(50)

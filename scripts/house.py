@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import argparse
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 ROOT = Path(__file__).resolve().parent.parent
 # Together one room each, whatever lies in them.
@@ -87,32 +91,31 @@ def arrows(entries: list[Import]) -> dict[tuple[str, str], list[Import]]:
     return pairs
 
 
+def package(path: str) -> str:
+    """The package that a module lies in: its room, or a package inside of it."""
+    parts = path.split("/")
+    return "/".join(parts[:-1]) if len(parts) > 3 else room(path)
+
+
+def links(entries: list[Import], group: Callable[[str], str]) -> dict[str, set[str]]:
+    """For each group of modules, such as their `package`, the other groups that it imports."""
+    edges: dict[str, set[str]] = {}
+    for entry in entries:
+        if group(entry.source) != group(entry.target):
+            edges.setdefault(group(entry.source), set()).add(group(entry.target))
+    return edges
+
+
 def circles(edges: Mapping[str, set[str]]) -> list[set[str]]:
-    """Groups of names that reach each other (strongly connected components of more than one; Tarjan 1972)."""
-    order: dict[str, int] = {}
-    low: dict[str, int] = {}
-    stack: list[str] = []
-    rings: list[set[str]] = []
-
-    def visit(name: str) -> None:
-        order[name] = low[name] = len(order)
-        stack.append(name)
-        for target in sorted(edges.get(name, ())):
-            if target not in order:
-                visit(target)
-                low[name] = min(low[name], low[target])
-            elif target in stack:
-                low[name] = min(low[name], order[target])
-        if low[name] == order[name]:
-            group = set(stack[stack.index(name) :])
-            del stack[stack.index(name) :]
-            if len(group) > 1:
-                rings.append(group)
-
-    for name in sorted({*edges, *(target for targets in edges.values() for target in targets)}):
-        if name not in order:
-            visit(name)
-    return rings
+    """Groups of names that reach each other (strongly connected components of more than one)."""
+    names = sorted({*edges, *(target for targets in edges.values() for target in targets)})
+    numbers = {name: number for number, name in enumerate(names)}
+    pairs = [(numbers[name], numbers[target]) for name, targets in edges.items() for target in targets]
+    sources, targets = zip(*pairs) if pairs else ((), ())
+    matrix = coo_array((np.ones(len(pairs), np.int8), (sources, targets)), shape=(len(names), len(names)))
+    count, groups = connected_components(matrix, connection="strong") if names else (0, np.zeros(0, int))
+    rings = [{names[number] for number in np.flatnonzero(groups == group)} for group in range(count)]
+    return [ring for ring in rings if len(ring) > 1]
 
 
 def floors(edges: Mapping[str, set[str]]) -> dict[str, int]:
@@ -146,9 +149,6 @@ def main() -> None:
     edges = graph(pairs, rooms)
     height = floors(edges)
     rings = circles(edges)
-    files: dict[str, set[str]] = {}
-    for entry in entries:
-        files.setdefault(entry.source, set()).add(entry.target)
     for level in sorted(set(height.values()), reverse=True):
         print(f"floor {level:2}  {', '.join(sorted(name for name in rooms if height[name] == level))}")
     inside = [pair for pair in pairs for ring in rings if set(pair) <= ring]
@@ -157,8 +157,9 @@ def main() -> None:
         print(f"circle of rooms: {', '.join(sorted(ring))}")
         for pair in sorted(pair for pair in pairs if set(pair) <= ring):
             print(f"  {pair[0]} -> {pair[1]}: {', '.join(sorted({f'{e.source}:{e.line}' for e in pairs[pair]}))}")
-    for ring in circles(files):
-        print(f"circle of files: {', '.join(sorted(ring))}")
+    for what, group in (("packages", package), ("files", str)):
+        for ring in circles(links(entries, group)):
+            print(f"circle of {what}: {', '.join(sorted(ring))}")
 
 
 if __name__ == "__main__":

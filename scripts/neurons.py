@@ -32,8 +32,8 @@ def main() -> None:
     pictures = [neuron(network, layer, unit, size=SIZE) for layer, units in NEURONS.items() for unit in units]
     rows = -(-len(pictures) // ACROSS)
     sheet = np.full((rows * (SIZE + GAP) - GAP, ACROSS * (SIZE + GAP) - GAP, 3), 255, dtype=np.uint8)
-    for place, pixels in enumerate(pictures):
-        top, left = (place // ACROSS) * (SIZE + GAP), (place % ACROSS) * (SIZE + GAP)
+    for number, pixels in enumerate(pictures):
+        top, left = (number // ACROSS) * (SIZE + GAP), (number % ACROSS) * (SIZE + GAP)
         sheet[top : top + SIZE, left : left + SIZE] = pixels
     layer, unit, size = LARGE
     options.out.mkdir(parents=True, exist_ok=True)

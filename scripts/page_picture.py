@@ -35,14 +35,14 @@ def main() -> None:
         page.goto(f"{url}{options.link}")
         page.get_by_label("Level", exact=True).wait_for()
         if options.image:
-            explain(page, options.image, steps=options.steps)
+            drop_picture(page, options.image, steps=options.steps)
         page.wait_for_timeout(3000)
         screen = Image.open(io.BytesIO(page.screenshot()))
         browser.close()
     screen.convert("RGB").save(options.picture, "WEBP", quality=85, method=6)
 
 
-def explain(page: Page, image: Path, *, steps: bool) -> None:
+def drop_picture(page: Page, image: Path, *, steps: bool) -> None:
     """Give the page a picture, and wait until all that is shown of it is drawn."""
     page.set_default_timeout(PATIENCE)
     page.get_by_role("button", name="One image").click()

@@ -32,47 +32,47 @@ from skimage import data
 from sklearn.datasets import load_sample_images
 
 TREE = Path(__file__).resolve().parent.parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TREE), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+RUN_ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TREE), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 CHROMIUM = os.environ.get("ATLAS_CHROMIUM", "/usr/bin/chromium")
 DESKTOP, TALL, PHONE = ({"width": width, "height": height} for width, height in ((1440, 900), (1440, 1800), (360, 740)))
 # Those that lie inside scikit-image, but for the cat: it is the picture that the run has not seen.
 PHOTOS = "astronaut camera coffee coins colorwheel hubble_deep_field immunohistochemistry moon page retina rocket text"
 CUTS = {"whole": (0, 0, 1, 1), "left": (0, 0, 0.6, 1), "right": (0.4, 0, 1, 1), "middle": (0.2, 0.2, 0.8, 0.8)}
 PLACE = Path(tempfile.gettempdir()) / "same-run-photos"  # the same for all runs, as they note it
-LAYER, OTHER, UNITS = "_blocks.10", "_blocks.14@lite1", "_blocks.4"
-CONFIG = f"""
+LAYER, OTHER_LAYER, UNIT_LAYER = "_blocks.10", "_blocks.14@lite1", "_blocks.4"
+CONFIGURATION = f"""
 network: {{name: efficientnet_lite0}}
 compare: {{lite1: {{name: efficientnet_lite1}}}}
-layers: [_blocks.2, {UNITS}, {LAYER}, "{OTHER}"]
+layers: [_blocks.2, {UNIT_LAYER}, {LAYER}, "{OTHER_LAYER}"]
 images: {{source: {PLACE}, crops: 8}}
 collect: {{batch: 16, precision: float32, rows_per_shard: 256}}
 layout: {{deterministic: true, neighbors: 10, class_atlas: espresso, class_pair: [espresso, daisy],
          class_layers: [{LAYER}], class_grids: [4]}}
 cells: {{grids: [5, 10], min_count: 4, exemplars: 3, diverse_exemplars: 2}}
 render: {{size: 48, steps: 16, batch: 16, precision: float32}}
-neurons: {{layers: [_blocks.2, {UNITS}], pictures: 2, patches: 4, sources: 6}}
+neurons: {{layers: [_blocks.2, {UNIT_LAYER}], pictures: 2, patches: 4, sources: 6}}
 publish: {{opens: {LAYER}}}
 cluster: {{workers: 1}}
 """
 # Facts that the clock and the machine decide; what a marker says of its files, whose own digests are compared.
 LEFT_OUT = re.compile(r"(^|\.)(created|seconds|\w+_per_second|\w*peak_mb)$|^files\..*\.(bytes|sha256)$")
 NEGLIGIBLE = ", but in nothing that counts"
-NOISE = 4  # of 255: by so much, scaled pictures differ between two screenshots of one page
+NEGLIGIBLE_STEPS = 4  # of 255: by so much, scaled pictures differ between two screenshots of one page
 MOST_LINES = 15  # lines of one kind of difference
 
 
-def make(folder: Path) -> int:
+def make_run(folder: Path) -> int:
     """Fill ``folder``, which must not exist. Commands run in it, so that its own path is in nothing that they write."""
     folder.mkdir(parents=True)
     write_photos(folder / "cat.png")
-    (folder / "small.yaml").write_text(CONFIG)
+    (folder / "small.yaml").write_text(CONFIGURATION)
     atlas(folder, "run small.yaml --set out=run")
     (folder / "check.txt").write_text(atlas(folder, "check run"))
     atlas(folder, f"explain run cat.png --out explained --layer {LAYER} --groups 3 --steps 8 --without-each")
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"]
-    digests = {str(path.relative_to(folder)): [digest(path.read_bytes()), parts(path)] for path in files}
+    digests = {str(path.relative_to(folder)): [short_digest(path.read_bytes()), parts_of_file(path)] for path in files}
     (folder / "digests.json").write_text(json.dumps(digests, indent=1))
-    with served(folder) as address, sync_playwright() as playwright:
+    with served_run(folder) as address, sync_playwright() as playwright:
         options = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         photograph(playwright.chromium.launch(executable_path=CHROMIUM, args=options), address, folder)
     return 0
@@ -96,28 +96,28 @@ def atlas(folder: Path, command: str) -> str:
     """What a command of the package says."""
     print(f"atlas.{command}", flush=True)
     arguments = [sys.executable, "-m", *f"atlas.{command}".split()]
-    done = subprocess.run(arguments, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(arguments, cwd=folder, env=RUN_ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         sys.exit(f"It ended with {done.returncode}.\n{done.stdout}")
     return done.stdout
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
+def served_run(folder: Path) -> Iterator[str]:
     """The address of the run's page."""
     arguments = [sys.executable, "-m", "atlas.serve", "run", "--port", "0"]
-    with subprocess.Popen(arguments, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(arguments, cwd=folder, env=RUN_ENVIRONMENT, stdout=subprocess.PIPE, text=True) as server:
         try:
             yield re.findall(r"http://\S+", server.stdout.readline() if server.stdout else "")[0]
         finally:
             server.terminate()
 
 
-def digest(content: Any) -> str:
+def short_digest(content: Any) -> str:
     return hashlib.sha256(content if isinstance(content, bytes) else repr(content).encode()).hexdigest()[:16]
 
 
-def parts(path: Path) -> dict[str, str]:
+def parts_of_file(path: Path) -> dict[str, str]:
     """What lies in a file, by name: type and digest of a column or an array, a leaf of JSON; {} where it is opaque."""
     facts: dict[str, str] = {}
     if path.suffix == ".parquet":
@@ -129,7 +129,9 @@ def parts(path: Path) -> dict[str, str]:
             facts[field.name] += "" if field.nullable else " not null"
     elif path.suffix == ".npz":
         with np.load(path) as arrays:
-            facts = {name: f"{entry.dtype} {entry.shape} {digest(entry.tobytes())}" for name, entry in arrays.items()}
+            facts = {
+                name: f"{entry.dtype} {entry.shape} {short_digest(entry.tobytes())}" for name, entry in arrays.items()
+            }
     elif path.suffix == ".json":
         facts = leaves(json.loads(path.read_text()), "")
     return {name: text for name, text in facts.items() if not LEFT_OUT.search(name)}
@@ -139,14 +141,14 @@ def columns(name: str, column: Any) -> dict[str, str]:
     """A column's digest; of a nested one a digest for each field, so that names of fields are in no digest."""
     kind = column.type
     if pa.types.is_struct(kind):
-        facts = {name: f"struct {digest(column.is_null().to_pylist())}"}
+        facts = {name: f"struct {short_digest(column.is_null().to_pylist())}"}
         for field, values in zip(kind, column.flatten()):
             facts |= columns(f"{name}.{field.name}", values)
         return facts
     if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
         lengths = [None if entry is None else len(entry) for entry in column.to_pylist()]
-        return {name: f"list {digest(lengths)}", **columns(f"{name}[]", column.flatten())}
-    return {name: f"{kind} {digest(column.to_pylist())}"}
+        return {name: f"list {short_digest(lengths)}", **columns(f"{name}[]", column.flatten())}
+    return {name: f"{kind} {short_digest(column.to_pylist())}"}
 
 
 def leaves(value: Any, name: str) -> dict[str, str]:
@@ -160,12 +162,12 @@ def leaves(value: Any, name: str) -> dict[str, str]:
         for key in sorted({key for entry in value for key in entry}):
             inner = [entry.get(key) for entry in value]
             if all(isinstance(entry, list) and all(isinstance(one, dict) for one in entry) for entry in inner):
-                facts[f"{name}[].{key}"] = f"lists {digest([len(entry) for entry in inner])}"
+                facts[f"{name}[].{key}"] = f"lists {short_digest([len(entry) for entry in inner])}"
                 inner = [one for entry in inner for one in entry]
             facts |= leaves(inner, f"{name}[].{key}")
         return facts
     text = json.dumps(value, sort_keys=True)
-    return {name: text if len(text) <= 80 else f"{len(text)} characters {digest(text)}"}
+    return {name: text if len(text) <= 80 else f"{len(text)} characters {short_digest(text)}"}
 
 
 def photograph(browser: Browser, address: str, folder: Path) -> None:
@@ -202,11 +204,11 @@ def photograph(browser: Browser, address: str, folder: Path) -> None:
     view("map-phone", "", open_cell, viewport=PHONE)
     view("cell", f"#layer={LAYER}&patches=0.5", open_cell)
     view("heat", f"#layer={LAYER}&class=espresso&class=daisy&side=both")
-    view("two-maps", f"#layer={LAYER}&with={OTHER}")
+    view("two-maps", f"#layer={LAYER}&with={OTHER_LAYER}")
     view("class-maps", "", f"layer {LAYER}: espresso", f"layer {LAYER}: espresso → daisy")
-    view("neurons", f"#neurons={UNITS}", "most pose-invariant")
-    view("neuron", f"#unit={UNITS}:7", "Show on the map", viewport=TALL)
-    view("circuit", f"#unit={UNITS}:7&show=circuit")
+    view("neurons", f"#neurons={UNIT_LAYER}", "most pose-invariant")
+    view("neuron", f"#unit={UNIT_LAYER}:7", "Show on the map", viewport=TALL)
+    view("circuit", f"#unit={UNIT_LAYER}:7&show=circuit")
     view("tour", "#tour=1", *["key ArrowRight"] * 6)
     view("image", "", give, "icons", "class effect", "Find groups", viewport=TALL)
     view("steps", "", give, "Step by step")
@@ -241,7 +243,7 @@ def open_cell(page: Page) -> None:
     sys.exit("There is no cell to be opened.")
 
 
-def compare(old: Path, new: Path) -> int:
+def compare_runs(old: Path, new: Path) -> int:
     """Print what differs. 0 where nothing does."""
     before, after = (json.loads((folder / "digests.json").read_text()) for folder in (old, new))
     facts: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
@@ -253,10 +255,12 @@ def compare(old: Path, new: Path) -> int:
         if not changes:
             equal = kind == "differ" and before[name][1]
             facts[f"files {kind}{NEGLIGIBLE if equal else ''}"][name] = [""]
-    screens = [{path.name: digest(path.read_bytes()) for path in (entry / "screens").iterdir()} for entry in (old, new)]
+    screens = [
+        {path.name: short_digest(path.read_bytes()) for path in (entry / "screens").iterdir()} for entry in (old, new)
+    ]
     for kind, name, _ in differences(*screens):
         most, pixels = unequal(old, new, name) if kind == "differ" else (255, "")
-        facts[f"screens {kind}{NEGLIGIBLE if most <= NOISE else ''}"][name] = [pixels]
+        facts[f"screens {kind}{NEGLIGIBLE if most <= NEGLIGIBLE_STEPS else ''}"][name] = [pixels]
     for kind, listed in facts.items():
         print(f"{len(listed)} {kind}")
         for name, where in list(listed.items())[:MOST_LINES]:
@@ -296,7 +300,7 @@ def main() -> int:
     options = parser.parse_args()
     if len(options.folders) != (1 if options.command == "make" else 2):
         parser.error("expected make FOLDER or compare OLD NEW")
-    return make(options.folders[0].absolute()) if options.command == "make" else compare(*options.folders)
+    return make_run(options.folders[0].absolute()) if options.command == "make" else compare_runs(*options.folders)
 
 
 if __name__ == "__main__":

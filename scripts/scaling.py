@@ -4,7 +4,7 @@
     scripts/scaling.py --views 10000 30000 100000     # run these, note their figures, draw
     scripts/scaling.py                                # draw again what is noted
 
-Each size is a run of its own in --out, by `python -m atlas.run`, and goes on where it stopped when the command is given
+Each size is a run of its own in --out, by `atlas run`, and goes on where it stopped when the command is given
 again. While it runs, the memory of every process is looked at every two seconds (proportional set sizes). Figures go to
 scripts/scaling.json after each run, the picture (log-log, with the slope of each stage) to atlas/docs/pictures;
 the table is printed as Markdown.
@@ -37,8 +37,8 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
-FIGURES, PICTURE = HERE / "scaling.json", HERE.parent / "atlas/docs/pictures/scaling.webp"
-CONFIG, CROPS = "million", 25
+FIGURES_FILE, PICTURE_FILE = HERE / "scaling.json", HERE.parent / "atlas/docs/pictures/scaling.webp"
+CONFIG_NAME, CROPS = "million", 25
 WATCHED_SECONDS = 2.0
 
 # Told apart by colour-blind people too, and by their marks.
@@ -49,7 +49,7 @@ STYLES = {
     "render": ("#66a61e", "D"),
     "publish": ("#a6761d", "v"),
 }
-STAGES = tuple(STYLES)
+DRAWN_STAGES = tuple(STYLES)
 
 
 def measured_run(views: int, out: Path) -> Row:
@@ -62,8 +62,8 @@ def measured_run(views: int, out: Path) -> Row:
     if under_way(run) is None:
         if watched is None:
             raise SystemExit(f"{run.path} is finished, and was not watched. Delete it to measure it anew.")
-        return row_of(run, views, watched)
-    command = [sys.executable, "-m", "atlas.run", CONFIG, "--set", f"images.limit={views // CROPS}"]
+        return row_of_run(run, views, watched)
+    command = [sys.executable, "-m", "atlas.run", CONFIG_NAME, "--set", f"images.limit={views // CROPS}"]
     command += ["--set", f"out={run.path}"]
     started = time.monotonic()
     process = psutil.Popen(command, cwd=HERE.parent)
@@ -76,7 +76,7 @@ def measured_run(views: int, out: Path) -> Row:
     write_json(noted, watched)
     if failed:
         raise SystemExit(f"The run of {views:,} views stopped; give the same command again, and it goes on.")
-    return row_of(run, views, watched)
+    return row_of_run(run, views, watched)
 
 
 def _watch(process: psutil.Popen, run: RunDirectory) -> tuple[Row, dict[str, float]]:
@@ -108,16 +108,16 @@ def _watch(process: psutil.Popen, run: RunDirectory) -> tuple[Row, dict[str, flo
 def under_way(run: RunDirectory) -> str | None:
     """The first stage that a run has not finished."""
     stages = run.read_manifest().get("stages", {})
-    return next((stage for stage in STAGES if "seconds" not in stages.get(stage, {})), None)
+    return next((stage for stage in DRAWN_STAGES if "seconds" not in stages.get(stage, {})), None)
 
 
-def row_of(run: RunDirectory, views: int, watched: Row) -> Row:
+def row_of_run(run: RunDirectory, views: int, watched: Row) -> Row:
     """What a finished run tells: seconds of each stage (with those that were lost when it was killed), the bytes of its
     folder and the most memory of a worker; how many icons there are; and what was ``watched``."""
     stages = run.read_manifest()["stages"]
     report = json.loads(run.report.read_text(encoding="utf-8"))
     row: Row = {"views": views}
-    for stage in STAGES:
+    for stage in DRAWN_STAGES:
         files = [path for path in (run.path / FOLDERS[stage]).rglob("*") if path.is_file()]
         row[stage] = {
             "seconds": round(stages[stage]["seconds"] + watched["lost"].get(stage, 0.0), 1),
@@ -138,7 +138,7 @@ def slope(rows: list[Row], stage: str, figure: str) -> float | None:
     return float(np.polyfit(views, values, 1)[0])
 
 
-def draw(rows: list[Row]) -> Image.Image:
+def draw_figure(rows: list[Row]) -> Image.Image:
     """Seconds and bytes of each stage against the number of views, both axes logarithmic."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), constrained_layout=True)
     for axis, name, label in zip(axes, ("seconds", "megabytes"), ("seconds", "megabytes on disk")):
@@ -160,12 +160,12 @@ def draw(rows: list[Row]) -> Image.Image:
 
 def table(rows: list[Row]) -> str:
     """The figures as Markdown."""
-    head = ["views", *(f"{stage}, s (MB)" for stage in STAGES), "all, s (GB)", "most of a process"]
+    head = ["views", *(f"{stage}, s (MB)" for stage in DRAWN_STAGES), "all, s (GB)", "most of a process"]
     head.append("client at 10, 50, 90 %")
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for row in rows:
-        cells = [f"{row[stage]['seconds']:,.0f} ({row[stage]['megabytes']:,.0f})" for stage in STAGES]
-        gigabytes = sum(row[stage]["megabytes"] for stage in STAGES) / 1000
+        cells = [f"{row[stage]['seconds']:,.0f} ({row[stage]['megabytes']:,.0f})" for stage in DRAWN_STAGES]
+        gigabytes = sum(row[stage]["megabytes"] for stage in DRAWN_STAGES) / 1000
         client = ", ".join(str(row[f"client_mb_at_{share}"]) for share in (10, 50, 90))
         starts = f" in {row['starts']} starts" if row["starts"] > 1 else ""
         whole = [f"{row['views']:,}{starts}", *cells, f"{row['seconds_of_starts']:,} ({gigabytes:.2f})"]
@@ -196,16 +196,16 @@ def main() -> None:
     wrong = [views for views in options.views if views < CROPS or views % CROPS]
     if wrong:
         sys.exit(f"--views {wrong[0]}: a picture gives {CROPS} views, so expected a multiple of {CROPS}.")
-    rows: list[Row] = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else []
+    rows: list[Row] = json.loads(FIGURES_FILE.read_text(encoding="utf-8")) if FIGURES_FILE.exists() else []
     for views in options.views:
         now = measured_run(views, options.out.absolute())
         by_views = {row["views"]: row for row in rows}
         by_views[views] = now
         rows = [by_views[count] for count in sorted(by_views)]
-        write_json(FIGURES, rows)
+        write_json(FIGURES_FILE, rows)
     if not rows:
         sys.exit("Nothing was measured yet. Give --views 10000, for instance.")
-    draw(rows).save(PICTURE, quality=90)
+    draw_figure(rows).save(PICTURE_FILE, quality=90)
     print(table(rows))
 
 

@@ -100,7 +100,7 @@ def claim(out: Path, stamps: Path, names: list[str], count: int) -> None:
     write_json(note, wanted)
 
 
-def make(stamps: Path, out: Path, count: int) -> str:
+def make_shards(stamps: Path, out: Path, count: int) -> str:
     """All shards that are not there yet; what there is then, in words. Raises ConfigError for what is given wrongly."""
     if count < 1:
         raise ConfigError(f"--pictures is {count}, expected at least 1.")
@@ -121,7 +121,7 @@ def main() -> int:
     parser.add_argument("--pictures", type=int, default=40_000, help="how many (default 40,000)")
     options = parser.parse_args()
     try:
-        print(make(options.stamps, options.out, options.pictures))
+        print(make_shards(options.stamps, options.out, options.pictures))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

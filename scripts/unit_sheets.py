@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from atlas.explain.overlays import OPPOSE, SUPPORT
+
 SIDE, GAP, MARGIN = 72, 6, 12
 PATCHES, TURNS, SOURCES = 5, 8, 6
 # Of circuits: how surely a source's effect has its sign, and how far weights and data agree.
 RELIABLE, AGREEING = 0.7, 0.3
 INK, SOFT, GROUND = (28, 29, 31), (110, 112, 116), (255, 255, 255)
-SUPPORT, OPPOSE = (217, 95, 2), (27, 108, 168)
 
 
 class Units:
@@ -43,13 +44,13 @@ class Units:
         facts = self.facts(unit)
         with Image.open(self.folder / f"unit-{unit:04d}-pictures.webp") as image:
             side, pixels = image.height, image.convert("RGB")
-        boxes = [(place * side, 0, (place + 1) * side, side) for place in range(facts["pictures"])]
+        boxes = [(number * side, 0, (number + 1) * side, side) for number in range(facts["pictures"])]
         lines = {"pictures": [pixels.crop(box) for box in boxes]}
         side = facts["sprite"]
         with Image.open(self.folder / f"unit-{unit:04d}.webp") as sheet:
             pixels = sheet.convert("RGB")
         for line, (name, count) in enumerate((name, count) for name, count in facts["rows"].items() if count):
-            boxes = [(place * side, line * side, (place + 1) * side, (line + 1) * side) for place in range(count)]
+            boxes = [(number * side, line * side, (number + 1) * side, (line + 1) * side) for number in range(count)]
             lines[name] = [pixels.crop(box) for box in boxes]
         return lines
 
@@ -75,7 +76,7 @@ def lines_sheet(units: Units, chosen: list[int], figure: str) -> Image.Image:
         pictures = [
             sprites["pictures"][0],
             *_padded(sprites["top"], PATCHES),
-            *sprites["turned"][:: 24 // TURNS][:TURNS],
+            *sprites["rotated"][:: 24 // TURNS][:TURNS],
         ]
         for column, picture in enumerate(pictures):
             if picture is not None:
@@ -94,7 +95,7 @@ def circuits_sheet(site: Path, units: Units, chosen: list[int]) -> Image.Image:
     draw = ImageDraw.Draw(sheet)
     for block, unit in enumerate(chosen):
         top = MARGIN + block * height
-        circuit = strongest(units, unit)
+        circuit = nearest_circuit(units, unit)
         earlier = Units(site, circuit["layer"])
         picture = units.sprites(unit)["pictures"][0].resize((150, 150), Image.Resampling.LANCZOS)
         sheet.paste(picture, (MARGIN, top + 22))
@@ -104,8 +105,8 @@ def circuits_sheet(site: Path, units: Units, chosen: list[int]) -> Image.Image:
             y = top + line * (SIDE + 40)
             draw.text((MARGIN + 180, y), f"{word}, units of {circuit['layer']}", colour, _font(12))
             sources = [source for source in circuit["sources"] if sign * source["effect"] > 0][:SOURCES]
-            for place, source in enumerate(sources):
-                x = MARGIN + 180 + place * (SIDE * 2 + GAP * 3)
+            for number, source in enumerate(sources):
+                x = MARGIN + 180 + number * (SIDE * 2 + GAP * 3)
                 icon = earlier.sprites(source["unit"])["pictures"][0]
                 sheet.paste(icon.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (x, y + 18))
                 sheet.paste(kernel_picture(source["kernel"], circuit["kernel"]), (x + SIDE + 3, y + 18))
@@ -118,7 +119,7 @@ def circuits_sheet(site: Path, units: Units, chosen: list[int]) -> Image.Image:
     return sheet
 
 
-def strongest(units: Units, unit: int) -> dict[str, Any]:
+def nearest_circuit(units: Units, unit: int) -> dict[str, Any]:
     """A unit's circuit in the nearest earlier layer."""
     circuits: list[dict[str, Any]] = units.facts(unit)["circuit"]
     if not circuits:
@@ -133,7 +134,7 @@ def best_circuits(units: Units, count: int) -> list[int]:
     def share(unit: int) -> float:
         if units.table["never_active"][unit]:
             return 0.0
-        circuit = strongest(units, unit)
+        circuit = nearest_circuit(units, unit)
         sure = [source for source in circuit["sources"] if source["reliability"] > RELIABLE and not by_absence(source)]
         effects = [abs(source["effect"]) for source in sure]
         total = sum(abs(source["effect"]) for source in circuit["sources"])
@@ -159,9 +160,9 @@ def kernel_picture(kernel: list[float], shape: list[int]) -> Image.Image:
 def _curve(draw: ImageDraw.ImageDraw, response: list[float], left: int, top: int) -> None:
     """Bars of the response by angle, 0° to 345°."""
     peak = max(max(response), 1e-12)
-    for place, value in enumerate(response):
+    for number, value in enumerate(response):
         high = max(value, 0) / peak * (SIDE - 2)
-        x = left + place * 6
+        x = left + number * 6
         draw.rectangle((x, top + SIDE - high, x + 4, top + SIDE), SOFT)
 
 

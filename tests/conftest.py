@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 from containers import packed  # noqa: F401 - fixtures for all
 from explained import explainer, picture  # noqa: F401 - fixtures for all
 from loaded_bench import bench  # noqa: F401 - fixtures for all
+from loaded_house import house  # noqa: F401 - fixtures for all
 from looked_run import looked  # noqa: F401 - fixtures for all
 from made_pictures import gradient
 from made_site import address, browser, site, visitor  # noqa: F401 - fixtures for all

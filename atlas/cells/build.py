@@ -20,14 +20,14 @@ from atlas.layout.lattice import cell_of
 from atlas.layout.neighbors import unit_rows
 from atlas.store.shards import iterate
 
-TOP_CLASSES = 10
-QUANTILES = 101
+CELL_CLASSES = 10
+COSINE_QUANTILES = 101
 
 _CLASS_COUNTS = pa.list_(pa.struct([("class", pa.int32()), ("count", pa.int64())]))
 _ROWS = pa.list_(
     pa.struct([("image_id", pa.int64()), ("view", pa.int32()), ("draw", pa.int16()), ("cosine", pa.float32())])
 )
-SCHEMA = pa.schema(
+CELLS_SCHEMA = pa.schema(
     [
         pa.field("grid", pa.int32(), nullable=False),
         pa.field("row", pa.int32(), nullable=False),
@@ -55,7 +55,7 @@ class _Level:
     member: NDArray[np.int64]  # for each row of the layer, the index into ``cells``, or −1
     count: NDArray[np.int64]
     vectors: NDArray[np.float64]  # sums of activations
-    units: NDArray[np.float64]  # sums of activations of length 1
+    directions: NDArray[np.float64]  # sums of activations of length 1
     attributions: NDArray[np.float64] | None
 
 
@@ -69,7 +69,7 @@ def build_cells(
     attributions: bool,
     diverse: int = 0,
 ) -> pa.Table:
-    """The cells of one map at every grid, sorted by grid, row and col; see SCHEMA.
+    """The cells of one map at every grid, sorted by grid, row and col; see CELLS_SCHEMA.
 
     ``u``, ``v``: the layout (n,), NaN where dropped, in the order of the rows of ``shards``. ``exemplars``: how many of
     the members nearest to the mean are listed; ``diverse``: how many more, that lie far from each other in the cell. No
@@ -81,9 +81,9 @@ def build_cells(
         levels.insert(0, _halve(levels[0], grid))
     facts = _read_facts(shards)
     cosines, norms = _cosines(shards, levels)
-    places = np.stack([u, v], axis=1).astype(np.float32)
+    points = np.stack([u, v], axis=1).astype(np.float32)
     tables = [
-        _table(level, cosines[number], norms, facts, places, exemplars, diverse) for number, level in enumerate(levels)
+        _table(level, cosines[number], norms, facts, points, exemplars, diverse) for number, level in enumerate(levels)
     ]
     return pa.concat_tables(tables)
 
@@ -109,7 +109,7 @@ def _sum_finest(
         starts = np.flatnonzero(np.r_[True, np.diff(where[inside]) > 0])
         touched = where[inside][starts]
         activation = block["activation"][inside].astype(np.float64)
-        parts = {"vectors": activation, "units": unit_rows(activation).astype(np.float64)}
+        parts = {"vectors": activation, "directions": unit_rows(activation).astype(np.float64)}
         if attributions:
             parts["attributions"] = block["attribution"][inside].astype(np.float64)
         for name, values in parts.items():
@@ -119,7 +119,7 @@ def _sum_finest(
     count = np.bincount(member[member >= 0], minlength=len(cells))
     empty = np.zeros((len(cells), 0))
     return _Level(
-        grid, cells, member, count, sums.get("vectors", empty), sums.get("units", empty), sums.get("attributions")
+        grid, cells, member, count, sums.get("vectors", empty), sums.get("directions", empty), sums.get("attributions")
     )
 
 
@@ -135,7 +135,7 @@ def _halve(fine: _Level, grid: int) -> _Level:
 
     member = np.where(fine.member >= 0, inverse[fine.member], -1) if len(cells) else fine.member
     attributions = None if fine.attributions is None else gather(fine.attributions)
-    return _Level(grid, cells, member, gather(fine.count), gather(fine.vectors), gather(fine.units), attributions)
+    return _Level(grid, cells, member, gather(fine.count), gather(fine.vectors), gather(fine.directions), attributions)
 
 
 def _read_facts(shards: Sequence[Path]) -> dict[str, NDArray[Any]]:
@@ -158,10 +158,10 @@ def _cosines(shards: Sequence[Path], levels: Sequence[_Level]) -> tuple[NDArray[
         span = slice(start, start + len(activation))
         start += len(activation)
         norms[span] = np.linalg.norm(activation, axis=1)
-        units = unit_rows(activation)
+        directions = unit_rows(activation)
         for number, level in enumerate(levels):
             if len(level.cells):
-                cosines[number, span] = np.einsum("nc,nc->n", units, means[number][level.member[span]])
+                cosines[number, span] = np.einsum("nc,nc->n", directions, means[number][level.member[span]])
     return cosines, norms
 
 
@@ -170,7 +170,7 @@ def _table(
     cosines: NDArray[np.float32],
     norms: NDArray[np.float32],
     facts: dict[str, NDArray[Any]],
-    places: NDArray[np.float32],
+    points: NDArray[np.float32],
     exemplars: int,
     diverse: int,
 ) -> pa.Table:
@@ -183,16 +183,16 @@ def _table(
     for cell in range(len(level.cells)):
         members = order[bounds[cell] : bounds[cell + 1]]
         columns["norm"].append(float(np.median(norms[members])))
-        columns["cosines"].append(np.quantile(cosines[members], np.linspace(0, 1, QUANTILES)).astype(np.float32))
+        columns["cosines"].append(np.quantile(cosines[members], np.linspace(0, 1, COSINE_QUANTILES)).astype(np.float32))
         columns["predicted"].append(_top(facts["predicted"][members]))
         columns["labels"].append(_top(facts["label"][members][facts["label"][members] >= 0]))
         nearest = _nearest(members, facts["image_id"], exemplars)
-        others = _diverse(members, nearest, facts["image_id"], places, diverse)
+        others = _diverse(members, nearest, facts["image_id"], points, diverse)
         columns["exemplars"].append(_rows(nearest, cosines, facts))
         columns["diverse_exemplars"].append(_rows(others, cosines, facts))
     count = np.maximum(level.count, 1)[:, None]
     mean = level.vectors / count
-    spread = np.einsum("nc,nc->n", level.units / count, unit_rows(mean))
+    spread = np.einsum("nc,nc->n", level.directions / count, unit_rows(mean))
     attribution = None if level.attributions is None else list((level.attributions / count).astype(np.float32))
     return (
         pa.table(
@@ -209,14 +209,14 @@ def _table(
                 **columns,
             }
         )
-        .select(SCHEMA.names)
-        .cast(SCHEMA)
+        .select(CELLS_SCHEMA.names)
+        .cast(CELLS_SCHEMA)
     )
 
 
 def _top(classes: NDArray[np.integer]) -> list[dict[str, int]]:
     names, counts = np.unique(classes, return_counts=True)
-    best = np.lexsort((names, -counts))[:TOP_CLASSES]
+    best = np.lexsort((names, -counts))[:CELL_CLASSES]
     return [{"class": int(names[index]), "count": int(counts[index])} for index in best]
 
 
@@ -234,7 +234,7 @@ def _diverse(
     members: NDArray[np.int64],
     chosen: list[int],
     images: NDArray[np.integer],
-    places: NDArray[np.float32],
+    points: NDArray[np.float32],
     limit: int,
 ) -> list[int]:
     """Members that show how much a cell holds: each time the one that lies farthest on the map from the nearest member
@@ -244,7 +244,7 @@ def _diverse(
     distant: list[int] = []
     last = chosen[0]
     while len(rest) and len(distant) < limit:
-        farthest = np.minimum(farthest, np.linalg.norm(places[rest] - places[last], axis=1))
+        farthest = np.minimum(farthest, np.linalg.norm(points[rest] - points[last], axis=1))
         last = int(rest[farthest.argmax()])
         distant.append(last)
         others = images[rest] != images[last]

@@ -20,7 +20,7 @@ from atlas.store.shards import read_columns
 if TYPE_CHECKING:
     from atlas.visualize import Icons, Scores  # torch, which a reader of tables does without
 
-SCHEMA = pa.schema(
+ICONS_SCHEMA = pa.schema(
     [
         pa.field("grid", pa.int32(), nullable=False),
         pa.field("row", pa.int32(), nullable=False),
@@ -43,7 +43,7 @@ GROUND = (247, 247, 245)
 
 
 def icon_table(grid: int, row: NDArray[np.int64], col: NDArray[np.int64], icons: Icons, scores: Scores) -> pa.Table:
-    """The table of SCHEMA for icons of the cells (row, col), each (n,), of one grid."""
+    """The table of ICONS_SCHEMA for icons of the cells (row, col), each (n,), of one grid."""
     return pa.table(
         {
             "grid": np.full(len(row), grid),
@@ -60,11 +60,11 @@ def icon_table(grid: int, row: NDArray[np.int64], col: NDArray[np.int64], icons:
             "rank": scores.rank,
             "flag": pa.array(list(scores.flag), pa.string()),
         }
-    ).cast(SCHEMA)
+    ).cast(ICONS_SCHEMA)
 
 
 def read_icons(run: RunDirectory, map_name: str, grid: int, columns: Iterable[str] | None = None) -> pa.Table:
-    """The icons of one grid of a map, or some ``columns`` of them, as one table by SCHEMA; an empty table without
+    """The icons of one grid of a map, or some ``columns`` of them, as one table by ICONS_SCHEMA; an empty table without
     columns where none is drawn."""
     parts = sorted(run.icons(map_name, grid).glob("part-*.parquet"))
     names = None if columns is None else list(columns)

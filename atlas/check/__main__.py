@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from atlas.check.verify import describe, verify
+from atlas.check.verify import summary_lines, verify
 from atlas.command import DONE, WRONG, add_version, carry_out
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.remote import refuse_url
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m atlas.ch
         refuse_url(options.run)
         findings = verify(RunDirectory(Path(options.run)), quick=options.quick, console=Console(stderr=True))
         print(options.run)
-        for line in describe(findings, quick=options.quick):
+        for line in summary_lines(findings, quick=options.quick):
             print(line)
         return WRONG if findings.problems else DONE
 

@@ -63,7 +63,7 @@ class Findings:
         try:
             return pq.read_table(path, columns=list(columns))
         except (pa.ArrowException, OSError) as error:
-            self.wrong(path, f"cannot be read ({short(error)})", *([path] if path.exists() else []))
+            self.wrong(path, f"cannot be read ({first_sentence(error)})", *([path] if path.exists() else []))
             return None
 
     def begun(self, *stages: str) -> bool:
@@ -100,6 +100,6 @@ def size(count: int) -> str:
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
-def short(error: Exception) -> str:
+def first_sentence(error: Exception) -> str:
     """The first sentence of what ``error`` says."""
     return str(error).split(". ")[0].strip()

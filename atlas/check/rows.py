@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import track
 
-from atlas.check.findings import Findings, short
+from atlas.check.findings import Findings, first_sentence
 from atlas.config.model import Config
 
 # What must be equal in row i of all layers, in all of one network, and what a layout repeats of it.
@@ -85,7 +85,7 @@ def _listing(findings: Findings) -> pa.Table | None:
     except FileNotFoundError:
         findings.wrong(path, "missing")
     except (pa.ArrowException, OSError) as error:
-        findings.wrong(path, f"cannot be read ({short(error)})", path)
+        findings.wrong(path, f"cannot be read ({first_sentence(error)})", path)
     return None
 
 

@@ -20,7 +20,7 @@ from atlas.cells.icons import read_icons
 from atlas.check.findings import Findings
 from atlas.config.sections import CellsConfig, NeuronsConfig
 from atlas.layout.lattice import cell_of
-from atlas.neurons.parts import part_names, units_of
+from atlas.neurons.parts import part_names, units_of_part
 from atlas.neurons.tables import missing_columns
 from atlas.report import build_report
 from atlas.rundir.maps import published_maps
@@ -189,7 +189,7 @@ def _neurons(findings: Findings, layers: Sequence[str]) -> None:
             if path.with_suffix(".json") not in markers:
                 missing += 1
             elif path not in findings.suspect and (part := findings.table(path, ("unit",))) is not None:
-                if part["unit"].to_pylist() != units_of(name, table.num_rows):
+                if part["unit"].to_pylist() != units_of_part(name, table.num_rows):
                     findings.wrong(path, "holds other units than its own", path)
                 done += part.num_rows
         missing += sum(folder / f"{name}.json" not in markers for name in ("circuit", "cells"))

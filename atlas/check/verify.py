@@ -53,7 +53,7 @@ def verify(run: RunDirectory, *, quick: bool = False, console: Console | None = 
         return findings
     if "config" not in manifest:
         if not any(run.folder(stage).exists() for stage in STAGES):
-            raise ConfigError(f"{run.path} is no run: it has no run.json. Expected the folder that atlas.run wrote.")
+            raise ConfigError(f"{run.path} is no run: it has no run.json. Expected the folder that atlas run wrote.")
         findings.wrong(run.manifest, "missing, so the stages cannot be held against their configuration")
         return findings
     config = run.config()
@@ -67,7 +67,7 @@ def verify(run: RunDirectory, *, quick: bool = False, console: Console | None = 
     return findings
 
 
-def describe(findings: Findings, *, quick: bool) -> Iterator[str]:
+def summary_lines(findings: Findings, *, quick: bool) -> Iterator[str]:
     """The findings in lines: how far each stage is, notes, problems, and the sum."""
     for stage, state in findings.stages.items():
         yield f"  {stage:<8} {state}"

@@ -18,7 +18,7 @@ import numpy as np
 
 from atlas.arrays import Float32, Int64, Integers
 from atlas.circuits.average_slopes import AverageSlopes
-from atlas.circuits.expanded_weights import sum_weights
+from atlas.circuits.expanded_weights import check_vectors, sum_weights
 from atlas.circuits.linear_path import LinearPath
 from atlas.errors import ConfigError
 
@@ -42,12 +42,7 @@ def edge_weights(path: LinearPath, slopes: AverageSlopes, targets: Float32, sour
     cells of either map, since each is compared with the others; the only cell of a map is not centred.
     Raises ConfigError for means of another length.
     """
-    means = np.asarray(sources, np.float32)
-    if means.ndim != 2 or means.shape[1] != path.source_channels or len(means) == 0:
-        raise ConfigError(
-            f"Cells of {path.source} have {path.source_channels} numbers each, and means of shape {means.shape} were "
-            f"given. Give an array of shape (m, {path.source_channels}), m at least 1."
-        )
+    means = check_vectors(sources, path.source_channels, f"Cells of {path.source}")
     added = sum_weights(path, _centred(targets), slopes).astype(np.float64) @ _centred(means).T.astype(np.float64)
     largest = np.abs(added).max(1, keepdims=True)
     return np.divide(added, largest, out=np.zeros_like(added), where=largest > 0).astype(np.float32)
@@ -81,9 +76,9 @@ def cell_circuits(
     for row, values in enumerate(weight):
         for first, order, sign in ((0, supports[row], 1), (count, opposes[row], -1)):
             chosen = order[values[order] * sign > 0][:count]
-            places = slice(first, first + len(chosen))
-            circuits.source[row, places] = chosen
-            circuits.weight[row, places], circuits.overlap[row, places] = values[chosen], overlap[row, chosen]
+            entries = slice(first, first + len(chosen))
+            circuits.source[row, entries] = chosen
+            circuits.weight[row, entries], circuits.overlap[row, entries] = values[chosen], overlap[row, chosen]
     return circuits
 
 

@@ -76,17 +76,17 @@ def effects(
     linear. Returns `Effects` by source.
     Raises ConfigError for layers, units or positions that do not exist, and a source that the pass does not reach.
     """
-    inputs, places = _views(inputs, positions)
+    inputs, indices = _views(inputs, positions)
     numbers = np.asarray(units).reshape(-1)
     if len(numbers) != len(inputs):
         raise ConfigError(
             f"{len(numbers)} units were given for {len(inputs)} pictures. Give one unit and one position for each."
         )
-    places = np.column_stack([numbers, places]).astype(np.int64)
+    indices = np.column_stack([numbers, indices]).astype(np.int64)
     batches: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {source: [] for source in sources}
-    for first in range(0, len(places), batch):
+    for first in range(0, len(indices), batch):
         part = inputs[first : first + batch].to(network.device)
-        where = torch.from_numpy(places[first : first + batch]).to(network.device)
+        where = torch.from_numpy(indices[first : first + batch]).to(network.device)
         for source, parts in _effects(network, sources, target, part, where).items():
             batches[source].append(parts)
     return {
@@ -98,17 +98,17 @@ def effects(
 def _views(inputs: Tensor | NDArray[np.floating], positions: Tensor | Integers) -> tuple[Tensor, Integers]:
     """Pictures as float32 and one position for each as int64 (n, 2). Raises ConfigError for what is neither."""
     pictures = inputs if isinstance(inputs, Tensor) else torch.from_numpy(np.array(inputs))
-    places = positions.cpu().numpy() if isinstance(positions, Tensor) else np.asarray(positions)
+    coordinates = positions.cpu().numpy() if isinstance(positions, Tensor) else np.asarray(positions)
     if not pictures.is_floating_point():
         raise ConfigError(
             f"Pictures of {pictures.dtype} were given, expected normalised ones, as Network.from_bytes makes."
         )
-    if pictures.ndim != 4 or len(pictures) == 0 or places.shape != (len(pictures), 2):
+    if pictures.ndim != 4 or len(pictures) == 0 or coordinates.shape != (len(pictures), 2):
         raise ConfigError(
-            f"Positions of shape {places.shape} were given for pictures of shape {tuple(pictures.shape)}. Give "
+            f"Positions of shape {coordinates.shape} were given for pictures of shape {tuple(pictures.shape)}. Give "
             "pictures (n, 3, height, width), one at least, and positions (n, 2) as (y, x), one for each picture."
         )
-    return pictures.float(), places.astype(np.int64)
+    return pictures.float(), coordinates.astype(np.int64)
 
 
 def _effects(
@@ -201,7 +201,7 @@ class Wiring:
 @torch.no_grad()
 def predicted_effects(wiring: Wiring, unit: int, inputs: Tensor, positions: Integers, *, batch: int = 16) -> Float32:
     """The effects of the source on ``unit`` that the kernels of ``weight`` predict, float32 (n, channels of the
-    source): each kernel times the source's map of each view, around the place of the unit. Arguments as for `effects`.
+    source): each kernel times the source's map of each view, around the unit's position. Arguments as for `effects`.
 
     It asks whether average slopes hold, with no sum over positions taken beforehand. On EfficientNet-Lite0 its median
     rank correlation with the effects on `_blocks.10` is .33 from `_blocks.9`, .36 from 8, .43 from 6 and .29 from 4;
@@ -221,8 +221,8 @@ def predicted_effects(wiring: Wiring, unit: int, inputs: Tensor, positions: Inte
         of_source / of_target if of_source < of_target else round(of_source / of_target)
         for of_source, of_target in zip(path.shapes[path.source_node][2:], path.shapes[path.target_node][2:])
     ]
-    places = np.asarray(positions).reshape(-1, 2) - np.array(expanded.unit)
-    corners = np.array(expanded.centre) + np.floor(places * np.array(steps)).astype(np.int64) - np.array(sides) // 2
+    offsets = np.asarray(positions).reshape(-1, 2) - np.array(expanded.unit)
+    corners = np.array(expanded.centre) + np.floor(offsets * np.array(steps)).astype(np.int64) - np.array(sides) // 2
     rows = []
     for first in range(0, len(inputs), batch):
         maps = wiring.network.activations(inputs[first : first + batch].to(path.network.device), wiring.source)

@@ -20,7 +20,16 @@ from torch import Tensor, fx
 from atlas.arrays import Float32
 from atlas.circuits.average_slopes import AverageSlopes
 from atlas.circuits.linear_path import LinearPath, PathStep
-from atlas.circuits.vjp import Gradient, GradientWindow, add_gradients, align, gradient_window, scale, sum_to_shape, vjp
+from atlas.circuits.vjp import (
+    Gradient,
+    GradientWindow,
+    add_gradients,
+    gradient_window,
+    on_one_extent,
+    scale,
+    sum_to_shape,
+    vjp,
+)
 from atlas.errors import ConfigError
 
 # How many numbers the largest gradient of one backward pass may have.
@@ -50,7 +59,7 @@ def expand_weights(path: LinearPath, directions: Float32, slopes: AverageSlopes 
     ``slopes``: by what the non-linearities and gates are replaced; None: by 1.
     Raises ConfigError for directions of another length.
     """
-    windows = [_with_odd_sides(window) for window in align(list(_gradients(path, directions, slopes)))]
+    windows = [_with_odd_sides(window) for window in on_one_extent(list(_gradients(path, directions, slopes)))]
     first = windows[0]
     height, width = first.values.shape[2:]
     _, _, rows, columns = path.shapes[path.target_node]
@@ -65,14 +74,20 @@ def sum_weights(path: LinearPath, directions: Float32, slopes: AverageSlopes | N
     return weights
 
 
+def check_vectors(vectors: Float32, channels: int, subject: str) -> Float32:
+    """``vectors`` as float32 (n, channels). Raises ConfigError, about ``subject``, for another shape and for none."""
+    rows = np.asarray(vectors, np.float32)
+    if rows.ndim != 2 or rows.shape[1] != channels or len(rows) == 0:
+        raise ConfigError(
+            f"{subject} have {channels} numbers each, and an array of shape {rows.shape} was given. Give one of shape "
+            f"(n, {channels}), n at least 1."
+        )
+    return rows
+
+
 def _gradients(path: LinearPath, directions: Float32, slopes: AverageSlopes | None) -> Iterator[GradientWindow]:
     """Windows of the gradient of the source, a few directions each."""
-    rows = np.asarray(directions, np.float32)
-    if rows.ndim != 2 or rows.shape[1] != path.target_channels or len(rows) == 0:
-        raise ConfigError(
-            f"Directions of {path.target} have {path.target_channels} numbers each, and an array of shape "
-            f"{rows.shape} was given. Give one of shape (n, {path.target_channels}), n at least 1."
-        )
+    rows = check_vectors(directions, path.target_channels, f"Directions of {path.target}")
     tensor = torch.from_numpy(rows).to(path.network.device)
     first, largest = _source_gradient(path, tensor[:1], slopes)
     yield first

@@ -230,10 +230,10 @@ def _once(core: fx.Node) -> list[fx.Node]:
 
 def _words(steps: tuple[PathStep, ...]) -> tuple[str, ...]:
     """The operations that are taken as linear, in words: "12 ReLU6", "1 max-pooling taken as average", "2 gates
-    held"."""
+    taken as constants"."""
     counts = Counter(step.word for step in steps if step.kind != "linear")
     several = {
-        "gate": ("gate held", "gates held"),
+        "gate": ("gate taken as constant", "gates taken as constants"),
         "max-pooling": ("max-pooling taken as average", "max-poolings taken as averages"),
     }
     return tuple(f"{count} {several.get(word, (word, word))[count > 1]}" for word, count in counts.items())

@@ -69,11 +69,11 @@ def add_gradients(first: Gradient | None, second: Gradient, shape: torch.Size) -
         return second
     if isinstance(first, FullGradient) or isinstance(second, FullGradient):
         return FullGradient(full_gradient(first, shape) + full_gradient(second, shape))
-    first, second = align([first, second])
+    first, second = on_one_extent([first, second])
     return GradientWindow(first.values + second.values, first.top, first.left)
 
 
-def align(windows: list[GradientWindow]) -> list[GradientWindow]:
+def on_one_extent(windows: list[GradientWindow]) -> list[GradientWindow]:
     """The same windows, all as large as the smallest that holds them all."""
     top, left = min(window.top for window in windows), min(window.left for window in windows)
     bottom = max(window.top + window.values.shape[2] for window in windows)

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m atlas.ex
     options = parser.parse_args(arguments)
 
     def work() -> int:
-        from atlas.explain.export.command import explain  # torch: not before the arguments are right
+        from atlas.explain.command import explain  # torch: not before the arguments are right
 
         explain(
             options.run,

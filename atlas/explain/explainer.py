@@ -35,7 +35,7 @@ from atlas.store.shards import to_numpy
 from atlas.visualize.recipe import ATLAS, SINGLE
 
 # The likeliest classes of a picture.
-TOP_CLASSES = 10
+PICTURE_CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ class Picture:
         logits: Float32 = self._outputs[network].logits.numpy()
         return logits
 
-    def top_classes(self, network: str = "", count: int = TOP_CLASSES) -> list[dict[str, Any]]:
+    def top_classes(self, network: str = "", count: int = PICTURE_CLASSES) -> list[dict[str, Any]]:
         """The best classes: ``class``, ``logit`` and ``probability`` (softmax) of each."""
         logits = self._outputs[network].logits.double()
         shares = logits.softmax(0)

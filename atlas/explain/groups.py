@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from atlas.arrays import Float32
 from atlas.errors import ConfigError
 
-FEWEST, MOST = 2, 10
+FEWEST_GROUPS, MOST_GROUPS = 2, 10
 _ITERATIONS = 300
 
 
@@ -36,8 +36,8 @@ class Groups:
 
 def check_count(count: int) -> None:
     """Raises ConfigError for a number of groups that no map is factorised into."""
-    if not FEWEST <= count <= MOST:
-        raise ConfigError(f"{count} groups were asked for, expected {FEWEST} to {MOST}.")
+    if not FEWEST_GROUPS <= count <= MOST_GROUPS:
+        raise ConfigError(f"{count} groups were asked for, expected {FEWEST_GROUPS} to {MOST_GROUPS}.")
 
 
 def factorise(maps: Float32, count: int) -> Groups:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from atlas.forward.steps import ForwardStep
-from atlas.forward.terms import Arithmetic, numbers_at, patch_at, place_of, term
+from atlas.forward.terms import Arithmetic, multi_index_of, numbers_at, patch_at, term
 from atlas.forward.trace import Trace, unravel
 from atlas.networks.program import operation_kinds as kinds
 
@@ -18,7 +18,7 @@ _VISIBLE_SIDE = 49
 
 def pool(trace: Trace, step: ForwardStep, index: int, _terms: int) -> Arithmetic:
     """The arithmetic of the number at the flat index ``index`` of ``step``, a pooling, mean or maximum. It has one
-    term: the patch, with weights that sum to one, or with the place of its largest number."""
+    term: the patch, with weights that sum to one, or with the position of its largest number."""
     source = step.reads[0]
     value = trace.values[source]
     is_max = step.kind == "max_pool"
@@ -26,22 +26,22 @@ def pool(trace: Trace, step: ForwardStep, index: int, _terms: int) -> Arithmetic
         indices = reduced_indices(trace, step, index)
         sides = kinds.reduced_dimensions(step.node, value.ndim)
         width = value.shape[-1] if kinds.is_height_and_width(sides, value.ndim) else len(indices)
-        place = place_of(trace, source, int(indices[0]))
+        multi_index = multi_index_of(trace, source, int(indices[0]))
         patch, divisor = numbers_at(value, indices).reshape(-1, width), float(len(indices))
     else:
         channel, row, column = unravel(index, step.shape)
         rows, columns, divisor = _reach(step, trace.recording.steps[source].shape, row, column)
         patch = patch_at(trace.maps(source)[channel : channel + 1], rows, columns, -math.inf if is_max else 0.0)[0]
-        place = (channel, int(rows[0]), int(columns[0]))
+        multi_index = (channel, int(rows[0]), int(columns[0]))
     visible = patch[:_VISIBLE_SIDE, :_VISIBLE_SIDE]
     if is_max:
         largest = np.unravel_index(int(patch.argmax()), patch.shape)
         total = float(patch[largest])
-        pool_term = {**term(trace, source, place, total, visible), "largest": [int(side) for side in largest]}
+        pool_term = {**term(trace, source, multi_index, total, visible), "largest": [int(side) for side in largest]}
         text = f"the largest of {int((patch > -math.inf).sum()):,} numbers"
         return Arithmetic(total, [pool_term], formula={"name": "largest", "text": text, "input": total})
     total = float(patch.sum()) / divisor
-    pool_term = term(trace, source, place, total, visible, np.full(visible.shape, 1 / divisor))
+    pool_term = term(trace, source, multi_index, total, visible, np.full(visible.shape, 1 / divisor))
     text = f"the sum of {patch.size:,} numbers / {divisor:,.0f}"
     return Arithmetic(total, [pool_term], formula={"name": "mean", "text": text, "input": None})
 

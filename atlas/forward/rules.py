@@ -20,11 +20,11 @@ from atlas.forward.terms import (
     array,
     broadcast,
     largest_terms,
+    multi_index_of,
     number_term,
     numbers_at,
     operands,
     patch_at,
-    place_of,
     ravel,
     term,
 )
@@ -79,9 +79,9 @@ def _linear(trace: Trace, step: ForwardStep, index: int, terms: int) -> Arithmet
         bias = float(constants[before[0]].expand(shape)[row, column]) * float(node.kwargs.get("beta", 1))
     parts = []
     for number in chosen:
-        place = place_of(trace, source, row * len(numbers) + number)
+        multi_index = multi_index_of(trace, source, row * len(numbers) + number)
         patch, kernel = numbers[number].reshape(1, 1), kernels[number].reshape(1, 1)
-        parts.append(term(trace, source, place, sums[number], patch, kernel))
+        parts.append(term(trace, source, multi_index, sums[number], patch, kernel))
     return Arithmetic(float(sums.sum()) + (bias or 0.0), parts, rest, bias)
 
 
@@ -132,20 +132,20 @@ def _concatenate(trace: Trace, step: ForwardStep, index: int, _terms: int) -> Ar
     constants = trace.recording.constants
     wide = trace.values[step.number].shape
     side = int(node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) % len(wide)
-    place = list(unravel(index, wide))
+    multi_index = list(unravel(index, wide))
     stacked = node.target is _aten.stack.default
     for part in node.args[0]:
         value: Tensor = constants[part] if part in constants else trace.values[trace.recording.numbers[part]]
         reach = 1 if stacked else 0 if value.numel() == 0 else value.shape[side]
-        if place[side] < reach:
+        if multi_index[side] < reach:
             break
-        place[side] -= reach
+        multi_index[side] -= reach
     if stacked:
-        del place[side]
+        del multi_index[side]
     if part in constants:
-        constant = float(value[tuple(place)])
+        constant = float(value[tuple(multi_index)])
         return Arithmetic(constant, bias=constant, formula={"name": _CONSTANT, "text": None, "input": None})
-    copied = number_term(trace, trace.recording.numbers[part], ravel(place, value.shape))
+    copied = number_term(trace, trace.recording.numbers[part], ravel(multi_index, value.shape))
     return Arithmetic(copied["sum"], [copied])
 
 
@@ -185,8 +185,8 @@ def _batch_norm(trace: Trace, step: ForwardStep, index: int, _terms: int) -> Ari
     shift = bias - mean * scale
     source = step.reads[0]
     value = trace.number(source, index)
-    place = place_of(trace, source, index)
-    product = term(trace, source, place, value * scale, np.array([[value]]), np.array([[scale]]))
+    multi_index = multi_index_of(trace, source, index)
+    product = term(trace, source, multi_index, value * scale, np.array([[value]]), np.array([[scale]]))
     return Arithmetic(value * scale + shift, [product], bias=shift, inner=(source, index))
 
 
@@ -205,17 +205,17 @@ def _other(trace: Trace, step: ForwardStep, index: int, _terms: int) -> Arithmet
     return Arithmetic(trace.number(step.number, index), formula={"name": name, "text": None, "input": None})
 
 
-def _softmax(_trace: Trace, value: Tensor, arguments: Any, place: tuple[int, ...]) -> tuple[float, str]:
+def _softmax(_trace: Trace, value: Tensor, arguments: Any, multi_index: tuple[int, ...]) -> tuple[float, str]:
     side = int(arguments[1]) % value.ndim
-    line = array(value[place[:side]].movedim(0, -1)[place[side + 1 :]])
+    line = array(value[multi_index[:side]].movedim(0, -1)[multi_index[side + 1 :]])
     powers = np.exp(line - line.max())
-    return float(powers[place[side]] / powers.sum()), f"exp(x) / the sum of exp over {len(line):,} numbers"
+    return float(powers[multi_index[side]] / powers.sum()), f"exp(x) / the sum of exp over {len(line):,} numbers"
 
 
-def _layer_norm(trace: Trace, value: Tensor, arguments: Any, place: tuple[int, ...]) -> tuple[float, str]:
+def _layer_norm(trace: Trace, value: Tensor, arguments: Any, multi_index: tuple[int, ...]) -> tuple[float, str]:
     """Ba et al. (2016): the mean and the deviation are those of this picture."""
     _, normalized, weight, bias, epsilon = arguments
-    before, inside = place[: value.ndim - len(normalized)], place[value.ndim - len(normalized) :]
+    before, inside = multi_index[: value.ndim - len(normalized)], multi_index[value.ndim - len(normalized) :]
     numbers = array(value[before])
     mean, spread = float(numbers.mean()), math.sqrt(float(numbers.var()) + float(epsilon))
     constants = trace.recording.constants

@@ -130,13 +130,13 @@ class _Mark:
 @dataclass
 class _ModuleMap:
     """Which module each operation belongs to, read from the marks: ``outputs``, those of each module, call by call;
-    ``makers``, for an operation that is the output of modules, their names, the number of the call, and where the call
-    began in the list; ``inside``, the innermost module around it; ``order``, its index in the list.
+    ``module_calls``, for an operation that is the output of modules, their names, the number of the call, and where the
+    call began in the list; ``inside``, the innermost module around it; ``order``, its index in the list.
     """
 
     order: dict[fx.Node, int]
     outputs: dict[str, list[fx.Node]] = field(default_factory=dict)
-    makers: dict[fx.Node, list[tuple[str, int, int]]] = field(default_factory=dict)
+    module_calls: dict[fx.Node, list[tuple[str, int, int]]] = field(default_factory=dict)
     inside: dict[fx.Node, str] = field(default_factory=dict)
 
 
@@ -147,18 +147,18 @@ def _record(network: Network, layers: Sequence[str]) -> Recording:
         network.submodule(layer)
     probe = network.noise(1)
     marks: list[_Mark] = []
-    recorded = record(lambda inputs: _marked(network.module, inputs, marks), probe)
+    program = record(lambda inputs: _marked(network.module, inputs, marks), probe)
     refusal = ConfigError(
         f"The forward pass of {network.name} cannot be shown step by step: its path depends on the picture or on "
         "chance, so that it is no fixed list of operations. Choose a network without such branches."
     )
-    if recorded is None:
+    if program is None:
         raise refusal
-    modules = _read_marks(recorded, marks)
-    _make_out_of_place(recorded)
-    constants = constants_of(recorded)
-    values = replay(recorded, probe, constants)
-    logits = _logits(recorded)
+    modules = _read_marks(program, marks)
+    _make_out_of_place(program)
+    constants = constants_of(program)
+    values = replay(program, probe, constants)
+    logits = _logits(program)
     expected = network.module(probe)
     value = values.get(logits)
     if not isinstance(value, Tensor) or value.shape != expected.shape:
@@ -171,22 +171,22 @@ def _record(network: Network, layers: Sequence[str]) -> Recording:
     for layer in layers:
         if layer not in nodes or len(kinds.map_shape(values[nodes[layer]].shape)) != 3:
             network.activations(probe, layer)  # says what is wrong, where it gives no map at all
-    steps, numbers = _steps(recorded, values, constants, modules, dict(network.folded), set(nodes.values()))
-    chosen: dict[int, str] = {0: "picture"}
+    steps, numbers = _steps(program, values, constants, modules, dict(network.folded), set(nodes.values()))
+    row_names: dict[int, str] = {0: "picture"}
     for layer, node in nodes.items():
         if len(steps[numbers[node]].shape) == 3:
-            chosen.setdefault(numbers[node], layer)
-    ends = sorted(chosen)
-    steps = [replace(step, layer=sum(end < step.number for end in ends)) for step in steps]
+            row_names.setdefault(numbers[node], layer)
+    row_steps = sorted(row_names)
+    steps = [replace(step, layer=sum(end < step.number for end in row_steps)) for step in steps]
     return Recording(
         network.name,
         network.size,
         network.mean,
         network.std,
         tuple(steps),
-        tuple((chosen[end], end) for end in ends),
+        tuple((row_names[end], end) for end in row_steps),
         numbers[logits],
-        recorded,
+        program,
         numbers,
         constants,
     )
@@ -226,15 +226,15 @@ def _marked(module: nn.Module, inputs: Tensor, marks: list[_Mark]) -> list[Tenso
     return [*tensors, logits]
 
 
-def _read_marks(recorded: fx.GraphModule, marks: list[_Mark]) -> _ModuleMap:
+def _read_marks(program: fx.GraphModule, marks: list[_Mark]) -> _ModuleMap:
     """Reads the marks, and removes them from the recorded list."""
-    end = recorded.graph.find_nodes(op="output")[0]
+    end = program.graph.find_nodes(op="output")[0]
     outputs: Any = end.args[0]
     *mark_nodes, logits = outputs
     at = dict(zip(mark_nodes, marks, strict=True))
-    modules = _ModuleMap({node: index for index, node in enumerate(recorded.graph.nodes)})
+    modules = _ModuleMap({node: index for index, node in enumerate(program.graph.nodes)})
     open_modules: list[tuple[str, int]] = []
-    for node in recorded.graph.nodes:
+    for node in program.graph.nodes:
         mark = at.get(node)
         if mark is None:
             modules.inside[node] = open_modules[-1][0] if open_modules else ""
@@ -247,28 +247,28 @@ def _read_marks(recorded: fx.GraphModule, marks: list[_Mark]) -> _ModuleMap:
                 calls = modules.outputs.setdefault(mark.module, [])
                 calls.append(output)
                 if modules.order[output] > began:
-                    modules.makers.setdefault(output, []).append((mark.module, len(calls), began))
+                    modules.module_calls.setdefault(output, []).append((mark.module, len(calls), began))
     end.args = (logits,)
     for node in mark_nodes:
-        recorded.graph.erase_node(node)
+        program.graph.erase_node(node)
     return modules
 
 
-def _make_out_of_place(recorded: fx.GraphModule) -> None:
+def _make_out_of_place(program: fx.GraphModule) -> None:
     """Replaces the one in-place operation that recording leaves by one that does not change what it reads."""
-    for node in recorded.graph.nodes:
+    for node in program.graph.nodes:
         if node.target is _aten.as_strided_.default:
             node.target = _aten.as_strided.default
-    recorded.graph.lint()
+    program.graph.lint()
 
 
-def _logits(recorded: fx.GraphModule) -> fx.Node:
-    logits: Any = recorded.graph.find_nodes(op="output")[0].args[0]
+def _logits(program: fx.GraphModule) -> fx.Node:
+    logits: Any = program.graph.find_nodes(op="output")[0].args[0]
     return logits
 
 
 def _steps(
-    recorded: fx.GraphModule,
+    program: fx.GraphModule,
     values: dict[fx.Node, Any],
     constants: dict[fx.Node, Any],
     modules: _ModuleMap,
@@ -279,26 +279,26 @@ def _steps(
     steps: list[ForwardStep] = []
     numbers: dict[fx.Node, int] = {}
     calls = {module: len(outputs) for module, outputs in modules.outputs.items()}
-    used = _used([_logits(recorded), *layers])
-    nodes = [node for node in recorded.graph.nodes if node in used and node not in constants]
+    used = _ancestors([_logits(program), *layers])
+    nodes = [node for node in program.graph.nodes if node in used and node not in constants]
     nodes = [node for node in nodes if isinstance(values.get(node), Tensor)]
     inputs_of = {
         node: [read for read in _operation(node)[0].all_input_nodes if read not in constants] for node in nodes
     }
-    same = {node: inputs_of[node][0] for node in nodes if kinds.is_identity(*_operation(node), values, constants)}
-    for node, source in reversed(same.items()):  # the output of a module is its own also if it returns a copy
-        makers = [maker for maker in modules.makers.get(node, []) if maker[2] < modules.order[source]]
-        modules.makers.setdefault(source, []).extend(makers)
+    copies = {node: inputs_of[node][0] for node in nodes if kinds.is_identity(*_operation(node), values, constants)}
+    for node, source in reversed(copies.items()):  # the output of a module is its own also if it returns a copy
+        calls_of_node = [call for call in modules.module_calls.get(node, []) if call[2] < modules.order[source]]
+        modules.module_calls.setdefault(source, []).extend(calls_of_node)
     for node in nodes:
         value, sources = values[node], inputs_of[node]
-        if node in same or (node not in layers and kinds.is_padding_of_convolutions(node, constants)):
+        if node in copies or (node not in layers and kinds.is_padding_of_convolutions(node, constants)):
             numbers[node] = numbers[sources[0]]
             continue
         kind, operation, geometry = "input", "input", dict[str, Any]()
         if node.op != "placeholder":
             kind, operation, geometry = kinds.describe_operation(*_operation(node), value, values, constants)
         name = _name(node, modules, calls, operation) if steps else "picture"
-        names = [module for module, _, _ in modules.makers.get(node, [])]
+        names = [module for module, _, _ in modules.module_calls.get(node, [])]
         step = ForwardStep(
             len(steps),
             name,
@@ -315,7 +315,7 @@ def _steps(
     return steps, numbers
 
 
-def _used(waiting: list[fx.Node]) -> set[fx.Node]:
+def _ancestors(waiting: list[fx.Node]) -> set[fx.Node]:
     """The operations that the outputs ``waiting`` depend on, and these."""
     used: set[fx.Node] = set()
     while waiting:
@@ -328,12 +328,12 @@ def _used(waiting: list[fx.Node]) -> set[fx.Node]:
 
 def _name(node: fx.Node, modules: _ModuleMap, calls: dict[str, int], operation: str) -> str:
     """The module whose output ``node`` is, the innermost that is called once; else where it is and what it does."""
-    makers = modules.makers.get(node, [])
-    for module, _, _ in makers:
+    calls_of_node = modules.module_calls.get(node, [])
+    for module, _, _ in calls_of_node:
         if calls[module] == 1:
             return module
-    if makers:
-        module, call, _ = makers[0]
+    if calls_of_node:
+        module, call, _ = calls_of_node[0]
         return f"{module}, call {call}"
     around = modules.inside.get(node, "")
     return f"{around}, {operation}" if around else operation

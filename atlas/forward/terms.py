@@ -1,6 +1,7 @@
-"""Parts of the arithmetic of a unit: its terms and their patches, and the places of numbers in a step.
+"""Parts of the arithmetic of a unit: its terms and their patches, and the indices of numbers in a step.
 
-A place in a tensor is counted row by row (its flat index), or is (channel, y, x) in the step's own shape.
+A number of a tensor is named by its flat index, counted row by row, or by its multi-index, (channel, y, x) in the
+step's own shape.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from atlas.forward.trace import Trace, unravel
 
 _COLOURS = ("red", "green", "blue")
 # (channel, y, x) in a step's own shape.
-Place = tuple[int, int, int]
+MultiIndex = tuple[int, int, int]
 
 
 @dataclass
@@ -35,8 +36,8 @@ class Arithmetic:
     inner: tuple[int, int] | None = None
 
 
-def place_of(trace: Trace, step: int, index: int) -> Place:
-    """The place (channel, y, x) at the flat index ``index`` of ``step``."""
+def multi_index_of(trace: Trace, step: int, index: int) -> MultiIndex:
+    """The multi-index (channel, y, x) of the flat index ``index`` of ``step``."""
     shape = trace.recording.steps[step].shape
     if len(shape) == 1:
         return index, 0, 0
@@ -47,14 +48,14 @@ def place_of(trace: Trace, step: int, index: int) -> Place:
 def term(
     trace: Trace,
     step: int,
-    place: Place,
+    multi_index: MultiIndex,
     total: float,
     patch: np.ndarray | None = None,
     kernel: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """A term that reads ``step`` at ``place`` (of a patch its top left) and whose value is ``total``, as JSON has it:
-    of a convolution with its ``patch`` and its ``kernel``, both (rows, columns)."""
-    channel, y, x = place
+    """A term that reads ``step`` at ``multi_index`` (of a patch its top left) and whose value is ``total``, as JSON
+    has it: of a convolution with its ``patch`` and its ``kernel``, both (rows, columns)."""
+    channel, y, x = multi_index
     source = trace.recording.steps[step]
     if source.kind == "input":
         title = f"{_COLOURS[channel]} of the picture"
@@ -74,7 +75,7 @@ def term(
 
 def number_term(trace: Trace, step: int, index: int, sign: float = 1.0) -> dict[str, Any]:
     """A term that is one number of a step times ``sign``."""
-    return term(trace, step, place_of(trace, step, index), sign * trace.number(step, index))
+    return term(trace, step, multi_index_of(trace, step, index), sign * trace.number(step, index))
 
 
 def largest_terms(sums: np.ndarray, terms: int) -> tuple[list[int], tuple[int, float] | None]:
@@ -101,14 +102,14 @@ def patch_at(maps: Tensor, rows: np.ndarray, columns: np.ndarray, outside: float
 
 def numbers_at(value: Tensor, indices: np.ndarray) -> np.ndarray:
     """The numbers of ``value`` at the flat ``indices``, int64 (n,): float64 (n,)."""
-    places = np.unravel_index(indices, tuple(value.shape))
-    return array(value[tuple(torch.from_numpy(place).to(value.device) for place in places)])
+    axes = np.unravel_index(indices, tuple(value.shape))
+    return array(value[tuple(torch.from_numpy(axis).to(value.device) for axis in axes)])
 
 
-def ravel(place: Sequence[int], shape: torch.Size) -> int:
-    """The flat index of ``place``, one index a dimension, in a tensor of ``shape``."""
+def ravel(multi_index: Sequence[int], shape: torch.Size) -> int:
+    """The flat index of ``multi_index``, one index a dimension, in a tensor of ``shape``."""
     index = 0
-    for at, side in zip(place, shape):
+    for at, side in zip(multi_index, shape):
         index = index * side + at
     return index
 
@@ -116,8 +117,8 @@ def ravel(place: Sequence[int], shape: torch.Size) -> int:
 def broadcast(shape: torch.Size, wide: torch.Size, index: int) -> int:
     """The flat index in a tensor of ``shape`` of what is read at the flat index ``index`` of ``wide``, the shape that
     it is broadcast to."""
-    place = unravel(index, wide)[len(wide) - len(shape) :]
-    return ravel([at if side > 1 else 0 for at, side in zip(place, shape)], shape)
+    multi_index = unravel(index, wide)[len(wide) - len(shape) :]
+    return ravel([at if side > 1 else 0 for at, side in zip(multi_index, shape)], shape)
 
 
 def operands(trace: Trace, node: fx.Node, wide: torch.Size, index: int) -> list[float | tuple[int, int]]:

@@ -59,12 +59,12 @@ def trace(network: Network, inputs: Tensor, layers: Sequence[str] = ()) -> Trace
 
 
 def unravel(index: int, shape: Sequence[int]) -> tuple[int, ...]:
-    """The place at the flat index ``index`` (row by row) of a tensor of ``shape``: one index a dimension."""
-    place: list[int] = []
+    """The multi-index at the flat index ``index`` (row by row) of a tensor of ``shape``, one index a dimension."""
+    multi_index: list[int] = []
     for side in reversed(shape):
         index, rest = divmod(index, side)
-        place.append(rest)
-    return tuple(reversed(place))
+        multi_index.append(rest)
+    return tuple(reversed(multi_index))
 
 
 def json_number(value: float) -> float | None:
@@ -72,7 +72,7 @@ def json_number(value: float) -> float | None:
     return float(f"{value:.8g}") if math.isfinite(value) else None
 
 
-def describe(trace: Trace) -> dict[str, Any]:
+def trace_facts(trace: Trace) -> dict[str, Any]:
     """The steps, the row of layers with their strongest channels, and the most likely classes, ready for JSON."""
     recorded = trace.recording
     return {

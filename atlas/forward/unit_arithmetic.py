@@ -14,7 +14,7 @@ import torch
 
 from atlas.errors import ConfigError
 from atlas.forward.rules import arithmetic
-from atlas.forward.terms import place_of
+from atlas.forward.terms import multi_index_of
 from atlas.forward.trace import Trace, check_channel, check_step, json_number
 
 # At most so many terms are shown one by one.
@@ -50,7 +50,7 @@ def unit_arithmetic(trace: Trace, step: int, channel: int, y: int = 0, x: int = 
 def _arithmetic(trace: Trace, step: int, index: int, terms: int) -> dict[str, Any]:
     described = trace.recording.steps[step]
     parts = arithmetic(trace, described, index, terms)
-    channel, y, x = place_of(trace, step, index)
+    channel, y, x = multi_index_of(trace, step, index)
     return {
         "step": step,
         "channel": channel,

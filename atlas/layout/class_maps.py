@@ -78,7 +78,7 @@ def _class_rows(
 
 
 def lay_out(rows: Float32, chosen: ClassRows, config: LayoutConfig, *, seed: int) -> Float32:
-    """The place in [0, 1]² of each of the chosen unit ``rows`` (n, kept), NaN where dropped: float32 (n, 2).
+    """The coordinates in [0, 1]² of each of the chosen unit ``rows`` (n, width), NaN where dropped: float32 (n, 2).
 
     Of a pair, u is the difference of the attributions by rank, the rows that speak for the first class left of the
     middle, those for the second right of it (the differences themselves have a long tail, which would leave most cells
@@ -96,11 +96,11 @@ def lay_out(rows: Float32, chosen: ClassRows, config: LayoutConfig, *, seed: int
 
 
 def _by_rank(difference: Float32) -> Float32:
-    """Differences (n,) as places in (0, 1): in equal steps, negative ones below one half, positive ones above."""
-    places = np.full(len(difference), 0.5, np.float32)
+    """Differences (n,) as coordinates in (0, 1): in equal steps, negative ones below one half, positive ones above."""
+    coordinates = np.full(len(difference), 0.5, np.float32)
     for side in (-1, 1):
         rows = np.flatnonzero(np.sign(difference) == side)
         order = rows[np.argsort(difference[rows], kind="stable")]
         low = 0.0 if side < 0 else 0.5
-        places[order] = low + 0.5 * (np.arange(len(order)) + 0.5) / max(len(order), 1)
-    return places
+        coordinates[order] = low + 0.5 * (np.arange(len(order)) + 0.5) / max(len(order), 1)
+    return coordinates

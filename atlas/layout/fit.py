@@ -20,9 +20,9 @@ from scipy.optimize import curve_fit
 
 from atlas.arrays import Float32
 from atlas.config.sections import LayoutConfig
-from atlas.layout.gpu import embed_on_gpu, nearest_on_gpu, searches_gpu, uses_gpu
+from atlas.layout.gpu import embed_on_gpu, faiss_finds_gpu, nearest_on_gpu, uses_gpu
 from atlas.layout.neighbors import build_index, knn_graph, unit_rows
-from atlas.layout.placement import QUANTILES, nearness_quantiles
+from atlas.layout.placement import NEARNESS_QUANTILES, nearness_quantiles
 
 # UMAP's own scale for a start: coordinates of some ten units across.
 _START_SPAN = 10.0
@@ -74,7 +74,7 @@ def fit_layout(
     attribution_rows: Float32 | None = None,
     line: bool = False,
 ) -> Fit:
-    """Lay out unit ``rows`` (n, kept). ``common``: where all layers start from (n, 2), NaN where it has no place.
+    """Lay out unit ``rows`` (n, width). ``common``: where all layers start from (n, 2), NaN where it has none.
 
     ``attribution_rows``: unit rows (n, width) by which the rows are laid out in place of themselves; new points are
     still placed by the rows. ``line``: in one dimension, the second coordinate is 0.
@@ -88,11 +88,11 @@ def fit_layout(
     index = build_index(living, threads=1 if config.deterministic else threads)
     coordinates = np.full((len(rows), 2), np.nan, np.float32)
     if not len(alive):
-        return Fit(coordinates, dropped, index, alive, np.zeros(QUANTILES, np.float32))
+        return Fit(coordinates, dropped, index, alive, np.zeros(NEARNESS_QUANTILES, np.float32))
     if common is not None and not np.isfinite(common[alive]).any():
         common = None
     on_gpu = uses_gpu(config.backend, deterministic=config.deterministic)
-    search = nearest_on_gpu if on_gpu and searches_gpu() else None
+    search = nearest_on_gpu if on_gpu and faiss_finds_gpu() else None
     own = knn_graph(index, living, config.neighbors, search)
     searched, graph = living, own
     if attribution_rows is not None:
@@ -123,7 +123,7 @@ def fit_layout(
 
 
 def principal_axes(rows: Float32) -> Float32:
-    """The two widest directions of ``rows`` (n, kept), centred: float32 (n, 2). Signs are fixed."""
+    """The two widest directions of ``rows`` (n, width), centred: float32 (n, 2). Signs are fixed."""
     centred = rows - rows.mean(0)
     _, vectors = np.linalg.eigh(centred.T @ centred)
     widest = vectors[:, ::-1][:, :2]
@@ -134,7 +134,7 @@ def principal_axes(rows: Float32) -> Float32:
 
 
 def _completed(common: Float32, generator: np.random.Generator) -> Float32:
-    """``common`` (n, 2), and for rows that have no place there, that of any other row."""
+    """``common`` (n, 2), and for rows that have none there, those of any other row."""
     start = common.copy()
     missing = ~np.isfinite(start).all(1)
     start[missing] = generator.choice(start[~missing], int(missing.sum()))
@@ -149,7 +149,7 @@ def _scaled(start: Float32, generator: np.random.Generator) -> Float32:
 
 
 class _Optimizer:
-    """Optimizes a map of unit ``rows`` (n, kept) by their kNN graph: ``indices`` and ``distances`` (n, neighbors)."""
+    """Optimizes a map of unit ``rows`` (n, width) by their kNN graph: ``indices`` and ``distances`` (n, neighbors)."""
 
     def __init__(
         self,
@@ -200,7 +200,7 @@ def _fuzzy_graph(rows: Float32, indices: NDArray[np.int32], distances: Float32, 
 
 def common_start(parts: Sequence[Float32], config: LayoutConfig, *, seed: int, threads: int) -> Float32:
     """Where several layers start from, float32 (n, 2): one layout by the mean of their cosines, NaN for rows that have
-    no activation. ``parts``: for each layer unit rows (n, kept).
+    no activation. ``parts``: for each layer unit rows (n, width).
 
     Layers that are optimized from here with a small learning rate stay alike: from one to the next the median row moves
     half as far as between independent layouts (scripts/benchmarks/layout.md).
@@ -215,7 +215,7 @@ def common_start(parts: Sequence[Float32], config: LayoutConfig, *, seed: int, t
     if config.axes != "pca" and len(living) > 3:
         threads = 1 if config.deterministic else threads
         on_gpu = uses_gpu(config.backend, deterministic=config.deterministic)
-        search = nearest_on_gpu if on_gpu and searches_gpu() else None
+        search = nearest_on_gpu if on_gpu and faiss_finds_gpu() else None
         graph = knn_graph(build_index(living, threads=threads), living, config.neighbors, search)
         optimize = _Optimizer(living, *graph, config, seed=seed, threads=threads, on_gpu=on_gpu)
         start = optimize(_scaled(start, np.random.default_rng(seed)))

@@ -16,29 +16,24 @@ from atlas.errors import AtlasError
 _BLOCK = 65_536
 
 
-def has_gpu() -> bool:
-    """Whether torch finds a GPU here."""
-    from atlas.networks import network as networks  # torch comes with it
-
-    return networks.has_gpu()
-
-
 def uses_gpu(backend: Literal["auto", "umap", "cuml"], *, deterministic: bool) -> bool:
     """Whether a layout is made on the GPU here: "auto" where there is one and cuML, unless it is to be deterministic.
 
     Raises AtlasError for "cuml" where it cannot be done.
     """
-    able = find_spec("cuml") is not None and has_gpu()
-    if backend == "cuml" and not able:
-        lacking = "cuML is not installed" if has_gpu() else "there is no GPU"
+    from atlas.networks.network import has_gpu  # torch comes with it
+
+    cuml_runs = find_spec("cuml") is not None and has_gpu()
+    if backend == "cuml" and not cuml_runs:
+        reason = "cuML is not installed" if has_gpu() else "there is no GPU"
         raise AtlasError(
-            f"layout.backend: cuml was asked for, but on this worker {lacking}. Install cuml (26.2 or newer) on a "
+            f"layout.backend: cuml was asked for, but on this worker {reason}. Install cuml (26.2 or newer) on a "
             "machine with a GPU, or give --set layout.backend=umap."
         )
-    return backend == "cuml" or (backend == "auto" and able and not deterministic)
+    return backend == "cuml" or (backend == "auto" and cuml_runs and not deterministic)
 
 
-def searches_gpu() -> bool:
+def faiss_finds_gpu() -> bool:
     """Whether FAISS was built for a GPU and finds one."""
     return hasattr(faiss, "knn_gpu") and faiss.get_num_gpus() > 0
 

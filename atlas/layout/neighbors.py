@@ -76,12 +76,12 @@ def knn_graph(
     neighbors = min(neighbors, max(len(rows) - 1, 1))
     neighbor_rows, cosines = search(rows, rows, neighbors) if search else nearest(index, rows, neighbors)
     own = np.arange(len(rows))
-    # Where the row is not among its own neighbours (duplicates, or an approximate search), it takes the last place.
+    # Where the row is not among its own neighbours (duplicates, or an approximate search), it takes the last column.
     is_own = neighbor_rows == own[:, None]
-    place = np.where(is_own.any(1), is_own.argmax(1), neighbors - 1)
+    own_column = np.where(is_own.any(1), is_own.argmax(1), neighbors - 1)
     order = np.tile(np.arange(neighbors), (len(rows), 1))
-    # Shift everything before the own place one to the right, and put the own place first.
-    order = np.where(order == 0, place[:, None], np.where(order <= place[:, None], order - 1, order))
+    # Shift everything before the own column one to the right, and put the own column first.
+    order = np.where(order == 0, own_column[:, None], np.where(order <= own_column[:, None], order - 1, order))
     indices = np.take_along_axis(neighbor_rows, order, 1)
     distances = np.clip(1 - np.take_along_axis(cosines, order, 1), 0, 2)
     indices[:, 0], distances[:, 0] = own, 0

@@ -19,18 +19,18 @@ from atlas.store.shards import iterate
 ENERGY = 0.99
 PROJECT_ABOVE = 64
 # Where one direction (a strong mean) holds nearly all energy, this many are kept all the same.
-FEWEST = 16
+FEWEST_DIRECTIONS = 16
 
 
 @dataclass(frozen=True)
 class Projection:
-    """An uncentred projection (channels, kept) that keeps ``energy`` of the rows' squared length."""
+    """An uncentred projection (channels, width) that keeps ``energy`` of the rows' squared length."""
 
     components: Float32
     energy: float
 
     def apply(self, activations: NDArray[np.floating]) -> Float32:
-        """Unit rows (n, kept) of ``activations`` (n, channels); rows without activation are zeros."""
+        """Unit rows (n, width) of ``activations`` (n, channels); rows without activation are zeros."""
         rows = activations.astype(np.float32)
         return unit_rows(rows if self.components.shape[0] == self.components.shape[1] else rows @ self.components)
 
@@ -73,7 +73,7 @@ def fit_projection(moments: Moments) -> Projection:
     values, vectors = np.linalg.eigh(moments.second_moment)
     values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
     energy = np.cumsum(values) / max(values.sum(), 1e-30)
-    width = min(channels, max(int(np.searchsorted(energy, ENERGY)) + 1, FEWEST))
+    width = min(channels, max(int(np.searchsorted(energy, ENERGY)) + 1, FEWEST_DIRECTIONS))
     if 2 * width > channels:
         return Projection(np.eye(channels, dtype=np.float32), 1.0)
     return Projection(np.ascontiguousarray(vectors[:, :width], dtype=np.float32), float(energy[width - 1]))
@@ -85,7 +85,7 @@ def project(
     chosen: NDArray[np.int64] | None = None,
     column: str = "activation",
 ) -> Float32:
-    """Unit rows (n, kept) of a whole layer, or of ``chosen`` rows, ascending; rows without activation are zeros."""
+    """Unit rows (n, width) of a whole layer, or of ``chosen`` rows, ascending; rows without activation are zeros."""
     blocks, start = [], 0
     for block in iterate(shards, [column]):
         activations = block[column]

@@ -16,7 +16,7 @@ Blocks = Callable[[], Iterable[NDArray[np.floating]]]
 # Two cosines nearer than this are the same: they come from matrix products of different shapes.
 _SAME = 1e-6
 # Rows of which a figure says something.
-FEWEST = 10
+FEWEST_MEASURED = 10
 
 
 def quality(
@@ -38,7 +38,7 @@ def quality(
     on_map = np.asarray(np.isfinite(coordinates).all(axis=1))
     rows = np.flatnonzero(on_map)
     k = min(neighbors, (len(rows) - 1) // 2)
-    if len(rows) < FEWEST:
+    if len(rows) < FEWEST_MEASURED:
         return {"trustworthiness": None, "recall": None}
     points = np.ascontiguousarray(coordinates[rows], dtype=np.float32)
     candidates = np.arange(len(rows)) if among is None else np.flatnonzero(among[rows])

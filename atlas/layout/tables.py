@@ -24,7 +24,7 @@ from atlas.store.shards import count_rows, iterate, read_columns, read_metadata
 # Rows that one item places, and rows over which an independent layout is made to compare an aligned one with.
 PLACED_ROWS, COMPARED_ROWS = 500_000, 20_000
 
-SCHEMA = pa.schema(
+LAYOUT_SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.int64(), nullable=False),
         pa.field("view", pa.int32(), nullable=False),
@@ -137,7 +137,7 @@ def write_map(run: RunDirectory, name: str, layer: str, boxed: NDArray[np.float3
         }
     )
     with atomic(run.layout(name)) as temporary:
-        pq.write_table(table.select(SCHEMA.names).cast(SCHEMA), temporary, compression="zstd")
+        pq.write_table(table.select(LAYOUT_SCHEMA.names).cast(LAYOUT_SCHEMA), temporary, compression="zstd")
 
 
 def measure_quality(run: RunDirectory, name: str, layer: str, *, column: str, seed: int) -> dict[str, object]:

@@ -6,7 +6,7 @@ The forces and the schedule are UMAP's; what differs is how they are worked out,
   place of a power for each pair.
 - Rows lie in memory as they lie on the map, in Z-order, so that a row's neighbours are near it there too.
 - The negative samples of a row are read one after the other from a shuffled copy of the map, made once an epoch. In
-  the map itself each would cost a look at another place of the memory.
+  the map itself each would cost a look at another part of the memory.
 - The negative samples of one move are summed before the row is moved, so that they do not wait for each other.
 """
 
@@ -29,7 +29,7 @@ NEGATIVE_SAMPLES, LONGEST = 5, 4.0
 _LOWEST, _HIGHEST, _BITS = -24, 16, 6
 _SHIFT = 23 - _BITS
 _FIRST = (127 + _LOWEST) << _BITS
-# Beside a negative sample at the same place the force would be infinite.
+# Beside a negative sample at the same point the force would be infinite.
 _APART = 0.001
 # The Z-order is of a grid of so many cells a side.
 _ORDER = 1024
@@ -98,8 +98,8 @@ def _tables(a: float, b: float) -> tuple[Float32, Float32]:
 
 @njit(inline="always")
 def _entry(table: Any, across: Any, down: Any) -> Any:
-    place = (np.float32(across * across + down * down).view(np.int32) >> _SHIFT) - _FIRST
-    return table[min(max(place, 0), len(table) - 1)]
+    entry = (np.float32(across * across + down * down).view(np.int32) >> _SHIFT) - _FIRST
+    return table[min(max(entry, 0), len(table) - 1)]
 
 
 @njit(inline="always")

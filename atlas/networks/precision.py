@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from atlas.networks.program.fused import convolves_in
 
 # What a network computes in.
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -25,21 +26,6 @@ def bfloat16_pays(device: torch.device) -> bool:
         return False
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.8 and later
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")) and convolves_in(torch.bfloat16)
-
-
-@cache
-def convolves_in(dtype: torch.dtype) -> bool:
-    """Whether oneDNN convolves ``dtype`` on this processor.
-
-    It is tried, since torch's list of the processor's capabilities does not know of ONEDNN_MAX_CPU_ISA, which forbids
-    oneDNN some of them.
-    """
-    ones = torch.ones(1, 1, 1, 1, dtype=dtype)
-    try:
-        torch.mkldnn_convolution(ones, ones, None, [0, 0], [1, 1], [1, 1], 1)
-    except RuntimeError:
-        return False
-    return True
 
 
 def mean_cosine(values: Tensor, expected: Tensor) -> float:

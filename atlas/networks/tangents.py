@@ -203,7 +203,7 @@ def mask(maps: Tensor, positions: Tensor, channels: Tensor | None = None) -> Ten
     rows = torch.arange(len(maps), device=maps.device)
     positions = positions.to(maps.device)
     chosen = slice(None) if channels is None else channels.to(maps.device)
-    place = rows, chosen, positions[:, 0], positions[:, 1]
+    index = rows, chosen, positions[:, 0], positions[:, 1]
     result = torch.zeros_like(maps)
-    result[place] = maps[place]
+    result[index] = maps[index]
     return result

@@ -142,7 +142,7 @@ def _from_timm(name: str, pretrained: bool) -> UnpreparedNetwork:
 @contextmanager
 def _current_folder_first() -> Iterator[None]:
     """Look for modules in the current folder first, and afterwards last: it may hold a folder named as one of ours,
-    which processes that are started later, with the same path, would take for ours."""
+    which processes that are started later, with the same path, would take for ours (`atlas.command.look_here_last`)."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)

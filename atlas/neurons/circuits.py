@@ -94,18 +94,18 @@ def circuit_table(
                 circuit = circuit_of(
                     wiring, unit, effects_by_source[source.module].of(of_unit), count, kernel_effects=kernels
                 )
-                for place in range(len(circuit.source)):
-                    kernel = circuit.kernels[place]
+                for entry in range(len(circuit.source)):
+                    kernel = circuit.kernels[entry]
                     rows.append(
                         {
                             "unit": unit,
                             "source_layer": source.name,
-                            "source": int(circuit.source[place]),
-                            "weight": float(circuit.weight[place]),
-                            "linear_weight": float(circuit.linear_weight[place]),
-                            "effect": float(circuit.effect[place]),
-                            "present": float(circuit.present[place]),
-                            "reliability": float(circuit.reliability[place]),
+                            "source": int(circuit.source[entry]),
+                            "weight": float(circuit.weight[entry]),
+                            "linear_weight": float(circuit.linear_weight[entry]),
+                            "effect": float(circuit.effect[entry]),
+                            "present": float(circuit.present[entry]),
+                            "reliability": float(circuit.reliability[entry]),
                             "kernel": kernel.ravel(),
                             "height": kernel.shape[0],
                             "width": kernel.shape[1],
@@ -168,8 +168,8 @@ def cells_table(
                 continue
             overlap = cell_overlap(cell_of_row, source_cell_of_row, len(targets.means), len(origins.means))
             circuit = cell_circuits(path, slopes, targets.means, origins.means, overlap)
-            for cell, place in np.argwhere(circuit.source >= 0):
-                other = int(circuit.source[cell, place])
+            for cell, entry in np.argwhere(circuit.source >= 0):
+                other = int(circuit.source[cell, entry])
                 rows.append(
                     {
                         "grid": grid,
@@ -179,8 +179,8 @@ def cells_table(
                         "source_grid": grid,
                         "source_row": int(origins.row[other]),
                         "source_col": int(origins.col[other]),
-                        "weight": float(circuit.weight[cell, place]),
-                        "overlap": float(circuit.overlap[cell, place]),
+                        "weight": float(circuit.weight[cell, entry]),
+                        "overlap": float(circuit.overlap[cell, entry]),
                     }
                 )
     return pa.Table.from_pylist(rows, schema=CELLS)
@@ -200,6 +200,6 @@ def _drawn_cells(run: RunDirectory, layer: str, grid: int, min_count: int) -> tu
     row, col = (table[name].astype(np.int64) for name in ("row", "col"))
     numbers = np.full(grid * grid + 1, -1, np.int64)  # the last one stands for rows that were dropped
     numbers[row * grid + col] = np.arange(len(row))
-    places = read_columns(run.layout(layer), ["u", "v"])
-    cell = cell_of(places["u"], places["v"], grid)
+    coordinates = read_columns(run.layout(layer), ["u", "v"])
+    cell = cell_of(coordinates["u"], coordinates["v"], grid)
     return _DrawnCells(row, col, table["mean"].astype(np.float32)), numbers[np.where(cell < 0, grid * grid, cell)]

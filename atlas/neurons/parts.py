@@ -19,13 +19,13 @@ def part_names(units: int) -> list[str]:
     return [f"part-{part:05d}" for part in range(-(-units // UNITS_PER_PART))]
 
 
-def units_of(part: str, units: int) -> list[int]:
+def units_of_part(part: str, units: int) -> list[int]:
     """The units of one part of a layer that has ``units``."""
     first = int(part.removeprefix("part-")) * UNITS_PER_PART
     return list(range(first, min(first + UNITS_PER_PART, units)))
 
 
-def missing_files(run: RunDirectory, layer: str) -> list[str]:
+def unfinished_files(run: RunDirectory, layer: str) -> list[str]:
     """The names of what the stage has not finished of a layer, of the files that the run's present key asks for."""
     key = run.stage_key("neurons")
 
@@ -38,8 +38,8 @@ def missing_files(run: RunDirectory, layer: str) -> list[str]:
     return unfinished([*part_names(units), "circuit", "cells"])
 
 
-def is_whole(run: RunDirectory, neurons: NeuronsConfig) -> bool:
+def is_finished(run: RunDirectory, neurons: NeuronsConfig) -> bool:
     """Whether the stage neurons is finished for all its layers."""
     if "neurons" not in run.read_manifest().get("stages", {}):
         return False
-    return not any(missing_files(run, layer) for layer in neurons.layers)
+    return not any(unfinished_files(run, layer) for layer in neurons.layers)

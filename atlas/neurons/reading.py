@@ -45,8 +45,8 @@ class UnitTables:
     def unit(self, unit: int) -> dict[str, Any]:
         """One row of ``table``."""
         statistics: dict[str, Any] = pq.read_table(self.path / "statistics.parquet").slice(unit, 1).to_pylist()[0]
-        part, place = divmod(unit, UNITS_PER_PART)
-        row: dict[str, Any] = _read(self.path / f"part-{part:05d}.parquet").slice(place, 1).to_pylist()[0]
+        part, row_in_part = divmod(unit, UNITS_PER_PART)
+        row: dict[str, Any] = _read(self.path / f"part-{part:05d}.parquet").slice(row_in_part, 1).to_pylist()[0]
         return {**statistics, **row}
 
     def statistics(self, units: range | None = None) -> Rows:

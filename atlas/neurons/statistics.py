@@ -84,9 +84,9 @@ def _best(values: Float32, keys: Keys, count: int) -> tuple[Float32, Keys]:
     order = np.argsort(-values, axis=0, kind="stable")
     values = np.take_along_axis(values, order, axis=0)
     keys = np.take_along_axis(keys, order[..., None], axis=0)
-    for place in range(1, len(values)):  # a picture may lie in two row groups
-        repeated = (keys[:place, :, 0] == keys[place, :, 0]).any(0)
-        values[place, repeated] = -np.inf
+    for entry in range(1, len(values)):  # a picture may lie in two row groups
+        repeated = (keys[:entry, :, 0] == keys[entry, :, 0]).any(0)
+        values[entry, repeated] = -np.inf
     order = np.argsort(-values, axis=0, kind="stable")[:count]
     return np.take_along_axis(values, order, axis=0), np.take_along_axis(keys, order[..., None], axis=0)
 
@@ -120,13 +120,13 @@ class _Ranges:
         bins = ((rows - self._low) * self._per_bin).astype(np.int32).clip(0, BINS - 1)
         bins += np.arange(units, dtype=np.int32) * BINS
         self.histogram += np.bincount(bins.ravel(), minlength=units * BINS).reshape(units, BINS)
-        for place, target in enumerate(self._targets):
+        for entry, target in enumerate(self._targets):
             nearest = np.abs(rows - target).argmin(0)
             values = rows[nearest, np.arange(units)]
-            before = np.abs(self.values[place] - target)
+            before = np.abs(self.values[entry] - target)
             better = np.isnan(before) | (np.abs(values - target) < before)
-            self.values[place, better] = values[better]
-            self.keys[place, better] = keys[nearest[better]]
+            self.values[entry, better] = values[better]
+            self.keys[entry, better] = keys[nearest[better]]
 
 
 def unit_statistics(shards: Sequence[Path], patches: int) -> pa.Table:

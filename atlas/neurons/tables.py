@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from atlas.errors import AtlasError
 
 # Of the tables below: with another one all of them are made anew.
-FORMAT = 3
+NEURONS_FORMAT = 3
 
 # Bins of a histogram, and points of the range of activation at which a patch is kept.
 BINS, SPREAD = 64, 8

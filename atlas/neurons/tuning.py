@@ -1,6 +1,6 @@
 """The tuning curve of a unit: its activation on its top patches rotated, mirrored and scaled.
 
-A disc around the place of a top patch is rotated about its middle and given to the network on a plain ground of the
+A disc around the middle of a top patch is rotated about it and given to the network on a plain ground of the
 view's mean colour, into which it fades: so every angle shows exactly the same. The unit's activation at the middle of
 the map, over the angles, says whether it looks for a pose (Zoom In, Olah et al. 2020, "pose-invariant dog head
 detector"). The selectivity is the length of the mean resultant vector, as in studies of the visual cortex.
@@ -77,8 +77,9 @@ class Tuning:
 @dataclass(frozen=True)
 class Figures:
     """The figures of a tuning curve. With r the mean over the patches of max(0, activation) at each angle θ:
-    ``selectivity`` |Σ r e^{iθ}| / Σ r, in [0, 1]: 0 for a unit that is as active at all angles or at opposite ones, 1
-    for one that is active at a single angle; None where the mean of r is under half its peak. ``invariance``: the mean
+    ``selectivity`` |Σ r e^{iθ}| / Σ r: 0 for a unit that is as active at all angles or at opposite ones; None where the
+    mean of r is under half its peak, so that it is at most about 2 / π = .64, that of a unit that is fully active over
+    one half of the circle and not at all over the other. ``invariance``: the mean
     of r over its peak, in (0, 1]: 1 where all angles are alike. ``preferred``: the angle of the vector Σ r e^{iθ}, in
     degrees. ``note``: why a figure is missing."""
 
@@ -103,7 +104,7 @@ def figures(rotated: Float32) -> Figures:
             None,
             invariance,
             preferred,
-            f"It answers to few angles: over all turns it reaches {invariance:.0%} of its peak, under the half from "
+            f"It responds to few angles: over all turns it reaches {invariance:.0%} of its peak, under the half from "
             "which a selectivity is given.",
         )
     return Figures(abs(vector), invariance, preferred, None)
@@ -157,21 +158,21 @@ def _middle(network: Network, layer: str, side: int) -> tuple[float, float]:
     return float((mass.sum(0) * along).sum()) / total, float((mass.sum(1) * along).sum()) / total
 
 
-def place_of(position: tuple[int, int], layer: Layer, size: int, window: PatchWindow) -> tuple[float, float]:
+def patch_middle(position: tuple[int, int], layer: Layer, size: int, window: PatchWindow) -> tuple[float, float]:
     """Where ``position`` (y, x) of the layer's map looks in a view of ``size`` pixels: (x, y) in pixels."""
     y, x = position
     return (x + 0.5) * size / layer.width + window.off_x, (y + 0.5) * size / layer.height + window.off_y
 
 
-def posed_discs(view: Tensor, place: tuple[float, float], window: PatchWindow, poses: tuple[Pose, ...]) -> Tensor:
-    """The disc around ``place`` (x, y in pixels) of ``view`` (3, h, w), RGB in [0, 1], in ``poses``, each on a ground
+def posed_discs(view: Tensor, middle: tuple[float, float], window: PatchWindow, poses: tuple[Pose, ...]) -> Tensor:
+    """The disc around ``middle`` (x, y in pixels) of ``view`` (3, h, w), RGB in [0, 1], in ``poses``, each on a ground
     of the view's mean colour: (poses, 3, side, side). Beyond the view's edges the disc holds its reflection."""
     ground = view.mean((1, 2))[:, None, None]
     along = torch.arange(window.side, device=view.device) + 0.5
     across, down = along[None, :] - window.x, along[:, None] - window.y
     distance = torch.hypot(across, down)
     discs = []
-    x, y = math.floor(place[0]) + 0.5 + _OFF, math.floor(place[1]) + 0.5 + _OFF
+    x, y = math.floor(middle[0]) + 0.5 + _OFF, math.floor(middle[1]) + 0.5 + _OFF
     sources: dict[float, Tensor] = {}
     for pose in poses:
         scale = pose.scale
@@ -199,13 +200,13 @@ def _reach(window: PatchWindow) -> tuple[float, ...]:
 
 
 def tuning(
-    activation: Callable[[Tensor], Tensor], views: Tensor, places: list[tuple[float, float]], window: PatchWindow
+    activation: Callable[[Tensor], Tensor], views: Tensor, middles: list[tuple[float, float]], window: PatchWindow
 ) -> Tuning:
     """The tuning of the unit whose ``activation`` (RGB in [0, 1] of shape (k, 3, side, side) → (k,)) is given, for the
-    discs around ``places`` of ``views`` (n, 3, h, w)."""
+    discs around ``middles`` of ``views`` (n, 3, h, w)."""
     rows = []
-    for view, place in zip(views, places):
-        pictures = posed_discs(view, place, window, _POSES)
+    for view, middle in zip(views, middles):
+        pictures = posed_discs(view, middle, window, _POSES)
         parts = [activation(pictures[first : first + _BATCH]) for first in range(0, len(pictures), _BATCH)]
         rows.append(torch.cat(parts).float().cpu().numpy())
     activations: Float32 = np.stack(rows) if rows else np.zeros((0, len(_POSES)), np.float32)
@@ -214,11 +215,11 @@ def tuning(
 
 
 def sprites(
-    view: Tensor, place: tuple[float, float], window: PatchWindow, poses: tuple[Pose, ...], side: int
+    view: Tensor, middle: tuple[float, float], window: PatchWindow, poses: tuple[Pose, ...], side: int
 ) -> Tensor:
     """The discs for people to see, cropped close around the disc and ``side`` pixels wide: uint8
     (poses, side, side, 3)."""
-    pictures = posed_discs(view, place, window, poses)
+    pictures = posed_discs(view, middle, window, poses)
     reach = min(window.radius, *_reach(window))
     left, top = max(0, round(window.x - reach)), max(0, round(window.y - reach))
     cropped = pictures[:, :, top : top + round(2 * reach), left : left + round(2 * reach)]

@@ -28,7 +28,7 @@ from atlas.neurons.tuning import (
     PatchWindow,
     Tuning,
     figures,
-    place_of,
+    patch_middle,
     sprites,
     tuning,
     window_of,
@@ -44,7 +44,7 @@ from atlas.visualize.subnetwork import Subnetwork, cached_subnetwork
 ROTATED_PATCHES = 6
 # Classes that are listed, and the side and JPEG quality of the pictures of posed patches.
 SUPPORTED, OPPOSED = 10, 5
-SPRITE, QUALITY = 120, 85
+POSE_SIDE, POSE_QUALITY = 120, 85
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _draw(
         units,
         size=picture_size(layer, network),
         pictures=drawing.pictures,
-        usual=usual_activations(statistics)[list(units)],
+        activation_scale=usual_activations(statistics)[list(units)],
         deviations=statistics["deviation"].to_numpy(),
         steps=drawing.steps,
         seed=drawing.seed,
@@ -177,9 +177,9 @@ def _tuning(
             maps = subnetwork(pictures.to(network.device))
         return maps[:, unit, maps.shape[2] // 2, maps.shape[3] // 2]
 
-    places = [place_of(view.position, layer, network.size, window) for view in views]
+    middles = [patch_middle(view.position, layer, network.size, window) for view in views]
     pixels = torch.stack([_pixels(view) for view in views]) if views else torch.zeros(0)
-    return tuning(activation, pixels, places, window)
+    return tuning(activation, pixels, middles, window)
 
 
 def _pixels(view: PositionView) -> Tensor:
@@ -193,14 +193,14 @@ def _posed_pictures(
     poses = {"rotated_pictures": ROTATED, "mirrored_pictures": MIRRORED, "scaled_pictures": SCALED}
     if not views:
         return {name: [] for name in poses}
-    view, place = _pixels(views[0]), place_of(views[0].position, layer, network.size, window)
+    view, middle = _pixels(views[0]), patch_middle(views[0].position, layer, network.size, window)
     return {
-        name: [_jpeg(picture.numpy()) for picture in sprites(view, place, window, of, SPRITE)]
+        name: [_jpeg(picture.numpy()) for picture in sprites(view, middle, window, of, POSE_SIDE)]
         for name, of in poses.items()
     }
 
 
 def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
     file = BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=QUALITY)
+    Image.fromarray(pixels).save(file, "JPEG", quality=POSE_QUALITY)
     return file.getvalue()

@@ -18,7 +18,7 @@ from atlas.pictures.files import File, Files, open_files
 from atlas.pictures.parquet import ParquetRows
 from atlas.rundir.atomic import atomic
 
-SCHEMA = pa.schema(
+LISTING_SCHEMA = pa.schema(
     [
         pa.field("image", pa.string(), nullable=False),  # the key
         pa.field("label", pa.int32()),
@@ -160,7 +160,7 @@ class Listing:
 
     @cached_property
     def _columns(self) -> dict[str, Column[Any]]:
-        return {name: Column(self.table[name]) for name in SCHEMA.names}
+        return {name: Column(self.table[name]) for name in LISTING_SCHEMA.names}
 
     @cached_property
     def _files(self) -> Files:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from cachetools import LRUCache
 
 from atlas.pictures.containers import find_columns
 from atlas.pictures.decode import PictureError
@@ -25,18 +26,16 @@ class ParquetRows:
 
     def __init__(self, files: Files, containers: tuple[File, ...], image_column: str | None) -> None:
         self._files, self._containers, self._image_column = files, containers, image_column
-        self._streams: OrderedDict[tuple[int, int], _Stream] = OrderedDict()
+        self._streams: LRUCache[tuple[int, int], _Stream] = LRUCache(_STREAMS)
         self._lock = threading.Lock()
 
     def read(self, container: int, group: int, row: int) -> bytes:
         """The bytes of a picture. Raises PictureError when they are not there or cannot be read."""
         with self._lock:
-            stream = self._streams.pop((container, group), None)
-            if stream is None:
+            stream = self._streams.get((container, group))
+            if stream is None:  # a thread that still reads from one that is dropped has its own reference
                 stream = _Stream(self._files, self._containers[container], group, self._image_column)
-            self._streams[container, group] = stream
-            while len(self._streams) > _STREAMS:  # a thread that still reads from it has its own reference
-                self._streams.popitem(last=False)
+                self._streams[container, group] = stream
         return stream.read(row)
 
 

@@ -15,7 +15,7 @@ from atlas.config.sections import ImagesConfig
 from atlas.errors import ConfigError
 from atlas.pictures.containers import CONTAINERS, SUFFIXES, Contents, RawLabel, number_labels, scan
 from atlas.pictures.files import File, find, open_files, resolve, suffix_of
-from atlas.pictures.listing import SCHEMA, Listing
+from atlas.pictures.listing import LISTING_SCHEMA, Listing
 from atlas.rundir.remote import is_remote
 
 _COMPRESSED = frozenset({".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip"})
@@ -81,11 +81,11 @@ def list_images(config: ImagesConfig, seed: int) -> Listing:
         "image": pa.array([pictures.key[index] for index in chosen], pa.string()),
         "label": pa.array([number_of[index] for index in chosen], pa.int32()),
     }
-    for name in SCHEMA.names[2:]:
+    for name in LISTING_SCHEMA.names[2:]:
         values = getattr(pictures, name)
-        columns[name] = pa.array([values[index] for index in chosen], SCHEMA.field(name).type)
+        columns[name] = pa.array([values[index] for index in chosen], LISTING_SCHEMA.field(name).type)
     return Listing(
-        pa.table(columns, schema=SCHEMA),
+        pa.table(columns, schema=LISTING_SCHEMA),
         source=base,
         kind=kind,
         label_names=names,
@@ -238,10 +238,10 @@ def _in_order(chosen: list[int], pictures: _Pictures, config: ImagesConfig, seed
     if config.shuffle:
         generator.shuffle(chosen)
     chosen = chosen[: config.limit]
-    places = [(pictures.file[index], pictures.group[index]) for index in chosen]
-    if config.shuffle and any(file is not None for file, _ in places):
+    parts = [(pictures.file[index], pictures.group[index]) for index in chosen]
+    if config.shuffle and any(file is not None for file, _ in parts):
         ranks: dict[Any, int] = {}
-        for place in places:  # the containers' order is that of their first pictures in the sample: by seed
-            ranks.setdefault(place, len(ranks))
+        for part in parts:  # the containers' order is that of their first pictures in the sample: by seed
+            ranks.setdefault(part, len(ranks))
         chosen.sort(key=lambda index: (ranks[pictures.file[index], pictures.group[index]], index))
     return chosen

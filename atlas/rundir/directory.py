@@ -131,7 +131,7 @@ class RunDirectory:
         manifest = self.read_manifest()
         if "config" not in manifest:
             raise AtlasError(
-                f"{self.path} is no run directory: it has no run.json. Expected the folder that atlas.run wrote."
+                f"{self.path} is no run directory: it has no run.json. Expected the folder that atlas run wrote."
             )
         refuse_other_format(manifest, self.manifest)
         try:

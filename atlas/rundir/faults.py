@@ -15,9 +15,9 @@ from pathlib import Path
 
 from atlas.errors import AtlasError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FORBIDDEN = (errno.EACCES, errno.EPERM)
-_BROKEN = (errno.EIO, errno.ESTALE, errno.ENOTCONN)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_PERMISSION = (errno.EACCES, errno.EPERM)
+_DEVICE_FAILS = (errno.EIO, errno.ESTALE, errno.ENOTCONN)
 
 
 @contextmanager
@@ -33,44 +33,44 @@ def explain_write_errors(path: Path) -> Iterator[None]:
     except RuntimeError as error:  # FAISS writes in C++ and knows no errno
         if os.strerror(errno.ENOSPC) not in str(error):
             raise
-        raise AtlasError(_full(OSError(errno.ENOSPC, ""), path)) from error
+        raise AtlasError(_disk_full_sentence(OSError(errno.ENOSPC, ""), path)) from error
 
 
 def write_error_sentence(error: OSError, path: Path) -> str | None:
     """Why ``path`` could not be written and what to do about it; None where ``error`` has nothing to do with that."""
     folder = path.parent
     # Only writing gives these, whatever file the error names.
-    if error.errno in _FULL:
-        return _full(error, path)
+    if error.errno in _DISK_FULL:
+        return _disk_full_sentence(error, path)
     if error.errno == errno.EROFS:
         return (
             f"{path} cannot be written: the file system is read-only. Mount it for writing, or run in another folder."
         )
     if str(folder) not in str(error):
         return None  # of a file that was being read meanwhile
-    if error.errno in _FORBIDDEN:
+    if error.errno in _NO_PERMISSION:
         return (
             f"{path} cannot be written: the permission is missing ({os.strerror(error.errno)}). Give yourself the "
             f"right to write in {folder}."
         )
     if error.errno == errno.ENOENT and not folder.exists():
         return f"The folder {folder} vanished while the run wrote to it. Bring it back, or start the run again."
-    if error.errno in _BROKEN:
+    if error.errno in _DEVICE_FAILS:
         return (
             f"{path} cannot be written: the disk or the share fails ({os.strerror(error.errno)}). Look after it first."
         )
     return None
 
 
-def _full(error: OSError, path: Path) -> str:
+def _disk_full_sentence(error: OSError, path: Path) -> str:
     if error.errno == errno.EDQUOT:
         return f"{path} cannot be written: your disk quota is used up. Make room."
     if error.errno == errno.EFBIG:
         return f"{path} cannot be written: the file grows larger than this system or your limits (ulimit -f) allow."
-    return f"{path} cannot be written: the disk is full{_room(path.parent)}. Make room."
+    return f"{path} cannot be written: the disk is full{_free_space(path.parent)}. Make room."
 
 
-def _room(folder: Path) -> str:
+def _free_space(folder: Path) -> str:
     try:
         usage = shutil.disk_usage(folder)
     except OSError:

@@ -15,7 +15,7 @@ from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import digest_values, parse_marker
 
 # Rows that a map of classes needs to be laid out; how many a cell needs to be drawn is cells.min_count.
-FEWEST_ROWS = 3
+FEWEST_MAP_ROWS = 3
 # The name of the layout that all aligned layers start from.
 COMMON_START = "common-start"
 # The defaults of class atlases: only other values show in a map's name.

@@ -65,7 +65,7 @@ def marked_key(folder: Path) -> str | None:
 def read_marker(path: Path, key: str) -> dict[str, Any] | None:
     """The marker at ``path``, or None unless it stands with ``key`` and each of its files is there at its size.
 
-    Contents are not read: that is what ``atlas.check`` is for.
+    Contents are not read: that is what `atlas check` is for.
     """
     marker = parse_marker(path)
     if marker is None or marker["key"] != key:

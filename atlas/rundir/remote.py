@@ -15,7 +15,7 @@ from atlas.errors import AtlasError, ConfigError
 # Seconds to wait before each further attempt.
 _RETRY_SECONDS = (0.5, 2.0, 8.0)
 # The project's extra that brings the package of a protocol.
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
+_PROTOCOL_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
 
 Result = TypeVar("Result")
 
@@ -49,7 +49,7 @@ def open_system(url: str, options: dict[str, Any], key: str = "images.source") -
     try:
         system, path = url_to_fs(url, **options)
     except ImportError:
-        extra = _EXTRAS.get(protocol)
+        extra = _PROTOCOL_EXTRAS.get(protocol)
         install = (
             f'pip install "activation-atlas[{extra}]"' if extra else "install the package that fsspec names for it"
         )

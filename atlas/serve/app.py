@@ -1,4 +1,4 @@
-"""The web application behind `python -m atlas.serve`: the sites of one or several runs, as static files, and below
+"""The web application behind `atlas serve`: the sites of one or several runs, as static files, and below
 ``api/`` what their pages ask of Python.
 
 It imports no torch before it is asked about a picture, so that it answers at once. One run is served at the root;

@@ -22,9 +22,9 @@ from atlas.explain.groups import check_count
 from atlas.explain.icons import Cancelled
 from atlas.explain.plain import group_facts, summary
 from atlas.explain.rounding import round_values
-from atlas.forward.trace import Trace, describe, maps
+from atlas.forward.trace import Trace, maps, trace_facts
 from atlas.forward.unit_arithmetic import unit_arithmetic
-from atlas.serve.limits import MOST_PIXELS
+from atlas.serve.limits import MOST_UPLOAD_PIXELS
 
 # Entries of the caches.
 _PICTURES, _TRACES, _CHANNELS = 8, 4, 2048
@@ -52,7 +52,7 @@ class CachedExplainer:
     @cachedmethod(attrgetter("_pictures"), key=lambda self, digest, data: digest, lock=attrgetter("_lock"))
     def picture(self, digest: str, data: bytes) -> Picture:
         """The picture in ``data``, the bytes of its file, which have the ``digest``. Raises as Explainer.look does."""
-        return self.explainer.look(data, most_pixels=MOST_PIXELS)
+        return self.explainer.look(data, most_pixels=MOST_UPLOAD_PIXELS)
 
     @cachedmethod(
         attrgetter("_traces"),
@@ -114,7 +114,7 @@ class CachedExplainer:
 
     def forward(self, trace: Trace) -> Facts:
         """The steps of a forward pass."""
-        return describe(trace)
+        return trace_facts(trace)
 
     def forward_maps(self, trace: Trace, step: int, channels: Sequence[int]) -> Facts:
         """Maps of ``channels`` of one step. Raises ConfigError where there is no such step or channel."""

@@ -1,4 +1,4 @@
-"""The endpoints that a run's page asks about a picture, below ``api/`` of `python -m atlas.serve` and `atlas.show`.
+"""The endpoints that a run's page asks about a picture, below ``api/`` of `atlas serve` and `atlas.show`.
 
 Pictures arrive as the bodies of requests and stay in memory; nothing that a client sends names a file. Answers that
 take long are streams of JSON lines. Networks are loaded when the page first asks, not before.
@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from atlas.errors import AtlasError, ConfigError
 from atlas.serve.lazy import Lazy
-from atlas.serve.limits import MOST_BYTES, MOST_PIXELS, Refusal, RequestLimits
+from atlas.serve.limits import MOST_UPLOAD_BYTES, MOST_UPLOAD_PIXELS, Refusal, RequestLimits
 from atlas.serve.parameters import parse_integer, parse_integers
 from atlas.serve.workers import Workers
 
@@ -82,7 +82,7 @@ class ExplainApi:
         self._limits.admit(request)
         if not self._explainer.loaded and not self._explainer.loading:
             asyncio.get_running_loop().run_in_executor(None, self._preload)
-        limits = {"bytes": MOST_BYTES, "pixels": MOST_PIXELS}
+        limits = {"bytes": MOST_UPLOAD_BYTES, "pixels": MOST_UPLOAD_PIXELS}
         return JSONResponse({"ready": self._explainer.loaded, "limits": limits})
 
     async def summary(self, request: Request) -> Response:

@@ -53,7 +53,7 @@ class Gate:
         if self._hosts is not None and re.sub(r":\d*$", "", host).lower() not in self._hosts:
             return 403, (
                 f"This server is for its own machine, as {' or '.join(sorted(self._hosts))}, and was asked for as "
-                f"{host[:100]!r}. python -m atlas.serve --host 0.0.0.0 answers to every name, "
+                f"{host[:100]!r}. atlas serve --host 0.0.0.0 answers to every name, "
                 "atlas.show(run, proxy=...) too."
             )
         posted = scope["method"] == "POST" and "/api/" in scope["path"]

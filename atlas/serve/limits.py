@@ -12,9 +12,9 @@ from cachetools import LRUCache
 from starlette.requests import Request
 
 # The most that a picture may have: bytes of its file, and pixels.
-MOST_BYTES, MOST_PIXELS = 20_000_000, 50_000_000
+MOST_UPLOAD_BYTES, MOST_UPLOAD_PIXELS = 20_000_000, 50_000_000
 # A browser that still sends does not read the refusal: somewhat larger files are read to their end, and dropped.
-_DRAINED_BYTES = 10 * MOST_BYTES
+_DRAINED_BYTES = 10 * MOST_UPLOAD_BYTES
 # Seconds in which a picture must have arrived.
 ARRIVAL = 60
 # Pictures that may arrive at a time, in all and from one client.
@@ -98,7 +98,7 @@ class RequestLimits:
 
 
 async def read_body(request: Request) -> bytes:
-    """A picture's bytes. Raises Refusal for more than MOST_BYTES, and when they do not arrive."""
+    """A picture's bytes. Raises Refusal for more than MOST_UPLOAD_BYTES, and when they do not arrive."""
     parts: list[bytes] = []
     size = 0
     announced = int(request.headers.get("content-length", "0"))
@@ -108,15 +108,15 @@ async def read_body(request: Request) -> bytes:
                 size += len(part)
                 if size > _DRAINED_BYTES:
                     break
-                if max(announced, size) <= MOST_BYTES:
+                if max(announced, size) <= MOST_UPLOAD_BYTES:
                     parts.append(part)
     except TimeoutError:
         raise Refusal(408, f"The picture did not arrive within {ARRIVAL} s; send it again, or a smaller one.") from None
-    if max(announced, size) > MOST_BYTES:
+    if max(announced, size) > MOST_UPLOAD_BYTES:
         raise Refusal(
             413,
-            f"The picture's file has {max(announced, size):,} bytes or more, and at most {MOST_BYTES:,} are taken. "
-            "Give it smaller; networks see a few hundred pixels a side.",
+            f"The picture's file has {max(announced, size):,} bytes or more, and at most {MOST_UPLOAD_BYTES:,} are "
+            "taken. Give it smaller; networks see a few hundred pixels a side.",
         )
     return b"".join(parts)
 

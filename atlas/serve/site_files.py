@@ -53,12 +53,8 @@ class SiteFiles(StaticFiles):
 def find_site(run: Path) -> Path:
     """The folder site/ of a run. Raises ConfigError, with what to do, where it is missing or unfinished."""
     if not run.is_dir():
-        raise ConfigError(
-            f"There is no run folder {run}; give one that python -m atlas.run has made, such as runs/demo."
-        )
+        raise ConfigError(f"There is no run folder {run}; give one that atlas run has made, such as runs/demo.")
     site = run / "site"
     if not (site / "index.html").is_file() or not (site / "atlas.json").is_file():
-        raise ConfigError(
-            f"The run {run} has no site yet; python -m atlas.run CONFIG finishes it, with its own YAML file."
-        )
+        raise ConfigError(f"The run {run} has no site yet; atlas run CONFIG finishes it, with its own YAML file.")
     return site

@@ -7,12 +7,12 @@ from typing import Any
 from atlas.neurons.reading import UnitTables
 
 
-def short(value: float | None) -> float | None:
+def four_digits(value: float | None) -> float | None:
     """A figure of four digits, as the site writes it."""
     return None if value is None else float(f"{value:.4g}")
 
 
-def unit_circuits(tables: UnitTables, units: range) -> dict[int, list[dict[str, Any]]]:
+def unit_circuit_facts(tables: UnitTables, units: range) -> dict[int, list[dict[str, Any]]]:
     """What builds each of these units: for each earlier layer, the nearest first, its sources, the largest effect
     first."""
     circuits: dict[int, list[dict[str, Any]]] = {unit: [] for unit in units}
@@ -30,7 +30,7 @@ def unit_circuits(tables: UnitTables, units: range) -> dict[int, list[dict[str, 
             circuits[unit].append(
                 {
                     "layer": layer,
-                    "agreement": short(first["agreement"]),
+                    "agreement": four_digits(first["agreement"]),
                     "nonlinearities": nonlinearities.get(layer, []),
                     "note": notes.get(layer),
                     "kernel": [first["height"], first["width"]],
@@ -40,7 +40,7 @@ def unit_circuits(tables: UnitTables, units: range) -> dict[int, list[dict[str, 
     return circuits
 
 
-def cell_circuits(tables: UnitTables, grid: int) -> dict[str, Any] | None:
+def cell_circuit_facts(tables: UnitTables, grid: int) -> dict[str, Any] | None:
     """Which cells of the nearest earlier layer's map build the cells of this grid: by "row.col" lists of [grid, row,
     col, weight, overlap]; None where there is no such layer."""
     nearest = tables.earlier()[:1]
@@ -49,15 +49,15 @@ def cell_circuits(tables: UnitTables, grid: int) -> dict[str, Any] | None:
         return None
     cells: dict[str, list[list[Any]]] = {}
     for row in rows:
-        place = [row[name] for name in ("source_grid", "source_row", "source_col")]
-        figures = [short(row["weight"]), short(row["overlap"])]
-        cells.setdefault(f"{row['row']}.{row['col']}", []).append([*place, *figures])
+        cell = [row[name] for name in ("source_grid", "source_row", "source_col")]
+        figures = [four_digits(row["weight"]), four_digits(row["overlap"])]
+        cells.setdefault(f"{row['row']}.{row['col']}", []).append([*cell, *figures])
     return {"source_map": nearest[0], "grid": grid, "cells": cells}
 
 
 def _source(row: dict[str, Any]) -> dict[str, Any]:
-    figures = {name: short(row[name]) for name in ("weight", "linear_weight", "effect", "reliability")}
-    figures["effect_above_zero"] = short(row["present"])
+    figures = {name: four_digits(row[name]) for name in ("weight", "linear_weight", "effect", "reliability")}
+    figures["effect_above_zero"] = four_digits(row["present"])
     return {"unit": row["source"], **figures, "kernel": _whole_steps(row["kernel"])}
 
 

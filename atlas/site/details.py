@@ -81,10 +81,10 @@ def _nearest_cells(means: NDArray[np.float32], chosen: list[int]) -> list[list[t
     """For each of the cells ``chosen`` the others whose means (cells, channels) have the largest cosines to its own."""
     if len(means) < 2 or not chosen:
         return [[] for _ in chosen]
-    units = unit_rows(means)
-    index = faiss.IndexFlatIP(units.shape[1])
-    index.add(units)
-    rows, cosines = nearest(index, units[chosen], min(NEAR + 1, len(units)))
+    directions = unit_rows(means)
+    index = faiss.IndexFlatIP(directions.shape[1])
+    index.add(directions)
+    rows, cosines = nearest(index, directions[chosen], min(NEAR + 1, len(directions)))
     return [
         [(int(row), float(cosine)) for row, cosine in zip(*line) if row != number][:NEAR]
         for number, line in zip(chosen, zip(rows, cosines))
@@ -124,6 +124,6 @@ def _cells_on_other_maps(
 
 
 def _cells_of_rows(run: RunDirectory, name: str, grid: int) -> NDArray[np.int64]:
-    """The cell number of every row of a map, −1 where it has no place."""
-    places = read_columns(run.layout(name), ["u", "v"])
-    return cell_of(places["u"], places["v"], grid)
+    """The cell number of every row of a map, −1 where it has no coordinates."""
+    coordinates = read_columns(run.layout(name), ["u", "v"])
+    return cell_of(coordinates["u"], coordinates["v"], grid)

@@ -21,18 +21,18 @@ from atlas.neurons.tables import DEGREES, SCALES
 from atlas.pictures.listing import Listing
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
-from atlas.site.circuits import cell_circuits, short, unit_circuits
+from atlas.site.circuits import cell_circuit_facts, four_digits, unit_circuit_facts
 from atlas.site.heat import heat_maps
 from atlas.site.tiles import encode_webp
 from atlas.store.shards import RowKey, key_of, read_metadata, to_numpy
 
 # Side in pixels of a unit's icon on its layer's sheet, and of a sprite on the sheet of one unit.
-ICON, SPRITE = 96, 88
+ICON, UNIT_SPRITE = 96, 88
 # The largest side in pixels at which the pictures of a unit are shown.
 PICTURE = 160
 # WebP's quality of icons, of pictures, and of colours and alpha on the sheet of one unit: half of it are posed patches,
 # on which nobody sees the difference.
-ICON_QUALITY, PICTURE_QUALITY, QUALITY, ALPHA_QUALITY = 75, 75, 50, 20
+ICON_QUALITY, PICTURE_QUALITY, UNIT_SPRITE_QUALITY, ALPHA_QUALITY = 75, 75, 50, 20
 # Units that are published together: a picture is decoded once for all of them.
 UNITS_AT_ONCE = 64
 # Units in one file of heat maps.
@@ -44,7 +44,7 @@ _CLASSES, _SIMILAR = 5, 8
 # Classes that a unit supports and opposes, in its own file.
 _SUPPORTS, _OPPOSES = 10, 5
 # The lines of a unit's sheet that show its first patch in other poses, and the columns that they come from.
-_POSES = {"turned": "rotated_pictures", "mirrored": "mirrored_pictures", "scaled": "scaled_pictures"}
+_POSES = {"rotated": "rotated_pictures", "mirrored": "mirrored_pictures", "scaled": "scaled_pictures"}
 
 
 def neuron_layers(neurons: NeuronsConfig | None) -> tuple[str, ...]:
@@ -111,13 +111,14 @@ def write_layer(run: RunDirectory, layer: str) -> list[Path]:
     table = {
         "layer": layer,
         "units": len(statistics),
-        **{name: [short(row[name]) for row in statistics] for name in ("largest", "mean")},
-        "active_share": [short(row["positive"]) for row in statistics],
+        **{name: [four_digits(row[name]) for row in statistics] for name in ("largest", "mean")},
+        "active_share": [four_digits(row["positive"]) for row in statistics],
         "never_active": [int(row["largest"] <= 0) for row in statistics],
-        **{name: [short(unit[name]) for unit in units] for name in ("selectivity", "invariance")},
+        **{name: [four_digits(unit[name]) for unit in units] for name in ("selectivity", "invariance")},
         "classes": [_effects(unit["supports"], _CLASSES) for unit in units],
         "correlated": [
-            [[other["unit"], short(other["correlation"])] for other in row["similar"][:_SIMILAR]] for row in statistics
+            [[other["unit"], four_digits(other["correlation"])] for other in row["similar"][:_SIMILAR]]
+            for row in statistics
         ],
     }
     files = [_write(target / "icons.webp", encode_webp(sheet, ICON_QUALITY)), _write_json(target / "units.json", table)]
@@ -135,28 +136,35 @@ def write_units(run: RunDirectory, listing: Listing, layer: str, units: range, *
     statistics = tables.statistics(units)
     wanted = {key_of(row) for unit in statistics for row in (*unit["top"], *unit["spread"])}
     sprites, failed = _row_sprites(run, listing, layer, wanted, seed)
-    circuits = unit_circuits(tables, units)
+    circuits = unit_circuit_facts(tables, units)
     files: list[Path] = []
     for unit, own in zip(statistics, tables.units(units)):
         path = _target(run, layer) / f"unit-{unit['unit']:04d}"
         top, spread = ([row for row in unit[name] if key_of(row) in sprites] for name in ("top", "spread"))
         lines = {
-            "top": [_sprite(sprites[key_of(row)][0], SPRITE) for row in top],
-            "whole": [_sprite(sprites[key_of(row)][1], SPRITE) for row in top],
-            "spread": [_sprite(sprites[key_of(row)][0], SPRITE) for row in spread],
-            **{name: [_sprite(picture, SPRITE) for picture in own[column]] for name, column in _POSES.items()},
+            "top": [_sprite(sprites[key_of(row)][0], UNIT_SPRITE) for row in top],
+            "whole": [_sprite(sprites[key_of(row)][1], UNIT_SPRITE) for row in top],
+            "spread": [_sprite(sprites[key_of(row)][0], UNIT_SPRITE) for row in spread],
+            **{name: [_sprite(picture, UNIT_SPRITE) for picture in own[column]] for name, column in _POSES.items()},
         }
         span = unit["largest"] - unit["smallest"]
         facts = {
             "unit": unit["unit"],
             "layer": layer,
             "pictures": len(own["pictures"]),
-            "sprite": SPRITE,
+            "sprite": UNIT_SPRITE,
             "rows": {name: len(line) for name, line in lines.items()},
-            "histogram": {"low": short(unit["low"]), "high": short(unit["high"]), "counts": unit["histogram"]},
+            "histogram": {
+                "low": four_digits(unit["low"]),
+                "high": four_digits(unit["high"]),
+                "counts": unit["histogram"],
+            },
             "top": [_row(row, sprites) for row in top],
             "spread": [
-                {**_row(row, sprites), "share": short((row["activation"] - unit["smallest"]) / span if span else 0.0)}
+                {
+                    **_row(row, sprites),
+                    "share": four_digits((row["activation"] - unit["smallest"]) / span if span else 0.0),
+                }
                 for row in spread
             ],
             "supports": _effects(own["supports"], _SUPPORTS),
@@ -170,7 +178,7 @@ def write_units(run: RunDirectory, listing: Listing, layer: str, units: range, *
         strip = np.concatenate([_sprite(picture, side) for picture in own["pictures"]], axis=1)
         files += [
             _write(pictures, encode_webp(strip, PICTURE_QUALITY)),
-            _write(path.with_suffix(".webp"), encode_webp(_sheet(lines.values()), QUALITY, ALPHA_QUALITY)),
+            _write(path.with_suffix(".webp"), encode_webp(_sheet(lines.values()), UNIT_SPRITE_QUALITY, ALPHA_QUALITY)),
             _write_json(path.with_suffix(".json"), facts),
         ]
     return files, failed
@@ -188,7 +196,7 @@ def write_heat(run: RunDirectory, layer: str, grid: int, min_count: int) -> list
         for first in range(0, len(maps), UNITS_PER_FILE):
             path = folder / f"units-{first // UNITS_PER_FILE:03d}.bin"
             files.append(_write(path, maps[first : first + UNITS_PER_FILE].tobytes()))
-    circuits = cell_circuits(UnitTables(run, layer), grid)
+    circuits = cell_circuit_facts(UnitTables(run, layer), grid)
     return [*files, _write_json(folder / "built.json", circuits)] if circuits else files
 
 
@@ -217,19 +225,23 @@ def _row_sprites(
         if picture is None:
             failed += len(rows)
             continue
-        whole = fitted(picture, SPRITE)
+        whole = fitted(picture, UNIT_SPRITE)
         for row in rows:
-            facts = {"image": listing.keys[row.key[0]], "frame": frame(picture, cropper.box(row), SPRITE), **row.facts}
-            sprites[row.key] = cropper.patch(picture, row, SPRITE), whole, facts
+            facts = {
+                "image": listing.keys[row.key[0]],
+                "frame": frame(picture, cropper.box(row), UNIT_SPRITE),
+                **row.facts,
+            }
+            sprites[row.key] = cropper.patch(picture, row, UNIT_SPRITE), whole, facts
     return sprites, failed
 
 
 def _row(row: dict[str, Any], sprites: dict[RowKey, tuple[Pixels, Pixels, dict[str, Any]]]) -> dict[str, Any]:
-    return {**sprites[key_of(row)][2], "activation": short(row["activation"])}
+    return {**sprites[key_of(row)][2], "activation": four_digits(row["activation"])}
 
 
 def _effects(effects: list[dict[str, Any]], count: int) -> list[list[Any]]:
-    return [[entry["class"], short(entry["effect"])] for entry in effects[:count]]
+    return [[entry["class"], four_digits(entry["effect"])] for entry in effects[:count]]
 
 
 def _tuning(unit: dict[str, Any]) -> dict[str, Any] | None:
@@ -247,14 +259,14 @@ def _tuning(unit: dict[str, Any]) -> dict[str, Any] | None:
         "mirrored": _figures(mirrored),
         "scales": list(SCALES),
         "scaled": _figures(scaled),
-        **{name: short(unit[name]) for name in ("selectivity", "invariance")},
-        "preferred_angle": short(unit["preferred"]),
-        "largest_response": short(float(response.max())),
+        **{name: four_digits(unit[name]) for name in ("selectivity", "invariance")},
+        "preferred_angle": four_digits(unit["preferred"]),
+        "largest_response": four_digits(float(response.max())),
     }
 
 
 def _figures(values: Iterable[float]) -> list[float | None]:
-    return [short(float(value)) for value in values]
+    return [four_digits(float(value)) for value in values]
 
 
 def _sprite(picture: bytes | Pixels, side: int) -> Pixels:
@@ -273,7 +285,7 @@ def _paste(sheet: Pixels, line: int, column: int, sprite: Pixels) -> None:
 def _sheet(lines: Iterable[list[Pixels]]) -> Pixels:
     """Lines of sprites under each other; those without any are left out."""
     filled = [line for line in lines if line]
-    sheet = np.zeros((max(1, len(filled)) * SPRITE, max([1, *map(len, filled)]) * SPRITE, 4), np.uint8)
+    sheet = np.zeros((max(1, len(filled)) * UNIT_SPRITE, max([1, *map(len, filled)]) * UNIT_SPRITE, 4), np.uint8)
     for line, sprites in enumerate(filled):
         for column, sprite in enumerate(sprites):
             _paste(sheet, line, column, sprite)

@@ -32,7 +32,7 @@ from atlas.store.classes import class_number
 from atlas.store.shards import read_metadata, to_numpy
 
 # Classes of each cell.
-TOP_CLASSES = 10
+PAGE_CLASSES = 10
 # Classes in one file of heat maps: a file of a level of 25,600 cells has 1.3 MB.
 CLASSES_PER_FILE = 50
 # About the side of a tile in pixels.
@@ -124,21 +124,21 @@ def cell_facts(run: RunDirectory, atlas_map: AtlasMap, grid: int, table: pa.Tabl
 
 
 def _top_classes(run: RunDirectory, atlas_map: AtlasMap, table: pa.Table, *, attributions: bool) -> bytes:
-    """The first classes of each cell: their values as float32 (cells, TOP_CLASSES), then their numbers as uint16 of the
-    same shape, 65535 where there are fewer. By attribution, those that the map is of before all others; or by shares of
-    the predictions where the run took no attributions."""
-    numbers = np.full((len(table), TOP_CLASSES), 65535, np.uint16)
-    values = np.zeros((len(table), TOP_CLASSES), np.float32)
+    """The first classes of each cell: their values as float32 (cells, PAGE_CLASSES), then their numbers as uint16 of
+    the same shape, 65535 where there are fewer. By attribution, those that the map is of before all others; or by
+    shares of the predictions where the run took no attributions."""
+    numbers = np.full((len(table), PAGE_CLASSES), 65535, np.uint16)
+    values = np.zeros((len(table), PAGE_CLASSES), np.float32)
     if not attributions:
         for line, (cell, count) in enumerate(zip(table["predicted"].to_pylist(), table["count"].to_pylist())):
-            for place, entry in enumerate(cell[:TOP_CLASSES]):
-                numbers[line, place], values[line, place] = entry["class"], entry["count"] / count
+            for rank, entry in enumerate(cell[:PAGE_CLASSES]):
+                numbers[line, rank], values[line, rank] = entry["class"], entry["count"] / count
     elif len(table):
         attribution = to_numpy(table["attribution"])
         names = read_metadata(run.shards(atlas_map.layer)[0])["classes"]
         ranked = attribution.copy()
         ranked[:, [class_number(name, names) for name in atlas_map.classes]] = np.inf
-        best = np.argsort(-ranked, axis=1, kind="stable")[:, :TOP_CLASSES]
+        best = np.argsort(-ranked, axis=1, kind="stable")[:, :PAGE_CLASSES]
         numbers[:, : best.shape[1]] = best
         values[:, : best.shape[1]] = np.take_along_axis(attribution, best, 1)
     return values.astype("<f4").tobytes() + numbers.astype("<u2").tobytes()

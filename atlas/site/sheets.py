@@ -27,7 +27,7 @@ from atlas.site.tiles import TileFormat, write_grid_pyramid
 from atlas.store.shards import RowKey, key_of
 
 # Side in pixels of a sprite, cells a side of a sheet, and WebP's quality (0–100).
-SPRITE, BLOCK, QUALITY = 80, 4, 80
+CELL_SPRITE, BLOCK, CELL_SPRITE_QUALITY = 80, 4, 80
 # Sheets of one item of work: a picture is decoded once for all of them.
 SHEETS = 64
 
@@ -109,10 +109,14 @@ def write_sheets(
         if picture is None:
             failed += len(rows)
             continue
-        small = encode_png(fitted(picture, SPRITE), level=1)
+        small = encode_png(fitted(picture, CELL_SPRITE), level=1)
         for row in rows:
-            facts = {"image": listing.keys[row.key[0]], "frame": frame(picture, cropper.box(row), SPRITE), **row.facts}
-            patch = encode_png(cropper.patch(picture, row, SPRITE), level=1)
+            facts = {
+                "image": listing.keys[row.key[0]],
+                "frame": frame(picture, cropper.box(row), CELL_SPRITE),
+                **row.facts,
+            }
+            patch = encode_png(cropper.patch(picture, row, CELL_SPRITE), level=1)
             sprites[row.key] = _Sprites(patch, small, facts)
     columns = settings.exemplars + settings.diverse_exemplars
     indices = [(cell["row"], cell["col"]) for cell in cells]
@@ -126,25 +130,27 @@ def write_sheets(
 
 
 def _write_sheet(path: Path, cells: list[dict[str, Any]], sprites: dict[RowKey, _Sprites], columns: int) -> list[Path]:
-    sheet = np.zeros((len(cells) * SPRITE, 2 * columns * SPRITE, 4), np.uint8)
+    sheet = np.zeros((len(cells) * CELL_SPRITE, 2 * columns * CELL_SPRITE, 4), np.uint8)
     facts: list[dict[str, Any]] = []
     for line, cell in enumerate(cells):
         entries = []
         for column, exemplar in enumerate([entry for entry in cell["all"] if key_of(entry) in sprites]):
             pair = sprites[key_of(exemplar)]
-            for place, data in ((column, pair.patch), (columns + column, pair.whole)):
+            for left, data in ((column, pair.patch), (columns + column, pair.whole)):
                 pixels = np.asarray(Image.open(BytesIO(data)).convert("RGBA"))
-                sheet[line * SPRITE : (line + 1) * SPRITE, place * SPRITE : (place + 1) * SPRITE] = pixels
+                sheet[line * CELL_SPRITE : (line + 1) * CELL_SPRITE, left * CELL_SPRITE : (left + 1) * CELL_SPRITE] = (
+                    pixels
+                )
             nearest = exemplar in cell["exemplars"]
             entries.append({**pair.facts, "cosine": round(exemplar["cosine"], 4), "nearest": nearest})
         facts.append({"row": cell["row"], "col": cell["col"], **cell["details"], "exemplars": entries})
     buffer = BytesIO()
-    Image.fromarray(sheet).save(buffer, "WEBP", quality=QUALITY, method=2)
+    Image.fromarray(sheet).save(buffer, "WEBP", quality=CELL_SPRITE_QUALITY, method=2)
     files = [path.with_suffix(".webp"), path.with_suffix(".json")]
     with atomic(files[0]) as temporary:
         temporary.write_bytes(buffer.getvalue())
     with atomic(files[1]) as temporary:
-        sheet_facts = {"sprite": SPRITE, "columns": columns, "cells": facts}
+        sheet_facts = {"sprite": CELL_SPRITE, "columns": columns, "cells": facts}
         temporary.write_text(json.dumps(sheet_facts, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
     return files
 

@@ -30,7 +30,7 @@ from atlas.arrays import Pixels
 
 ICON_SIZE = 80
 TILE_SIZE = 640
-QUALITY = 88
+TILE_QUALITY = 88
 EFFORT = 2  # of WebP, 0–6: 4 made tiles 3 % smaller and took 1.8 times as long
 
 Icons = Callable[[int, int], Pixels | None]
@@ -53,7 +53,7 @@ class TileFormat:
 
     icon_size: int = ICON_SIZE
     tile_size: int = TILE_SIZE
-    quality: int = QUALITY
+    quality: int = TILE_QUALITY
 
 
 def write_grid_pyramid(dzi: Path, icons: Icons, *, grid: int, form: TileFormat | None = None) -> Pyramid:
@@ -247,7 +247,7 @@ class _TileWriter:
         return self._empty[shape]
 
 
-def encode_webp(pixels: Pixels, quality: int = QUALITY, alpha: int = 100) -> bytes:
+def encode_webp(pixels: Pixels, quality: int = TILE_QUALITY, alpha: int = 100) -> bytes:
     """uint8 (height, width, 4), RGBA, as WebP bytes: the same bytes for the same pixels. ``alpha``: quality of the
     alpha channel, 100 is lossless."""
     buffer = BytesIO()

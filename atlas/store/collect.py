@@ -33,7 +33,7 @@ from atlas.rundir.versions import versions
 from atlas.store.shards import SCHEMA_VERSION, ShardWriter, schema
 
 # The outer sixth on each side is left out: activations there come mostly from the zeros around the picture.
-MARGIN = 1 / 6
+EDGE_MARGIN = 1 / 6
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -42,7 +42,7 @@ Output = TypeVar("Output")
 def random_place(seed: int, key: str, view: int, draw: int) -> tuple[float, float]:
     """The place (x, y) in the unit square that a row is read at: the same for all layers, on every machine."""
     x, y = uniform_hash(seed, key, view, draw)
-    return MARGIN + (1 - 2 * MARGIN) * x, MARGIN + (1 - 2 * MARGIN) * y
+    return EDGE_MARGIN + (1 - 2 * EDGE_MARGIN) * x, EDGE_MARGIN + (1 - 2 * EDGE_MARGIN) * y
 
 
 def positions_of(places: NDArray[np.float64], layer: Layer) -> NDArray[np.int64]:

@@ -24,7 +24,7 @@ SCHEMA_VERSION = 1
 ROW_GROUP = 8192
 
 _VECTOR = pa.list_(pa.field("element", pa.float16(), nullable=False))
-SCHEMA = pa.schema(
+STORE_SCHEMA = pa.schema(
     [
         pa.field("image", pa.string(), nullable=False),
         pa.field("image_id", pa.int64(), nullable=False),
@@ -51,7 +51,7 @@ RowKey = tuple[int, int, int]
 
 def schema(attributions: bool, metadata: Mapping[str, Any]) -> pa.Schema:
     """The store's schema with ``metadata`` (JSON-ready values) as file metadata."""
-    fields = SCHEMA.append(ATTRIBUTION) if attributions else SCHEMA
+    fields = STORE_SCHEMA.append(ATTRIBUTION) if attributions else STORE_SCHEMA
     return fields.with_metadata({key: json.dumps(value) for key, value in metadata.items()})
 
 

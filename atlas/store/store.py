@@ -51,7 +51,7 @@ class Store:
         paths: Sequence[Path],
         counts: Sequence[int],
         metadata: dict[str, Any],
-        places: Callable[[int | None], ColumnArrays],
+        coordinates: Callable[[int | None], ColumnArrays],
     ) -> None:
         if metadata.get("format") != SCHEMA_VERSION:
             raise AtlasError(
@@ -66,7 +66,7 @@ class Store:
         self.labels: list[str] = metadata["labels"]
         self.channels: int = metadata["channels"]
         self.schema: pa.Schema = pq.read_schema(self.paths[0])
-        self._places = places
+        self._coordinates = coordinates
         self._joined: ColumnArrays = {}
         self._groups: list[_Group] = []
         for path, expected in zip(self.paths, counts):
@@ -91,14 +91,14 @@ class Store:
         return (*self.schema.names, *self._joined)
 
     def join(self, grid: int | None = None) -> Store:
-        """The same rows with their places on the map: ``u``, ``v`` (float32, NaN where the row was dropped) and
+        """The same rows with their coordinates on the map: ``u``, ``v`` (float32, NaN where the row was dropped) and
         ``dropped`` ("", or the reason); with ``grid`` also ``row`` and ``col`` of the cell (int32, −1 where dropped).
 
-        The places of the whole layer stay in memory, some 20 bytes a row. Raises AtlasError when the layout is not
+        The coordinates of the whole layer stay in memory, some 20 bytes a row. Raises AtlasError when the layout is not
         finished or is not of these rows, ConfigError for a grid that the run does not have.
         """
         joined = copy(self)
-        joined._joined = self._places(grid)
+        joined._joined = self._coordinates(grid)
         if len(joined._joined["u"]) != len(self):
             raise AtlasError(
                 f"{self.layer}: the layout has {len(joined._joined['u']):,} rows, the store {len(self):,}. Give the "

@@ -30,7 +30,7 @@ from atlas.visualize.subnetwork import cached_subnetwork
 from atlas.visualize.transform import Moves
 
 # A unit of a layer is shown this many times the layer's effective receptive field, at least so many pixels.
-WIDE, SMALLEST = 1.3, 32
+FIELDS_SHOWN, SMALLEST_SIDE = 1.3, 32
 # How a unit is drawn: at first all positions count, in the end mostly the centre, so that what it looks for is there.
 UNIT_RECIPE = replace(SINGLE, steps=96, dot=1.0, power=0.0, power_whitened=0.0, around=0.25, moves=Moves(9, 12, 0.12))
 # The weight of being unlike the others, against the logarithm of the unit's activation.
@@ -51,8 +51,8 @@ class DiversePictures:
 
 def picture_size(layer: Layer, network: Network) -> int:
     """The side in pixels, even, of a picture that shows what a unit of ``layer`` sees, and a little around it."""
-    wanted = 2 * round(WIDE * layer.effective_receptive_field / 2)
-    return min(max(SMALLEST, wanted), network.size // 2 * 2)
+    wanted = 2 * round(FIELDS_SHOWN * layer.effective_receptive_field / 2)
+    return min(max(SMALLEST_SIDE, wanted), network.size // 2 * 2)
 
 
 @torch.inference_mode(False)
@@ -64,7 +64,7 @@ def diverse(
     *,
     size: int,
     pictures: int = 4,
-    usual: Float32 | None = None,
+    activation_scale: Float32 | None = None,
     deviations: Float32 | None = None,
     recipe: Recipe = UNIT_RECIPE,
     steps: int | None = None,
@@ -76,25 +76,25 @@ def diverse(
 ) -> DiversePictures:
     """Draw ``pictures`` of each of ``units``, ``size`` pixels wide.
 
-    ``usual``: float32 (n,), a large activation of each unit, such as the mean of its top rows, the scale of its
-    activations in the objective. ``deviations``: float32 (channels,), the standard deviation of each channel of the
-    layer. By default both are measured on noise. ``diversity``: the weight of being unlike the others. ``batch``:
-    pictures in one tensor. ``precision`` and ``compile``: see Subnetwork. Picture k of a unit begins with its own
-    noise, the same for all units. Equal arguments give equal bytes. Raises ConfigError for a unit that the layer does
-    not have.
+    ``activation_scale``: float32 (n,), a large activation of each unit, such as the mean of its top rows, by which its
+    activations are divided in the objective. ``deviations``: float32 (channels,), the standard deviation of each
+    channel of the layer. By default both are measured on noise. ``diversity``: the weight of being unlike the others.
+    ``batch``: pictures in one tensor. ``precision`` and ``compile``: see Subnetwork. Picture k of a unit begins with
+    its own noise, the same for all units. Equal arguments give equal bytes. Raises ConfigError for a unit that the
+    layer does not have.
     """
     noise = _noise_activations(network, layer, size)
     channels = noise.shape[1]
     for unit in units:
         if not 0 <= unit < channels:
             raise ConfigError(f"Layer {layer!r} of {network.name} has no unit {unit}: it has {channels}, from 0.")
-    varied = noise.std(axis=0) if deviations is None else deviations
-    scale = np.abs(noise[:, list(units)]).max(axis=0) if usual is None else usual
+    measured_deviations = noise.std(axis=0) if deviations is None else deviations
+    scale = np.abs(noise[:, list(units)]).max(axis=0) if activation_scale is None else activation_scale
     device = network.device
     objective = _DiverseObjective(
         units=torch.tensor(list(units), device=device).repeat_interleave(pictures),
         scale=torch.from_numpy(np.maximum(scale, _TINY).astype(np.float32)).to(device).repeat_interleave(pictures),
-        weights=torch.from_numpy(_inverse(varied)).to(device),
+        weights=torch.from_numpy(_inverse_deviations(measured_deviations)).to(device),
         pictures=pictures,
         diversity=diversity,
         floor=recipe.floor,
@@ -115,12 +115,12 @@ def diverse(
         pixels[rows], _ = ascent(rows, seeds[rows], None, steps)
 
     ascent.progress.expect(len(pixels) * ascent.length(False, steps))
-    at_once = max(1, (batch or _BATCH_PIXELS // size**2) // pictures)
-    run_batches(work, np.arange(len(units)), at_once, device)
+    units_in_batch = max(1, (batch or _BATCH_PIXELS // size**2) // pictures)
+    run_batches(work, np.arange(len(units)), units_in_batch, device)
     activations = centre_activations(network, layer, pixels) if len(pixels) else np.zeros((0, channels), np.float32)
-    own = activations[np.arange(len(pixels)), np.repeat(np.array(units, dtype=np.intp), pictures)]
+    unit_maps = activations[np.arange(len(pixels)), np.repeat(np.array(units, dtype=np.intp), pictures)]
     shape = len(units), pictures
-    return DiversePictures(pixels.reshape(*shape, size, size, 3), own.reshape(shape))
+    return DiversePictures(pixels.reshape(*shape, size, size, 3), unit_maps.reshape(shape))
 
 
 @dataclass(frozen=True)
@@ -140,16 +140,16 @@ class _DiverseObjective:
         return replace(self, units=self.units[rows], scale=self.scale[rows])
 
     def __call__(self, maps: Tensor, share: float) -> Tensor:
-        own = maps[torch.arange(len(maps), device=maps.device), self.units]
-        scaled = own / self.scale[:, None, None]
+        unit_maps = maps[torch.arange(len(maps), device=maps.device), self.units]
+        scaled = unit_maps / self.scale[:, None, None]
         value = floored_log(centre(scaled[:, None])[:, 0], self.floor)
         if share > 0:
             edge = 1 if min(maps.shape[2:]) >= 3 else 0
             inner = scaled[:, edge : maps.shape[2] - edge, edge : maps.shape[3] - edge].flatten(1)
             value = (1 - share) * value + share * floored_log(inner, self.floor).mean(1)
-        return value - self.diversity * self._in_common(maps) if self.diversity and self.pictures > 1 else value
+        return value - self.diversity * self._similarity(maps) if self.diversity and self.pictures > 1 else value
 
-    def _in_common(self, maps: Tensor) -> Tensor:
+    def _similarity(self, maps: Tensor) -> Tensor:
         """The mean cosine of each picture's Gram matrix to those of the others of its group, through which no gradient
         flows: (n,); 0 for the first of each group, which is drawn as if there were no others."""
         weights = self.weights.expand(len(maps), -1).clone()
@@ -164,7 +164,7 @@ class _DiverseObjective:
         return ((cosines * others).sum(2) / (self.pictures - 1)).flatten()
 
 
-def _inverse(deviations: Float32) -> Float32:
+def _inverse_deviations(deviations: Float32) -> Float32:
     """One over each deviation (channels,); 0 for channels that hardly vary."""
     least = 1e-3 * float(np.max(deviations, initial=0))
     weights: Float32 = np.where(deviations > least, 1 / np.maximum(deviations, max(least, _TINY)), 0).astype(np.float32)

@@ -128,9 +128,9 @@ def _draw_batches(
     pixels = np.zeros((len(rows), ascent.size, ascent.size, 3), dtype=np.uint8)
     lengths = np.zeros(len(rows), dtype=np.int32)
 
-    def work(places: NDArray[np.intp]) -> None:
-        begin = None if start is None else start[places]
-        pixels[places], lengths[places] = ascent(rows[places], seeds[places], begin, steps)
+    def work(numbers: NDArray[np.intp]) -> None:
+        begin = None if start is None else start[numbers]
+        pixels[numbers], lengths[numbers] = ascent(rows[numbers], seeds[numbers], begin, steps)
 
     ascent.progress.expect(len(rows) * ascent.length(start is not None, steps))
     run_batches(work, np.arange(len(rows)), batch, ascent.subnetwork.device)

@@ -34,7 +34,7 @@ class Scores:
     ``cosine``: of the activation at the map's position (H // 2, W // 2) to the mean. ``cosine_whitened``: the same
     after whitening. ``cosine_robust``: mean cosine under 16 shifts (±5 px), turns (±10°) and scales (0.9–1.1).
     ``percentile``: where ``cosine`` lies among the members' own, 0–100, NaN if these are not given. ``rank`` (int32):
-    place of the right cell when all drawn cells are sorted by whitened cosine to the activation; 1 is best.
+    rank of the right cell when all drawn cells are sorted by whitened cosine to the activation; 1 is best.
     ``norm``: of the activation. ``flag``: "dead", "grey", "low" or None.
     """
 
@@ -80,7 +80,7 @@ def score(
     moves = ROBUST_MOVES.draw(ROBUST_SEED, ROBUST_COUNT)
     robust = [cosines(centre_activations(network, layer, pixels, batch=batch, moves=row), means) for row in moves]
     whiten = power_of_moment(second_moment, -0.5)
-    whitened_cosines = unit_rows(activations @ whiten) @ unit_rows(all_means @ whiten).T
+    whitened_cosines = _normalized(activations @ whiten) @ _normalized(all_means @ whiten).T
     own = whitened_cosines[np.arange(len(means)), own_index]
     cosine = cosines(activations, means)
     norm = np.linalg.norm(activations, axis=1)
@@ -173,12 +173,13 @@ def usual_norm(second_moment: Float64) -> float:
 
 def cosines(rows: Float32, others: Float32) -> Float32:
     """The cosine of each row (n, channels) to its row in ``others``, float32 (n,); 0 where one has no length."""
-    products: Float32 = (unit_rows(rows) * unit_rows(others)).sum(1)
+    products: Float32 = (_normalized(rows) * _normalized(others)).sum(1)
     return products
 
 
-def unit_rows(rows: Float32) -> Float32:
-    """``rows`` (n, channels) scaled to length 1; rows of zeros stay so."""
+def _normalized(rows: Float32) -> Float32:
+    """``rows`` (n, channels) scaled to length 1 in their own precision (double for whitened ones); rows of zeros
+    stay so."""
     scaled: Float32 = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _TINY)
     return scaled
 

@@ -251,10 +251,10 @@ def test_every_public_name_is_in_the_reference_and_is_there() -> None:
 @pytest.mark.parametrize(
     ("heading", "schemas"),
     [
-        ("store", [shards.SCHEMA.append(shards.ATTRIBUTION), shards.FAILURES]),
-        ("layout", [layout_tables.SCHEMA]),
-        ("cells", [build.SCHEMA]),
-        ("icons", [icons.SCHEMA]),
+        ("store", [shards.STORE_SCHEMA.append(shards.ATTRIBUTION), shards.FAILURES]),
+        ("layout", [layout_tables.LAYOUT_SCHEMA]),
+        ("cells", [build.CELLS_SCHEMA]),
+        ("icons", [icons.ICONS_SCHEMA]),
         ("neurons", [tables.STATISTICS, tables.UNITS, tables.CIRCUIT, tables.CELLS]),
     ],
 )
@@ -265,7 +265,7 @@ def test_every_column_is_in_the_reference(heading: str, schemas: list[pa.Schema]
     columns = {name for schema in schemas for name in schema.names}
     if heading == "store":  # failures.parquet stands in the tree of files
         assert "store/failures.parquet            pictures and views that gave no row: image, view, error" in text
-        columns -= set(shards.FAILURES.names) - set(shards.SCHEMA.names)
+        columns -= set(shards.FAILURES.names) - set(shards.STORE_SCHEMA.names)
     assert told == columns
 
 

@@ -10,13 +10,13 @@ from made_site import RESULTS, eventually
 from playwright.sync_api import Browser, expect
 from walking_page import PICTURE, account_of, assert_whole, grid, layer, number, open_step, parts, place, walking
 
-from atlas.forward.trace import describe
+from atlas.forward.trace import trace_facts
 
 
 def number_of(forward_api: ForwardApi, name: str, place: tuple[int, ...]) -> float:
     """The number that the network itself has there."""
     known = forward_api.trace(PICTURE)
-    step = next(each["step"] for each in describe(known)["layers"] if each["name"] == name)
+    step = next(each["step"] for each in trace_facts(known)["layers"] if each["name"] == name)
     return float(known.maps(step)[place])
 
 
@@ -199,7 +199,7 @@ def test_what_the_page_works_out_is_what_the_network_adds(browser: Browser, forw
         account = account_of(view)
         (bias,) = parts(account, "bias")
         assert sorted(sums) == pytest.approx(sorted(parts(account, "term")), abs=0.002)
-        step = next(each for each in describe(known)["steps"] if each["kind"] == "convolution")["step"]
+        step = next(each for each in trace_facts(known)["steps"] if each["kind"] == "convolution")["step"]
         assert sum(sums) + bias == pytest.approx(float(known.maps(step)[channel, 5, 8]), abs=0.004)
 
 

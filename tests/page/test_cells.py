@@ -216,7 +216,7 @@ def test_back_and_forward_go_through_what_was_looked_at(visitor: Visitor) -> Non
 
 def test_a_link_holds_everything(browser: Browser, address: str) -> None:
     link = (
-        "#layer=_blocks.10&x=0.45&y=0.55&zoom=1.5&level=20&patches=0.5&class=espresso&side=both&strength=0.3"
+        "#layer=_blocks.10&x=0.45&y=0.55&zoom=1.5&level=20&patches=0.5&class=espresso&side=both&darkening=0.3"
         "&cells=20.14.12+20.14.11&with=_blocks.4&how=swipe&at=0.25&density=0.6&labels=off&low=hide"
     )
     with guest(browser, f"{address}made/{link}") as visitor:

@@ -45,14 +45,14 @@ def test_a_circuit_keeps_the_places_of_its_sources(browser: Browser, neurons: st
             "Unit 2 of _blocks.4 inhibits unit 7, −0.50; it counts most below"
         )
         expect(node(view, EARLIER, 3)).to_have_accessible_name(
-            "Unit 3 of _blocks.4 builds unit 7 by its absence, +0.30; it counts most to the left"
+            "Unit 3 of _blocks.4 builds unit 7 when it is below 0, +0.30; it counts most to the left"
         )
         assert view.locator("[data-struck]").evaluate_all("all => all.map(one => one.dataset.struck)") == [
             f"{EARLIER}:3"
         ]
         expect(view.locator(f"[data-name='{EARLIER}:3']")).to_have_text("not 3")
         expect(view.locator(f"[data-name='{EARLIER}:1']")).to_have_text("1")
-        expect(view.get_by_test_id("absence")).to_contain_text("acts by its absence")
+        expect(view.get_by_test_id("absence")).to_contain_text("acts when it is below 0")
         expect(node(view, EARLIER, 4)).to_have_count(0)
         top, side, bottom, root = (
             place(view, *each) for each in ((EARLIER, 1), (EARLIER, 3), (EARLIER, 2), ("_blocks.10", 7))
@@ -124,7 +124,9 @@ def test_a_source_opens_its_own_sources(browser: Browser, neurons: str) -> None:
         expect(source).to_contain_text("Builds unit 7. It counts most above.")
         expect(source.locator("dt")).to_have_text(["+0.80", "+0.70", "+0.30", "+0.60", "0.90 of 1"])
         node(view, EARLIER, 3).click()
-        expect(source).to_contain_text("Builds unit 7 by its absence. Unit 7 answers more where this one is below 0")
+        expect(source).to_contain_text(
+            "Builds unit 7 when it is below 0. Unit 7 answers more where this one is below 0"
+        )
         node(view, EARLIER, 1).click()
         source.get_by_role("button", name="Show what builds it").click()
         expect(view.locator(f"[data-edge='{EARLIEST}:1 {EARLIER}:1']")).to_have_count(1)

@@ -24,7 +24,7 @@ from walking_page import (
     walking,
 )
 
-from atlas.forward.trace import describe
+from atlas.forward.trace import trace_facts
 
 
 def column_of(view: Locator, name: str) -> Locator:
@@ -37,7 +37,7 @@ def column_of(view: Locator, name: str) -> Locator:
 
 
 def test_the_row_tells_of_each_layer_from_the_picture_to_the_classes(browser: Browser, forward_api: ForwardApi) -> None:
-    told = describe(forward_api.trace(PICTURE))
+    told = trace_facts(forward_api.trace(PICTURE))
     with walking(browser, forward_api) as (visitor, view):
         heads = view.get_by_test_id("layers").locator(".head b")
         expect(heads).to_have_text(["The picture", *(each["name"] for each in told["layers"][1:]), "The classes"])
@@ -111,7 +111,7 @@ def test_icons_are_asked_for_the_columns_in_view_and_end_with_the_view(
 
 def test_the_end_tells_scores_and_shares(browser: Browser, forward_api: ForwardApi) -> None:
     known = forward_api.trace(PICTURE)
-    told = describe(known)["output"]
+    told = trace_facts(known)["output"]
     with walking(browser, forward_api) as (visitor, view):
         layer(view, "The classes").click()
         end = view.get_by_test_id("end")
@@ -144,7 +144,7 @@ def test_the_end_tells_scores_and_shares(browser: Browser, forward_api: ForwardA
         assert "neurons?last.2" in forward_api.requests
         channel = int(re.findall(r"\d+", account.locator("button.name").first.inner_text())[0])
         expect(account.locator(".columns")).to_contain_text("means of last")
-        (read,) = (each for each in describe(known)["steps"] if each["name"] == "last.2")
+        (read,) = (each for each in trace_facts(known)["steps"] if each["name"] == "last.2")
         values = known.maps(read["step"])[channel].flatten()
         map_shown = account.locator(".term").first.locator("canvas").first
         script = "(canvas) => [...canvas.getContext('2d').getImageData(0, 0, 12, 12).data]"
@@ -165,7 +165,7 @@ def apart(end: Locator) -> float:
 
 
 def test_the_shares_are_worked_out_and_not_those_of_the_network(browser: Browser, forward_api: ForwardApi) -> None:
-    told = describe(forward_api.trace(PICTURE))["output"]["classes"]
+    told = trace_facts(forward_api.trace(PICTURE))["output"]["classes"]
     forward_api.log_sum_off = 0.1
     with walking(browser, forward_api) as (_, view):
         layer(view, "The classes").click()

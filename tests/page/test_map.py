@@ -366,11 +366,11 @@ def test_failed_states_say_what_to_do(browser: Browser, address: str, site: Path
     with browser.new_context(viewport=DESKTOP) as context:
         page = context.new_page()
         page.goto((site / "index.html").as_uri())
-        expect(page.get_by_role("alert")).to_contain_text("python -m atlas.serve")
+        expect(page.get_by_role("alert")).to_contain_text("atlas serve")
 
         page.route("**/atlas.json", lambda route: route.fulfill(status=404))
         page.goto(f"{address}made/")
-        expect(page.get_by_role("alert")).to_contain_text("python -m atlas.run CONFIG")
+        expect(page.get_by_role("alert")).to_contain_text("atlas run CONFIG")
 
         page.unroute("**/atlas.json")
         page.route("**/atlas.json", lambda route: route.fulfill(json={"format": SITE_FORMAT + 1, "layers": []}))

@@ -192,13 +192,13 @@ def test_a_static_site_says_what_needs_the_network(browser: Browser, static: str
     with guest(browser, f"{static}#tour=3") as visitor:
         page = visitor.page
         at(page, 3)
-        expect(tour(page)).to_contain_text("python -m atlas.serve runs/NAME")
+        expect(tour(page)).to_contain_text("atlas serve runs/NAME")
         expect(tour(page).get_by_role("button", name="Go to image")).to_have_count(0)
         tour(page).get_by_role("button", name="Next").click()
         expect(tour(page).get_by_role("button", name="Go to atlas")).to_be_visible()
         expect(tour(page)).not_to_contain_text("atlas.serve")
     with guest(browser, f"{static}#open=image") as visitor:
-        expect(visitor.page.get_by_role("alert")).to_contain_text("python -m atlas.serve runs/NAME")
+        expect(visitor.page.get_by_role("alert")).to_contain_text("atlas serve runs/NAME")
 
 
 def test_the_tours_picture_is_opened(browser: Browser, api: ForwardApi) -> None:

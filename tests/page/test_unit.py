@@ -13,7 +13,7 @@ def test_a_units_page_tells_all_that_is_known(browser: Browser, neurons: str) ->
     with opened(browser, f"{neurons}{UNIT}") as (visitor, view):
         unit = view.get_by_test_id("unit")
         expect(unit).to_contain_text("How alike does it answer whichever way up? Almost alike: 0.93 of 1 (invariance")
-        expect(unit).to_contain_text("To none more than to others: 0.02 of 1 (selectivity).")
+        expect(unit).to_contain_text("To none more than to others: 0.02 of at most 0.64 (selectivity).")
         wanted = unit_colour("_blocks.10", INVARIANT)
         pictures = unit.locator(".pictures .picture")
         expect(pictures).to_have_count(4)
@@ -61,7 +61,7 @@ def test_the_tuning_curve_reaches_to_where_it_answers(browser: Browser, neurons:
     with opened(browser, f"{neurons}#unit=_blocks.10:{ORIENTED}") as (visitor, view):
         ring = view.get_by_test_id("tuning")
         turned, mirrored = (
-            points(ring.locator(f"[data-line={name}]").get_attribute("d") or "") for name in ("turned", "mirrored")
+            points(ring.locator(f"[data-line={name}]").get_attribute("d") or "") for name in ("rotated", "mirrored")
         )
         assert len(turned) == 24
         assert turned[6] == pytest.approx((100, 0), abs=0.1)
@@ -79,7 +79,7 @@ def test_the_tuning_curve_reaches_to_where_it_answers(browser: Browser, neurons:
         ring.focus()
         visitor.page.keyboard.press("ArrowLeft")
         expect(view).to_contain_text("75°: 76 % of its largest answer")
-        expect(view).to_contain_text("Strongly: 0.47 of 1 (selectivity), most at 90°.")
+        expect(view).to_contain_text("Strongly: 0.47 of at most 0.64 (selectivity), most at 90°.")
         visitor.page.keyboard.press("Escape")
         view.get_by_role("button", name=f"Unit {INVARIANT} ").click()
         path = view.get_by_test_id("tuning").locator("[data-line=turned]")

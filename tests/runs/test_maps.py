@@ -25,7 +25,7 @@ from atlas.pictures.views import backdrop, crop_view
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import find_map, maps_of, maps_of_classes
 from atlas.site.heat import heat_maps
-from atlas.site.sheets import BLOCK, SPRITE
+from atlas.site.sheets import BLOCK, CELL_SPRITE
 from atlas.store.shards import read_metadata
 from pipelines.pipeline import run
 
@@ -286,7 +286,7 @@ def test_sheets_show_patches_and_the_whole_pictures_they_are_cut_from(of_classes
     for file in sorted(folder.glob("*.json")):
         details = json.loads(file.read_text())
         sheet = np.asarray(Image.open(file.with_suffix(".webp")).convert("RGBA")).astype(float)
-        assert sheet.shape == (SPRITE * len(details["cells"]), SPRITE * 2 * columns, 4)
+        assert sheet.shape == (CELL_SPRITE * len(details["cells"]), CELL_SPRITE * 2 * columns, 4)
         for line, shown in enumerate(details["cells"]):
             cell = cells[shown["row"], shown["col"]]
             assert f"{shown['row'] // BLOCK}-{shown['col'] // BLOCK}" == file.stem
@@ -299,15 +299,15 @@ def test_sheets_show_patches_and_the_whole_pictures_they_are_cut_from(of_classes
                 assert (one["predicted"], one["label"]) == (row["predicted"], row["label"])
                 picture = open_picture(Path(config.images.source) / one["image"])
                 box = patch_box(tuple(row["box"]), row["x"], row["y"], metadata)
-                patch = crop_view(picture, box, SPRITE, backdrop(0, row["image"], row["view"]))
-                sprite = sheet[line * SPRITE : (line + 1) * SPRITE]
-                assert np.abs(sprite[:, column * SPRITE : (column + 1) * SPRITE, :3] - patch).mean() < 16
-                whole = sprite[:, (columns + column) * SPRITE : (columns + column + 1) * SPRITE]
+                patch = crop_view(picture, box, CELL_SPRITE, backdrop(0, row["image"], row["view"]))
+                sprite = sheet[line * CELL_SPRITE : (line + 1) * CELL_SPRITE]
+                assert np.abs(sprite[:, column * CELL_SPRITE : (column + 1) * CELL_SPRITE, :3] - patch).mean() < 16
+                whole = sprite[:, (columns + column) * CELL_SPRITE : (columns + column + 1) * CELL_SPRITE]
                 # 128 × 96 pixels in the middle of a square sprite: clear above and below.
                 assert (whole[:8, :, 3] == 0).all()
                 assert (whole[-8:, :, 3] == 0).all()
-                scale = SPRITE / 128
-                frame = np.array(one["frame"]) * SPRITE
+                scale = CELL_SPRITE / 128
+                frame = np.array(one["frame"]) * CELL_SPRITE
                 np.testing.assert_allclose(frame[[0, 2]], np.array(box)[[0, 2]] * scale, atol=0.02)
                 np.testing.assert_allclose(frame[[1, 3]], np.array(box)[[1, 3]] * scale + 10, atol=0.02)
     assert seen == set(cells)

@@ -268,7 +268,7 @@ def test_pictures_that_are_gone_are_counted(
     tops = pq.read_table(copy.neurons("last") / "statistics.parquet")["top"].to_pylist()[:16]
     lost = [[row for row in top if row["activation"] > 0 and row["image_id"] % 2] for top in tops]
     assert summary.failures == sum(map(len, lost)) > 5
-    assert summary.units == 16
+    assert summary.count == 16
     marker = parse_marker(copy.neurons("last") / "part-00000.json")
     assert marker is not None
     assert marker["patches_failed"] == summary.failures

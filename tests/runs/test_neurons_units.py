@@ -25,7 +25,7 @@ from atlas.neurons.reading import UnitTables
 from atlas.neurons.statistics import unit_statistics
 from atlas.neurons.tables import BINS, CELLS, CIRCUIT, SPREAD, STATISTICS
 from atlas.neurons.tuning import ROTATED as POSES
-from atlas.neurons.tuning import figures, place_of, posed_discs, window_of
+from atlas.neurons.tuning import figures, patch_middle, posed_discs, window_of
 from atlas.neurons.views import read_views
 from atlas.pictures.decode import decode_png
 from atlas.pictures.listing import Listing
@@ -180,7 +180,7 @@ def test_turned_patches_are_those_of_the_top_rows(looked: RunDirectory, network:
         )
         seen = views[key_of(top[0])]
         view = torch.from_numpy(seen.pixels).permute(2, 0, 1).float() / 255
-        pictures = posed_discs(view, place_of(seen.position, described, network.size, window), window, POSES)
+        pictures = posed_discs(view, patch_middle(seen.position, described, network.size, window), window, POSES)
         maps = network.activations(network.normalize(pictures), "last")
         at = maps[:, unit_row["unit"], maps.shape[2] // 2, maps.shape[3] // 2]
         np.testing.assert_allclose(turned[0], at.numpy(), atol=1e-3 * max(1, float(at.abs().max())))
@@ -303,15 +303,15 @@ def test_cells_are_built_by_drawn_cells(looked: RunDirectory) -> None:
         assert -1 <= row["weight"] <= 1
     assert set(by_cell) == set(drawn["last"])
     layouts = {layer: pq.read_table(looked.layout(layer)) for layer in AT_RISK}
-    places = {
+    middles = {
         layer: [np.minimum((to_numpy(layouts[layer][name]) * 4).astype(int), 3) for name in ("v", "u")]
         for layer in AT_RISK
     }
     for (grid, row, col), sources in by_cell.items():
         if grid == 4:
-            inside = (places["last"][0] == row) & (places["last"][1] == col)
+            inside = (middles["last"][0] == row) & (middles["last"][1] == col)
             for source in sources:
-                there = (places["middle"][0] == source["source_row"]) & (places["middle"][1] == source["source_col"])
+                there = (middles["middle"][0] == source["source_row"]) & (middles["middle"][1] == source["source_col"])
                 assert source["overlap"] == pytest.approx((inside & there).sum() / inside.sum())
 
 
@@ -330,12 +330,12 @@ def test_a_units_strongest_views_tell_its_circuit(
     assert top == sorted(top, reverse=True)
     found = circuit(opened.network(), "middle", "last", unit, inputs, positions, count=5)
     stored = {row["source"]: row for row in opened.neuron("last", unit)["circuit"]}
-    both = [place for place, source in enumerate(found.source.tolist()) if source in stored]
+    both = [middle for middle, source in enumerate(found.source.tolist()) if source in stored]
     assert len(both) >= 3
-    for place in both:
-        row = stored[int(found.source[place])]
-        assert found.effect[place] == pytest.approx(row["effect"], rel=1e-3, abs=1e-4)
-        assert found.present[place] == pytest.approx(row["present"], rel=1e-3, abs=1e-4)
+    for middle in both:
+        row = stored[int(found.source[middle])]
+        assert found.effect[middle] == pytest.approx(row["effect"], rel=1e-3, abs=1e-4)
+        assert found.present[middle] == pytest.approx(row["present"], rel=1e-3, abs=1e-4)
     silent = [number for number in by_unit if by_unit[number]["largest"] <= 0]
     for each in silent[:1]:
         with pytest.raises(AtlasError, match="has no views that excite it: it never fires"):

@@ -28,7 +28,8 @@ def python(*arguments: str, folder: Path = CHECKOUT) -> subprocess.CompletedProc
 def test_bfloat16_does_not_pay_there() -> None:
     code = """
 import torch
-from atlas.networks.precision import bfloat16_pays, convolves_in
+from atlas.networks.precision import bfloat16_pays
+from atlas.networks.program.fused import convolves_in
 print(convolves_in(torch.float32), convolves_in(torch.bfloat16), bfloat16_pays(torch.device("cpu")))
 """
     done = python("-c", code)

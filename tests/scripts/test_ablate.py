@@ -105,7 +105,9 @@ def test_the_default_is_what_draw_draws_and_a_variant_is_not(ablate: ModuleType,
     np.testing.assert_array_equal(measured[0].pixels, alone.pixels)
     row = measured[0].row
     assert (row["bench"], row["group"], row["layer"], row["icons"]) == ("ablate", "colour", LAYER, COUNT)
-    for name, value in ablate.bench_render.quality(task, ablate.bench_render.scores_of(task, alone.pixels)).items():
+    for name, value in ablate.bench_render.score_figures(
+        task, ablate.bench_render.scores_of(task, alone.pixels)
+    ).items():
         assert row[name] == pytest.approx(value, rel=1e-3)
     assert row["lowest_cosine"] == pytest.approx(raw(task, alone.pixels).min(), rel=1e-3)
     assert row["icons_per_cpu_second"] == pytest.approx(COUNT / row["cpu_seconds"], rel=1e-2)
@@ -133,7 +135,7 @@ def test_starts_begin_with_the_parents(ablate: ModuleType, task: Any, short: Non
 
 def test_the_best_of_two_is_never_worse_than_one(ablate: ModuleType, task: Any) -> None:
     once, twice, other = (
-        ablate.draw_icons(each, **SHORT, **values)
+        ablate.draw_variant(each, **SHORT, **values)
         for each, values in (
             (task, {}),
             (task, {"tries": 2}),
@@ -156,7 +158,7 @@ def test_a_default_is_drawn_once_and_told_in_every_group(
         asked.append(values)
         return ablate.Measured({"median_cosine": len(asked)}, task.parents)
 
-    monkeypatch.setattr(ablate, "measure", fake)
+    monkeypatch.setattr(ablate, "measure_variant", fake)
     measured = list(ablate.ablate(task, list(ablate.GROUPS)))
     assert asked.count({}) == 1
     assert asked.count({"start": ablate.bench_render.PARENTS}) == 1

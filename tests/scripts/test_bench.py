@@ -137,7 +137,7 @@ def test_peers_climb(
     bench_peers.import_peers(list(bench_peers.PEERS))
     for draw, values in ((bench_peers.lucent_icons, {"own_size": True}), (bench_peers.horama_icons, {"whole": True})):
         few, more = (
-            bench_render.quality(task, bench_render.scores_of(task, draw(task, steps, **values).pixels))[
+            bench_render.score_figures(task, bench_render.scores_of(task, draw(task, steps, **values).pixels))[
                 "median_cosine"
             ]
             for steps in (1, 40)
@@ -283,7 +283,7 @@ def test_one_picture_is_asked_of_the_server(
 
     monkeypatch.setattr(limits, "RATE", limits.RATE)  # the bench sets another
     monkeypatch.setattr(bench_explain, "PHOTOS", ("coffee",))
-    monkeypatch.setattr(bench_explain, "ICONS", 4)
+    monkeypatch.setattr(bench_explain, "ICON_COUNT", 4)
     assert bench.main(["explain", "--run", str(tiny.path), "--json", str(tmp_path / "rows.json")]) == 0
     assert "threads" not in capsys.readouterr().out, "it sets none"
     (row,) = json.loads((tmp_path / "rows.json").read_text())

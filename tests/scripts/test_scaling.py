@@ -30,7 +30,7 @@ def scaling(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def made(scaling: ModuleType, views: int) -> dict:
     stages = {
         stage: {"seconds": 2 * views**power, "megabytes": 0.001 * views, "worker_peak_mb": 900}
-        for stage, power in zip(scaling.STAGES, (1, 1.2, 0.5, 0.1, 0.2))
+        for stage, power in zip(scaling.DRAWN_STAGES, (1, 1.2, 0.5, 0.1, 0.2))
     }
     memory = {"client_mb_at_10": 210, "client_mb_at_50": 215, "client_mb_at_90": 216}
     return {
@@ -46,10 +46,10 @@ def made(scaling: ModuleType, views: int) -> dict:
 
 def test_slopes_are_the_exponents(scaling: ModuleType) -> None:
     rows = [made(scaling, views) for views in (10_000, 30_000, 100_000)]
-    found = [scaling.slope(rows, stage, "seconds") for stage in scaling.STAGES]
+    found = [scaling.slope(rows, stage, "seconds") for stage in scaling.DRAWN_STAGES]
     np.testing.assert_allclose(found, (1, 1.2, 0.5, 0.1, 0.2), atol=1e-6)
     assert scaling.slope(rows[:1], "collect", "seconds") is None
-    assert scaling.draw(rows).size[0] > 1000
+    assert scaling.draw_figure(rows).size[0] > 1000
 
 
 def test_the_table_has_a_line_for_each_size(scaling: ModuleType) -> None:
@@ -66,7 +66,7 @@ WATCHED = {
 
 
 def test_a_run_tells_its_seconds_and_bytes(scaling: ModuleType, undisturbed: RunDirectory) -> None:
-    row = scaling.row_of(undisturbed, 288, WATCHED)
+    row = scaling.row_of_run(undisturbed, 288, WATCHED)
     store = sum(path.stat().st_size for path in (undisturbed.path / "store").rglob("*") if path.is_file())
     assert row["collect"]["megabytes"] == pytest.approx(store / 1e6, abs=0.1)
     stages = undisturbed.read_manifest()["stages"]
@@ -96,7 +96,7 @@ def test_a_run_is_watched_killed_and_gone_on_with(
     values = yaml.safe_load((workshop / "tiny.yaml").read_text())
     values["images"]["crops"] = scaling.CROPS
     (workshop / "growing.yaml").write_text(yaml.safe_dump(values))
-    monkeypatch.setattr(scaling, "CONFIG", str(workshop / "growing.yaml"))
+    monkeypatch.setattr(scaling, "CONFIG_NAME", str(workshop / "growing.yaml"))
     monkeypatch.setattr(scaling, "WATCHED_SECONDS", 0.05)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (tmp_path, CHECKOUT, workshop))))
     brake(tmp_path, tmp_path / "views-300/store")
@@ -133,7 +133,7 @@ def test_the_stage_under_way_is_the_first_that_is_not_finished(scaling: ModuleTy
     assert scaling.under_way(run) == "collect"
     write_json(run.manifest, {"stages": {"collect": {"key": "a", "seconds": 3}, "layout": {"key": "b"}}})
     assert scaling.under_way(run) == "layout"
-    write_json(run.manifest, {"stages": {stage: {"seconds": 3} for stage in scaling.STAGES}})
+    write_json(run.manifest, {"stages": {stage: {"seconds": 3} for stage in scaling.DRAWN_STAGES}})
     assert scaling.under_way(run) is None
 
 

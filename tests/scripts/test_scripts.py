@@ -51,13 +51,13 @@ def test_sample_photos_are_those_of_the_packages(tmp_path: Path) -> None:
 
 
 def test_picture_lays_the_icons_on_the_grid(tmp_path: Path) -> None:
-    from atlas.cells.icons import SCHEMA
+    from atlas.cells.icons import ICONS_SCHEMA
     from atlas.pictures.decode import encode_png
 
     colours = {(0, 1): (250, 20, 20), (1, 2): (20, 250, 20)}
     rows = [
         {
-            **dict.fromkeys(SCHEMA.names, 0),
+            **dict.fromkeys(ICONS_SCHEMA.names, 0),
             "row": row,
             "col": col,
             "png": encode_png(np.full((10, 10, 3), colour, np.uint8)),
@@ -67,7 +67,7 @@ def test_picture_lays_the_icons_on_the_grid(tmp_path: Path) -> None:
     ]
     folder = tmp_path / "run/icons/layer/grid-004"
     folder.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / "part-00000.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, ICONS_SCHEMA), folder / "part-00000.parquet")
     out = tmp_path / "picture.png"
     done = script(
         sys.executable,

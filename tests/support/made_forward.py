@@ -24,7 +24,7 @@ from starlette.routing import Route
 from torch import Tensor, nn
 
 from atlas.errors import AtlasError
-from atlas.forward.trace import Trace, describe, maps, trace
+from atlas.forward.trace import Trace, maps, trace, trace_facts
 from atlas.forward.unit_arithmetic import unit_arithmetic
 from atlas.networks.network import Network, load
 
@@ -159,7 +159,7 @@ class _Answers:
         return await self.answer(request, self.described)
 
     def described(self, trace: Trace) -> dict[str, Any]:
-        facts = describe(trace)
+        facts = trace_facts(trace)
         output, off = facts["output"], self.state.log_sum_off
         output.pop("log_sum", None)
         if off is not None:

@@ -17,7 +17,7 @@ from atlas.store.shards import read_columns, read_metadata
 KEY = "made"
 PICTURES = 2
 INHIBITED = 3  # of five sources of a unit, the one that speaks against it
-ABSENT = 4  # and the one that builds it by its absence
+ABSENT = 4  # and the one that builds it when it is below 0
 NEVER = 1  # the unit that never fires
 
 

@@ -20,7 +20,7 @@ SCALES = [0.5, 0.71, 1, 1.41, 2]
 INVARIANT, ORIENTED, SILENT = 7, 3, 5
 NOTE = "Unit 5 of _blocks.10 never answers above 0 in these pictures, so there is nothing to turn."
 FAR = "What lies so far apart is told by the data alone."
-ROWS = {"top": 9, "whole": 9, "spread": 8, "turned": 24, "mirrored": 24, "scaled": 5}
+ROWS = {"top": 9, "whole": 9, "spread": 8, "rotated": 24, "mirrored": 24, "scaled": 5}
 # The cell of the later map whose sources are known: grid, row, column, weight, overlap.
 BUILT_CELL = (20, 14, 12)
 BUILT_FROM = [[20, 5, 5, 1, 0.4], [20, 14, 12, 0.5, 0.31], [20, 10, 3, -0.6, 0.02]]
@@ -201,7 +201,7 @@ def kernel_at(row: int, col: int, value: float) -> list[float]:
 
 
 def circuit_of(layer: str, earlier: str) -> dict[str, Any]:
-    """Unit 1 builds from above, unit 2 inhibits from below, unit 3 builds from the left by its absence, unit 4
+    """Unit 1 builds from above, unit 2 inhibits from below, unit 3 builds from the left when it is below 0, unit 4
     hardly counts."""
     far = (layer, earlier) == (LATER, EARLIEST)
     present = {1: 0.7, 2: -0.4, 3: -0.1, 4: 0.02}

@@ -11,12 +11,13 @@ from pipelines.stage import Item, Summary
 
 
 class NoWork:
-    """``count`` items, item n of n units. ``after`` names the items before an item; by default the last waits for all.
+    """``count`` items, the work of item n counted as n. ``after`` names the items before an item; by default
+    the last waits for all.
 
     The ``deadly`` item ends its worker process, once; the ``failing`` item raises OSError each time.
     """
 
-    NAME, UNIT, REDO_DEPENDENTS = "collect", "units", False
+    NAME, WORK, REDO_DEPENDENTS = "collect", "units", False
     measure_batch_settings = prepare_worker = None
 
     def __init__(

@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 MODULES = (".ts", ".svelte")
@@ -51,15 +50,6 @@ def _name(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix()
 
 
-def circle(graph: Mapping[str, set[str]]) -> list[str]:
-    """One circle of a graph, its first node again at its end; empty where there is none."""
-    try:
-        TopologicalSorter(graph).prepare()
-    except CycleError as error:
-        return list(error.args[1])
-    return []
-
-
 def folder_of(module: str) -> str:
     """The folder of a module; an empty string for those at the top."""
     return module.rpartition("/")[0]
@@ -67,10 +57,10 @@ def folder_of(module: str) -> str:
 
 def arrows_up(graph: Mapping[str, set[str]], folders: list[str]) -> list[str]:
     """Imports of a folder that comes later in the list, as `importer -> imported`."""
-    place = {folder: index for index, folder in enumerate(folders)}
+    order = {folder: index for index, folder in enumerate(folders)}
     return sorted(
         f"{module} -> {target}"
         for module, targets in graph.items()
         for target in targets
-        if place[folder_of(target)] > place[folder_of(module)]
+        if order[folder_of(target)] > order[folder_of(module)]
     )

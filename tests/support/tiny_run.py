@@ -211,7 +211,7 @@ def undisturbed(workshop: Path) -> RunDirectory:
     """The whole run in one go, from the command line."""
     done = atlas_run(workshop, "tiny.yaml", "--set", "out=runs/undisturbed")
     assert done.returncode == 0, done.stderr + done.stdout
-    assert "python -m atlas.serve runs/undisturbed" in done.stdout
+    assert "atlas serve runs/undisturbed" in done.stdout
     assert "Traceback" not in done.stderr
     return RunDirectory(workshop / "runs/undisturbed")
 

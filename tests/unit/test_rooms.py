@@ -2,7 +2,6 @@
 long a module may be; and what is loaded with each."""
 
 import ast
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -57,22 +56,13 @@ LATE = {
     ("atlas/cli.py", "atlas/explain/__main__.py"): DOOR,
     ("atlas/cli.py", "atlas/run.py"): DOOR,
     ("atlas/cli.py", "atlas/serve/__main__.py"): DOOR,
-    ("atlas/explain/__main__.py", "atlas/explain/export/command.py"): "torch, not before the arguments are right",
+    ("atlas/explain/__main__.py", "atlas/explain/command.py"): "torch, not before the arguments are right",
     ("atlas/layout/fit.py", "atlas/layout/umap_optimizer.py"): "numba, which compiles",
     ("atlas/layout/gpu.py", "atlas/networks/network.py"): TORCH,
     ("atlas/run.py", "pipelines/pipeline.py"): "torch and dask, not before the configuration is right",
     ("atlas/serve/explain_api.py", "atlas/serve/cached_explainer.py"): TORCH,
     ("atlas/serve/explain_api.py", "atlas/serve/samples.py"): "Arrow and the decoders of pictures",
 }
-
-
-@pytest.fixture(scope="module")
-def house() -> ModuleType:
-    sys.path.insert(0, str(CHECKOUT / "scripts"))
-    try:
-        return importlib.import_module("house")
-    finally:
-        sys.path.remove(str(CHECKOUT / "scripts"))
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +91,17 @@ def test_a_room_imports_only_rooms_above_it(house: ModuleType, found: list[Any])
 
 
 def test_no_files_import_each_other_in_a_circle(house: ModuleType, found: list[Any]) -> None:
-    files: dict[str, set[str]] = {}
-    for each in found:
-        files.setdefault(each.source, set()).add(each.target)
-    assert house.circles(files) == []
+    assert house.circles(house.links(found, str)) == []
+
+
+def test_no_packages_import_each_other_in_a_circle(house: ModuleType, found: list[Any]) -> None:
+    """Those inside of a room too: a package of it either serves the room's own modules or uses them."""
+    packages = house.links(found, house.package)
+    assert {"atlas/networks/program", "atlas/site/tour"} <= {
+        *packages,
+        *(name for names in packages.values() for name in names),
+    }
+    assert house.circles(packages) == []
 
 
 def test_the_house_has_at_most_twelve_floors(house: ModuleType, found: list[Any]) -> None:
@@ -140,6 +137,9 @@ def test_the_reader_of_imports_sees_all_of_them(house: ModuleType, tmp_path: Pat
     assert edges == {"atlas/low": {"atlas/high.py"}, "atlas/high.py": {"atlas/low"}, "pipelines": {"atlas/high.py"}}
     assert house.circles(edges) == [{"atlas/low", "atlas/high.py"}]
     assert house.floors(edges) == {"atlas/low": 1, "atlas/high.py": 1, "pipelines": 2}
+    assert house.package("atlas/low/inside/deep.py") == "atlas/low/inside"
+    assert house.package("atlas/low/one.py") == house.package("atlas/low/__init__.py") == "atlas/low"
+    assert house.package("atlas/high.py") == "atlas/high.py"
 
 
 def imports(source: str) -> set[str]:

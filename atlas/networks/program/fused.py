@@ -5,6 +5,7 @@ Each runs plainly (`run`), with the tangent of its outputs (`tangent`), and as a
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,6 +15,21 @@ from torch import Tensor, nn
 _aten = torch.ops.aten
 # The lower and upper bound of a clip: of a ReLU there is no upper one.
 Bounds = tuple[float, float | None]
+
+
+@cache
+def convolves_in(dtype: torch.dtype) -> bool:
+    """Whether oneDNN convolves ``dtype`` on this processor.
+
+    It is tried, since torch's list of the processor's capabilities does not know of ONEDNN_MAX_CPU_ISA, which forbids
+    oneDNN some of them.
+    """
+    ones = torch.ones(1, 1, 1, 1, dtype=dtype)
+    try:
+        torch.mkldnn_convolution(ones, ones, None, [0, 0], [1, 1], [1, 1], 1)
+    except RuntimeError:
+        return False
+    return True
 
 
 class FusedConvolution(nn.Module):

@@ -26,8 +26,7 @@ from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from atlas.networks.precision import convolves_in
-from atlas.networks.program.fused import Bounds, Clip, FusedConvolution
+from atlas.networks.program.fused import Bounds, Clip, FusedConvolution, convolves_in
 
 _aten = torch.ops.aten
 # How far the outputs of a list of operations may differ from the network's, as a share of the largest, in float32.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from atlas.config.sections import NeuronsConfig
 from atlas.neurons.reading import UnitTables
 from atlas.rundir.directory import RunDirectory
-from atlas.site.circuits import unit_circuits
+from atlas.site.circuits import unit_circuit_facts
 from atlas.site.neurons import neuron_layers
 from atlas.site.tour.text import TourStep
 from atlas.store.shards import RowKey, iterate, key_of, read_metadata
@@ -27,7 +27,7 @@ LEAST_PEAK, LEAST_POSITIVE = 0.5, 0.01
 # their mean effect is twice its standard error.
 LEAST_AGREEMENT, LEAST_RELIABILITY = 0.5, 2 / 3
 # Sources of a circuit at most and at least, and pictures that are candidates, as some may not be readable any more.
-SOURCES, FEWEST, CANDIDATES = 4, 3, 40
+MOST_SOURCES, FEWEST_SOURCES, MOST_CANDIDATES = 4, 3, 40
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Examples:
             if image not in best or _better(facts) > _better(best[image]):
                 best[image] = facts
         ranked = sorted(best.values(), key=lambda facts: (-facts.confidence, facts.key))
-        return ranked[:CANDIDATES], len(best)
+        return ranked[:MOST_CANDIDATES], len(best)
 
     def most_invariant(self, step: TourStep) -> tuple[list[Unit], int]:
         """Units of the latest layer whose activation is the same at all angles, the most invariant first, and how many
@@ -178,7 +178,7 @@ class Examples:
             units = {unit.number: unit for unit in self._units_of(step, self.units) if unit.layer == layer}
             if not units:
                 continue
-            circuits = unit_circuits(UnitTables(self.run, layer), range(min(units), max(units) + 1))
+            circuits = unit_circuit_facts(UnitTables(self.run, layer), range(min(units), max(units) + 1))
             for number, unit in units.items():
                 examples += [
                     circuit
@@ -265,7 +265,7 @@ def _code(image: Any, view: Any, draw: Any) -> Any:
 
 def _circuit(unit: Unit, facts: dict[str, Any], by_rule: bool) -> UnitCircuit | None:
     """A circuit as the tour shows it, from the ``facts`` of the site; None where it has too few sources."""
-    # What acts by its absence does so where the opposite of its picture is: its picture would mislead.
+    # What acts when it is below 0 does so where the opposite of its picture is: its picture would mislead.
     sources = [
         source
         for source in facts["sources"]
@@ -278,9 +278,9 @@ def _circuit(unit: Unit, facts: dict[str, Any], by_rule: bool) -> UnitCircuit | 
         sources = [
             source for source in sources if source["reliability"] >= LEAST_RELIABILITY and source["unit"] != unit.number
         ]
-    building = [source for source in sources if source["effect"] > 0][:SOURCES]
+    building = [source for source in sources if source["effect"] > 0][:MOST_SOURCES]
     opposing = [source for source in sources if source["effect"] < 0][:1]
-    if len(building) < (FEWEST if by_rule else 1):
+    if len(building) < (FEWEST_SOURCES if by_rule else 1):
         return None
     share = sum(source["effect"] for source in building) / unit.mean_top
     return UnitCircuit(unit, facts["layer"], facts["agreement"], building + opposing, share)

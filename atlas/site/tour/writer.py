@@ -128,9 +128,9 @@ class _TourWriter:
         """For each layer some of its own pictures, of the coarsest level."""
         parts = []
         for layer in self._layers:
-            for place, icon in enumerate(varied_icons(self._run, layer, self._settings.cells.grids[0], _OF_LAYER)):
-                name = self._pictures.sprite(f"network-{self._layers.index(layer)}-{place}", icon)
-                parts.append({"picture": name, "label": layer if place == 0 else None, "line": layer})
+            for index, icon in enumerate(varied_icons(self._run, layer, self._settings.cells.grids[0], _OF_LAYER)):
+                name = self._pictures.sprite(f"network-{self._layers.index(layer)}-{index}", icon)
+                parts.append({"picture": name, "label": layer if index == 0 else None, "line": layer})
         if not parts:
             return None
         return {"parts": parts, "figures": {"first": self._layers[0], "last": self._layers[-1]}}
@@ -146,8 +146,8 @@ class _TourWriter:
         return {
             "picture": self._pictures.large("neuron", own["pictures"][0]),
             "parts": [
-                {"picture": self._pictures.sprite(f"neuron-{place}", patch), "label": None}
-                for place, patch in enumerate(patches)
+                {"picture": self._pictures.sprite(f"neuron-{index}", patch), "label": None}
+                for index, patch in enumerate(patches)
             ],
             "link": _link(unit),
             "figures": {
@@ -199,11 +199,11 @@ class _TourWriter:
             "picture": self._pictures.large("invariant", own["pictures"][0]),
             "parts": [
                 {
-                    "picture": self._pictures.sprite(f"invariant-{place}", picture),
+                    "picture": self._pictures.sprite(f"invariant-{index}", picture),
                     "label": f"{DEGREES[angle]}°",
                     "value": round(float(response[angle]) / peak, 3),
                 }
-                for place, (angle, picture) in enumerate(rotated)
+                for index, (angle, picture) in enumerate(rotated)
             ],
             "link": _link(unit),
             "figures": {
@@ -222,11 +222,11 @@ class _TourWriter:
         unit = circuit.of
         largest = max(abs(source["effect"]) for source in circuit.sources)
         parts = []
-        for place, source in enumerate(circuit.sources):
+        for index, source in enumerate(circuit.sources):
             picture = self._unit_row(circuit.layer, source["unit"], ("pictures",))["pictures"][0]
             parts.append(
                 {
-                    "picture": self._pictures.sprite(f"circuit-{place}", picture),
+                    "picture": self._pictures.sprite(f"circuit-{index}", picture),
                     "label": f"unit {source['unit']}",
                     "sign": 1 if source["effect"] > 0 else -1,
                     "value": round(abs(source["effect"]) / largest, 3),
@@ -359,10 +359,10 @@ class _TourWriter:
         icons = []
         filters = [(name, "=", value) for name, value in zip(("image_id", "view", "draw"), key)]
         for layer in self._layers:
-            places = pq.read_table(self._run.layout(layer), columns=["u", "v"], filters=filters).to_pylist()
-            if not places or places[0]["u"] is None:
+            coordinates = pq.read_table(self._run.layout(layer), columns=["u", "v"], filters=filters).to_pylist()
+            if not coordinates or coordinates[0]["u"] is None:
                 continue
-            u, v = places[0]["u"], places[0]["v"]
+            u, v = coordinates[0]["u"], coordinates[0]["v"]
             for grid in sorted(self._settings.cells.grids, reverse=True):
                 icon = icon_at(self._run, layer, grid, min(int(v * grid), grid - 1), min(int(u * grid), grid - 1))
                 if icon is not None:

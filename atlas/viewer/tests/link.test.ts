@@ -53,7 +53,7 @@ describe('link', () => {
     expect(parseLink('')).toEqual({});
     expect(parseLink('#x=0.5&y=abc&zoom=2')).toEqual({});
     expect(parseLink('#x=0.5&y=0.5&zoom=-1&side=left&how=9&low=')).toEqual({});
-    expect(parseLink('#x=7&y=-3&zoom=2&patches=4&strength=x')).toEqual({ view: { x: 2, y: -1, zoom: 2 }, patches: 1 });
+    expect(parseLink('#x=7&y=-3&zoom=2&patches=4&darkening=x')).toEqual({ view: { x: 2, y: -1, zoom: 2 }, patches: 1 });
     expect(parseLink('#x=1.097&y=-0.2&zoom=2').view).toEqual({ x: 1.097, y: -0.2, zoom: 2 });
     expect(parseLink('#cells=20.5.7+20.20.1+a.b.c+20.6.7').cells).toEqual([
       { grid: 20, row: 5, col: 7 },

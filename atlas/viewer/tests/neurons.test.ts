@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
 import type { Atlas, UnitLayer } from '../src/lib/atlas';
-import { Look } from '../src/lib/look.svelte';
+import { PageState } from '../src/lib/page_state.svelte';
 import { figureHeights, graphOf, isAbsent, nearestOf, ranksOf, sourcesOf, spaceOut, type DrawingSizes } from '../src/neurons/circuit';
 import { iconOf, pictureOf, spriteOf, type Circuit, type CircuitSource, type Tuning, type UnitFacts, type UnitTable } from '../src/neurons/files';
 import { centreOf, kernelMap, directionWords } from '../src/neurons/kernel';
@@ -47,8 +47,8 @@ describe('sprites', () => {
   it('stand on their line of the sheet; kinds without any have none', () => {
     const [, , late] = layers as [UnitLayer, UnitLayer, UnitLayer];
     expect(iconOf(late, 17)).toEqual({ address: 'neurons/late/icons.webp', columns: 16, lines: 3, column: 1, line: 1 });
-    const facts = { unit: 7, pictures: 4, rows: { top: 9, whole: 9, spread: 0, turned: 24, mirrored: 24, scaled: 5 } } as UnitFacts;
-    expect(spriteOf(late, facts, 'turned', 5)).toEqual({ address: 'neurons/late/unit-0007.webp', columns: 24, lines: 5, column: 5, line: 2 });
+    const facts = { unit: 7, pictures: 4, rows: { top: 9, whole: 9, spread: 0, rotated: 24, mirrored: 24, scaled: 5 } } as UnitFacts;
+    expect(spriteOf(late, facts, 'rotated', 5)).toEqual({ address: 'neurons/late/unit-0007.webp', columns: 24, lines: 5, column: 5, line: 2 });
     expect(pictureOf(late, facts, 3)).toEqual({ address: 'neurons/late/unit-0007-pictures.webp', columns: 4, lines: 1, column: 3, line: 0 });
   });
 });
@@ -102,7 +102,7 @@ describe('graphOf', () => {
     expect(sourcesOf(near, 'effect', 0).map(({ unit }) => unit)).toEqual([1, 2, 3]);
   });
 
-  it('knows what acts by its absence, in the data alone', () => {
+  it('knows what acts when it is below 0, in the data alone', () => {
     const of = (effect: number, effect_above_zero?: number) => ({ ...source(1, effect, 1, above), effect_above_zero }) as CircuitSource;
     expect([of(1), of(1, 0.6), of(1, 0.4), of(1, -0.1), of(-1, -0.2), of(-1, -0.9)].map(isAbsent)).toEqual([false, false, true, true, true, false]);
     const absent = { ...near, sources: near.sources.map((source) => ({ ...source, effect_above_zero: 0 })) };
@@ -111,9 +111,9 @@ describe('graphOf', () => {
     expect(graph('weight').edges.map((edge) => edge.absent)).toEqual([false, false, false]);
     expect([sourceWords(1, false, 7), sourceWords(1, true, 7), sourceWords(-1, false, 7), sourceWords(-1, true, 7)]).toEqual([
       'builds unit 7',
-      'builds unit 7 by its absence',
+      'builds unit 7 when it is below 0',
       'inhibits unit 7',
-      'inhibits unit 7 by its absence',
+      'inhibits unit 7 when it is below 0',
     ]);
   });
 
@@ -196,57 +196,57 @@ describe('words', () => {
   });
 });
 
-describe('Look', () => {
+describe('PageState', () => {
   const map = (path: string) => ({ name: path, path, layer: path, network: 0, classes_shown: [], channels: 40, map_size: [7, 7], rows: 1, dropped: 0, grids: [] });
   const atlas = { attributions: true, networks: [{ classes: ['a', 'b'] }], layers: ['early', 'late'].map(map), neurons: { layers } } as unknown as Atlas;
 
   it('lights up a unit or classes, never both, and a unit only on its own map', () => {
-    const look = new Look(atlas, { mapName: 'early', classes: ['b'] });
-    look.lightUp({ layer: 'late', unit: 7 });
-    expect([look.atlasMap.path, look.classes, look.litUnit]).toEqual(['late', [], { layer: 'late', unit: 7 }]);
-    look.classes = [0];
-    expect(look.litUnit).toBeNull();
-    look.lightUp({ layer: 'late', unit: 7 });
-    look.switchTo(atlas.layers[0] as Atlas['layers'][number]);
-    expect([look.litUnit, look.classes]).toEqual([null, []]);
+    const pageState = new PageState(atlas, { mapName: 'early', classes: ['b'] });
+    pageState.lightUp({ layer: 'late', unit: 7 });
+    expect([pageState.atlasMap.path, pageState.classes, pageState.litUnit]).toEqual(['late', [], { layer: 'late', unit: 7 }]);
+    pageState.classes = [0];
+    expect(pageState.litUnit).toBeNull();
+    pageState.lightUp({ layer: 'late', unit: 7 });
+    pageState.switchTo(atlas.layers[0] as Atlas['layers'][number]);
+    expect([pageState.litUnit, pageState.classes]).toEqual([null, []]);
   });
 
   it('says which unit of a link it does not have', () => {
-    const look = new Look(atlas, { unit: { layer: 'late', unit: 40 }, lit: { layer: 'gone', unit: 1 }, neurons: 'lost' });
-    expect(look.missingNames).toEqual(['unit 40 of late', 'unit 1 of gone']);
-    expect([look.neurons, look.litUnit]).toEqual([{ layer: 'late', unit: null, circuit: false, filter: null }, null]);
-    expect(new Look(atlas, { neurons: 'lost' }).missingNames).toEqual(['units of lost']);
+    const pageState = new PageState(atlas, { unit: { layer: 'late', unit: 40 }, lit: { layer: 'gone', unit: 1 }, neurons: 'lost' });
+    expect(pageState.missingNames).toEqual(['unit 40 of late', 'unit 1 of gone']);
+    expect([pageState.neurons, pageState.litUnit]).toEqual([{ layer: 'late', unit: null, circuit: false, filter: null }, null]);
+    expect(new PageState(atlas, { neurons: 'lost' }).missingNames).toEqual(['units of lost']);
   });
 
   it('opens on the layer that the run names, else on the middle one', () => {
-    expect(new Look(atlas, {}).atlasMap.path).toBe('late');
-    expect(new Look({ ...atlas, opening_map: 'early' }, {}).atlasMap.path).toBe('early');
-    expect(new Look({ ...atlas, opening_map: 'early' }, { mapName: 'late' }).atlasMap.path).toBe('late');
+    expect(new PageState(atlas, {}).atlasMap.path).toBe('late');
+    expect(new PageState({ ...atlas, opening_map: 'early' }, {}).atlasMap.path).toBe('early');
+    expect(new PageState({ ...atlas, opening_map: 'early' }, { mapName: 'late' }).atlasMap.path).toBe('late');
   });
 
   it('keeps the class of the list in the link and in other layers', () => {
-    const look = new Look(atlas, { neurons: 'late', for: 'B' });
-    expect(look.neurons?.filter).toEqual({ class: 1 });
-    look.openUnits('early', null);
-    expect(look.historyKey).toContain('neurons=early&for=b');
-    look.neurons = { layer: 'late', unit: null, circuit: false, filter: { like: 7 } };
-    expect(look.historyKey).toContain('neurons=late&like=7');
-    look.openUnits('late', 8);
-    expect(look.neurons.filter).toEqual({ like: 7 });
-    look.openUnits('early', null);
-    expect(look.neurons.filter).toBeNull();
-    expect(new Look(atlas, { neurons: 'late', for: 'c' }).missingNames).toEqual(['class c']);
-    expect(new Look(atlas, { neurons: 'late', like: 40 }).neurons?.filter).toBeNull();
+    const pageState = new PageState(atlas, { neurons: 'late', for: 'B' });
+    expect(pageState.neurons?.filter).toEqual({ class: 1 });
+    pageState.openUnits('early', null);
+    expect(pageState.historyKey).toContain('neurons=early&for=b');
+    pageState.neurons = { layer: 'late', unit: null, circuit: false, filter: { like: 7 } };
+    expect(pageState.historyKey).toContain('neurons=late&like=7');
+    pageState.openUnits('late', 8);
+    expect(pageState.neurons.filter).toEqual({ like: 7 });
+    pageState.openUnits('early', null);
+    expect(pageState.neurons.filter).toBeNull();
+    expect(new PageState(atlas, { neurons: 'late', for: 'c' }).missingNames).toEqual(['class c']);
+    expect(new PageState(atlas, { neurons: 'late', like: 40 }).neurons?.filter).toBeNull();
   });
 
   it('makes each view a step of its own', () => {
-    const look = new Look(atlas, {});
-    const steps = new Set([look.historyKey]);
+    const pageState = new PageState(atlas, {});
+    const steps = new Set([pageState.historyKey]);
     for (const next of [{ layer: 'late', unit: null, circuit: false }, { layer: 'late', unit: 7, circuit: false }, { layer: 'late', unit: 7, circuit: true }]) {
-      look.neurons = next;
-      steps.add(look.historyKey);
+      pageState.neurons = next;
+      steps.add(pageState.historyKey);
     }
     expect(steps.size).toBe(4);
-    expect(look.historyKey).toContain('unit=late%3A7&show=circuit');
+    expect(pageState.historyKey).toContain('unit=late%3A7&show=circuit');
   });
 });

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from atlas.cells.build import SCHEMA, build_cells
+from atlas.cells.build import CELLS_SCHEMA, build_cells
 from atlas.layout.lattice import cell_of, morton
 from atlas.layout.neighbors import unit_rows
 from atlas.store.shards import ShardWriter, schema
@@ -97,7 +97,7 @@ def cells_of(made: dict[str, Any]) -> list[tuple[dict[str, Any], NDArray[np.int6
 
 def test_the_table_has_its_schema_and_order(made: dict[str, Any]) -> None:
     table: pa.Table = made["table"]
-    assert table.schema == SCHEMA
+    assert table.schema == CELLS_SCHEMA
     keys = list(zip(*(table[name].to_pylist() for name in ("grid", "row", "col"))))
     assert keys == sorted(set(keys))
     assert {grid for grid, _, _ in keys} == set(GRIDS)

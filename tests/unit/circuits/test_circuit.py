@@ -78,7 +78,7 @@ def test_effects_are_the_activation_times_the_gradient() -> None:
 
 
 def test_a_source_may_build_by_its_absence() -> None:
-    """One that is always below 0 and has a negative weight excites the unit, only by its absence."""
+    """One that is always below 0 and has a negative weight excites the unit, only when it is below 0."""
     network = stack(nn.Identity())
     module = network.module
     with torch.no_grad():

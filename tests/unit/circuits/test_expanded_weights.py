@@ -186,7 +186,7 @@ def weights_of(*layers: nn.Module) -> nn.Sequential:
         ([nn.SiLU(), nn.GELU()], ("1 SiLU", "1 GELU")),
         ([nn.Hardswish(), nn.LeakyReLU(0.1)], ("1 hard swish", "1 leaky ReLU")),
         ([nn.PReLU(8), nn.Sigmoid()], ("1 PReLU", "1 sigmoid")),
-        ([Swish()], ("1 gate held",)),
+        ([Swish()], ("1 gate taken as constant",)),
     ],
 )
 def test_non_linearities_have_slope_one_and_are_counted(
@@ -232,7 +232,7 @@ def test_average_slopes_are_the_means_of_the_pictures() -> None:
     relu, gated, last = nn.ReLU(), Gated(), nn.Conv2d(6, 5, 1)
     network = between(nn.Sequential(relu, gated, last))
     path = LinearPath(network, "first", "middle")
-    assert path.nonlinearities == ("1 ReLU", "1 gate held")  # what is inside of the gate is not counted
+    assert path.nonlinearities == ("1 ReLU", "1 gate taken as constant")  # what is inside of the gate is not counted
     inputs = torch.randn(5, 3, SIDE, SIDE)
     slopes = measure_slopes(path, inputs, batch=2)
     assert slopes.views == 5

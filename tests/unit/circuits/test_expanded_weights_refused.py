@@ -32,7 +32,10 @@ def test_what_cannot_be_computed_is_a_sentence() -> None:
     assert "Near names: stem" in refused(small, "stm", "branches")
     assert "gives no map of activations" in refused(small, "stem", "head")
     mixed = load(mixed_factory(), size=64)
-    assert LinearPath(mixed, "first", "pooled").nonlinearities == ("1 gate held", "1 max-pooling taken as average")
+    assert LinearPath(mixed, "first", "pooled").nonlinearities == (
+        "1 gate taken as constant",
+        "1 max-pooling taken as average",
+    )
     assert refused(mixed, "first", "mixed") == (
         "The path from first to mixed of Mixed cannot be taken as linear: it goes through group norm, whose weights "
         "the picture itself decides. Choose two layers with nothing of the kind between them."
@@ -40,7 +43,7 @@ def test_what_cannot_be_computed_is_a_sentence() -> None:
     # Seen from within a gate it is the other factor that is held.
     assert LinearPath(mixed, "gate", "pooled").nonlinearities == (
         "1 sigmoid",
-        "1 gate held",
+        "1 gate taken as constant",
         "1 max-pooling taken as average",
     )
 

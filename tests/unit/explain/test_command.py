@@ -1,4 +1,4 @@
-"""python -m atlas.explain: what it writes, and its sentences for mistakes."""
+"""atlas explain: what it writes, and its sentences for mistakes."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from explained import encoded, photo
 from PIL import Image
 
 from atlas.explain.__main__ import main
-from atlas.explain.export.overlays import OPPOSE, SUPPORT
+from atlas.explain.overlays import OPPOSE, SUPPORT
 from atlas.rundir.directory import RunDirectory
 
 

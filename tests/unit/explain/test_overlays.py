@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from atlas.explain.export.overlays import OPPOSE, SUPPORT, dotted, icon_grid, masked, overlay
+from atlas.explain.overlays import OPPOSE, SUPPORT, dotted, icon_grid, masked, overlay
 
 
 def test_sheets_show_what_the_numbers_say() -> None:

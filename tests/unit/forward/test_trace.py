@@ -17,7 +17,7 @@ from traced import check, network_of, some_units, trace_of, view
 
 from atlas.errors import ConfigError
 from atlas.forward.steps import recording
-from atlas.forward.trace import Trace, describe, maps, trace
+from atlas.forward.trace import Trace, maps, trace, trace_facts
 from atlas.forward.unit_arithmetic import unit_arithmetic
 from atlas.networks.network import Network, load
 
@@ -90,7 +90,7 @@ def test_steps_have_the_names_and_the_numbers_of_the_modules(name: str) -> None:
     assert seen > 0.7 * len(followed.recording.steps)
     logits = outputs[""][0][0]
     torch.testing.assert_close(followed.maps(followed.recording.logits), logits, rtol=1e-4, atol=1e-4)
-    answer = describe(followed)["output"]
+    answer = trace_facts(followed)["output"]
     shares = logits.softmax(0)
     for place, known in enumerate(answer["classes"]):
         assert known["class"] == int(logits.argsort(descending=True)[place])
@@ -118,7 +118,7 @@ def test_a_convolution_says_which_norm_it_holds_and_gives_that_norms_numbers(sma
 def test_the_padding_in_front_of_a_convolution_belongs_to_it() -> None:
     """EfficientNet-Lite0 pads one row and column behind, and none in front."""
     followed = trace_of("efficientnet_lite0")
-    stem = describe(followed)["steps"][1]
+    stem = trace_facts(followed)["steps"][1]
     assert stem == {
         "step": 1, "name": "_conv_stem", "kind": "convolution", "operation": "convolution 3×3, stride 2",
         "shape": [32, 112, 112], "reads": [0], "layer": 1, "folded": "_bn0", "kernel": [3, 3], "stride": [2, 2],
@@ -172,7 +172,7 @@ def test_a_wrong_number_of_the_network_would_be_seen(small: Network) -> None:
 
 
 def test_the_row_of_layers_and_their_strongest_channels(small: Network) -> None:
-    facts = describe(trace(small, view(small), ["stem.conv", "branches.wide"]))
+    facts = trace_facts(trace(small, view(small), ["stem.conv", "branches.wide"]))
     json.dumps(facts, allow_nan=False)
     assert (facts["network"], facts["size"]) == ("small_network:factory", 32)
     assert facts["mean"] == pytest.approx(small.mean)
@@ -233,7 +233,7 @@ def test_what_is_no_number_becomes_null() -> None:
         module[1].weight.mul_(1e30)
     broken = trace(network, view(network))  # the weights are the network's own, also after it was recorded
     assert not bool(broken.maps(2).isfinite().all())
-    facts = [describe(broken), maps(broken, 2, [0, 1]), *(unit_arithmetic(broken, step, 0) for step in range(6))]
+    facts = [trace_facts(broken), maps(broken, 2, [0, 1]), *(unit_arithmetic(broken, step, 0) for step in range(6))]
     assert "NaN" not in json.dumps(facts, allow_nan=False)
     assert followed.recording is broken.recording
 

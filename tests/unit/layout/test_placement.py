@@ -16,7 +16,7 @@ from atlas.config.reading import validate
 from atlas.layout import tables
 from atlas.layout.fit import Fit, fit_layout
 from atlas.layout.neighbors import build_index, unit_rows
-from atlas.layout.placement import nearness_quantiles, place
+from atlas.layout.placement import nearness_quantiles, place_rows
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import read_marker
 from pipelines import layout as stage
@@ -36,7 +36,7 @@ def test_rows_left_out_of_the_fit_are_placed_nearly_as_well_as_fitted_ones(
 ) -> None:
     rows, group, fit = halves
     known = fit.coordinates[fit.alive]
-    placed = place(fit.index, known, rows[1000:], fit.nearness)
+    placed = place_rows(fit.index, known, rows[1000:], fit.nearness)
     assert np.isfinite(placed.coordinates).all()
     kept = np.isfinite(known).all(1)
     apart = np.linalg.norm(placed.coordinates[:, None] - known[None, kept], axis=2)
@@ -49,7 +49,7 @@ def test_rows_left_out_of_the_fit_are_placed_nearly_as_well_as_fitted_ones(
 def test_a_fitted_row_comes_back_to_its_own_place(halves: tuple[Float32, NDArray[np.int64], Fit]) -> None:
     rows, _, fit = halves
     known = fit.coordinates[fit.alive]
-    placed = place(fit.index, known, rows[fit.alive], fit.nearness)
+    placed = place_rows(fit.index, known, rows[fit.alive], fit.nearness)
     kept = np.isfinite(known).all(1)
     assert np.linalg.norm(placed.coordinates - known, axis=1)[kept].max() < 0.01 * np.ptp(known[kept], axis=0).max()
 
@@ -57,12 +57,12 @@ def test_a_fitted_row_comes_back_to_its_own_place(halves: tuple[Float32, NDArray
 def test_confidence_is_the_share_of_members_that_are_less_near(halves: tuple[Float32, NDArray[np.int64], Fit]) -> None:
     rows, _, fit = halves
     known = fit.coordinates[fit.alive]
-    usual = place(fit.index, known, rows[1000:], fit.nearness).confidence
+    usual = place_rows(fit.index, known, rows[1000:], fit.nearness).confidence
     assert ((usual >= 0) & (usual <= 1)).all()
     assert 0.3 < np.median(usual) < 0.7
     strange = unit_rows(np.random.default_rng(7).normal(size=(50, rows.shape[1])))
-    assert place(fit.index, known, strange, fit.nearness).confidence.max() < 0.05
-    assert place(fit.index, known, rows[fit.alive], fit.nearness).confidence.mean() > 0.5
+    assert place_rows(fit.index, known, strange, fit.nearness).confidence.max() < 0.05
+    assert place_rows(fit.index, known, rows[fit.alive], fit.nearness).confidence.mean() > 0.5
 
 
 def test_a_point_between_two_groups_lies_in_one_of_them() -> None:
@@ -70,20 +70,22 @@ def test_a_point_between_two_groups_lies_in_one_of_them() -> None:
     rows = unit_rows(np.array([[1, 0, 0.1], [1, 0.1, 0], [1, -0.1, 0], [0.9, 0, -0.45]]))
     known = np.array([[0, 0], [0.1, 0], [0, 0.1], [10, 10]], np.float32)
     point = unit_rows(np.array([[1, 0, -0.18]]))
-    placed = place(build_index(rows, threads=1), known, point, nearness_quantiles(rows[:, 1:] @ rows[:2, 1:].T))
+    placed = place_rows(build_index(rows, threads=1), known, point, nearness_quantiles(rows[:, 1:] @ rows[:2, 1:].T))
     assert np.linalg.norm(placed.coordinates[0]) < 1
 
 
 def test_what_has_no_place(halves: tuple[Float32, NDArray[np.int64], Fit]) -> None:
     rows, _, fit = halves
     known = fit.coordinates[fit.alive].copy()
-    nothing = place(fit.index, known, np.zeros((2, rows.shape[1]), np.float32), fit.nearness)
+    nothing = place_rows(fit.index, known, np.zeros((2, rows.shape[1]), np.float32), fit.nearness)
     assert np.isnan(nothing.coordinates).all()
     assert (nothing.confidence == 0).all()
     known[:] = np.nan  # all neighbours were dropped
-    assert np.isnan(place(fit.index, known, rows[:3], fit.nearness).coordinates).all()
+    assert np.isnan(place_rows(fit.index, known, rows[:3], fit.nearness).coordinates).all()
     empty = fit_layout(np.zeros((4, 3), np.float32), SETTINGS, seed=0, threads=1)
-    assert np.isnan(place(empty.index, empty.coordinates[empty.alive], rows[:3, :3], empty.nearness).coordinates).all()
+    assert np.isnan(
+        place_rows(empty.index, empty.coordinates[empty.alive], rows[:3, :3], empty.nearness).coordinates
+    ).all()
 
 
 def test_a_run_lays_out_a_sample_and_places_the_rest_shard_by_shard(

@@ -17,7 +17,7 @@ from atlas.neurons.tuning import (
     PatchWindow,
     Pose,
     figures,
-    place_of,
+    patch_middle,
     posed_discs,
     sprites,
     tuning,
@@ -154,14 +154,14 @@ def test_every_angle_shows_the_same_on_a_plain_ground() -> None:
         np.testing.assert_allclose(shown[6 * quarter], shown[0].rot90(-quarter, (1, 2)), atol=0.02)
     (mirrored,) = posed_discs(picture, PLACE, WINDOW, (MIRRORED[0],))
     np.testing.assert_allclose(mirrored, shown[0].flip(2), atol=0.02)
-    # The middle of the window shows the place.
+    # The middle of the window shows the middle.
     bright = view(lambda x, y: torch.exp(-(x**2 + y**2) / 3))
     at = (
         posed_discs(bright, PLACE, WINDOW, (ROTATED[0], ROTATED[3], Pose(scale=0.5), Pose(scale=2.0)))[:, 0]
         .flatten(1)
         .argmax(1)
     )
-    assert {(int(place) // 61, int(place) % 61) for place in at} <= {(y, x) for y in (29, 30) for x in (29, 30)}
+    assert {(int(middle) // 61, int(middle) % 61) for middle in at} <= {(y, x) for y in (29, 30) for x in (29, 30)}
 
 
 def test_sizes_are_as_asked() -> None:
@@ -200,7 +200,7 @@ def test_the_window_is_where_the_middle_of_the_map_looks() -> None:
     assert window.x == pytest.approx(expected, abs=1)
     assert window.off_x == pytest.approx(-1.5, abs=0.6)
     assert window.off_y == pytest.approx(-1.5, abs=0.6)
-    x, y = place_of((3, 5), layer, 64, window)
+    x, y = patch_middle((3, 5), layer, 64, window)
     assert (x, y) == pytest.approx((20.5, 12.5), abs=0.6)
     assert window.radius <= min(window.x, window.side - window.x)
     # A layer that sees all of the picture: the whole of it is the window.

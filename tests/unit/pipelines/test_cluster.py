@@ -319,8 +319,8 @@ def go(stage: NoWork, client: Client, folder: Path, on_item: Any = lambda item, 
 def test_hundreds_of_items_are_numbers_only(two_workers: Client, tmp_path: Path) -> None:
     told: list[tuple[str, int]] = []
     stage = NoWork(400)
-    outcome = go(stage, two_workers, tmp_path, lambda item, summary: told.append((item.id, summary.units)))
-    assert (outcome.items, outcome.done_now, outcome.units, outcome.failures) == (400, 400, sum(range(400)), 0)
+    outcome = go(stage, two_workers, tmp_path, lambda item, summary: told.append((item.id, summary.count)))
+    assert (outcome.items, outcome.done_now, outcome.count, outcome.failures) == (400, 400, sum(range(400)), 0)
     assert sorted(told) == [(f"{number:04d}", number) for number in range(400)]
     assert told[-1] == ("0399", 399), "the last item waits for all others"
     item = Item("part-00001", "collect", (), "/a/folder/with/a/longer/name/runs/imagenet")
@@ -347,7 +347,7 @@ def test_an_item_starts_when_those_before_it_are_done(two_workers: Client, tmp_p
 def test_a_lost_worker_costs_its_item_and_no_finished_one(two_workers: Client, tmp_path: Path) -> None:
     """One item kills its worker after others have finished there: it goes to another worker, and they stay finished."""
     outcome = go(NoWork(40, {39: {38}}, deadly=20), two_workers, tmp_path)
-    assert outcome.units == sum(range(40))
+    assert outcome.count == sum(range(40))
     runs = {path.stem: path.read_text().count("|") for path in tmp_path.glob("*.started")}
     assert runs.pop("0020") == 2
     assert set(runs.values()) == {1}

@@ -61,7 +61,7 @@ def client(undisturbed: RunDirectory, workshop: Path) -> Iterator[Client]:
 def test_the_page_knows_that_it_may_ask(client: Client) -> None:
     assert client.open("GET", "/atlas.json").headers[API_HEADER] == "1"
     status, facts = client.ask("GET", "/api/explain")
-    assert (status, facts["limits"]) == (200, {"bytes": limits.MOST_BYTES, "pixels": limits.MOST_PIXELS})
+    assert (status, facts["limits"]) == (200, {"bytes": limits.MOST_UPLOAD_BYTES, "pixels": limits.MOST_UPLOAD_PIXELS})
     eventually(lambda: client.ask("GET", "/api/explain")[1]["ready"], "the network is loaded", 30)
 
 
@@ -157,7 +157,7 @@ def test_wrong_questions_are_answered_with_a_sentence(
 
 
 def test_large_pictures_are_refused(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    status, facts = client.ask("POST", "/api/explain", bytes(limits.MOST_BYTES + 1))
+    status, facts = client.ask("POST", "/api/explain", bytes(limits.MOST_UPLOAD_BYTES + 1))
     assert status == 413
     assert facts["sentence"].startswith("The picture's file has 20,000,001 bytes or more, and at most 20,000,000 are")
 
@@ -168,7 +168,7 @@ def test_large_pictures_are_refused(client: Client, monkeypatch: pytest.MonkeyPa
     connection = http.client.HTTPConnection(client.host, timeout=60)
     connection.request("POST", "/api/explain", parts(), encode_chunked=True, headers={"transfer-encoding": "chunked"})
     assert connection.getresponse().status == 413
-    monkeypatch.setattr("atlas.serve.cached_explainer.MOST_PIXELS", 5000)
+    monkeypatch.setattr("atlas.serve.cached_explainer.MOST_UPLOAD_PIXELS", 5000)
     status, facts = client.ask("POST", "/api/explain", encoded(photo(9)))
     assert status == 422
     assert facts["sentence"].startswith("The picture has 6,144 pixels, and at most 5,000 are taken.")

@@ -110,7 +110,7 @@ def test_another_name_is_refused_where_only_this_machine_is_meant(address: tuple
     assert status == 403
     assert text == (
         f"This server is for its own machine, as 127.0.0.1 or [::1] or localhost, and was asked for as {host!r}. "
-        "python -m atlas.serve --host 0.0.0.0 answers to every name, atlas.show(run, proxy=...) too.\n"
+        "atlas serve --host 0.0.0.0 answers to every name, atlas.show(run, proxy=...) too.\n"
     )
 
 

@@ -84,7 +84,7 @@ def test_the_door_says_what_is_missing(
     assert serve.main([str(unfinished)]) == 2
     errors = capsys.readouterr().err
     assert "has no site yet" in errors
-    assert "python -m atlas.run CONFIG" in errors
+    assert "atlas run CONFIG" in errors
 
     assert serve.main([str(unfinished), str(tmp_path / "nothing")]) == 2
     errors = capsys.readouterr().err

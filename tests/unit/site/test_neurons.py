@@ -22,7 +22,7 @@ from atlas.neurons.tables import DEGREES
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.site import neurons
-from atlas.site.circuits import unit_circuits
+from atlas.site.circuits import unit_circuit_facts
 from atlas.site.page import atlas_facts
 from atlas.store.shards import key_of, to_numpy
 from pipelines import publish
@@ -130,7 +130,7 @@ def test_a_units_sheet_has_a_line_for_each_kind_of_picture(run: RunDirectory) ->
     unit = 5
     facts = read_json(folder(run) / f"unit-{unit:04d}.json")
     sheet, side = pixels(folder(run) / f"unit-{unit:04d}.webp"), facts["sprite"]
-    assert facts["rows"] == {"top": 3, "whole": 3, "spread": 8, "turned": 24, "mirrored": 24, "scaled": 5}
+    assert facts["rows"] == {"top": 3, "whole": 3, "spread": 8, "rotated": 24, "mirrored": 24, "scaled": 5}
     assert sheet.shape == (6 * side, 24 * side, 4)
     assert np.abs(sprite(sheet, 3, 23, side)[..., :3].mean((0, 1)) - (DEGREES[23] // 2, 0, 0)).max() < 12
     assert np.abs(sprite(sheet, 4, 23, side)[..., :3].mean((0, 1)) - (0, DEGREES[23] // 2, 0)).max() < 12
@@ -151,7 +151,7 @@ def test_the_pictures_of_a_unit_stand_side_by_side_as_large_as_they_were_drawn(r
 def test_the_patches_are_those_of_the_rows(run: RunDirectory) -> None:
     """The first patch of a unit, cut here by itself, is what stands on its sheet, and lies where its frame says."""
     unit, config = 5, run.config()
-    facts, side = read_json(folder(run) / f"unit-{unit:04d}.json"), neurons.SPRITE
+    facts, side = read_json(folder(run) / f"unit-{unit:04d}.json"), neurons.UNIT_SPRITE
     sheet = pixels(folder(run) / f"unit-{unit:04d}.webp")
     row = UnitTables(run, "last").statistics(range(unit, unit + 1))[0]["top"][0]
     listing = Listing.load(run.listing)
@@ -191,9 +191,9 @@ def test_a_unit_that_never_fires_has_its_picture_and_a_sentence(run: RunDirector
     assert facts["tuning"] is None
     assert facts["note"] == "The unit never fires in this data."
     assert facts["top"] == []
-    assert facts["rows"]["turned"] == 0
+    assert facts["rows"]["rotated"] == 0
     sheet = pixels(folder(run) / f"unit-{NEVER:04d}.webp")
-    assert sheet.shape == (1 * neurons.SPRITE, 8 * neurons.SPRITE, 4), "only the lines that have pictures"
+    assert sheet.shape == (1 * neurons.UNIT_SPRITE, 8 * neurons.UNIT_SPRITE, 4), "only the lines that have pictures"
 
 
 def test_what_builds_a_unit(run: RunDirectory) -> None:
@@ -274,7 +274,7 @@ def test_the_nearest_earlier_layer_comes_last(run: RunDirectory, tmp_path: Path)
     facts = neurons.neuron_facts(fake, NeuronsConfig(layers=("c",)))
     assert facts is not None
     assert facts["layers"][0]["earlier"] == ["a", "b"]
-    assert [circuit["layer"] for circuit in unit_circuits(UnitTables(fake, "c"), range(1))[0]] == ["b", "a"]
+    assert [circuit["layer"] for circuit in unit_circuit_facts(UnitTables(fake, "c"), range(1))[0]] == ["b", "a"]
 
 
 def test_pictures_that_are_gone_are_left_out_and_counted(

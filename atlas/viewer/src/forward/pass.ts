@@ -1,6 +1,6 @@
 /** The server's answers about a forward pass, and the client that requests them. Every failure is a UserError. */
 
-import { pictureOf } from '../image/sheet';
+import { decodePicture } from '../image/sheet';
 import { json, channelIcons, post, type TopClass } from '../lib/api';
 
 export type OperationKind =
@@ -154,7 +154,7 @@ export class PassClient {
     }
     if (!missing.length) return;
     for await (const icon of channelIcons(this.network, layer, missing, signal)) {
-      const picture = await pictureOf(icon.picture);
+      const picture = await decodePicture(icon.picture);
       this.#icons.set(`${layer} ${icon.channel}`, picture);
       if (signal.aborted) return;
       yield [icon.channel, picture];

@@ -59,7 +59,7 @@ export function channelName(step: Step, channel: number): string {
   return step.shape.length === 1 ? `number ${channel}` : `channel ${channel}`;
 }
 
-const KINDS: Record<OperationKind, string> = {
+const OPERATION_TITLES: Record<OperationKind, string> = {
   input: 'picture',
   convolution: 'convolution',
   linear: 'weighted sum',
@@ -78,7 +78,7 @@ const KINDS: Record<OperationKind, string> = {
 export function stepTitle(step: Step, pass: Pass): string {
   if (step.kind === 'activation' || step.kind === 'other') return step.operation;
   if (step.kind === 'average_pool' && step.kernel) return 'average of';
-  if (step.kind !== 'convolution') return KINDS[step.kind];
+  if (step.kind !== 'convolution') return OPERATION_TITLES[step.kind];
   if (isDepthwise(step)) return 'depthwise';
   const before = pass.steps[step.reads[0] ?? 0]?.shape[0] ?? 0;
   const after = step.shape[0] ?? 0;

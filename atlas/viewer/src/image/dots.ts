@@ -12,7 +12,7 @@ export type DrawMarks = (context: CanvasRenderingContext2D) => void;
 const NEAR = 9;
 /** Radius of the weakest and of the strongest position's dot on a map of USUAL pixels; smaller and larger maps have others. */
 const SMALLEST = 2.2;
-const LARGEST = 6.5;
+const LARGEST_RADIUS = 6.5;
 const USUAL = 864;
 const BADGE = 11;
 /** Opacity of a dot of which nothing like it was in the data. */
@@ -49,7 +49,7 @@ export function nearestDot(layer: ExplainedLayer, frame: Frame, to: Point): numb
 /** Size by magnitude, opacity by confidence; the marked one, with its ring, and the numbers of groups come last. */
 export function drawDots(context: CanvasRenderingContext2D, frame: Frame, { layer, markedPosition, groups, group, colours }: Dots): void {
   const scale = Math.min(1.6, Math.max(0.5, frame.side / USUAL));
-  const radius = (position: number) => scale * (SMALLEST + (LARGEST - SMALLEST) * Math.sqrt(layer.magnitude[position] ?? 0));
+  const radius = (position: number) => scale * (SMALLEST + (LARGEST_RADIUS - SMALLEST) * Math.sqrt(layer.magnitude[position] ?? 0));
   const dot = (position: number) => {
     const [u, v] = [layer.u[position] ?? null, layer.v[position] ?? null];
     if (u === null || v === null) return;
@@ -57,7 +57,7 @@ export function drawDots(context: CanvasRenderingContext2D, frame: Frame, { laye
     context.globalAlpha = position === markedPosition ? 1 : FAINTEST + (1 - FAINTEST) * (layer.confidence[position] ?? 0);
     disc(context, x, y, radius(position) + 1.4, colours.ground);
     disc(context, x, y, radius(position), colours.ink);
-    if (position === markedPosition) ring(context, x, y, radius(position) + 6, colours);
+    if (position === markedPosition) dotRing(context, x, y, radius(position) + 6, colours);
   };
   layer.u.forEach((_, position) => position !== markedPosition && dot(position));
   groups.forEach(({ u, v }, number) => {
@@ -76,7 +76,7 @@ function disc(context: CanvasRenderingContext2D, x: number, y: number, radius: n
   context.fill();
 }
 
-function ring(context: CanvasRenderingContext2D, x: number, y: number, radius: number, colours: Colours): void {
+function dotRing(context: CanvasRenderingContext2D, x: number, y: number, radius: number, colours: Colours): void {
   for (const [width, colour] of [[5.5, colours.ground], [2.5, colours.ink]] as const) {
     context.beginPath();
     context.arc(x, y, radius, 0, 2 * Math.PI);

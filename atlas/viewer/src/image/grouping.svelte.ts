@@ -4,7 +4,7 @@ import { untrack } from 'svelte';
 
 import { explainGroups, type Grouping } from '../lib/api';
 import type { Jobs } from './jobs.svelte';
-import { pictureOf } from './sheet';
+import { decodePicture } from './sheet';
 import type { PictureState } from './state';
 
 /** The groups of a layer, and their icons as far as they are there. */
@@ -40,7 +40,7 @@ export class Groups {
       let groups: LayerGroups | null = null as LayerGroups | null;
       for await (const answer of explainGroups(picture.blob, layer.path, this.count, signal)) {
         if ('groups' in answer) groups = { grouping: answer, icons: answer.groups.map(() => null) };
-        else if (groups) groups = withIcon(groups, answer.group, await pictureOf(answer.picture));
+        else if (groups) groups = withIcon(groups, answer.group, await decodePicture(answer.picture));
         if (signal.aborted || !groups) return;
         this.#byLayer = { ...this.#byLayer, [layer.path]: groups };
         this.#jobs.report('groups', groups.icons.filter(Boolean).length / groups.icons.length);

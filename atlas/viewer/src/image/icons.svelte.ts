@@ -4,7 +4,7 @@ import { untrack } from 'svelte';
 
 import { explainIcons } from '../lib/api';
 import type { Jobs } from './jobs.svelte';
-import { IconSheet, pictureOf } from './sheet';
+import { IconSheet, decodePicture } from './sheet';
 import type { IconState } from './state';
 
 export class Icons {
@@ -45,7 +45,7 @@ export class Icons {
   }
 
   draw(): void {
-    const { picture, explainedLayer: layer, wholeMap: atlasMap, look } = this.#state;
+    const { picture, explainedLayer: layer, wholeMap: atlasMap, pageState } = this.#state;
     if (!picture || !layer) return;
     const sheet = this.#sheets.get(layer.path) ?? new IconSheet(layer);
     const total = layer.rows * layer.cols;
@@ -54,10 +54,10 @@ export class Icons {
     if (sheet.own.size === total) return;
     this.#drawing = layer.path;
     this.drawCount += 1;
-    void this.#jobs.run('stand-ins', (signal) => sheet.standIn(look.atlas, atlasMap, layer, signal, () => (this.drawCount += 1)));
+    void this.#jobs.run('stand-ins', (signal) => sheet.standIn(pageState.atlas, atlasMap, layer, signal, () => (this.drawCount += 1)));
     void this.#jobs.run('icons', async (signal) => {
       for await (const { position, picture: address } of explainIcons(picture.blob, layer.path, signal)) {
-        const icon = await pictureOf(address);
+        const icon = await decodePicture(address);
         if (signal.aborted) return;
         sheet.put(position, icon);
         icon.close();

@@ -54,7 +54,7 @@ export function paint(context: CanvasRenderingContext2D, side: number, painting:
   if (mask) paintMask(context, side, layer, mask);
   else if (sheet) paintIcons(context, side, layer, sheet);
   else if (values) paintValues(context, side, layer, values);
-  if (markedPosition !== null) ring(context, boxOf(layer, markedPosition, side), colours);
+  if (markedPosition !== null) boxRing(context, boxOf(layer, markedPosition, side), colours);
 }
 
 /** An icon's area goes by the magnitude of its position. */
@@ -106,7 +106,7 @@ function fill(context: CanvasRenderingContext2D, layer: ExplainedLayer, position
 }
 
 /** Dark and light, so that it stands out on everything. */
-function ring(context: CanvasRenderingContext2D, box: Box, colours: Colours): void {
+function boxRing(context: CanvasRenderingContext2D, box: Box, colours: Colours): void {
   for (const [width, colour] of [[5, colours.ground], [2, colours.ink]] as const) {
     context.lineWidth = width;
     context.strokeStyle = colour;

@@ -6,7 +6,7 @@ import { tileOfCell } from '../lib/pyramid';
 import { loadTile } from '../lib/tiles';
 
 /** Pixels of an icon on the sheet, where the whole sheet stays below WIDEST. */
-const LARGEST = 80;
+const LARGEST_SIDE = 80;
 const WIDEST = 1600;
 /** Tiles that are fetched at once. */
 const TOGETHER = 6;
@@ -26,7 +26,7 @@ export class IconSheet {
 
   constructor({ rows, cols }: ExplainedLayer) {
     this.cols = cols;
-    this.side = Math.min(LARGEST, Math.floor(WIDEST / Math.max(rows, cols)));
+    this.side = Math.min(LARGEST_SIDE, Math.floor(WIDEST / Math.max(rows, cols)));
     this.canvas = document.createElement('canvas');
     this.canvas.width = cols * this.side;
     this.canvas.height = rows * this.side;
@@ -74,7 +74,7 @@ export class IconSheet {
 }
 
 /** A picture from a data address. The page's policy lets no such address be loaded, so its bytes are taken out of it. */
-export async function pictureOf(address: string): Promise<ImageBitmap> {
+export async function decodePicture(address: string): Promise<ImageBitmap> {
   const [, type, text] = /^data:([\w/+.-]+);base64,(.*)$/.exec(address) ?? [];
   if (type === undefined || text === undefined) throw new Error('the server sent an icon that is none');
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));

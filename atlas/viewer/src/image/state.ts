@@ -19,5 +19,5 @@ export interface IconState extends PictureState {
   readonly overlay: PictureOverlay;
   /** The map of the whole layer, from whose cells the stand-ins come. */
   readonly wholeMap: AtlasMap;
-  readonly look: { readonly atlas: Atlas };
+  readonly pageState: { readonly atlas: Atlas };
 }

@@ -18,7 +18,7 @@ import {
 } from '../lib/api';
 import { classesOf, errorText, type AtlasMap } from '../lib/atlas';
 import type { Point } from '../lib/levels';
-import type { Look } from '../lib/look.svelte';
+import type { PageState } from '../lib/page_state.svelte';
 import { Groups } from './grouping.svelte';
 import { Icons } from './icons.svelte';
 import { Jobs, type Job } from './jobs.svelte';
@@ -31,14 +31,14 @@ import { pictureAmong, refuseLarge } from './upload';
 type EffectMethod = 'estimated' | 'removed';
 
 /** A picture to be explained. */
-interface Upload {
+interface PictureSource {
   blob: Blob;
   name: string;
   note: string | null;
 }
 
 export class Subject {
-  readonly look: Look;
+  readonly pageState: PageState;
   open = $state(false);
   /** Whether the server has its network at hand; it begins to load it when it is first asked. */
   ready = $state(true);
@@ -66,8 +66,8 @@ export class Subject {
   readonly icons = new Icons(this, this.#jobs);
   readonly groups = new Groups(this, this.#jobs);
 
-  constructor(look: Look) {
-    this.look = look;
+  constructor(pageState: PageState) {
+    this.pageState = pageState;
   }
 
   /** Progress of each running job, 0 to 1; jobs that do not run have no entry. */
@@ -76,12 +76,12 @@ export class Subject {
   }
 
   /** The layer itself, where the map shows one of its maps of classes. */
-  readonly wholeMap = $derived.by<AtlasMap>(() => this.wholeMapOf(this.look.atlasMap));
-  readonly names = $derived.by(() => classesOf(this.look.atlas, this.wholeMap));
+  readonly wholeMap = $derived.by<AtlasMap>(() => this.wholeMapOf(this.pageState.atlasMap));
+  readonly names = $derived.by(() => classesOf(this.pageState.atlas, this.wholeMap));
   readonly explainedLayer = $derived.by(() => this.layerOf(this.wholeMap));
   readonly top = $derived.by(() => this.summary?.networks[this.wholeMap.network]?.classes ?? []);
   /** Classes that the reader has chosen: the map's own, where it has them. */
-  readonly chosenClasses = $derived.by(() => (this.look.atlas.attributions ? this.look.classes : this.#ownClasses));
+  readonly chosenClasses = $derived.by(() => (this.pageState.atlas.attributions ? this.pageState.classes : this.#ownClasses));
   /** The class or the two classes whose effects are shown: without a choice the likeliest one. */
   readonly classes = $derived.by(() => (this.chosenClasses.length ? this.chosenClasses : this.top.slice(0, 1).map((entry) => entry.class)));
   readonly position = $derived.by(() => (this.place && this.explainedLayer ? positionAt(this.explainedLayer, this.place) : null));
@@ -97,7 +97,7 @@ export class Subject {
   wholeMapOf(atlasMap: AtlasMap): AtlasMap {
     if (atlasMap.classes_shown.length === 0) return atlasMap;
     const same = (candidate: AtlasMap) => candidate.layer === atlasMap.layer && candidate.network === atlasMap.network && candidate.classes_shown.length === 0;
-    return this.look.atlas.layers.find(same) ?? atlasMap;
+    return this.pageState.atlas.layers.find(same) ?? atlasMap;
   }
 
   /** The explained layer of a layer's own map; null for maps of classes, whose places are their own. */
@@ -163,8 +163,8 @@ export class Subject {
   }
 
   /** Explain a picture once it is there; of several in quick succession only the last one. */
-  async #take(bring: (signal: AbortSignal) => Promise<Upload>): Promise<void> {
-    let upload = null as Upload | null;
+  async #take(bring: (signal: AbortSignal) => Promise<PictureSource>): Promise<void> {
+    let upload = null as PictureSource | null;
     await this.#jobs.run('given', async (signal) => {
       const incoming = await bring(signal);
       if (!signal.aborted) upload = incoming;
@@ -196,7 +196,7 @@ export class Subject {
     return limits;
   }
 
-  async #explain({ blob, name, note }: Upload): Promise<void> {
+  async #explain({ blob, name, note }: PictureSource): Promise<void> {
     if (this.summary) this.#restorePrevious = this.#snapshot();
     this.#jobs.stopAll('samples');
     this.#clear();
@@ -264,7 +264,7 @@ export class Subject {
   toggle(index: number): void {
     const others = this.chosenClasses.filter((other) => other !== index);
     const next = others.length < this.chosenClasses.length ? others : [...others.slice(-1), index];
-    if (this.look.atlas.attributions) this.look.classes = next;
+    if (this.pageState.atlas.attributions) this.pageState.classes = next;
     else this.#ownClasses = next;
   }
 

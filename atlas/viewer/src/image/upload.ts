@@ -3,14 +3,14 @@
 import type { Limits } from '../lib/api';
 import { UserError } from '../lib/atlas';
 
-interface Upload {
+interface ChosenFile {
   file: File;
   /** A remark for the reader; null where there is none. */
   note: string | null;
 }
 
 /** The first picture of several files. Throws a UserError that names the files where none is a picture. */
-export function pictureAmong(files: readonly File[]): Upload {
+export function pictureAmong(files: readonly File[]): ChosenFile {
   const file = files.find(mayBePicture);
   if (!file) {
     const first = files[0];
@@ -36,7 +36,7 @@ function mayBePicture(file: File): boolean {
   return file.type === '' || file.type.startsWith('image/');
 }
 
-const KINDS: readonly [RegExp, string][] = [
+const FILE_KINDS: readonly [RegExp, string][] = [
   [/^video\//, 'a video'],
   [/^audio\//, 'a sound'],
   [/^application\/pdf/, 'a PDF document'],
@@ -45,7 +45,7 @@ const KINDS: readonly [RegExp, string][] = [
 ];
 
 function kindOf(file: File): string {
-  const kind = KINDS.find(([type]) => type.test(file.type))?.[1];
+  const kind = FILE_KINDS.find(([type]) => type.test(file.type))?.[1];
   return kind ? `${kind} (${file.type})` : `of the kind ${file.type}`;
 }
 

@@ -188,11 +188,11 @@ async function refusal(response: Response): Promise<UserError> {
   } catch {
     // Something between the page and the server has answered.
   }
-  return new UserError(`The server could not answer (status ${response.status}). Give the picture again; if that does not help, start python -m atlas.serve anew.`);
+  return new UserError(`The server could not answer (status ${response.status}). Give the picture again; if that does not help, start atlas serve anew.`);
 }
 
 function serverGone(): UserError {
-  return new UserError('The server does not answer any more. Start it again with python -m atlas.serve, then give the picture again.');
+  return new UserError('The server does not answer any more. Start it again with atlas serve, then give the picture again.');
 }
 
 export function json(response: Response): Promise<unknown> {

@@ -89,7 +89,7 @@ interface IconReport {
   flagged_share: number | null;
 }
 
-const FORMAT = 4;
+const FORMAT = 5;
 
 /** An error whose message is meant for the reader: what happened and what to do. */
 export class UserError extends Error {}
@@ -119,7 +119,7 @@ export async function loadAtlas(): Promise<Site> {
   if (location.protocol === 'file:') {
     throw new UserError(
       'A browser does not let a page opened as a file read its map. ' +
-        'Serve the run instead: python -m atlas.serve runs/NAME, then open the address that it prints.',
+        'Serve the run instead: atlas serve runs/NAME, then open the address that it prints.',
     );
   }
   const response = await request('atlas.json');
@@ -127,11 +127,11 @@ export async function loadAtlas(): Promise<Site> {
   if (atlas.format !== FORMAT) {
     throw new UserError(
       `This page reads sites of format ${FORMAT}, and this site has format ${atlas.format}. ` +
-        'Finish the run again with the present version: python -m atlas.run CONFIG.',
+        'Finish the run again with the present version: atlas run CONFIG.',
     );
   }
   if (atlas.layers.length === 0) {
-    throw new UserError('This atlas holds no layer yet. Finish the run: python -m atlas.run CONFIG.');
+    throw new UserError('This atlas holds no layer yet. Finish the run: atlas run CONFIG.');
   }
   return { atlas, hasApi: response.headers.get('x-atlas-api') === '1' };
 }
@@ -158,7 +158,7 @@ export async function fetchBytes(address: string): Promise<ArrayBuffer> {
 }
 
 export function damagedFile(address: string): UserError {
-  return new UserError(`${address} is cut short or damaged. Copy the site again, or give python -m atlas.run CONFIG again.`);
+  return new UserError(`${address} is cut short or damaged. Copy the site again, or give atlas run CONFIG again.`);
 }
 
 async function request(address: string): Promise<Response> {
@@ -167,7 +167,7 @@ async function request(address: string): Promise<Response> {
     response = await fetch(address);
   } catch {
     throw new UserError(
-      `The server does not answer (${address}). Start it again with python -m atlas.serve, then load this page again.`,
+      `The server does not answer (${address}). Start it again with atlas serve, then load this page again.`,
     );
   }
   if (response.status >= 500) {
@@ -176,7 +176,7 @@ async function request(address: string): Promise<Response> {
   if (!response.ok) {
     throw new UserError(
       `The site has no ${address} (answer ${response.status}). ` +
-        'If the run is still going, wait until it ends and load this page again; if not, give python -m atlas.run CONFIG again.',
+        'If the run is still going, wait until it ends and load this page again; if not, give atlas run CONFIG again.',
     );
   }
   return response;

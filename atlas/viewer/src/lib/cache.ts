@@ -1,4 +1,7 @@
-/** A cache of promises with a limit on its entries: the least recently used one is dropped first. */
+/**
+ * A cache of promises with a limit on its entries: the least recently used one is dropped first. A library's cache
+ * (lru-cache) would need most of these lines around it, since a promise that fails must leave it.
+ */
 
 export class PromiseCache<T> {
   readonly #promises = new Map<string, Promise<T>>();

@@ -47,8 +47,8 @@ async function heatOf(atlasMap: AtlasMap, cells: Cells, name: string, index: num
  * Bytes as shares of what only a few of the drawn cells exceed, on each side of zero by itself: each side fills its range,
  * and one cell that stands out does not leave all others dark.
  */
-export function normalise(bytes: Uint8Array, drawn: Uint8Array): Float32Array {
-  const [most, least] = [limitOf(bytes, drawn, 1), -limitOf(bytes, drawn, -1)];
+export function normalise(bytes: Uint8Array, drawnFlags: Uint8Array): Float32Array {
+  const [most, least] = [limitOf(bytes, drawnFlags, 1), -limitOf(bytes, drawnFlags, -1)];
   const shares = new Float32Array(bytes.length);
   for (let i = 0; i < bytes.length; i++) {
     const value = (bytes[i] as number) - ZERO;
@@ -59,12 +59,12 @@ export function normalise(bytes: Uint8Array, drawn: Uint8Array): Float32Array {
 }
 
 /** The value that FULL of the drawn cells that are on a side of zero do not exceed. */
-function limitOf(bytes: Uint8Array, drawn: Uint8Array, sign: 1 | -1): number {
+function limitOf(bytes: Uint8Array, drawnFlags: Uint8Array, sign: 1 | -1): number {
   const counts = new Uint32Array(ZERO + 1);
   let total = 0;
   for (let i = 0; i < bytes.length; i++) {
     const value = sign * ((bytes[i] as number) - ZERO);
-    if (!drawn[i] || value <= 0) continue;
+    if (!drawnFlags[i] || value <= 0) continue;
     counts[value] = (counts[value] as number) + 1;
     total += 1;
   }

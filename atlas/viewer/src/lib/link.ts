@@ -85,7 +85,7 @@ export function formatLink(link: Link): string {
   put('lit', link.lit && unitText(link.lit));
   if (link.classes?.length || link.lit) {
     if (link.side !== 'support') put('side', link.side);
-    if (link.darkening !== DEFAULTS.darkening) put('strength', link.darkening);
+    if (link.darkening !== DEFAULTS.darkening) put('darkening', link.darkening);
   }
   if (link.cells?.length) put('cells', link.cells.map(({ grid, row, col }) => `${grid}.${row}.${col}`).join(' '));
   if (link.secondMapName !== undefined) {
@@ -137,7 +137,7 @@ export function parseLink(hash: string): Link {
       patches: share('patches'),
       classes: classes.length ? classes : undefined,
       side: choice('side', SIDES),
-      darkening: share('strength'),
+      darkening: share('darkening'),
       cells: cells.length ? cells : undefined,
       secondMapName: text('with'),
       arrangement: choice<Arrangement>('how', ['beside', 'swipe']),

@@ -22,7 +22,7 @@ const REGION = 170;
 /** Classes of a cell that count, by their values beside its largest. */
 const COUNTED = 3;
 /** A region of fewer cells than this share of its square has no name. */
-const LEAST = 0.2;
+const LEAST_SHARE = 0.2;
 
 /** How many cells a side a region has where cells are `side` pixels wide: a power of two. */
 export function blockOf(side: number, grid: number): number {
@@ -54,7 +54,7 @@ export function regionLabels(cells: Cells, block: number, without: ReadonlySet<n
       if (value > 0) squareVotes.set(index, (squareVotes.get(index) ?? 0) + value / first);
     }
   }
-  const names = votes.map((mine, at) => ((sizes[at] as number) >= Math.max(1, LEAST * block * block) ? winner(mine) : -1));
+  const names = votes.map((squareVotes, at) => ((sizes[at] as number) >= Math.max(1, LEAST_SHARE * block * block) ? winner(squareVotes) : -1));
   return labelsOfRegions(connectedSquares(names, across), names, cells, block, across);
 }
 
@@ -98,16 +98,16 @@ function labelsOfRegions(regions: readonly number[][], names: readonly number[],
     if (cells.drawn[i] && regionOf[at] !== -1) members[regionOf[at] as number]?.push(i);
   }
   return regions.map((region, number) => {
-    const mine = members[number] as number[];
+    const regionCells = members[number] as number[];
     let [x, y] = [0, 0];
-    for (const i of mine) [x, y] = [x + (cells.col[i] as number) / mine.length, y + (cells.row[i] as number) / mine.length];
+    for (const i of regionCells) [x, y] = [x + (cells.col[i] as number) / regionCells.length, y + (cells.row[i] as number) / regionCells.length];
     const away = (i: number) => ((cells.col[i] as number) - x) ** 2 + ((cells.row[i] as number) - y) ** 2;
-    const nearest = mine.reduce((best, cell) => (away(cell) < away(best) ? cell : best));
+    const nearest = regionCells.reduce((best, cell) => (away(cell) < away(best) ? cell : best));
     return {
       index: names[region[0] as number] as number,
       x: ((cells.col[nearest] as number) + 0.5) / cells.grid,
       y: ((cells.row[nearest] as number) + 0.5) / cells.grid,
-      weight: mine.length,
+      weight: regionCells.length,
     };
   });
 }

@@ -259,8 +259,8 @@ export class MapViewer {
     }
     const start = performance.now();
     return new Promise((resolve) => {
-      const step = (now: number) => {
-        const part = Math.min(1, Math.max(0, now - start) / FADE);
+      const step = (time: number) => {
+        const part = Math.min(1, Math.max(0, time - start) / FADE);
         item.setOpacity(from + (to - from) * part);
         if (part < 1) requestAnimationFrame(step);
         else resolve();

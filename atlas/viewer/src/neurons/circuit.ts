@@ -146,7 +146,7 @@ export function graphOf({
     const ys = spaceOut(places.map(({ heights }) => mean(heights)), sizes.row, middle);
     places.forEach(({ node, sides }, i) => {
       node.y = ys[i] as number;
-      node.x = mean(sides) * NUDGE;
+      node.x = mean(sides) * SIDE_SHIFT;
       nodes.push(node);
     });
     targets = places.flatMap(({ node }) => {
@@ -160,7 +160,7 @@ export function graphOf({
 /** Kernels that are less off their middle than this, as a share of their half, do not stand fully to one side. */
 const LEAST_REACH = 0.15;
 /** Pixels that a source stands to the left or right for its weight's place. */
-const NUDGE = 12;
+const SIDE_SHIFT = 12;
 
 /** From the top: what clearly lies above, the highest first; the others in their order; what clearly lies below. */
 export function ranksOf(heights: readonly number[]): number[] {
@@ -201,7 +201,7 @@ function drawingOf(nodes: CircuitNode[], edges: CircuitEdge[], sizes: DrawingSiz
   const bottom = Math.max(...nodes.map((node) => node.y + size(node) / 2));
   for (const node of nodes) {
     node.y += sizes.margin + HEAD - top;
-    node.x += sizes.margin + NUDGE + (deepest - node.depth) * sizes.column + size(node) / 2;
+    node.x += sizes.margin + SIDE_SHIFT + (deepest - node.depth) * sizes.column + size(node) / 2;
   }
   // Arrows end beside each other at the icon's edge, in the order in which they come.
   for (const node of nodes) {
@@ -213,7 +213,7 @@ function drawingOf(nodes: CircuitNode[], edges: CircuitEdge[], sizes: DrawingSiz
     nodes,
     edges,
     columns: columnsOf(nodes, sizes),
-    width: 2 * (sizes.margin + NUDGE) + deepest * sizes.column + sizes.root,
+    width: 2 * (sizes.margin + SIDE_SHIFT) + deepest * sizes.column + sizes.root,
     height: bottom - top + 2 * sizes.margin + HEAD + LABEL,
   };
 }

@@ -72,8 +72,8 @@ export interface Circuit {
   sources: CircuitSource[];
 }
 
-export type SpriteKind = 'top' | 'whole' | 'spread' | 'turned' | 'mirrored' | 'scaled';
-const SPRITE_KINDS: readonly SpriteKind[] = ['top', 'whole', 'spread', 'turned', 'mirrored', 'scaled'];
+export type SpriteKind = 'top' | 'whole' | 'spread' | 'rotated' | 'mirrored' | 'scaled';
+const SPRITE_KINDS: readonly SpriteKind[] = ['top', 'whole', 'spread', 'rotated', 'mirrored', 'scaled'];
 
 /** unit-0007.json */
 export interface UnitFacts {

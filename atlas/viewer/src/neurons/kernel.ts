@@ -3,7 +3,7 @@
 /** Squares a side of what is drawn; larger kernels are averaged. */
 const MOST = 15;
 /** Squares below this share of the largest are not drawn. */
-const LEAST = 0.02;
+const SMALLEST_DRAWN = 0.02;
 
 interface Square {
   row: number;
@@ -31,7 +31,7 @@ export function kernelMap(kernel: readonly number[], [height, width]: readonly [
   const squares: Square[] = [];
   sums.forEach((sum, i) => {
     const value = largest > 0 ? sum / largest : 0;
-    if (Math.abs(value) >= LEAST) squares.push({ row: Math.floor(i / cols), col: i % cols, value });
+    if (Math.abs(value) >= SMALLEST_DRAWN) squares.push({ row: Math.floor(i / cols), col: i % cols, value });
   });
   return { rows, cols, squares };
 }

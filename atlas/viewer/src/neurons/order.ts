@@ -1,7 +1,7 @@
 /** Which units a list shows, in which order, and the figure beside each. */
 
 import type { UnitOrder } from '../lib/link';
-import type { UnitFilter } from '../lib/look.svelte';
+import type { UnitFilter } from '../lib/page_state.svelte';
 import { percent, signed } from '../lib/words';
 import type { UnitTable } from './files';
 

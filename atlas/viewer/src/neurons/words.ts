@@ -16,8 +16,8 @@ export const ORDER_WORDS: Record<UnitOrder, { button: string; title: string; not
   },
   selective: {
     button: 'most selective',
-    title: 'By how much a unit answers to one angle only',
-    note: 'By how much each answers to its own top patches at one angle only: 0 to all angles alike, 1 to one alone (selectivity).',
+    title: 'By how much a unit answers to some angles only',
+    note: 'By how much each answers to its own top patches at some angles only: 0 to all angles alike, 0.64 to one half of the circle alone, the largest value (selectivity).',
   },
   rare: {
     button: 'rarest',
@@ -61,10 +61,10 @@ export function tuningWords({ degrees, response, largest_response }: Tuning): st
 
 /** What a source does to a unit: four cases. */
 export function sourceWords(value: number, absent: boolean, unit: number): string {
-  return `${value > 0 ? 'builds' : 'inhibits'} unit ${unit}${absent ? ' by its absence' : ''}`;
+  return `${value > 0 ? 'builds' : 'inhibits'} unit ${unit}${absent ? ' when it is below 0' : ''}`;
 }
 
-/** What that means where it is not seen at once. */
+/** What it means that a source acts when it is below 0. */
 export function absenceWords(value: number, unit: number): string {
   return `Unit ${unit} answers ${value > 0 ? 'more' : 'less'} where this one is below 0, where it sees the opposite of its picture.`;
 }

@@ -2,7 +2,7 @@
 
 import { untrack } from 'svelte';
 
-import type { Look } from '../lib/look.svelte';
+import type { PageState } from '../lib/page_state.svelte';
 import type { TourState } from '../tour/state.svelte';
 import type { Maps } from './maps.svelte';
 
@@ -10,7 +10,7 @@ import type { Maps } from './maps.svelte';
 const RESTING = 250;
 
 export class Address {
-  readonly #look: Look;
+  readonly #pageState: PageState;
   readonly #maps: Maps;
   readonly #tour: TourState | null;
   /** What was shown when the last step in the history was made. */
@@ -18,11 +18,11 @@ export class Address {
   #timer = 0;
 
   /** Called while a component begins, with which it ends. */
-  constructor(look: Look, maps: Maps, tour: TourState | null) {
-    this.#look = look;
+  constructor(pageState: PageState, maps: Maps, tour: TourState | null) {
+    this.#pageState = pageState;
     this.#maps = maps;
     this.#tour = tour;
-    this.#historyKey = look.historyKey;
+    this.#historyKey = pageState.historyKey;
 
     // A change of what is shown is a step in the browser's history; moves of the map and of sliders are not.
     $effect(() => {
@@ -32,21 +32,21 @@ export class Address {
 
     // Sliders are written when they rest: browsers let a page change its address only so often.
     $effect(() => {
-      void [look.patches, look.darkening, look.swipeAt, look.density];
+      void [pageState.patches, pageState.darkening, pageState.swipeAt, pageState.density];
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.write(), RESTING);
     });
   }
 
   get #shown(): string {
-    return this.#look.historyKey + (this.#tour?.suffix ?? '');
+    return this.#pageState.historyKey + (this.#tour?.suffix ?? '');
   }
 
   /** Write the link; what is shown `next`, where that is new, is a step of its own. */
   write(next?: string): void {
     const map = this.#maps.first?.map;
     if (!map || this.#maps.frame.side === 1) return;
-    const link = this.#look.link(map.targetView) + (this.#tour?.suffix ?? '');
+    const link = this.#pageState.link(map.targetView) + (this.#tour?.suffix ?? '');
     if (link === location.hash) return;
     try {
       if (next !== undefined && next !== this.#historyKey) history.pushState(null, '', link);

@@ -3,7 +3,7 @@
 import type { MapViewer } from '../map/viewer';
 
 /** Share of the window that an arrow key pans by. */
-const NUDGE = 0.15;
+const PAN_SHARE = 0.15;
 const ARROWS: Record<string, [number, number]> = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /** Actions of keys besides moving the map. */
@@ -35,7 +35,7 @@ export function handleKey(event: KeyboardEvent, map: MapViewer, actions: KeyActi
   const arrow = ARROWS[event.key];
   if (arrow && event.shiftKey) actions.neighbour(...arrow);
   else if (arrow) {
-    map.pan(NUDGE * arrow[0], NUDGE * arrow[1]);
+    map.pan(PAN_SHARE * arrow[0], PAN_SHARE * arrow[1]);
     actions.point();
   } else if (event.key === '+' || event.key === '=') map.zoomIn();
   else if (event.key === '-') map.zoomOut();

@@ -42,7 +42,7 @@ export class LinkRequests {
     if (!opening) return;
     if (!subject) {
       this.#warn(
-        'What the network makes of a picture is told by the network itself. Where the run lies, give python -m atlas.serve runs/NAME and open the address that it prints.',
+        'What the network makes of a picture is told by the network itself. Where the run lies, give atlas serve runs/NAME and open the address that it prints.',
       );
       return;
     }

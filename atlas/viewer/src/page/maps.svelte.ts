@@ -3,7 +3,7 @@
 import type { Cell, Cells } from '../lib/cells';
 import { viewOf, viewShowing, type Frame } from '../lib/frame';
 import type { CellRef } from '../lib/link';
-import type { Look } from '../lib/look.svelte';
+import type { PageState } from '../lib/page_state.svelte';
 import type { PaneHandle } from '../map/Pane.svelte';
 
 /** Pixels that the drawer covers on the right of a wide window. */
@@ -24,10 +24,10 @@ export class Maps {
   pointedCell = $state.raw<Cell | null>(null);
   /** Which of two the reader moves; the other one follows. */
   leader: 0 | 1 = 0;
-  readonly #look: Look;
+  readonly #pageState: PageState;
 
-  constructor(look: Look) {
-    this.#look = look;
+  constructor(pageState: PageState) {
+    this.#pageState = pageState;
   }
 
   get frame(): Frame {
@@ -36,16 +36,16 @@ export class Maps {
 
   /** Maps of classes have places of their own: they are not moved with others. */
   get #linked(): boolean {
-    const { atlasMap, secondMap } = this.#look;
+    const { atlasMap, secondMap } = this.#pageState;
     return !secondMap || (atlasMap.classes_shown.length === 0 && secondMap.classes_shown.length === 0);
   }
 
   /** The other map follows the one that is moved. */
-  moved(which: 0 | 1, now: Frame): void {
-    this.frames = which === 0 ? [now, this.frames[1]] : [this.frames[0], now];
+  moved(which: 0 | 1, frame: Frame): void {
+    this.frames = which === 0 ? [frame, this.frames[1]] : [this.frames[0], frame];
     if (which !== this.leader || !this.#linked) return;
     const other = which === 0 ? this.second : this.first;
-    other?.map.goTo(viewOf(now), true);
+    other?.map.goTo(viewOf(frame), true);
   }
 
   /** Move the map where a cell lies outside the window or under the drawer. `image` says whether one image is open beside it. */
@@ -53,7 +53,7 @@ export class Maps {
     const { frame } = this;
     const wide = WIDE.matches;
     // Two maps make room for the drawer by themselves; on a phone the map has done so for the image.
-    const covered = this.#look.secondMap || (image && !wide) ? 0 : 1;
+    const covered = this.#pageState.secondMap || (image && !wide) ? 0 : 1;
     const [right, bottom] = wide ? [frame.width - covered * DRAWER, frame.height] : [frame.width, frame.height - covered * DRAWER_SHARE * innerHeight];
     const [left, top] = wide || image ? [0, 0] : [0, BAR];
     const view = viewShowing(frame, place, { left, top, right, bottom });

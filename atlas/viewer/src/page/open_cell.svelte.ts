@@ -5,7 +5,7 @@ import { cancellable } from '../lib/cancellable';
 import { loadCells, type Cells } from '../lib/cells';
 import { loadDetails, type CellSheet } from '../lib/details';
 import type { CellRef } from '../lib/link';
-import type { Look } from '../lib/look.svelte';
+import type { PageState } from '../lib/page_state.svelte';
 
 export class OpenCell {
   /** The cells of its own level, which the zoom may have left behind. */
@@ -13,22 +13,22 @@ export class OpenCell {
   /** Its details; null while they are loading. */
   sheet = $state.raw<CellSheet | null>(null);
   problem = $state<string | null>(null);
-  readonly #look: Look;
+  readonly #pageState: PageState;
 
   /** Called while a component is set up, with which its effects end; `warn` shows errors that are not the drawer's. */
-  constructor(look: Look, warn: (sentence: string) => void) {
-    this.#look = look;
+  constructor(pageState: PageState, warn: (sentence: string) => void) {
+    this.#pageState = pageState;
 
     $effect(() => {
       this.cells = null;
       const place = this.ref;
       if (!place) return;
       return cancellable(
-        () => loadCells(look.atlasMap, place.grid),
+        () => loadCells(pageState.atlasMap, place.grid),
         (levelCells) => {
           this.cells = levelCells;
-          const there = look.cells.filter(({ grid, row, col }) => grid === levelCells.grid && levelCells.find(row, col) >= 0);
-          if (there.length < look.cells.length) look.cells = there; // a link may name empty ground
+          const there = pageState.cells.filter(({ grid, row, col }) => grid === levelCells.grid && levelCells.find(row, col) >= 0);
+          if (there.length < pageState.cells.length) pageState.cells = there; // a link may name empty ground
         },
         (error) => warn(errorText(error, pageErrorText)),
       );
@@ -39,14 +39,14 @@ export class OpenCell {
       this.sheet = this.problem = null;
       if (!cell?.drawn) return;
       return cancellable(
-        () => loadDetails(look.atlasMap, cell),
+        () => loadDetails(pageState.atlasMap, cell),
         (sheet) => (this.sheet = sheet),
         (error) => (this.problem = errorText(error, pageErrorText)),
       );
     });
   }
 
-  readonly ref = $derived.by(() => this.#look.cells[0] ?? null);
+  readonly ref = $derived.by(() => this.#pageState.cells[0] ?? null);
   /** The cell itself, once its level's cells are there. */
   readonly cell = $derived.by(() => {
     const place = this.ref;
@@ -54,7 +54,7 @@ export class OpenCell {
   });
   /** Where its activations are on the second map. */
   readonly onSecondMap = $derived.by<readonly CellRef[]>(() => {
-    const { secondMap } = this.#look;
+    const { secondMap } = this.#pageState;
     const cells = this.cell && secondMap && this.sheet?.details.cells_on_other_maps[secondMap.path];
     return cells?.map(([grid, row, col]) => ({ grid, row, col })) ?? [];
   });

@@ -2,7 +2,7 @@
 
 import type { Cells } from '../lib/cells';
 import { cellBox } from '../lib/frame';
-import type { Look } from '../lib/look.svelte';
+import type { PageState } from '../lib/page_state.svelte';
 import { cellsTable, download, poster, viewPicture, type MapInView } from '../lib/save';
 import type { Colours } from '../lib/theme';
 import type { Address } from './address.svelte';
@@ -14,14 +14,14 @@ export class Saving {
   progressText = $state<string | null>(null);
   /** What was done, in words. */
   doneText = $state<string | null>(null);
-  readonly #look: Look;
+  readonly #pageState: PageState;
   readonly #maps: Maps;
   readonly #openCell: OpenCell;
   readonly #address: Address;
   readonly #warn: (sentence: string) => void;
 
-  constructor(look: Look, maps: Maps, openCell: OpenCell, address: Address, warn: (sentence: string) => void) {
-    this.#look = look;
+  constructor(pageState: PageState, maps: Maps, openCell: OpenCell, address: Address, warn: (sentence: string) => void) {
+    this.#pageState = pageState;
     this.#maps = maps;
     this.#openCell = openCell;
     this.#address = address;
@@ -29,19 +29,19 @@ export class Saving {
   }
 
   view(colours: Colours): void {
-    const look = this.#look;
+    const pageState = this.#pageState;
     const { first, second, frames } = this.#maps;
     if (!first) return;
-    const maps: MapInView[] = [{ canvases: first.canvases(), frame: frames[0], left: 0, top: 0, from: 0, markedCells: look.cells }];
-    if (look.secondMap && second) {
-      const [left, top] = look.arrangement === 'swipe' ? [0, 0] : WIDE.matches ? [frames[0].width, 0] : [0, frames[0].height];
-      maps.push({ canvases: second.canvases(), frame: frames[1], left, top, from: look.arrangement === 'swipe' ? look.swipeAt : 0, markedCells: this.#openCell.onSecondMap });
+    const maps: MapInView[] = [{ canvases: first.canvases(), frame: frames[0], left: 0, top: 0, from: 0, markedCells: pageState.cells }];
+    if (pageState.secondMap && second) {
+      const [left, top] = pageState.arrangement === 'swipe' ? [0, 0] : WIDE.matches ? [frames[0].width, 0] : [0, frames[0].height];
+      maps.push({ canvases: second.canvases(), frame: frames[1], left, top, from: pageState.arrangement === 'swipe' ? pageState.swipeAt : 0, markedCells: this.#openCell.onSecondMap });
     }
     void this.#save('Saving the view …', () => viewPicture(maps, colours), 'view.png');
   }
 
   poster({ ground }: Colours): void {
-    const { atlas, atlasMap, patches } = this.#look;
+    const { atlas, atlasMap, patches } = this.#pageState;
     const { cells } = this.#maps;
     if (!cells) return;
     const progress = (share: number) => (this.progressText = `Drawing the poster: ${Math.round(100 * share)} %`);
@@ -50,7 +50,7 @@ export class Saving {
 
   /** The chosen cells, else those in view. */
   table(): void {
-    const { atlas, atlasMap, cells: selected } = this.#look;
+    const { atlas, atlasMap, cells: selected } = this.#pageState;
     const cells = selected.length ? this.#openCell.cells : this.#maps.cells;
     if (!cells) return;
     const indices = selected.length ? selected.map(({ row, col }) => cells.find(row, col)).filter((i) => i >= 0) : this.#cellsInView(cells);
@@ -78,7 +78,7 @@ export class Saving {
   }
 
   async #save(what: string, make: () => Promise<Blob>, end: string): Promise<void> {
-    const name = `${this.#look.atlas.title}-${this.#look.atlasMap.path}-${end}`;
+    const name = `${this.#pageState.atlas.title}-${this.#pageState.atlasMap.path}-${end}`;
     this.progressText = what;
     try {
       download(await make(), name);

@@ -5,7 +5,7 @@ import { pageErrorText, errorText, type AtlasMap } from '../lib/atlas';
 import type { Cell } from '../lib/cells';
 import { loadDetails } from '../lib/details';
 import { MOST_CELLS, type CellRef } from '../lib/link';
-import type { Look } from '../lib/look.svelte';
+import type { PageState } from '../lib/page_state.svelte';
 import type { Maps } from './maps.svelte';
 
 /** Cells of a rectangle on the second map that are looked up on the first. */
@@ -14,13 +14,13 @@ const MOST_THERE = 60;
 export class Selection {
   /** Whether a click or a tap selects further cells. */
   multiple = $state(false);
-  readonly #look: Look;
+  readonly #pageState: PageState;
   readonly #maps: Maps;
   readonly #subject: Subject | null;
   readonly #warn: (sentence: string) => void;
 
-  constructor(look: Look, maps: Maps, subject: Subject | null, warn: (sentence: string) => void) {
-    this.#look = look;
+  constructor(pageState: PageState, maps: Maps, subject: Subject | null, warn: (sentence: string) => void) {
+    this.#pageState = pageState;
     this.#maps = maps;
     this.#subject = subject;
     this.#warn = warn;
@@ -28,19 +28,19 @@ export class Selection {
 
   /** Open a cell, or with `more` select it beside others or take it out; empty ground closes. */
   open(cell: Cell | null, more: boolean): void {
-    const look = this.#look;
+    const pageState = this.#pageState;
     if (!cell) {
-      if (!more && !this.multiple) look.cells = [];
+      if (!more && !this.multiple) pageState.cells = [];
       return;
     }
     const place = placeOf(cell);
-    const isSelected = look.cells.some((other) => isSame(other, place));
+    const isSelected = pageState.cells.some((other) => isSame(other, place));
     if (more || this.multiple) {
-      const others = look.cells.filter((other) => !isSame(other, place) && other.grid === place.grid);
+      const others = pageState.cells.filter((other) => !isSame(other, place) && other.grid === place.grid);
       this.#select(isSelected ? others : [place, ...others]);
     } else {
-      look.cells = isSelected && look.cells.length === 1 ? [] : [place];
-      if (look.cells.length) this.#reveal(place);
+      pageState.cells = isSelected && pageState.cells.length === 1 ? [] : [place];
+      if (pageState.cells.length) this.#reveal(place);
     }
   }
 
@@ -48,21 +48,21 @@ export class Selection {
   add(cells: readonly Cell[]): void {
     if (!cells.length) return;
     const places = cells.map(placeOf);
-    const others = this.#look.cells.filter((other) => other.grid === places[0]?.grid && !places.some((added) => isSame(added, other)));
+    const others = this.#pageState.cells.filter((other) => other.grid === places[0]?.grid && !places.some((added) => isSame(added, other)));
     this.#select([...places, ...others]);
   }
 
   /** Open a cell of the layer, or of another one that is shown then. */
-  go(place: CellRef, atlasMap: AtlasMap = this.#look.atlasMap): void {
-    if (atlasMap !== this.#look.atlasMap) this.#look.switchTo(atlasMap);
-    this.#look.cells = [place];
+  go(place: CellRef, atlasMap: AtlasMap = this.#pageState.atlasMap): void {
+    if (atlasMap !== this.#pageState.atlasMap) this.#pageState.switchTo(atlasMap);
+    this.#pageState.cells = [place];
     this.#reveal(place);
   }
 
   /** From the open cell, or from the middle, to the next cell in a direction. */
   neighbour(right: number, down: number): void {
     const { cells, pointedCell: pointed } = this.#maps;
-    const from = this.#look.cells[0] ?? pointed;
+    const from = this.#pageState.cells[0] ?? pointed;
     if (!from || !cells || from.grid !== cells.grid) return;
     for (let far = 1; far < cells.grid; far++) {
       const next = cells.at(from.row + far * down, from.col + far * right);
@@ -72,18 +72,18 @@ export class Selection {
 
   /** Cells of the second map are chosen: the first one opens those that hold most of the same activations. */
   async selectFromSecond(cells: readonly (Cell | null)[]): Promise<void> {
-    const look = this.#look;
-    const { atlasMap: first, secondMap: second } = look;
+    const pageState = this.#pageState;
+    const { atlasMap: first, secondMap: second } = pageState;
     const drawnCells = cells.filter((cell) => cell?.drawn).slice(0, MOST_THERE) as Cell[];
     if (!drawnCells.length || !second) return;
     try {
       const sheets = await Promise.all(drawnCells.map((cell) => loadDetails(second, cell)));
-      if (look.atlasMap !== first || look.secondMap !== second) return;
+      if (pageState.atlasMap !== first || pageState.secondMap !== second) return;
       const matches = sheets.flatMap((sheet) => sheet?.details.cells_on_other_maps[first.path]?.slice(0, 1) ?? []);
       const places = new Map(matches.map(([grid, row, col]) => [`${grid}.${row}.${col}`, { grid, row, col }]));
       if (places.size) {
         this.#select([...places.values()]);
-        if (look.cells[0]) this.#reveal(look.cells[0]);
+        if (pageState.cells[0]) this.#reveal(pageState.cells[0]);
       } else this.#warn(`Of ${second.name} it is not known which cells of ${first.name} hold the same activations: one of them is a map of classes.`);
     } catch (error) {
       this.#warn(errorText(error, pageErrorText));
@@ -92,7 +92,7 @@ export class Selection {
 
   /** Cells of one level as the selection; a link holds no more than MOST_CELLS. */
   #select(places: CellRef[]): void {
-    this.#look.cells = places.slice(0, MOST_CELLS);
+    this.#pageState.cells = places.slice(0, MOST_CELLS);
     if (places.length > MOST_CELLS) this.#warn(`${MOST_CELLS} cells are selected, which is the most; ${places.length - MOST_CELLS} more were in the rectangle.`);
   }
 

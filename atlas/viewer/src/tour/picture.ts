@@ -12,7 +12,7 @@ export async function openPicture(subject: Subject, step: TourStep | null): Prom
   subject.openPanel();
   if (step?.picture_to_open) {
     const response = await fetch(step.picture_to_open).catch(() => null);
-    if (!response?.ok) throw new UserError(`The site has no ${step.picture_to_open}. Finish the run again: python -m atlas.run CONFIG.`);
+    if (!response?.ok) throw new UserError(`The site has no ${step.picture_to_open}. Finish the run again: atlas run CONFIG.`);
     const file = new File([await response.blob()], NAME, { type: 'image/webp' });
     void subject.take([file]);
     return NAME;

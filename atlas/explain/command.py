@@ -1,4 +1,4 @@
-"""The command `python -m atlas.explain`, from a file's name to a written folder."""
+"""The command `atlas explain`, from a file's name to a written folder."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from atlas.errors import ConfigError
 from atlas.explain.explainer import Explainer
-from atlas.explain.export.folder import ExplanationOptions, check_folder, prepare_folder, write_explanation
-from atlas.explain.groups import FEWEST, MOST
+from atlas.explain.folder import ExplanationOptions, check_folder, prepare_folder, write_explanation
+from atlas.explain.groups import FEWEST_GROUPS, MOST_GROUPS
 from atlas.explain.square import read_square
 
 
@@ -30,8 +30,8 @@ def explain(
     """Explain the picture in the file ``image`` by ``run`` into the folder ``out``, with the rest as in
     ExplanationOptions. Prints where the page is. Raises ConfigError and AtlasError with what is wrong."""
     options = ExplanationOptions(layers, classes, groups, steps, without_each)
-    if options.groups and not FEWEST <= options.groups <= MOST:
-        raise ConfigError(f"--groups {options.groups}: expected {FEWEST} to {MOST}, or 0 for none.")
+    if options.groups and not FEWEST_GROUPS <= options.groups <= MOST_GROUPS:
+        raise ConfigError(f"--groups {options.groups}: expected {FEWEST_GROUPS} to {MOST_GROUPS}, or 0 for none.")
     if not 1 <= options.steps <= 10_000:
         raise ConfigError(f"--steps {options.steps}: expected 1 to 10,000.")
     data = _read(image)

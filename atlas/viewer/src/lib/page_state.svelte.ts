@@ -16,7 +16,7 @@ export interface NeuronView {
   filter?: UnitFilter | null;
 }
 
-export class Look {
+export class PageState {
   readonly atlas: Atlas;
   atlasMap: AtlasMap = $state.raw() as AtlasMap;
   /** The second map, or null. */

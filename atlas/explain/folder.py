@@ -1,4 +1,4 @@
-"""What `python -m atlas.explain` writes: pictures, explain.json, and a small page that shows them."""
+"""What `atlas explain` writes: pictures, explain.json, and a small page that shows them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from PIL import Image
 from atlas.arrays import Pixels
 from atlas.errors import ConfigError
 from atlas.explain.explainer import Explainer, Picture
-from atlas.explain.export.html import page
-from atlas.explain.export.overlays import dotted, icon_grid, masked, overlay
+from atlas.explain.html import page
+from atlas.explain.overlays import dotted, icon_grid, masked, overlay
 from atlas.explain.plain import group_facts, summary
 from atlas.rundir.atomic import atomic, write_json
 
-FORMAT = 1
+EXPORT_FORMAT = 1
 # Sides in pixels: of what is laid over the picture, and at most of a grid of icons.
 _OVERLAY, _GRID = 448, 2240
 # The level of the atlas on which places are shown: the finest with at most so many cells a side.
@@ -98,7 +98,7 @@ def _earlier_files(path: Path) -> list[str]:
         except (ValueError, KeyError, TypeError):
             files = None
         if files is None:
-            raise ConfigError(f"{earlier} was not written by atlas.explain. Give another folder with --out.")
+            raise ConfigError(f"{earlier} was not written by atlas explain. Give another folder with --out.")
         return [*files, "explain.json"]
     if path.is_dir() and any(path.iterdir()):
         raise ConfigError(f"--out {path} has other things in it. Give a new or an empty folder.")
@@ -122,7 +122,13 @@ def write_explanation(
     for layer in facts["layers"]:
         network = explainer.layer(layer["path"]).network
         _layer(explainer, picture, folder, layer, classes[network], options, on_progress)
-    facts = {"made_by": "activation-atlas", "format": FORMAT, "title": title, "run": str(explainer.run.path), **facts}
+    facts = {
+        "made_by": "activation-atlas",
+        "format": EXPORT_FORMAT,
+        "title": title,
+        "run": str(explainer.run.path),
+        **facts,
+    }
     folder.write("index.html", page(facts))
     facts["files"] = folder.files
     write_json(path / "explain.json", facts)

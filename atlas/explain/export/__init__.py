@@ -1,1 +1,0 @@
-"""What `python -m atlas.explain` writes: pictures, figures and a small page."""
