@@ -72,7 +72,8 @@ class Run:
             )
         self.config: Config = self._directory.config()
         self.layers: tuple[str, ...] = self.config.layers
-        self._maps = {atlas_map.name: atlas_map for atlas_map in maps_of(self.config)}
+        maps = maps_of(self.config.layers, self.config.layout, self.config.cells)
+        self._maps = {atlas_map.name: atlas_map for atlas_map in maps}
         self.maps: tuple[str, ...] = tuple(self._maps)
 
     def __repr__(self) -> str:
@@ -123,10 +124,9 @@ class Run:
             raise ConfigError(f"{self.path} has no network {name!r}; it has {', '.join(map(repr, networks))}.")
         from atlas.networks.network import load  # torch comes with it
 
-        keep = tuple(self.config.module_of(layer)[1] for layer in self.config.layers_of(name))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            network = load(**networks[name].model_dump(), keep=keep)
+            network = load(**networks[name].settings.model_dump(), keep=networks[name].modules)
         if network.digest != self._directory.network_facts(name)["sha256"]:
             raise AtlasError(
                 f"{self.path}: {network.name} has other weights now than when the run was made, so its map would not "

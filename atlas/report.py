@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,32 +12,34 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from atlas.cells.icons import read_icons
-from atlas.config.model import Config
+from atlas.config.sections import NeuronsConfig
 from atlas.neurons.parts import is_finished
 from atlas.neurons.reading import UnitTables
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import maps_of
+from atlas.rundir.maps import AtlasMap
 from atlas.store.shards import to_numpy
 
 # From this invariance on a unit counts as pose-invariant.
 INVARIANT = 0.8
 
 
-def build_report(run: RunDirectory, config: Config) -> dict[str, Any]:
-    """The report of a run whose icons are drawn. Shares are in [0, 1]; what the figures mean stands in
-    atlas/docs/reference/report.md."""
+def build_report(
+    run: RunDirectory, maps: Sequence[AtlasMap], *, min_count: int, neurons: NeuronsConfig | None
+) -> dict[str, Any]:
+    """The report of a run whose icons are drawn: of its ``maps``, and of its units where ``neurons`` asks for them and
+    they are measured. Shares are in [0, 1]; what the figures mean stands in atlas/docs/reference/report.md."""
     failures = json.loads(run.failures.with_suffix(".json").read_text(encoding="utf-8"))
     collected = run.read_manifest().get("stages", {}).get("collect", {})
     layers: dict[str, Any] = {}
-    for atlas_map in maps_of(config):
+    for atlas_map in maps:
         marker = run.folder("layout") / f"{'class' if atlas_map.classes else 'quality'}-{atlas_map.name}.json"
         layers[atlas_map.name] = {
             "layout": json.loads(marker.read_text(encoding="utf-8"))["facts"],
-            "cells": {str(grid): _cells(run, atlas_map.name, grid, config.cells.min_count) for grid in atlas_map.grids},
+            "cells": {str(grid): _cells(run, atlas_map.name, grid, min_count) for grid in atlas_map.grids},
             "icons": {str(grid): _icons(run, atlas_map.name, grid) for grid in atlas_map.grids},
         }
-    if config.neurons is not None and is_finished(run, config.neurons):
-        for layer in config.neurons.layers:
+    if neurons is not None and is_finished(run, neurons):
+        for layer in neurons.layers:
             layers[layer]["neurons"] = _units(UnitTables(run, layer))
     return {
         "collect": {

@@ -24,7 +24,8 @@ measure_batch_settings = prepare_worker = None
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
     """An item for each map."""
-    return [Item(atlas_map.name, NAME, run=str(run.path)) for atlas_map in maps_of(config)]
+    maps = maps_of(config.layers, config.layout, config.cells)
+    return [Item(atlas_map.name, NAME, run=str(run.path)) for atlas_map in maps]
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
@@ -35,7 +36,7 @@ def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
 def run_item(item: Item) -> Summary:
     """Cut one map at all its levels."""
     run, config = item.open()
-    atlas_map = find_map(config, item.id)
+    atlas_map = find_map(maps_of(config.layers, config.layout, config.cells), item.id)
     coordinates = read_columns(run.layout(item.id), ["u", "v"])
     u, v = (coordinates[name].astype(np.float64) for name in ("u", "v"))
     table = build_cells(

@@ -69,14 +69,36 @@ def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
 def run_item(item: Item) -> Summary:
     """Look at one shard's views, and write its rows of every layer."""
     run, config = item.open()
-    if item.id == _FAILURES:
-        return _gather_failures(item, run, config)
     listing = worker.listing(run)
+    if item.id == _FAILURES:
+        failure_rows, all_views, lost = _gather_failures(
+            item.after, run, config.layers[0], crops=config.images.crops, max_share=config.collect.max_failure_share
+        )
+        card = write_card(
+            run,
+            config.layers,
+            config.networks(),
+            images=config.images,
+            collect=config.collect,
+            pictures=len(listing),
+            views=all_views,
+            lost=lost,
+            failures=failure_rows,
+        )
+        write_marker(
+            run.failures.with_suffix(".json"),
+            key=run.stage_key(NAME),
+            files=[run.failures, card],
+            views=all_views,
+            failures=lost,
+        )
+        return Summary(0)
     settings = _batch_settings(run)
     pictures = images_per_shard(len(listing), config.images, config.collect)
     views = shard_views(int(item.id.removeprefix("part-")), len(listing), config.images.crops, pictures)
     paths = {layer: run.store(layer) / f"{item.id}.parquet" for layer in config.layers}
-    readers = worker.readers(run, config, settings.precision)
+    networks, threads = config.networks().values(), config.cluster.threads
+    readers = worker.readers(run, networks, settings.precision, threads=threads)
     metadata = {
         name: shard_metadata(reader, name, listing, config.seed, settings)
         for reader in readers
@@ -110,8 +132,10 @@ def measure_batch_settings(path: str) -> dict[str, Any]:
     """Batch, precision and decoding threads for the run at ``path``: as configured, or as suits this worker."""
     run = RunDirectory(Path(path))
     config = run.config()
-    precision = choose_precision(worker.network(run, config).device, config.collect.precision)
-    readers = worker.readers(run, config, precision)
+    networks, threads = config.networks(), config.cluster.threads
+    device = worker.network(run, networks[""], threads=threads).device
+    precision = choose_precision(device, config.collect.precision)
+    readers = worker.readers(run, networks.values(), precision, threads=threads)
     settings = measure_readers(
         readers,
         worker.listing(run),
@@ -127,7 +151,8 @@ def prepare_worker(path: str) -> None:
     """Have this worker load the networks and record them, so that the first shard does not wait for it."""
     run = RunDirectory(Path(path))
     config, settings = run.config(), _batch_settings(run)
-    for reader in worker.readers(run, config, settings.precision):
+    networks, threads = config.networks().values(), config.cluster.threads
+    for reader in worker.readers(run, networks, settings.precision, threads=threads):
         reader.observer.seconds_per_view(
             list(reader.layers.values()),
             draws=config.collect.positions_per_image,
@@ -146,23 +171,24 @@ def failed_views(failures: list[Failure], crops: int) -> int:
     return sum(1 if failure.view is not None else crops for failure in failures)
 
 
-def watch_failures(config: Config, run: RunDirectory) -> Callable[[Summary], None]:
-    """A function to call with each finished shard's summary: raises AtlasError as soon as it is certain that too many
-    views will have failed.
+def watch_failures(
+    run: RunDirectory, layers: Sequence[str], *, crops: int, max_share: float
+) -> Callable[[Summary], None]:
+    """A function to call with each finished shard's summary: raises AtlasError as soon as it is certain that more than
+    ``max_share`` of the views will have failed. ``crops``: how many views a picture has.
 
     Shards of an earlier start count too: a run that was stopped for its failures stops at once when it is started again
     with the same share. What was finished stays finished; with a higher share the run goes on from there.
     """
-    crops, limit = config.images.crops, config.collect.max_failure_share
     views = pq.read_metadata(run.listing).num_rows * crops
-    lost = sum(failed_views(_failures_of(marker), crops) for marker in _shard_markers(run, config.layers))
+    lost = sum(failed_views(_failures_of(marker), crops) for marker in _shard_markers(run, layers))
 
     def watch(summary: Summary) -> None:
         nonlocal lost
         lost += summary.failures
-        if lost > limit * views:
-            markers = _shard_markers(run, config.layers)
-            raise AtlasError(_too_many(markers, crops, limit, views, run.folder(NAME)))
+        if lost > max_share * views:
+            markers = _shard_markers(run, layers)
+            raise AtlasError(_too_many(markers, crops, max_share, views, run.folder(NAME)))
 
     watch(Summary(0))
     return watch
@@ -182,14 +208,16 @@ def _failures_of(marker: dict[str, Any]) -> list[Failure]:
     return [Failure(**row) for row in marker["failures"]]
 
 
-def _gather_failures(item: Item, run: RunDirectory, config: Config) -> Summary:
-    """All failures of all shards in one table; stops the run when too many views failed."""
+def _gather_failures(
+    parts: Sequence[str], run: RunDirectory, layer: str, *, crops: int, max_share: float
+) -> tuple[list[dict[str, Any]], int, int]:
+    """Write all failures of all ``parts`` into one table, as the markers of ``layer`` have them; stops the run when too
+    many views failed. Returns its rows, how many views there are, and how many of those failed."""
     key, views = run.stage_key(NAME), 0
-    crops, limit = config.images.crops, config.collect.max_failure_share
     rows: list[dict[str, Any]] = []
     shards: list[dict[str, Any]] = []
-    for name in item.after:
-        marker = read_marker(run.store(config.layers[0]) / f"{name}.json", key)
+    for name in parts:
+        marker = read_marker(run.store(layer) / f"{name}.json", key)
         if marker is None:
             raise AtlasError(f"collect: the marker of {name} is gone. Give the same command again.")
         views += marker["views"]
@@ -198,12 +226,9 @@ def _gather_failures(item: Item, run: RunDirectory, config: Config) -> Summary:
     with atomic(run.failures) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, FAILURES), temporary, compression="zstd")
     lost = failed_views([Failure(**row) for row in rows], crops)
-    if lost > limit * views or lost == views:
-        raise AtlasError(_too_many(shards, crops, limit, views, run.folder(NAME)))
-    pictures = len(worker.listing(run))
-    card = write_card(run, config, pictures=pictures, views=views, lost=lost, failures=rows)
-    write_marker(run.failures.with_suffix(".json"), key=key, files=[run.failures, card], views=views, failures=lost)
-    return Summary(0)
+    if lost > max_share * views or lost == views:
+        raise AtlasError(_too_many(shards, crops, max_share, views, run.folder(NAME)))
+    return rows, views, lost
 
 
 def _too_many(markers: Iterable[dict[str, Any]], crops: int, share: float, all_views: int, folder: Path) -> str:

@@ -5,23 +5,29 @@ The costs of one view, one icon and one unit are measured on this machine; what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from atlas.config.model import Config
-from atlas.config.sections import RenderConfig
+from atlas.config.sections import (
+    ClusterConfig,
+    CollectConfig,
+    ImagesConfig,
+    LayoutConfig,
+    NeuronsConfig,
+    RenderConfig,
+)
 from atlas.networks.network import Layer, Network
 from atlas.networks.observer import Observer
 from atlas.neurons.units import seconds_a_unit
-from atlas.pictures.listing import Listing
 from atlas.rundir.maps import has_common_start, layout_groups
 from atlas.visualize import step_seconds
 from atlas.visualize.recipe import ATLAS
-from pipelines import collect
 from pipelines.cluster import default_workers
+from pipelines.collect import images_per_shard
 
 # Measured on two cores: seconds that a layout takes for a row, and to begin with.
 LAYOUT_ROW_SECONDS, LAYOUT_SECONDS = 2e-4, 5.0
@@ -39,91 +45,128 @@ class Durations:
     units: float = 0.0
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a run has to do before it draws: ``views`` in so many ``shards``, ``rows`` of each layer, and ``layouts``
+    with the start that they have in common."""
+
+    views: int
+    shards: int
+    rows: int
+    layouts: int
+
+
 def expected_cells(grid: int, rows: int, min_count: int) -> int:
     """About how many cells of a ``grid`` × ``grid`` lattice are drawn: seven of ten at most, as a map does not fill its
     square, and no more than hold twice ``min_count`` of the map's ``rows`` each."""
     return round(min(0.7 * grid**2, rows / (2 * min_count)))
 
 
+def count_work(
+    pictures: int, layers: Sequence[str], images: ImagesConfig, collect: CollectConfig, layout: LayoutConfig
+) -> Work:
+    """What a run over so many ``pictures`` has to do before it draws."""
+    views = pictures * images.crops
+    return Work(
+        views=views,
+        shards=-(-pictures // images_per_shard(pictures, images, collect)),
+        rows=views * collect.positions_per_image,
+        layouts=len(layout_groups(layers, layout)) + has_common_start(layers, layout),
+    )
+
+
 def estimate(
-    config: Config,
-    listing: Listing,
+    work: Work,
+    icons: int,
     networks: Mapping[str, Network],
     layers: Mapping[str, Layer],
-    icons: int,
+    *,
+    collect: CollectConfig,
+    render: RenderConfig,
+    neurons: NeuronsConfig | None,
+    cluster: ClusterConfig,
 ) -> tuple[float, float]:
     """Seconds and bytes of a run that draws so many ``icons``, on the workers that it asks for.
 
     ``networks`` and ``layers`` by their names in the run. A batch of views and a step of icons are computed for it.
     """
-    durations = measure_durations(config, networks, layers)
-    classes = {name: len(network.classes) for name, network in networks.items()}
-    seconds = total_seconds(
-        config, durations, pictures=len(listing), icons=icons, workers=default_workers(config.cluster)
+    durations = measure_durations(
+        networks, layers, collect=collect, render=render, neurons=neurons, threads=cluster.threads
     )
-    return seconds, total_bytes(config, layers, classes, pictures=len(listing), icons=icons)
+    classes = {name: len(network.classes) for name, network in networks.items()} if collect.attributions else {}
+    seconds = total_seconds(work, durations, icons=icons, workers=default_workers(cluster))
+    return seconds, total_bytes(work, layers, classes, icons=icons, neurons=neurons)
 
 
-def measure_durations(config: Config, networks: Mapping[str, Network], layers: Mapping[str, Layer]) -> Durations:
-    """Time a batch of views and a step of icons on each network, here and with ``cluster.threads`` threads."""
-    torch.set_num_threads(config.cluster.threads)
+def measure_durations(
+    networks: Mapping[str, Network],
+    layers: Mapping[str, Layer],
+    *,
+    collect: CollectConfig,
+    render: RenderConfig,
+    neurons: NeuronsConfig | None,
+    threads: int,
+) -> Durations:
+    """Time a batch of views and a step of icons on each network, here and with so many ``threads``."""
+    torch.set_num_threads(threads)
     view_seconds, icon_seconds = 0.0, []
     for name, network in networks.items():
-        observed = [layers[layer] for layer in config.layers_of(name)]
+        observed = [layer for layer_name, layer in layers.items() if Config.module_of(layer_name)[0] == name]
         view_seconds += Observer(network, [layer.name for layer in observed]).seconds_per_view(
-            observed, draws=config.collect.positions_per_image, attributions=config.collect.attributions
+            observed, draws=collect.positions_per_image, attributions=collect.attributions
         )
-        icon_seconds += [_seconds_per_icon(network, layer.name, config.render) for layer in observed]
-    return Durations(view_seconds, float(np.mean(icon_seconds)), _unit_seconds(config, networks, layers))
+        icon_seconds += [_seconds_per_icon(network, layer.name, render) for layer in observed]
+    unit_seconds = 0.0 if neurons is None else _unit_seconds(networks, layers, neurons, render)
+    return Durations(view_seconds, float(np.mean(icon_seconds)), unit_seconds)
 
 
-def total_seconds(config: Config, durations: Durations, *, pictures: int, icons: int, workers: int) -> float:
-    """Seconds of a run over so many ``pictures`` on so many ``workers``: collecting, layouts, icons and units.
+def total_seconds(work: Work, durations: Durations, *, icons: int, workers: int) -> float:
+    """Seconds of a run on so many ``workers``: collecting, layouts, icons and units.
 
     Collecting has no more workers than shards; a layout has one.
     """
-    views = pictures * config.images.crops
-    shards = -(-pictures // collect.images_per_shard(pictures, config.images, config.collect))
-    layouts = len(layout_groups(config.layers, config.layout)) + has_common_start(config.layers, config.layout)
-    rows = views * config.collect.positions_per_image
     return (
-        views * durations.view / min(workers, shards)
-        + layouts * (LAYOUT_SECONDS + rows * LAYOUT_ROW_SECONDS)
+        work.views * durations.view / min(workers, work.shards)
+        + work.layouts * (LAYOUT_SECONDS + work.rows * LAYOUT_ROW_SECONDS)
         + (icons * durations.icon + durations.units) / workers
     )
 
 
 def total_bytes(
-    config: Config, layers: Mapping[str, Layer], classes: Mapping[str, int], *, pictures: int, icons: int
+    work: Work,
+    layers: Mapping[str, Layer],
+    classes: Mapping[str, int],
+    *,
+    icons: int,
+    neurons: NeuronsConfig | None,
 ) -> int:
     """Bytes of a run: the store (float16 activations and attributions), icons and units.
 
-    ``layers`` by their names in the run, ``classes`` the number of classes of each network by its name there.
+    ``layers`` by their names in the run; ``classes``: to how many classes each network attributes, by its name there,
+    empty where the run takes no attributions.
     """
-    rows = pictures * config.images.crops * config.collect.positions_per_image
     row_bytes = 0
     for name, layer in layers.items():
-        attributions = classes[config.module_of(name)[0]] if config.collect.attributions else 0
-        row_bytes += 2 * (layer.channels + attributions) + ROW_BYTES
-    units = sum(layers[name].channels for name in config.neurons.layers) if config.neurons else 0
-    return rows * row_bytes + icons * ICON_BYTES + units * UNIT_BYTES
+        row_bytes += 2 * (layer.channels + classes.get(Config.module_of(name)[0], 0)) + ROW_BYTES
+    units = sum(layers[name].channels for name in neurons.layers) if neurons else 0
+    return work.rows * row_bytes + icons * ICON_BYTES + units * UNIT_BYTES
 
 
-def _unit_seconds(config: Config, networks: Mapping[str, Network], layers: Mapping[str, Layer]) -> float:
+def _unit_seconds(
+    networks: Mapping[str, Network], layers: Mapping[str, Layer], neurons: NeuronsConfig, render: RenderConfig
+) -> float:
     """Seconds on one worker for all units of the neurons stage."""
-    if config.neurons is None:
-        return 0.0
-    steps = None if config.render.steps == "auto" else config.render.steps
+    steps = None if render.steps == "auto" else render.steps
     return sum(
         layers[name].channels
         * seconds_a_unit(
-            networks[config.module_of(name)[0]],
+            networks[Config.module_of(name)[0]],
             layers[name],
-            pictures=config.neurons.pictures,
+            pictures=neurons.pictures,
             steps=steps,
-            precision=config.render.precision,
+            precision=render.precision,
         )
-        for name in config.neurons.layers
+        for name in neurons.layers
     )
 
 

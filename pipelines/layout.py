@@ -7,11 +7,13 @@ all in one box, and one for each layer measures how true its map is. A layer's m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from atlas.config.model import Config
+from atlas.config.sections import LayoutConfig
 from atlas.errors import AtlasError
 from atlas.layout.class_maps import choose_rows, lay_out
 from atlas.layout.fit import (
@@ -49,7 +51,7 @@ from atlas.rundir.maps import (
     has_common_start,
     layout_group_of,
     layout_groups,
-    maps_of,
+    maps_of_classes,
 )
 from atlas.rundir.markers import read_marker, write_marker
 from atlas.store.shards import count_rows, read_metadata
@@ -84,10 +86,10 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
         items += [Item(f"index-{layer}", NAME, (fits[0].id,), str(run.path)) for layer in config.layers]
     items.append(Item(_BOX, NAME, tuple(item.id for item in items), str(run.path)))
     items += [Item(f"quality-{layer}", NAME, (_BOX,), str(run.path)) for layer in config.layers]
-    of_classes = dict.fromkeys(atlas_map.layer for atlas_map in maps_of(config) if atlas_map.classes)
     items += [
         Item(f"classes-{layer}", NAME, (f"fit-{layout_group_of(layer, config.layout)}",), str(run.path))
-        for layer in of_classes
+        for layer in config.layers
+        if maps_of_classes(layer, config.layout)
     ]
     return items
 
@@ -95,13 +97,12 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
     """One for an item; of a layer's maps of classes one for each map."""
     if item.id.startswith("classes-"):
-        return [_class_marker(run, atlas_map) for atlas_map in _maps_of_classes(item, config)]
+        return [_class_marker(run, atlas_map) for atlas_map in _maps_of_classes(item, config.layout)]
     return [run.folder(NAME) / f"{item.id}.json"]
 
 
-def _maps_of_classes(item: Item, config: Config) -> list[AtlasMap]:
-    layer = item.id.removeprefix("classes-")
-    return [atlas_map for atlas_map in maps_of(config) if atlas_map.classes and atlas_map.layer == layer]
+def _maps_of_classes(item: Item, layout: LayoutConfig) -> tuple[AtlasMap, ...]:
+    return maps_of_classes(item.id.removeprefix("classes-"), layout)
 
 
 def _class_marker(run: RunDirectory, atlas_map: AtlasMap) -> Path:
@@ -112,20 +113,31 @@ def _class_marker(run: RunDirectory, atlas_map: AtlasMap) -> Path:
 def run_item(item: Item) -> Summary:
     """Do the work that the item's name begins with."""
     run, config = item.open()
+    layers, layout, seed = config.layers, config.layout, config.seed
     if item.id == _BOX:
-        return _box(run, config)
+        return _box(run, layers, layout)
     if item.id == COMMON_START:
-        return _common(item, run, config)
-    work = {"fit": _fit, "place": _place, "index": _index, "quality": _quality, "classes": _classes}
-    return work[item.id.split("-")[0]](item, run, config)
+        return _common(item, run, layers, layout, seed=seed)
+    match item.id.split("-")[0]:
+        case "fit":
+            return _fit(item, run, layers, layout, seed=seed)
+        case "place":
+            return _place(item, run, layers, layout)
+        case "index":
+            return _index(item, run, layout)
+        case "quality":
+            return _quality(item, run, layers, layout, seed=seed)
+        case "classes":
+            return _classes(item, run, layout, seed=seed)
+    raise ValueError(f"{item.id}: no item of this stage begins so")
 
 
-def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
+def _fit(item: Item, run: RunDirectory, layers: Sequence[str], layout: LayoutConfig, *, seed: int) -> Summary:
     group = item.id.removeprefix("fit-")
-    layers = layout_groups(config.layers, config.layout)[group]
-    fitted = choose_fitted(count_rows(run.shards(layers[0])), config.layout.fit_rows, config.seed)
+    group_layers = layout_groups(layers, layout)[group]
+    fitted = choose_fitted(count_rows(run.shards(group_layers[0])), layout.fit_rows, seed)
     files, parts, facts = [], [], {}
-    for layer in layers:
+    for layer in group_layers:
         shards = run.shards(layer)
         moments = read_moments(shards, read_metadata(shards[0])["channels"])
         projection = fit_projection(moments)
@@ -143,10 +155,8 @@ def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
     parts.clear()
     common = load_arrays(run.coordinates(COMMON_START))["coordinates"] if item.after else None
     threads = available_cores()
-    by_attribution = attribution_rows(run, layers, fitted) if config.layout.axes == "classes" else None
-    fit = fit_layout(
-        rows, config.layout, seed=config.seed, threads=threads, common=common, attribution_rows=by_attribution
-    )
+    by_attribution = attribution_rows(run, group_layers, fitted) if layout.axes == "classes" else None
+    fit = fit_layout(rows, layout, seed=seed, threads=threads, common=common, attribution_rows=by_attribution)
     files += [run.index(group), run.coordinates(group)]
     with atomic(run.index(group)) as temporary:
         save_index(fit.index, temporary)
@@ -159,11 +169,11 @@ def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
         nearness=fit.nearness,
     )
     if common is not None:
-        chosen = compared_rows(len(rows), config.seed)
+        chosen = compared_rows(len(rows), seed)
         independent = fit_layout(
             rows[chosen],
-            config.layout,
-            seed=config.seed,
+            layout,
+            seed=seed,
             threads=threads,
             attribution_rows=None if by_attribution is None else by_attribution[chosen],
         )
@@ -175,33 +185,33 @@ def _fit(item: Item, run: RunDirectory, config: Config) -> Summary:
     return Summary(len(rows))
 
 
-def _common(item: Item, run: RunDirectory, config: Config) -> Summary:
+def _common(item: Item, run: RunDirectory, layers: Sequence[str], layout: LayoutConfig, *, seed: int) -> Summary:
     """The layout that all layers start from: of all of them together, each by its widest directions."""
-    column = "attribution" if config.layout.axes == "classes" else "activation"
-    fitted = choose_fitted(count_rows(run.shards(config.layers[0])), config.layout.fit_rows, config.seed)
+    column = "attribution" if layout.axes == "classes" else "activation"
+    fitted = choose_fitted(count_rows(run.shards(layers[0])), layout.fit_rows, seed)
     parts = []
-    for layer in config.layers:
+    for layer in layers:
         shards = run.shards(layer)
         metadata = read_metadata(shards[0])
         width = metadata["channels"] if column == "activation" else len(metadata["classes"])
         parts.append(project(shards, widest(read_moments(shards, width, column), COMMON_WIDTH), fitted, column))
-    coordinates = common_start(parts, config.layout, seed=config.seed, threads=available_cores())
+    coordinates = common_start(parts, layout, seed=seed, threads=available_cores())
     save_arrays(run.coordinates(COMMON_START), coordinates=coordinates)
     files = [run.coordinates(COMMON_START)]
     write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=files, rows=len(fitted))
     return Summary(0)
 
 
-def _index(item: Item, run: RunDirectory, config: Config) -> Summary:
+def _index(item: Item, run: RunDirectory, layout: LayoutConfig) -> Summary:
     """For one layer whose layout is shared: the index and nearness of its own rows, by which new points are placed."""
     layer = item.id.removeprefix("index-")
-    shared = load_arrays(run.coordinates(layout_group_of(layer, config.layout)))
+    shared = load_arrays(run.coordinates(layout_group_of(layer, layout)))
     rows = project(run.shards(layer), Projection.load(run.projection(layer)), shared["fitted"])
     alive = np.flatnonzero(rows.any(1))
-    index = build_index(rows[alive], threads=1 if config.layout.deterministic else available_cores())
+    index = build_index(rows[alive], threads=1 if layout.deterministic else available_cores())
     with atomic(run.index(layer)) as temporary:
         save_index(index, temporary)
-    _, distances = knn_graph(index, rows[alive], config.layout.neighbors)
+    _, distances = knn_graph(index, rows[alive], layout.neighbors)
     nearness = nearness_quantiles(1 - distances[:, 1:])
     save_arrays(run.coordinates(layer), **{**shared, "alive": alive, "nearness": nearness})
     files = [run.index(layer), run.coordinates(layer)]
@@ -209,12 +219,12 @@ def _index(item: Item, run: RunDirectory, config: Config) -> Summary:
     return Summary(0)
 
 
-def _place(item: Item, run: RunDirectory, config: Config) -> Summary:
+def _place(item: Item, run: RunDirectory, layers: Sequence[str], layout: LayoutConfig) -> Summary:
     group, _, number = item.id.removeprefix("place-").rpartition("-")
     fit, parts = load_arrays(run.coordinates(group)), []
-    for layer in layout_groups(config.layers, config.layout)[group]:
+    for layer in layout_groups(layers, layout)[group]:
         shards = run.shards(layer)
-        part = [shards[shard] for shard in placed_parts(shards, config.layout.fit_rows)[int(number)]]
+        part = [shards[shard] for shard in placed_parts(shards, layout.fit_rows)[int(number)]]
         parts.append(project(part, Projection.load(run.projection(layer))))
     rows = joined(parts)
     coordinates = place_rows(
@@ -228,44 +238,44 @@ def _place(item: Item, run: RunDirectory, config: Config) -> Summary:
     return Summary(len(rows))
 
 
-def _box(run: RunDirectory, config: Config) -> Summary:
-    groups = list(layout_groups(config.layers, config.layout))
-    parts = len(placed_parts(run.shards(config.layers[0]), config.layout.fit_rows))
+def _box(run: RunDirectory, layers: Sequence[str], layout: LayoutConfig) -> Summary:
+    groups = list(layout_groups(layers, layout))
+    parts = len(placed_parts(run.shards(layers[0]), layout.fit_rows))
     raw, dropped = zip(*(gather_coordinates(run, group, parts) for group in groups))
-    boxed = unit_box(raw) if config.layout.align else [unit_box([layout])[0] for layout in raw]
-    for layer in config.layers:
-        number = groups.index(layout_group_of(layer, config.layout))
+    boxed = unit_box(raw) if layout.align else [unit_box([coordinates])[0] for coordinates in raw]
+    for layer in layers:
+        number = groups.index(layout_group_of(layer, layout))
         if not np.isfinite(boxed[number]).any():
             raise AtlasError(f"layout: layer {layer} gave no activation at all in any picture. Choose another layer.")
         write_map(run, layer, layer, boxed[number], dropped[number])
-    files = [run.layout(layer) for layer in config.layers]
+    files = [run.layout(layer) for layer in layers]
     write_marker(run.folder(NAME) / f"{_BOX}.json", key=run.stage_key(NAME), files=files)
     return Summary(0)
 
 
-def _quality(item: Item, run: RunDirectory, config: Config) -> Summary:
+def _quality(item: Item, run: RunDirectory, layers: Sequence[str], layout: LayoutConfig, *, seed: int) -> Summary:
     layer = item.id.removeprefix("quality-")
-    column = "attribution" if config.layout.axes == "classes" else "activation"
-    number = config.layers.index(layer)
-    before = config.layers[number - 1] if number and has_common_start(config.layers, config.layout) else None
+    column = "attribution" if layout.axes == "classes" else "activation"
+    number = layers.index(layer)
+    before = layers[number - 1] if number and has_common_start(layers, layout) else None
     facts = {
-        **measure_quality(run, layer, layer, column=column, seed=config.seed),
+        **measure_quality(run, layer, layer, column=column, seed=seed),
         **measure_alignment(run, layer, before),
     }
     write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=[], facts=facts)
     return Summary(0)
 
 
-def _classes(item: Item, run: RunDirectory, config: Config) -> Summary:
+def _classes(item: Item, run: RunDirectory, layout: LayoutConfig, *, seed: int) -> Summary:
     """The maps of classes of one layer: those that are not there yet. Their rows are chosen in one pass."""
     layer = item.id.removeprefix("classes-")
     key, shards = run.stage_key(NAME), run.shards(layer)
     todo = [
         atlas_map
-        for atlas_map in _maps_of_classes(item, config)
+        for atlas_map in _maps_of_classes(item, layout)
         if read_marker(_class_marker(run, atlas_map), key) is None
     ]
-    choices = choose_rows(shards, todo, config.layout, read_metadata(shards[0])["classes"])
+    choices = choose_rows(shards, todo, layout, read_metadata(shards[0])["classes"])
     all_rows = np.unique(np.concatenate([choice.rows for choice in choices]))
     projected, done = project(shards, Projection.load(run.projection(layer)), all_rows), 0
     for atlas_map, choice in zip(todo, choices):
@@ -273,12 +283,12 @@ def _classes(item: Item, run: RunDirectory, config: Config) -> Summary:
         dropped = np.full(len(boxed), REASONS.index(OTHER), np.int8)
         if len(choice.rows) >= FEWEST_MAP_ROWS:
             rows = projected[np.searchsorted(all_rows, choice.rows)]
-            boxed[choice.rows] = lay_out(rows, choice, config.layout, seed=config.seed)
+            boxed[choice.rows] = lay_out(rows, choice, layout, seed=seed)
             off = np.where(rows.any(1), REASONS.index(OUTLIER), REASONS.index(ZERO))
             dropped[choice.rows] = np.where(np.isfinite(boxed[choice.rows]).all(1), 0, off)
             done += len(rows)
         write_map(run, atlas_map.name, layer, boxed, dropped)
         facts: dict[str, object] = {"alignment": None, "alignment_independent": None, "chosen": len(choice.rows)}
-        facts |= measure_quality(run, atlas_map.name, layer, column="activation", seed=config.seed)
+        facts |= measure_quality(run, atlas_map.name, layer, column="activation", seed=seed)
         write_marker(_class_marker(run, atlas_map), key=key, files=[run.layout(atlas_map.name)], facts=facts)
     return Summary(done)

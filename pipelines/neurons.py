@@ -6,28 +6,29 @@ circuits that build the units; and which cells of earlier layers build its cells
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas.config.model import Config
-from atlas.config.sections import NeuronsConfig
-from atlas.neurons.circuits import Source, cells_table, circuit_table, earlier_layers
+from atlas.config.model import Config, RunNetwork
+from atlas.config.sections import CellsConfig, ImagesConfig, NeuronsConfig, RenderConfig
+from atlas.networks.network import Network
+from atlas.neurons.circuits import ReadViews, Source, cells_table, circuit_table, earlier_layers
 from atlas.neurons.parts import UNITS_PER_PART, part_names, units_of_part
 from atlas.neurons.statistics import unit_statistics
 from atlas.neurons.tables import NEURONS_FORMAT
 from atlas.neurons.tuning import DISC
 from atlas.neurons.units import ROTATED_PATCHES, UnitDrawing, firing_rows, unit_table
-from atlas.neurons.views import PositionView, read_views
+from atlas.neurons.views import read_views
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import digest_values, write_marker
-from atlas.store.shards import RowKey, read_metadata
+from atlas.store.shards import read_metadata
 from atlas.visualize import fitting_precision, measure_batch
 from atlas.visualize.diverse import DIVERSITY, UNIT_RECIPE, picture_size
 from pipelines import worker
@@ -39,9 +40,22 @@ REDO_DEPENDENTS = False
 prepare_worker = None
 
 
+@dataclass(frozen=True)
+class _OpenLayer:
+    """A layer of the stage on a worker: its ``network`` there, the statistics of its units, and a function that reads
+    the views of its rows."""
+
+    run: RunDirectory
+    source: Source
+    run_network: RunNetwork
+    network: Network
+    statistics: pa.Table
+    read: ReadViews
+
+
 def plan(config: Config, run: RunDirectory) -> list[Item]:
     """For each layer its statistics, parts of units, circuits, and what builds its cells."""
-    settings = _settings(config)
+    settings = _settings(config.neurons)
     items: list[Item] = []
     circuits: list[Item] = []
     for layer in settings.layers:
@@ -49,7 +63,7 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
         items.append(Item(statistics, NAME, run=str(run.path)))
         units = read_metadata(run.shards(layer)[0])["channels"]
         items += [Item(f"{layer}/{part}", NAME, (statistics,), str(run.path)) for part in part_names(units)]
-        others = [source.name for source in _other_layers(config, layer)]
+        others = [source.name for source in _other_layers(settings.layers, layer)]
         after = (statistics, *(f"{name}/statistics" for name in others))
         # One more layer leaves all items but these as they are.
         circuits += [
@@ -67,22 +81,26 @@ def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
 def run_item(item: Item) -> Summary:
     """Make one table of a layer."""
     run, config = item.open()
+    settings = _settings(config.neurons)
     layer, _, work = item.id.rpartition("/")
     facts: dict[str, Any] = {"of": item.of} if item.of else {}
+    done = Summary(0)
     if work == "statistics":
-        table = unit_statistics(run.shards(layer), _settings(config).patches)
+        table = unit_statistics(run.shards(layer), settings.patches)
         facts["firing"] = int((table["largest"].to_numpy() > 0).sum())
-        done = Summary(0)
-    elif work == "circuit":
-        table, notes = _circuit(run, config, layer)
-        facts["notes"] = notes
-        done = Summary(0)
-    elif work == "cells":
-        table, done = _cells(run, config, layer), Summary(0)
     else:
-        table, failed = _units(run, config, layer, work)
-        facts["patches_failed"] = failed
-        done = Summary(table.num_rows, failed)
+        run_network = config.networks()[config.module_of(layer)[0]]
+        target = _open_layer(run, layer, run_network, config.images, seed=config.seed, threads=config.cluster.threads)
+        others = _other_layers(settings.layers, layer)
+        if work == "circuit":
+            table, facts["notes"] = _circuit(target, others, settings.sources)
+        elif work == "cells":
+            table = _cells(target, others, config.cells)
+        else:
+            drawing = _drawing(run, layer, settings.pictures, config.render, seed=config.seed)
+            table, failed = _units(target, work, drawing, attributions=config.collect.attributions)
+            facts["patches_failed"] = failed
+            done = Summary(table.num_rows, failed)
     path = run.folder(NAME) / f"{item.id}.parquet"
     with atomic(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
@@ -110,8 +128,9 @@ def measure_batch_settings(path: str) -> dict[str, dict[str, Any]]:
     batch_settings: dict[str, dict[str, Any]] = {}
     for layer in config.layers:  # all of them: a later start may ask for more, and this is measured once
         named, module = config.module_of(layer)
-        network = worker.network(run, config, named)
-        size = picture_size(worker.layers(run, config, named)[layer], network)
+        run_network = config.networks()[named]
+        network = worker.network(run, run_network, threads=config.cluster.threads)
+        size = picture_size(worker.layers(run, run_network)[layer], network)
         precision, batch = settings.precision, settings.batch
         if precision == "auto":
             precision = fitting_precision(network, module, size)
@@ -121,18 +140,18 @@ def measure_batch_settings(path: str) -> dict[str, dict[str, Any]]:
     return batch_settings
 
 
-def _settings(config: Config) -> NeuronsConfig:
-    assert config.neurons is not None  # the stage runs only with this section
-    return config.neurons
+def _settings(neurons: NeuronsConfig | None) -> NeuronsConfig:
+    assert neurons is not None  # the stage runs only with this section
+    return neurons
 
 
-def _other_layers(config: Config, layer: str) -> list[Source]:
-    """The other layers of the stage that belong to the same network."""
-    network, _ = config.module_of(layer)
+def _other_layers(layers: Sequence[str], layer: str) -> list[Source]:
+    """The other ones of the stage's ``layers`` that belong to the same network."""
+    network, _ = Config.module_of(layer)
     return [
-        Source(name, config.module_of(name)[1])
-        for name in _settings(config).layers
-        if name != layer and config.module_of(name)[0] == network
+        Source(name, Config.module_of(name)[1])
+        for name in layers
+        if name != layer and Config.module_of(name)[0] == network
     ]
 
 
@@ -146,53 +165,47 @@ def _read_statistics(path: Path, _written: int) -> pa.Table:
     return pq.read_table(path)
 
 
-def _reader(
-    run: RunDirectory, config: Config, layer: str, size: int
-) -> Callable[[Sequence[RowKey]], dict[RowKey, PositionView]]:
-    return lambda keys: read_views(
-        run.shards(layer), worker.listing(run), keys, size=size, images=config.images, seed=config.seed
-    )
+def _open_layer(
+    run: RunDirectory, layer: str, run_network: RunNetwork, images: ImagesConfig, *, seed: int, threads: int
+) -> _OpenLayer:
+    network = worker.network(run, run_network, threads=threads)
+    read = partial(read_views, run.shards(layer), worker.listing(run), size=network.size, images=images, seed=seed)
+    source = Source(layer, Config.module_of(layer)[1])
+    return _OpenLayer(run, source, run_network, network, _statistics(run, layer), read)
 
 
-def _units(run: RunDirectory, config: Config, layer: str, part: str) -> tuple[pa.Table, int]:
-    """The table of some units, and how many of their top patches could not be read."""
-    named, module = config.module_of(layer)
-    network, described = worker.network(run, config, named), worker.layers(run, config, named)[layer]
-    statistics = _statistics(run, layer)
-    units = units_of_part(part, statistics.num_rows)
-    keys = firing_rows(statistics, units)
-    views = _reader(run, config, layer, network.size)(keys)
+def _drawing(run: RunDirectory, layer: str, pictures: int, render: RenderConfig, *, seed: int) -> UnitDrawing:
+    """How the pictures of a layer's units are drawn: so many of each unit."""
     batch_settings = run.stage_facts(NAME)["batch_settings"][layer]
-    drawing = UnitDrawing(
-        pictures=_settings(config).pictures,
-        steps=None if config.render.steps == "auto" else config.render.steps,
+    return UnitDrawing(
+        pictures=pictures,
+        steps=None if render.steps == "auto" else render.steps,
         precision=batch_settings["precision"],
         batch=batch_settings["batch"],
-        compile=config.render.compile,
-        seed=config.seed,
+        compile=render.compile,
+        seed=seed,
     )
-    observer = worker.observer(run, config, named, module) if config.collect.attributions else None
-    table = unit_table(network, described, statistics, units, views, drawing, observer)
+
+
+def _units(target: _OpenLayer, part: str, drawing: UnitDrawing, *, attributions: bool) -> tuple[pa.Table, int]:
+    """The table of some units, and how many of their top patches could not be read."""
+    units = units_of_part(part, target.statistics.num_rows)
+    keys = firing_rows(target.statistics, units)
+    views = target.read(keys)
+    described = worker.layers(target.run, target.run_network)[target.source.name]
+    observer = worker.observer(target.run, target.run_network, target.source.module) if attributions else None
+    table = unit_table(target.network, described, target.statistics, units, views, drawing, observer)
     return table, sum(key not in views for key in keys)
 
 
-def _earlier(run: RunDirectory, config: Config, layer: str) -> list[Source]:
-    named, module = config.module_of(layer)
-    return earlier_layers(worker.network(run, config, named), module, _other_layers(config, layer))
+def _circuit(target: _OpenLayer, others: list[Source], count: int) -> tuple[pa.Table, dict[str, str]]:
+    """The table of the ``count`` units that build each unit, and for each layer without weights the sentence why."""
+    module = target.source.module
+    earlier = earlier_layers(target.network, module, others)
+    return circuit_table(target.network, module, earlier, target.statistics, target.read, count)
 
 
-def _circuit(run: RunDirectory, config: Config, layer: str) -> tuple[pa.Table, dict[str, str]]:
-    """The table of what builds the units, and for each layer without weights the sentence why."""
-    named, module = config.module_of(layer)
-    network = worker.network(run, config, named)
-    read = _reader(run, config, layer, network.size)
-    sources = _earlier(run, config, layer)
-    return circuit_table(network, module, sources, _statistics(run, layer), read, _settings(config).sources)
-
-
-def _cells(run: RunDirectory, config: Config, layer: str) -> pa.Table:
-    named, module = config.module_of(layer)
-    network = worker.network(run, config, named)
-    read = _reader(run, config, layer, network.size)
-    target, sources = Source(layer, module), _earlier(run, config, layer)
-    return cells_table(network, run, config.cells, target, sources, _statistics(run, layer), read)
+def _cells(target: _OpenLayer, others: list[Source], cells: CellsConfig) -> pa.Table:
+    """The table of which cells of earlier layers build the layer's cells."""
+    earlier = earlier_layers(target.network, target.source.module, others)
+    return cells_table(target.network, target.run, cells, target.source, earlier, target.statistics, target.read)

@@ -13,7 +13,7 @@ from distributed import Client
 from rich.console import Console
 
 from atlas.config.model import Config
-from atlas.config.sections import ImagesConfig, LayoutConfig
+from atlas.config.sections import ImagesConfig, LayoutConfig, NeuronsConfig
 from atlas.errors import AtlasError, ConfigError
 from atlas.layout.gpu import uses_gpu
 from atlas.networks.network import Layer, Network, describe_layer, load
@@ -26,7 +26,7 @@ from atlas.rundir.maps import maps_of
 from atlas.rundir.markers import digest_values, read_marker
 from atlas.rundir.mirror import Mirror
 from atlas.rundir.remote import is_remote, working_folder
-from atlas.rundir.stages import ABOVE, stages_of
+from atlas.rundir.stages import ABOVE, STAGES, stages_of
 from atlas.rundir.versions import RUN_FORMAT, SITE_FORMAT, refuse_other_format, versions
 from atlas.site.page import viewer_digest, viewer_folder
 from atlas.site.tour.text import check_choices, load_tour
@@ -34,7 +34,7 @@ from atlas.store.classes import class_number
 from atlas.store.shards import SCHEMA_VERSION
 from pipelines import cells, collect, layout, neurons, publish, render
 from pipelines.cluster import connect
-from pipelines.screen import advance_bar, print_sentence, progress_bars, show_end, show_failures, show_plan
+from pipelines.screen import advance_bar, print_sentence, progress_bars, show_end, show_failures, show_plan, show_scores
 from pipelines.stage import Item, Outcome, Stage, Summary, run_stage
 from pipelines.tracking import Tracking, require
 
@@ -93,7 +93,16 @@ def run(
         if mirror:
             mirror.send_state(directory.listing)
         _run_stages(config, directory, prepared, stages[: stages.index(until) + 1], console, mirror)
-        show_end(config, directory, until, console)
+        if STAGES.index(until) >= STAGES.index(render.NAME):
+            show_scores(
+                directory,
+                maps_of(config.layers, config.layout, config.cells),
+                console,
+                class_by=config.layout.class_by,
+                min_count=config.cells.min_count,
+                neurons=None if until == render.NAME else config.neurons,
+            )
+        show_end(directory, until, config.out, console)
     return directory
 
 
@@ -118,38 +127,43 @@ def prepare(config: Config, directory: RunDirectory) -> Prepared:
         problems.append(str(error))
     networks: dict[str, Network] = {}
     layers: dict[str, Layer] = {}
-    for name, settings in config.networks().items():
-        modules = {layer: config.module_of(layer)[1] for layer in config.layers_of(name)}
+    maps = maps_of(config.layers, config.layout, config.cells)
+    for name, run_network in config.networks().items():
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                networks[name] = load(**settings.model_dump(), keep=tuple(modules.values()))
+                networks[name] = load(**run_network.settings.model_dump(), keep=run_network.modules)
         except ConfigError as error:
             problems.append(f"compare.{name}: {error}" if name else str(error))
             continue
-        for layer, module in modules.items():
+        for layer, module in zip(run_network.layers, run_network.modules):
             try:
                 layers[layer] = describe_layer(networks[name], module)
             except ConfigError as error:
                 problems.append(f"layers: {error}")
-        if any(atlas_map.classes and config.module_of(atlas_map.layer)[0] == name for atlas_map in maps_of(config)):
+        if any(atlas_map.classes and atlas_map.layer in run_network.layers for atlas_map in maps):
             problems += _unknown_classes(config.layout, networks[name])
-    problems += _tour(config, listing, layers)
+    described = {layer: layers[layer] for layer in config.layers if layer in layers}
+    whole = len(described) == len(config.layers)
+    problems += _tour(config.tour, listing, described if whole else None, config.neurons)
     if problems or listing is None:
         raise ConfigError("\n".join(problems))
-    return Prepared(listing, networks, {layer: layers[layer] for layer in config.layers})
+    return Prepared(listing, networks, described)
 
 
-def _tour(config: Config, listing: Listing | None, layers: dict[str, Layer]) -> list[str]:
-    """What is wrong with the tour and with the examples that it names itself."""
+def _tour(
+    path: str | None, listing: Listing | None, layers: dict[str, Layer] | None, neurons: NeuronsConfig | None
+) -> list[str]:
+    """What is wrong with the tour and with the examples that it names itself, as far as the pictures and layers are
+    known."""
     try:
-        tour = load_tour(config.tour)
+        tour = load_tour(path)
     except ConfigError as error:
         return [str(error)]
-    if tour is None or listing is None or len(layers) < len(config.layers):
+    if tour is None or listing is None or layers is None:
         return []
-    channels = {layer: layers[layer].channels for layer in config.layers}
-    return check_choices(tour, channels, listing.keys, config.neurons.layers if config.neurons else ())
+    channels = {name: layer.channels for name, layer in layers.items()}
+    return check_choices(tour, channels, listing.keys, neurons.layers if neurons else ())
 
 
 def _unknown_classes(layout: LayoutConfig, network: Network) -> list[str]:
@@ -237,8 +251,8 @@ def stage_keys(config: Config, directory: RunDirectory, prepared: Prepared, stag
     values = config.plain()
     if stage == "collect":
         networks = []
-        for name, settings in config.networks().items():
-            network = {key: value for key, value in settings.model_dump(mode="json").items() if key != "checkpoint"}
+        for name, run_network in config.networks().items():
+            network = run_network.settings.model_dump(mode="json", exclude={"checkpoint"})
             network["classes"] = list(prepared.networks[name].classes)
             networks += [network, prepared.networks[name].digest, *([name] if name else [])]
         collecting = {key: value for key, value in values["collect"].items() if key != "max_failure_share"}
@@ -297,7 +311,10 @@ def _run_stages(
                 _measure_batch_settings_once(client, directory, name, stage.measure_batch_settings)
             bar = progress.add_task(name, total=None, rate="")
             advance = advance_bar(progress, bar, stage.WORK)
-            check = collect.watch_failures(config, directory) if name == collect.NAME else None
+            check = None
+            if name == collect.NAME:
+                crops, max_share = config.images.crops, config.collect.max_failure_share
+                check = collect.watch_failures(directory, config.layers, crops=crops, max_share=max_share)
 
             def finished(
                 item: Item, summary: Summary, advance: Any = advance, check: Any = check, stage: Stage = stage
@@ -326,7 +343,9 @@ def _run_stages(
             if name == collect.NAME:
                 show_failures(directory, progress.console)
             if name in (render.NAME, neurons.NAME):
-                write_json(directory.report, build_report(directory, config))
+                maps = maps_of(config.layers, config.layout, config.cells)
+                report = build_report(directory, maps, min_count=config.cells.min_count, neurons=config.neurons)
+                write_json(directory.report, report)
             if mirror:
                 mirror.finish(name, directory.stage_key(name))
                 mirror.send_state(*(path for path in [directory.report] if path.exists()))

@@ -12,7 +12,7 @@ from pathlib import Path
 from atlas.config.model import Config
 from atlas.neurons.reading import UnitTables
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import published_maps
+from atlas.rundir.maps import find_map, maps_of, published_maps
 from atlas.rundir.markers import digest_values, write_marker
 from atlas.site import neurons, page, sheets
 from atlas.site.tour import writer as tour
@@ -29,7 +29,7 @@ _PAGE, _TOUR, _NEURONS = "page", "tour", "neurons"
 def plan(config: Config, run: RunDirectory) -> list[Item]:
     """For each map its pyramid, grids and sheets; units, the tour, and the page at the end."""
     items: list[Item] = []
-    maps = published_maps(run, config)
+    maps = published_maps(run, maps_of(config.layers, config.layout, config.cells))
     for atlas_map in maps:
         for grid in atlas_map.grids:
             name = f"{atlas_map.name}/grid-{grid:03d}"
@@ -68,7 +68,14 @@ def run_item(item: Item) -> Summary:
     if item.id == _PAGE:
         files = page.write_page(run, config, json.loads(run.report.read_text(encoding="utf-8")))
     elif item.id == _TOUR:
-        files = tour.write_tour(run, config, worker.listing(run))
+        settings = tour.TourSettings(
+            layers=config.layers_of(""),
+            opening=config.opening,
+            cells=config.cells,
+            neurons=config.neurons,
+            seed=config.seed,
+        )
+        files = tour.write_tour(run, worker.listing(run), config.tour, settings)
     elif item.id.startswith(f"{_NEURONS}/"):
         files, failed = neurons.write_part(
             run, worker.listing(run), item.id, min_count=config.cells.min_count, seed=config.seed
@@ -77,7 +84,8 @@ def run_item(item: Item) -> Summary:
     else:
         name, *parts = item.id.split("/")
         form, listing = page.tile_format(config.render.size), worker.listing(run)
-        atlas_map = next(atlas_map for atlas_map in published_maps(run, config) if atlas_map.name == name)
+        maps = published_maps(run, maps_of(config.layers, config.layout, config.cells))
+        atlas_map = find_map(maps, name)
         if parts == ["atlas"]:
             files = page.write_combined(run, atlas_map, form)
         else:

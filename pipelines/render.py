@@ -37,7 +37,7 @@ def plan(config: Config, run: RunDirectory) -> list[Item]:
     """Batches of each grid's drawn cells, each after the batches that hold their parents."""
     items: list[Item] = []
     batch = config.render.icons_per_item
-    for atlas_map in maps_of(config):
+    for atlas_map in maps_of(config.layers, config.layout, config.cells):
         coarser: dict[tuple[int, int], str] = {}
         for grid in atlas_map.grids:
             level = drawn_cells(run.cells(atlas_map.name), grid, config.cells.min_count)
@@ -74,9 +74,9 @@ def run_item(item: Item) -> Summary:
     """Draw one batch of icons, and score them."""
     run, config = item.open()
     name, grid, part = split(item)
-    atlas_map = find_map(config, name)
+    atlas_map = find_map(maps_of(config.layers, config.layout, config.cells), name)
     named, module = config.module_of(atlas_map.layer)
-    network = worker.network(run, config, named)
+    network = worker.network(run, config.networks()[named], threads=config.cluster.threads)
     key = run.stage_key(NAME)
     level = _level(run.cells(name), grid, config.cells.min_count, key)
     row, col = level["row"], level["col"]
@@ -130,7 +130,7 @@ def measure_batch_settings(path: str) -> dict[str, dict[str, Any]]:
     batch_settings: dict[str, dict[str, Any]] = {}
     for layer in config.layers:
         named, module = config.module_of(layer)
-        network = worker.network(run, config, named)
+        network = worker.network(run, config.networks()[named], threads=config.cluster.threads)
         precision, batch = settings.precision, settings.batch
         if precision == "auto":
             precision = fitting_precision(network, module, settings.size)

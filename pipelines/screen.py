@@ -25,16 +25,17 @@ from rich.progress import (
 from rich.table import Table
 
 from atlas.config.model import Config
+from atlas.config.sections import NeuronsConfig
 from atlas.networks.network import Layer, Network
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import Failure, failure_kind
 from atlas.report import build_report
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import FEWEST_MAP_ROWS, maps_of, published_maps
+from atlas.rundir.maps import FEWEST_MAP_ROWS, AtlasMap, maps_of, published_maps
 from atlas.rundir.markers import parse_marker
 from atlas.rundir.remote import is_remote
 from atlas.rundir.stages import STAGES
-from pipelines.estimate import estimate, expected_cells
+from pipelines.estimate import count_work, estimate, expected_cells
 from pipelines.stage import Item, Summary
 
 
@@ -77,17 +78,26 @@ def show_plan(
     console: Console,
 ) -> None:
     """Print what will be done, and about how long it will take."""
-    views = len(listing) * config.images.crops
-    rows = views * config.collect.positions_per_image
-    maps = maps_of(config)
+    work = count_work(len(listing), config.layers, config.images, config.collect, config.layout)
+    maps = maps_of(config.layers, config.layout, config.cells)
+    fewer = min(work.rows, config.layout.class_rows)
     icons = sum(
-        expected_cells(grid, min(rows, config.layout.class_rows) if atlas_map.classes else rows, config.cells.min_count)
+        expected_cells(grid, fewer if atlas_map.classes else work.rows, config.cells.min_count)
         for atlas_map in maps
         for grid in atlas_map.grids
     )
-    seconds, disk = estimate(config, listing, networks, layers, icons)
+    seconds, disk = estimate(
+        work,
+        icons,
+        networks,
+        layers,
+        collect=config.collect,
+        render=config.render,
+        neurons=config.neurons,
+        cluster=config.cluster,
+    )
     lines = [
-        ("pictures", f"{len(listing):,} in {listing.source}, {config.images.crops} views each: {views:,} views"),
+        ("pictures", f"{len(listing):,} in {listing.source}, {config.images.crops} views each: {work.views:,} views"),
         *(
             (
                 "network" if not name else f"@{name}",
@@ -175,12 +185,17 @@ def _too_few_rows(classes: Sequence[str], class_by: str, min_count: int, rows: i
     )
 
 
-def show_end(config: Config, directory: RunDirectory, until: str, console: Console) -> None:
-    """Print the scores of the icons, how true the maps are, and how to look at the atlas."""
-    if STAGES.index(until) < STAGES.index("render"):
-        print_sentence(console, f"Done until {until}: {directory.folder(until)}")
-        return
-    report = build_report(directory, config)
+def show_scores(
+    directory: RunDirectory,
+    maps: Sequence[AtlasMap],
+    console: Console,
+    *,
+    class_by: str,
+    min_count: int,
+    neurons: NeuronsConfig | None,
+) -> None:
+    """Print the scores of the icons, how true the ``maps`` are, and of the units that ``neurons`` asks for."""
+    report = build_report(directory, maps, min_count=min_count, neurons=neurons)
     table = Table(title_justify="left", box=None, padding=(0, 2, 0, 0))
     for heading in ("layer", "grid", "icons", "cosine", "whitened", "robust", "rank 1", "flagged"):
         table.add_column(heading, justify="left" if heading == "layer" else "right")
@@ -193,8 +208,8 @@ def show_end(config: Config, directory: RunDirectory, until: str, console: Conso
                     "median_cosine_robust")), f"{icons['rank1_share']:.0%}", f"{icons['flagged_share']:.1%}",
                 )  # fmt: skip
     console.print(table)
-    published = {atlas_map.name for atlas_map in published_maps(directory, config)}
-    for atlas_map in maps_of(config):
+    published = {atlas_map.name for atlas_map in published_maps(directory, maps)}
+    for atlas_map in maps:
         name, facts = atlas_map.name, report["layers"][atlas_map.name]["layout"]
         if name in published:
             rows = (
@@ -207,18 +222,22 @@ def show_end(config: Config, directory: RunDirectory, until: str, console: Conso
                 quality = f"trustworthiness {facts['trustworthiness']:.3f}, neighbour recall {facts['recall']:.2f}"
             print_sentence(console, f"{name}: {quality}, {rows}")
         else:
-            reason = _too_few_rows(atlas_map.classes, config.layout.class_by, config.cells.min_count, facts["chosen"])
+            reason = _too_few_rows(atlas_map.classes, class_by, min_count, facts["chosen"])
             print_sentence(console, f"{name}: not in the site. {reason}")
     if not any(icons["n"] for facts in report["layers"].values() for icons in facts["icons"].values()):
         print_sentence(
             console,
-            f"No icon was drawn: no cell has cells.min_count = {config.cells.min_count} rows. Take more pictures or "
+            f"No icon was drawn: no cell has cells.min_count = {min_count} rows. Take more pictures or "
             "images.crops, coarser cells.grids, or a lower cells.min_count.",
         )
-    if config.neurons is not None and STAGES.index(until) >= STAGES.index("neurons"):
-        show_neurons(config.neurons.layers, report, directory, console)
+    if neurons is not None:
+        show_neurons(neurons.layers, report, directory, console)
+
+
+def show_end(directory: RunDirectory, until: str, out: str, console: Console) -> None:
+    """Print that the run is done ``until`` a stage, and how to look at the atlas."""
     if until == "publish":
-        folder = os.path.relpath(directory.path) if is_remote(config.out) else config.out
+        folder = os.path.relpath(directory.path) if is_remote(out) else out
         print_sentence(console, f"Done. Open the atlas with:  atlas serve {shlex.quote(folder)}")
     else:
         print_sentence(console, f"Done until {until}: {directory.folder(until)}")

@@ -107,7 +107,7 @@ class Tracking:
 
     def _sheets(self) -> Iterator[tuple[str, Image.Image]]:
         """The icons of each map's middle grid as one picture."""
-        for atlas_map in maps_of(self._config):
+        for atlas_map in maps_of(self._config.layers, self._config.layout, self._config.cells):
             sheet = mosaic(self._directory, atlas_map.name, atlas_map.grids[len(atlas_map.grids) // 2])
             if sheet is not None:
                 sheet.thumbnail((_SHEET_WIDTH, _SHEET_WIDTH), Image.Resampling.LANCZOS)

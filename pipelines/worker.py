@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 
-from atlas.config.model import Config
+from atlas.config.model import RunNetwork
 from atlas.errors import AtlasError
 from atlas.networks.allocator import keep_memory
 from atlas.networks.network import Layer, Network, describe_layer, load
@@ -26,29 +27,31 @@ from atlas.store.collect import Reader
 _NETWORKS = 4
 
 
-def network(run: RunDirectory, config: Config, name: str = "") -> Network:
-    """One of the run's networks, loaded once a process and given ``cluster.threads`` threads."""
-    torch.set_num_threads(config.cluster.threads)
-    return _network(*_cache_key(run, config, name))
+def network(run: RunDirectory, run_network: RunNetwork, *, threads: int) -> Network:
+    """One of the run's networks, loaded once a process and given so many ``threads``."""
+    torch.set_num_threads(threads)
+    return _network(*_cache_key(run, run_network))
 
 
-def layers(run: RunDirectory, config: Config, name: str = "") -> dict[str, Layer]:
+def layers(run: RunDirectory, run_network: RunNetwork) -> dict[str, Layer]:
     """The layers of one of the run's networks, described, by their names in the run."""
-    return dict(zip(config.layers_of(name), _layers(*_cache_key(run, config, name))))
+    return dict(zip(run_network.layers, _layers(*_cache_key(run, run_network))))
 
 
-def readers(run: RunDirectory, config: Config, precision: Precision) -> list[Reader]:
-    """The run's networks and the layers that are read of them, computing in ``precision``."""
-    torch.set_num_threads(config.cluster.threads)
+def readers(
+    run: RunDirectory, run_networks: Iterable[RunNetwork], precision: Precision, *, threads: int
+) -> list[Reader]:
+    """The run's networks and the layers that are read of them, computing in ``precision`` with so many ``threads``."""
+    torch.set_num_threads(threads)
     return [
-        Reader(_observer(*_cache_key(run, config, name), precision), layers(run, config, name))
-        for name in config.networks()
+        Reader(_observer(*_cache_key(run, run_network), precision), layers(run, run_network))
+        for run_network in run_networks
     ]
 
 
-def observer(run: RunDirectory, config: Config, name: str, module: str) -> Observer:
+def observer(run: RunDirectory, run_network: RunNetwork, module: str) -> Observer:
     """The observer of one layer, by its module, of one of the run's networks, in float32."""
-    settings, modules, digest = _cache_key(run, config, name)
+    settings, modules, digest = _cache_key(run, run_network)
     return _observer_of(settings, modules, digest, module)
 
 
@@ -57,9 +60,9 @@ def listing(run: RunDirectory) -> Listing:
     return _listing(run.listing, run.listing.stat().st_mtime_ns)
 
 
-def _cache_key(run: RunDirectory, config: Config, name: str) -> tuple[str, tuple[str, ...], str]:
-    modules = tuple(config.module_of(layer)[1] for layer in config.layers_of(name))
-    return config.networks()[name].model_dump_json(), modules, run.network_facts(name)["sha256"]
+def _cache_key(run: RunDirectory, run_network: RunNetwork) -> tuple[str, tuple[str, ...], str]:
+    digest = run.network_facts(run_network.name)["sha256"]
+    return run_network.settings.model_dump_json(), run_network.modules, digest
 
 
 @lru_cache(maxsize=_NETWORKS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 
 from atlas.arrays import Float32
 from atlas.cells.icons import drawn_cells, read_icons
-from atlas.config.model import Config
 from atlas.errors import AtlasError, ConfigError
 from atlas.networks.network import Network
 from atlas.pictures.decode import decode_png
@@ -94,22 +94,22 @@ def read_task(run: RunDirectory, *, layer: str | None, grid: int, count: int, se
     network, module = config.module_of(layer)
     row, col = level["row"][own], level["col"][own]
     return Task(
-        network=worker.network(run, config, network),
+        network=worker.network(run, config.networks()[network], threads=config.cluster.threads),
         layer=module,
         size=config.render.size,
         second_moment=Moments.load(run.moments(layer)).second_moment,
         level=level,
         own=own,
         seeds=icon_seeds(config.seed, grid, row, col, coarsest=grid == config.cells.grids[0]),
-        parents=read_parents(run, config, layer, grid, cells),
+        parents=read_parents(run, layer, grid, cells, grids=config.cells.grids),
     )
 
 
 def read_parents(
-    run: RunDirectory, config: Config, layer: str, grid: int, cells: list[tuple[int, int]]
+    run: RunDirectory, layer: str, grid: int, cells: list[tuple[int, int]], *, grids: Sequence[int]
 ) -> Bytes | None:
     """What the product starts the icons of ``cells`` from, uint8 (n, size, size, 3); None if a parent is missing."""
-    if grid // 2 not in config.cells.grids:
+    if grid // 2 not in grids:
         return None
     icons = read_icons(run, layer, grid // 2).to_pylist()
     pictures = {(icon["row"], icon["col"]): decode_png(icon["png"]) for icon in icons}

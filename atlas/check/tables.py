@@ -1,5 +1,5 @@
-"""Whether the tables of a run's stages agree: the rows of the store (``atlas.check.rows``), cells with the layout,
-icons with the cells, the site and the report with all of them.
+"""Whether the tables of a run's stages agree: cells with the layout, icons with the cells, the site and the report with
+all of them. The rows of the store have a module of their own (``atlas.check.rows``).
 
 A comparison that would need a file already found wrong is left out. Memory holds one row group of a layout and one
 map's counts at a time.
@@ -15,12 +15,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
 
 from atlas.cells.icons import read_icons
 from atlas.check.findings import Findings
-from atlas.check.rows import compare_rows
-from atlas.config.model import Config
+from atlas.config.sections import CellsConfig, NeuronsConfig
 from atlas.layout.lattice import cell_of
 from atlas.neurons.parts import part_names, units_of_part
 from atlas.neurons.tables import missing_columns
@@ -33,21 +31,20 @@ from atlas.site.sheets import sheets
 from atlas.store.shards import to_numpy
 
 
-def compare(findings: Findings, config: Config, console: Console) -> None:
-    """Compare the stages of the present configuration; ``findings`` get the problems, and how far each stage is."""
-    crops, draws = config.images.crops, config.collect.positions_per_image
-    compare_rows(findings, config.layers, crops=crops, draws=draws, console=console)
+def compare_tables(findings: Findings, cells: CellsConfig, neurons: NeuronsConfig | None, *, has_tour: bool) -> None:
+    """Compare the stages after collect, as the run's configuration asks for them; ``findings`` get the problems, and
+    how far each stage is."""
     _layout(findings)
     for atlas_map in findings.maps:
         _cells(findings, atlas_map.name)
         _icons(findings, atlas_map.name)
     _stage_of_cells(findings)
     _stage_of_icons(findings)
-    if config.neurons is not None:
-        _neurons(findings, config.neurons.layers)
-    _publish(findings, config)
-    _report(findings, config)
-    for stage in stages_of(config.neurons):
+    if neurons is not None:
+        _neurons(findings, neurons.layers)
+    _publish(findings, cells, neurons, has_tour=has_tour)
+    _report(findings, cells.min_count, neurons)
+    for stage in stages_of(neurons):
         if stage in findings.stale:
             findings.stages[stage] = "of an earlier configuration; the run moves it aside when it comes by"
         elif not findings.run.folder(stage).exists():
@@ -209,26 +206,28 @@ def _lacking(findings: Findings, path: Path) -> list[str]:
         return []  # what cannot be read is reported below
 
 
-def _publish(findings: Findings, config: Config) -> None:
+def _publish(findings: Findings, cells: CellsConfig, neurons: NeuronsConfig | None, *, has_tour: bool) -> None:
     """The site: all its parts, and the counts that it shows against the cells."""
     folder, markers = findings.run.folder("publish") / ".markers", findings.markers["publish"]
-    maps = published_maps(findings.run, config)
+    maps = published_maps(findings.run, findings.maps)
     parts = [f"{atlas_map.name}-atlas" for atlas_map in maps]
-    cells = findings.run.folder("cells")
-    with_cells = [atlas_map for atlas_map in maps if cells / f"{atlas_map.name}.json" in findings.markers["cells"]]
+    cells_folder = findings.run.folder("cells")
+    with_cells = [
+        atlas_map for atlas_map in maps if cells_folder / f"{atlas_map.name}.json" in findings.markers["cells"]
+    ]
     for atlas_map in with_cells:
         for grid in atlas_map.grids:
             name = f"{atlas_map.name}-grid-{grid:03d}"
             parts.append(name)
             if findings.run.cells(atlas_map.name) not in findings.suspect:
-                count = len(sheets(findings.run, atlas_map, grid, config.cells.min_count))
+                count = len(sheets(findings.run, atlas_map, grid, cells.min_count))
                 parts += [f"{name}-details-{part:05d}" for part in range(count)]
     parts += [
         part.replace("/", "-")
-        for layer in neuron_layers(config.neurons)
-        for part in neuron_parts(findings.run, layer, config.cells.grids)
+        for layer in neuron_layers(neurons)
+        for part in neuron_parts(findings.run, layer, cells.grids)
     ]
-    parts += ["tour"] if config.tour is not None else []
+    parts += ["tour"] if has_tour else []
     done = sum(folder / f"{part}.json" in markers for part in parts)
     finished = folder / "page.json" in markers
     if finished and not findings.stale:
@@ -254,10 +253,10 @@ def _site_cells(findings: Findings, map_name: str, grid: int) -> None:
         findings.wrong(path, "shows other cells than cells/ has", path)
 
 
-def _report(findings: Findings, config: Config) -> None:
+def _report(findings: Findings, min_count: int, neurons: NeuronsConfig | None) -> None:
     """report.json against a report that is made anew; only the speed, which belongs to its day, may differ."""
     path = findings.run.report
-    before = [stage for stage in stages_of(config.neurons) if stage != "publish"]
+    before = [stage for stage in stages_of(neurons) if stage != "publish"]
     finished = all(findings.stages[stage].startswith("finished") for stage in before)
     if findings.problems or findings.stale or not finished:
         return
@@ -270,7 +269,8 @@ def _report(findings: Findings, config: Config) -> None:
     except ValueError:
         findings.wrong(path, "cut off or overwritten", path)
         return
-    for key, value in _leaves(build_report(findings.run, config)):
+    expected = build_report(findings.run, findings.maps, min_count=min_count, neurons=neurons)
+    for key, value in _leaves(expected):
         written = _leaf(report, key)
         floats = isinstance(value, float) and isinstance(written, float)
         alike = np.isclose(value, written) if floats else value == written

@@ -1,8 +1,8 @@
 """What is whole in a run directory and what is not, read from its files alone.
 
 Every marker is held against run.json, every file against its marker, and the tables of the stages against each other
-(``atlas.check.tables``). A run that is unfinished is not wrong. Each problem says how it is cured; a cure never asks
-for more than deleting files and giving the run's command again.
+(``atlas.check.rows`` and ``tables``). A run that is unfinished is not wrong. Each problem says how it is cured; a cure
+never asks for more than deleting files and giving the run's command again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from atlas.check.findings import Findings, size
-from atlas.check.tables import compare
+from atlas.check.rows import compare_rows
+from atlas.check.tables import compare_tables
 from atlas.errors import AtlasError, ConfigError
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import layout_groups, maps_of
@@ -57,10 +58,12 @@ def verify(run: RunDirectory, *, quick: bool = False, console: Console | None = 
         return findings
     config = run.config()
     findings.layout_groups = tuple(layout_groups(config.layers, config.layout))
-    findings.maps = maps_of(config)
+    findings.maps = maps_of(config.layers, config.layout, config.cells)
     _read_markers(findings, stages_of(config.neurons), manifest.get("stages", {}))
     _check_files(findings, quick=quick, console=console)
-    compare(findings, config, console)
+    crops, draws = config.images.crops, config.collect.positions_per_image
+    compare_rows(findings, config.layers, crops=crops, draws=draws, console=console)
+    compare_tables(findings, config.cells, config.neurons, has_tour=config.tour is not None)
     return findings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,21 @@ from atlas.config.sections import (
     TrackingConfig,
     each_once,
 )
+
+
+@dataclass(frozen=True)
+class RunNetwork:
+    """One of a run's networks: its ``name`` there, "" for the first; its section; and its ``layers``, by their names in
+    the run."""
+
+    name: str
+    settings: NetworkConfig
+    layers: tuple[str, ...]
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The paths of the layers in the network, in their order."""
+        return tuple(Config.module_of(layer)[1] for layer in self.layers)
 
 
 class Config(Section):
@@ -123,9 +139,10 @@ class Config(Section):
         module, sign, network = layer.rpartition("@")
         return (network, module) if sign else ("", layer)
 
-    def networks(self) -> dict[str, NetworkConfig]:
+    def networks(self) -> dict[str, RunNetwork]:
         """All networks of the run by name, the first under ""."""
-        return {"": self.network, **self.compare}
+        sections = {"": self.network, **self.compare}
+        return {name: RunNetwork(name, settings, self.layers_of(name)) for name, settings in sections.items()}
 
     def layers_of(self, network: str) -> tuple[str, ...]:
         """The layers of one of the networks, by their names in the run."""

@@ -7,11 +7,13 @@ Rows line up across layers, so all layers start from one common layout and are t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import faiss
 import numpy as np
+import scipy.sparse
 from numpy.typing import NDArray
 from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import curve_fit
@@ -165,12 +167,7 @@ class _Optimizer:
         self._seed, self._threads = seed, 1 if config.deterministic else threads
         self._graph = None
         if not on_gpu:
-            from umap.umap_ import fuzzy_simplicial_set  # seconds of compiling: only where it is used
-
-            state = np.random.RandomState(seed)
-            self._graph, _, _ = fuzzy_simplicial_set(
-                rows, indices.shape[1], state, "cosine", knn_indices=indices, knn_dists=distances
-            )
+            self._graph = _fuzzy_graph(rows, indices, distances, seed)
 
     def __call__(self, start: Float32, *, learning_rate: float | None = None) -> Float32:
         """Coordinates (n, 2) from ``start`` (n, 2); a small ``learning_rate`` keeps its large shape."""
@@ -185,6 +182,20 @@ class _Optimizer:
         if learning_rate:
             shape["decay"] = 1.0
         return embed(self._graph, start, **shape, threads=self._threads)
+
+
+def _fuzzy_graph(rows: Float32, indices: NDArray[np.int32], distances: Float32, seed: int) -> scipy.sparse.csr_matrix:
+    """UMAP's weighted graph (n, n) of the kNN graph ``indices`` and ``distances`` (n, neighbors)."""
+    from umap import umap_  # seconds of importing: only where it is used
+
+    for function in (umap_.smooth_knn_dist, umap_.compute_membership_strengths):
+        # Else numba compiles them in every process, 6 s each time. RuntimeError: no folder can be written for a cache.
+        with suppress(RuntimeError):
+            function.enable_caching()
+    graph, _, _ = umap_.fuzzy_simplicial_set(
+        rows, indices.shape[1], np.random.RandomState(seed), "cosine", knn_indices=indices, knn_dists=distances
+    )
+    return graph
 
 
 def common_start(parts: Sequence[Float32], config: LayoutConfig, *, seed: int, threads: int) -> Float32:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,9 +56,7 @@ def scan(kind: str, files: Files, file: File, *, image_column: str | None, label
     if file.error is not None:
         return Contents([Entry("", error=file.error)])
     try:
-        if kind == "tar":
-            return _scan_tar(files, file.name)
-        return _scan_parquet(files, file.name, image_column, label_column)
+        return CONTAINERS[kind].scan(files, file.name, image_column, label_column)
     except AtlasError:
         raise
     except FileNotFoundError:
@@ -67,14 +65,13 @@ def scan(kind: str, files: Files, file: File, *, image_column: str | None, label
         return Contents([Entry("", error="permission denied")])
     except Exception as error:  # each storage and each codec has its own
         files.check(file.name)
-        what = "an uncompressed tar" if kind == "tar" else "a Parquet file"
-        return Contents([Entry("", error=f"cannot be read as {what}: {error}")])
+        return Contents([Entry("", error=f"cannot be read as {CONTAINERS[kind].one}: {error}")])
 
 
 # Tar
 
 
-def _scan_tar(files: Files, name: str) -> Contents:
+def _scan_tar(files: Files, name: str, _image_column: str | None, _label_column: str | None) -> Contents:
     contents, labels, paths = Contents(), dict[str, RawLabel](), set[str]()
     samples: list[tuple[str, Entry]] = []
     with files.open(name) as stream:
@@ -234,6 +231,27 @@ def _features(schema: Any) -> dict[str, dict[str, Any]]:
         return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
     except (KeyError, ValueError, TypeError, AttributeError):
         return {}
+
+
+@dataclass(frozen=True)
+class Container:
+    """A kind of file with many pictures in it: its ``suffix``, its words in messages for ``one`` and for ``several``,
+    and ``scan`` (files, name, image column, label column), which lists its pictures without reading them.
+
+    `Listing.read` reads a picture again, by the offset and size of its entry, or by row group and row.
+    """
+
+    suffix: str
+    one: str
+    several: str
+    scan: Callable[[Files, str, str | None, str | None], Contents]
+
+
+# By the name that images.kind has for it.
+CONTAINERS = {
+    "tar": Container(".tar", "an uncompressed tar", "tar files", _scan_tar),
+    "parquet": Container(".parquet", "a Parquet file", "Parquet files", _scan_parquet),
+}
 
 
 # Labels

@@ -13,12 +13,11 @@ import pyarrow as pa
 
 from atlas.config.sections import ImagesConfig
 from atlas.errors import ConfigError
-from atlas.pictures.containers import SUFFIXES, Contents, RawLabel, number_labels, scan
+from atlas.pictures.containers import CONTAINERS, SUFFIXES, Contents, RawLabel, number_labels, scan
 from atlas.pictures.files import File, find, open_files, resolve, suffix_of
 from atlas.pictures.listing import LISTING_SCHEMA, Listing
 from atlas.rundir.remote import is_remote
 
-_CONTAINERS = {".tar": "tar", ".parquet": "parquet"}
 _COMPRESSED = frozenset({".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip"})
 # Containers looked into at a time.
 _SCANNERS = 8
@@ -63,7 +62,7 @@ def list_images(config: ImagesConfig, seed: int) -> Listing:
     sources = sources_of(config)
     base, listed = _list_files(sources, config)
     kind = _kind(config, sources, listed)
-    suffixes = SUFFIXES if kind == "folder" else {suffix for suffix, name in _CONTAINERS.items() if name == kind}
+    suffixes = SUFFIXES if kind == "folder" else {CONTAINERS[kind].suffix}
     files = sorted((file for file in listed if suffix_of(file.name) in suffixes or file.error), key=lambda f: f.name)
     names: tuple[str, ...] = ()
     if kind == "folder":
@@ -98,7 +97,7 @@ def list_images(config: ImagesConfig, seed: int) -> Listing:
 
 def _list_files(sources: Sequence[str], config: ImagesConfig) -> tuple[str, list[File]]:
     """All files of all sources, named below what they have in common."""
-    wanted = SUFFIXES | set(_CONTAINERS) | _COMPRESSED
+    wanted = SUFFIXES | {container.suffix for container in CONTAINERS.values()} | _COMPRESSED
     with ThreadPoolExecutor(_SCANNERS) as pool:  # each address asks a server
         parts = list(pool.map(lambda source: find(source, wanted, config.storage_options), sources))
     if len(parts) == 1:
@@ -130,13 +129,13 @@ def _kind(config: ImagesConfig, sources: Sequence[str], files: list[File]) -> st
     suffixes = {suffix_of(file.name) for file in files if file.error is None}
     if config.kind != "auto":
         return config.kind
-    kinds = [kind for suffix, kind in _CONTAINERS.items() if suffix in suffixes]
+    kinds = [kind for kind, container in CONTAINERS.items() if container.suffix in suffixes]
     if suffixes & SUFFIXES:
         kinds.insert(0, "folder")
     if len(kinds) > 1:
-        names = {"folder": "pictures", "tar": "tar files", "parquet": "Parquet files"}
+        names = [CONTAINERS[kind].several if kind in CONTAINERS else "pictures" for kind in kinds]
         raise ConfigError(
-            f"images.source: {sources[0]} holds {' and '.join(names[kind] for kind in kinds)}. Choose with --set "
+            f"images.source: {sources[0]} holds {' and '.join(names)}. Choose with --set "
             f"images.kind={' or '.join(kinds)}."
         )
     compressed = sorted(suffixes & _COMPRESSED)
@@ -150,7 +149,7 @@ def _kind(config: ImagesConfig, sources: Sequence[str], files: list[File]) -> st
 
 
 def _no_pictures(source_name: str, kind: str, pictures: _Pictures) -> str:
-    wanted = {"folder": ", ".join(sorted(SUFFIXES)), "tar": ".tar", "parquet": ".parquet"}[kind]
+    wanted = ", ".join(sorted(SUFFIXES)) if kind == "folder" else CONTAINERS[kind].suffix
     if not pictures.key:
         within = "" if kind == "folder" else ", with pictures in them"
         return f"images.source: {source_name} holds no picture. Expected files ending in {wanted}{within}."

@@ -10,8 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from atlas.config.model import Config
-from atlas.config.sections import LayoutConfig
+from atlas.config.sections import CellsConfig, LayoutConfig
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import digest_values, parse_marker
 
@@ -38,13 +37,23 @@ class AtlasMap:
     classes: tuple[str, ...] = ()
 
 
-def maps_of(config: Config) -> tuple[AtlasMap, ...]:
-    """All maps of a run, each layer's own before those of its classes.
+def maps_of(layers: Sequence[str], layout: LayoutConfig, cells: CellsConfig) -> tuple[AtlasMap, ...]:
+    """All maps of a run, each layer's own before those of its classes."""
+    return tuple(
+        atlas_map
+        for layer in layers
+        for atlas_map in (AtlasMap(layer, layer, layer, cells.grids), *maps_of_classes(layer, layout))
+    )
+
+
+def maps_of_classes(layer: str, layout: LayoutConfig) -> tuple[AtlasMap, ...]:
+    """The maps of single classes and of pairs that ``layer`` has.
 
     The name of a class atlas holds all that its coordinates depend on: with other settings it is another map, and a
     map that is added leaves all others as they are.
     """
-    layout = config.layout
+    if layout.class_layers is not None and layer not in layout.class_layers:
+        return ()
     class_sets = [(name,) for name in layout.class_atlas] + list(layout.class_pair)
     settings = {name: getattr(layout, name) for name in _DEFAULTS}
     suffix = (
@@ -52,28 +61,23 @@ def maps_of(config: Config) -> tuple[AtlasMap, ...]:
         if settings == _DEFAULTS
         else f"--{digest_values(layout.model_dump(mode='json', include=set(_DEFAULTS)))[:6]}"
     )
-    maps: list[AtlasMap] = []
-    for layer in config.layers:
-        maps.append(AtlasMap(layer, layer, layer, config.cells.grids))
-        if layout.class_layers is None or layer in layout.class_layers:
-            maps += [
-                AtlasMap(
-                    f"{layer}--{'--'.join(map(_slug, classes))}{suffix}",
-                    layer,
-                    f"{layer}: {' → '.join(classes)}",
-                    layout.class_grids,
-                    classes,
-                )
-                for classes in class_sets
-            ]
-    return tuple(maps)
+    return tuple(
+        AtlasMap(
+            f"{layer}--{'--'.join(map(_slug, classes))}{suffix}",
+            layer,
+            f"{layer}: {' → '.join(classes)}",
+            layout.class_grids,
+            classes,
+        )
+        for classes in class_sets
+    )
 
 
-def published_maps(run: RunDirectory, config: Config) -> tuple[AtlasMap, ...]:
-    """The maps that the site shows, of a run whose cells are made: each layer's own, and those of classes that have any
-    cell to draw, with the grids that have one."""
+def published_maps(run: RunDirectory, maps: Sequence[AtlasMap]) -> tuple[AtlasMap, ...]:
+    """Of the ``maps`` of a run whose cells are made, those that the site shows: each layer's own, and those of classes
+    that have any cell to draw, with the grids that have one."""
     published = []
-    for atlas_map in maps_of(config):
+    for atlas_map in maps:
         marker = parse_marker(run.folder("cells") / f"{atlas_map.name}.json")
         counts = {} if marker is None else marker["drawn"]
         grids = tuple(grid for grid in atlas_map.grids if not atlas_map.classes or counts.get(str(grid)))
@@ -82,9 +86,9 @@ def published_maps(run: RunDirectory, config: Config) -> tuple[AtlasMap, ...]:
     return tuple(published)
 
 
-def find_map(config: Config, name: str) -> AtlasMap:
-    """The map called ``name``, which is one of the run's."""
-    return next(atlas_map for atlas_map in maps_of(config) if atlas_map.name == name)
+def find_map(maps: Sequence[AtlasMap], name: str) -> AtlasMap:
+    """The map called ``name``, which is one of ``maps``."""
+    return next(atlas_map for atlas_map in maps if atlas_map.name == name)
 
 
 def layout_groups(layers: Sequence[str], layout: LayoutConfig) -> dict[str, tuple[str, ...]]:

@@ -21,7 +21,7 @@ from atlas.pictures.listing import Listing
 from atlas.pictures.sources import name_of
 from atlas.rundir.atomic import atomic, write_json
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import AtlasMap, published_maps
+from atlas.rundir.maps import AtlasMap, maps_of, published_maps
 from atlas.rundir.markers import digest_file, digest_values
 from atlas.rundir.versions import SITE_FORMAT, versions
 from atlas.site.heat import heat_maps
@@ -179,7 +179,7 @@ def atlas_facts(run: RunDirectory, config: Config, report: dict[str, Any]) -> di
     layers: list[dict[str, Any]] = []
     networks: dict[str, Any] = {}
     labels: list[str] = []
-    for atlas_map in published_maps(run, config):
+    for atlas_map in published_maps(run, maps_of(config.layers, config.layout, config.cells)):
         metadata = read_metadata(run.shards(atlas_map.layer)[0])
         network = config.module_of(atlas_map.layer)[0]
         networks[network] = {"name": metadata["network"], **{key: metadata[key] for key in ("input_size", "classes")}}

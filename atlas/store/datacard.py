@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from atlas.config.model import Config
-from atlas.config.sections import ImagesConfig
+from atlas.config.model import RunNetwork
+from atlas.config.sections import CollectConfig, ImagesConfig
 from atlas.pictures.views import Failure, failure_kind
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
@@ -31,8 +31,11 @@ def card_path(run: RunDirectory) -> Path:
 
 def write_card(
     run: RunDirectory,
-    config: Config,
+    layers: Sequence[str],
+    networks: Mapping[str, RunNetwork],
     *,
+    images: ImagesConfig,
+    collect: CollectConfig,
     pictures: int,
     views: int,
     lost: int,
@@ -40,21 +43,22 @@ def write_card(
 ) -> Path:
     """Write the card of a store whose shards are finished; returns its path.
 
-    ``pictures``: how many were listed; ``views``, ``lost``: how many views they have, and how many of those failed;
+    ``layers``, ``networks``, ``images`` and ``collect``: as the run's configuration has them; ``pictures``: how many
+    were listed; ``views``, ``lost``: how many views they have, and how many of those failed;
     ``failures``: the rows of failures.parquet.
     """
     path = card_path(run)
-    facts = {layer: read_metadata(run.shards(layer)[0]) for layer in config.layers}
-    rows = {layer: count_rows(run.shards(layer)) for layer in config.layers}
-    places = config.collect.positions_per_image
+    facts = {layer: read_metadata(run.shards(layer)[0]) for layer in layers}
+    rows = {layer: count_rows(run.shards(layer)) for layer in layers}
+    title, first = _title(networks, facts), facts[layers[0]]
     text = f"""---
-{_front_matter(_title(config, facts), rows, failures=bool(failures))}---
+{_front_matter(title, rows, failures=bool(failures))}---
 
-# {_title(config, facts)}
+# {title}
 
-{_what(config, facts, rows)}
+{_what(len(networks), facts, rows, attributions=collect.attributions)}
 
-| layer | rows | channels | map | stride | sees (of {facts[config.layers[0]]["input_size"]} px) |
+| layer | rows | channels | map | stride | sees (of {first["input_size"]} px) |
 | --- | --- | --- | --- | --- | --- |
 {_layers(facts, rows)}
 
@@ -62,18 +66,18 @@ def write_card(
 
 ## Columns
 
-{_columns(len(facts[config.layers[0]]["classes"]) if config.collect.attributions else None)}
+{_columns(len(first["classes"]) if collect.attributions else None)}
 
 Vectors are PLAIN float16 lists, zstd, row groups of {ROW_GROUP:,}; a reader that wants some columns reads only those.
 Class names (`classes`, `labels`) and the layer's facts stand as JSON in the metadata of every file.
 
 ## Pictures
 
-{_pictures(config.images, facts[config.layers[0]], pictures=pictures, views=views, places=places)}
+{_pictures(images, first, pictures=pictures, views=views, places=collect.positions_per_image)}
 
-## Network{"s" * bool(config.compare)}
+## Network{"s" * (len(networks) > 1)}
 
-{_networks(config, facts)}
+{_networks(networks, facts)}
 
 ## Failures
 
@@ -81,7 +85,7 @@ Class names (`classes`, `labels`) and the layer's facts stand as JSON in the met
 
 ## Open it
 
-{_how_to_open(config.layers[0], facts[config.layers[0]]["channels"])}
+{_how_to_open(layers[0], first["channels"])}
 """
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -102,18 +106,18 @@ def _front_matter(title: str, rows: Mapping[str, int], *, failures: bool) -> str
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1000)
 
 
-def _title(config: Config, facts: Mapping[str, Any]) -> str:
-    names = [facts[config.layers_of(name)[0]]["network"] for name in config.networks()]
+def _title(networks: Mapping[str, RunNetwork], facts: Mapping[str, Any]) -> str:
+    names = [facts[network.layers[0]]["network"] for network in networks.values()]
     return f"Activations of {' and '.join(names)}"
 
 
-def _what(config: Config, facts: Mapping[str, Any], rows: Mapping[str, int]) -> str:
-    attributions = " and its attribution to every class" if config.collect.attributions else ""
-    version = facts[config.layers[0]]["versions"]["activation-atlas"]
-    networks = f"{1 + len(config.compare)} convolutional networks" if config.compare else "a convolutional network"
+def _what(networks: int, facts: Mapping[str, Any], rows: Mapping[str, int], *, attributions: bool) -> str:
+    also = " and its attribution to every class" if attributions else ""
+    version = next(iter(facts.values()))["versions"]["activation-atlas"]
+    of_networks = f"{networks} convolutional networks" if networks > 1 else "a convolutional network"
     return (
-        f"What {len(config.layers)} layer{'s' * (len(config.layers) > 1)} of {networks} said at places of "
-        f"pictures: {max(rows.values()):,} rows a layer,\neach with an activation{attributions}. Row *i* of one "
+        f"What {len(facts)} layer{'s' * (len(facts) > 1)} of {of_networks} said at places of "
+        f"pictures: {max(rows.values()):,} rows a layer,\neach with an activation{also}. Row *i* of one "
         f"layer is the same place of the same view as row *i* of the next.\nWritten by activation-atlas {version}."
     )
 
@@ -177,12 +181,12 @@ def _source(source: str) -> str:
     return address._replace(netloc=address.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
-def _networks(config: Config, facts: Mapping[str, Any]) -> str:
+def _networks(networks: Mapping[str, RunNetwork], facts: Mapping[str, Any]) -> str:
     """Each network of the run; of several, the layers that are of it."""
-    texts = {name: _network(facts[config.layers_of(name)[0]]) for name in config.networks()}
+    texts = {name: _network(facts[network.layers[0]]) for name, network in networks.items()}
     if len(texts) == 1:
         return texts[""]
-    layers = {name: ", ".join(f"`{layer}`" for layer in config.layers_of(name)) for name in texts}
+    layers = {name: ", ".join(f"`{layer}`" for layer in network.layers) for name, network in networks.items()}
     return "\n\n".join(f"{layers[name]}: {text}" for name, text in texts.items())
 
 

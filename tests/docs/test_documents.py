@@ -102,6 +102,18 @@ def test_every_identifier_of_the_recipes_is_in_the_code() -> None:
     assert not missing
 
 
+def test_where_something_is_decided_it_is_defined() -> None:
+    """Each row of the recipes' first table names definitions in the file that it names."""
+    section = text_of("atlas/docs/contributing/recipes.md").partition("## Where it is decided")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ") and "`" in line]
+    assert len(rows) >= 10
+    for row in rows:
+        for names, path in re.findall(r"((?:`\w+`(?: and )?)+) in `([\w./]+)`", row):
+            source = (CHECKOUT / path).read_text(encoding="utf-8")
+            for name in re.findall(r"\w+", names.replace(" and ", " ")):
+                assert re.search(rf"\b(?:def|class) {name}\b|^{name}\b.* = |, {name} = ", source, re.MULTILINE), row
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_left_to_be_filled_in(name: str) -> None:
     assert not re.search(r"TODO|FIXME|TABLE$|@@", text_of(name), re.MULTILINE)

@@ -23,7 +23,7 @@ from atlas.pictures.decode import open_picture
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import backdrop, crop_view
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import maps_of
+from atlas.rundir.maps import find_map, maps_of, maps_of_classes
 from atlas.site.heat import heat_maps
 from atlas.site.sheets import BLOCK, CELL_SPRITE
 from atlas.store.shards import read_metadata
@@ -41,9 +41,7 @@ def of_classes(
 
 
 def names_of(directory: RunDirectory) -> list[str]:
-    return [
-        atlas_map.name for atlas_map in maps_of(directory.config()) if atlas_map.classes and atlas_map.layer == "last"
-    ]
+    return [atlas_map.name for atlas_map in maps_of_classes("last", directory.config().layout)]
 
 
 def names_of_pictures(directory: RunDirectory) -> list[str]:
@@ -66,7 +64,8 @@ def test_asking_for_classes_leaves_all_other_maps_as_they_are(
 
 def test_rows_that_are_not_of_the_class_have_no_place(of_classes: RunDirectory) -> None:
     config = of_classes.config()
-    for atlas_map in [atlas_map for atlas_map in maps_of(config) if atlas_map.classes]:
+    maps = maps_of(config.layers, config.layout, config.cells)
+    for atlas_map in [atlas_map for atlas_map in maps if atlas_map.classes]:
         table = pq.read_table(of_classes.layout(atlas_map.name))
         assert table["image_id"].equals(pq.read_table(of_classes.layout(atlas_map.layer))["image_id"])
         u, reasons = table["u"].to_numpy(), np.array(table["dropped"].to_pylist(), object)
@@ -84,7 +83,7 @@ def test_cells_icons_report_and_site_have_the_maps_of_classes(of_classes: RunDir
     facts = json.loads((of_classes.folder("publish") / "atlas.json").read_text())
     shown = {layer["path"]: layer for layer in facts["layers"]}
     report = json.loads(of_classes.report.read_text())["layers"]
-    for atlas_map in maps_of(config):
+    for atlas_map in maps_of(config.layers, config.layout, config.cells):
         assert shown[atlas_map.name]["classes_shown"] == list(atlas_map.classes)
         assert shown[atlas_map.name]["name"] == atlas_map.title
         assert [grid["grid"] for grid in shown[atlas_map.name]["grids"]] == list(atlas_map.grids)
@@ -185,7 +184,7 @@ def test_a_class_of_too_few_rows_is_left_out_and_told(
         asked = configure(
             workshop, scheduler, tmp_path / "run", layout={**values, "class_grids": grids}, cells={"min_count": 3}
         )
-        empty, full = (atlas_map for atlas_map in maps_of(asked) if atlas_map.classes and atlas_map.layer == "last")
+        empty, full = maps_of_classes("last", asked.layout)
         directory = run(asked)
         output = " ".join(capsys.readouterr().out.split())
         rows = ("No row is", "1 row is", "2 rows are")[often[never]]
@@ -352,7 +351,7 @@ def test_a_transparent_picture_lies_on_the_ground_of_its_patch(of_classes: RunDi
     of_picture = [row for row in rows if row["image_id"] == image_id][:4]
     cell = {"exemplars": [{**row, "cosine": 0.5} for row in of_picture], "diverse_exemplars": []}
     config, listing = of_classes.config(), Listing.load(of_classes.listing)
-    [atlas_map] = [atlas_map for atlas_map in maps_of(config) if atlas_map.name == "last"]
+    atlas_map = find_map(maps_of(config.layers, config.layout, config.cells), "last")
     found = exemplars_of(of_classes, listing, atlas_map, cell, size=96, seed=config.seed)
     source = open_picture(listing.read(image_id))
     clear = source[..., 3] == 0

@@ -41,7 +41,7 @@ AT_RISK = ("middle", "last")
 @pytest.fixture
 def network(looked: RunDirectory, workshop: Path, monkeypatch: pytest.MonkeyPatch) -> Network:
     monkeypatch.syspath_prepend(workshop)
-    return worker.network(looked, looked.config())
+    return worker.network(looked, looked.config().networks()[""], threads=1)
 
 
 def rows_of(directory: RunDirectory, layer: str) -> tuple[NDArray[np.float32], list[tuple[int, int, int]]]:
@@ -117,7 +117,7 @@ def test_statistics_do_not_depend_on_where_shards_end(looked: RunDirectory, tmp_
 
 def test_pictures_excite_their_unit_and_differ(looked: RunDirectory, network: Network) -> None:
     table = UnitTables(looked, "last").table()
-    size = picture_size(worker.layers(looked, looked.config())["last"], network)
+    size = picture_size(worker.layers(looked, looked.config().networks()[""])["last"], network)
     assert size >= 32
     for unit_row in table.to_pylist():
         pictures = np.stack([decode_png(png) for png in unit_row["pictures"]])
@@ -152,7 +152,7 @@ def test_diversity_pushes_pictures_apart_and_leaves_the_plain_one(network: Netwo
 
 def test_turned_patches_are_those_of_the_top_rows(looked: RunDirectory, network: Network) -> None:
     config = looked.config()
-    described = worker.layers(looked, config)["last"]
+    described = worker.layers(looked, config.networks()[""])["last"]
     window = window_of(network, described)
     firing = 0
     for unit_row in UnitTables(looked, "last").table().to_pylist():

@@ -98,7 +98,7 @@ def test_icons_are_drawn_as_the_run_says(
     assert len(set(asked[1]["seeds"].tolist())) == len(cells)
     level = pq.read_table(copied.cells("middle"), filters=[("grid", "=", GRIDS[1]), ("count", ">=", 2)]).to_pylist()
     means = {(cell["row"], cell["col"]): np.array(cell["mean"], np.float32) for cell in level}
-    network = worker.network(copied, config)
+    network = worker.network(copied, config.networks()[""], threads=1)
     for cell in cells:
         found = centre_activations(network, "middle", decode_png(cell["png"])[None])
         assert cell["cosine"] == pytest.approx(cosines(found, means[cell["row"], cell["col"]][None])[0], abs=1e-4)

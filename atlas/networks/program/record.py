@@ -15,6 +15,7 @@ they replace the ReLU's gradient where it is zero throughout, here it is a leaky
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +23,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from atlas.networks.program.fused import Bounds, Clip, FusedConvolution, convolves_in
 
@@ -30,7 +32,7 @@ _aten = torch.ops.aten
 # How far the outputs of a list of operations may differ from the network's, as a share of the largest, in float32.
 TOLERANCE = 1e-3
 _CLIPS = (_aten.relu.default, _aten.hardtanh.default)
-# One recording at a time in a process: the recorder keeps its state in torch's own modes.
+# One recording at a time in a process: torch counts open modes in globals.
 _RECORDING = threading.Lock()
 
 
@@ -39,11 +41,71 @@ def record(function: Callable[[Tensor], Any], probe: Tensor) -> fx.GraphModule |
     where it cannot be recorded (which operations run depends on the values).
     """
     try:
-        with _RECORDING, torch.no_grad():
+        with _RECORDING, torch.no_grad(), _Recorder(probe) as recorder:
             # The lambda hides a method's ``self``, which functionalize would count as an argument.
-            return make_fx(torch.func.functionalize(lambda inputs: function(inputs)))(probe)
+            outputs = torch.func.functionalize(lambda inputs: function(inputs))(probe)
+        return recorder.finish(outputs)
     except Exception:  # whatever the user's forward and the recorder raise
         return None
+
+
+class _Recorder(TorchDispatchMode):
+    """Writes down every operation on tensors while it is open.
+
+    torch's own ``make_fx`` does the same, and imports torch's compiler for it: seconds of every process.
+    """
+
+    def __init__(self, probe: Tensor) -> None:
+        super().__init__()
+        self._root, self._graph = nn.Module(), fx.Graph()
+        inputs = self._graph.placeholder("inputs")
+        # By identity, which holds as long as the tensor lives.
+        self._tensors: list[Tensor] = [probe]
+        self._nodes: dict[int, fx.Node] = {id(probe): inputs}
+        self._varying = {inputs}
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        outputs = operation(*args, **kwargs)
+        node = self._graph.call_function(operation, *self._with_nodes((args, kwargs)))
+        if not self._varying.isdisjoint(node.all_input_nodes):
+            self._varying.add(node)
+        self._name_outputs(outputs, node)
+        return outputs
+
+    def _name_outputs(self, outputs: Any, node: fx.Node) -> None:
+        if isinstance(outputs, Tensor):
+            self._tensors.append(outputs)
+            self._nodes[id(outputs)] = node
+        elif isinstance(outputs, (tuple, list)):
+            for number, output in enumerate(outputs):
+                part = self._graph.call_function(operator.getitem, (node, number))
+                if node in self._varying:
+                    self._varying.add(part)
+                self._name_outputs(output, part)
+        elif outputs is not None and node in self._varying:
+            raise ValueError(f"{node.target} reads a number out of a tensor that depends on the picture")
+
+    def _node(self, tensor: Tensor) -> fx.Node:
+        """The node whose output is ``tensor``; of one that was there before, a constant."""
+        if id(tensor) not in self._nodes:
+            name = f"constant_{len(self._nodes)}"
+            self._root.register_buffer(name, tensor)
+            self._tensors.append(tensor)
+            self._nodes[id(tensor)] = self._graph.get_attr(name)
+        return self._nodes[id(tensor)]
+
+    def _with_nodes(self, values: Any) -> Any:
+        """``values`` with nodes in place of tensors."""
+        return tree_map_only(Tensor, self._node, values)
+
+    def finish(self, outputs: Any) -> fx.GraphModule:
+        """The recorded operations that ``outputs`` depend on."""
+        self._graph.output(self._with_nodes(outputs))
+        self._graph.eliminate_dead_code()
+        return fx.GraphModule(self._root, self._graph)
 
 
 def rewrite(recorded: fx.GraphModule, dtype: torch.dtype, *, fuse: bool) -> fx.GraphModule:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from atlas.cells.crops import Cropper, Row
-from atlas.config.model import Config
+from atlas.config.sections import CellsConfig, NeuronsConfig
 from atlas.neurons.reading import UnitTables
 from atlas.neurons.tables import DEGREES
 from atlas.pictures.listing import Listing
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import maps_of
 from atlas.rundir.markers import digest_file
 from atlas.site.tour.examples import ClearUnit, Examples, Unit, ViewFacts, count_drawn_cells
 from atlas.site.tour.pictures import TourPictures, grid_picture, icon_at, varied_icons
@@ -35,17 +35,29 @@ StepFacts = dict[str, Any]
 """A step as tour.json holds it, and before that its ``figures``."""
 
 
+@dataclass(frozen=True)
+class TourSettings:
+    """What a tour goes by beside its text: the ``layers`` of the run's first network, the one that the page opens on,
+    how their maps are cut, the layers whose units are measured, and the seed of the views."""
+
+    layers: tuple[str, ...]
+    opening: str
+    cells: CellsConfig
+    neurons: NeuronsConfig | None
+    seed: int
+
+
 def digest(tour: str | None) -> str:
     """The digest of the text of the configuration's ``tour``; empty where it is null."""
     path = tour_file(tour)
     return "" if path is None else digest_file(path)
 
 
-def write_tour(run: RunDirectory, config: Config, listing: Listing) -> list[Path]:
-    """Choose the examples, and write the tour; returns its files."""
-    tour = load_tour(config.tour)
-    assert tour is not None
-    facts, pictures = _TourWriter(run, config, listing, tour).tour()
+def write_tour(run: RunDirectory, listing: Listing, tour: str | None, settings: TourSettings) -> list[Path]:
+    """Choose the examples, and write the tour that the configuration's ``tour`` names; returns its files."""
+    text = load_tour(tour)
+    assert text is not None  # the stage has no such item without
+    facts, pictures = _TourWriter(run, listing, text, settings).tour()
     pictures.tidy()
     path = run.folder("publish") / "tour.json"
     with atomic(path) as temporary:
@@ -56,11 +68,11 @@ def write_tour(run: RunDirectory, config: Config, listing: Listing) -> list[Path
 class _TourWriter:
     """Writes the steps of one run's tour, those that have an example."""
 
-    def __init__(self, run: RunDirectory, config: Config, listing: Listing, tour: Tour) -> None:
-        self._run, self._config, self._listing, self._tour = run, config, listing, tour
-        self._examples = Examples(run, config.neurons)
+    def __init__(self, run: RunDirectory, listing: Listing, tour: Tour, settings: TourSettings) -> None:
+        self._run, self._listing, self._tour, self._settings = run, listing, tour, settings
+        self._layers = settings.layers
+        self._examples = Examples(run, settings.neurons)
         self._pictures = TourPictures(run.folder("publish"))
-        self._layers = config.layers_of("") or config.layers
         self._clear_unit: ClearUnit | None = None
         self._image_choice: tuple[ViewFacts, Row, int] | None = None
 
@@ -116,8 +128,7 @@ class _TourWriter:
         """For each layer some of its own pictures, of the coarsest level."""
         parts = []
         for layer in self._layers:
-            grids = next(atlas_map.grids for atlas_map in maps_of(self._config) if atlas_map.name == layer)
-            for index, icon in enumerate(varied_icons(self._run, layer, grids[0], _OF_LAYER)):
+            for index, icon in enumerate(varied_icons(self._run, layer, self._settings.cells.grids[0], _OF_LAYER)):
                 name = self._pictures.sprite(f"network-{self._layers.index(layer)}-{index}", icon)
                 parts.append({"picture": name, "label": layer if index == 0 else None, "line": layer})
         if not parts:
@@ -159,8 +170,8 @@ class _TourWriter:
         }
 
     def _atlas(self, step: TourStep) -> StepFacts | None:
-        layer = self._config.opening if step.by_rule else step.choose
-        grids = next(atlas_map.grids for atlas_map in maps_of(self._config) if atlas_map.name == layer)
+        layer = self._settings.opening if step.by_rule else step.choose
+        grids = self._settings.cells.grids
         picture = grid_picture(self._run, layer, grids[min(1, len(grids) - 1)])
         if picture is None:
             return None
@@ -170,7 +181,7 @@ class _TourWriter:
             "figures": {
                 "layer": layer,
                 "rows": number(count_rows(self._run.shards(layer))),
-                "cells": number(count_drawn_cells(self._run, layer, self._config.cells.min_count)),
+                "cells": number(count_drawn_cells(self._run, layer, self._settings.cells.min_count)),
                 "finest": number(grids[-1]),
             },
         }
@@ -309,7 +320,7 @@ class _TourWriter:
         return choice
 
     def _cropper(self, layer: str) -> Cropper:
-        return Cropper(self._run, self._listing, layer, seed=self._config.seed)
+        return Cropper(self._run, self._listing, layer, seed=self._settings.seed)
 
     def _keys_of(self, layer: str, image: int) -> set[RowKey]:
         names = ["image_id", "view", "draw"]
@@ -352,7 +363,7 @@ class _TourWriter:
             if not coordinates or coordinates[0]["u"] is None:
                 continue
             u, v = coordinates[0]["u"], coordinates[0]["v"]
-            for grid in sorted(self._config.cells.grids, reverse=True):
+            for grid in sorted(self._settings.cells.grids, reverse=True):
                 icon = icon_at(self._run, layer, grid, min(int(v * grid), grid - 1), min(int(u * grid), grid - 1))
                 if icon is not None:
                     icons.append((layer, icon))

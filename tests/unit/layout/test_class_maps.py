@@ -22,7 +22,8 @@ from pipelines.pipeline import run
 
 def test_a_maps_name_tells_all_that_it_depends_on(workshop: Path, tmp_path: Path) -> None:
     def names(**layout: Any) -> list[str]:
-        return [atlas_map.name for atlas_map in maps_of(configure(workshop, "tcp://none", tmp_path, layout=layout))]
+        config = configure(workshop, "tcp://none", tmp_path, layout=layout)
+        return [atlas_map.name for atlas_map in maps_of(config.layers, config.layout, config.cells)]
 
     assert names(class_atlas=["tabby"]) == ["middle", "middle--tabby", "last", "last--tabby"]
     assert names(class_pair=["tabby", "lynx"], class_layers=["last"]) == ["middle", "last", "last--tabby--lynx"]
@@ -96,7 +97,12 @@ def test_what_does_not_go_together_is_a_sentence(workshop: Path, changes: dict[s
 def test_by_prediction_no_attributions_are_needed(workshop: Path) -> None:
     asked = {"class_atlas": ["a"], "class_by": "predicted"}
     config = configure(workshop, "tcp://none", workshop / "x", layout=asked, collect={"attributions": False})
-    assert [atlas_map.classes for atlas_map in maps_of(config)] == [(), ("a",), (), ("a",)]
+    assert [atlas_map.classes for atlas_map in maps_of(config.layers, config.layout, config.cells)] == [
+        (),
+        ("a",),
+        (),
+        ("a",),
+    ]
 
 
 # Which rows, and where
@@ -110,7 +116,7 @@ def test_a_class_atlas_holds_the_rows_that_speak_for_its_class(
     number = int(np.bincount(predicted).argmax())
     asked = {"class_atlas": [f"class {number}"], "class_rows": 20, "class_by": by}
     config = configure(workshop, "tcp://none", workshop / "x", layout=asked)
-    atlas_map = maps_of(config)[-1]
+    atlas_map = maps_of(config.layers, config.layout, config.cells)[-1]
     classes = [f"class {one}" for one in range(7)]
     rows = choose_rows(undisturbed.shards("last"), [atlas_map], config.layout, classes)[0].rows
     allowed = np.flatnonzero(attribution[:, number] > 0 if by == "attribution" else predicted == number)
@@ -121,7 +127,8 @@ def test_a_class_atlas_holds_the_rows_that_speak_for_its_class(
     assert len(rows) == 20
     # By attribution at most a tenth of the layer.
     many = configure(workshop, "tcp://none", workshop / "x", layout=asked | {"class_rows": 200})
-    rows = choose_rows(undisturbed.shards("last"), [maps_of(many)[-1]], many.layout, classes)[0].rows
+    atlas_map = maps_of(many.layers, many.layout, many.cells)[-1]
+    rows = choose_rows(undisturbed.shards("last"), [atlas_map], many.layout, classes)[0].rows
     assert len(rows) == (28 if by == "attribution" else min(len(allowed), 200))
 
 
@@ -130,9 +137,10 @@ def test_a_pair_holds_each_row_once_and_says_which_class_it_speaks_for(
 ) -> None:
     attribution, _ = columns_of(undisturbed, "last")
     config = configure(workshop, "tcp://none", workshop / "x", layout=OF_CLASSES)
-    atlas_map = maps_of(config)[-1]
+    maps = maps_of(config.layers, config.layout, config.cells)[-2:]
+    atlas_map = maps[-1]
     classes = [f"class {one}" for one in range(7)]
-    single, chosen = choose_rows(undisturbed.shards("last"), maps_of(config)[-2:], config.layout, classes)
+    single, chosen = choose_rows(undisturbed.shards("last"), maps, config.layout, classes)
     assert atlas_map.classes == ("class 1", "class 4")
     assert single.difference is None
     assert len(set(chosen.rows.tolist())) == len(chosen.rows)

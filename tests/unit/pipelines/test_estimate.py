@@ -10,7 +10,15 @@ from atlas.config.model import Config
 from atlas.config.reading import validate
 from atlas.networks.network import Network, describe_layer
 from pipelines import estimate
-from pipelines.estimate import Durations, expected_cells, measure_durations, total_bytes, total_seconds
+from pipelines.estimate import (
+    Durations,
+    Work,
+    count_work,
+    expected_cells,
+    measure_durations,
+    total_bytes,
+    total_seconds,
+)
 
 # Nothing but views, icons or units costs anything.
 NOTHING = Durations(0.0, 0.0)
@@ -30,8 +38,12 @@ def configure(**changes: Any) -> Config:
     return validate(values, "the test")
 
 
+def work_of(config: Config, pictures: int = 100) -> Work:
+    return count_work(pictures, config.layers, config.images, config.collect, config.layout)
+
+
 def seconds(config: Config, durations: Durations, pictures: int = 100, icons: int = 0, workers: int = 1) -> float:
-    return total_seconds(config, durations, pictures=pictures, icons=icons, workers=workers)
+    return total_seconds(work_of(config, pictures), durations, icons=icons, workers=workers)
 
 
 @pytest.mark.parametrize(
@@ -68,13 +80,12 @@ def test_bytes_of_the_store_of_icons_and_of_units(small: Network) -> None:
     channels = {name: layer.channels for name, layer in layers.items()}
     rows, icons = 2000, 7
     row = sum(2 * (count + 5) + 40 for count in channels.values())
-    assert total_bytes(config, layers, {"": 5}, pictures=100, icons=icons) == rows * row + icons * 40_000
-    without = configure(collect={"attributions": False})
-    assert total_bytes(without, layers, {"": 5}, pictures=100, icons=0) == rows * sum(
-        2 * count + 40 for count in channels.values()
-    )
-    units = configure(neurons={"layers": ["residual"]})
-    more = total_bytes(units, layers, {"": 5}, pictures=100, icons=0) - rows * row
+    work = work_of(config)
+    assert total_bytes(work, layers, {"": 5}, icons=icons, neurons=None) == rows * row + icons * 40_000
+    without_attributions = total_bytes(work, layers, {}, icons=0, neurons=None)
+    assert without_attributions == rows * sum(2 * count + 40 for count in channels.values())
+    units = configure(neurons={"layers": ["residual"]}).neurons
+    more = total_bytes(work, layers, {"": 5}, icons=0, neurons=units) - rows * row
     assert more == channels["residual"] * 300_000
 
 
@@ -83,7 +94,7 @@ def test_each_network_has_its_own_classes(small: Network) -> None:
     residual = describe_layer(small, "residual")
     layers = {"residual": residual, "residual@other": replace(residual, channels=3)}
     expected = 2000 * (2 * (residual.channels + 5) + 40 + 2 * (3 + 11) + 40)
-    assert total_bytes(config, layers, {"": 5, "other": 11}, pictures=100, icons=0) == expected
+    assert total_bytes(work_of(config), layers, {"": 5, "other": 11}, icons=0, neurons=None) == expected
 
 
 @pytest.mark.parametrize(
@@ -106,7 +117,27 @@ def test_durations_are_those_of_one_view_the_mean_icon_and_all_units(
         estimate, "step_seconds", lambda network, layer, *_options: {"residual": 2, "branches": 4}[layer]
     )
     monkeypatch.setattr(estimate, "seconds_a_unit", lambda network, layer, **_options: 3.0)
-    measured = measure_durations(config, {"": small}, layers)
+    measured = measure_durations(
+        {"": small}, layers, collect=config.collect, render=config.render, neurons=config.neurons, threads=1
+    )
     assert measured.view == 1.0
     assert measured.icon == pytest.approx(1.3 * 10 * 3)
     assert measured.units == layers["residual"].channels * 3.0
+
+
+@pytest.mark.parametrize("attributions", [True, False])
+def test_an_estimate_counts_attributions_where_the_run_takes_them(
+    small: Network, monkeypatch: pytest.MonkeyPatch, attributions: bool
+) -> None:
+    config = configure(collect={"attributions": attributions}, cluster={"workers": 2})
+    layers = {name: describe_layer(small, name) for name in config.layers}
+    monkeypatch.setattr(estimate, "measure_durations", lambda *_, **__: Durations(0.02, 1.5))
+    work = work_of(config)
+    took, size = estimate.estimate(
+        work, 60, {"": small}, layers,
+        collect=config.collect, render=config.render, neurons=config.neurons, cluster=config.cluster,
+    )  # fmt: skip
+    classes = len(small.classes) if attributions else 0
+    row = sum(2 * (layer.channels + classes) + 40 for layer in layers.values())
+    assert size == 2000 * row + 60 * 40_000
+    assert took == total_seconds(work, Durations(0.02, 1.5), icons=60, workers=2)

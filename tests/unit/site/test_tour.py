@@ -18,7 +18,7 @@ from atlas.neurons.reading import UnitTables
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.site.tour.text import FIGURES, RULES, check_choices, fill, load_tour
-from atlas.site.tour.writer import percent, write_tour
+from atlas.site.tour.writer import TourSettings, percent, write_tour
 from atlas.store.shards import read_columns
 from pipelines import publish
 
@@ -40,7 +40,11 @@ def write_and_read(run: RunDirectory, **changes: Any) -> dict[str, Any]:
     manifest = run.read_manifest()
     manifest["config"] |= {"neurons": {"layers": LAYERS, "patches": 3}, "tour": "tour", **changes}
     run.manifest.write_text(json.dumps(manifest))
-    files = write_tour(run, run.config(), Listing.load(run.listing))
+    config = run.config()
+    settings = TourSettings(
+        layers=config.layers, opening=config.opening, cells=config.cells, neurons=config.neurons, seed=config.seed
+    )
+    files = write_tour(run, Listing.load(run.listing), config.tour, settings)
     assert files[0] == run.folder("publish") / "tour.json"
     tour_facts: dict[str, Any] = json.loads(files[0].read_text())
     pictures = {part["picture"] for step in tour_facts["steps"] for part in step["parts"]}

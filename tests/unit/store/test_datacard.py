@@ -31,6 +31,12 @@ def card(undisturbed: RunDirectory) -> str:
     return card_path(undisturbed).read_text(encoding="utf-8")
 
 
+def write(run: RunDirectory, values: dict[str, Any], **facts: Any) -> Path:
+    """The card of a run whose configuration has these ``values``."""
+    config = Config.from_plain(values)
+    return write_card(run, config.layers, config.networks(), images=config.images, collect=config.collect, **facts)
+
+
 def table(card: str, heading: str) -> list[list[str]]:
     """The rows of the first table whose heading begins so."""
     lines = card[card.index(f"| {heading}") :].splitlines()
@@ -97,7 +103,7 @@ def test_equal_work_gives_equal_bytes_wherever_it_is_done(undisturbed: RunDirect
     values["out"] = str(elsewhere.path)
     values["images"]["source"] = str(tmp_path / "moved" / "pictures")
     card_path(elsewhere).unlink()
-    write_card(elsewhere, Config.from_plain(values), **FACTS)
+    write(elsewhere, values, **FACTS)
     assert card_path(elsewhere).read_text(encoding="utf-8") == card
     for part in (
         str(undisturbed.path),
@@ -114,9 +120,7 @@ def test_without_failures_and_attributions_it_says_so(undisturbed: RunDirectory,
     values = undisturbed.config().plain()
     values["collect"]["attributions"] = False
     values["images"] |= {"crops": 1, "limit": 1000, "shuffle": False, "classes": ["discs"]}
-    text = write_card(other, Config.from_plain(values), pictures=24, views=24, lost=0, failures=[]).read_text(
-        encoding="utf-8"
-    )
+    text = write(other, values, pictures=24, views=24, lost=0, failures=[]).read_text(encoding="utf-8")
     assert "None of 24 views failed." in text
     assert "attribution" not in text.split("---")[2]
     words = " ".join(text.split())
