@@ -1,6 +1,6 @@
 /**
- * A cache of promises with a limit on its entries: the least recently used one is dropped first. A library's cache
- * (lru-cache) would need most of these lines around it, since a promise that fails must leave it.
+ * A cache of promises with a limit on its entries: the least recently used one is dropped first. Written here, as it is
+ * a dozen lines, for which lru-cache would be one more dependency of the page.
  */
 
 export class PromiseCache<T> {
