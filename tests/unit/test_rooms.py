@@ -200,25 +200,6 @@ def test_pipelines_hold_no_tensor_maths(path: Path) -> None:
     assert tensor_maths(path.read_text()) == []
 
 
-def test_every_unit_test_is_named_after_a_module_of_its_room() -> None:
-    wrong = []
-    for test in sorted((CHECKOUT / "tests" / "unit").rglob("test_*.py")):
-        room, name = test.parent.name, test.stem.removeprefix("test_")
-        if room == "unit":
-            named = [path.stem for path in (CHECKOUT / "atlas").glob("*.py")] + [
-                "names",
-                "rooms",
-                "page_rooms",
-                "public",
-            ]
-        else:
-            folder = CHECKOUT / room if room in ("pipelines",) else CHECKOUT / "atlas" / room
-            named = [path.stem for path in folder.rglob("*") if path.is_dir() or path.suffix == ".py"]
-        if not any(name == module or name.startswith(f"{module}_") for module in named):
-            wrong.append(name_of(test))
-    assert wrong == []
-
-
 def test_the_readers_see_what_they_look_for() -> None:
     source = "def f():\n    from atlas import run\n    import dask.distributed as d\n"
     assert imports(source) == {"atlas", "atlas.run", "dask.distributed"}
