@@ -24,7 +24,6 @@ from atlas.pictures.listing import Listing
 from atlas.pictures.views import backdrop, crop_view
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
-from atlas.site.heat import heat_maps
 from atlas.site.sheets import BLOCK, SPRITE
 from atlas.store.shards import read_metadata
 from pipelines.pipeline import run
@@ -252,18 +251,6 @@ def test_heat_maps_tell_every_class_of_every_cell(of_classes: RunDirectory) -> N
         np.testing.assert_allclose(shown[:, drawn], attribution[drawn].T, atol=float(scale.max()) / 250)
         assert (heat[:, drawn] != 128).mean() > 0.9
         assert np.abs(heat[:, drawn].astype(int) - 128).max() == 127
-
-
-def test_heat_maps_come_in_files_of_fifty_classes() -> None:
-    attribution = np.random.default_rng(0).normal(size=(9, 120)).astype(np.float32)
-    attribution[:, 3] = 0
-    attribution[8] *= 100
-    heat, scale = heat_maps(attribution, np.arange(9) < 8)
-    assert heat.shape == (120, 9)
-    assert (heat[3] == 128).all()
-    assert scale[3] == 0
-    assert set(np.abs(heat[4].astype(int) - 128)[:8].tolist()) & {127}
-    assert (np.sign(heat[5].astype(int) - 128) == np.sign(attribution[:, 5])).mean() > 0.9
 
 
 # Exemplars
