@@ -1,4 +1,4 @@
-"""Pictures that stand alone, those of modules and of the demo's network; what icons start from, and flags."""
+"""Pictures that stand alone, those of modules, and of the demo's network."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from atlas.store.moments import Moments
 from atlas.visualize import Recipe, draw, neuron, render, score
 from atlas.visualize.parametrize import from_bytes
 from atlas.visualize.recipe import SINGLE
-from atlas.visualize.score import centre_activations, flags
+from atlas.visualize.score import centre_activations
 
 
 def test_pictures_that_stand_alone_are_filled_to_their_edges(efficientnet: Network) -> None:
@@ -89,35 +89,3 @@ def test_icons_of_a_real_network(efficientnet: Network, layer: str, channels: in
     assert np.median(result.cosine_robust) > 0.7
     assert result.flag == [None] * 4
     assert (icons.pixels.std(axis=(1, 2)) > 8).all()  # colour and contrast
-
-
-# Starts and flags
-
-
-def test_a_finer_icon_starts_from_the_cells_around_it() -> None:
-    """Weights fall with distance; what is not drawn does not count; sisters and cousins start equally far apart."""
-    from atlas.visualize.coarse_start import blend, coarser_cells
-
-    weights = coarser_cells(4, 7)
-    assert set(weights) == {(row, col) for row in (0, 1, 2, 3) for col in (2, 3, 4, 5)}
-    assert max(weights, key=weights.__getitem__) == (2, 3)
-    assert weights[1, 3] == weights[2, 4] < weights[2, 3]
-    assert weights[2, 3] / weights[1, 3] == pytest.approx(np.exp((0.75**2 - 0.25**2) / (2 * 0.75**2)))
-    one = {cell: np.full((2, 2, 3), 10 * cell[0] + cell[1], np.uint8) for cell in weights}
-    expected = sum(weight * (10 * row + col) for (row, col), weight in weights.items()) / sum(weights.values())
-    assert blend(one, 4, 7)[0, 0, 0] == round(expected)
-    assert blend({(2, 3): one[2, 3]}, 4, 7)[0, 0, 0] == 23
-    ramp = {(0, col): np.full((1, 1, 3), 20 * col, np.uint8) for col in range(10)}
-    steps = np.diff([int(blend(ramp, 0, col)[0, 0, 0]) for col in range(5, 15)])
-    assert steps.min() >= 8
-    assert steps.max() <= 12
-
-
-def test_flags_name_the_worst() -> None:
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
-    pixels[1] = [10, 120, 240]  # flat, though coloured
-    norm = np.array([0.001, 1, 1, 1], dtype=np.float32)
-    cosine = np.array([0.9, 0.9, 0.59, 0.61], dtype=np.float32)
-    assert flags(pixels, cosine, norm, 1.0) == ["dead", "grey", "low", None]
-    assert flags(pixels[3:], np.array([np.nan], dtype=np.float32), norm[3:], 1.0) == ["low"]

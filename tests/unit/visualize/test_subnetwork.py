@@ -9,15 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atlas.errors import ConfigError
-from atlas.networks import precision
 from atlas.networks.network import Network
-from atlas.networks.precision import bfloat16_pays
 from atlas.networks.program import record
 from atlas.visualize import subnetwork
 from atlas.visualize.objective import centre
 from atlas.visualize.subnetwork import Subnetwork
-
-CPU = torch.device("cpu")
 
 
 def made(module: nn.Module, size: int = 32) -> Network:
@@ -272,16 +268,6 @@ def test_bfloat16_is_the_same_where_the_processor_does_not_convolve_it(
     assert not torch.equal(maps, expected_maps)
     assert F.cosine_similarity(centre(maps), centre(expected_maps)).min() > 0.999
     assert F.cosine_similarity(gradient.flatten(1), expected_gradient.flatten(1)).min() > 0.99
-
-
-def test_bfloat16_pays_where_the_processor_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for known, pays in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_f": True}, False)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known, raising=False)
-        for convolves in (True, False):  # oneDNN may be configured not to use it
-            monkeypatch.setattr(precision, "convolves_in", lambda dtype, convolves=convolves: convolves)
-            assert bfloat16_pays(CPU) is (pays and convolves)
-    monkeypatch.delattr(torch.cpu, "get_capabilities")  # older torch
-    assert bfloat16_pays(CPU) is False
 
 
 def test_real_network_is_recorded_and_agrees() -> None:
