@@ -1,7 +1,6 @@
 """The stage neurons on the tiny run: what it writes of each unit, against the store, the network and autograd."""
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,11 @@ import torch
 from looked_run import ASKED
 from numpy.typing import NDArray
 from PIL import Image
-from small_network import factory, forking_factory
-from torch import nn
 
 import atlas
 from atlas.circuits.circuit import circuit
 from atlas.errors import AtlasError, ConfigError
-from atlas.networks.network import Network, load
-from atlas.networks.observer import Observer
-from atlas.neurons.classes import strongest
+from atlas.networks.network import Network
 from atlas.neurons.reading import UnitTables
 from atlas.neurons.statistics import unit_statistics
 from atlas.neurons.tables import BINS, CELLS, CIRCUIT, SPREAD, STATISTICS
@@ -231,30 +226,6 @@ def test_classes_are_those_of_autograd(looked: RunDirectory, network: Network) -
         for name, sign in (("supports", -1), ("opposes", 1)):
             values = [sign * entry["effect"] for entry in unit_row[name]]
             assert values == sorted(values), name
-
-
-@pytest.mark.parametrize("make", [factory, forking_factory])
-def test_attributions_of_one_channel_add_up_to_those_of_all(make: Callable[[], nn.Module]) -> None:
-    """Also of a network that runs as it is, with dual numbers."""
-    small = load(make(), size=32)
-    observer = Observer(small, ["depthwise"])
-    inputs = small.normalize(torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(2)))
-    at = {"depthwise": torch.tensor([[[2, 3], [0, 7]], [[1, 1], [4, 4]], [[7, 0], [5, 2]]])}
-    whole = observer.observe(inputs, at, attributions=True).attributions["depthwise"]
-    total = torch.zeros_like(whole)
-    for channel in range(12):
-        channels = {"depthwise": torch.tensor([[channel, channel]] * 3)}
-        one = observer.observe(inputs, at, attributions=True, channels=channels).attributions["depthwise"]
-        assert one.abs().max() < whole.abs().max() * 3
-        total += one
-    torch.testing.assert_close(total, whole, rtol=1e-3, atol=1e-5)
-
-
-def test_strongest_classes_by_hand() -> None:
-    effects = np.array([[1.0, -2.0, 0.0, 3.0], [1.0, 0.0, 0.0, 1.0]], np.float32)
-    assert strongest(effects, 5) == [{"class": 3, "effect": 2.0}, {"class": 0, "effect": 1.0}]
-    assert strongest(effects, 1) == [{"class": 3, "effect": 2.0}]
-    assert strongest(effects, 5, opposing=True) == [{"class": 1, "effect": -1.0}]
 
 
 def test_circuits_hold_the_weights_between_neighbouring_layers(looked: RunDirectory, network: Network) -> None:

@@ -1,6 +1,6 @@
 """What a layer says at a place: where places lie, and attributions beside those of autograd."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from small_network import factory, forking_factory, mixed_factory
+from torch import nn
 
 from atlas.networks.network import Layer, Network, describe_layer, load
 from atlas.networks.observer import Observer
@@ -249,3 +250,20 @@ def test_attributions_of_efficientnet_lite0_are_those_of_autograd(efficientnet: 
     # Rounding shuts a ReLU or opens one here and there: autograd itself is as far from what it gives in float64.
     assert max(differences) < 1e-3
     assert float(seen.abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("make", [factory, forking_factory])
+def test_attributions_of_one_channel_add_up_to_those_of_all(make: Callable[[], nn.Module]) -> None:
+    """Also of a network that runs as it is, with dual numbers."""
+    small = load(make(), size=32)
+    observer = Observer(small, ["depthwise"])
+    inputs = small.normalize(torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(2)))
+    at = {"depthwise": torch.tensor([[[2, 3], [0, 7]], [[1, 1], [4, 4]], [[7, 0], [5, 2]]])}
+    whole = observer.observe(inputs, at, attributions=True).attributions["depthwise"]
+    total = torch.zeros_like(whole)
+    for channel in range(12):
+        channels = {"depthwise": torch.tensor([[channel, channel]] * 3)}
+        one = observer.observe(inputs, at, attributions=True, channels=channels).attributions["depthwise"]
+        assert one.abs().max() < whole.abs().max() * 3
+        total += one
+    torch.testing.assert_close(total, whole, rtol=1e-3, atol=1e-5)
