@@ -14,40 +14,7 @@ from atlas.errors import ConfigError
 from atlas.layout.class_maps import ClassRows, choose_rows, lay_out
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
-from atlas.store.classes import class_number
 from pipelines.pipeline import run
-
-# Names
-
-
-def test_a_maps_name_tells_all_that_it_depends_on(workshop: Path, tmp_path: Path) -> None:
-    def names(**layout: Any) -> list[str]:
-        return [atlas_map.name for atlas_map in maps_of(configure(workshop, "tcp://none", tmp_path, layout=layout))]
-
-    assert names(class_atlas=["tabby"]) == ["middle", "middle--tabby", "last", "last--tabby"]
-    assert names(class_pair=["tabby", "lynx"], class_layers=["last"]) == ["middle", "last", "last--tabby--lynx"]
-    usual = names(class_atlas=["tabby"])
-    seen = {usual[1]}
-    for changed in ({"class_rows": 99}, {"class_by": "predicted"}, {"class_grids": [4, 8]}):
-        again = names(class_atlas=["tabby"], **changed)
-        assert again[0] == "middle"
-        assert again[1].startswith("middle--tabby--")
-        assert again[1] not in seen
-        seen.add(again[1])
-    odd = names(class_atlas=["Hermit Crab", "hermit crab", "hermit-crab", "Ñandú/1"])
-    assert len(set(odd)) == 10
-    assert all(name.isascii() and "/" not in name and " " not in name for name in odd)
-
-
-def test_classes_are_found_as_people_write_them() -> None:
-    classes = ("tabby, tabby cat", "Lynx", "lynx", "7")
-    assert class_number("tabby, tabby cat", classes) == 0
-    assert class_number("Tabby", classes) == 0
-    assert class_number("lynx", classes) == 2, "as it is written comes first"
-    assert class_number("LYNX", classes) == 1
-    assert class_number("7", classes) == 3
-    with pytest.raises(ConfigError, match=r"has no class 'lynz' among its 4\. Near names: .*[Ll]ynx"):
-        class_number("lynz", classes)
 
 
 def test_classes_that_the_network_does_not_know_stop_a_run_before_it_begins(
@@ -91,15 +58,6 @@ def test_what_does_not_go_together_is_a_sentence(workshop: Path, changes: dict[s
         configure(workshop, "tcp://none", workshop / "x", **changes)
     assert sentence in str(caught.value)
     assert len(str(caught.value)) < 400
-
-
-def test_by_prediction_no_attributions_are_needed(workshop: Path) -> None:
-    asked = {"class_atlas": ["a"], "class_by": "predicted"}
-    config = configure(workshop, "tcp://none", workshop / "x", layout=asked, collect={"attributions": False})
-    assert [atlas_map.classes for atlas_map in maps_of(config)] == [(), ("a",), (), ("a",)]
-
-
-# Which rows, and where
 
 
 @pytest.mark.parametrize("by", ["attribution", "predicted"])

@@ -1,7 +1,6 @@
 """Several layouts: layers that line up, and the map that all of them fill."""
 
 import numpy as np
-import pytest
 from made_rows import SETTINGS, clusters, quality
 
 from atlas.layout.fit import REASONS, ZERO, align, common_start, fit_layout, unit_box
@@ -86,9 +85,3 @@ def test_empty_bands_are_narrowed() -> None:
     left, right = boxed[:1000, 0].max(), boxed[1000:, 0].min()
     assert 0.1 < right - left < 0.3  # 2 % of the old width beside two islands of 1 each
     assert left > 0.35
-
-
-def test_the_distance_between_layouts_is_the_median() -> None:
-    first = np.zeros((4, 2), np.float32)
-    second = np.array([[0.3, 0.4], [0, 0.1], [np.nan, np.nan], [0, 0.2]], np.float32)
-    assert distance_between(first, second) == pytest.approx(0.2)

@@ -1,26 +1,16 @@
 """New points come to lie among their like, and say how near that is."""
 
-import shutil
-from pathlib import Path
-
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from made_rows import SETTINGS, clusters, quality
 from numpy.typing import NDArray
-from tiny_run import tiny_values
 
 import atlas
 from atlas.arrays import Float32
-from atlas.config.reading import validate
-from atlas.layout import tables
 from atlas.layout.fit import Fit, fit_layout
 from atlas.layout.neighbors import build_index, unit_rows
 from atlas.layout.placement import nearness_quantiles, place
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.markers import read_marker
-from pipelines import layout as stage
-from pipelines.pipeline import run
 
 
 @pytest.fixture(scope="module")
@@ -84,38 +74,6 @@ def test_what_has_no_place(halves: tuple[Float32, NDArray[np.int64], Fit]) -> No
     assert np.isnan(place(fit.index, known, rows[:3], fit.nearness).coordinates).all()
     empty = fit_layout(np.zeros((4, 3), np.float32), SETTINGS, seed=0, threads=1)
     assert np.isnan(place(empty.index, empty.coordinates[empty.alive], rows[:3, :3], empty.nearness).coordinates).all()
-
-
-def test_a_run_lays_out_a_sample_and_places_the_rest_shard_by_shard(
-    workshop: Path, scheduler: str, undisturbed: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(undisturbed.path, tmp_path / "run")
-    monkeypatch.setattr(tables, "PLACED_ROWS", 100)
-    values = tiny_values(workshop) | {
-        "out": str(tmp_path / "run"),
-        "cluster": {"kind": "address", "address": scheduler},
-    }
-    values["layout"] = values["layout"] | {"fit_rows": 150}
-    config = validate(values, "test")
-    directory = run(config, until="layout")
-    names = [item.id for item in stage.plan(config, directory)]
-    assert names[:3] == ["common-start", "fit-middle", "place-middle-00000"]
-    assert names[3:5] == ["place-middle-00001", "place-middle-00002"]
-    for layer in config.layers:
-        table = pq.read_table(directory.layout(layer))
-        assert table.num_rows == 288
-        assert table["u"].null_count == table["dropped"].length() - table["dropped"].null_count <= 6
-        with np.load(directory.coordinates(layer)) as saved:
-            assert len(saved["fitted"]) == 150
-        facts = [read_marker(each.folder("layout") / f"quality-{layer}.json", each.stage_key("layout"))
-                 for each in (undisturbed, directory)]  # fmt: skip
-        fitted, placed = (found["facts"]["trustworthiness"] if found else np.nan for found in facts)
-        assert placed > fitted - 0.03
-    again = atlas.open_run(directory.path)
-    row = again.store("last").take([0], ["activation"])["activation"]
-    u, v = (again.layout("last")[name][0].as_py() for name in ("u", "v"))
-    found = again.place("last", row)
-    assert abs(found.u[0] - u) + abs(found.v[0] - v) < 0.05
 
 
 def test_a_layer_says_how_much_nearer_its_rows_lie_for_being_aligned(undisturbed: RunDirectory) -> None:
