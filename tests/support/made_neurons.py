@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from atlas.neurons.parts import part_names, units_of
 from atlas.neurons.tables import BINS, CELLS, CIRCUIT, DEGREES, SCALES, SPREAD, STATISTICS, UNITS
 from atlas.pictures.decode import encode_png
 from atlas.rundir.directory import RunDirectory
@@ -122,9 +123,8 @@ def write_neurons(run: RunDirectory, layers: list[str], *, patches: int = 3) -> 
         folder.mkdir(parents=True, exist_ok=True)
         units = read_metadata(run.shards(layer)[0])["channels"]
         write(folder, "statistics", STATISTICS, statistics(run, layer, patches))
-        for part, first in enumerate(range(0, units, 8)):
-            rows = [unit_row(unit, patches) for unit in range(first, min(first + 8, units))]
-            write(folder, f"part-{part:05d}", UNITS, rows)
+        for part in part_names(units):
+            write(folder, part, UNITS, [unit_row(unit, patches) for unit in units_of(part, units)])
         earlier = layers[:number][::-1]  # the nearest first
         facts = {"earlier": earlier, "nonlinearities": {source: ["1 ReLU"] for source in earlier}, "notes": {}}
         noted = {key: json.dumps(value) for key, value in facts.items()}

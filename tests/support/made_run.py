@@ -75,14 +75,16 @@ def begin(folder: Path) -> tuple[RunDirectory, Config]:
 
 
 def lay_out(run: RunDirectory, config: Config) -> None:
-    """Made coordinates of each layer, the row OFF dropped, and the markers of the stage."""
+    """Made coordinates of each layer, in every cell of the grids, the row OFF dropped; and the markers of the stage."""
     run.claim("layout", "2" * 64)
     folder, key = run.folder("layout"), run.stage_key("layout")
     dropped = np.zeros(ROWS, np.int8)
     dropped[OFF] = REASONS.index(OUTLIER)
     for number, layer in enumerate(LAYERS):
         assert count_rows(run.shards(layer)) == ROWS
-        places = np.random.default_rng(number).random((ROWS, 2), np.float32)
+        generator = np.random.default_rng(number)
+        squares = generator.permutation(np.arange(ROWS) % 16)  # each of the finest grid has three rows at least
+        places = ((np.stack([squares % 4, squares // 4], 1) + generator.random((ROWS, 2))) / 4).astype(np.float32)
         places[OFF] = np.nan
         write_map(run, layer, layer, places, dropped)
         write_marker(folder / f"fit-{layer}.json", key=key, files=[], rows=ROWS, layers={})
