@@ -1,0 +1,93 @@
+"""A stage: its items on workers, in their order, and what is said when one fails."""
+
+import pickle
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster_sections import section
+from distributed import Client
+from no_work import NoWork
+
+from atlas.config.reading import validate
+from atlas.errors import AtlasError
+from atlas.rundir.directory import RunDirectory
+from pipelines import cluster
+from pipelines.stage import Item, Outcome, Summary, run_stage
+
+
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[Client]:
+    with cluster.connect(section(workers=2)) as client:
+        yield client
+
+
+def go(stage: NoWork, client: Client, folder: Path, on_item: Any = lambda item, summary: None) -> Outcome:
+    values = {"network": {"name": "n"}, "layers": ["a"], "images": {"source": "p"}, "out": str(folder)}
+    run = RunDirectory(folder)
+    run.claim(stage.NAME, "0" * 64)
+    return run_stage(stage, client, run, validate(values, "x"), on_plan=lambda items, todo: None, on_item=on_item)
+
+
+def test_hundreds_of_items_are_numbers_only(two_workers: Client, tmp_path: Path) -> None:
+    told: list[tuple[str, int]] = []
+    stage = NoWork(400)
+    outcome = go(stage, two_workers, tmp_path, lambda item, summary: told.append((item.id, summary.units)))
+    assert (outcome.items, outcome.done_now, outcome.units, outcome.failures) == (400, 400, sum(range(400)), 0)
+    assert sorted(told) == [(f"{number:04d}", number) for number in range(400)]
+    assert told[-1] == ("0399", 399), "the last item waits for all others"
+    item = Item("part-00001", "collect", (), "/a/folder/with/a/longer/name/runs/imagenet")
+    assert len(pickle.dumps(item)) < 200
+    assert len(pickle.dumps(Summary(65_536, 12, 1_900))) < 120
+    assert outcome.peak_mb > 10
+    deadline = time.monotonic() + 10
+    while two_workers.futures:  # the last is let go in the background
+        assert time.monotonic() < deadline, "summaries are kept on the workers"
+        time.sleep(0.01)
+
+
+def test_an_item_starts_when_those_before_it_are_done(two_workers: Client, tmp_path: Path) -> None:
+    after = {number: {number // 2} for number in range(1, 60)}
+    told: list[int] = []
+    go(NoWork(60, after), two_workers, tmp_path, lambda item, summary: told.append(int(item.id)))
+    assert sorted(told) == list(range(60))
+    started = {path.stem: path.stat().st_mtime_ns for path in tmp_path.glob("*.started")}
+    ended = {path.stem: path.stat().st_mtime_ns for path in tmp_path.glob("*.ended")}
+    for number in range(1, 60):
+        assert started[f"{number:04d}"] >= ended[f"{number // 2:04d}"]
+
+
+def test_a_lost_worker_costs_its_item_and_no_finished_one(two_workers: Client, tmp_path: Path) -> None:
+    """One item kills its worker after others have finished there: it goes to another worker, and they stay finished."""
+    outcome = go(NoWork(40, {39: {38}}, deadly=20), two_workers, tmp_path)
+    assert outcome.units == sum(range(40))
+    runs = {path.stem: path.read_text().count("|") for path in tmp_path.glob("*.started")}
+    assert runs.pop("0020") == 2
+    assert set(runs.values()) == {1}
+    assert len(runs) == 39
+
+
+def test_an_error_in_on_item_stops_the_stage_and_cancels_the_rest(two_workers: Client, tmp_path: Path) -> None:
+    finished: list[str] = []
+
+    def stop(item: Item, summary: Summary) -> None:
+        finished.append(item.id)
+        if len(finished) == 5:
+            raise AtlasError("enough")
+
+    with pytest.raises(AtlasError, match="enough"):
+        go(NoWork(300, seconds=0.01), two_workers, tmp_path, stop)
+    time.sleep(0.5)  # what was under way may end
+    count = len(list(tmp_path.glob("*.ended")))
+    assert 5 <= count < 150
+    time.sleep(0.3)
+    assert len(list(tmp_path.glob("*.ended"))) == count
+
+
+def test_a_failing_item_is_named_after_its_retries(two_workers: Client, tmp_path: Path) -> None:
+    with pytest.raises(AtlasError, match=re.escape("collect: item 0007 failed (OSError: no space left).")):
+        go(NoWork(9, failing=7), two_workers, tmp_path)
+    assert (tmp_path / "0007.started").read_text().count("|") == 3  # cluster.retries: 2
