@@ -4,19 +4,22 @@ import pickle
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster_sections import section
-from distributed import Client
+from distributed import Client, Future
 from no_work import NoWork
 
+from atlas.config.model import Config
 from atlas.config.reading import validate
 from atlas.errors import AtlasError
 from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import write_marker
 from pipelines import cluster
-from pipelines.stage import Item, Outcome, Summary, run_stage
+from pipelines.stage import Item, Outcome, Summary, missing, run_stage
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +94,79 @@ def test_a_failing_item_is_named_after_its_retries(two_workers: Client, tmp_path
     with pytest.raises(AtlasError, match=re.escape("collect: item 0007 failed (OSError: no space left).")):
         go(NoWork(9, failing=7), two_workers, tmp_path)
     assert (tmp_path / "0007.started").read_text().count("|") == 3  # cluster.retries: 2
+
+
+# What is done before
+
+
+class ThreeItems:
+    """Items a, b after a, and c; one marker each."""
+
+    NAME, UNIT, REDO_DEPENDENTS = "cells", "rows", True
+    measure_batch_settings = prepare_worker = None
+
+    def plan(self, config: Config, run: RunDirectory) -> list[Item]:
+        return [Item("a", self.NAME), Item("b", self.NAME, ("a",), of="more"), Item("c", self.NAME)]
+
+    def markers(self, item: Item, run: RunDirectory, config: Config) -> list[Path]:
+        return [run.folder(self.NAME) / f"{item.id}.json"]
+
+    def run_item(self, item: Item) -> Summary:
+        raise AtlasError(f"{item.id} cannot be done")
+
+
+@pytest.fixture
+def begun(tmp_path: Path, config: Config) -> tuple[ThreeItems, RunDirectory, list[Item]]:
+    """The stage of three items, with all their markers."""
+    stage, run = ThreeItems(), RunDirectory(tmp_path)
+    run.claim(stage.NAME, "0" * 64)
+    items = stage.plan(config, run)
+    for item in items:
+        write_marker(stage.markers(item, run, config)[0], key="0" * 64, files=[], of=item.of)
+    return stage, run, items
+
+
+def test_an_item_is_done_when_its_marker_stands_with_all_that_it_depends_on(
+    begun: tuple[ThreeItems, RunDirectory, list[Item]], config: Config
+) -> None:
+    stage, run, items = begun
+    assert missing(stage, items, run, config) == []
+    (run.folder("cells") / "c.json").unlink()
+    assert missing(stage, items, run, config) == [items[2]]
+    other = replace(items[1], of="other")
+    assert missing(stage, [items[0], other], run, config) == [other]
+    run.update_manifest(stages={"cells": {"key": "1" * 64}})
+    assert missing(stage, items, run, config) == items
+
+
+def test_what_comes_after_an_item_is_done_again_where_the_stage_says_so(
+    begun: tuple[ThreeItems, RunDirectory, list[Item]], config: Config
+) -> None:
+    """And its marker goes at once: killed in between, the next start does it too."""
+    stage, run, _ = begun
+    (run.folder("cells") / "a.json").unlink()
+    plans: list[tuple[int, int]] = []
+
+    class Refusing:
+        def map(self, *_: object, **__: object) -> list[Future]:
+            raise AtlasError("enough")
+
+        def cancel(self, *_: object, **__: object) -> None:
+            pass
+
+    def start() -> None:
+        run_stage(stage, Refusing(), run, config, on_plan=lambda *n: plans.append(n), on_item=print)  # type: ignore[arg-type]
+
+    for redo, numbers in ((False, (3, 1)), (True, (3, 2))):
+        stage.REDO_DEPENDENTS = redo  # type: ignore[misc]
+        with pytest.raises(AtlasError, match="enough"):
+            start()
+        assert plans[-1] == numbers
+    assert not (run.folder("cells") / "b.json").exists()
+    assert (run.folder("cells") / "c.json").exists()
+
+
+def test_an_item_opens_its_run(made_run: RunDirectory) -> None:
+    run, config = Item("a", "cells", run=str(made_run.path)).open()
+    assert run == made_run
+    assert config == made_run.config()

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tiny_run import atlas_run
 from tour_run import LAYERS, STEP, predictions, step_of, write_and_read, write_tour_file
 
 from atlas.pictures.listing import Listing
@@ -117,11 +116,3 @@ def test_another_tour_is_published_anew_and_nothing_else(run: RunDirectory, tmp_
 
 
 # Words
-
-
-def test_a_run_with_a_wrong_tour_does_not_begin(workshop: Path) -> None:
-    done = atlas_run(workshop, "tiny.yaml", "--set", "out=runs/wrong", "--set", "tour=nowhere.yaml", "--dry-run")
-    assert done.returncode != 0
-    said = " ".join((done.stdout + done.stderr).split())
-    assert f"tour: there is no file {workshop / 'nowhere.yaml'}. Expected a YAML file of steps" in said
-    assert "Traceback" not in said
