@@ -1,12 +1,13 @@
 """The configuration as one value: what must agree between its sections, and what it knows of itself."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from made_config import mistakes, write
+from made_config import MINIMAL, mistakes, write
 
 from atlas.config.model import Config
-from atlas.config.reading import load_config
+from atlas.config.reading import load_config, validate
 from atlas.errors import ConfigError
 
 
@@ -63,3 +64,56 @@ def test_a_run_opens_on_its_middle_layer_or_on_one_that_is_named(tmp_path: Path)
     assert load_config(write(tmp_path), [layers, "publish.opens=_blocks.10"]).opening == "_blocks.10"
     with pytest.raises(ConfigError, match=r"publish\.opens names '_blocks.9', which is not among the layers"):
         load_config(write(tmp_path), [layers, "publish.opens=_blocks.9"])
+
+
+def config(**changes: Any) -> Config:
+    return validate({"out": "x", **MINIMAL, **changes}, "the test")
+
+
+def test_layers_belong_to_the_network_behind_their_sign() -> None:
+    assert Config.module_of("features.8@old") == ("old", "features.8")
+    assert Config.module_of("features.8") == ("", "features.8")
+    two = config(layers=["a", "b@old", "c"], compare={"old": {"name": "torchvision/resnet18"}})
+    assert {name: network.name for name, network in two.networks().items()} == {
+        "": "efficientnet_lite0", "old": "torchvision/resnet18"
+    }  # fmt: skip
+    assert two.layers_of("") == ("a", "c")
+    assert two.layers_of("old") == ("b@old",)
+    assert two.opening == "c", "the middle one of the first network's"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"layers": ["a@old"], "compare": {"old": {"name": "n"}}},
+            "layers: none is of network; give one without an @ sign",
+        ),
+        ({"layers": ["a", "b@new"]}, "layers: b@new is of the network 'new', which is not under compare"),
+        (
+            {"compare": {"old": {"name": "n"}}},
+            "compare.old is given, but none of the layers is of it, such as LAYER@old",
+        ),
+        ({"layers": ["a", "a"]}, "expected each layer once"),
+        ({"layout": {"class_layers": ["b"]}}, "layout.class_layers names 'b', which is not among the layers"),
+        (
+            {"layout": {"class_pair": ["a", "b"]}, "collect": {"attributions": False}},
+            "layout.class_pair goes by attributions",
+        ),
+        (
+            {"layout": {"axes": "classes"}, "collect": {"attributions": False}},
+            "layout.axes: classes goes by attributions",
+        ),
+    ],
+)
+def test_sections_agree(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config(**changes)
+    assert sentence in str(caught.value)
+
+
+def test_a_tour_of_ones_own_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert config(tour="mine.yaml").tour == str(tmp_path / "mine.yaml")
+    assert config().tour == "tour"
+    assert config(tour=None).tour is None

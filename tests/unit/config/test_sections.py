@@ -4,10 +4,19 @@ from pathlib import Path
 
 import pytest
 from made_config import mistakes, write
+from pydantic import ValidationError
 
 from atlas.config.model import Config
 from atlas.config.reading import load_config
-from atlas.config.sections import LayoutConfig, Section
+from atlas.config.sections import (
+    ClusterConfig,
+    ImagesConfig,
+    LayoutConfig,
+    NetworkConfig,
+    NeuronsConfig,
+    Section,
+    TrackingConfig,
+)
 
 
 def test_three_keys_are_enough_and_the_rest_has_the_documented_defaults(tmp_path: Path) -> None:
@@ -78,3 +87,73 @@ def test_every_key_has_a_description_that_ends_as_a_sentence() -> None:
         for key, field in section.model_fields.items():
             assert field.description, f"{section.__name__}.{key}"
             assert field.description.endswith("."), f"{section.__name__}.{key}: {field.description}"
+
+
+def test_paths_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers may have been started in another one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    network = NetworkConfig(name="n", checkpoint="weights.pt", classes="~/names.txt")
+    assert (network.checkpoint, network.classes) == (str(tmp_path / "weights.pt"), "/home/me/names.txt")
+
+
+@pytest.mark.parametrize(
+    ("value", "clock"), [(43_200, "12:00:00"), (3_661, "01:01:01"), ("08:00:00", "08:00:00"), ("1-00:00", "1-00:00")]
+)
+def test_a_walltime_may_be_written_without_quotes(value: object, clock: str) -> None:
+    """YAML reads 12:00:00 as a number to the base 60."""
+    section = ClusterConfig.model_validate({"kind": "slurm", "memory": "4GB", "workers": 1, "walltime": value})
+    assert section.walltime == clock
+
+
+@pytest.mark.parametrize(
+    ("value", "pairs"),
+    [
+        (["lemon", "lime"], (("lemon", "lime"),)),
+        ([["lemon", "lime"], [7, 8]], (("lemon", "lime"), ("7", "8"))),
+        ([], ()),
+    ],
+)
+def test_one_pair_may_stand_without_a_list_around_it(value: list[object], pairs: tuple[object, ...]) -> None:
+    assert LayoutConfig.model_validate({"class_pair": value}).class_pair == pairs
+
+
+def test_one_class_may_stand_without_a_list() -> None:
+    assert LayoutConfig.model_validate({"class_atlas": "lemon"}).class_atlas == ("lemon",)
+    assert LayoutConfig.model_validate({"class_atlas": [7, "lime"]}).class_atlas == ("7", "lime")
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "sentence"),
+    [
+        (LayoutConfig, {"class_pair": ["a", "a"]}, "expected two different classes"),
+        (LayoutConfig, {"class_pair": [["a", "b"], ["a", "b"]]}, "expected each once"),
+        (LayoutConfig, {"class_pair": [["a", "b"], ["c"]]}, "expected two classes, such as [lemon, strawberry]"),
+        (LayoutConfig, {"deterministic": True, "backend": "cuml"}, "deterministic: true is of backend: umap"),
+        (ImagesConfig, {"source": "p", "crop_scale": [0.9, 0.4]}, "expected the smaller share first"),
+        (ImagesConfig, {"source": []}, "expected a path, a URL or a glob, or a list of them"),
+        (ImagesConfig, {"source": ["a", ""]}, "expected a path, a URL or a glob, or a list of them"),
+        (NeuronsConfig, {"layers": ["a", "a"]}, "expected each layer once"),
+        (TrackingConfig, {"kind": "mlflow", "mode": "offline"}, "mode: offline is wandb's"),
+        (TrackingConfig, {"kind": "wandb", "address": "http://x"}, "expected kind: mlflow"),
+        (ClusterConfig, {"kind": "slurm", "workers": 1}, "kind: slurm needs memory and walltime, such as memory: 4GB"),
+        (ClusterConfig, {"kind": "local", "queue": "gpu"}, "queue says nothing to kind: local; it is for slurm"),
+        (ClusterConfig, {"address": "tcp://x"}, "an address is given, but kind is local; expected kind: address"),
+        (ClusterConfig, {"kind": "address"}, "kind: address needs an address"),
+    ],
+)  # fmt: skip
+def test_keys_of_a_section_agree(section: type[Section], values: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        section.model_validate(values)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["slurm", "kubernetes"])
+def test_jobs_have_a_number_of_workers_or_two_bounds(kind: str) -> None:
+    needed = {"memory": "4GB", "walltime": "08:00:00"} if kind == "slurm" else {"image": "x"}
+    for workers in ({}, {"workers": 3, "adaptive": [0, 3]}):
+        with pytest.raises(ValidationError, match=f"kind: {kind} needs either workers"):
+            ClusterConfig.model_validate({"kind": kind, **needed, **workers})
+    assert ClusterConfig.model_validate({"kind": kind, **needed, "adaptive": [0, 3]}).adaptive == (0, 3)
+    with pytest.raises(ValidationError, match="expected the smaller number of workers first"):
+        ClusterConfig.model_validate({"kind": kind, **needed, "adaptive": [3, 2]})
