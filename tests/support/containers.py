@@ -22,8 +22,8 @@ COUNT = 12
 
 
 def images(source: object, **settings: object) -> ImagesConfig:
-    given = [str(each) for each in source] if isinstance(source, list) else str(source)
-    return ImagesConfig(source=given, **settings)  # type: ignore[arg-type]
+    sources = [str(path) for path in source] if isinstance(source, list) else str(source)
+    return ImagesConfig(source=sources, **settings)  # type: ignore[arg-type]
 
 
 def png(seed: int) -> bytes:

@@ -33,12 +33,12 @@ def picture(colour: tuple[int, int, int], side: int = 48) -> bytes:
 
 def rows_of(run: RunDirectory, layer: str) -> list[dict[str, int]]:
     """The first row of each picture, in order."""
-    found: dict[int, dict[str, int]] = {}
+    rows: dict[int, dict[str, int]] = {}
     for shard in run.shards(layer):
         columns = read_columns(shard, ["image_id", "view", "draw"])
         for image, view, draw in zip(*(columns[name].tolist() for name in ("image_id", "view", "draw"))):
-            found.setdefault(image, {"image_id": image, "view": view, "draw": draw})
-    return [found[image] for image in sorted(found)]
+            rows.setdefault(image, {"image_id": image, "view": view, "draw": draw})
+    return [rows[image] for image in sorted(rows)]
 
 
 def statistics(run: RunDirectory, layer: str, patches: int) -> list[dict[str, Any]]:

@@ -50,12 +50,12 @@ def step_of(tour_facts: dict[str, Any], kind: str) -> dict[str, Any]:
 def predictions(run: RunDirectory, layer: str) -> dict[tuple[int, int, int], tuple[int, float]]:
     """What each row's view is taken for, and how surely."""
     names = ["image_id", "view", "draw", "predicted", "confidence"]
-    found = {}
+    by_key = {}
     for shard in run.shards(layer):
         columns = read_columns(shard, names)
         for *key, predicted, confidence in zip(*(columns[name].tolist() for name in names)):
-            found[tuple(key)] = predicted, confidence
-    return found  # type: ignore[return-value]
+            by_key[tuple(key)] = predicted, confidence
+    return by_key  # type: ignore[return-value]
 
 
 def key_of(row: dict[str, Any]) -> tuple[int, int, int]:

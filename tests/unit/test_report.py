@@ -31,17 +31,17 @@ def test_each_map_has_its_layout_cells_and_icons(made_run: RunDirectory) -> None
         assert report[layer]["layout"]["dropped"] == {"outlier": 1}
         for grid in GRIDS:
             cells = pq.read_table(made_run.cells(layer), filters=[("grid", "=", grid)]).to_pylist()
-            drawn = [cell for cell in cells if cell["count"] >= 2]
+            drawn_cells = [cell for cell in cells if cell["count"] >= 2]
             assert report[layer]["cells"][str(grid)] == {
                 "n": len(cells),
-                "drawn_share": pytest.approx(len(drawn) / len(cells)),
-                "spread": pytest.approx(np.median([cell["spread"] for cell in drawn])),
+                "drawn_share": pytest.approx(len(drawn_cells) / len(cells)),
+                "spread": pytest.approx(np.median([cell["spread"] for cell in drawn_cells])),
             }
 
 
 def test_icons_are_held_against_the_best_patch_of_their_cell(made_run: RunDirectory) -> None:
     """The made cosines fall from .9 by .01, the ranks count up from 1, and the second one is flagged."""
-    found = build_report(made_run, made_run.config())["layers"]["branches"]["icons"]["4"]
+    figures = build_report(made_run, made_run.config())["layers"]["branches"]["icons"]["4"]
     cells = pq.read_table(made_run.cells("branches"), filters=[("grid", "=", 4)]).to_pylist()
     best = {(cell["row"], cell["col"]): max(one["cosine"] for one in cell["exemplars"]) for cell in cells}
     icons = pq.read_table(made_run.icons("branches", 4) / "part-00000.parquet", columns=["row", "col"]).to_pylist()
@@ -49,7 +49,7 @@ def test_icons_are_held_against_the_best_patch_of_their_cell(made_run: RunDirect
     count = len(icons)
     assert count > 5
     cosines = 0.9 - 0.01 * np.arange(count)
-    assert found == {
+    assert figures == {
         "n": count,
         "median_cosine": pytest.approx(np.median(cosines)),
         "median_cosine_whitened": pytest.approx(np.median(cosines) - 0.1),
@@ -64,10 +64,10 @@ def test_icons_are_held_against_the_best_patch_of_their_cell(made_run: RunDirect
 
 def test_a_grid_without_icons_has_no_figures(made_copy: RunDirectory) -> None:
     (made_copy.icons("branches", 4) / "part-00000.parquet").unlink()
-    found = build_report(made_copy, made_copy.config())["layers"]["branches"]["icons"]["4"]
-    assert found["n"] == 0
-    assert set(found.values()) == {0, None}
-    assert len(found) == 9
+    figures = build_report(made_copy, made_copy.config())["layers"]["branches"]["icons"]["4"]
+    assert figures["n"] == 0
+    assert set(figures.values()) == {0, None}
+    assert len(figures) == 9
 
 
 def test_units_are_counted_once_all_their_tables_are_there(made_copy: RunDirectory) -> None:
@@ -76,10 +76,10 @@ def test_units_are_counted_once_all_their_tables_are_there(made_copy: RunDirecto
     assert "neurons" not in build_report(made_copy, config)["layers"]["branches"]
     write_neurons(made_copy, list(LAYERS))
     made_copy.update_manifest(stages={"neurons": {"key": "made"}})
-    found = build_report(made_copy, config)["layers"]["branches"]["neurons"]
+    figures = build_report(made_copy, config)["layers"]["branches"]["neurons"]
     # Of unit u the answer to a turn is 3 ± |u − 4| / 4, so its invariance is 3 / (3 + |u − 4| / 4).
     invariances = [3 / (3 + abs(unit - 4) / 4) for unit in range(16) if unit != NEVER]
-    assert found == {
+    assert figures == {
         "units": 16,
         "firing": 15,
         "invariant_share": pytest.approx(np.mean(np.array(invariances) >= INVARIANT)),

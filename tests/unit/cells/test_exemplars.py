@@ -29,13 +29,13 @@ def exemplars(run: RunDirectory, cell: dict[str, Any]) -> list[Exemplar]:
 
 def test_they_come_in_the_order_of_the_table(made_run: RunDirectory, cell: dict[str, Any]) -> None:
     entries = cell["exemplars"] + cell["diverse_exemplars"]
-    found = exemplars(made_run, cell)
+    result = exemplars(made_run, cell)
     listing = Listing.load(made_run.listing)
-    assert [one.image for one in found] == [listing.keys[entry["image_id"]] for entry in entries]
-    assert [one.cosine for one in found] == [entry["cosine"] for entry in entries]
-    assert [one.nearest for one in found] == [True, True, False]
+    assert [one.image for one in result] == [listing.keys[entry["image_id"]] for entry in entries]
+    assert [one.cosine for one in result] == [entry["cosine"] for entry in entries]
+    assert [one.nearest for one in result] == [True, True, False]
     cropper = Cropper(made_run, listing, "branches", seed=0)
-    for one, entry in zip(found, entries):
+    for one, entry in zip(result, entries):
         ((picture, (row,)),) = cropper.pictures({key_of(entry)})
         assert picture is not None
         assert (one.label, one.predicted, one.confidence) == tuple(row.facts.values())

@@ -80,7 +80,7 @@ def test_begun_counts_markers_of_the_present_configuration(findings: Findings) -
 def test_a_fit_takes_along_what_was_made_from_it(findings: Findings, name: str, others: list[str]) -> None:
     folder = findings.run.folder("layout")
     delete = findings.with_it("layout", folder / name)
-    assert delete == [folder / each for each in [name, *others]]
+    assert delete == [folder / file for file in [name, *others]]
     assert findings.with_it("cells", folder / name) == [folder / name], "all other work gives equal bytes"
     assert findings.with_it("layout", folder / "quality-gone.json") == []
 

@@ -58,9 +58,9 @@ def test_icons_are_those_of_the_drawn_cells(made_copy: RunDirectory, change, sen
     path = made_copy.icons("branches", 2) / "part-00000.parquet"
     pq.write_table(change(pq.read_table(path)), path)
     vouch(path.with_suffix(".json"), path)
-    found = problem_of(made_copy)
-    assert (found.where, found.what) == ("icons/branches/grid-002", sentence)
-    assert found.delete == ("icons/branches/grid-002/part-00000.parquet", "icons/branches/grid-002/part-00000.json")
+    problem = problem_of(made_copy)
+    assert (problem.where, problem.what) == ("icons/branches/grid-002", sentence)
+    assert problem.delete == ("icons/branches/grid-002/part-00000.parquet", "icons/branches/grid-002/part-00000.json")
 
 
 def test_fewer_icons_than_cells_are_work_to_be_done(made_copy: RunDirectory) -> None:
@@ -71,9 +71,9 @@ def test_fewer_icons_than_cells_are_work_to_be_done(made_copy: RunDirectory) -> 
     facts = parse_marker(path.with_suffix(".json"))
     assert facts is not None
     write_marker(path.with_suffix(".json"), key=facts["key"], files=[path], rows=len(table) - 1)
-    found = verify(made_copy)
-    assert found.problems == []
-    assert found.stages["render"].startswith("unfinished: ")
+    findings = verify(made_copy)
+    assert findings.problems == []
+    assert findings.stages["render"].startswith("unfinished: ")
 
 
 def test_a_missing_marker_is_wrong_once_later_work_was_done(made_copy: RunDirectory) -> None:
@@ -83,8 +83,8 @@ def test_a_missing_marker_is_wrong_once_later_work_was_done(made_copy: RunDirect
     vouched = made_copy.folder("layout") / "fit-branches.json"
     fit.write_bytes(vouched.read_bytes())
     (made_copy.folder("cells") / "branches.json").unlink()
-    found = problem_of(made_copy)
-    assert (found.where, found.what) == (
+    problem = problem_of(made_copy)
+    assert (problem.where, problem.what) == (
         "cells/branches.json",
         "the marker is missing, though icons were drawn from it",
     )

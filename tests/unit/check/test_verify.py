@@ -17,15 +17,15 @@ def lines_of(run: RunDirectory, *, quick: bool = False) -> list[str]:
 
 
 def test_a_run_until_render_is_whole(made_run: RunDirectory) -> None:
-    found = verify(made_run)
-    assert found.problems == []
-    assert found.notes == []
-    assert found.stages["collect"] == f"finished: 3 shards, {ROWS + 4} of {ROWS + 4} views, 4 failed"
-    assert found.stages["layout"] == "finished: 2 of 2 layouts"
-    assert found.stages["cells"] == "finished: 2 of 2 maps"
-    assert found.stages["render"].startswith("finished: ")
-    assert found.stages["publish"] == "not begun"
-    assert "neurons" not in found.stages
+    findings = verify(made_run)
+    assert findings.problems == []
+    assert findings.notes == []
+    assert findings.stages["collect"] == f"finished: 3 shards, {ROWS + 4} of {ROWS + 4} views, 4 failed"
+    assert findings.stages["layout"] == "finished: 2 of 2 layouts"
+    assert findings.stages["cells"] == "finished: 2 of 2 maps"
+    assert findings.stages["render"].startswith("finished: ")
+    assert findings.stages["publish"] == "not begun"
+    assert "neurons" not in findings.stages
 
 
 def test_what_is_wrong_is_a_line_with_its_cure(made_copy: RunDirectory) -> None:
@@ -60,18 +60,18 @@ def test_what_is_wrong_is_a_line_with_its_cure(made_copy: RunDirectory) -> None:
 def test_markers_are_held_against_the_run(made_copy: RunDirectory, content: str, sentence: str) -> None:
     marker = made_copy.folder("cells") / "branches.json"
     marker.write_text(content)
-    found = verify(made_copy)
-    assert found.problems[0].where == "cells/branches.json"
-    assert sentence in found.problems[0].what
-    assert found.problems[0].delete == ("cells/branches.json",)
+    findings = verify(made_copy)
+    assert findings.problems[0].where == "cells/branches.json"
+    assert sentence in findings.problems[0].what
+    assert findings.problems[0].delete == ("cells/branches.json",)
 
 
 def test_what_an_earlier_configuration_made_is_not_wrong(made_copy: RunDirectory) -> None:
     """Its layout has another key, so cells and icons are of another layout; the run moves them aside."""
     made_copy.update_manifest(stages={"layout": {"key": "e" * 64, "above": "1" * 64}})
-    found = verify(made_copy)
-    assert {"cells", "render"} <= found.stale
-    assert found.stages["cells"] == "of an earlier configuration; the run moves it aside when it comes by"
+    findings = verify(made_copy)
+    assert {"cells", "render"} <= findings.stale
+    assert findings.stages["cells"] == "of an earlier configuration; the run moves it aside when it comes by"
 
 
 def test_notes_tell_what_is_no_fault(made_copy: RunDirectory) -> None:
@@ -81,9 +81,9 @@ def test_notes_tell_what_is_no_fault(made_copy: RunDirectory) -> None:
     (made_copy.path / "other.0123abcd").mkdir()
     with (made_copy.path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        found = verify(made_copy)
-    assert found.problems == []
-    assert found.notes == [
+        findings = verify(made_copy)
+    assert findings.problems == []
+    assert findings.notes == [
         "a process is at work in this run: what it is writing may look wrong; check again later",
         "1 temporary files of killed processes, 2.0 MB, such as store/.part.1234.tmp; the run removes them when it "
         "comes by",

@@ -40,9 +40,10 @@ def test_average_slopes_are_the_means_of_the_pictures() -> None:
     maps = network.activations(inputs, "first")
     open_share = (maps > 0).float().mean((0, 2, 3))
     assert 0.05 < float(open_share.min()) < 0.95
-    held = gated.gate(gated.spread(maps.relu())).mean((0, 2, 3))
+    mean_gate = gated.gate(gated.spread(maps.relu())).mean((0, 2, 3))
     kernel = (
-        torch.einsum("oc,cikl->oikl", last.weight[:, :, 0, 0] * held, gated.spread.weight) * open_share[:, None, None]
+        torch.einsum("oc,cikl->oikl", last.weight[:, :, 0, 0] * mean_gate, gated.spread.weight)
+        * open_share[:, None, None]
     )
     assert expand_weights(path, eye(path), slopes).kernels == pytest.approx(kernel.numpy(), abs=1e-6)
     plain = torch.einsum("oc,cikl->oikl", last.weight[:, :, 0, 0], gated.spread.weight)

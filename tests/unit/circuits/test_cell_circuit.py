@@ -24,14 +24,14 @@ def test_cells_that_build_a_cell() -> None:
     slopes = AverageSlopes({}, 1)
     targets = 3 * np.eye(6, dtype=np.float32) + 7  # what all cells have in common builds none of them
     sources = np.concatenate([np.eye(8), np.eye(8)[:1] * 0.5, np.eye(8)[1:2]]).astype(np.float32) + 2
-    found = edge_weights(path, slopes, targets, sources)
-    assert found.shape == (6, 10)
-    assert np.abs(found).max(1) == pytest.approx(1)
+    weights_of_edges = edge_weights(path, slopes, targets, sources)
+    assert weights_of_edges.shape == (6, 10)
+    assert np.abs(weights_of_edges).max(1) == pytest.approx(1)
     weights = network.module.last.weight.sum((2, 3)).detach().numpy()
     expected = (targets - targets.mean(0)) @ weights @ (sources - sources.mean(0)).T
-    assert found == pytest.approx(expected / np.abs(expected).max(1, keepdims=True), abs=1e-5)
-    assert int(found[3].argmax()) == 3
-    assert int(found[3].argmin()) == 4
+    assert weights_of_edges == pytest.approx(expected / np.abs(expected).max(1, keepdims=True), abs=1e-5)
+    assert int(weights_of_edges[3].argmax()) == 3
+    assert int(weights_of_edges[3].argmin()) == 4
 
     overlap = np.zeros((6, 10), np.float32)
     overlap[0, 0], overlap[0, 8], overlap[0, 1] = 0.1, 0.6, 0.3  # cell 8 is half as strong, and there more often
@@ -42,7 +42,7 @@ def test_cells_that_build_a_cell() -> None:
     assert set(cells.source[0, 2:]) == {1, 9}  # the same row twice; their overlap does not matter
     assert (cells.weight[:, :2] > 0).all()
     assert (cells.weight[:, 2:] < 0).all()
-    assert cells.weight[0] == pytest.approx(found[0, cells.source[0]])
+    assert cells.weight[0] == pytest.approx(weights_of_edges[0, cells.source[0]])
     assert cells.source[3, 0] == 3  # no overlap with any: by weight
 
 
@@ -62,7 +62,7 @@ def test_fewer_cells_than_asked_for_leave_places_empty() -> None:
 
 
 def test_overlap_counts_rows_of_both_maps() -> None:
-    found = cell_overlap(np.array([0, 0, 0, 0, 1, -1]), np.array([2, 2, 0, -1, 1, 1]), 3, 3)
-    assert found == pytest.approx(np.array([[0.25, 0, 0.5], [0, 1, 0], [0, 0, 0]]))
+    overlap = cell_overlap(np.array([0, 0, 0, 0, 1, -1]), np.array([2, 2, 0, -1, 1, 1]), 3, 3)
+    assert overlap == pytest.approx(np.array([[0.25, 0, 0.5], [0, 1, 0], [0, 0, 0]]))
     with pytest.raises(ConfigError, match="Give one of each for each row"):
         cell_overlap(np.zeros(3, np.int64), np.zeros(2, np.int64), 1, 1)

@@ -23,12 +23,12 @@ def tops(network: Network, layer: str, inputs: Tensor, unit: int) -> tuple[np.nd
 def test_effects_of_a_linear_stack_sum_to_the_activation() -> None:
     network, inputs = stack(nn.Identity()), noise(5)
     positions, largest = tops(network, "last", inputs, 4)
-    found = effects(network, ["first", "wide"], "last", inputs, np.full(5, 4), positions, batch=2)
+    by_source = effects(network, ["first", "wide"], "last", inputs, np.full(5, 4), positions, batch=2)
     for source in ("first", "wide"):
-        assert found[source].effect.shape == (5, 8)
-        assert found[source].effect.sum(1) == pytest.approx(largest.numpy(), rel=1e-5)
+        assert by_source[source].effect.shape == (5, 8)
+        assert by_source[source].effect.sum(1) == pytest.approx(largest.numpy(), rel=1e-5)
     maps = network.activations(inputs, "first")
-    assert found["first"].mean == pytest.approx(maps.mean((2, 3)).numpy(), abs=1e-6)
+    assert by_source["first"].mean == pytest.approx(maps.mean((2, 3)).numpy(), abs=1e-6)
 
 
 def test_effects_are_the_activation_times_the_gradient() -> None:
@@ -37,7 +37,7 @@ def test_effects_are_the_activation_times_the_gradient() -> None:
     positions = np.array([[4, 7], [0, 0], [9, 15]])
     reached = network.activations(inputs, "last")[range(3), :, positions[:, 0], positions[:, 1]]
     units = reached.argmax(1).numpy()  # those that fire there
-    found = effects(network, ["stem", "depthwise"], "last", inputs, units, positions)
+    by_source = effects(network, ["stem", "depthwise"], "last", inputs, units, positions)
     maps = network.activations(inputs, "stem").detach().requires_grad_(True)
     module = network.module
     outputs = module.last(module.branches(module.depthwise(module.residual(maps.clone()))))
@@ -45,8 +45,8 @@ def test_effects_are_the_activation_times_the_gradient() -> None:
     (gradient,) = torch.autograd.grad(total, maps)
     expected = (maps * gradient).sum((2, 3)).detach().numpy()
     assert np.abs(expected).max(1).min() > 0
-    assert found["stem"].effect == pytest.approx(expected, abs=1e-5)
-    assert found["depthwise"].effect.shape == (3, 12)
+    assert by_source["stem"].effect == pytest.approx(expected, abs=1e-5)
+    assert by_source["depthwise"].effect.shape == (3, 12)
 
 
 def test_a_source_may_build_by_its_absence() -> None:
@@ -65,16 +65,16 @@ def test_a_source_may_build_by_its_absence() -> None:
         module.last.weight[2, 6, :, :] = 1
     inputs = torch.rand(6, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(3)) + 0.1
     positions = np.full((6, 2), 5)  # below it the middle of the kernel is at (10, 10)
-    found = circuit(network, "wide", "last", 2, inputs, positions, count=3)
-    of = {source: row for row, source in enumerate(found.source)}
+    result = circuit(network, "wide", "last", 2, inputs, positions, count=3)
+    of = {source: row for row, source in enumerate(result.source)}
     middle = float(inputs[:, 0, 10, 10].mean())
-    assert found.effect[of[5]] == pytest.approx(2 * middle, rel=1e-5)
-    assert found.present[of[5]] == 0
-    assert found.effect[of[1]] == found.present[of[1]] == pytest.approx(-0.5 * middle, rel=1e-5)
+    assert result.effect[of[5]] == pytest.approx(2 * middle, rel=1e-5)
+    assert result.present[of[5]] == 0
+    assert result.effect[of[1]] == result.present[of[1]] == pytest.approx(-0.5 * middle, rel=1e-5)
     window = network.activations(inputs, "wide")[:, 6, 9:12, 9:12].flatten(1)
-    assert found.effect[of[6]] == pytest.approx(float(window.sum(1).mean()), rel=1e-4)
-    assert found.present[of[6]] == pytest.approx(float(window.clamp(min=0).sum(1).mean()), rel=1e-5)
-    assert found.present[of[6]] > found.effect[of[6]] + 0.1
+    assert result.effect[of[6]] == pytest.approx(float(window.sum(1).mean()), rel=1e-4)
+    assert result.present[of[6]] == pytest.approx(float(window.clamp(min=0).sum(1).mean()), rel=1e-5)
+    assert result.present[of[6]] > result.effect[of[6]] + 0.1
 
 
 def test_a_circuit_names_who_builds_and_who_opposes() -> None:
@@ -89,34 +89,34 @@ def test_a_circuit_names_who_builds_and_who_opposes() -> None:
         module.last.weight[2, 6, 1, 1] = -1.5
     inputs = noise(6)
     positions, _ = tops(network, "last", inputs, 2)
-    found = circuit(network, "wide", "last", 2, inputs, positions, count=4)
-    assert found.nonlinearities == ("1 ReLU",)
-    assert found.note is None
-    assert set(found.source[:3]) == {5, 1, 6}
-    assert len(found.source) == 4
-    assert (np.diff(np.abs(found.effect)) <= 0).all()
-    of = {source: row for row, source in enumerate(found.source)}
-    assert found.effect[of[5]] > found.effect[of[1]] > 0
-    assert found.effect[of[6]] < 0
-    assert found.effect[3] == found.weight[3] == found.reliability[3] == 0
-    assert found.linear_weight[[of[5], of[1], of[6]]] == pytest.approx([2, 1, -1.5])
+    result = circuit(network, "wide", "last", 2, inputs, positions, count=4)
+    assert result.nonlinearities == ("1 ReLU",)
+    assert result.note is None
+    assert set(result.source[:3]) == {5, 1, 6}
+    assert len(result.source) == 4
+    assert (np.diff(np.abs(result.effect)) <= 0).all()
+    of = {source: row for row, source in enumerate(result.source)}
+    assert result.effect[of[5]] > result.effect[of[1]] > 0
+    assert result.effect[of[6]] < 0
+    assert result.effect[3] == result.weight[3] == result.reliability[3] == 0
+    assert result.linear_weight[[of[5], of[1], of[6]]] == pytest.approx([2, 1, -1.5])
     maps = network.activations(inputs, "wide")
     open_share = (maps > 0).float().mean((0, 2, 3)).numpy()
-    assert found.weight[of[6]] == pytest.approx(-1.5 * open_share[6], rel=1e-5)
-    assert found.kernels.shape == (4, 3, 3)
-    assert tuple(np.argwhere(found.kernels[of[5]])[0]) == (0, 1)
-    assert tuple(np.argwhere(found.kernels[of[1]])[0]) == (2, 1)
-    assert found.kernels.sum((1, 2)) == pytest.approx(found.weight)
-    assert found.reliability[of[5]] > 0.8
+    assert result.weight[of[6]] == pytest.approx(-1.5 * open_share[6], rel=1e-5)
+    assert result.kernels.shape == (4, 3, 3)
+    assert tuple(np.argwhere(result.kernels[of[5]])[0]) == (0, 1)
+    assert tuple(np.argwhere(result.kernels[of[1]])[0]) == (2, 1)
+    assert result.kernels.sum((1, 2)) == pytest.approx(result.weight)
+    assert result.reliability[of[5]] > 0.8
     single = effects(network, ["wide"], "last", inputs, np.full(6, 2), positions)["wide"]
     values = single.effect[:, 6].astype(np.float64)
     error = values.std(ddof=1) / np.sqrt(6)
-    assert found.reliability[of[6]] == pytest.approx(abs(values.mean()) / (abs(values.mean()) + error), rel=1e-5)
+    assert result.reliability[of[6]] == pytest.approx(abs(values.mean()) / (abs(values.mean()) + error), rel=1e-5)
     # What is behind the ReLU is known of each picture: the order by kernels is that of the effects, but for the zeros.
     wiring = Wiring(network, "wide", "last", inputs)
     by_kernels = predicted_effects(wiring, 2, inputs, positions).mean(0)
     expected = spearmanr(by_kernels, single.effect.mean(0)).statistic
-    assert found.agreement == pytest.approx(expected, abs=1e-6)
+    assert result.agreement == pytest.approx(expected, abs=1e-6)
     assert expected > 0.4
     coarse = circuit_of(wiring, 2, single)
     summed = spearmanr(wiring.weight[2] * single.mean.mean(0), single.effect.mean(0)).statistic
@@ -146,11 +146,11 @@ def test_kernels_on_the_source_s_map_are_the_effects_of_a_linear_stack() -> None
     for source in ("first", "wide"):
         wiring = Wiring(network, source, "last", inputs)
         expected = effects(network, [source], "last", inputs, np.full(4, 1), positions)[source].effect
-        found = predicted_effects(wiring, 1, inputs, positions, batch=3)
+        by_kernels = predicted_effects(wiring, 1, inputs, positions, batch=3)
         if source == "wide":
-            assert found == pytest.approx(expected, abs=1e-5)
+            assert by_kernels == pytest.approx(expected, abs=1e-5)
         else:  # what is padded on between the layers is beyond a kernel: at the edge alone
-            assert found[3] == pytest.approx(expected[3], abs=1e-5)
+            assert by_kernels[3] == pytest.approx(expected[3], abs=1e-5)
     without = Wiring(load(mixed_factory(), size=SIDE), "first", "mixed", inputs)
     with pytest.raises(ConfigError, match="group norm"):
         predicted_effects(without, 0, inputs, positions)
@@ -176,38 +176,38 @@ def test_a_silent_unit_has_weights_and_no_effects() -> None:
     with torch.no_grad():
         network.module.last.conv.bias[2] = -1e6
     inputs = noise(3)
-    found = circuit(network, "depthwise", "last", 2, inputs, np.zeros((3, 2), np.int64))
-    assert not found.effect.any()
-    assert found.linear_weight.any()
-    assert found.agreement is None
-    assert found.note is not None
-    assert found.note.startswith("Unit 2 of last does not answer to depthwise on its patches")
+    result = circuit(network, "depthwise", "last", 2, inputs, np.zeros((3, 2), np.int64))
+    assert not result.effect.any()
+    assert result.linear_weight.any()
+    assert result.agreement is None
+    assert result.note is not None
+    assert result.note.startswith("Unit 2 of last does not answer to depthwise on its patches")
 
 
 def test_where_there_are_no_weights_there_are_effects() -> None:
     network = load(mixed_factory(), size=SIDE)
     inputs = noise(3)
     positions, _ = tops(network, "mixed", inputs, 3)
-    found = circuit(network, "first", "mixed", 3, inputs, positions, count=5)
-    assert found.note is not None
-    assert "group norm" in found.note
-    assert found.source.shape == (5,)
-    assert np.isnan(found.weight).all()
-    assert np.isnan(found.linear_weight).all()
-    assert found.kernels.shape == (5, 0, 0)
-    assert found.agreement is None
-    assert np.isfinite(found.effect).all()
-    assert found.effect.any()
+    result = circuit(network, "first", "mixed", 3, inputs, positions, count=5)
+    assert result.note is not None
+    assert "group norm" in result.note
+    assert result.source.shape == (5,)
+    assert np.isnan(result.weight).all()
+    assert np.isnan(result.linear_weight).all()
+    assert result.kernels.shape == (5, 0, 0)
+    assert result.agreement is None
+    assert np.isfinite(result.effect).all()
+    assert result.effect.any()
 
 
 def test_arrays_do_as_well_as_tensors() -> None:
     network, inputs = stack(nn.ReLU()), noise(2)
     positions = np.array([[3, 4], [8, 0]])
     expected = circuit(network, "wide", "last", 3, inputs, positions)
-    found = circuit(network, "wide", "last", 3, inputs.numpy().astype(np.float64), torch.from_numpy(positions))
-    assert found.source.tolist() == expected.source.tolist()
-    assert found.effect == pytest.approx(expected.effect)
-    assert found.effect.any()
+    result = circuit(network, "wide", "last", 3, inputs.numpy().astype(np.float64), torch.from_numpy(positions))
+    assert result.source.tolist() == expected.source.tolist()
+    assert result.effect == pytest.approx(expected.effect)
+    assert result.effect.any()
 
 
 def test_bad_questions_are_sentences() -> None:
@@ -249,9 +249,9 @@ def test_weights_of_the_demo_network_agree_with_its_data() -> None:
     agreements = []
     for unit in maps.topk(4).indices.tolist():
         positions, _ = tops(network, "_blocks.10", inputs, unit)
-        found = effects(network, ["_blocks.9"], "_blocks.10", inputs, np.full(3, unit), positions)["_blocks.9"]
+        unit_effects = effects(network, ["_blocks.9"], "_blocks.10", inputs, np.full(3, unit), positions)["_blocks.9"]
         kernels = predicted_effects(wiring, unit, inputs, positions)
-        found_circuit = circuit_of(wiring, unit, found, kernel_effects=kernels)
+        found_circuit = circuit_of(wiring, unit, unit_effects, kernel_effects=kernels)
         assert found_circuit.kernels.shape[0] == 12
         assert found_circuit.kernels.shape[1] in (1, 3, 5)
         assert np.isfinite(found_circuit.weight).all()

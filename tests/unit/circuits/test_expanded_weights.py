@@ -20,8 +20,8 @@ from atlas.networks.network import Network, load
 def by_torch(network: Network, middle: Callable[[Tensor], Tensor], unit: tuple[int, int], channels: int = 6) -> Tensor:
     """The gradient of each channel of ``middle`` at ``unit`` to its whole input: (channels, inputs, H, W)."""
     maps = torch.zeros(1, channels, SIDE, SIDE, requires_grad=True)
-    found = middle(maps)[0, :, unit[0], unit[1]]
-    return torch.stack([torch.autograd.grad(each, maps, retain_graph=True)[0][0] for each in found])
+    outputs = middle(maps)[0, :, unit[0], unit[1]]
+    return torch.stack([torch.autograd.grad(output, maps, retain_graph=True)[0][0] for output in outputs])
 
 
 class Sum(nn.Module):
@@ -118,23 +118,25 @@ LINEAR: dict[str, Callable[[], nn.Module]] = {
 def test_a_linear_stack_gives_its_composed_kernel(name: str) -> None:
     network = between(LINEAR[name]())
     path = LinearPath(network, "first", "middle")
-    found = expand_weights(path, eye(path))
+    weights = expand_weights(path, eye(path))
     assert path.nonlinearities == ()
-    height, width = found.kernels.shape[2:]
+    height, width = weights.kernels.shape[2:]
     assert height % 2 == 1
     assert width % 2 == 1
-    expected = by_torch(network, network.submodule("middle"), found.unit)
-    assert found.kernels.shape[:2] == expected.shape[:2]
-    top, left = found.centre[0] - height // 2, found.centre[1] - width // 2
-    held = functional.pad(expected, (width, width, height, height))  # a kernel may reach beyond the map
+    expected = by_torch(network, network.submodule("middle"), weights.unit)
+    assert weights.kernels.shape[:2] == expected.shape[:2]
+    top, left = weights.centre[0] - height // 2, weights.centre[1] - width // 2
+    wider_map = functional.pad(expected, (width, width, height, height))  # a kernel may reach beyond the map
     assert torch.allclose(
-        held[:, :, top + height : top + 2 * height, left + width : left + 2 * width],
-        torch.from_numpy(found.kernels),
+        wider_map[:, :, top + height : top + 2 * height, left + width : left + 2 * width],
+        torch.from_numpy(weights.kernels),
         atol=1e-6 * float(expected.abs().max()),
         rtol=1e-5,
     )
-    assert float(expected.abs().sum()) == pytest.approx(float(np.abs(found.kernels).sum()), rel=1e-5)  # nothing beside
-    assert sum_weights(path, eye(path)) == pytest.approx(found.kernels.sum((2, 3)), abs=1e-4)
+    assert float(expected.abs().sum()) == pytest.approx(
+        float(np.abs(weights.kernels).sum()), rel=1e-5
+    )  # nothing beside
+    assert sum_weights(path, eye(path)) == pytest.approx(weights.kernels.sum((2, 3)), abs=1e-4)
 
 
 class Swish(nn.Module):
@@ -167,12 +169,12 @@ def test_non_linearities_have_slope_one_and_are_counted(
     network = between(nn.Sequential(first, *between_them, last))
     path = LinearPath(network, "first", "middle")
     assert path.nonlinearities == nonlinearities
-    found = expand_weights(path, eye(path))
+    weights = expand_weights(path, eye(path))
     factor = 1 / 6 if isinstance(between_them[0], Swish) else 1  # the constant that the gate's product is divided by
-    expected = by_torch(network, nn.Sequential(first, last), found.unit)
-    top, left = found.centre[0] - 2, found.centre[1] - 2
-    assert found.kernels.shape[2:] == (5, 5)
-    assert found.kernels == pytest.approx(factor * expected[:, :, top : top + 5, left : left + 5].numpy(), abs=1e-5)
+    expected = by_torch(network, nn.Sequential(first, last), weights.unit)
+    top, left = weights.centre[0] - 2, weights.centre[1] - 2
+    assert weights.kernels.shape[2:] == (5, 5)
+    assert weights.kernels == pytest.approx(factor * expected[:, :, top : top + 5, left : left + 5].numpy(), abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -189,13 +191,13 @@ def test_max_pooling_is_taken_as_average(most: nn.Module, average: nn.Module) ->
     network = between(nn.Sequential(most, last))
     path = LinearPath(network, "first", "middle")
     assert path.nonlinearities == ("1 max-pooling taken as average",)
-    found = expand_weights(path, eye(path))
-    expected = by_torch(network, nn.Sequential(average, last), found.unit)
-    assert found.kernels.sum((2, 3)) == pytest.approx(expected.sum((2, 3)).numpy(), abs=1e-5)
-    height = found.kernels.shape[2]
-    top, left = (each - height // 2 for each in found.centre)
+    weights = expand_weights(path, eye(path))
+    expected = by_torch(network, nn.Sequential(average, last), weights.unit)
+    assert weights.kernels.sum((2, 3)) == pytest.approx(expected.sum((2, 3)).numpy(), abs=1e-5)
+    height = weights.kernels.shape[2]
+    top, left = (side - height // 2 for side in weights.centre)
     expected = expected[:, :, top : top + height, left : left + height]
-    assert found.kernels == pytest.approx(expected.numpy(), abs=1e-6)
+    assert weights.kernels == pytest.approx(expected.numpy(), abs=1e-6)
 
 
 def test_a_direction_is_a_mixture_of_units() -> None:
@@ -222,9 +224,9 @@ def test_a_planted_kernel_points_to_where_its_source_lies() -> None:
         last.weight[0, 3, 1, 0] = -0.25  # what stands left of it must not be there
         first.weight[3, 0, 1, 1] = 1
     path = LinearPath(network, "first", "middle")
-    found = expand_weights(path, eye(path))
-    kernel = found.kernels[0]
-    assert found.centre == found.unit == (16, 16)
+    weights = expand_weights(path, eye(path))
+    kernel = weights.kernels[0]
+    assert weights.centre == weights.unit == (16, 16)
     assert {tuple(place): float(kernel[tuple(place)]) for place in np.argwhere(kernel)} == {
         (1, 0, 2): 1,
         (3, 2, 1): -0.25,
@@ -235,12 +237,12 @@ def test_a_planted_kernel_points_to_where_its_source_lies() -> None:
 def test_the_demo_network_has_weights_between_its_blocks() -> None:
     path = LinearPath(load("efficientnet_lite0"), "_blocks.9", "_blocks.10")
     assert path.nonlinearities == ("2 ReLU6",)
-    found = expand_weights(path, eye(path))
-    assert found.kernels.shape == (112, 112, 5, 5)
-    assert found.centre == found.unit == (7, 7)
-    assert np.isfinite(found.kernels).all()
+    weights = expand_weights(path, eye(path))
+    assert weights.kernels.shape == (112, 112, 5, 5)
+    assert weights.centre == weights.unit == (7, 7)
+    assert np.isfinite(weights.kernels).all()
     # The way past the block adds each unit to itself, at the middle.
-    without = found.kernels[:, :, 2, 2] - np.eye(112)
+    without = weights.kernels[:, :, 2, 2] - np.eye(112)
     block = path.network.submodule("_blocks.10")
     maps = torch.zeros(1, 112, 14, 14)
     maps[0, 5, 7, 7] = 1

@@ -93,7 +93,7 @@ def test_a_network_that_forks_behind_the_layers_is_no_trouble() -> None:
 
 
 def test_a_layer_that_is_called_twice_has_no_map_of_its_own() -> None:
-    class Twice(nn.Module):
+    class LayerTwice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.first, self.again, self.head = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 1), nn.Linear(6, 4)
@@ -101,4 +101,6 @@ def test_a_layer_that_is_called_twice_has_no_map_of_its_own() -> None:
         def forward(self, pictures: Tensor) -> Tensor:
             return self.head(self.again(self.again(self.first(pictures))).mean((2, 3)))
 
-    assert "again of Twice is called 2 times in one pass" in refused(load(Twice(), size=SIDE), "first", "again")
+    assert "again of LayerTwice is called 2 times in one pass" in refused(
+        load(LayerTwice(), size=SIDE), "first", "again"
+    )

@@ -148,8 +148,8 @@ def test_a_product_is_that_of_autograd(name: str) -> None:
         inside = torch.zeros_like(weights)
         inside[:, :, area[0] : area[2], area[1] : area[3]] = weights[:, :, area[0] : area[2], area[1] : area[3]]
         (expected,) = torch.autograd.grad((outputs * inside).sum(), inputs, retain_graph=True)
-        found = through(GradientWindow(inside[:, :, area[0] : area[2], area[1] : area[3]], area[0], area[1]))
-        torch.testing.assert_close(full_gradient(found, MAP)[0], expected, rtol=1e-4, atol=1e-5)
+        result = through(GradientWindow(inside[:, :, area[0] : area[2], area[1] : area[3]], area[0], area[1]))
+        torch.testing.assert_close(full_gradient(result, MAP)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -166,17 +166,17 @@ def test_a_product_is_that_of_autograd(name: str) -> None:
 def test_a_window_widens_by_the_kernel_alone(function: Callable[[Tensor], Tensor], area: tuple[int, ...]) -> None:
     """From the position (5, 6) of the output; the edge of the map does not count."""
     through = Through(function)
-    found = through(GradientWindow(torch.ones(1, through.operation.shape[1], 1, 1), 5, 6))
-    assert isinstance(found, GradientWindow)
-    assert (found.top, found.left, *found.values.shape[2:]) == area
+    result = through(GradientWindow(torch.ones(1, through.operation.shape[1], 1, 1), 5, 6))
+    assert isinstance(result, GradientWindow)
+    assert (result.top, result.left, *result.values.shape[2:]) == area
 
 
 def test_a_maximum_is_taken_as_an_average() -> None:
     through = Through(nn.MaxPool2d(2))
-    found = through(GradientWindow(torch.ones(1, 4, 1, 1), 1, 2))
-    assert isinstance(found, GradientWindow)
-    assert (found.top, found.left) == (2, 4)
-    assert found.values.unique().tolist() == [0.25]
+    result = through(GradientWindow(torch.ones(1, 4, 1, 1), 1, 2))
+    assert isinstance(result, GradientWindow)
+    assert (result.top, result.left) == (2, 4)
+    assert result.values.unique().tolist() == [0.25]
     largest = Through(lambda x: x.amax((2, 3), keepdim=True))
     whole = largest(GradientWindow(torch.ones(1, 4, 1, 1), 0, 0))
     assert full_gradient(whole, MAP).unique().tolist() == [pytest.approx(1 / 144)]

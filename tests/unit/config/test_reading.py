@@ -159,11 +159,11 @@ def test_every_shipped_configuration_is_valid() -> None:
 
 def test_the_reference_names_every_key_with_its_default() -> None:
     path = find_config("reference")
-    given = yaml.safe_load(path.read_text())
+    reference = yaml.safe_load(path.read_text())
     defaults = load_config(str(path)).plain()
     for section, values in defaults.items():
         if isinstance(values, dict):
-            assert set(given[section]) == set(values), section
+            assert set(reference[section]) == set(values), section
     plain = validate(MINIMAL | {"out": "x"}, "x").plain()
     for section in ("collect", "layout", "cells", "render", "cluster"):
         assert defaults[section] == plain[section]

@@ -57,12 +57,12 @@ def test_the_largest_of_a_window_with_its_place() -> None:
 )
 def test_what_a_mean_is_divided_by(options: dict[str, int], index: int, divisor: int) -> None:
     run = followed(lambda maps: functional.avg_pool2d(maps, **options))  # type: ignore[arg-type]
-    found = pool(run, run.recording.steps[1], index, 9)
-    (term,) = found.terms
+    result = pool(run, run.recording.steps[1], index, 9)
+    (term,) = result.terms
     assert set(np.ravel(term["kernel"]).tolist()) == {1 / divisor}
-    assert found.total == pytest.approx(float(run.maps(1).flatten()[index]), rel=1e-6)
-    assert found.formula is not None
-    assert found.formula["text"].endswith(f" / {divisor}")
+    assert result.total == pytest.approx(float(run.maps(1).flatten()[index]), rel=1e-6)
+    assert result.formula is not None
+    assert result.formula["text"].endswith(f" / {divisor}")
 
 
 def test_parts_of_a_pooling_to_a_size_may_overlap() -> None:
@@ -70,23 +70,23 @@ def test_parts_of_a_pooling_to_a_size_may_overlap() -> None:
     run = followed(lambda maps: functional.adaptive_avg_pool2d(maps, 4))
     picture = run.maps(0)
     for number, rows in enumerate([(0, 2), (1, 3), (3, 5), (4, 6)]):
-        found = pool(run, run.recording.steps[1], 4 * number, 9)
-        assert found.total == pytest.approx(float(picture[0, rows[0] : rows[1], 0:2].double().mean()))
+        result = pool(run, run.recording.steps[1], 4 * number, 9)
+        assert result.total == pytest.approx(float(picture[0, rows[0] : rows[1], 0:2].double().mean()))
 
 
 def test_a_mean_over_the_channels_reads_one_of_each() -> None:
     run = followed(lambda maps: maps.mean(1, keepdim=True))
     step = run.recording.steps[1]
     assert reduced_indices(run, step, 7).tolist() == [7, 36 + 7, 72 + 7]
-    found = pool(run, step, 7, 9)
-    assert found.total == pytest.approx(float(run.maps(0)[:, 1, 1].double().mean()))
-    assert np.shape(found.terms[0]["patch"]) == (1, 3)
+    result = pool(run, step, 7, 9)
+    assert result.total == pytest.approx(float(run.maps(0)[:, 1, 1].double().mean()))
+    assert np.shape(result.terms[0]["patch"]) == (1, 3)
 
 
 def test_a_large_patch_is_shown_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atlas.forward.pooling._VISIBLE_SIDE", 4)
     run = followed(lambda maps: maps.mean((2, 3), keepdim=True))
-    found = pool(run, run.recording.steps[1], 2, 9)
-    assert np.shape(found.terms[0]["patch"]) == (4, 4)
-    assert found.total == pytest.approx(float(run.maps(0)[2].double().mean())), "all of it counts"
+    result = pool(run, run.recording.steps[1], 2, 9)
+    assert np.shape(result.terms[0]["patch"]) == (4, 4)
+    assert result.total == pytest.approx(float(run.maps(0)[2].double().mean())), "all of it counts"
     assert torch.is_tensor(run.maps(0))

@@ -35,32 +35,32 @@ def followed(operation: Callable[[Tensor], Tensor]) -> Trace:
 def last_of(run: Trace, kind: str, index: int, terms: int = 9) -> Arithmetic:
     """The arithmetic of a number of the last step of a kind or operation; its total is the network's number."""
     step = [step for step in run.recording.steps if kind in (step.kind, step.operation)][-1]
-    found = arithmetic(run, step, index, terms)
-    assert found.total == pytest.approx(run.number(step.number, index), rel=1e-5, abs=1e-6)
-    return found
+    result = arithmetic(run, step, index, terms)
+    assert result.total == pytest.approx(run.number(step.number, index), rel=1e-5, abs=1e-6)
+    return result
 
 
 def test_a_convolution_is_kernels_times_patches_and_a_bias() -> None:
     torch.manual_seed(0)
     convolution = nn.Conv2d(3, 4, 3, padding=1)
     run = followed(convolution)
-    found = last_of(run, "convolution", 2 * 36 + 1 * 6 + 4, terms=2)  # channel 2 at (1, 4)
+    result = last_of(run, "convolution", 2 * 36 + 1 * 6 + 4, terms=2)  # channel 2 at (1, 4)
     picture, weight = run.maps(0).double(), convolution.weight.detach().double()
     sums = [(picture[channel, 0:3, 3:6] * weight[2, channel]).sum() for channel in range(3)]
     order = sorted(range(3), key=lambda channel: -abs(float(sums[channel])))
-    assert [part["channel"] for part in found.terms] == order[:2]
-    assert [part["sum"] for part in found.terms] == pytest.approx([float(sums[channel]) for channel in order[:2]])
-    assert found.rest == (1, pytest.approx(float(sums[order[2]])))
-    assert found.bias == pytest.approx(float(convolution.bias[2]))  # type: ignore[index]
-    assert {(part["y"], part["x"]) for part in found.terms} == {(0, 3)}
+    assert [part["channel"] for part in result.terms] == order[:2]
+    assert [part["sum"] for part in result.terms] == pytest.approx([float(sums[channel]) for channel in order[:2]])
+    assert result.rest == (1, pytest.approx(float(sums[order[2]])))
+    assert result.bias == pytest.approx(float(convolution.bias[2]))  # type: ignore[index]
+    assert {(part["y"], part["x"]) for part in result.terms} == {(0, 3)}
 
 
 def test_of_groups_only_a_channels_own_are_read() -> None:
     torch.manual_seed(0)
     run = followed(nn.Conv2d(3, 6, 1, groups=3, bias=False))
-    found = last_of(run, "convolution", 5 * 36)
-    assert [part["channel"] for part in found.terms] == [2]
-    assert (found.bias, found.rest) == (None, None)
+    result = last_of(run, "convolution", 5 * 36)
+    assert [part["channel"] for part in result.terms] == [2]
+    assert (result.bias, result.rest) == (None, None)
 
 
 def test_a_linear_layer_is_weights_times_numbers() -> None:
@@ -68,20 +68,20 @@ def test_a_linear_layer_is_weights_times_numbers() -> None:
     module = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 5))
     network = load(module, size=6, device="cpu")
     run = trace(network, view(network))
-    found = last_of(run, "linear", 3)
+    result = last_of(run, "linear", 3)
     numbers, weight = run.maps(run.recording.logits - 1).double(), module[2].weight.detach().double()[3]
-    by_number = {part["channel"]: part["sum"] for part in found.terms}
+    by_number = {part["channel"]: part["sum"] for part in result.terms}
     assert len(by_number) == 9
     for number, value in by_number.items():
         assert value == pytest.approx(float(numbers.flatten()[number] * weight[number]))
-    assert found.rest is not None
-    assert found.rest[0] == 3
+    assert result.rest is not None
+    assert result.rest[0] == 3
 
 
 def test_sums_and_differences_have_signs_and_constants() -> None:
     run = followed(lambda maps: torch.sub(maps.abs(), maps, alpha=2))
-    found = last_of(run, "add", 40)
-    by_step = {part["step"]: part["sum"] for part in found.terms}
+    result = last_of(run, "add", 40)
+    by_step = {part["step"]: part["sum"] for part in result.terms}
     assert by_step == {1: pytest.approx(abs(run.number(0, 40))), 0: pytest.approx(-2 * run.number(0, 40))}
     reverse = last_of(followed(lambda maps: 1 - maps), "add", 40)
     assert (reverse.bias, len(reverse.terms)) == (1, 1)
@@ -123,10 +123,10 @@ def test_a_move_leads_to_where_the_number_was() -> None:
 def test_an_activation_has_its_formula_and_its_input() -> None:
     run = followed(nn.PReLU(3, 0.25))
     index = int(run.maps(0).flatten().argmin())
-    found = last_of(run, "activation", index)
-    assert found.total == pytest.approx(0.25 * run.number(0, index))
-    assert found.formula == {"name": "leaky ReLU", "text": "x if x > 0, else 0.25 · x", "input": run.number(0, index)}
-    assert found.inner == (0, index)
+    result = last_of(run, "activation", index)
+    assert result.total == pytest.approx(0.25 * run.number(0, index))
+    assert result.formula == {"name": "leaky ReLU", "text": "x if x > 0, else 0.25 · x", "input": run.number(0, index)}
+    assert result.inner == (0, index)
 
 
 def test_a_batch_norm_is_a_scale_and_a_shift() -> None:
@@ -136,9 +136,9 @@ def test_a_batch_norm_is_a_scale_and_a_shift() -> None:
         norm.bias.fill_(0.5)
         norm.running_mean.fill_(1.0)  # type: ignore[union-attr]
         norm.running_var.fill_(4.0 - norm.eps)  # type: ignore[union-attr]
-    found = last_of(followed(norm), "batch_norm", 36)
-    assert found.terms[0]["kernel"].item() == pytest.approx(1.5)
-    assert found.bias == pytest.approx(0.5 - 1.5)
+    result = last_of(followed(norm), "batch_norm", 36)
+    assert result.terms[0]["kernel"].item() == pytest.approx(1.5)
+    assert result.bias == pytest.approx(0.5 - 1.5)
 
 
 @pytest.mark.parametrize(
@@ -151,21 +151,21 @@ def test_a_batch_norm_is_a_scale_and_a_shift() -> None:
 )
 def test_what_has_no_terms_has_a_name(operation: Any, name: str, text: str | None) -> None:
     run = followed(operation)
-    found = last_of(run, "other", 50)
-    assert found.terms == []
-    assert found.formula is not None
-    assert found.formula["name"] == name
+    result = last_of(run, "other", 50)
+    assert result.terms == []
+    assert result.formula is not None
+    assert result.formula["name"] == name
     if text:
-        assert found.formula["text"] == text
+        assert result.formula["text"] == text
     if name == "layer norm":
         line = run.maps(0).double()[1, 2]
-        assert found.formula["text"].startswith(f"(x − {float(line.mean()):.4g}) / ")
-        assert found.total == pytest.approx(float((line[2] - line.mean()) / (line.var(correction=0) + 1e-5).sqrt()))
+        assert result.formula["text"].startswith(f"(x − {float(line.mean()):.4g}) / ")
+        assert result.total == pytest.approx(float((line[2] - line.mean()) / (line.var(correction=0) + 1e-5).sqrt()))
 
 
 def test_the_picture_is_its_own_number() -> None:
     run = followed(torch.relu)
-    found = arithmetic(run, run.recording.steps[0], 5, 9)
-    assert found.total == run.number(0, 5)
-    assert found.formula == {"name": "the picture", "text": None, "input": None}
-    assert np.isfinite(found.total)
+    result = arithmetic(run, run.recording.steps[0], 5, 9)
+    assert result.total == run.number(0, 5)
+    assert result.formula == {"name": "the picture", "text": None, "input": None}
+    assert np.isfinite(result.total)

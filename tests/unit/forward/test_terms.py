@@ -58,9 +58,9 @@ def test_the_largest_terms_by_magnitude_and_the_sum_of_the_others() -> None:
 def test_a_patch_reaches_beyond_the_map() -> None:
     rows, columns = np.array([-1, 0, 2]), np.array([1, 4])
     expected = [[[-7, -7], [1, -7], [9, -7]], [[-7, -7], [13, -7], [21, -7]]]
-    found = patch_at(MAPS, rows, columns, -7.0)
-    assert found.tolist() == expected
-    assert found.dtype == np.float64
+    patch = patch_at(MAPS, rows, columns, -7.0)
+    assert patch.tolist() == expected
+    assert patch.dtype == np.float64
     assert patch_at(MAPS, rows, columns)[0, 0].tolist() == [0, 0]
 
 
@@ -83,8 +83,8 @@ def test_what_is_broadcast_is_read_at_its_own_index(shape: tuple[int, ...], inde
 def test_operands_are_constants_or_numbers_of_steps(followed: Trace) -> None:
     """Of the sum in a residual block: both are of other steps, at the same index."""
     step = next(step for step in followed.recording.steps if step.kind == "add")
-    found = operands(followed, step.node, followed.values[step.number].shape, 77)
-    assert {source for source, _ in found} == set(step.reads)  # type: ignore[misc]
-    assert {index for _, index in found} == {77}  # type: ignore[misc]
-    total = sum(followed.number(source, index) for source, index in found)  # type: ignore[misc]
+    pair = operands(followed, step.node, followed.values[step.number].shape, 77)
+    assert {source for source, _ in pair} == set(step.reads)  # type: ignore[misc]
+    assert {index for _, index in pair} == {77}  # type: ignore[misc]
+    total = sum(followed.number(source, index) for source, index in pair)  # type: ignore[misc]
     assert total == pytest.approx(followed.number(step.number, 77), rel=1e-5)

@@ -20,12 +20,12 @@ from pipelines.pipeline import run
 def test_classes_that_the_network_does_not_know_stop_a_run_before_it_begins(
     workshop: Path, scheduler: str, tmp_path: Path
 ) -> None:
-    asked = {
+    classes_of_layout = {
         "class_atlas": ["class 9", "class 3", "Class 3"],
         "class_pair": [["class 1", "dog"], ["class 1", "CLASS 1"]],
     }
     with pytest.raises(ConfigError) as caught:
-        run(configure(workshop, scheduler, tmp_path / "run", layout=asked))
+        run(configure(workshop, scheduler, tmp_path / "run", layout=classes_of_layout))
     assert "layout.class_atlas: tiny:make: the network has no class 'class 9' among its 7. Near names: " in str(
         caught.value
     )
@@ -66,8 +66,8 @@ def test_a_class_atlas_holds_the_rows_that_speak_for_its_class(
 ) -> None:
     attribution, predicted = columns_of(undisturbed, "last")
     number = int(np.bincount(predicted).argmax())
-    asked = {"class_atlas": [f"class {number}"], "class_rows": 20, "class_by": by}
-    config = configure(workshop, "tcp://none", workshop / "x", layout=asked)
+    layout = {"class_atlas": [f"class {number}"], "class_rows": 20, "class_by": by}
+    config = configure(workshop, "tcp://none", workshop / "x", layout=layout)
     atlas_map = maps_of(config)[-1]
     classes = [f"class {one}" for one in range(7)]
     rows = choose_rows(undisturbed.shards("last"), [atlas_map], config.layout, classes)[0].rows
@@ -78,7 +78,7 @@ def test_a_class_atlas_holds_the_rows_that_speak_for_its_class(
     np.testing.assert_array_equal(rows, np.sort(expected[:20]))
     assert len(rows) == 20
     # By attribution at most a tenth of the layer.
-    many = configure(workshop, "tcp://none", workshop / "x", layout=asked | {"class_rows": 200})
+    many = configure(workshop, "tcp://none", workshop / "x", layout=layout | {"class_rows": 200})
     rows = choose_rows(undisturbed.shards("last"), [maps_of(many)[-1]], many.layout, classes)[0].rows
     assert len(rows) == (28 if by == "attribution" else min(len(allowed), 200))
 

@@ -19,13 +19,13 @@ def fitted() -> tuple[Float32, NDArray[np.int64], Float32]:
 
 def test_like_lies_next_to_like(fitted: tuple[Float32, NDArray[np.int64], Float32]) -> None:
     rows, group, coordinates = fitted
-    kept = np.isfinite(coordinates).all(1)
-    assert kept.mean() > 0.98
-    apart = np.linalg.norm(coordinates[kept, None] - coordinates[None, kept], axis=2)
+    mask = np.isfinite(coordinates).all(1)
+    assert mask.mean() > 0.98
+    apart = np.linalg.norm(coordinates[mask, None] - coordinates[None, mask], axis=2)
     np.fill_diagonal(apart, np.inf)
-    assert (group[kept][apart.argmin(1)] == group[kept]).mean() > 0.97
-    found = quality(rows, coordinates)
-    assert found["trustworthiness"] > 0.85
+    assert (group[mask][apart.argmin(1)] == group[mask]).mean() > 0.97
+    figures = quality(rows, coordinates)
+    assert figures["trustworthiness"] > 0.85
     shuffled = coordinates.copy()
     np.random.default_rng(0).shuffle(shuffled)
     assert quality(rows, shuffled)["trustworthiness"] < 0.6
@@ -38,8 +38,8 @@ def test_fewer_rows_than_neighbours(count: int) -> None:
     assert fit.coordinates.shape == (count, 2)
     assert np.isfinite(fit.coordinates).any()
     (boxed,) = unit_box([fit.coordinates])
-    kept = np.isfinite(boxed).all(1)
-    assert ((boxed[kept] >= 0) & (boxed[kept] <= 1)).all()
+    mask = np.isfinite(boxed).all(1)
+    assert ((boxed[mask] >= 0) & (boxed[mask] <= 1)).all()
 
 
 def test_rows_that_are_all_the_same() -> None:

@@ -16,15 +16,15 @@ def test_aligned_layers_lie_nearer_than_unaligned() -> None:
     common = common_start([rows, other], SETTINGS, seed=0, threads=1)
     pairs = []
     for start in (common, None):
-        maps = [fit_layout(each, SETTINGS, seed=0, threads=1, common=start).coordinates for each in (rows, other)]
+        maps = [fit_layout(vectors, SETTINGS, seed=0, threads=1, common=start).coordinates for vectors in (rows, other)]
         pairs.append(unit_box([maps[0], align(maps[1], maps[0])]))
     near, far = (distance_between(*pair) for pair in pairs)
     assert near
     assert far
     assert near < far / 2
     # And each of them is as true to its rows as if it were alone.
-    for each, aligned, alone in zip((rows, other), *pairs):
-        assert quality(each, aligned)["trustworthiness"] > quality(each, alone)["trustworthiness"] - 0.03
+    for vectors, aligned, alone in zip((rows, other), *pairs):
+        assert quality(vectors, aligned)["trustworthiness"] > quality(vectors, alone)["trustworthiness"] - 0.03
 
 
 def test_rows_that_one_layer_lacks_start_where_any_other_does() -> None:
@@ -33,7 +33,7 @@ def test_rows_that_one_layer_lacks_start_where_any_other_does() -> None:
     other[5], rows[[5, 6]] = 0, 0
     common = common_start([rows, other], SETTINGS, seed=0, threads=1)
     assert np.flatnonzero(~np.isfinite(common).all(1)).tolist() == [5]
-    fits = [fit_layout(each, SETTINGS, seed=0, threads=1, common=common) for each in (rows, other)]
+    fits = [fit_layout(vectors, SETTINGS, seed=0, threads=1, common=common) for vectors in (rows, other)]
     assert [np.flatnonzero(fit.dropped == REASONS.index(ZERO)).tolist() for fit in fits] == [[5, 6], [5]]
     nothing = np.full((200, 2), np.nan, np.float32)
     lost = fit_layout(other, SETTINGS, seed=0, threads=1, common=nothing).coordinates
@@ -47,11 +47,11 @@ def test_aligning_undoes_a_turn_a_mirror_a_scale_and_a_shift() -> None:
     moved = (3 * reference @ turn + [10, -4]).astype(np.float32)
     moved[4] = np.nan
     reference[9] = np.nan
-    found = align(moved, reference)
+    layout = align(moved, reference)
     both = np.setdiff1d(np.arange(50), [4, 9])
-    np.testing.assert_allclose(found[both], reference[both], atol=1e-4)
-    assert np.isnan(found[4]).all()
-    assert np.isfinite(found[9]).all()
+    np.testing.assert_allclose(layout[both], reference[both], atol=1e-4)
+    assert np.isnan(layout[4]).all()
+    assert np.isfinite(layout[9]).all()
     few = moved[:2]
     assert align(few, reference[:2]) is few
 

@@ -19,14 +19,14 @@ from atlas.layout.fit import fit_layout
 class FakeUMAP:
     """Stands for cuML's: keeps what it is given, and moves the start a little."""
 
-    asked: ClassVar[list[dict[str, Any]]] = []
+    calls: ClassVar[list[dict[str, Any]]] = []
 
     def __init__(self, **options: Any) -> None:
-        self.asked.append(options)
+        self.calls.append(options)
 
     def fit_transform(self, rows: Float32) -> Float32:
         assert rows.dtype == np.float32
-        return self.asked[-1]["init"] + 1
+        return self.calls[-1]["init"] + 1
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         searched.append(len(queries))
         exact = faiss.IndexFlatIP(rows.shape[1])
         exact.add(rows)
-        cosines, found = exact.search(np.ascontiguousarray(queries), count)
-        return cosines, found
+        cosines, indices = exact.search(np.ascontiguousarray(queries), count)
+        return cosines, indices
 
     module = types.ModuleType("cuml")
     module.__spec__ = importlib.machinery.ModuleSpec("cuml", None)
@@ -48,7 +48,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     manifold.UMAP = FakeUMAP  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "cuml", module)
     monkeypatch.setitem(sys.modules, "cuml.manifold", manifold)
-    monkeypatch.setattr(FakeUMAP, "asked", [])
+    monkeypatch.setattr(FakeUMAP, "calls", [])
     monkeypatch.setattr(gpu, "has_gpu", lambda: True)
     monkeypatch.setattr(gpu, "_BLOCK", 150)
     monkeypatch.setattr(faiss, "knn_gpu", knn, raising=False)
@@ -64,15 +64,15 @@ def test_on_a_gpu_faiss_searches_and_cuml_lays_out(fake_gpu: list[int]) -> None:
     assert fake_gpu == []
     fit = fit_layout(rows, usual.model_copy(update={"backend": "auto"}), seed=0, threads=1)
     assert fake_gpu == [150, 150, 100]
-    first, again = FakeUMAP.asked
+    first, again = FakeUMAP.calls
     expected = neighbors.knn_graph(neighbors.build_index(rows, threads=1), rows, 10)
-    for asked in (first, again):
-        indices, distances = asked["precomputed_knn"]
+    for options in (first, again):
+        indices, distances = options["precomputed_knn"]
         assert indices.dtype == np.int64
         np.testing.assert_array_equal(indices, expected[0])
         np.testing.assert_allclose(distances, expected[1], atol=1e-6)
-        assert (asked["n_neighbors"], asked["metric"], asked["random_state"]) == (10, "cosine", 0)
-        assert asked["a"] == pytest.approx(1.93, abs=0.05)
+        assert (options["n_neighbors"], options["metric"], options["random_state"]) == (10, "cosine", 0)
+        assert options["a"] == pytest.approx(1.93, abs=0.05)
     assert (first["n_epochs"], first["learning_rate"]) == (500, 1)
     assert (again["n_epochs"], again["learning_rate"]) == (200, 0.02)
     np.testing.assert_array_equal(fit.coordinates, again["init"] + 1)
@@ -85,10 +85,10 @@ def test_on_a_gpu_faiss_searches_and_cuml_lays_out(fake_gpu: list[int]) -> None:
 
 def test_a_gpu_that_is_asked_for_and_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, _ = clusters(50)
-    asked = SETTINGS.model_copy(update={"backend": "cuml"})
+    settings = SETTINGS.model_copy(update={"backend": "cuml"})
     monkeypatch.setattr(gpu, "has_gpu", lambda: False)
     with pytest.raises(AtlasError, match=r"there is no GPU. Install cuml .* or give --set layout.backend=umap"):
-        fit_layout(rows, asked, seed=0, threads=1)
+        fit_layout(rows, settings, seed=0, threads=1)
     monkeypatch.setattr(gpu, "has_gpu", lambda: True)
     with pytest.raises(AtlasError, match="cuML is not installed"):
-        fit_layout(rows, asked, seed=0, threads=1)
+        fit_layout(rows, settings, seed=0, threads=1)

@@ -39,14 +39,14 @@ def test_a_wide_layer_is_projected_with_99_percent_of_its_energy_and_its_cosines
     projection = fit_projection(moments)
     assert projection.components.shape[1] == 16, "the fewest that are kept"
     assert 0.99 <= projection.energy <= 1
-    kept = project(shards, projection)
+    vectors = project(shards, projection)
     chosen = np.array([0, 7, 249, 250, 251, 499])  # on both sides of where the shards meet
     # The products of few rows and of many may differ in the last bit.
-    np.testing.assert_allclose(project(shards, projection, chosen), kept[chosen], atol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(np.delete(kept, 9, 0), axis=1), 1, atol=1e-5)
-    assert not kept[9].any()
+    np.testing.assert_allclose(project(shards, projection, chosen), vectors[chosen], atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(np.delete(vectors, 9, 0), axis=1), 1, atol=1e-5)
+    assert not vectors[9].any()
     full = unit_rows(stored)
-    assert np.abs(kept @ kept.T - full @ full.T).max() < 0.1
+    assert np.abs(vectors @ vectors.T - full @ full.T).max() < 0.1
     energy = ((stored @ projection.components) ** 2).sum() / (stored**2).sum()
     assert energy == pytest.approx(projection.energy, abs=1e-4)
     projection.save(tmp_path / "projection.npz")

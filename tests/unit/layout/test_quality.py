@@ -19,12 +19,12 @@ def test_quality_is_that_of_scikit_learn(fitted: tuple[Float32, NDArray[np.int64
     from sklearn import manifold
 
     rows, _, coordinates = fitted
-    kept = np.isfinite(coordinates).all(1)
+    mask = np.isfinite(coordinates).all(1)
     for k in (5, 15):
-        expected = manifold.trustworthiness(rows[kept], coordinates[kept], n_neighbors=k, metric="cosine")
+        expected = manifold.trustworthiness(rows[mask], coordinates[mask], n_neighbors=k, metric="cosine")
         assert quality(rows, coordinates, neighbors=k)["trustworthiness"] == pytest.approx(expected, abs=1e-4)
-    true = np.argsort(-(rows[kept] @ rows[kept].T), axis=1)[:, 1:16]
-    apart = np.linalg.norm(coordinates[kept, None] - coordinates[None, kept], axis=2)
+    true = np.argsort(-(rows[mask] @ rows[mask].T), axis=1)[:, 1:16]
+    apart = np.linalg.norm(coordinates[mask, None] - coordinates[None, mask], axis=2)
     near = np.argsort(apart, axis=1, kind="stable")[:, 1:16]
     recall = np.mean([len(set(a) & set(b)) / 15 for a, b in zip(true.tolist(), near.tolist())])
     assert quality(rows, coordinates)["recall"] == pytest.approx(recall, abs=2e-3)

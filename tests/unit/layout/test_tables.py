@@ -39,10 +39,10 @@ def test_shards_are_placed_together_up_to_so_many_rows(made_run: RunDirectory, m
 
 def test_arrays_come_back_by_name(tmp_path: Path) -> None:
     save_arrays(tmp_path / "a.npz", one=np.arange(3), two=np.eye(2, dtype=np.float32))
-    found = load_arrays(tmp_path / "a.npz")
-    assert set(found) == {"one", "two"}
-    assert found["one"].tolist() == [0, 1, 2]
-    assert found["two"].dtype == np.float32
+    arrays = load_arrays(tmp_path / "a.npz")
+    assert set(arrays) == {"one", "two"}
+    assert arrays["one"].tolist() == [0, 1, 2]
+    assert arrays["two"].dtype == np.float32
 
 
 def test_fitted_rows_keep_the_coordinates_of_the_fit(tmp_path: Path) -> None:

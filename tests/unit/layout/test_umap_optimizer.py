@@ -22,6 +22,6 @@ def test_one_thread_gives_the_same_map_every_time_and_several_one_as_good() -> N
         rows, graph, 2, 1.0, 1.9, 0.8, 1.0, 5, 200, start, np.random.RandomState(0), "cosine", {}, False, {}, False
     )
     expected = quality(rows, umap)
-    for found in (quality(rows, maps[0]), quality(rows, maps[2])):
-        assert found["trustworthiness"] > expected["trustworthiness"] - 0.01
-        assert found["recall"] > expected["recall"] - 0.02
+    for figures in (quality(rows, maps[0]), quality(rows, maps[2])):
+        assert figures["trustworthiness"] > expected["trustworthiness"] - 0.01
+        assert figures["recall"] > expected["recall"] - 0.02

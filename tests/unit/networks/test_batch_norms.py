@@ -39,7 +39,7 @@ def test_norms_that_cannot_be_folded_stay_and_the_answers_too() -> None:
 
 
 def test_a_norm_used_twice_is_not_folded() -> None:
-    class Twice(nn.Module):
+    class NormTwice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.conv, self.bn = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
@@ -47,7 +47,7 @@ def test_a_norm_used_twice_is_not_folded() -> None:
         def forward(self, pictures: torch.Tensor) -> torch.Tensor:
             return self.bn(self.conv(self.bn(self.conv(pictures)))).mean((2, 3))
 
-    module = Twice().eval()
+    module = NormTwice().eval()
     with torch.no_grad():
         module.bn.running_mean.fill_(0.3)
         assert fold_batch_norms(module, torch.rand(1, 3, 8, 8)) == ()

@@ -50,8 +50,8 @@ def test_activations_are_the_modules_own_and_leave_no_hook(small: Network) -> No
     plain = factory().eval()
     with torch.no_grad():
         expected = plain.residual(plain.stem(inputs))
-        found = small.activations(inputs, "residual")
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        maps = small.activations(inputs, "residual")
+    torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-5)
     assert not any(module._forward_hooks for module in small.module.modules())
 
 

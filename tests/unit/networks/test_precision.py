@@ -10,8 +10,10 @@ CPU = torch.device("cpu")
 
 
 def test_bfloat16_pays_where_the_processor_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for known, pays in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_f": True}, False)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known, raising=False)
+    for capabilities, pays in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_f": True}, False)):
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda capabilities=capabilities: capabilities, raising=False
+        )
         for convolves in (True, False):  # oneDNN may be configured not to use it
             monkeypatch.setattr(precision, "convolves_in", lambda dtype, convolves=convolves: convolves)
             assert bfloat16_pays(CPU) is (pays and convolves)

@@ -11,8 +11,8 @@ MAPS = torch.arange(24.0).reshape(2, 3, 2, 2)  # number 12 n + 4 c + 2 y + x
 
 
 def test_values_are_those_at_the_positions() -> None:
-    found = values_at(MAPS, torch.tensor([[[0, 1], [1, 0]], [[1, 1], [0, 0]]]))
-    assert found.tolist() == [[[1, 5, 9], [2, 6, 10]], [[15, 19, 23], [12, 16, 20]]]
+    values = values_at(MAPS, torch.tensor([[[0, 1], [1, 0]], [[1, 1], [0, 0]]]))
+    assert values.tolist() == [[[1, 5, 9], [2, 6, 10]], [[15, 19, 23], [12, 16, 20]]]
     assert values_at(MAPS.half(), torch.zeros(2, 1, 2, dtype=torch.int64)).dtype == torch.float32
 
 
@@ -72,21 +72,23 @@ POSITIONS = {"one": torch.tensor([[[1, 2], [3, 3]], [[0, 5], [4, 1]]]), "two": t
 def test_attributions_are_the_derivative_along_the_activation(walk: tuple[Layers, TangentWalk, Tensor]) -> None:
     """By central differences in double precision."""
     module, tangents, inputs = walk
-    seen = tangents(inputs, POSITIONS, True, {})
+    observation = tangents(inputs, POSITIONS, True, {})
     exact = Layers().double().eval()
     exact.load_state_dict(module.state_dict())
     with torch.no_grad():
         one, two, logits = exact(inputs.double())
-        torch.testing.assert_close(seen.logits, logits.float(), rtol=1e-4, atol=1e-6)
-        torch.testing.assert_close(seen.activations["one"], values_at(one, POSITIONS["one"]), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(observation.logits, logits.float(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            observation.activations["one"], values_at(one, POSITIONS["one"]), rtol=1e-4, atol=1e-5
+        )
         for draw in range(2):
             step = 1e-6 * mask(one, POSITIONS["one"][:, draw])
             expected = (exact.behind(one + step) - exact.behind(one - step)) / 2e-6
-            torch.testing.assert_close(seen.attributions["one"][:, draw], expected.float(), rtol=1e-3, atol=1e-6)
+            torch.testing.assert_close(observation.attributions["one"][:, draw], expected.float(), rtol=1e-3, atol=1e-6)
         step = 1e-6 * mask(two, POSITIONS["two"][:, 0])
         expected = (exact.behind(one, two + step) - exact.behind(one, two - step)) / 2e-6
-        torch.testing.assert_close(seen.attributions["two"][:, 0], expected.float(), rtol=1e-3, atol=1e-6)
-    assert float(seen.attributions["one"].abs().max()) > 1e-4
+        torch.testing.assert_close(observation.attributions["two"][:, 0], expected.float(), rtol=1e-3, atol=1e-6)
+    assert float(observation.attributions["one"].abs().max()) > 1e-4
 
 
 def test_single_channels_add_up(walk: tuple[Layers, TangentWalk, Tensor]) -> None:
@@ -102,9 +104,9 @@ def test_single_channels_add_up(walk: tuple[Layers, TangentWalk, Tensor]) -> Non
 
 def test_without_attributions_none_are_computed(walk: tuple[Layers, TangentWalk, Tensor]) -> None:
     module, tangents, inputs = walk
-    seen = tangents(inputs, POSITIONS, False, {})
-    assert seen.attributions == {}
+    observation = tangents(inputs, POSITIONS, False, {})
+    assert observation.attributions == {}
     one, two, logits = module(inputs)
-    for found, expected in zip(tangents.plain(inputs), (one, two, logits)):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(seen.logits, logits, rtol=1e-4, atol=1e-6)
+    for value, expected in zip(tangents.plain(inputs), (one, two, logits)):
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(observation.logits, logits, rtol=1e-4, atol=1e-6)

@@ -23,8 +23,8 @@ from atlas.store.shards import RowKey
 
 def test_earlier_layers_come_nearest_first(small: Network) -> None:
     others = [Source(f"{name}@x", name) for name in ("stem", "last", "depthwise", "residual", "branches.narrow")]
-    found = earlier_layers(small, "branches", others)
-    assert [source.module for source in found] == ["branches.narrow", "depthwise", "residual", "stem"]
+    sources = earlier_layers(small, "branches", others)
+    assert [source.module for source in sources] == ["branches.narrow", "depthwise", "residual", "stem"]
     assert earlier_layers(small, "stem", others[1:]) == []
 
 

@@ -45,9 +45,9 @@ def test_units_in_several_parts_are_one_table(tables: UnitTables, monkeypatch: p
     pq.write_table(whole.slice(10), tables.path / "part-00001.parquet")
     assert tables.table()["pictures"].to_pylist() == whole["pictures"].to_pylist()
     pq.write_table(whole.slice(10).take([5, 0, 1, 2, 3, 4]), tables.path / "part-00001.parquet")
-    found = tables.units(range(8, 13), ["unit", "pictures"])
-    assert [row["unit"] for row in found] == [8, 9, 10, 11, 12]
-    assert found[3]["pictures"] == unit_row(11, 3)["pictures"]
+    rows = tables.units(range(8, 13), ["unit", "pictures"])
+    assert [row["unit"] for row in rows] == [8, 9, 10, 11, 12]
+    assert rows[3]["pictures"] == unit_row(11, 3)["pictures"]
     assert [row["unit"] for row in tables.statistics(range(14, 99))] == [14, 15]
     effects = tables.effects()
     assert effects is not None

@@ -22,10 +22,10 @@ def views_of(run: RunDirectory, wanted: set[RowKey]) -> dict[RowKey, PositionVie
 
 def test_a_view_is_what_the_network_saw(made_run: RunDirectory, small: Network) -> None:
     """It gives the stored activation at its position again."""
-    found = views_of(made_run, {(3, 1, 0), (3, 2, 0), (9, 0, 0), (99, 0, 0)})
-    assert set(found) == {(3, 1, 0), (3, 2, 0), (9, 0, 0)}
+    views = views_of(made_run, {(3, 1, 0), (3, 2, 0), (9, 0, 0), (99, 0, 0)})
+    assert set(views) == {(3, 1, 0), (3, 2, 0), (9, 0, 0)}
     for row in pq.read_table(made_run.shards("branches")).to_pylist():
-        view = found.get((row["image_id"], row["view"], row["draw"]))
+        view = views.get((row["image_id"], row["view"], row["draw"]))
         if view is not None:
             assert view.position == (row["y"], row["x"])
             with torch.no_grad():

@@ -39,10 +39,10 @@ def test_faults_of_remote_files(s3: str, monkeypatch: pytest.MonkeyPatch) -> Non
     listing = list_images(images("s3://pictures/faults", storage_options=options), 0)
     client.delete_object(Bucket="pictures", Key="faults/gone.png")
     client.put_object(Bucket="pictures", Key="faults/grown.png", Body=png(1) + b"more")
-    found = outcomes(listing)
-    assert found["good.png"] == ""
-    assert found["gone.png"] == "the file is gone"
-    assert found["grown.png"].startswith("has changed since it was listed")
+    errors = outcomes(listing)
+    assert errors["good.png"] == ""
+    assert errors["gone.png"] == "the file is gone"
+    assert errors["grown.png"].startswith("has changed since it was listed")
     with pytest.raises(ConfigError, match="there is nothing at s3://pictures/nowhere"):
         list_images(images("s3://pictures/nowhere", storage_options=options), 0)
     with pytest.raises(ConfigError, match=r"s3://nobody/x cannot be listed|there is nothing at s3://nobody/x"):

@@ -46,8 +46,8 @@ def test_rows_asked_for_a_little_out_of_order_come_from_one_stream(
     begin = parquet_rows._Stream._begin
     monkeypatch.setattr(parquet_rows._Stream, "_begin", lambda self: (begun.append(1), begin(self)))
     rows = parquet_rows.ParquetRows(LocalFiles(str(tmp_path)), (File("a.parquet"),), None)
-    found = list(prefetch(lambda row: rows.read(0, 0, row), range(300), threads=8, ahead=32))
-    assert found == pictures
+    rows_in_order = list(prefetch(lambda row: rows.read(0, 0, row), range(300), threads=8, ahead=32))
+    assert rows_in_order == pictures
     assert len(begun) == 1
     (stream,) = rows._streams.values()
     assert len(stream._rows) < 150

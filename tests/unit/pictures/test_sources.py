@@ -84,17 +84,17 @@ def test_classes_can_be_kept(packed: Path, place: str, name: str) -> None:
 def test_a_limit_is_a_fair_sample_and_containers_are_read_one_after_the_other(tmp_path: Path) -> None:
     for shard in range(8):
         write_tar(tmp_path / f"{shard}.tar", [(f"{number:02d}.png", b"x") for number in range(50)])
-    kept = list(list_images(images(tmp_path, limit=100), 1).keys)
-    assert len(set(kept)) == 100
-    shards = [key.split("/")[0] for key in kept]
+    keys = list(list_images(images(tmp_path, limit=100), 1).keys)
+    assert len(set(keys)) == 100
+    shards = [key.split("/")[0] for key in keys]
     assert len(set(shards)) == 8, "a sample of all, not the first of the shards"
     assert sum(one != other for one, other in pairwise(shards)) == 7, "each shard is opened once"
     assert shards != sorted(shards)
     for shard in set(shards):
-        inside = [key for key in kept if key.startswith(f"{shard}/")]
+        inside = [key for key in keys if key.startswith(f"{shard}/")]
         assert inside == sorted(inside)
-    assert kept == list(list_images(images(tmp_path, limit=100), 1).keys)
-    assert set(kept) != set(list_images(images(tmp_path, limit=100), 2).keys)
+    assert keys == list(list_images(images(tmp_path, limit=100), 1).keys)
+    assert set(keys) != set(list_images(images(tmp_path, limit=100), 2).keys)
     assert list(list_images(images(tmp_path, limit=60, shuffle=False), 1).keys)[-1] == "1.tar/09.png"
 
 

@@ -41,7 +41,7 @@ def job_script(config: ClusterConfig) -> tuple[list[str], str]:
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "sentence"),
     [
         ({"kind": "slurm", "workers": 3}, 'kind: slurm needs memory and walltime, such as memory: 4GB, walltime: "08'),
         ({**JOBS, "kind": "pbs", "walltime": None}, 'kind: pbs needs walltime, such as walltime: "08:00:00"'),
@@ -62,13 +62,13 @@ def job_script(config: ClusterConfig) -> tuple[list[str], str]:
         ({**JOBS, "kind": "slurm", "walltime": "a day"}, "string should match pattern"),
     ],
 )
-def test_a_key_that_does_not_fit_the_kind_is_one_sentence(keys: dict, told: str) -> None:
+def test_a_key_that_does_not_fit_the_kind_is_one_sentence(keys: dict, sentence: str) -> None:
     values = {"out": "x", "network": {"name": "n"}, "layers": ["a"], "images": {"source": "p"}, "cluster": keys}
     with pytest.raises(ConfigError) as caught:
         validate(values, "mine.yaml")
     lines = str(caught.value).splitlines()
     assert lines[0] == "mine.yaml has 1 mistake:"
-    assert told in lines[1]
+    assert sentence in lines[1]
     assert len(lines) == 2
 
 
@@ -179,18 +179,18 @@ def test_the_pods_of_kubernetes() -> None:
 
 def test_cuda_has_one_process_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """dask-cuda wants a GPU to be imported: a LocalCluster in its place takes the same arguments."""
-    asked: list[dict] = []
+    calls: list[dict] = []
 
     class Fake(LocalCluster):
         def __init__(self, **options: Any) -> None:
-            asked.append(options)
+            calls.append(options)
             super().__init__(**{**options, "n_workers": 1, "processes": False})
 
     monkeypatch.setitem(sys.modules, "dask_cuda", types.SimpleNamespace(LocalCUDACluster=Fake))
     for workers in (None, 2):
         with cluster.connect(section(kind="cuda", workers=workers, threads=4)) as client:
             assert client.submit(os.environ.get, "OMP_NUM_THREADS").result() == "4"
-        options = asked.pop()
+        options = calls.pop()
         assert options["n_workers"] is workers  # None: every GPU
         assert (options["threads_per_worker"], options["memory_limit"], options["processes"]) == (1, 0, True)
 
@@ -198,16 +198,16 @@ def test_cuda_has_one_process_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> N
 def test_local_workers_have_the_threads_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")  # of the person's shell: Dask would hand it on
     with cluster.connect(section(workers=1, threads=2)) as client:
-        found = client.submit(lambda: dict(os.environ)).result()
+        variables = client.submit(lambda: dict(os.environ)).result()
     expected = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0"}
-    assert {name: found[name] for name in expected} == expected
+    assert {name: variables[name] for name in expected} == expected
 
 
 # --- mistakes
 
 
 @pytest.mark.parametrize(
-    ("keys", "package", "told"),
+    ("keys", "package", "sentence"),
     [
         ({"kind": "cuda"}, "dask_cuda", 'needs dask-cuda. Install it with: pip install "activation-atlas[cuda]"'),
         (
@@ -224,14 +224,14 @@ def test_local_workers_have_the_threads_that_are_asked_for(monkeypatch: pytest.M
     ],
 )
 def test_a_missing_package_is_named(
-    keys: dict, package: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    keys: dict, package: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     for name in ("sbatch", "qsub"):
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigError, match=re.escape(told)), cluster.connect(section(**keys)):
+    with pytest.raises(ConfigError, match=re.escape(sentence)), cluster.connect(section(**keys)):
         pass
 
 
@@ -240,16 +240,16 @@ def test_a_machine_without_the_batch_system_says_so(
     kind: str, submit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    told = f"cluster.kind: {kind} submits jobs with {submit}, which is not on this machine."
-    with pytest.raises(ConfigError, match=told), cluster.connect(section(kind=kind, **JOBS)):
+    sentence = f"cluster.kind: {kind} submits jobs with {submit}, which is not on this machine."
+    with pytest.raises(ConfigError, match=sentence), cluster.connect(section(kind=kind, **JOBS)):
         pass
 
 
 def test_a_kind_that_nothing_starts_is_told_of() -> None:
     """What CONTRIBUTING.md asks for, forgotten: never another kind's jobs."""
     forgotten = section(kind="pbs", interface="lo", **JOBS).model_copy(update={"kind": "lsf"})
-    told = "cluster.kind: lsf has no branch here and no command for jobs"
-    with pytest.raises(AssertionError, match=told), cluster.connect(forgotten):
+    sentence = "cluster.kind: lsf has no branch here and no command for jobs"
+    with pytest.raises(AssertionError, match=sentence), cluster.connect(forgotten):
         pass
 
 
@@ -263,7 +263,7 @@ def test_kubernetes_out_of_reach_says_so(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_workers_that_are_not_there_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "_WATCH_SECONDS", 0.05)
-    told: list[str] = []
+    sentences: list[str] = []
     with LocalCluster(n_workers=0, dashboard_address=None, host="127.0.0.1") as standing:
         config = section(kind="address", address=standing.scheduler_address)
         with (
@@ -274,14 +274,14 @@ def test_workers_that_are_not_there_are_told_of(monkeypatch: pytest.MonkeyPatch)
         standing.scale(1)
         with Client(standing) as client:
             client.wait_for_workers(1)
-        with cluster.connect(config, print_sentence=told.append):
+        with cluster.connect(config, print_sentence=sentences.append):
             time.sleep(0.5)
-            assert told == []
+            assert sentences == []
             standing.scale(0)
             deadline = time.monotonic() + 20
-            while not told and time.monotonic() < deadline:
+            while not sentences and time.monotonic() < deadline:
                 time.sleep(0.05)
-    assert told == ["All workers are gone. The run goes on as soon as one is there; Ctrl-C stops it."]
+    assert sentences == ["All workers are gone. The run goes on as soon as one is there; Ctrl-C stops it."]
 
 
 @pytest.mark.parametrize("name", ["cluster-slurm", "cluster-kubernetes", "cluster-cuda"])

@@ -38,12 +38,12 @@ def test_a_run_lays_out_a_sample_and_places_the_rest_shard_by_shard(
         assert table["u"].null_count == table["dropped"].length() - table["dropped"].null_count <= 6
         with np.load(directory.coordinates(layer)) as saved:
             assert len(saved["fitted"]) == 150
-        facts = [read_marker(each.folder("layout") / f"quality-{layer}.json", each.stage_key("layout"))
-                 for each in (undisturbed, directory)]  # fmt: skip
-        fitted, placed = (found["facts"]["trustworthiness"] if found else np.nan for found in facts)
+        facts = [read_marker(directory_of.folder("layout") / f"quality-{layer}.json", directory_of.stage_key("layout"))
+                 for directory_of in (undisturbed, directory)]  # fmt: skip
+        fitted, placed = (marker["facts"]["trustworthiness"] if marker else np.nan for marker in facts)
         assert placed > fitted - 0.03
     again = atlas.open_run(directory.path)
     row = again.store("last").take([0], ["activation"])["activation"]
     u, v = (again.layout("last")[name][0].as_py() for name in ("u", "v"))
-    found = again.place("last", row)
-    assert abs(found.u[0] - u) + abs(found.v[0] - v) < 0.05
+    placement = again.place("last", row)
+    assert abs(placement.u[0] - u) + abs(placement.v[0] - v) < 0.05

@@ -66,8 +66,8 @@ def test_the_listing_is_made_once(made_copy: RunDirectory) -> None:
     """A run that goes on does not see what the folder gained; one that asks for other pictures does."""
     config = made_copy.config()
     request = pipeline._request(config.images, config.seed)
-    kept = Listing.load(made_copy.listing)
-    short = Listing(kept.table.slice(0, 5), source=kept.source, label_names=kept.label_names, kind=kept.kind)
+    whole = Listing.load(made_copy.listing)
+    short = Listing(whole.table.slice(0, 5), source=whole.source, label_names=whole.label_names, kind=whole.kind)
     short.save(made_copy.listing)
     assert len(pipeline._listing(config.images, config.seed, made_copy)) == 15, "run.json does not say what it is of"
     made_copy.update_manifest(listing=request)

@@ -24,14 +24,14 @@ def test_only_what_depends_on_the_units_is_published_anew(run: RunDirectory) -> 
         f"neurons/{layer}/{part}" for layer in LAYERS for part in parts
     }
     marker = run.neurons("last") / "statistics.json"
-    kept = marker.read_text()
-    facts = json.loads(kept)
+    text = marker.read_text()
+    facts = json.loads(text)
     facts["files"]["statistics.parquet"]["sha256"] = "another"
     marker.write_text(json.dumps(facts))
     try:
         after = {item.id: item.of for item in publish.plan(config, run)}
     finally:
-        marker.write_text(kept)
+        marker.write_text(text)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {f"neurons/last/{part}" for part in parts} | {"tour", "page"}
     left = {item.id for item in missing(publish, items, run, config)}

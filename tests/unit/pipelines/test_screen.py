@@ -33,7 +33,7 @@ class Screen:
 
 
 @pytest.fixture
-def seen() -> Screen:
+def screenful() -> Screen:
     return Screen()
 
 
@@ -52,38 +52,40 @@ def test_a_bar_moves_on_and_shows_its_rate(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def show_plan(
-    config: Config, run: RunDirectory, network: Network, monkeypatch: pytest.MonkeyPatch, seen: Screen
+    config: Config, run: RunDirectory, network: Network, monkeypatch: pytest.MonkeyPatch, screenful: Screen
 ) -> None:
-    asked: list[int] = []
+    icon_counts: list[int] = []
 
     def estimate(_config: Config, _listing: Listing, _networks: Any, _layers: Any, icons: int) -> tuple[float, float]:
-        asked.append(icons)
+        icon_counts.append(icons)
         return 3725.0, 2.34e9
 
     monkeypatch.setattr(screen, "estimate", estimate)
     layers = {layer: describe_layer(network, layer) for layer in config.layers}
-    screen.show_plan(config, run, Listing.load(run.listing), {"": network}, layers, seen.console)
-    assert f"about {asked[0]:,} icons" in " ".join(seen.lines)
+    screen.show_plan(config, run, Listing.load(run.listing), {"": network}, layers, screenful.console)
+    assert f"about {icon_counts[0]:,} icons" in " ".join(screenful.lines)
 
 
 def test_the_plan_tells_pictures_network_layers_and_estimate(
-    made_run: RunDirectory, small: Network, monkeypatch: pytest.MonkeyPatch, seen: Screen
+    made_run: RunDirectory, small: Network, monkeypatch: pytest.MonkeyPatch, screenful: Screen
 ) -> None:
     config = made_run.config()
-    show_plan(config, made_run, small, monkeypatch, seen)
-    lines = seen.lines
+    show_plan(config, made_run, small, monkeypatch, screenful)
+    lines = screenful.lines
     assert lines[0] == f"pictures 15 in {config.images.source}, 4 views each: 60 views"
     assert "network small_network:factory, 32 px, 5 classes, 9 batch norms folded, on cpu" in lines
     assert any(line.startswith("layer residual: 8 channels, 16×16 map, sees ") for line in lines)
     assert any(line.endswith(" px of 32") for line in lines)
     assert "estimate about 62 min and 2.3 GB, as this machine is now" in lines
-    found = "found collect, layout, cells, render of an earlier run; "
-    assert lines[-1] == f"{found}what fits this configuration is kept and gone on with, the rest is moved aside"
+    line_of_stages = "found collect, layout, cells, render of an earlier run; "
+    assert (
+        lines[-1] == f"{line_of_stages}what fits this configuration is kept and gone on with, the rest is moved aside"
+    )
     assert not any(line.startswith(("map ", "neurons ", "not read ")) for line in lines)
 
 
 def test_the_plan_tells_of_classes_units_and_what_cannot_be_read(
-    made_copy: RunDirectory, small: Network, monkeypatch: pytest.MonkeyPatch, seen: Screen
+    made_copy: RunDirectory, small: Network, monkeypatch: pytest.MonkeyPatch, screenful: Screen
 ) -> None:
     values = made_copy.config().plain() | {"neurons": {"layers": ["branches"], "pictures": 2}}
     values["layout"] |= {"class_pair": [["class 1", "class 2"]], "class_layers": ["residual"]}
@@ -92,25 +94,25 @@ def test_the_plan_tells_of_classes_units_and_what_cannot_be_read(
     number = listing.table.schema.get_field_index("error")
     table = listing.table.set_column(number, listing.table.schema.field(number), pa.array(errors, pa.string()))
     Listing(table, source=listing.source, label_names=listing.label_names, kind="folder").save(made_copy.listing)
-    show_plan(validate(values, "test"), made_copy, small, monkeypatch, seen)
-    assert "not read 2 of them: the file is gone, …" in seen.lines
-    assert "map residual: class 1 → class 2, grids of 8, 16" in seen.lines
-    assert "neurons 16 units of branches, 2 pictures each" in seen.lines
+    show_plan(validate(values, "test"), made_copy, small, monkeypatch, screenful)
+    assert "not read 2 of them: the file is gone, …" in screenful.lines
+    assert "map residual: class 1 → class 2, grids of 8, 16" in screenful.lines
+    assert "neurons 16 units of branches, 2 pictures each" in screenful.lines
 
 
-def test_failures_are_told_by_the_commonest_reason(made_copy: RunDirectory, seen: Screen) -> None:
+def test_failures_are_told_by_the_commonest_reason(made_copy: RunDirectory, screenful: Screen) -> None:
     rows = [("a.png", None, "the file is gone"), ("b.png", 1, "too dark"), ("c.png", None, "the file is gone")]
     table = pa.Table.from_pylist([dict(zip(FAILURES.names, row)) for row in rows], FAILURES)
     pq.write_table(table, made_copy.failures)
-    screen.show_failures(made_copy, seen.console)
-    (line,) = seen.lines
+    screen.show_failures(made_copy, screenful.console)
+    (line,) = screenful.lines
     assert line == (
         "3 pictures or views gave no row. The commonest reason: the file is gone (2×, such as a.png). All of them: "
         f"{made_copy.failures}"
     )
     pq.write_table(table.slice(0, 0), made_copy.failures)
-    screen.show_failures(made_copy, seen.console)
-    assert len(seen.lines) == 1, "of no failures nothing is said"
+    screen.show_failures(made_copy, screenful.console)
+    assert len(screenful.lines) == 1, "of no failures nothing is said"
 
 
 @pytest.mark.parametrize(
@@ -130,9 +132,9 @@ def test_why_a_map_of_classes_is_not_there(rows: int, by: str, sentence: str) ->
     assert screen._too_few_rows(("tabby", "lynx"), by, 8, rows) == sentence
 
 
-def test_the_end_shows_scores_and_how_true_the_maps_are(made_run: RunDirectory, seen: Screen) -> None:
-    screen.show_end(made_run.config(), made_run, "render", seen.console)
-    lines = seen.lines
+def test_the_end_shows_scores_and_how_true_the_maps_are(made_run: RunDirectory, screenful: Screen) -> None:
+    screen.show_end(made_run.config(), made_run, "render", screenful.console)
+    lines = screenful.lines
     assert "layer grid icons cosine whitened robust rank 1 flagged" in lines
     assert "branches 2 4 0.885 0.785 0.685 25% 25.0%" in lines, "four icons of .9, .89, .88 and .87"
     (quality,) = (line for line in lines if line.startswith("branches: trustworthiness 0."))
@@ -140,26 +142,26 @@ def test_the_end_shows_scores_and_how_true_the_maps_are(made_run: RunDirectory, 
     assert lines[-1] == f"Done until render: {made_run.folder('render')}"
 
 
-def test_a_stage_before_render_has_no_scores(made_run: RunDirectory, seen: Screen) -> None:
-    screen.show_end(made_run.config(), made_run, "cells", seen.console)
-    assert seen.lines == [f"Done until cells: {made_run.folder('cells')}"]
+def test_a_stage_before_render_has_no_scores(made_run: RunDirectory, screenful: Screen) -> None:
+    screen.show_end(made_run.config(), made_run, "cells", screenful.console)
+    assert screenful.lines == [f"Done until cells: {made_run.folder('cells')}"]
 
 
-def test_without_icons_it_says_what_to_do_and_how_to_look(made_copy: RunDirectory, seen: Screen) -> None:
+def test_without_icons_it_says_what_to_do_and_how_to_look(made_copy: RunDirectory, screenful: Screen) -> None:
     for layer in LAYERS:
         for part in made_copy.folder("render").glob(f"{layer}/*/part-*.parquet"):
             part.unlink()
     config = made_copy.config().model_copy(update={"out": "my runs/demo"})
-    screen.show_end(config, made_copy, "publish", seen.console)
+    screen.show_end(config, made_copy, "publish", screenful.console)
     assert (
         "No icon was drawn: no cell has cells.min_count = 2 rows. Take more pictures or images.crops, coarser "
-        in (seen.lines[-2])
+        in (screenful.lines[-2])
     )
-    assert seen.lines[-1].startswith("Done. Open the atlas with: ")
-    assert seen.lines[-1].endswith(" 'my runs/demo'")
+    assert screenful.lines[-1].startswith("Done. Open the atlas with: ")
+    assert screenful.lines[-1].endswith(" 'my runs/demo'")
 
 
-def test_units_are_counted_and_missing_weights_explained(made_copy: RunDirectory, seen: Screen) -> None:
+def test_units_are_counted_and_missing_weights_explained(made_copy: RunDirectory, screenful: Screen) -> None:
     write_marker(
         made_copy.neurons("branches") / "circuit.json",
         key="made",
@@ -169,8 +171,8 @@ def test_units_are_counted_and_missing_weights_explained(made_copy: RunDirectory
     facts = {"units": 1_200, "firing": 1_100, "invariant_share": 0.25}
     none = {"units": 8, "firing": 0, "invariant_share": None}
     report = {"layers": {"residual": {"neurons": none}, "branches": {"neurons": facts}}}
-    screen.show_neurons(LAYERS, report, made_copy, seen.console)
-    assert seen.lines == [
+    screen.show_neurons(LAYERS, report, made_copy, screenful.console)
+    assert screenful.lines == [
         "residual: 8 units, 0 fire, none can be turned",
         "branches: 1,200 units, 1,100 fire, 25% of them answer alike to all angles",
         "branches: no weights from residual. A softmax is between.",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cluster_sections import section
 from distributed import Client, Future
-from no_work import NoWork
+from number_stage import NumberStage
 
 from atlas.config.model import Config
 from atlas.config.reading import validate
@@ -28,7 +28,7 @@ def two_workers() -> Iterator[Client]:
         yield client
 
 
-def go(stage: NoWork, client: Client, folder: Path, on_item: Any = lambda item, summary: None) -> Outcome:
+def go(stage: NumberStage, client: Client, folder: Path, on_item: Any = lambda item, summary: None) -> Outcome:
     values = {"network": {"name": "n"}, "layers": ["a"], "images": {"source": "p"}, "out": str(folder)}
     run = RunDirectory(folder)
     run.claim(stage.NAME, "0" * 64)
@@ -36,12 +36,12 @@ def go(stage: NoWork, client: Client, folder: Path, on_item: Any = lambda item, 
 
 
 def test_hundreds_of_items_are_numbers_only(two_workers: Client, tmp_path: Path) -> None:
-    told: list[tuple[str, int]] = []
-    stage = NoWork(400)
-    outcome = go(stage, two_workers, tmp_path, lambda item, summary: told.append((item.id, summary.units)))
+    summaries: list[tuple[str, int]] = []
+    stage = NumberStage(400)
+    outcome = go(stage, two_workers, tmp_path, lambda item, summary: summaries.append((item.id, summary.units)))
     assert (outcome.items, outcome.done_now, outcome.units, outcome.failures) == (400, 400, sum(range(400)), 0)
-    assert sorted(told) == [(f"{number:04d}", number) for number in range(400)]
-    assert told[-1] == ("0399", 399), "the last item waits for all others"
+    assert sorted(summaries) == [(f"{number:04d}", number) for number in range(400)]
+    assert summaries[-1] == ("0399", 399), "the last item waits for all others"
     item = Item("part-00001", "collect", (), "/a/folder/with/a/longer/name/runs/imagenet")
     assert len(pickle.dumps(item)) < 200
     assert len(pickle.dumps(Summary(65_536, 12, 1_900))) < 120
@@ -54,9 +54,9 @@ def test_hundreds_of_items_are_numbers_only(two_workers: Client, tmp_path: Path)
 
 def test_an_item_starts_when_those_before_it_are_done(two_workers: Client, tmp_path: Path) -> None:
     after = {number: {number // 2} for number in range(1, 60)}
-    told: list[int] = []
-    go(NoWork(60, after), two_workers, tmp_path, lambda item, summary: told.append(int(item.id)))
-    assert sorted(told) == list(range(60))
+    numbers: list[int] = []
+    go(NumberStage(60, after), two_workers, tmp_path, lambda item, summary: numbers.append(int(item.id)))
+    assert sorted(numbers) == list(range(60))
     started = {path.stem: path.stat().st_mtime_ns for path in tmp_path.glob("*.started")}
     ended = {path.stem: path.stat().st_mtime_ns for path in tmp_path.glob("*.ended")}
     for number in range(1, 60):
@@ -65,7 +65,7 @@ def test_an_item_starts_when_those_before_it_are_done(two_workers: Client, tmp_p
 
 def test_a_lost_worker_costs_its_item_and_no_finished_one(two_workers: Client, tmp_path: Path) -> None:
     """One item kills its worker after others have finished there: it goes to another worker, and they stay finished."""
-    outcome = go(NoWork(40, {39: {38}}, deadly=20), two_workers, tmp_path)
+    outcome = go(NumberStage(40, {39: {38}}, deadly=20), two_workers, tmp_path)
     assert outcome.units == sum(range(40))
     runs = {path.stem: path.read_text().count("|") for path in tmp_path.glob("*.started")}
     assert runs.pop("0020") == 2
@@ -82,7 +82,7 @@ def test_an_error_in_on_item_stops_the_stage_and_cancels_the_rest(two_workers: C
             raise AtlasError("enough")
 
     with pytest.raises(AtlasError, match="enough"):
-        go(NoWork(300, seconds=0.01), two_workers, tmp_path, stop)
+        go(NumberStage(300, seconds=0.01), two_workers, tmp_path, stop)
     time.sleep(0.5)  # what was under way may end
     count = len(list(tmp_path.glob("*.ended")))
     assert 5 <= count < 150
@@ -92,7 +92,7 @@ def test_an_error_in_on_item_stops_the_stage_and_cancels_the_rest(two_workers: C
 
 def test_a_failing_item_is_named_after_its_retries(two_workers: Client, tmp_path: Path) -> None:
     with pytest.raises(AtlasError, match=re.escape("collect: item 0007 failed (OSError: no space left).")):
-        go(NoWork(9, failing=7), two_workers, tmp_path)
+        go(NumberStage(9, failing=7), two_workers, tmp_path)
     assert (tmp_path / "0007.started").read_text().count("|") == 3  # cluster.retries: 2
 
 

@@ -15,19 +15,19 @@ def test_a_maps_name_tells_all_that_it_depends_on(workshop: Path, tmp_path: Path
     assert names(class_atlas=["tabby"]) == ["middle", "middle--tabby", "last", "last--tabby"]
     assert names(class_pair=["tabby", "lynx"], class_layers=["last"]) == ["middle", "last", "last--tabby--lynx"]
     usual = names(class_atlas=["tabby"])
-    seen = {usual[1]}
+    names_so_far = {usual[1]}
     for changed in ({"class_rows": 99}, {"class_by": "predicted"}, {"class_grids": [4, 8]}):
         again = names(class_atlas=["tabby"], **changed)
         assert again[0] == "middle"
         assert again[1].startswith("middle--tabby--")
-        assert again[1] not in seen
-        seen.add(again[1])
+        assert again[1] not in names_so_far
+        names_so_far.add(again[1])
     odd = names(class_atlas=["Hermit Crab", "hermit crab", "hermit-crab", "Ñandú/1"])
     assert len(set(odd)) == 10
     assert all(name.isascii() and "/" not in name and " " not in name for name in odd)
 
 
 def test_by_prediction_no_attributions_are_needed(workshop: Path) -> None:
-    asked = {"class_atlas": ["a"], "class_by": "predicted"}
-    config = configure(workshop, "tcp://none", workshop / "x", layout=asked, collect={"attributions": False})
+    layout = {"class_atlas": ["a"], "class_by": "predicted"}
+    config = configure(workshop, "tcp://none", workshop / "x", layout=layout, collect={"attributions": False})
     assert [atlas_map.classes for atlas_map in maps_of(config)] == [(), ("a",), (), ("a",)]

@@ -30,9 +30,9 @@ def owner_of(store: RemoteStore) -> dict[str, Any]:
 def test_the_owner_is_named_and_gone_when_it_ends(store: RemoteStore) -> None:
     lock = OwnerLock(store)
     lock.acquire()
-    found = owner_of(store)
-    assert (found["host"], found["process"]) == (socket.gethostname(), os.getpid())
-    assert abs(found["time"] - time.time()) < 60
+    facts = owner_of(store)
+    assert (facts["host"], facts["process"]) == (socket.gethostname(), os.getpid())
+    assert abs(facts["time"] - time.time()) < 60
     lock.release()
     with pytest.raises(FileNotFoundError):
         store.read("owner.json")

@@ -10,10 +10,10 @@ from atlas.rundir.versions import RUN_FORMAT, VERSION, refuse_other_format, vers
 
 
 def test_versions_are_those_that_are_installed() -> None:
-    found = versions()
-    assert found.pop("activation-atlas") == VERSION
-    assert {"torch", "umap-learn", "faiss-cpu", "numpy"} <= set(found)
-    assert found == {name: version(name) for name in found}
+    result = versions()
+    assert result.pop("activation-atlas") == VERSION
+    assert {"torch", "umap-learn", "faiss-cpu", "numpy"} <= set(result)
+    assert result == {name: version(name) for name in result}
 
 
 def test_a_run_of_another_format_is_refused() -> None:

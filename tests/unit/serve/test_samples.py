@@ -26,10 +26,10 @@ def best_rows(run: RunDirectory) -> list[dict]:
 
 def test_each_class_has_its_surest_picture(made_run: RunDirectory) -> None:
     expected, listing = best_rows(made_run), Listing.load(made_run.listing)
-    found = find_samples(made_run.path)
-    assert len(found) == len(expected) > 1
-    assert [sample.title for sample in found] == [f"class {row['predicted']}" for row in expected]
-    for sample, row in zip(found, expected):
+    pictures = find_samples(made_run.path)
+    assert len(pictures) == len(expected) > 1
+    assert [sample.title for sample in pictures] == [f"class {row['predicted']}" for row in expected]
+    for sample, row in zip(pictures, expected):
         pixels = np.asarray(Image.open(io.BytesIO(sample.png)))
         np.testing.assert_array_equal(pixels, open_picture(listing.read(row["image_id"])))
 

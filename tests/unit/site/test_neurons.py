@@ -129,9 +129,9 @@ def test_the_patches_are_those_of_the_rows(run: RunDirectory) -> None:
     row = UnitTables(run, "last").statistics(range(unit, unit + 1))[0]["top"][0]
     listing = Listing.load(run.listing)
     cropper = Cropper(run, listing, "last", seed=config.seed)
-    ((picture, (found,)),) = list(cropper.pictures({key_of(row)}))
+    ((picture, (row_of_picture,)),) = list(cropper.pictures({key_of(row)}))
     assert picture is not None
-    patch = cropper.patch(picture, found, side)
+    patch = cropper.patch(picture, row_of_picture, side)
     assert np.abs(sprite(sheet, 0, 0, side)[..., :3] - patch.astype(int)).mean() < 8
     other = sprite(sheet, 0, 1, side)[..., :3]
     assert np.abs(other - patch.astype(int)).mean() > 20, "the next one is of another picture"
@@ -177,10 +177,10 @@ def test_heat_bytes_are_the_cells_means(run: RunDirectory, grid: int) -> None:
     where = run.site_grid("last", grid)
     heat = np.frombuffer((where / "units-000.bin").read_bytes(), np.uint8).reshape(20, -1)
     assert read_json(where / "cells.json")["row"] == table["row"].to_pylist(), "in the order of the cells"
-    drawn = to_numpy(table["count"]) >= run.config().cells.min_count
-    scale = np.abs(means[drawn]).max(0)
-    shown = (heat.astype(float) - 128) / 127 * scale[:, None]
-    assert np.abs(shown.T - np.clip(means, -scale, scale)).max() <= scale.max() / 254 + 1e-6
+    mask = to_numpy(table["count"]) >= run.config().cells.min_count
+    scale = np.abs(means[mask]).max(0)
+    values = (heat.astype(float) - 128) / 127 * scale[:, None]
+    assert np.abs(values.T - np.clip(means, -scale, scale)).max() <= scale.max() / 254 + 1e-6
     assert heat.max() == 255
 
 

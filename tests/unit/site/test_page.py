@@ -15,11 +15,11 @@ def run(unit_run: RunDirectory) -> RunDirectory:
 
 def test_atlas_json_tells_of_the_layers(run: RunDirectory) -> None:
     facts = atlas_facts(run, run.config(), read_json(run.report))
-    drawn = {"icon": neurons.ICON, "across": 16}
+    sprites = {"icon": neurons.ICON, "across": 16}
     assert facts["neurons"] == {
         "layers": [
-            {"layer": "middle", "path": "neurons/middle", "units": 16, "earlier": [], **drawn},
-            {"layer": "last", "path": "neurons/last", "units": 20, "earlier": ["middle"], **drawn},
+            {"layer": "middle", "path": "neurons/middle", "units": 16, "earlier": [], **sprites},
+            {"layer": "last", "path": "neurons/last", "units": 20, "earlier": ["middle"], **sprites},
         ]
     }
     without = atlas_facts(run, run.config().model_copy(update={"neurons": None, "tour": None}), read_json(run.report))

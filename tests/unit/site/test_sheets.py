@@ -46,15 +46,17 @@ def test_a_sheet_has_a_line_for_each_cell(made_copy: RunDirectory) -> None:
     sheet = np.asarray(Image.open(files[0]).convert("RGBA")).astype(int)
     assert sheet.shape == (SPRITE * len(table), SPRITE * 6, 4)
     cropper = Cropper(made_copy, listing, "branches", seed=0)
-    for line, (shown, cell) in enumerate(zip(facts["cells"], table)):
+    for line, (cell_on_page, cell) in enumerate(zip(facts["cells"], table)):
         entries = cell["exemplars"] + cell["diverse_exemplars"]
-        assert [one["cosine"] for one in shown["exemplars"]] == [round(entry["cosine"], 4) for entry in entries]
-        assert [one["nearest"] for one in shown["exemplars"]] == [entry in cell["exemplars"] for entry in entries]
+        assert [one["cosine"] for one in cell_on_page["exemplars"]] == [round(entry["cosine"], 4) for entry in entries]
+        assert [one["nearest"] for one in cell_on_page["exemplars"]] == [
+            entry in cell["exemplars"] for entry in entries
+        ]
         ((picture, (row,)),) = cropper.pictures({key_of(entries[0])})
         assert picture is not None
         sprite = sheet[line * SPRITE : (line + 1) * SPRITE, :SPRITE, :3]
         assert np.abs(sprite - cropper.patch(picture, row, SPRITE)).mean() < 8
-        assert shown["exemplars"][0]["image"] == listing.keys[entries[0]["image_id"]]
+        assert cell_on_page["exemplars"][0]["image"] == listing.keys[entries[0]["image_id"]]
 
 
 def test_what_cannot_be_read_is_counted_and_left_out(made_copy: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:

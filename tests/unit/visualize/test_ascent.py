@@ -20,7 +20,7 @@ def test_relaxed_gradient_leads_out_of_where_every_relu_is_shut() -> None:
     before = closed.activations(closed.normalize(torch.full((1, 3, SIZE, SIZE), 0.5)), "2")
     module[2].bias -= before.amax((0, 2, 3)) + 0.05
     means = np.eye(8, dtype=np.float32)[:4]
-    found = {
+    scores = {
         leak: score(
             closed,
             "3",
@@ -30,5 +30,5 @@ def test_relaxed_gradient_leads_out_of_where_every_relu_is_shut() -> None:
         )
         for leak in (0.0, 0.1)
     }
-    assert set(found[0.0].flag) & {"dead", "grey"}
-    assert found[0.1].flag == [None] * 4
+    assert set(scores[0.0].flag) & {"dead", "grey"}
+    assert scores[0.1].flag == [None] * 4

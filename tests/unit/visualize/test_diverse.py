@@ -15,13 +15,13 @@ DRAWING = {"size": 24, "pictures": 3, "steps": 24, "precision": "float32"}
 
 
 @pytest.fixture(scope="module")
-def drawn(small: Network) -> dict[float, DiversePictures]:
+def pictures_by_weight(small: Network) -> dict[float, DiversePictures]:
     """Pictures of two units, by the weight of being unlike."""
     return {weight: diverse(small, "branches", [1, 4], diversity=weight, **DRAWING) for weight in (0.0, 4.0)}  # type: ignore[arg-type]
 
 
-def test_the_first_is_drawn_as_if_it_were_alone(drawn: dict[float, DiversePictures]) -> None:
-    together, apart = drawn[0.0], drawn[4.0]
+def test_the_first_is_drawn_as_if_it_were_alone(pictures_by_weight: dict[float, DiversePictures]) -> None:
+    together, apart = pictures_by_weight[0.0], pictures_by_weight[4.0]
     assert apart.pixels.shape == (2, 3, 24, 24, 3)
     np.testing.assert_array_equal(together.pixels[:, 0], apart.pixels[:, 0])
     for number in (1, 2):
@@ -67,16 +67,20 @@ def test_channels_that_hardly_vary_do_not_count() -> None:
     assert _inverse(np.zeros(2, np.float32)).tolist() == [0.0, 0.0]
 
 
-def test_activations_are_those_of_the_pictures(small: Network, drawn: dict[float, DiversePictures]) -> None:
-    found = drawn[4.0]
+def test_activations_are_those_of_the_pictures(
+    small: Network, pictures_by_weight: dict[float, DiversePictures]
+) -> None:
+    pictures = pictures_by_weight[4.0]
     for place, unit in enumerate((1, 4)):
-        expected = centre_activations(small, "branches", found.pixels[place])[:, unit]
-        np.testing.assert_allclose(found.activations[place], expected, rtol=1e-4, atol=1e-5)
+        expected = centre_activations(small, "branches", pictures.pixels[place])[:, unit]
+        np.testing.assert_allclose(pictures.activations[place], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_unit_does_not_depend_on_its_company(small: Network, drawn: dict[float, DiversePictures]) -> None:
+def test_a_unit_does_not_depend_on_its_company(
+    small: Network, pictures_by_weight: dict[float, DiversePictures]
+) -> None:
     alone = diverse(small, "branches", [4], diversity=4.0, **DRAWING)  # type: ignore[arg-type]
-    difference = np.abs(alone.pixels[0].astype(int) - drawn[4.0].pixels[1].astype(int))
+    difference = np.abs(alone.pixels[0].astype(int) - pictures_by_weight[4.0].pixels[1].astype(int))
     assert difference.mean() < 1, "but for rounding"
 
 

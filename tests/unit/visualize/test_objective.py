@@ -24,8 +24,8 @@ def test_objective_is_the_log_of_whitened_dot_times_powers_of_the_true_cosines()
     half = power_of_moment(moments.second_moment, -0.5, 1e-3)
     expected = 2 * np.log(dot) + 4 * np.log(cosines(activations, means))
     expected += 3 * np.log(cosines(activations @ half, means @ half))
-    found = objective(torch.from_numpy(activations)[:, :, None, None])
-    assert np.allclose(found.numpy(), expected, atol=1e-4)
+    values = objective(torch.from_numpy(activations)[:, :, None, None])
+    assert np.allclose(values.numpy(), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("sign", [0.0, -1.0])

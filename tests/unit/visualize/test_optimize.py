@@ -27,11 +27,11 @@ def directions() -> tuple[np.ndarray, np.ndarray]:
 
 def test_smoothness_is_obeyed(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
     means, moment = directions
-    found = [
+    pictures = [
         draw(network, "linear", means, second_moment=moment, size=SIZE, steps=24, recipe=Recipe(smooth=smooth)).pixels
         for smooth in (0.0, 1000.0)
     ]
-    rough, smooth = (float(variation(from_bytes(pixels)).mean()) for pixels in found)
+    rough, smooth = (float(variation(from_bytes(pixels)).mean()) for pixels in pictures)
     assert smooth < 0.7 * rough
 
 
@@ -105,9 +105,9 @@ def test_auto_steps_are_fewer_from_a_start(network: Network, directions: tuple[n
 
 
 def test_progress_is_reported_while_an_icon_is_drawn(network: Network) -> None:
-    seen: list[float] = []
-    neuron(network, "linear", 0, size=24, steps=40, progress=seen.append)
-    assert seen == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    shares: list[float] = []
+    neuron(network, "linear", 0, size=24, steps=40, progress=shares.append)
+    assert shares == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
 
 
 def test_a_flagged_icon_is_tried_again_and_the_better_kept(
@@ -125,20 +125,20 @@ def test_batches_run_side_by_side_and_change_nothing(
     network: Network, directions: tuple[np.ndarray, np.ndarray]
 ) -> None:
     means, moment = directions
-    threads, seen = torch.get_num_threads(), []
-    drawn = {}
+    threads, shares = torch.get_num_threads(), []
+    pictures = {}
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            drawn[count] = draw(
+            pictures[count] = draw(
                 network, "linear", means, second_moment=moment, size=SIZE, steps=8, seeds=np.arange(6), batch=2,
-                progress=seen.append,
+                progress=shares.append,
             ).pixels  # fmt: skip
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(threads)
-    assert np.array_equal(drawn[1], drawn[3])
-    assert sorted(seen) == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3, 1, 1])
+    assert np.array_equal(pictures[1], pictures[3])
+    assert sorted(shares) == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3, 1, 1])
 
 
 def test_mistake_in_one_thread_is_raised(
@@ -188,8 +188,8 @@ def test_render_takes_one_direction_or_many(network: Network, directions: tuple[
 def test_directions_may_be_tensors_lists_or_none(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
     means, _ = directions
     expected = render(network, "linear", means, size=SIZE, steps=2)
-    for given in (torch.from_numpy(means).requires_grad_(True), means.tolist(), means.astype(np.float64)):
-        assert np.array_equal(render(network, "linear", given, size=SIZE, steps=2), expected)
+    for values in (torch.from_numpy(means).requires_grad_(True), means.tolist(), means.astype(np.float64)):
+        assert np.array_equal(render(network, "linear", values, size=SIZE, steps=2), expected)
     assert render(network, "linear", means[:0], size=SIZE, steps=2).shape == (0, SIZE, SIZE, 3)
 
 
@@ -221,11 +221,11 @@ def test_a_changed_network_is_recorded_anew(directions: tuple[np.ndarray, np.nda
 
 def test_a_large_picture_is_drawn_from_coarse_to_fine(network: Network, directions: Any) -> None:
     means, _ = directions
-    seen: list[float] = []
-    large = render(network, "linear", means[:1], size=176, steps=8, progress=seen.append)
+    shares: list[float] = []
+    large = render(network, "linear", means[:1], size=176, steps=8, progress=shares.append)
     small = render(network, "linear", means[:1], size=88, steps=8)
     assert large.shape == (1, 176, 176, 3)
     shrunk = large.reshape(1, 88, 2, 88, 2, 3).mean((2, 4))
     assert np.corrcoef(shrunk.ravel(), small.ravel().astype(float))[0, 1] > 0.3
-    assert seen == sorted(seen)
-    assert seen[-1] == pytest.approx(1)
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)

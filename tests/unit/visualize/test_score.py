@@ -68,8 +68,8 @@ def test_percentile_between_quantiles(network: Network, directions: tuple[np.nda
     cosine = score(network, "linear", pixels, means, second_moment=moment).cosine
     members = np.sort(np.concatenate([cosine[:, None] - 0.3, cosine[:, None] + 0.1], axis=1), axis=1)
     quantiles = np.linspace(members[:, 0], members[:, 1], 101, axis=1).astype(np.float32)
-    found = score(network, "linear", pixels, means, second_moment=moment, quantiles=quantiles).percentile
-    assert np.allclose(found, 75, atol=0.1)
+    percentiles = score(network, "linear", pixels, means, second_moment=moment, quantiles=quantiles).percentile
+    assert np.allclose(percentiles, 75, atol=0.1)
 
 
 def test_robust_cosine_is_the_mean_over_the_moved_pictures(
@@ -77,14 +77,14 @@ def test_robust_cosine_is_the_mean_over_the_moved_pictures(
 ) -> None:
     means, moment = directions
     pixels = smooth_pictures(6, SIZE, seed=5)
-    found = []
-    for each in ROBUST_MOVES.draw(ROBUST_SEED, ROBUST_COUNT):
-        moved = move(from_bytes(pixels), each.expand(6, 4))
+    cosines_by_move = []
+    for move_by in ROBUST_MOVES.draw(ROBUST_SEED, ROBUST_COUNT):
+        moved = move(from_bytes(pixels), move_by.expand(6, 4))
         with torch.no_grad():
             maps = network.module[:5](network.normalize(moved))
-        found.append(cosines(maps[:, :, maps.shape[2] // 2, maps.shape[3] // 2].numpy(), means))
+        cosines_by_move.append(cosines(maps[:, :, maps.shape[2] // 2, maps.shape[3] // 2].numpy(), means))
     result = score(network, "linear", pixels, means, second_moment=moment, batch=4)
-    assert np.allclose(result.cosine_robust, np.mean(found, axis=0), atol=1e-5)
+    assert np.allclose(result.cosine_robust, np.mean(cosines_by_move, axis=0), atol=1e-5)
     assert Moves(shift=5, turn=10, scale=0.1) == ROBUST_MOVES
     assert ROBUST_COUNT == 16
 

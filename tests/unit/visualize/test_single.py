@@ -33,7 +33,7 @@ def test_pictures_that_stand_alone_are_filled_to_their_edges(efficientnet: Netwo
 
 
 def test_a_layer_that_is_called_twice_is_refused() -> None:
-    class Twice(nn.Module):
+    class ReluTwice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.first, self.relu, self.last = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)
@@ -41,17 +41,21 @@ def test_a_layer_that_is_called_twice_is_refused() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.relu(self.last(self.relu(self.first(x)))).mean((2, 3))
 
-    with pytest.raises(ConfigError, match="'relu' of Twice is called 2 times in one pass"):
-        neuron(load(Twice(), size=32, device="cpu"), "relu", 0, size=16, steps=1)
+    with pytest.raises(ConfigError, match="'relu' of ReluTwice is called 2 times in one pass"):
+        neuron(load(ReluTwice(), size=32, device="cpu"), "relu", 0, size=16, steps=1)
 
 
 def test_a_module_that_one_holds_can_be_drawn() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 8, 5), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 28 * 28, 3))
-    held = load(module, size=32, classes=["a", "b", "c"], mean=[0.5] * 3, std=[0.25] * 3, device="cpu")
-    assert (held.name, held.classes, held.mean) == ("Sequential", ("a", "b", "c"), (0.5, 0.5, 0.5))
-    assert held.folded == (("0", "1"),)
-    assert neuron(held, "2", 3, size=16, steps=8).std() > 5
+    network_of_module = load(module, size=32, classes=["a", "b", "c"], mean=[0.5] * 3, std=[0.25] * 3, device="cpu")
+    assert (network_of_module.name, network_of_module.classes, network_of_module.mean) == (
+        "Sequential",
+        ("a", "b", "c"),
+        (0.5, 0.5, 0.5),
+    )
+    assert network_of_module.folded == (("0", "1"),)
+    assert neuron(network_of_module, "2", 3, size=16, steps=8).std() > 5
 
 
 def test_pictures_of_short_and_long_climbs_are_equally_rich(efficientnet: Network) -> None:

@@ -35,10 +35,10 @@ def test_quarter_turn_and_doubling() -> None:
 
 def test_moves_stay_within_their_limits_and_follow_the_seed() -> None:
     moves = Moves(shift=4, turn=10, scale=0.1)
-    drawn = moves.draw(3, 1000)
-    assert torch.equal(drawn, moves.draw(3, 1000))
-    assert not torch.equal(drawn, moves.draw(4, 1000))
+    values = moves.draw(3, 1000)
+    assert torch.equal(values, moves.draw(3, 1000))
+    assert not torch.equal(values, moves.draw(4, 1000))
     limits = torch.tensor([4, 4, np.deg2rad(10), 0.1])
-    assert bool((drawn.abs() <= limits + 1e-6).all())
-    assert bool((drawn.abs().max(0).values > 0.95 * limits).all())
-    assert bool((drawn.mean(0).abs() < 0.1 * limits).all())
+    assert bool((values.abs() <= limits + 1e-6).all())
+    assert bool((values.abs().max(0).values > 0.95 * limits).all())
+    assert bool((values.mean(0).abs() < 0.1 * limits).all())

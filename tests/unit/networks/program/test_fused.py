@@ -12,7 +12,7 @@ from atlas.networks.program.fused import Bounds, Clip, FusedConvolution
 RELU6: Bounds = (0.0, 6.0)
 
 
-def made(bounds: Bounds | None = RELU6, groups: int = 1, **options: Any) -> FusedConvolution:
+def convolution(bounds: Bounds | None = RELU6, groups: int = 1, **options: Any) -> FusedConvolution:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(6, 6 // groups, 3, 3, generator=generator)
     settings = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1]} | options
@@ -49,7 +49,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_values_and_gradients_are_torchs(options: dict[str, Any]) -> None:
-    module = made(**options)
+    module = convolution(**options)
     values, gradients = [], []
     for compute in (lambda inputs: module(inputs, 0.0), lambda inputs: by_torch(module, inputs)):
         inputs = inputs_of().requires_grad_(True)
@@ -65,7 +65,7 @@ def test_values_and_gradients_are_torchs(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_the_tangent_is_torchs_along_a_direction(options: dict[str, Any]) -> None:
-    module, inputs, direction = made(**options), inputs_of(), inputs_of(7)
+    module, inputs, direction = convolution(**options), inputs_of(), inputs_of(7)
     outputs = module.run(inputs)
     _, expected = torch.func.jvp(lambda one: by_torch(module, one), (inputs,), (direction,))
     torch.testing.assert_close(module.tangent(direction, outputs), expected, rtol=1e-4, atol=1e-4)
@@ -73,14 +73,14 @@ def test_the_tangent_is_torchs_along_a_direction(options: dict[str, Any]) -> Non
 
 def test_a_share_of_the_gradient_passes_where_it_is_clipped() -> None:
     """All of it at 1, as without the clip."""
-    module = made(bounds=(0.0, 0.5))
+    module = convolution(bounds=(0.0, 0.5))
     gradients = {}
     for leak in (0.0, 0.25, 1.0):
         inputs = inputs_of().requires_grad_(True)
         (gradients[leak],) = torch.autograd.grad(module(inputs, leak).sum(), inputs)
     torch.testing.assert_close(gradients[0.25], 0.75 * gradients[0.0] + 0.25 * gradients[1.0], rtol=1e-4, atol=1e-4)
     inputs = inputs_of().requires_grad_(True)
-    unclipped = made(bounds=None)
+    unclipped = convolution(bounds=None)
     torch.testing.assert_close(gradients[1.0], torch.autograd.grad(unclipped(inputs, 0.0).sum(), inputs)[0])
 
 
@@ -101,7 +101,7 @@ def test_a_clip_alone(low: float, high: float | None) -> None:
 
 def test_weights_may_be_wider_than_what_is_convolved() -> None:
     """Where the processor does not convolve bfloat16: computed in float32, returned in bfloat16."""
-    module, inputs = made(), inputs_of().bfloat16()
+    module, inputs = convolution(), inputs_of().bfloat16()
     outputs = module.run(inputs)
     assert outputs.dtype == torch.bfloat16
     torch.testing.assert_close(outputs, by_torch(module, inputs.float()).bfloat16())

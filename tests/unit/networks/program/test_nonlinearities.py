@@ -57,11 +57,11 @@ def nodes_of(function: Callable[[Tensor], Tensor], inputs: Tensor = NUMBERS) -> 
 )
 def test_the_formula_computes_what_torch_does(function: Callable[[Tensor], Tensor], name: str, text: str) -> None:
     (node,) = nodes_of(function)
-    found = formula(node)
-    assert found is not None
-    assert (found.name, found.text) == (name, text)
+    result = formula(node)
+    assert result is not None
+    assert (result.name, result.text) == (name, text)
     for value, expected in zip(NUMBERS.double().tolist(), function(NUMBERS.double()).tolist()):
-        computed = found.function(value)
+        computed = result.function(value)
         if math.isinf(expected):
             assert math.isnan(computed), "what has no value is no number"
         else:
@@ -80,14 +80,14 @@ def test_bounds_that_are_computed_are_no_formula() -> None:
 
 
 def test_a_slope_that_is_a_weight() -> None:
-    found: Formula = leaky(0.25)
-    assert (found.function(-2.0), found.function(3.0), found.text) == (-0.5, 3.0, "x if x > 0, else 0.25 · x")
+    result: Formula = leaky(0.25)
+    assert (result.function(-2.0), result.function(3.0), result.text) == (-0.5, 3.0, "x if x > 0, else 0.25 · x")
 
 
 def test_large_numbers_do_not_overflow() -> None:
     results: dict[str, Any] = {}
     for function in (nn.Softplus(), nn.Mish(), nn.SiLU(), torch.sigmoid):
-        found = formula(nodes_of(function)[0])
-        assert found is not None
-        results[found.name] = (found.function(-1e4), found.function(1e4))
+        result = formula(nodes_of(function)[0])
+        assert result is not None
+        results[result.name] = (result.function(-1e4), result.function(1e4))
     assert results == {"softplus": (0, 1e4), "Mish": (0, 1e4), "SiLU": (0, 1e4), "sigmoid": (0, 1)}

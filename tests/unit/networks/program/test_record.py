@@ -15,9 +15,9 @@ PROBE = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 
 
 def recorded_of(function: Callable[[Tensor], object]) -> fx.GraphModule:
-    found = record(function, PROBE)
-    assert found is not None
-    return found
+    program = record(function, PROBE)
+    assert program is not None
+    return program
 
 
 def parts_of(program: fx.GraphModule) -> list[str]:

@@ -43,8 +43,8 @@ def test_each_output_is_that_of_its_operation() -> None:
     maps = nn.functional.conv2d(inputs, 2 * module.weight.abs())
     expected = [inputs, maps, maps.relu(), maps.relu() + maps]
     assert len(values) == len(expected), "constants are left out"
-    for found, value in zip(values.values(), expected):
-        torch.testing.assert_close(found, value)
+    for value_of_node, value in zip(values.values(), expected):
+        torch.testing.assert_close(value_of_node, value)
 
 
 def test_only_what_is_wanted_is_kept() -> None:

@@ -35,8 +35,8 @@ def test_the_one_neuron_is_the_clearest(run: RunDirectory) -> None:
         units = UnitTables(run, layer).units(range(20))
         for statistics, unit in zip(UnitTables(run, layer).statistics(), units):
             if (number := statistics["unit"]) != NEVER:
-                seen = [np.delete(vectors[key_of(row)], number) for row in statistics["top"]]
-                pairs = [(seen[0], seen[1]), (seen[0], seen[2]), (seen[1], seen[2])]
+                others = [np.delete(vectors[key_of(row)], number) for row in statistics["top"]]
+                pairs = [(others[0], others[1]), (others[0], others[2]), (others[1], others[2])]
                 alike = np.mean([a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairs])
                 ratio = unit["picture_activations"][0] / statistics["largest"]
                 scores.append((alike * ratio / (1 + ratio), layer, number, alike, ratio))
@@ -60,9 +60,9 @@ def test_the_one_image_excites_the_neuron_and_the_network_is_sure_of_it(
     facts = predictions(run, "middle")
     surest = max(facts[key_of(row)][1] for row in top)
     step = step_of(tour_facts, "image")
-    shown = [each for each in (facts[key_of(row)] for row in top) if percent(each[1]) in step["figure"]]
-    assert shown
-    assert max(confidence for _, confidence in shown) > surest - 0.01
+    matches = [fact for fact in (facts[key_of(row)] for row in top) if percent(fact[1]) in step["figure"]]
+    assert matches
+    assert max(confidence for _, confidence in matches) > surest - 0.01
     assert "Chosen out of 3 pictures" in step["figure"]
     assert step["picture_to_open"] == step["picture"]
     assert step["link"] == "#open=image"

@@ -56,7 +56,7 @@ def test_without_neurons_the_rest_makes_sense(run: RunDirectory) -> None:
     sure = max(confidence for _, confidence in predictions(run, "middle").values())
     assert f"Chosen out of {24:,} pictures" in step_of(tour_facts, "image")["figure"]
     figure = step_of(tour_facts, "image")["figure"]
-    assert any(percent(each) in figure for _, each in predictions(run, "middle").values() if each > sure - 0.01)
+    assert any(percent(entry) in figure for _, entry in predictions(run, "middle").values() if entry > sure - 0.01)
 
 
 def test_a_picture_that_is_gone_gives_way_to_the_next(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:

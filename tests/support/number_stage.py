@@ -10,7 +10,7 @@ from atlas.rundir.directory import RunDirectory
 from pipelines.stage import Item, Summary
 
 
-class NoWork:
+class NumberStage:
     """``count`` items, item n of n units. ``after`` names the items before an item; by default the last waits for all.
 
     The ``deadly`` item ends its worker process, once; the ``failing`` item raises OSError each time.
