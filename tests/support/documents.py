@@ -31,7 +31,7 @@ class CodeBlock:
 
 def documents() -> list[Path]:
     """Every document in Markdown of the checkout, by path."""
-    top = ("README.md", "CONTRIBUTING.md", "atlas/architecture.md", "scripts/benchmarks.md")
+    top = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "atlas/architecture.md", "scripts/benchmarks.md")
     below = [*(CHECKOUT / "atlas/docs").rglob("*.md"), *(CHECKOUT / "scripts/benchmarks").glob("*.md")]
     return [*(CHECKOUT / name for name in top), *sorted(below)]
 

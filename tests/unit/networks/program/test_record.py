@@ -84,6 +84,20 @@ def test_clips_are_done_by_the_convolution_that_only_they_read() -> None:
     torch.testing.assert_close(unfused(PROBE, 0.0), module(PROBE), rtol=1e-4, atol=1e-5)
 
 
+def test_a_clip_is_left_alone_where_others_read_the_convolution_too() -> None:
+    """They would read what is clipped."""
+    torch.manual_seed(1)
+    convolution = nn.Conv2d(3, 4, 3).requires_grad_(False)
+
+    def function(inputs: Tensor) -> Tensor:
+        maps = convolution(inputs)
+        return functional.relu(maps) * maps
+
+    program = rewrite(recorded_of(function), torch.float32, fuse=True)
+    assert parts_of(program) == ["FusedConvolution", "Clip", "aten.mul.Tensor"]
+    torch.testing.assert_close(program(PROBE, 0.0), function(PROBE), rtol=1e-4, atol=1e-5)
+
+
 def test_the_leak_reaches_every_clip() -> None:
     module = Everything().eval().requires_grad_(False)
     gradients = {}
