@@ -24,13 +24,14 @@ import bench_render
 import bench_task
 import numpy as np
 import torch
-from bench_rows import Row, rounded_figures
-from bench_task import Bytes, DrawnIcons, Task
+from bench_rows import BenchRow, rounded_figures
+from bench_task import DrawnIcons, Task
 from PIL import Image, ImageDraw, ImageFont
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from atlas.arrays import Pixels
 from atlas.errors import ConfigError
 from atlas.rundir.atomic import atomic, write_json
 from atlas.rundir.directory import RunDirectory
@@ -156,8 +157,8 @@ class Measured:
     """What one variant came to: ``row``, its figures with their names, and ``pixels`` of its first icons, uint8
     (at most SHEET_ICONS, size, size, 3)."""
 
-    row: Row
-    pixels: Bytes
+    row: BenchRow
+    pixels: Pixels
 
 
 # The variants
@@ -242,7 +243,7 @@ def measure_variant(task: Task, values: Values) -> Measured:
 # What is shown
 
 
-def print_variants(title: str, rows: list[Row]) -> None:
+def print_variants(title: str, rows: list[BenchRow]) -> None:
     """The rows as one table, a group under its name."""
     table = Table(title=title, box=SIMPLE, title_justify="left")
     table.add_column("variant", no_wrap=True)

@@ -32,13 +32,13 @@ import pyarrow.parquet as pq
 import torch
 from bench_peers import import_peers  # beside this file, as the next three
 from bench_render import SYSTEMS, bench_render
-from bench_rows import Row
+from bench_rows import BenchRow
 from bench_task import known_layer, read_task
-from numpy.typing import NDArray
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from atlas.arrays import Pixels
 from atlas.cells.icons import read_icons
 from atlas.errors import AtlasError, ConfigError
 from atlas.networks.allocator import keep_memory
@@ -47,8 +47,6 @@ from atlas.rundir.atomic import write_json
 from atlas.rundir.directory import RunDirectory
 from atlas.serve.site_files import find_site
 from atlas.site.tiles import ICON_SIZE
-
-Bytes = NDArray[np.uint8]
 
 # What scripts/benchmarks was measured with: the arguments of each bench in the first command of its file there. The
 # figures stand in: collect, collecting.md; layout, layout.md; render, icons.md; tiles, tiles.md; viewer, page.md;
@@ -73,7 +71,7 @@ def render_command(options: argparse.Namespace) -> None:
         RunDirectory(options.run), layer=options.layer, grid=options.grid, count=options.count, seed=options.seed
     )
     torch.set_num_threads(options.threads)  # after loading, which sets the run's own
-    rows: list[Row] = []
+    rows: list[BenchRow] = []
     for row in bench_render(task, options.systems, repeat=options.repeat, slow_count=options.slow_count):
         rows.append(row)
         if options.json:  # after each row: the whole may take an hour
@@ -90,7 +88,7 @@ def collect_command(options: argparse.Namespace) -> None:
     """Pictures through the network: ours, its parts, the bound that they set, and a plain loop."""
     from bench_collect import bench_collect, make_pictures  # beside this file
 
-    rows: list[Row] = []
+    rows: list[BenchRow] = []
     with tempfile.TemporaryDirectory() as temporary:
         make_pictures(Path(temporary), options.count, options.seed)
         for row in bench_collect(Path(temporary), options.layers, options.processes, options.repeat):
@@ -104,7 +102,7 @@ def layout_command(options: argparse.Namespace) -> None:
     """Rows of a collected layer laid out: ours and umap-learn, each in a process of its own."""
     from bench_layout import bench_layout  # beside this file
 
-    rows: list[Row] = []
+    rows: list[BenchRow] = []
     layer = options.layer or RunDirectory(options.run).config().layers[0]
     for row in bench_layout(
         RunDirectory(options.run), layer, options.rows, options.systems, options.threads, options.fit_rows
@@ -124,7 +122,7 @@ def tiles_command(options: argparse.Namespace) -> None:
     while grids[0] % 2 == 0 and grids[0] >= 20:
         grids.insert(0, grids[0] // 2)
     pool = made_icons(options.seed) if options.run is None else icons_of_run(RunDirectory(options.run), options.layer)
-    rows: list[Row] = []
+    rows: list[BenchRow] = []
     for row in bench_tiles(
         pool, grids, options.systems, threads=options.threads, repeat=options.repeat, seed=options.seed
     ):
@@ -179,7 +177,7 @@ def schedule_command(options: argparse.Namespace) -> None:
 def all_command(options: argparse.Namespace) -> None:
     """Each bench as it is published, one after another. One that fails is named in a sentence, and the others go on."""
     benches = published(options)
-    rows: list[Row] = []
+    rows: list[BenchRow] = []
     failed: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:
         for name, bench_options in benches.items():
@@ -225,7 +223,7 @@ def rows_of(run: RunDirectory, layer: str) -> int:
     return count
 
 
-def icons_of_run(run: RunDirectory, layer: str | None) -> Bytes:
+def icons_of_run(run: RunDirectory, layer: str | None) -> Pixels:
     """All icons of one layer's finest grid, uint8 (n, 80, 80, 3). Raises AtlasError when there are none."""
     config = run.config()
     layer = layer or config.layers[len(config.layers) // 2]
@@ -237,7 +235,7 @@ def icons_of_run(run: RunDirectory, layer: str | None) -> Bytes:
     return np.stack([decode_png(icon["png"]) for icon in icons])
 
 
-def print_table(title: str, rows: list[Row]) -> None:
+def print_table(title: str, rows: list[BenchRow]) -> None:
     """The rows as a table, but for what they share."""
     in_title = ("bench", "layer", "peak_gflop_per_second", "threads")  # by the title
     table = Table(title=title, box=SIMPLE, title_justify="left")

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from bench_rows import Row, rounded_figures  # beside this file
+from bench_rows import BenchRow, rounded_figures  # beside this file
 from numpy.typing import NDArray
 from PIL import Image
 from sample_photos import photos  # beside this file
@@ -72,11 +72,11 @@ def make_pictures(folder: Path, count: int, seed: int) -> None:
         picture.save(path, quality=QUALITY)
 
 
-def bench_collect(folder: Path, layers: list[str], processes: list[int], repeat: int) -> Iterator[Row]:
+def bench_collect(folder: Path, layers: list[str], processes: list[int], repeat: int) -> Iterator[BenchRow]:
     """A row for each system, variant and number of processes, over the pictures in ``folder``."""
     count = len(list(folder.rglob("*.jpg")))
 
-    def row(system: str, variant: str, workers: int, rates: list[float], peak_mb: float, **more: Any) -> Row:
+    def row(system: str, variant: str, workers: int, rates: list[float], peak_mb: float, **more: Any) -> BenchRow:
         figures = {"processes": workers, "images_per_second": statistics.median(rates), "peak_mb": round(peak_mb)}
         named = {"bench": "collect", "system": system, "variant": variant, **figures, **more}
         spread = {"slowest": min(rates), "fastest": max(rates), "images": count}

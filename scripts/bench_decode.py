@@ -12,11 +12,11 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 import simplejpeg
 import torch
+from bench_rows import BenchRow  # beside this file
 from PIL import Image
 from sample_photos import photos  # beside this file
 from torchvision.io import decode_jpeg
@@ -25,8 +25,6 @@ from atlas.arrays import Pixels
 from atlas.networks.network import Network, load
 from atlas.pictures.decode import Encoded
 from atlas.pictures.views import Box, crop_view
-
-Row = dict[str, Any]
 
 QUALITY = 90
 SIZES = {"500 × 375": (500, 375), "4000 × 3000": (4000, 3000)}
@@ -38,7 +36,7 @@ VIEWS = 40  # of each photo
 INPUT = 64  # of the network: photos are many times as wide
 
 
-def bench_decode(repeat: int) -> list[Row]:
+def bench_decode(repeat: int) -> list[BenchRow]:
     """Rows of the bench ``decode``, medians of ``repeat`` rounds each, and of the bench ``spare``."""
     torch.set_num_threads(1)
     originals = list(photos().values())
@@ -103,7 +101,7 @@ DECODERS: dict[str, Callable[[bytes], Pixels]] = {
 }
 
 
-def measure_decoders(originals: Sequence[Pixels], repeats: int) -> list[Row]:
+def measure_decoders(originals: Sequence[Pixels], repeats: int) -> list[BenchRow]:
     """Pictures a second of CPU time (median of ``repeats``), and the difference to Pillow's pixels in grey levels."""
     rows = []
     for size_name, size in SIZES.items():
@@ -140,7 +138,7 @@ def _difference(expected: Pixels, pixels: Pixels) -> tuple[int, float] | None:
 # Spare
 
 
-def measure_spare(originals: Sequence[Pixels], network: Network) -> list[Row]:
+def measure_spare(originals: Sequence[Pixels], network: Network) -> list[BenchRow]:
     """Cosines of activations between views of whole and of reduced pictures, by how much wider than the network's input
     the views are at the reduced scale."""
     generator = np.random.default_rng(0)

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from bench_rows import Row  # beside this file
+from bench_rows import BenchRow  # beside this file
 from PIL import Image, ImageOps
 from skimage import data
 
@@ -38,7 +38,7 @@ PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 ICON_COUNT, UNIT_COUNT = 40, 40
 
 
-def bench_explain(run: Path, layer: str | None, repeat: int) -> Row:
+def bench_explain(run: Path, layer: str | None, repeat: int) -> BenchRow:
     """One row of figures, the medians of ``repeat`` rounds of four photographs each."""
     limits.RATE = 1e6  # the bench is more than a person
     started = time.perf_counter()
@@ -55,7 +55,7 @@ def bench_explain(run: Path, layer: str | None, repeat: int) -> Row:
                     figures.setdefault(key, []).append(value)
     finally:
         page.close()
-    row: Row = {"bench": "explain", "system": "ours", "variant": "default", "layer": layer or "the middle one"}
+    row: BenchRow = {"bench": "explain", "system": "ours", "variant": "default", "layer": layer or "the middle one"}
     row |= {key: round(statistics.median(values), 3) for key, values in figures.items()}
     return row | {"drop_ms_most": round(max(figures["drop_ms"]), 1), "pictures": len(figures["drop_ms"])}
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_rows import Row, rounded_figures  # beside this file
+from bench_rows import BenchRow, rounded_figures  # beside this file
 from numpy.typing import NDArray
 
 from atlas.arrays import Float32
@@ -56,7 +56,7 @@ def read_rows(run: RunDirectory, layer: str, count: int, seed: int) -> NDArray[n
 
 def bench_layout(
     run: RunDirectory, layer: str, counts: list[int], systems: list[str], threads: int, fit_rows: int
-) -> Iterator[Row]:
+) -> Iterator[BenchRow]:
     """A row for each count and system."""
     for count in counts:
         with tempfile.TemporaryDirectory() as temporary:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_task import Bytes, DrawnIcons, Task  # beside this file
+from bench_task import DrawnIcons, Task  # beside this file
 from torch import Tensor, nn
 
+from atlas.arrays import Pixels
 from atlas.errors import ConfigError
 from atlas.networks.network import Network
 from atlas.visualize.objective import centre
@@ -91,7 +92,7 @@ def lucent_icons(task: Task, steps: int | None, *, own_size: bool = False, at_on
     directions = torch.from_numpy(task.means).to(task.network.device)
     network = RgbNetwork(task.network).eval()
 
-    def together(first: int) -> Bytes:
+    def together(first: int) -> Pixels:
         chosen = directions[first : first + at_once]
         seed_all(int(task.seeds[first]))
         (pixels,) = render.render_vis(
@@ -128,7 +129,7 @@ def horama_icons(task: Task, steps: int | None, *, whole: bool = False) -> Drawn
     side = size if whole else round(size / HORAMA_BOX[1])
     edge = (side - size) // 2
 
-    def alone(direction: Tensor, seed: int) -> Bytes:
+    def alone(direction: Tensor, seed: int) -> Pixels:
         def objective(pixels: Tensor) -> Tensor:
             activations = centre(network.activations(network.normalize(pixels), layer))
             value: Tensor = dot_cossim(activations, direction.expand_as(activations)).mean()

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from bench_peers import HORAMA, LUCENT, horama_icons, lucent_icons  # beside this file
-from bench_rows import Row, rounded_figures
-from bench_task import Bytes, DrawnIcons, Task
+from bench_rows import BenchRow, rounded_figures
+from bench_task import DrawnIcons, Task
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from atlas.arrays import Pixels
 from atlas.networks.network import Network
 from atlas.visualize import Scores, draw, score
 from atlas.visualize.objective import centre
@@ -120,7 +121,7 @@ def product_seconds(matrix: Tensor) -> float:
 
 def bench_render(
     task: Task, systems: list[str], *, repeat: int = 1, steps: int | None = None, slow_count: int | None = None
-) -> Iterator[Row]:
+) -> Iterator[BenchRow]:
     """A row for each variant of ``systems`` as it is done. ``steps`` in place of each system's own number;
     ``slow_count``: Horama draws only the first so many, which would take it hours."""
     peak, whole = peak_flops(task.network.device), task
@@ -136,7 +137,7 @@ def bench_render(
         yield row_of_variant(contender, task, drawing, statistics.median(seconds), peak)
 
 
-def row_of_variant(contender: Contender, task: Task, drawing: DrawnIcons, seconds: float, peak: float) -> Row:
+def row_of_variant(contender: Contender, task: Task, drawing: DrawnIcons, seconds: float, peak: float) -> BenchRow:
     """The figures of one variant; shares are in [0, 1].
 
     ``peak_share`` counts the arithmetic that the steps need: to the layer and back, for what the network saw of each
@@ -158,7 +159,7 @@ def row_of_variant(contender: Contender, task: Task, drawing: DrawnIcons, second
     return named | rounded_figures(figures)
 
 
-def scores_of(task: Task, pixels: Bytes) -> Scores:
+def scores_of(task: Task, pixels: Pixels) -> Scores:
     """The product's own scores, as the render stage takes them."""
     return score(
         task.network,

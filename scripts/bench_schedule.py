@@ -16,6 +16,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from bench_rows import BenchRow  # beside this file
 from distributed import Client
 
 from atlas.config.model import Config
@@ -23,8 +24,6 @@ from atlas.config.reading import validate
 from atlas.rundir.directory import RunDirectory
 from pipelines.cluster import connect, environment
 from pipelines.stage import Item, Outcome, Summary, run_stage
-
-Row = dict[str, Any]
 
 
 class NoWork:
@@ -54,7 +53,7 @@ def nothing(item: Item) -> Summary:
     return Summary(1)
 
 
-def bench_schedule(items: int, workers: int) -> Row:
+def bench_schedule(items: int, workers: int) -> BenchRow:
     """``items`` items on ``workers`` workers of one thread."""
     with tempfile.TemporaryDirectory() as folder:
         outcome, read, written = measure_items(Path(folder), items, workers)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atlas.arrays import Float32
+from atlas.arrays import Float32, Pixels
 from atlas.cells.icons import drawn_cells, read_icons
 from atlas.errors import AtlasError, ConfigError
 from atlas.networks.network import Network
@@ -19,8 +19,6 @@ from atlas.store.moments import Moments
 from atlas.visualize.coarse_start import blend
 from pipelines import worker
 from pipelines.render import icon_seeds
-
-Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Task:
     level: dict[str, NDArray[Any]]
     own: NDArray[np.int64]
     seeds: NDArray[np.int64]
-    parents: Bytes | None
+    parents: Pixels | None
 
     @property
     def means(self) -> Float32:
@@ -57,7 +55,7 @@ class DrawnIcons:
     """Pictures uint8 (n, size, size, 3), and what they took: ``steps`` an icon (the mean), in each of which the network
     saw ``views`` pictures of ``side`` pixels for an icon."""
 
-    pixels: Bytes
+    pixels: Pixels
     steps: float
     side: int
     views: int = 1
@@ -107,7 +105,7 @@ def read_task(run: RunDirectory, *, layer: str | None, grid: int, count: int, se
 
 def read_parents(
     run: RunDirectory, layer: str, grid: int, cells: list[tuple[int, int]], *, grids: Sequence[int]
-) -> Bytes | None:
+) -> Pixels | None:
     """What the product starts the icons of ``cells`` from, uint8 (n, size, size, 3); None if a parent is missing."""
     if grid // 2 not in grids:
         return None

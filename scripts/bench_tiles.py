@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from bench_rows import Row, rounded_figures  # beside this file
+from bench_rows import BenchRow, rounded_figures  # beside this file
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -80,14 +80,14 @@ def write_picture(path: Path, pool: Pixels, grid: int, seed: int) -> None:
 
 def bench_tiles(
     pool: Pixels, grids: list[int], systems: list[str], *, threads: int, repeat: int, seed: int
-) -> Iterator[Row]:
+) -> Iterator[BenchRow]:
     """A row for each system and variant; ``grids`` double, and the last of them is the one grid."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for grid in grids:
             write_picture(folder / f"{grid}.rgba", pool, grid, seed)
         contenders = [(system, variant) for system in systems for variant in VARIANTS[system]]
-        measurements: dict[tuple[str, str], list[Row]] = {contender: [] for contender in contenders}
+        measurements: dict[tuple[str, str], list[BenchRow]] = {contender: [] for contender in contenders}
         for _ in range(repeat):  # in turn, so that a slow minute meets all of them
             for system, variant in contenders:
                 print(f"{system}, {variant}: grid of {grids[-1]} …", file=sys.stderr)
@@ -99,18 +99,18 @@ def bench_tiles(
             yield {"bench": "tiles", "system": system, "variant": variant} | rounded_figures(figures)
 
 
-def tiles_in_a_process(system: str, variant: str, folder: Path, grids: list[int], threads: int) -> Row:
+def tiles_in_a_process(system: str, variant: str, folder: Path, grids: list[int], threads: int) -> BenchRow:
     """What a fresh process, of this file and nothing else, says of its work. Raises AtlasError where it fails."""
     arguments = json.dumps([system, variant, str(folder), grids, threads])
     environment = os.environ | {"VIPS_CONCURRENCY": str(threads)}
     done = subprocess.run([sys.executable, __file__, arguments], stdout=subprocess.PIPE, env=environment)
     if done.returncode:
         raise AtlasError(f"The process of {system} ended with {done.returncode}.")
-    facts: Row = json.loads(done.stdout)
+    facts: BenchRow = json.loads(done.stdout)
     return facts
 
 
-def work(system: str, variant: str, folder: Path, grids: list[int], threads: int) -> Row:
+def work(system: str, variant: str, folder: Path, grids: list[int], threads: int) -> BenchRow:
     """The figures of one system's work, done by this process."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     if system == "bound":
@@ -232,7 +232,7 @@ def libvips(dzi: Path, folder: Path, grids: list[int]) -> None:
             (dzi.with_name(f"{grid}_files") / "0").rename(dzi.with_name("map_files") / f"{level}")
 
 
-def encoding(path: Path, grid: int, threads: int) -> Row:
+def encoding(path: Path, grid: int, threads: int) -> BenchRow:
     """The encoder alone, over the top level's tiles, a row of them after the other."""
     pixels = picture(path, grid)
     across = -(-grid * ICON_SIZE // TILE_SIZE)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_rows import Row  # beside this file
+from bench_rows import BenchRow  # beside this file
 from numpy.typing import NDArray
 from playwright.sync_api import CDPSession, Page, sync_playwright
 
@@ -170,7 +170,7 @@ def served_site(run: Path) -> Iterator[str]:
         page_server.close()
 
 
-def bench_viewer(repeat: int) -> Row:
+def bench_viewer(repeat: int) -> BenchRow:
     """The medians of ``repeat`` rounds, each in a browser of its own; of the longest tasks the longest."""
     with tempfile.TemporaryDirectory() as temporary:
         site = Path(temporary) / "made" / "site"

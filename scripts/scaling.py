@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from bench_rows import Row  # beside this file
+from bench_rows import BenchRow  # beside this file
 from PIL import Image
 
 from atlas.rundir.atomic import write_json
@@ -52,13 +52,13 @@ STYLES = {
 DRAWN_STAGES = tuple(STYLES)
 
 
-def measured_run(views: int, out: Path) -> Row:
+def measured_run(views: int, out: Path) -> BenchRow:
     """Run million.yaml over ``views`` views in ``out``, or go on with it, and tell its figures.
 
     Raises SystemExit where the run fails, or is finished and nothing is noted of how it went.
     """
     run, noted = RunDirectory(out / f"views-{views}"), out / f"views-{views}.json"
-    watched: Row | None = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else None
+    watched: BenchRow | None = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else None
     if under_way(run) is None:
         if watched is None:
             raise SystemExit(f"{run.path} is finished, and was not watched. Delete it to measure it anew.")
@@ -79,7 +79,7 @@ def measured_run(views: int, out: Path) -> Row:
     return row_of_run(run, views, watched)
 
 
-def _watch(process: psutil.Popen, run: RunDirectory) -> tuple[Row, dict[str, float]]:
+def _watch(process: psutil.Popen, run: RunDirectory) -> tuple[BenchRow, dict[str, float]]:
     """The memory of a command in MB while it runs: the client's own at a tenth of the time, in the middle and at the
     end; the most of any process under it, and of all together. And the seconds during which each stage was the next to
     be finished."""
@@ -111,12 +111,12 @@ def under_way(run: RunDirectory) -> str | None:
     return next((stage for stage in DRAWN_STAGES if "seconds" not in stages.get(stage, {})), None)
 
 
-def row_of_run(run: RunDirectory, views: int, watched: Row) -> Row:
+def row_of_run(run: RunDirectory, views: int, watched: BenchRow) -> BenchRow:
     """What a finished run tells: seconds of each stage (with those that were lost when it was killed), the bytes of its
     folder and the most memory of a worker; how many icons there are; and what was ``watched``."""
     stages = run.read_manifest()["stages"]
     report = json.loads(run.report.read_text(encoding="utf-8"))
-    row: Row = {"views": views}
+    row: BenchRow = {"views": views}
     for stage in DRAWN_STAGES:
         files = [path for path in (run.path / FOLDERS[stage]).rglob("*") if path.is_file()]
         row[stage] = {
@@ -128,7 +128,7 @@ def row_of_run(run: RunDirectory, views: int, watched: Row) -> Row:
     return row | watched
 
 
-def slope(rows: list[Row], stage: str, figure: str) -> float | None:
+def slope(rows: list[BenchRow], stage: str, figure: str) -> float | None:
     """The exponent with which a stage's ``figure`` grows with the views: the least-squares line through the logarithms,
     or None where there are fewer than two sizes."""
     points = [(row["views"], row[stage][figure]) for row in rows if row[stage][figure] > 0]
@@ -138,7 +138,7 @@ def slope(rows: list[Row], stage: str, figure: str) -> float | None:
     return float(np.polyfit(views, values, 1)[0])
 
 
-def draw_figure(rows: list[Row]) -> Image.Image:
+def draw_figure(rows: list[BenchRow]) -> Image.Image:
     """Seconds and bytes of each stage against the number of views, both axes logarithmic."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), constrained_layout=True)
     for axis, name, label in zip(axes, ("seconds", "megabytes"), ("seconds", "megabytes on disk")):
@@ -158,7 +158,7 @@ def draw_figure(rows: list[Row]) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[BenchRow]) -> str:
     """The figures as Markdown."""
     head = ["views", *(f"{stage}, s (MB)" for stage in DRAWN_STAGES), "all, s (GB)", "most of a process"]
     head.append("client at 10, 50, 90 %")
@@ -174,7 +174,7 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def merged(before: Row | None, now: Row) -> Row:
+def merged(before: BenchRow | None, now: BenchRow) -> BenchRow:
     """What was watched of a run over several starts: the most of all, the seconds together (in all, and lost in each
     stage), and the client's memory in the longest of them."""
     if before is None:
@@ -196,7 +196,7 @@ def main() -> None:
     wrong = [views for views in options.views if views < CROPS or views % CROPS]
     if wrong:
         sys.exit(f"--views {wrong[0]}: a picture gives {CROPS} views, so expected a multiple of {CROPS}.")
-    rows: list[Row] = json.loads(FIGURES_FILE.read_text(encoding="utf-8")) if FIGURES_FILE.exists() else []
+    rows: list[BenchRow] = json.loads(FIGURES_FILE.read_text(encoding="utf-8")) if FIGURES_FILE.exists() else []
     for views in options.views:
         now = measured_run(views, options.out.absolute())
         by_views = {row["views"]: row for row in rows}

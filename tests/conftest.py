@@ -16,16 +16,19 @@ from PIL import Image
 # The small network is named in configurations as any user's would be: module:factory.
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
-from containers import packed  # noqa: F401 - fixtures for all
+from containers import packed, s3  # noqa: F401 - fixtures for all
 from explained import explainer, picture  # noqa: F401 - fixtures for all
 from loaded_bench import bench  # noqa: F401 - fixtures for all
 from loaded_house import house  # noqa: F401 - fixtures for all
 from looked_run import looked  # noqa: F401 - fixtures for all
 from made_pictures import gradient
+from made_run import made_copy, made_run  # noqa: F401 - fixtures for all
 from made_site import address, browser, site, visitor  # noqa: F401 - fixtures for all
 from picture_page import image_api, image_server  # noqa: F401 - fixtures for all
-from served_run import run_folder  # noqa: F401 - fixtures for all
+from served_run import run_folder, site_client  # noqa: F401 - fixtures for all
 from tiny_run import scheduler, tiny, undisturbed, workshop  # noqa: F401 - fixtures for all
+from tour_run import tour_run  # noqa: F401 - fixtures for all
+from unit_run import unit_run  # noqa: F401 - fixtures for all
 from units_page import neurons, neurons_site  # noqa: F401 - fixtures for all
 from walking_page import forward_api, forward_server  # noqa: F401 - fixtures for all
 

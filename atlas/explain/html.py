@@ -110,15 +110,15 @@ would lose without the position.</p>
 
 
 def _effect(entry: dict[str, Any]) -> str:
-    name = escape(entry["name"])
+    name = entry["name"]
     figures = [
         f"<figure>{_picture(entry['attribution'], f'What each position adds to {name}', 280)}"
-        f"<figcaption>{name}: to first order</figcaption></figure>"
+        f"<figcaption>{escape(name)}: to first order</figcaption></figure>"
     ]
     if "removed" in entry:
         figures.append(
             f"<figure>{_picture(entry['removed'], f'What {name} loses without each position', 280)}"
-            f"<figcaption>{name}: what it loses when the position is taken out</figcaption></figure>"
+            f"<figcaption>{escape(name)}: what it loses when the position is taken out</figcaption></figure>"
         )
     return f'<div class="side pair">{"".join(figures)}</div>'
 

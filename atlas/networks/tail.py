@@ -27,6 +27,7 @@ class Tail:
 
     def __init__(self, network: Network, layer: str, shape: torch.Size) -> None:
         self._network, self._layer = network, layer
+        network.submodule(layer)  # a recording that fails does not say why
         self._program = self._record(shape)
 
     def __call__(self, inputs: Tensor, maps: Iterator[Tensor]) -> Iterator[Tensor]:
@@ -44,7 +45,8 @@ class Tail:
             yield logits.float().cpu()
 
     def _run_whole(self, inputs: Tensor, maps: Tensor) -> Tensor:
-        with hooked(self._network.submodule(self._layer), lambda _: maps):
+        # A copy, since what comes later may write into the layer's output.
+        with hooked(self._network.submodule(self._layer), lambda _: maps.clone()):
             logits: Tensor = self._network.module(inputs.expand(len(maps), -1, -1, -1))
         return logits
 

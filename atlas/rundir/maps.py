@@ -79,7 +79,7 @@ def published_maps(run: RunDirectory, maps: Sequence[AtlasMap]) -> tuple[AtlasMa
     published = []
     for atlas_map in maps:
         marker = parse_marker(run.folder("cells") / f"{atlas_map.name}.json")
-        counts = {} if marker is None else marker["drawn"]
+        counts = (marker or {}).get("drawn", {})  # a foreign marker has none
         grids = tuple(grid for grid in atlas_map.grids if not atlas_map.classes or counts.get(str(grid)))
         if grids:
             published.append(replace(atlas_map, grids=grids))

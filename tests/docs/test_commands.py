@@ -58,12 +58,12 @@ def is_run(command: str) -> bool:
 
 
 def test_every_command_is_run_somewhere() -> None:
-    told = [command for command in commands() if is_run(command)]
-    assert len(told) > 50
+    commands_of_tests = [command for command in commands() if is_run(command)]
+    assert len(commands_of_tests) > 50
     here = set[str]()
     for path in (CHECKOUT / "tests").rglob("test_*.py"):
         here |= set(re.findall(r'the_command\("(.+?)"\)', path.read_text(encoding="utf-8")))
-    for command in told:
+    for command in commands_of_tests:
         assert any(command.startswith(start) for start in {*here, *RUN_BY}), f"nothing runs: {command}"
     for start, (file, words) in RUN_BY.items():
         assert any(command.startswith(start) for command in commands()), f"no document has: {start}"
@@ -74,9 +74,9 @@ def test_every_run_that_is_written_down_is_a_valid_one(tmp_path: Path, monkeypat
     """Its options are known, and what it sets is accepted."""
     (tmp_path / "my.yaml").write_text(snippet("README.md", "The YAML in one screen", "yaml"))
     monkeypatch.chdir(tmp_path)
-    found = [command for command in commands() if re.match(r"atlas run (?!FILE)\S", command)]
-    assert len(found) > 8
-    for command in found:
+    run_commands = [command for command in commands() if re.match(r"atlas run (?!FILE)\S", command)]
+    assert len(run_commands) > 8
+    for command in run_commands:
         words = shlex.split(command)[2:]
         name, rest = words[0], words[1:]
         overrides = [rest[place + 1] for place, word in enumerate(rest) if word == "--set"]
@@ -98,15 +98,15 @@ def test_every_extra_that_is_named_can_be_installed() -> None:
     named = {extra for some in re.findall(r'"\.\[([\w,]+)\]"', everything) for extra in some.split(",")}
     extras = set(project["optional-dependencies"])
     assert named == extras
-    told = text_of("atlas/docs/install.md")
-    assert all(f'".[{extra}]"' in told for extra in extras), "install.md lists them all"
+    text = text_of("atlas/docs/install.md")
+    assert all(f'".[{extra}]"' in text for extra in extras), "install.md lists them all"
 
 
 def test_the_scheduler_started_by_hand_bears_lost_workers() -> None:
     """The two variables are those that the project's own clusters set."""
-    told = dict(word.split("=") for word in the_command("export DASK")[1:])
-    given = collect_env(told)["distributed"]["scheduler"]
-    assert {name.replace("_", "-"): value for name, value in given.items()} == {
+    variables = dict(word.split("=") for word in the_command("export DASK")[1:])
+    settings = collect_env(variables)["distributed"]["scheduler"]
+    assert {name.replace("_", "-"): value for name, value in settings.items()} == {
         "allowed-failures": 10,
         "worker-ttl": None,
     }
@@ -159,7 +159,7 @@ def test_several_runs_are_served(demo: RunDirectory, tmp_path: Path) -> None:
         try:
             assert server.stdout
             assert re.match(r"Left out: The run runs/begun has no site yet; .* finishes it", server.stdout.readline())
-            address = next(found[0] for line in server.stdout if (found := re.findall(r"http://\S+", line)))
+            address = next(addresses[0] for line in server.stdout if (addresses := re.findall(r"http://\S+", line)))
             with urllib.request.urlopen(address, timeout=30) as answer:
                 page = answer.read().decode()
             assert "demo" in page

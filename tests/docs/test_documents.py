@@ -58,14 +58,14 @@ def test_every_file_that_a_document_names_is_there(name: str) -> None:
     for path in named:
         assert (CHECKOUT / path).is_file() or "KIND" in path, f"{name} names {path}"
     if name == "atlas/architecture.md":
-        rooms = "config|pictures|networks|store|layout|cells|visualize|neurons|site|serve|explain"
+        rooms = "|".join(sorted(path.parent.name for path in (CHECKOUT / "atlas").glob("*/__init__.py")))
         for path in re.findall(rf"`((?:{rooms})/\w+)`", text_of(name)):
             assert (CHECKOUT / f"atlas/{path}.py").is_file(), f"{name} names {path}"
 
 
 def test_the_architecture_names_every_module() -> None:
     lines = [line for line in text_of("atlas/architecture.md").splitlines() if line.startswith("| `atlas/")]
-    told = {word for line in lines for word in re.findall(r"\w+", line.rpartition(" | ")[2])}
+    modules = {word for line in lines for word in re.findall(r"\w+", line.rpartition(" | ")[2])}
     for path in (CHECKOUT / "atlas").rglob("*.py"):
         if "viewer" in path.parts or path.stem.startswith("__"):
             continue
@@ -73,7 +73,7 @@ def test_the_architecture_names_every_module() -> None:
         if path.parent == CHECKOUT / "atlas":
             assert f"`{own}`" in "".join(lines), own
         else:
-            assert path.stem in told, own
+            assert path.stem in modules, own
 
 
 def test_the_architecture_has_the_rooms_in_their_order() -> None:
@@ -82,8 +82,8 @@ def test_the_architecture_has_the_rooms_in_their_order() -> None:
     (rooms,) = re.findall(r"^ROOMS = \((.*?)^\)", text, re.MULTILINE | re.DOTALL)
     expected = [room for room in re.findall(r'"(.+?)"', rooms) if room != "scripts"]
     lines = [line for line in text_of("atlas/architecture.md").splitlines() if line.startswith("| `")]
-    told = [room.rstrip("/") for line in lines for room in re.findall(r"`([^`]+)`", line.split(" | ")[0])]
-    assert [room for room in told if room in expected] == expected
+    names_in_text = [room.rstrip("/") for line in lines for room in re.findall(r"`([^`]+)`", line.split(" | ")[0])]
+    assert [room for room in names_in_text if room in expected] == expected
 
 
 def test_every_identifier_of_the_recipes_is_in_the_code() -> None:
@@ -204,9 +204,11 @@ def test_the_file_to_copy_from_has_every_key_and_its_default() -> None:
         "images": {"source": values["images"]["source"]},
     }
     assert config == validate(least, "least"), "a default in reference.yaml is not the default"
-    told = {f"{section}.{key}" for section, keys in values.items() if isinstance(keys, dict) for key in keys}
+    keys_in_file = {f"{section}.{key}" for section, keys in values.items() if isinstance(keys, dict) for key in keys}
     plain = config.plain()
-    assert told == {f"{section}.{key}" for section, keys in plain.items() if isinstance(keys, dict) for key in keys}
+    assert keys_in_file == {
+        f"{section}.{key}" for section, keys in plain.items() if isinstance(keys, dict) for key in keys
+    }
 
 
 def test_the_file_to_copy_from_tells_every_key_of_tracking() -> None:
@@ -222,10 +224,10 @@ def test_the_file_to_copy_from_tells_every_key_of_tracking() -> None:
 @pytest.mark.parametrize("word", ["run", "serve", "check", "explain"])
 def test_every_option_of_a_command_is_in_the_reference(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the command itself would parse it; its exit codes stand in the docstring of its main."""
-    seen: list[argparse.ArgumentParser] = []
+    parsers: list[argparse.ArgumentParser] = []
 
     def parse(self: argparse.ArgumentParser, *_: object, **__: object) -> argparse.Namespace:
-        seen.append(self)
+        parsers.append(self)
         raise SystemExit(0)
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
@@ -236,22 +238,22 @@ def test_every_option_of_a_command_is_in_the_reference(word: str, monkeypatch: p
     with pytest.raises(SystemExit):
         main([])
     part = text_of(f"{REFERENCE}/command-line.md").split(f"\n## atlas {word}\n")[1].split("\n## ")[0]
-    told = set(re.findall(r"^\| `([^ `]+)", part, re.MULTILINE))
+    names_in_text = set(re.findall(r"^\| `([^ `]+)", part, re.MULTILINE))
     options = {
         action.option_strings[-1] if action.option_strings else (action.metavar or action.dest).upper()
-        for action in seen[0]._actions
+        for action in parsers[0]._actions
         if action.dest != "help"
     }
-    assert told == options
+    assert names_in_text == options
     codes = set(re.findall(r"^\| (\d) \|", part, re.MULTILINE))
     assert codes == set(re.findall(r"\b(\d)\b", str(main.__doc__)))
 
 
 def test_every_public_name_is_in_the_reference_and_is_there() -> None:
     names_part, modules_part = text_of(f"{REFERENCE}/python.md").split("Modules that are public")
-    told = set(re.findall(r"`atlas\.(\w+)(?:\(|`)", names_part))
-    assert told == set(atlas.__all__)
-    for name in told:
+    names_in_text = set(re.findall(r"`atlas\.(\w+)(?:\(|`)", names_part))
+    assert names_in_text == set(atlas.__all__)
+    for name in names_in_text:
         assert getattr(atlas, name) is not None
     rows = re.findall(r"^\| `(atlas\.[\w.]+)` \| (.*?)(?:: |\|)", modules_part, re.MULTILINE)
     assert len(rows) > 3
@@ -273,12 +275,14 @@ def test_every_public_name_is_in_the_reference_and_is_there() -> None:
 def test_every_column_is_in_the_reference(heading: str, schemas: list[pa.Schema]) -> None:
     text = text_of(f"{REFERENCE}/run-directory.md")
     part = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    told = {name for cell in re.findall(r"^\| (.+?) \|", part, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)}
+    names_in_text = {
+        name for cell in re.findall(r"^\| (.+?) \|", part, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)
+    }
     columns = {name for schema in schemas for name in schema.names}
     if heading == "store":  # failures.parquet stands in the tree of files
         assert "store/failures.parquet            pictures and views that gave no row: image, view, error" in text
         columns -= set(shards.FAILURES.names) - set(shards.STORE_SCHEMA.names)
-    assert told == columns
+    assert names_in_text == columns
 
 
 def test_every_figure_of_the_report_is_in_the_reference(undisturbed: RunDirectory) -> None:
@@ -287,9 +291,9 @@ def test_every_figure_of_the_report_is_in_the_reference(undisturbed: RunDirector
     for layer in report["layers"].values():
         for part, figures in layer.items():
             inner = next(iter(figures.values())) if part in ("cells", "icons") else figures
-            told = text.split(f"\n## {part}\n")[1].split("\n## ")[0]
+            section = text.split(f"\n## {part}\n")[1].split("\n## ")[0]
             for name in inner:
-                assert f"`{name}`" in told, f"{part}: {name}"
+                assert f"`{name}`" in section, f"{part}: {name}"
 
 
 def test_a_changed_document_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,6 +311,8 @@ def test_a_changed_document_would_be_noticed(monkeypatch: pytest.MonkeyPatch) ->
     real, helper = text_of, sys.modules["documents"]
     for added, check in checks:
         for names in (vars(helper), globals()):
-            monkeypatch.setitem(names, "text_of", lambda given, added=added: f"{real(given)}\n{added}\n")
+            monkeypatch.setitem(
+                names, "text_of", lambda name_of_document, added=added: f"{real(name_of_document)}\n{added}\n"
+            )
         with pytest.raises((AssertionError, ConfigError)):
             check(name)

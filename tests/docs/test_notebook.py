@@ -39,7 +39,7 @@ def test_it_is_a_notebook_of_format_4(notebook: dict[str, Any]) -> None:
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
     ids = [cell["id"] for cell in notebook["cells"]]
     assert len(set(ids)) == len(ids)
-    assert all(re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", each) for each in ids)
+    assert all(re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", cell_id) for cell_id in ids)
     for cell in notebook["cells"]:
         own = {"outputs", "execution_count"} if cell["cell_type"] == "code" else set()
         assert cell["cell_type"] in ("code", "markdown")
@@ -72,9 +72,9 @@ def test_its_outputs_are_committed_small_and_in_order(notebook: dict[str, Any]) 
     ]
     assert len(pictures) == 3
     assert all(np.asarray(picture.convert("RGB")).std() > 10 for picture in pictures)
-    told = json.dumps(notebook)
-    assert "Traceback" not in told
-    assert not re.search(r"/(home|root|tmp)/", told), "no path of the machine that made them"
+    text = json.dumps(notebook)
+    assert "Traceback" not in text
+    assert not re.search(r"/(home|root|tmp)/", text), "no path of the machine that made them"
 
 
 def test_its_cells_run_and_ask_what_they_say(runner: ModuleType, notebook: dict[str, Any], tiny: RunDirectory) -> None:
@@ -85,8 +85,8 @@ def test_its_cells_run_and_ask_what_they_say(runner: ModuleType, notebook: dict[
     assert {names["one"], names["other"]} == {0, 1}
     channel = names["channel"]
     for half, figure in ((0, names["chosen"]), (1, names["held_out"])):
-        mine, theirs = (activation[(image % 2 == half) & (label == kind), channel] for kind in (0, 1))
-        above = (mine[:, None] > theirs).mean() + (mine[:, None] == theirs).mean() / 2
+        own, theirs = (activation[(image % 2 == half) & (label == kind), channel] for kind in (0, 1))
+        above = (own[:, None] > theirs).mean() + (own[:, None] == theirs).mean() / 2
         assert figure[channel] == pytest.approx(above)
     assert abs(names["chosen"] - 0.5).max() == abs(names["chosen"][channel] - 0.5)
     assert names["drawn"].shape == (2, 32, 32, 3)

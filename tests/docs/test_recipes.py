@@ -48,13 +48,13 @@ RECIPES = {
 
 
 def test_every_recipe_is_followed_by_a_test() -> None:
-    told = {
+    headings = {
         (block.document, block.heading)
         for path in documents()
         for block in blocks(name_of(path))
         if block.language == "python"
     }
-    assert told == set(RECIPES)
+    assert headings == set(RECIPES)
     tests = "".join(path.read_text(encoding="utf-8") for path in (CHECKOUT / "tests").rglob("test_*.py"))
     for name in RECIPES.values():
         assert f"def {name}(" in tests
@@ -158,21 +158,23 @@ def test_one_picture_from_the_command_line_and_in_python(
 
 
 def test_duckdb(demo: RunDirectory, rows: dict[str, Any]) -> None:
-    found = follow(STORE, "DuckDB")["commonest"]
-    assert [row[:2] for row in found] == [(0, 144), (1, 144)]
-    for number, _, confidence, u, v in found:
-        mine = np.flatnonzero(np.array(rows["label"]) == number)
-        for told, name in ((confidence, "confidence"), (u, "u"), (v, "v")):
-            values = [rows[name][row] for row in mine if rows[name][row] is not None]
-            assert told == pytest.approx(np.mean(values), abs=1e-5)
+    commonest = follow(STORE, "DuckDB")["commonest"]
+    assert [row[:2] for row in commonest] == [(0, 144), (1, 144)]
+    for number, _, confidence, u, v in commonest:
+        own_rows = np.flatnonzero(np.array(rows["label"]) == number)
+        for column, name in ((confidence, "confidence"), (u, "u"), (v, "v")):
+            values = [rows[name][row] for row in own_rows if rows[name][row] is not None]
+            assert column == pytest.approx(np.mean(values), abs=1e-5)
 
 
 def test_polars(demo: RunDirectory, rows: dict[str, Any]) -> None:
-    found = follow(STORE, "Polars", ("* 20", f"* {GRID}"), ("(0, 19)", f"(0, {GRID - 1})"))["cells"]
+    cells_by_recipe = follow(STORE, "Polars", ("* 20", f"* {GRID}"), ("(0, 19)", f"(0, {GRID - 1})"))["cells"]
     cell = cell_of(np.array(rows["u"], np.float32), np.array(rows["v"], np.float32), GRID)
     confidence = np.array(rows["confidence"])
     expected = {divmod(int(number), GRID): confidence[cell == number].mean() for number in set(cell) - {-1}}
-    assert found.rows() == [(*place, pytest.approx(value, abs=1e-5)) for place, value in sorted(expected.items())]
+    assert cells_by_recipe.rows() == [
+        (*place, pytest.approx(value, abs=1e-5)) for place, value in sorted(expected.items())
+    ]
     assert len(expected) > 10
 
 
@@ -186,10 +188,10 @@ def test_pandas(demo: RunDirectory, rows: dict[str, Any]) -> None:
 def test_pyarrow_data_sets_with_the_markers_left_out(demo: RunDirectory, rows: dict[str, Any]) -> None:
     limit = float(np.median(rows["confidence"]))
     sure = follow(STORE, "PyArrow data sets", ("0.9", repr(limit)))["sure"]
-    mine = np.flatnonzero(np.array(rows["confidence"]) > limit)
-    assert sure["image"].to_pylist() == [rows["image"][row] for row in mine]
-    np.testing.assert_array_equal(np.array(sure["activation"].to_pylist(), np.float32), rows["activation"][mine])
-    assert 0 < len(mine) < len(rows["image"])
+    sure_rows = np.flatnonzero(np.array(rows["confidence"]) > limit)
+    assert sure["image"].to_pylist() == [rows["image"][row] for row in sure_rows]
+    np.testing.assert_array_equal(np.array(sure["activation"].to_pylist(), np.float32), rows["activation"][sure_rows])
+    assert 0 < len(sure_rows) < len(rows["image"])
 
 
 def test_hugging_face_datasets(
@@ -233,21 +235,21 @@ def test_embedding_atlas_opens_the_layout_with_its_neighbours(demo: RunDirectory
         assert props["data"]["projection"] == {"x": "u", "y": "v"}
         assert props["data"]["neighbors"] == "neighbors"
         query = json.dumps({"type": "json", "sql": "select * from dataset order by __row_index__"}).encode()
-        shown = json.loads(answer_of(server, f"http://localhost:{port}/data/query", query))
+        response = json.loads(answer_of(server, f"http://localhost:{port}/data/query", query))
         page = answer_of(server, f"http://localhost:{port}/").decode()
     finally:
         server.terminate()
         server.communicate(timeout=30)
     assert "<title>Embedding Atlas" in page
-    kept = [row for row, u in enumerate(rows["u"]) if u is not None]
-    assert len(kept) == 288 - 3
-    assert [row["image"] for row in shown] == [rows["image"][row] for row in kept]
-    np.testing.assert_allclose([row["u"] for row in shown], [rows["u"][row] for row in kept], atol=1e-6)
-    assert [row["predicted"] for row in shown] == [f"class {rows['predicted'][row]}" for row in kept]
-    unit = rows["activation"][kept]
+    placed_rows = [row for row, u in enumerate(rows["u"]) if u is not None]
+    assert len(placed_rows) == 288 - 3
+    assert [row["image"] for row in response] == [rows["image"][row] for row in placed_rows]
+    np.testing.assert_allclose([row["u"] for row in response], [rows["u"][row] for row in placed_rows], atol=1e-6)
+    assert [row["predicted"] for row in response] == [f"class {rows['predicted'][row]}" for row in placed_rows]
+    unit = rows["activation"][placed_rows]
     unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
     for row in (0, 100):
-        near = shown[row]["neighbors"]
+        near = response[row]["neighbors"]
         assert len(near["ids"]) == 15
         assert row not in near["ids"]
         np.testing.assert_allclose(near["distances"], 1 - unit[near["ids"]] @ unit[row], atol=1e-5)
@@ -267,8 +269,8 @@ def test_the_readme_opens_a_run(demo: RunDirectory) -> None:
 def test_the_pictures_of_the_fullest_cell(demo: RunDirectory, rows: dict[str, Any]) -> None:
     names = follow("atlas/docs/first-atlas.md", "5. Ask the store", ("20", str(GRID)))
     cell = cell_of(np.array(rows["u"], np.float32), np.array(rows["v"], np.float32), GRID)
-    mine = np.flatnonzero(cell == names["largest"]["row"] * GRID + names["largest"]["col"])
-    assert names["names"].tolist() == [rows["image"][row] for row in mine]
+    own_rows = np.flatnonzero(cell == names["largest"]["row"] * GRID + names["largest"]["col"])
+    assert names["names"].tolist() == [rows["image"][row] for row in own_rows]
 
 
 def test_the_engine_alone() -> None:

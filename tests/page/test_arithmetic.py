@@ -15,9 +15,9 @@ from atlas.forward.trace import trace_facts
 
 def number_of(forward_api: ForwardApi, name: str, place: tuple[int, ...]) -> float:
     """The number that the network itself has there."""
-    known = forward_api.trace(PICTURE)
-    step = next(each["step"] for each in trace_facts(known)["layers"] if each["name"] == name)
-    return float(known.maps(step)[place])
+    trace = forward_api.trace(PICTURE)
+    step = next(layer["step"] for layer in trace_facts(trace)["layers"] if layer["name"] == name)
+    return float(trace.maps(step)[place])
 
 
 def test_the_sum_of_a_convolution_is_whole_and_the_networks_own(browser: Browser, forward_api: ForwardApi) -> None:
@@ -90,10 +90,10 @@ def test_terms_lead_down_to_the_picture_and_the_trail_back(browser: Browser, for
         expect(account.locator(".term")).to_have_count(2)
         first = assert_whole(account)
         assert parts(account, "value") == [pytest.approx(first, abs=0.001)]
-        seen = []
+        titles = []
         for _ in range(12):
             title = view.locator(".left h3").inner_text()
-            seen.append(title)
+            titles.append(title)
             if title.startswith("The picture"):
                 break
             name = view.locator(".account .term button.name").last
@@ -103,10 +103,10 @@ def test_terms_lead_down_to_the_picture_and_the_trail_back(browser: Browser, for
             expect(view.locator(".left h3")).not_to_have_text(title)
             if plain:  # a summand is the number that one comes to
                 assert parts(account_of(view), "value") == [pytest.approx(leads, abs=0.001)]
-        assert seen[-1].startswith("The picture"), seen
+        assert titles[-1].startswith("The picture"), titles
         expect(view.get_by_test_id("account")).to_contain_text(re.compile(r"(red|green|blue) is \d+ of 255"))
         trail = view.get_by_role("navigation", name="The way here").get_by_role("button")
-        expect(trail).to_have_count(len(seen) - 1)
+        expect(trail).to_have_count(len(titles) - 1)
         visitor.page.screenshot(path=RESULTS / "forward-trail.png")
         trail.first.click()
         expect(view.get_by_role("navigation", name="The way here")).to_have_count(0)
@@ -176,7 +176,7 @@ def test_the_kernel_slides_when_it_is_told_to(browser: Browser, forward_api: For
 
 
 def test_what_the_page_works_out_is_what_the_network_adds(browser: Browser, forward_api: ForwardApi) -> None:
-    known = forward_api.trace(PICTURE)
+    trace = forward_api.trace(PICTURE)
     with walking(browser, forward_api) as (_, view):
         layer(view, "stem").click()
         channel = int(view.get_by_label("Channel", exact=True).input_value())
@@ -199,8 +199,8 @@ def test_what_the_page_works_out_is_what_the_network_adds(browser: Browser, forw
         account = account_of(view)
         (bias,) = parts(account, "bias")
         assert sorted(sums) == pytest.approx(sorted(parts(account, "term")), abs=0.002)
-        step = next(each for each in trace_facts(known)["steps"] if each["kind"] == "convolution")["step"]
-        assert sum(sums) + bias == pytest.approx(float(known.maps(step)[channel, 5, 8]), abs=0.004)
+        step = next(entry for entry in trace_facts(trace)["steps"] if entry["kind"] == "convolution")["step"]
+        assert sum(sums) + bias == pytest.approx(float(trace.maps(step)[channel, 5, 8]), abs=0.004)
 
 
 def test_with_little_motion_nothing_plays(browser: Browser, forward_api: ForwardApi) -> None:

@@ -67,13 +67,13 @@ def test_two_classes_have_two_colours(visitor: Visitor) -> None:
     key = page.get_by_test_id("heat-key")
     expect(key).to_contain_text("Orange cells support the first, blue ones the second")
 
-    def seen(row: int, col: int) -> Any:
+    def pixel(row: int, col: int) -> Any:
         x, y = cell_20(row, col)
         plain = np.array(colour("_blocks.10", "icons", 20, row, col))
         return visitor.screen()[int(y), int(x)] - plain
 
-    eventually(lambda: seen(9, 1)[0] > 40, "red comes to the west")
-    assert seen(17, 14)[0] < 0 < seen(17, 14)[2] + 40, "blue comes to the south"
+    eventually(lambda: pixel(9, 1)[0] > 40, "red comes to the west")
+    assert pixel(17, 14)[0] < 0 < pixel(17, 14)[2] + 40, "blue comes to the south"
     assert page.evaluate("location.hash").count("class=") == 2
     page.screenshot(path=RESULTS / "viewer-two-classes.png")
 
@@ -103,7 +103,7 @@ def test_layers_in_the_list_follow_the_class(visitor: Visitor) -> None:
     light = veils.first.evaluate("one => one.getContext('2d').getImageData(1, 5, 1, 1).data[3]")
     assert dark > 150 > light
     visitor.complaints = [
-        each for each in visitor.complaints if "willReadFrequently" not in each
+        complaint for complaint in visitor.complaints if "willReadFrequently" not in complaint
     ]  # of this test's look
     visitor.page.screenshot(path=RESULTS / "viewer-layers.png")
 
@@ -129,10 +129,10 @@ def test_an_empty_layer_says_why(browser: Browser, address: str, site: Path) -> 
         visitor = Visitor(context)
         visitor.page.route("**/atlas.json", lambda route: route.fulfill(json=facts))
         visitor.open(f"{address}made/")
-        told = visitor.page.get_by_text("No cell of _blocks.10 has activations enough for a picture.")
-        expect(told).to_be_visible()
+        sentence = visitor.page.get_by_text("No cell of _blocks.10 has activations enough for a picture.")
+        expect(sentence).to_be_visible()
         visitor.page.keyboard.press("[")
-        expect(told).to_have_count(0)
+        expect(sentence).to_have_count(0)
 
 
 # The drawer
@@ -149,8 +149,8 @@ def test_a_click_opens_all_that_is_known_of_a_cell(visitor: Visitor) -> None:
     expect(drawer.locator("li .name")).to_have_count(6)
     expect(drawer.locator("li .name").nth(2)).to_have_text("tench, Tinca tinca")
     drawer.get_by_text("What is this figure?").click()
-    drawn = sum(is_drawn(20, row, col) for row in range(20) for col in range(20))
-    for text in ("higher than that of 97 %", "whitened 0.861", "robust 0.902", f"rank 2 of {drawn}"):
+    drawn_count = sum(is_drawn(20, row, col) for row in range(20) for col in range(20))
+    for text in ("higher than that of 97 %", "whitened 0.861", "robust 0.902", f"rank 2 of {drawn_count}"):
         expect(drawer).to_contain_text(text)
     expect(drawer).to_contain_text("The network takes them for Egyptian cat 50 %, tabby 1 %.")
     expect(drawer).to_contain_text("Their own labels: animals 100 %.")
@@ -164,8 +164,8 @@ def test_a_click_opens_all_that_is_known_of_a_cell(visitor: Visitor) -> None:
     box = patches.nth(1).bounding_box()
     assert box is not None
     page.wait_for_timeout(300)
-    seen = visitor.screen()[int(box["y"] + box["height"] / 2), int(box["x"] + box["width"] / 2)]
-    assert np.abs(seen - [30, 160, 30]).max() < 25, "the sprite of the second patch"
+    colour_on_screen = visitor.screen()[int(box["y"] + box["height"] / 2), int(box["x"] + box["width"] / 2)]
+    assert np.abs(colour_on_screen - [30, 160, 30]).max() < 25, "the sprite of the second patch"
     whole = page.get_by_test_id("whole")
     whole.scroll_into_view_if_needed()
     outer, inner = whole.bounding_box(), whole.locator(".frame").bounding_box()
@@ -173,8 +173,8 @@ def test_a_click_opens_all_that_is_known_of_a_cell(visitor: Visitor) -> None:
     assert inner is not None
     assert inner["width"] == pytest.approx(outer["width"] / 2, abs=1)
     assert inner["x"] == pytest.approx(outer["x"] + outer["width"] / 4, abs=1)
-    seen = visitor.screen()[int(outer["y"] + 8), int(outer["x"] + 8)]
-    assert np.abs(seen - [30, 30, 90]).max() < 25, "its whole picture"
+    colour_on_screen = visitor.screen()[int(outer["y"] + 8), int(outer["x"] + 8)]
+    assert np.abs(colour_on_screen - [30, 30, 90]).max() < 25, "its whole picture"
     expect(drawer).to_contain_text('run.members("_blocks.10", grid=20, row=14, col=12)')
     page.screenshot(path=RESULTS / "viewer-drawer.png")
     page.keyboard.press("Escape")

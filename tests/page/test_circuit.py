@@ -55,7 +55,7 @@ def test_a_circuit_keeps_the_places_of_its_sources(browser: Browser, neurons: st
         expect(view.get_by_test_id("absence")).to_contain_text("acts when it is below 0")
         expect(node(view, EARLIER, 4)).to_have_count(0)
         top, side, bottom, root = (
-            place(view, *each) for each in ((EARLIER, 1), (EARLIER, 3), (EARLIER, 2), ("_blocks.10", 7))
+            place(view, *one) for one in ((EARLIER, 1), (EARLIER, 3), (EARLIER, 2), ("_blocks.10", 7))
         )
         assert top[1] < side[1] < bottom[1], "what counts above stands above"
         assert side[0] < top[0], "what counts to the left stands to the left"
@@ -74,7 +74,7 @@ def test_a_circuit_keeps_the_places_of_its_sources(browser: Browser, neurons: st
         assert widths[0] > widths[1] > widths[2]
         kernel = view.locator(f"[data-kernel='{EARLIER}:2'] rect.minus")
         ground = view.locator(f"[data-kernel='{EARLIER}:2'] rect.ground")
-        strongest = max(kernel.all(), key=lambda each: float(each.get_attribute("fill-opacity") or "0"))
+        strongest = max(kernel.all(), key=lambda one: float(one.get_attribute("fill-opacity") or "0"))
         assert float(strongest.get_attribute("y") or "") > float(ground.get_attribute("y") or "") + 24, "at the bottom"
         for layer, unit in ((EARLIER, 1), (EARLIER, 2), ("_blocks.10", 7)):
             eventually(lambda of=(layer, unit): icon_shows(visitor, view, *of), f"the icon of unit {unit}")  # type: ignore[misc]
@@ -139,7 +139,7 @@ def test_a_source_opens_its_own_sources(browser: Browser, neurons: str) -> None:
         node(view, EARLIER, 2).click()
         source.get_by_role("button", name="Show what builds it").click()
         expect(view.locator(f"[data-edge='{EARLIEST}:1 {EARLIER}:2']")).to_have_count(1)
-        boxes = [each.bounding_box() for each in view.locator(f"[data-figure^='{EARLIEST}:']").all()]
+        boxes = [figure.bounding_box() for figure in view.locator(f"[data-figure^='{EARLIEST}:']").all()]
         assert len(boxes) == 6
         assert not any(overlap(one, other, 4) for at, one in enumerate(boxes) for other in boxes[:at]), (
             "each is readable"
@@ -164,10 +164,10 @@ def test_a_circuit_is_saved_as_a_file_that_stands_alone(browser: Browser, neuron
         node(view, EARLIER, 1).click()
         view.get_by_role("button", name="Show what builds it").click()
         expect(node(view, EARLIEST, 1)).to_have_count(1)
-        with visitor.page.expect_download() as told:
+        with visitor.page.expect_download() as download:
             view.get_by_role("button", name="Save as SVG").click()
-        assert told.value.suggested_filename == "made-_blocks.10-unit-7-circuit.svg"
-        text = Path(told.value.path()).read_text()
+        assert download.value.suggested_filename == "made-_blocks.10-unit-7-circuit.svg"
+        text = Path(download.value.path()).read_text()
         drawing = ElementTree.fromstring(text)
         assert drawing.findtext(f"{SVG}title") == "Circuit of unit 7 of _blocks.10"
         told_of = drawing.findtext(f"{SVG}desc") or ""
@@ -183,10 +183,10 @@ def test_a_circuit_is_saved_as_a_file_that_stands_alone(browser: Browser, neuron
             href = image.get("href") or ""
             assert href.startswith("data:image/png;base64,")
             icon = Image.open(BytesIO(b64decode(href.partition(",")[2]))).convert("RGB")
-            assert min(np.abs(np.array(icon.getpixel((30, 30))) - each).max() for each in wanted) <= 3
-        strokes = {each.get("stroke") for each in drawing.findall(f".//{SVG}path")}
+            assert min(np.abs(np.array(icon.getpixel((30, 30))) - one).max() for one in wanted) <= 3
+        strokes = {one.get("stroke") for one in drawing.findall(f".//{SVG}path")}
         assert {"rgb(217, 95, 2)", "rgb(27, 108, 168)"} <= strokes
-        words = {"".join(each.itertext()) for each in drawing.findall(f".//{SVG}text")}
+        words = {"".join(one.itertext()) for one in drawing.findall(f".//{SVG}text")}
         assert {"+0.80", "−0.50", "unit 7", "of _blocks.10", "not 3", EARLIER, EARLIEST} <= words
         assert not re.search(r"var\(|https?://(?!www\.w3\.org)|url\(|class=", text), "nothing is looked for outside"
         # Another program shows it too.
@@ -195,9 +195,9 @@ def test_a_circuit_is_saved_as_a_file_that_stands_alone(browser: Browser, neuron
         page = visitor.page.context.new_page()
         page.goto(alone.as_uri())
         page.screenshot(path=RESULTS / "neurons-circuit-saved.png")
-        seen = np.asarray(Image.open(BytesIO(page.screenshot())).convert("RGB")).astype(int)
+        screenshot = np.asarray(Image.open(BytesIO(page.screenshot())).convert("RGB")).astype(int)
         x, y = place(view, EARLIER, 1)
-        assert near(seen[int(y), int(x)], unit_colour(EARLIER, 1), 4)
+        assert near(screenshot[int(y), int(x)], unit_colour(EARLIER, 1), 4)
 
 
 # Which cells build a cell
@@ -219,9 +219,9 @@ def test_a_cell_tells_which_cells_build_it_and_arrows_show_it(browser: Browser, 
         expect(arrows).to_have_count(3)
         expect(built.get_by_role("button", name="Show both maps")).to_have_count(0)
         eventually(lambda: arrows_fit(page), "arrows from the cells of the other map to the open one")
-        signs = [each.text_content() for each in page.get_by_test_id("arrows").locator("text").all()]
+        signs = [sign.text_content() for sign in page.get_by_test_id("arrows").locator("text").all()]
         assert signs == ["+", "+", "−"]
-        marks = [each.bounding_box() for each in page.get_by_test_id("arrows").locator("text").all()]
+        marks = [sign.bounding_box() for sign in page.get_by_test_id("arrows").locator("text").all()]
         assert not any(overlap(one, other, 4) for at, one in enumerate(marks) for other in marks[:at])
         eventually(lambda: visitor.link().get("level") == str(grid), "the open cell's level on both maps")
         colours = arrows.locator(".line").evaluate_all("all => all.map(one => getComputedStyle(one).stroke)")

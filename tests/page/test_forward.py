@@ -37,26 +37,26 @@ def column_of(view: Locator, name: str) -> Locator:
 
 
 def test_the_row_tells_of_each_layer_from_the_picture_to_the_classes(browser: Browser, forward_api: ForwardApi) -> None:
-    told = trace_facts(forward_api.trace(PICTURE))
+    facts = trace_facts(forward_api.trace(PICTURE))
     with walking(browser, forward_api) as (visitor, view):
         heads = view.get_by_test_id("layers").locator(".head b")
-        expect(heads).to_have_text(["The picture", *(each["name"] for each in told["layers"][1:]), "The classes"])
+        expect(heads).to_have_text(["The picture", *(entry["name"] for entry in facts["layers"][1:]), "The classes"])
         expect(layer(view, "The picture")).to_contain_text("3 channels of 48 × 48")
         expect(layer(view, "stem")).to_contain_text("16 channels of 24 × 24")
         column = column_of(view, "block")
         expect(column).to_contain_text("What came in is added again.")
-        strongest = next(each for each in told["layers"] if each["name"] == "block")["strongest"]
-        expect(column.locator(".number")).to_have_text([str(each["channel"]) for each in strongest])
+        strongest = next(entry for entry in facts["layers"] if entry["name"] == "block")["strongest"]
+        expect(column.locator(".number")).to_have_text([str(entry["channel"]) for entry in strongest])
         # The icon of a neuron stands beside its map.
         icon = column.locator(".map").first.locator("canvas").nth(1)
         expect(icon).to_have_attribute("data-there", "yes")
         expect(column.get_by_test_id("drawing")).to_be_empty()
         expect(view).to_contain_text("the strongest channels are shown, by their largest number away from the edge.")
-        shown = icon.evaluate("(canvas) => [...canvas.getContext('2d').getImageData(3, 3, 1, 1).data]")
-        assert tuple(shown[:3]) == icon_colour(strongest[0]["channel"])
+        colour_on_screen = icon.evaluate("(canvas) => [...canvas.getContext('2d').getImageData(3, 3, 1, 1).data]")
+        assert tuple(colour_on_screen[:3]) == icon_colour(strongest[0]["channel"])
         # The map is the network's own: orange above 0, blue below, the stronger the larger.
         numbers = forward_api.trace(PICTURE).maps(
-            next(each["step"] for each in told["layers"] if each["name"] == "block")
+            next(entry["step"] for entry in facts["layers"] if entry["name"] == "block")
         )
         values = numbers[strongest[0]["channel"]]
         canvas = column.locator(".map").first.locator("canvas").first
@@ -110,25 +110,25 @@ def test_icons_are_asked_for_the_columns_in_view_and_end_with_the_view(
 
 
 def test_the_end_tells_scores_and_shares(browser: Browser, forward_api: ForwardApi) -> None:
-    known = forward_api.trace(PICTURE)
-    told = trace_facts(known)["output"]
+    trace = forward_api.trace(PICTURE)
+    output = trace_facts(trace)["output"]
     with walking(browser, forward_api) as (visitor, view):
         layer(view, "The classes").click()
         end = view.get_by_test_id("end")
         shares = parts(end, "share")
         assert sum(shares) + sum(parts(end, "others")) == pytest.approx(1, abs=0.0006)
-        assert shares == pytest.approx([each["probability"] for each in told["classes"]], rel=0.001)
+        assert shares == pytest.approx([entry["probability"] for entry in output["classes"]], rel=0.001)
         assert min(shares) < 0.1, "digits that count, of small shares too"
         assert apart(end) < 1e-6
-        for each in told["classes"][:3]:
-            name = CLASSES[each["class"]].split(",")[0]
+        for entry in output["classes"][:3]:
+            name = CLASSES[entry["class"]].split(",")[0]
             row = end.get_by_role("row").filter(has_text=name)
-            expect(row).to_contain_text(f"{each['logit']:.3f}".replace("-", "−"))
+            expect(row).to_contain_text(f"{entry['logit']:.3f}".replace("-", "−"))
             row.get_by_role("button", name=name).click()
             expect(end).to_contain_text(f"How the score of “{name}” comes about")
             account = account_of_end(end, name)
-            assert assert_whole(account) == pytest.approx(each["logit"], abs=0.001)
-            assert parts(account, "value") == [pytest.approx(each["logit"], abs=0.001)]
+            assert assert_whole(account) == pytest.approx(entry["logit"], abs=0.001)
+            assert parts(account, "value") == [pytest.approx(entry["logit"], abs=0.001)]
         visitor.page.screenshot(path=RESULTS / "forward-end.png")
         # The factors are as many digits as it takes to multiply them by hand.
         for term in account.locator(".term").all():
@@ -144,8 +144,8 @@ def test_the_end_tells_scores_and_shares(browser: Browser, forward_api: ForwardA
         assert "neurons?last.2" in forward_api.requests
         channel = int(re.findall(r"\d+", account.locator("button.name").first.inner_text())[0])
         expect(account.locator(".columns")).to_contain_text("means of last")
-        (read,) = (each for each in trace_facts(known)["steps"] if each["name"] == "last.2")
-        values = known.maps(read["step"])[channel].flatten()
+        (read,) = (entry for entry in trace_facts(trace)["steps"] if entry["name"] == "last.2")
+        values = trace.maps(read["step"])[channel].flatten()
         map_shown = account.locator(".term").first.locator("canvas").first
         script = "(canvas) => [...canvas.getContext('2d').getImageData(0, 0, 12, 12).data]"
         eventually(lambda: map_shown.get_attribute("width") == "12", "its map")
@@ -159,24 +159,24 @@ def test_the_end_tells_scores_and_shares(browser: Browser, forward_api: ForwardA
 
 def apart(end: Locator) -> float:
     """How far the network's own shares are from those that the page has worked out."""
-    found = re.search(r"differ from these by (.*) at most", end.locator("[data-part=apart]").inner_text())
-    assert found
-    return number(found[1])
+    match = re.search(r"differ from these by (.*) at most", end.locator("[data-part=apart]").inner_text())
+    assert match
+    return number(match[1])
 
 
 def test_the_shares_are_worked_out_and_not_those_of_the_network(browser: Browser, forward_api: ForwardApi) -> None:
-    told = trace_facts(forward_api.trace(PICTURE))["output"]["classes"]
+    classes = trace_facts(forward_api.trace(PICTURE))["output"]["classes"]
     forward_api.log_sum_off = 0.1
     with walking(browser, forward_api) as (_, view):
         layer(view, "The classes").click()
         end = view.get_by_test_id("end")
-        assert parts(end, "share")[0] == pytest.approx(told[0]["probability"] * np.exp(-0.1), rel=0.001)
+        assert parts(end, "share")[0] == pytest.approx(classes[0]["probability"] * np.exp(-0.1), rel=0.001)
         assert apart(end) > 0.01, "which the page notices"
     forward_api.log_sum_off = None
     with walking(browser, forward_api) as (_, view):
         layer(view, "The classes").click()
         end = view.get_by_test_id("end")
-        assert parts(end, "share")[0] == pytest.approx(told[0]["probability"], rel=0.001)
+        assert parts(end, "share")[0] == pytest.approx(classes[0]["probability"], rel=0.001)
         expect(end.locator("[data-part=apart]")).to_have_count(0)
 
 
@@ -201,7 +201,7 @@ def test_the_servers_sentences_are_shown(browser: Browser, forward_api: ForwardA
         open_step(view, "convolution")
         expect(view.get_by_role("alert")).to_have_count(0)
         assert_whole(account_of(view))
-        visitor.complaints = [each for each in visitor.complaints if "422" not in each]
+        visitor.complaints = [complaint for complaint in visitor.complaints if "422" not in complaint]
 
 
 def test_a_refused_picture_is_told_of(browser: Browser, forward_api: ForwardApi) -> None:

@@ -120,7 +120,9 @@ def test_what_is_no_picture_is_told_in_a_sentence(browser: Browser, image_api: M
 
         drop(page, ("broken.png", "image/png", b"no picture at all"))
         expect(alert).to_have_text("This file is no picture that can be read; give a JPEG or PNG.")
-        visitor.complaints = [each for each in visitor.complaints if "415" not in each]  # the browser's own note
+        visitor.complaints = [
+            complaint for complaint in visitor.complaints if "415" not in complaint
+        ]  # the browser's own note
 
         several = [("notes.txt", "text/plain", b"x"), ("one.png", "image/png", picture_of(BROWN))]
         drop(page, *several, ("two.png", "image/png", picture_of(BLUE)))
@@ -134,7 +136,7 @@ def test_what_is_no_picture_is_told_in_a_sentence(browser: Browser, image_api: M
         page.route("**/api/explain**", lambda route: route.abort())
         drop(page, ("photo.png", "image/png", picture_of(BLUE)))
         expect(alert).to_contain_text("The server does not answer any more. Start it again")
-        visitor.complaints = [each for each in visitor.complaints if "Failed to load" not in each]
+        visitor.complaints = [complaint for complaint in visitor.complaints if "Failed to load" not in complaint]
 
 
 def test_a_picture_that_is_refused_leaves_all_that_was_told_of_the_former_one(
@@ -172,9 +174,9 @@ def test_a_picture_that_is_refused_leaves_all_that_was_told_of_the_former_one(
         assert_all_there()
         show(page, "picture")
         eventually(lambda: near(middle(page, 100), BROWN), "the former picture")
-        assert [each for each in image_api.requests[before:] if each.startswith("POST")] == ["POST api/explain"], (
-            "cached, no request"
-        )
+        assert [request for request in image_api.requests[before:] if request.startswith("POST")] == [
+            "POST api/explain"
+        ], "cached, no request"
 
         # One that is left while it is under way, too.
         image_api.explain_delay = 8
@@ -183,7 +185,7 @@ def test_a_picture_that_is_refused_leaves_all_that_was_told_of_the_former_one(
         panel(page).get_by_role("button", name="Cancel").click()
         show(page, "icons")
         assert_all_there()
-        visitor.complaints = [each for each in visitor.complaints if "415" not in each]
+        visitor.complaints = [complaint for complaint in visitor.complaints if "415" not in complaint]
 
 
 def test_a_sample_that_does_not_come_is_told_of(browser: Browser, image_api: MadeApi) -> None:
@@ -201,7 +203,7 @@ def test_a_sample_that_does_not_come_is_told_of(browser: Browser, image_api: Mad
         samples.first.click()
         wait_for_summary(page, "a blue one")
         expect(panel(page).get_by_role("alert")).to_have_count(0)
-        visitor.complaints = [each for each in visitor.complaints if "503" not in each]
+        visitor.complaints = [complaint for complaint in visitor.complaints if "503" not in complaint]
 
 
 def test_of_pictures_in_quick_succession_the_last_one_counts(browser: Browser, image_api: MadeApi) -> None:
@@ -231,7 +233,7 @@ def test_of_pictures_in_quick_succession_the_last_one_counts(browser: Browser, i
         eventually(lambda: near(middle(page, 100), BLUE), "its picture")
         page.wait_for_timeout(1600)
         expect(panel(page).locator("h2")).to_contain_text("last.png")
-        visitor.complaints = [each for each in visitor.complaints if "415" not in each]
+        visitor.complaints = [complaint for complaint in visitor.complaints if "415" not in complaint]
 
 
 def test_without_the_api_there_is_nothing_of_it(visitor: Visitor) -> None:
@@ -249,7 +251,7 @@ def test_without_the_api_there_is_nothing_of_it(visitor: Visitor) -> None:
 
 def test_closing_and_another_picture_end_all_work_at_once(browser: Browser, image_api: MadeApi) -> None:
     def stopped(what: str) -> bool:
-        return any(f"POST api/explain{what}" == each.split("?")[0] for each in image_api.stopped)
+        return any(f"POST api/explain{what}" == request.split("?")[0] for request in image_api.stopped)
 
     with guest(browser, image_api.address) as visitor:
         page = visitor.page
@@ -279,7 +281,7 @@ def test_closing_and_another_picture_end_all_work_at_once(browser: Browser, imag
         panel(page).get_by_role("button", name="Find groups").click()
         show(page, "class effect")
         panel(page).get_by_role("button", name="Take each position out").click()
-        eventually(lambda: any("removed" in each for each in image_api.requests), "all of it under way")
+        eventually(lambda: any("removed" in request for request in image_api.requests), "all of it under way")
         give(page, picture_of(BLUE), "other.png")  # and all of it is ended
         for what in ("/icons", "/groups", "/removed"):
             eventually(lambda what=what: stopped(what), what, 2)  # type: ignore[misc]

@@ -45,7 +45,7 @@ def test_opens_on_the_whole_middle_layer(visitor: Visitor) -> None:
 def test_first_load_is_light_and_knows_no_outside_address(site: Path) -> None:
     files = [path for path in [site / "index.html", *(site / "assets").iterdir()] if path.is_file()]
     assert sum(len(gzip.compress(path.read_bytes())) for path in files) <= 250_000
-    outside = {found for path in files for found in re.findall(r"https?://[\w.-]+", path.read_text())}
+    outside = {address for path in files for address in re.findall(r"https?://[\w.-]+", path.read_text())}
     assert outside <= {"http://www.w3.org"}
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', (site / "index.html").read_text())
     assert policy is not None
@@ -59,8 +59,8 @@ def test_pointing_at_a_cell_shows_what_it_is(visitor: Visitor) -> None:
     page.mouse.move(*cell_20(row, col))
     card = page.get_by_test_id("card")
     expect(card).to_contain_text(f"average of {cell_count(20, row, col):,} activations")
-    names = [each.inner_text() for each in card.locator("li .name").all()]
-    values = [each.inner_text() for each in card.locator("li .value").all()]
+    names = [element.inner_text() for element in card.locator("li .name").all()]
+    values = [element.inner_text() for element in card.locator("li .value").all()]
     assert names == ["Egyptian cat", "tabby", "tench", "espresso", "car wheel"]
     assert values == ["+0.50", "+0.25", "+0.10", "+0.05", "−0.13"]
     widths = card.locator("li .bar").evaluate_all("bars => bars.map(bar => bar.getBoundingClientRect().width)")
@@ -216,11 +216,11 @@ def test_no_white_flash_between_icons_and_patches(visitor: Visitor) -> None:
     )
     page.get_by_role("button", name="Real patches").click()
     eventually(lambda: visitor.shows("_blocks.10", "patches", 20, PLACES_20), "patches")
-    seen = np.array(page.evaluate("cancelAnimationFrame(window.watch), window.seen"))
-    assert len(seen) > 5
-    assert seen[:, 3].min() >= 250, "the ground shone through"
+    pixels = np.array(page.evaluate("cancelAnimationFrame(window.watch), window.seen"))
+    assert len(pixels) > 5
+    assert pixels[:, 3].min() >= 250, "the ground shone through"
     visitor.complaints = [
-        each for each in visitor.complaints if "willReadFrequently" not in each
+        complaint for complaint in visitor.complaints if "willReadFrequently" not in complaint
     ]  # of this test's look
 
 
@@ -253,14 +253,14 @@ def test_keyboard(visitor: Visitor) -> None:
 def test_moves_made_before_the_map_is_there_are_kept(browser: Browser, address: str) -> None:
     with browser.new_context(viewport=DESKTOP) as context:
         visitor = Visitor(context)
-        held: list[Route] = []
-        visitor.page.route("**/atlas.json", lambda route: held.append(route))
+        routes: list[Route] = []
+        visitor.page.route("**/atlas.json", lambda route: routes.append(route))
         with visitor.page.expect_request("**/atlas.json"):
             visitor.page.goto(f"{address}made/")
         visitor.page.keyboard.press("+")
         visitor.page.keyboard.press("+")
-        assert len(held) == 1
-        held[0].continue_()
+        assert len(routes) == 1
+        routes[0].continue_()
         expect(visitor.page.get_by_label("Zoom", exact=True)).to_have_text("2.2×")
         expect(visitor.page.get_by_label("Level", exact=True)).to_have_text("40 × 40")
         assert visitor.complaints == []

@@ -28,14 +28,14 @@ from units_page import CIRCUIT, UNIT, middle, near, node, opened
 
 from atlas.site.tiles import encode_webp
 
-ARROWS = f"#layer=_blocks.10&with={EARLIER}&cells=" + ".".join(str(each) for each in BUILT_CELL)
+ARROWS = f"#layer=_blocks.10&with={EARLIER}&cells=" + ".".join(str(number) for number in BUILT_CELL)
 
 
 def units(view: Locator) -> Locator:
     return view.get_by_role("toolbar", name="Units").get_by_role("button")
 
 
-def shown(view: Locator) -> list[tuple[int, str]]:
+def rows_on_screen(view: Locator) -> list[tuple[int, str]]:
     """The units of the list with their figures."""
     texts = (
         units(view).locator(".words").evaluate_all("all => all.map(one => [...one.children].map(e => e.textContent))")
@@ -55,9 +55,9 @@ def test_the_button_opens_the_list_of_the_layers_units(browser: Browser, neurons
         page.get_by_role("button", name="Neurons").click()
         expect(view.get_by_role("heading", name="40 units of _blocks.10")).to_be_visible()
         by = sorted(range(40), key=lambda unit: -table["largest"][unit] if unit != SILENT else 1)
-        assert [unit for unit, _ in shown(view)] == by
-        assert shown(view)[0] == (by[0], f"{table['largest'][by[0]]:.3g}")
-        assert shown(view)[-1] == (SILENT, "–")
+        assert [unit for unit, _ in rows_on_screen(view)] == by
+        assert rows_on_screen(view)[0] == (by[0], f"{table['largest'][by[0]]:.3g}")
+        assert rows_on_screen(view)[-1] == (SILENT, "–")
         for unit in (by[0], 7, 33):
             eventually(
                 lambda unit=unit: near(
@@ -80,14 +80,18 @@ def test_the_list_is_ordered_by_each_figure(browser: Browser, neurons: str) -> N
     table = unit_table("_blocks.10")
     with opened(browser, f"{neurons}#neurons=_blocks.10&order=invariant") as (visitor, view):
         expect(units(view).first).to_have_accessible_name(f"Unit {INVARIANT} 0.93")
-        known = [unit for unit in range(40) if invariance("_blocks.10", unit) is not None]
-        assert [unit for unit, _ in shown(view)][:-1] == sorted(known, key=lambda unit: -table["invariance"][unit])
+        units_with_figure = [unit for unit in range(40) if invariance("_blocks.10", unit) is not None]
+        assert [unit for unit, _ in rows_on_screen(view)][:-1] == sorted(
+            units_with_figure, key=lambda unit: -table["invariance"][unit]
+        )
         view.get_by_role("button", name="most selective").click()
         expect(units(view).first).to_have_accessible_name(f"Unit {ORIENTED} 0.47")
-        known = [unit for unit in range(40) if selectivity("_blocks.10", unit) is not None]
-        listed = shown(view)
-        assert [unit for unit, _ in listed][: len(known)] == sorted(known, key=lambda unit: -table["selectivity"][unit])
-        assert {figure for _, figure in listed[len(known) :]} == {"–"}
+        units_with_figure = [unit for unit in range(40) if selectivity("_blocks.10", unit) is not None]
+        listed = rows_on_screen(view)
+        assert [unit for unit, _ in listed][: len(units_with_figure)] == sorted(
+            units_with_figure, key=lambda unit: -table["selectivity"][unit]
+        )
+        assert {figure for _, figure in listed[len(units_with_figure) :]} == {"–"}
         view.get_by_role("button", name="rarest").click()
         expect(units(view).first).to_have_accessible_name("Unit 39 1.3 %")
         eventually(lambda: visitor.link().get("order") == "rare", "in the address")
@@ -104,8 +108,10 @@ def test_units_are_found_by_class_and_by_likeness(browser: Browser, neurons: str
         view.get_by_label("Find a class").fill("espr")
         page.keyboard.press("Enter")
         expect(view.get_by_role("heading", name="Units for espresso")).to_be_visible()
-        eventually(lambda: shown(view)[:3] == [(20, "+0.80"), (7, "+0.62"), (2, "+0.40")], "those that support it")
-        assert shown(view)[3:] == [
+        eventually(
+            lambda: rows_on_screen(view)[:3] == [(20, "+0.80"), (7, "+0.62"), (2, "+0.40")], "those that support it"
+        )
+        assert rows_on_screen(view)[3:] == [
             *((unit, "0") for unit in range(40) if unit not in (20, 7, 2, SILENT)),
             (SILENT, "–"),
         ]
@@ -116,7 +122,7 @@ def test_units_are_found_by_class_and_by_likeness(browser: Browser, neurons: str
         view.get_by_role("button", name=EARLIER).click()
         expect(view.get_by_role("heading", name="Units for espresso")).to_be_visible()
         expect(units(view)).to_have_count(UNITS[EARLIER])
-        eventually(lambda: shown(view)[:2] == [(7, "+0.62"), (2, "+0.40")], "those of the earlier layer")
+        eventually(lambda: rows_on_screen(view)[:2] == [(7, "+0.62"), (2, "+0.40")], "those of the earlier layer")
         view.get_by_role("button", name="_blocks.10").click()
         expect(units(view)).to_have_count(40)
         opposed = CLASSES[4].split(",")[0]
@@ -125,7 +131,7 @@ def test_units_are_found_by_class_and_by_likeness(browser: Browser, neurons: str
         expect(view.get_by_label("Find a class")).to_be_focused()
         page.keyboard.press("Enter")
         expect(view.get_by_role("heading", name=f"Units for {opposed}")).to_be_visible()
-        eventually(lambda: {figure for _, figure in shown(view)[:-1]} == {"−0.25"}, "what all do to it")
+        eventually(lambda: {figure for _, figure in rows_on_screen(view)[:-1]} == {"−0.25"}, "what all do to it")
         assert min(effects_on("_blocks.10", 4)) == -0.25
         view.get_by_role("button", name="Show all units").click()
         expect(view.get_by_role("heading", name="40 units of _blocks.10")).to_be_visible()
@@ -133,18 +139,20 @@ def test_units_are_found_by_class_and_by_likeness(browser: Browser, neurons: str
         view.get_by_role("button", name="Unit 7 ").click()
         view.get_by_role("button", name="Show them in the list").click()
         expect(view.get_by_role("heading", name="Units like unit 7")).to_be_visible()
-        eventually(lambda: shown(view) == [(7, "itself"), (8, "0.80"), (9, "0.70"), (10, "0.60")], "itself first")
+        eventually(
+            lambda: rows_on_screen(view) == [(7, "itself"), (8, "0.80"), (9, "0.70"), (10, "0.60")], "itself first"
+        )
         eventually(lambda: visitor.link().get("like") == "7", "the unit in the link")
         page.reload()
         expect(view.get_by_role("heading", name="Units like unit 7")).to_be_visible()
-        eventually(lambda: len(shown(view)) == 4, "the same as before")
+        eventually(lambda: len(rows_on_screen(view)) == 4, "the same as before")
 
 
 def test_the_list_by_keyboard_alone(browser: Browser, neurons: str) -> None:
     with opened(browser, f"{neurons}#neurons=_blocks.10") as (visitor, view):
         page = visitor.page
         expect(units(view)).to_have_count(40)
-        order = [unit for unit, _ in shown(view)]
+        order = [unit for unit, _ in rows_on_screen(view)]
         units(view).first.focus()
         across = len(
             units(view).first.evaluate("one => getComputedStyle(one.parentElement).gridTemplateColumns").split()
@@ -227,11 +235,11 @@ def test_a_missing_file_is_told_in_a_sentence(
     browser: Browser, neurons: str, link: str, missing: str, test_id: str
 ) -> None:
     name = missing.rpartition("/")[2]
-    asked = 2 if test_id == "drawer" else 1
-    with opened(browser, f"{neurons}{link}", missing=missing, complaints=asked) as (visitor, _):
-        told = visitor.page.get_by_test_id(test_id).get_by_role("alert")
-        expect(told).to_contain_text(re.compile(rf"The site has no \S+/{re.escape(name)} \(answer 404\)"))
-        expect(told).to_contain_text("give atlas run CONFIG again")
+    requests = 2 if test_id == "drawer" else 1
+    with opened(browser, f"{neurons}{link}", missing=missing, complaints=requests) as (visitor, _):
+        alert = visitor.page.get_by_test_id(test_id).get_by_role("alert")
+        expect(alert).to_contain_text(re.compile(rf"The site has no \S+/{re.escape(name)} \(answer 404\)"))
+        expect(alert).to_contain_text("give python -m atlas.run CONFIG again")
 
 
 def test_a_unit_that_is_not_there_opens_the_list(browser: Browser, neurons: str) -> None:

@@ -64,7 +64,7 @@ def test_icons_come_one_by_one_in_place_of_those_of_the_cells(browser: Browser, 
         eventually(lambda: float(progress.get_attribute("value") or 0) > share, "it goes on")
 
         panel(page).get_by_role("button", name="Stop").click()
-        eventually(lambda: any("icons" in each for each in image_api.stopped), "the server is told")
+        eventually(lambda: any("icons" in request for request in image_api.stopped), "the server is told")
         own = canvas(page).get_attribute("data-own")
         page.wait_for_timeout(200)
         assert canvas(page).get_attribute("data-own") == own
@@ -174,9 +174,9 @@ def test_picture_and_atlas_mark_each_other(browser: Browser, image_api: MadeApi)
         expect(dots).to_have_attribute("data-marked", "33")
         page.wait_for_timeout(200)
         x, y = dot_at(page, image_api, 33)
-        seen = visitor.screen()
-        assert seen[int(y), int(x)].max() < 60, "its dot, dark"
-        ring = [seen[int(y), int(x) + right].max() for right in range(7, 16)]
+        pixels = visitor.screen()
+        assert pixels[int(y), int(x)].max() < 60, "its dot, dark"
+        ring = [pixels[int(y), int(x) + right].max() for right in range(7, 16)]
         assert min(ring) < 60, "and the ring around it"
         status = panel(page).get_by_role("status")
         expect(status).to_contain_text("Row 2, column 5")
@@ -291,7 +291,7 @@ def test_groups_have_a_part_of_the_picture_each(browser: Browser, image_api: Mad
         third = groups.nth(2)
         expect(third).to_contain_text("22 % of what the layer says")
         expect(third).to_contain_text("much like what was in the data")
-        assert third.locator(".name").all_inner_texts() == [NAMES[each % 7] for each in (2, 3, 4, 5, 6, 0)]
+        assert third.locator(".name").all_inner_texts() == [NAMES[number % 7] for number in (2, 3, 4, 5, 6, 0)]
         assert third.locator(".value").all_inner_texts() == ["+1.20", "+1.00", "+0.80", "−0.90", "−0.80", "−0.70"]
         third.get_by_role("button").hover()
         expect(canvas(page)).to_have_attribute("data-over", "mask")

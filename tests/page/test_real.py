@@ -12,14 +12,14 @@ from atlas.rundir.directory import RunDirectory
 
 @pytest.fixture
 def real(undisturbed: RunDirectory) -> Iterator[str]:
-    shown = atlas.show(undisturbed.path)
-    yield shown.address
-    shown.close()
+    frame = atlas.show(undisturbed.path)
+    yield frame.address
+    frame.close()
 
 
 def test_a_real_site_is_read_as_it_is(browser: Browser, real: str, undisturbed: RunDirectory) -> None:
     cells = atlas.open_run(undisturbed.path).cells("last", 4).to_pylist()
-    cell = max(cells, key=lambda each: each["count"])
+    cell = max(cells, key=lambda one: one["count"])
     best = max(range(7), key=lambda number: cell["attribution"][number])
     with browser.new_context(viewport=DESKTOP) as context:
         visitor = Visitor(context)

@@ -132,7 +132,7 @@ def test_two_layers_side_by_side_move_and_select_together(visitor: Visitor) -> N
     expect(second).to_be_visible()
     page.keyboard.press("Escape")
 
-    def seen(layer: str, left: int) -> bool:
+    def is_on_screen(layer: str, left: int) -> bool:
         side = 0.96 * 720
         row, col = 2, 6
         x, y = left + 360 - side / 2 + (col + 0.5) * side / 10, 450 - side / 2 + (row + 0.5) * side / 10
@@ -140,7 +140,7 @@ def test_two_layers_side_by_side_move_and_select_together(visitor: Visitor) -> N
 
     page.get_by_label("Choose the level").select_option("10")
     page.keyboard.press("0")
-    eventually(lambda: seen("_blocks.10", 0) and seen("_blocks.4", 720), "the whole of both")
+    eventually(lambda: is_on_screen("_blocks.10", 0) and is_on_screen("_blocks.4", 720), "the whole of both")
     page.screenshot(path=RESULTS / "viewer-beside.png")
     for place in ((200, 500), (900, 500)):  # whichever is moved, the other one follows
         page.mouse.move(*place)
@@ -156,7 +156,7 @@ def test_two_layers_side_by_side_move_and_select_together(visitor: Visitor) -> N
     page.mouse.click(360 - 0.48 * 720 + 6.5 * 69.12, 450 - 0.48 * 720 + 2.5 * 69.12)
     expect(page.get_by_test_id("selected")).to_have_count(2)
     page.wait_for_timeout(900)
-    boxes = [each.bounding_box() for each in page.get_by_test_id("selected").all()]
+    boxes = [element.bounding_box() for element in page.get_by_test_id("selected").all()]
     assert boxes[0] is not None
     assert boxes[1] is not None
     room = (1440 - 384) / 2  # for each map beside the drawer
@@ -220,10 +220,10 @@ def test_cells_are_selected_and_saved_as_a_table(visitor: Visitor) -> None:
     page.keyboard.up("Shift")
     expect(page.get_by_test_id("selected")).to_have_count(len(wanted))  # taken, and left again
     options(page)
-    with page.expect_download() as told:
+    with page.expect_download() as download:
         page.get_by_role("button", name=f"Save the {len(wanted)} selected cells (CSV)").click()
-    assert told.value.suggested_filename == "made-_blocks.10-cells.csv"
-    lines = list(csv.DictReader(io.StringIO(Path(told.value.path()).read_text())))
+    assert download.value.suggested_filename == "made-_blocks.10-cells.csv"
+    lines = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text())))
     assert {(int(line["row"]), int(line["col"])) for line in lines} == set(wanted)
     for line in lines:
         row, col = int(line["row"]), int(line["col"])
@@ -244,25 +244,27 @@ def test_the_view_and_a_poster_are_saved_as_pictures(visitor: Visitor) -> None:
     find(visitor, "espresso", "espresso")
     eventually(lambda: lit(visitor, 14, 15) < 0.45, "the veil")
     options(page)
-    with page.expect_download() as told:
+    with page.expect_download() as download:
         page.get_by_role("button", name="Save the view (PNG)").click()
-    view = picture(Path(told.value.path()))
+    view = picture(Path(download.value.path()))
     assert view.shape == (900, 1440, 3)
     x, y = cell_20(14, 15)
     assert np.abs(view[int(y), int(x)] - visitor.screen()[int(y), int(x)]).max() <= 8, "as it is on the screen"
     assert view[30, 100].tolist() == [0xF7, 0xF7, 0xF5], "without the panels"
 
-    with page.expect_download() as told:
+    with page.expect_download() as download:
         page.get_by_role("button", name="Save this level as a poster (PNG)").click()
-    poster = picture(Path(told.value.path()))
-    drawn = [(row, col) for row in range(20) for col in range(20) if is_drawn(20, row, col)]
-    top, left = min(row for row, _ in drawn), min(col for _, col in drawn)
-    rows, cols = (max(cell[side] for cell in drawn) - min(cell[side] for cell in drawn) + 1 for side in (0, 1))
+    poster = picture(Path(download.value.path()))
+    drawn_cells = [(row, col) for row in range(20) for col in range(20) if is_drawn(20, row, col)]
+    top, left = min(row for row, _ in drawn_cells), min(col for _, col in drawn_cells)
+    rows, cols = (
+        max(cell[side] for cell in drawn_cells) - min(cell[side] for cell in drawn_cells) + 1 for side in (0, 1)
+    )
     assert poster.shape == (80 * rows, 80 * cols, 3)
-    for row, col in drawn[::7]:
-        seen = poster[80 * (row - top) + 40, 80 * (col - left) + 40]
-        assert np.abs(seen - colour("_blocks.10", "icons", 20, row, col)).max() <= 16
-    assert told.value.suggested_filename == "made-_blocks.10-20.png"
+    for row, col in drawn_cells[::7]:
+        pixel = poster[80 * (row - top) + 40, 80 * (col - left) + 40]
+        assert np.abs(pixel - colour("_blocks.10", "icons", 20, row, col)).max() <= 16
+    assert download.value.suggested_filename == "made-_blocks.10-20.png"
 
 
 def test_the_link_is_copied(browser: Browser, address: str) -> None:

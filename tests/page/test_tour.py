@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 STEPS = ("network", "neuron", "image", "atlas", "invariant", "circuit", "forward")
 TITLES = [f"The step {kind}" for kind in STEPS]
-GIVEN = (200, 120, 40)
+PICTURE_COLOUR = (200, 120, 40)
 LAYER = "_blocks.4"
 LOADED = "[...document.querySelectorAll('[data-testid=tour] img')].every((each) => each.naturalWidth > 0)"
 TOO_WIDE = """[...document.querySelectorAll('.pages, .stage, .words')]
@@ -40,26 +40,26 @@ def made_tour(site: Path) -> dict[str, Any]:
             for at in range(count)
         ]
 
-    given = picture("image-3-1", GIVEN, 200)
+    picture_to_open = picture("image-3-1", PICTURE_COLOUR, 200)
     links = {
         "neuron": f"#layer={LAYER}&class=espresso", "image": "#open=image", "atlas": f"#layer={LAYER}",
         "invariant": f"#layer={LAYER}", "circuit": f"#layer={LAYER}", "forward": "#open=forward",
     }  # fmt: skip
     lines = [{**part, "line": layer} for layer in ("early", "late") for part in parts(f"network-{layer}", 6)]
-    shown = {
+    step = {
         "network": {"picture": None, "parts": lines},
         "neuron": {"parts": parts("neuron", 9)},
-        "image": {"picture": given, "picture_to_open": given},
+        "image": {"picture": picture_to_open, "picture_to_open": picture_to_open},
         "invariant": {"parts": parts("invariant", 8, value=0.5)},
         "circuit": {"parts": [*parts("circuit", 3, value=1.0, sign=1), *parts("against", 1, value=0.5, sign=-1)]},
-        "forward": {"picture": given, "picture_to_open": given, "parts": parts("forward", 3)},
+        "forward": {"picture": picture_to_open, "picture_to_open": picture_to_open, "parts": parts("forward", 3)},
     }
     steps = [
         {
             "kind": kind, "title": title, "text": [f"What {kind} is. " + "It goes on. " * 12, "And more of it."],
             "see": f"See {kind}.", "figure": f"Chosen by {kind}.", "go": f"Go to {kind}" if kind in links else None,
             "link": links.get(kind), "picture_to_open": None, "picture": picture(kind, (90, 160, 90), 256), "parts": [],
-            **shown.get(kind, {}),
+            **step.get(kind, {}),
         }
         for kind, title in zip(STEPS, TITLES)
     ]  # fmt: skip
@@ -209,13 +209,13 @@ def test_the_tours_picture_is_opened(browser: Browser, api: ForwardApi) -> None:
         tour(page).get_by_role("button", name="Go to image").click()
         panel = page.get_by_test_id("image")
         expect(panel).to_contain_text("Picture of the tour")
-        first = CLASSES[GIVEN[0] * len(CLASSES) // 256].split(",")[0]
+        first = CLASSES[PICTURE_COLOUR[0] * len(CLASSES) // 256].split(",")[0]
         expect(panel).to_contain_text(first)
         pill = page.get_by_role("group", name="Tour")
         expect(pill).to_contain_text("Tour 3 of 7")
-        for each in page.locator(".panel, .minimap, aside.image").all():
-            if each.is_visible():
-                assert not overlap(box_of(pill), box_of(each)), each.get_attribute("class")
+        for element in page.locator(".panel, .minimap, aside.image").all():
+            if element.is_visible():
+                assert not overlap(box_of(pill), box_of(element)), element.get_attribute("class")
         page.screenshot(path=RESULTS / "tour-image.png")
         page.get_by_role("button", name="Tour 3 of 7").click()
         at(page, 3)
@@ -265,7 +265,7 @@ def test_a_link_opens_a_picture_of_the_run_where_there_is_no_tour(browser: Brows
 @pytest.mark.parametrize("content", [None, "{", '{"steps": []}'])
 def test_a_tour_that_cannot_be_read_is_told(browser: Browser, toured: Path, static: str, content: str | None) -> None:
     path = toured / "tour.json"
-    kept = path.read_text()
+    text = path.read_text()
     path.unlink()
     if content is not None:
         path.write_text(content)
@@ -277,7 +277,7 @@ def test_a_tour_that_cannot_be_read_is_told(browser: Browser, toured: Path, stat
             visitor.page.keyboard.press("Escape")
             expect(tour(visitor.page)).to_have_count(0)
     finally:
-        path.write_text(kept)
+        path.write_text(text)
 
 
 @pytest.mark.parametrize("look", ["light", "dark"])
@@ -307,8 +307,8 @@ def test_bars_and_signs_say_what_the_figures_say(browser: Browser, static: str) 
         bars = tour(page).get_by_role("listitem").filter(has_text="answer 50 %")
         expect(bars).to_have_count(8)
         half = page.screenshot(clip=box_of(tour(page).locator(".bar").first))
-        seen = np.asarray(Image.open(BytesIO(half)).convert("L"))
-        dark = (seen[:, seen.shape[1] // 2] < 140).mean()
+        pixels = np.asarray(Image.open(BytesIO(half)).convert("L"))
+        dark = (pixels[:, pixels.shape[1] // 2] < 140).mean()
         assert 0.45 < dark < 0.55, "half of it is filled"
         tour(page).get_by_role("button", name="Next").click()
         at(page, 6)

@@ -18,15 +18,15 @@ def test_a_units_page_tells_all_that_is_known(browser: Browser, neurons: str) ->
         pictures = unit.locator(".pictures .picture")
         expect(pictures).to_have_count(4)
         eventually(lambda: near(middle(visitor, pictures.first), wanted), "its first picture")
-        assert near(middle(visitor, pictures.nth(3)), tuple(each * 7 // 10 for each in wanted))  # type: ignore[arg-type]
+        assert near(middle(visitor, pictures.nth(3)), tuple(one * 7 // 10 for one in wanted))  # type: ignore[arg-type]
         rows = unit.get_by_role("list", name="Classes that it supports and opposes").get_by_role("listitem")
         names = [CLASSES[index].split(",")[0] for index in (3, 1, 5, 4)]
-        assert [each.split("\n")[0].strip() for each in rows.all_inner_texts()] == names
+        assert [one.split("\n")[0].strip() for one in rows.all_inner_texts()] == names
         assert rows.locator(".value").all_inner_texts() == ["+0.62", "+0.10", "−0.10", "−0.25"]
         assert unit.get_by_test_id("histogram").locator("rect").count() > 50
         expect(unit.locator("ol li", has_text="6.00").first).to_be_visible()
         expect(unit.get_by_test_id("scaled").get_by_role("listitem")).to_have_text(
-            [f"× {each} {value}" for each, value in zip(SCALES, ("1.00", "3.00", "6.00", "4.00", "0"))]
+            [f"× {one} {value}" for one, value in zip(SCALES, ("1.00", "3.00", "6.00", "4.00", "0"))]
         )
         bars = unit.get_by_test_id("scaled").locator(".bar i").evaluate_all("all => all.map(one => one.offsetHeight)")
         assert bars == pytest.approx([8, 24, 48, 32, 1], abs=1.1)

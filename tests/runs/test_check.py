@@ -48,9 +48,9 @@ def cut(path: Path) -> None:
 def forge(marker: Path, file: Path, table: pa.Table, **facts: object) -> None:
     """Write another table and a marker that vouches for it, as if a run had made it."""
     pq.write_table(table, file)
-    told = json.loads(marker.read_text())
-    files = [marker.parent / name for name in told.pop("files")]
-    write_marker(marker, key=told.pop("key"), files=files, **{**told, **facts})
+    marker_facts = json.loads(marker.read_text())
+    files = [marker.parent / name for name in marker_facts.pop("files")]
+    write_marker(marker, key=marker_facts.pop("key"), files=files, **{**marker_facts, **facts})
 
 
 def swap_rows(table: pa.Table) -> pa.Table:
@@ -166,11 +166,11 @@ def test_damage_is_found_and_its_cure_cures(
     before = contents(undisturbed)
     damage(copy)
     assert main([str(copy.path)]) == 1
-    told = capsys.readouterr().out.splitlines()
-    wrong = [line for line in told if line.startswith("  WRONG")]
-    assert [line.split(": ")[0].removeprefix("  WRONG    ") for line in wrong][:1] == [where], told
+    lines = capsys.readouterr().out.splitlines()
+    wrong = [line for line in lines if line.startswith("  WRONG")]
+    assert [line.split(": ")[0].removeprefix("  WRONG    ") for line in wrong][:1] == [where], lines
     assert re.search(what, wrong[0]), wrong
-    assert told[-1].startswith(f"{len(wrong)} thing")
+    assert lines[-1].startswith(f"{len(wrong)} thing")
     # The cure, done as the line says it.
     for line in wrong:
         cure = line.split("Cure: ")[1]
@@ -179,8 +179,8 @@ def test_damage_is_found_and_its_cure_cures(
             for path in cure.removeprefix("delete ").split(" and give")[0].split():
                 (copy.path / path).unlink()
     resume(workshop, scheduler, copy)
-    found = verify(copy)
-    assert found.problems == []
-    assert all(stage.startswith("finished") for stage in found.stages.values()), found.stages
+    findings = verify(copy)
+    assert findings.problems == []
+    assert all(stage.startswith("finished") for stage in findings.stages.values()), findings.stages
     assert contents(copy) == before
     assert contents(undisturbed) == before

@@ -171,8 +171,12 @@ KillWait=2
 NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=8000 State=UNKNOWN
 PartitionName=short Nodes=ALL Default=YES State=UP
 """)
-    found = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
-    found.pop("XDG_RUNTIME_DIR", None)
+    variables = {
+        **os.environ,
+        "SLURM_CONF": str(folder / "slurm.conf"),
+        "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
+    }
+    variables.pop("XDG_RUNTIME_DIR", None)
     munge_files = [f"--{name}-file={folder}/munge.{name}" for name in ("pid", "log", "seed")]
     daemons = []
     for words in (
@@ -181,7 +185,7 @@ PartitionName=short Nodes=ALL Default=YES State=UP
         ["slurmd", "-D", "-N", host],
     ):
         with (folder / f"{words[0]}.out").open("w") as log:
-            daemons.append(subprocess.Popen(words, env=found, stdout=log, stderr=log, cwd=folder))
+            daemons.append(subprocess.Popen(words, env=variables, stdout=log, stderr=log, cwd=folder))
         if words[0] == "munged":
             while not (folder / "munge").exists():
                 assert daemons[0].poll() is None, (folder / "munged.out").read_text()
@@ -189,11 +193,13 @@ PartitionName=short Nodes=ALL Default=YES State=UP
     try:
         deadline = time.monotonic() + 60
         while "idle" not in (
-            told := subprocess.run(["sinfo", "-h", "-o", "%T"], env=found, capture_output=True).stdout.decode()
+            state := subprocess.run(["sinfo", "-h", "-o", "%T"], env=variables, capture_output=True).stdout.decode()
         ):
-            assert time.monotonic() < deadline, f"SLURM does not start: {told} {(folder / 'slurmctld.out').read_text()}"
+            assert time.monotonic() < deadline, (
+                f"SLURM does not start: {state} {(folder / 'slurmctld.out').read_text()}"
+            )
             time.sleep(0.2)
-        yield found
+        yield variables
     finally:
         for daemon in reversed(daemons):
             daemon.terminate()
@@ -203,10 +209,10 @@ PartitionName=short Nodes=ALL Default=YES State=UP
 
 def test_a_run_in_jobs_of_slurm(slurm: dict[str, str], workshop: Path, undisturbed: RunDirectory) -> None:
     keys = {"kind": "slurm", "workers": 2, "memory": "1GB", "walltime": "00:10:00", "interface": "lo", "queue": "short"}
-    given = f"cluster={json.dumps(keys)}"
+    setting = f"cluster={json.dumps(keys)}"
     directory = RunDirectory(workshop / "runs/slurm")
     done = subprocess.run(
-        command("tiny.yaml", "--until", "collect", "--set", f"out={directory.path}", "--set", given),
+        command("tiny.yaml", "--until", "collect", "--set", f"out={directory.path}", "--set", setting),
         cwd=workshop, env={**environment(), **slurm, "PYTHONPATH": environment()["PYTHONPATH"]},
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
@@ -225,6 +231,6 @@ def test_a_job_that_slurm_refuses_is_told(slurm: dict[str, str], monkeypatch: py
     for name in ("SLURM_CONF", "PATH"):
         monkeypatch.setenv(name, slurm[name])
     config = section(kind="slurm", interface="lo", queue="nosuch", **JOBS)
-    told = r"sbatch refused the job \(sbatch: error: invalid partition specified: nosuch"
-    with pytest.raises(ConfigError, match=told), cluster.connect(config):
+    sentence = r"sbatch refused the job \(sbatch: error: invalid partition specified: nosuch"
+    with pytest.raises(ConfigError, match=sentence), cluster.connect(config):
         pass

@@ -107,14 +107,14 @@ def whole(shop: Path, scheduler: str) -> RunDirectory:
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
     """The living worker processes of a run."""
-    found = []
+    workers = []
     for child in process.children(recursive=True):
         try:
             if "spawn_main" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
-                found.append(child)
+                workers.append(child)
         except psutil.NoSuchProcess:
             continue
-    return found
+    return workers
 
 
 def finished_shards(directory: RunDirectory) -> int:
@@ -145,12 +145,12 @@ def test_killed_at_random_moments_the_store_has_equal_bytes(shop: Path, whole: R
     for end in ("main", "all", "none"):
         with (shop / "hunted.log").open("w") as log:
             process = subprocess.Popen(command(*arguments), cwd=shop, env=environment(), stdout=log, stderr=log)
-        known = psutil.Process(process.pid)
+        parent = psutil.Process(process.pid)
         try:
             for _ in range(6 if end != "none" else 20 - kills):
                 wait_for_work(process, directory, chance, halt)
                 assert process.poll() is None, (shop / "hunted.log").read_text()
-                victim = chance.choice(workers_of(known))
+                victim = chance.choice(workers_of(parent))
                 victim.kill()
                 halt.touch()
                 victim.wait(timeout=10)  # gone: the signal has hit
@@ -158,8 +158,8 @@ def test_killed_at_random_moments_the_store_has_equal_bytes(shop: Path, whole: R
             if end == "none":
                 break
             wait_for_work(process, directory, chance, halt)
-            others = known.children(recursive=True)
-            victims = [known, *(workers_of(known) if end == "all" else [])]
+            others = parent.children(recursive=True)
+            victims = [parent, *(workers_of(parent) if end == "all" else [])]
             for victim in victims:
                 victim.kill()
             assert process.wait() == -signal.SIGKILL
@@ -215,13 +215,13 @@ def test_a_folder_that_is_moved_away_ends_the_run(shop: Path, scheduler: str, wh
             assert process.poll() is None
             time.sleep(0.01)
         directory.path.rename(elsewhere)
-        _, told = process.communicate(timeout=100)
+        _, output = process.communicate(timeout=100)
     finally:
         (shop / "slow").unlink()
         end_all(process)
-    assert process.returncode == 3, told
-    assert "vanished while the run wrote to it" in told or "run.json is gone" in told or "has no run.json" in told
-    assert "Traceback" not in told
+    assert process.returncode == 3, output
+    assert "vanished while the run wrote to it" in output or "run.json is gone" in output or "has no run.json" in output
+    assert "Traceback" not in output
     assert not directory.path.exists()
     elsewhere.rename(directory.path)
     collect(shop, scheduler, "moved")
@@ -273,12 +273,12 @@ def test_half_a_listing_is_a_sentence_and_nothing_is_lost(shop: Path, scheduler:
 
 def settled(directory: RunDirectory) -> dict[Path, int]:
     """The shards with their times, when the item that the worker was at when the run ended is done as well."""
-    patience, found, last = time.monotonic() + 60, {}, None
-    while found != last or not found:
+    patience, files, last = time.monotonic() + 60, {}, None
+    while files != last or not files:
         assert time.monotonic() < patience
         time.sleep(1)
-        last, found = found, {path: path.stat().st_mtime_ns for path in directory.folder("collect").rglob("*.parquet")}
-    return found
+        last, files = files, {path: path.stat().st_mtime_ns for path in directory.folder("collect").rglob("*.parquet")}
+    return files
 
 
 def test_a_run_that_is_clearly_wrong_stops_early_with_its_reasons(shop: Path, scheduler: str, tmp_path: Path) -> None:
@@ -293,14 +293,14 @@ def test_a_run_that_is_clearly_wrong_stops_early_with_its_reasons(shop: Path, sc
     with pytest.raises(AtlasError) as caught:
         collect(shop, scheduler, "wrong", **changes)
     directory = RunDirectory(shop / "runs" / "wrong")
-    told, shards = str(caught.value), len(directory.shards("last"))
+    message, shards = str(caught.value), len(directory.shards("last"))
     assert 5 <= shards < 80
-    lost, views = (int(number) for number in re.match(r"collect: (\d+) of (\d+) views failed", told).groups())
+    lost, views = (int(number) for number in re.match(r"collect: (\d+) of (\d+) views failed", message).groups())
     assert 10 <= lost <= 16
     assert lost <= views <= 2 * shards
-    assert "more than collect.max_failure_share = 0.05 allows (the run has 160, and stops here)" in told
-    reasons = re.findall(r"(?:: |; )([^;]*) \((\d)×, such as (a\d\.png)\)", told.split("reasons")[1])
-    assert len(reasons) == 3, told
+    assert "more than collect.max_failure_share = 0.05 allows (the run has 160, and stops here)" in message
+    reasons = re.findall(r"(?:: |; )([^;]*) \((\d)×, such as (a\d\.png)\)", message.split("reasons")[1])
+    assert len(reasons) == 3, message
     assert [int(count) for _, count, _ in reasons] == sorted((int(count) for _, count, _ in reasons), reverse=True)
     assert "truncated" in reasons[0][0]
     assert int(reasons[0][1]) >= 3

@@ -24,7 +24,6 @@ from atlas.pictures.listing import Listing
 from atlas.pictures.views import backdrop, crop_view
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import find_map, maps_of, maps_of_classes
-from atlas.site.heat import heat_maps
 from atlas.site.sheets import BLOCK, CELL_SPRITE
 from atlas.store.shards import read_metadata
 from pipelines.pipeline import run
@@ -55,7 +54,9 @@ def names_of_pictures(directory: RunDirectory) -> list[str]:
 def test_asking_for_classes_leaves_all_other_maps_as_they_are(
     of_classes: RunDirectory, undisturbed: RunDirectory
 ) -> None:
-    before, after = (contents(each, ("collect", "layout", "cells", "render")) for each in (undisturbed, of_classes))
+    before, after = (
+        contents(directory, ("collect", "layout", "cells", "render")) for directory in (undisturbed, of_classes)
+    )
     assert {name: after.get(name) for name in before} == before
     more = [name for name in after if name not in before]
     assert len(more) > 10
@@ -81,12 +82,12 @@ def test_rows_that_are_not_of_the_class_have_no_place(of_classes: RunDirectory) 
 def test_cells_icons_report_and_site_have_the_maps_of_classes(of_classes: RunDirectory) -> None:
     config = of_classes.config()
     facts = json.loads((of_classes.folder("publish") / "atlas.json").read_text())
-    shown = {layer["path"]: layer for layer in facts["layers"]}
+    layers_on_page = {layer["path"]: layer for layer in facts["layers"]}
     report = json.loads(of_classes.report.read_text())["layers"]
     for atlas_map in maps_of(config.layers, config.layout, config.cells):
-        assert shown[atlas_map.name]["classes_shown"] == list(atlas_map.classes)
-        assert shown[atlas_map.name]["name"] == atlas_map.title
-        assert [grid["grid"] for grid in shown[atlas_map.name]["grids"]] == list(atlas_map.grids)
+        assert layers_on_page[atlas_map.name]["classes_shown"] == list(atlas_map.classes)
+        assert layers_on_page[atlas_map.name]["name"] == atlas_map.title
+        assert [grid["grid"] for grid in layers_on_page[atlas_map.name]["grids"]] == list(atlas_map.grids)
         u, v = (pq.read_table(of_classes.layout(atlas_map.name))[name].to_numpy() for name in ("u", "v"))
         for grid in atlas_map.grids:
             cells = pq.read_table(of_classes.cells(atlas_map.name), filters=[("grid", "=", grid)])
@@ -94,11 +95,11 @@ def test_cells_icons_report_and_site_have_the_maps_of_classes(of_classes: RunDir
             counts = np.bincount(numbers[numbers >= 0], minlength=grid * grid)
             counted = dict(zip(zip(cells["row"].to_pylist(), cells["col"].to_pylist()), cells["count"].to_pylist()))
             assert counted == {divmod(int(cell), grid): int(counts[cell]) for cell in np.flatnonzero(counts)}
-            drawn = int((counts >= config.cells.min_count).sum())
-            assert report[atlas_map.name]["icons"][str(grid)]["n"] == drawn > 0
+            drawn_count = int((counts >= config.cells.min_count).sum())
+            assert report[atlas_map.name]["icons"][str(grid)]["n"] == drawn_count > 0
         assert (of_classes.folder("publish") / atlas_map.name / "atlas.dzi").is_file()
     assert [layer["name"] for layer in facts["layers"]][3:5] == ["last", "last: class 2"]
-    assert shown[names_of(of_classes)[1]]["name"] == "last: class 1 → class 4"
+    assert layers_on_page[names_of(of_classes)[1]]["name"] == "last: class 1 → class 4"
     assert verify(of_classes).problems == []
 
 
@@ -107,8 +108,8 @@ def test_a_map_of_classes_opens_for_analysis(of_classes: RunDirectory) -> None:
     name = names_of(of_classes)[0]
     assert opened.layers == ("middle", "last")
     assert name in opened.maps
-    kept = opened.layout(name)
-    assert kept.num_rows - kept["u"].null_count == sum(opened.cells(name, 6)["count"].to_pylist())
+    layout = opened.layout(name)
+    assert layout.num_rows - layout["u"].null_count == sum(opened.cells(name, 6)["count"].to_pylist())
     assert opened.icons(name, 3).num_rows > 0
     assert opened.mosaic(name, 3).size[0] >= 32
     with pytest.raises(ConfigError, match=r"no grid of 4 in last--class-2--\w+; it has 3, 6"):
@@ -181,27 +182,27 @@ def test_a_class_of_too_few_rows_is_left_out_and_told(
     shutil.copytree(undisturbed.path, tmp_path / "run")
     values = {"class_atlas": [f"class {never}", f"class {most}"], "class_by": "predicted", "class_rows": 10}
     for grids in ([2, 4, 8, 16, 32, 64, 128], [128, 256]):
-        asked = configure(
+        config = configure(
             workshop, scheduler, tmp_path / "run", layout={**values, "class_grids": grids}, cells={"min_count": 3}
         )
-        empty, full = maps_of_classes("last", asked.layout)
-        directory = run(asked)
+        empty, full = maps_of_classes("last", config.layout)
+        directory = run(config)
         output = " ".join(capsys.readouterr().out.split())
         rows = ("No row is", "1 row is", "2 rows are")[often[never]]
         few = f"{rows} predicted for class {never}, and a map needs 3. Take more pictures."
         assert f"{empty.name}: not in the site. {few}" in output, output
         facts = json.loads((directory.folder("publish") / "atlas.json").read_text())
-        shown = {layer["path"]: [grid["grid"] for grid in layer["grids"]] for layer in facts["layers"]}
-        assert empty.name not in shown
+        grids_on_page = {layer["path"]: [grid["grid"] for grid in layer["grids"]] for layer in facts["layers"]}
+        assert empty.name not in grids_on_page
         cells = pq.read_table(directory.cells(full.name), columns=["grid", "count"]).to_pylist()
-        drawn = [grid for grid in grids if any(cell["grid"] == grid and cell["count"] >= 3 for cell in cells)]
-        assert shown.get(full.name, []) == drawn
+        drawn_grids = [grid for grid in grids if any(cell["grid"] == grid and cell["count"] >= 3 for cell in cells)]
+        assert grids_on_page.get(full.name, []) == drawn_grids
         for grid in grids:
-            assert directory.site_grid(full.name, grid).exists() == (grid in drawn)
+            assert directory.site_grid(full.name, grid).exists() == (grid in drawn_grids)
         if grids[0] == 2:
-            assert 0 < len(drawn) < len(grids)
+            assert 0 < len(drawn_grids) < len(grids)
         else:
-            assert drawn == []
+            assert drawn_grids == []
             few = f"10 rows are predicted for class {most}, but no cell has 3 of them."
             assert (
                 f"{full.name}: not in the site. {few} Give coarser layout.class_grids, or take more pictures." in output
@@ -218,18 +219,20 @@ def test_asking_for_a_class_publishes_only_what_is_new(
 ) -> None:
     shutil.copytree(of_classes.path, tmp_path / "run")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "site").rglob("*.*") if path.is_file()}
-    asked = OF_CLASSES | {"class_atlas": ["class 2", "class 3"]}
-    directory = run(configure(workshop, scheduler, tmp_path / "run", layout=asked))
+    layout = OF_CLASSES | {"class_atlas": ["class 2", "class 3"]}
+    directory = run(configure(workshop, scheduler, tmp_path / "run", layout=layout))
     changed = {path for path in before if path.stat().st_mtime_ns != before[path]}
     names = {path.relative_to(directory.folder("publish")).parts[0] for path in changed}
     assert names == {"index.html", "atlas.json", "icon.svg", "assets", ".markers"}
     assert {path.name for path in changed if path.parent.name == ".markers"} == {"page.json"}
-    shown = [layer["name"] for layer in json.loads((directory.folder("publish") / "atlas.json").read_text())["layers"]]
-    assert "last: class 3" in shown
+    names_on_page = [
+        layer["name"] for layer in json.loads((directory.folder("publish") / "atlas.json").read_text())["layers"]
+    ]
+    assert "last: class 3" in names_on_page
     # And without it the page no longer shows it.
     run(configure(workshop, scheduler, tmp_path / "run", layout=OF_CLASSES))
     again = [layer["name"] for layer in json.loads((directory.folder("publish") / "atlas.json").read_text())["layers"]]
-    assert again == [name for name in shown if not name.endswith("class 3")]
+    assert again == [name for name in names_on_page if not name.endswith("class 3")]
     assert verify(directory).problems == []
 
 
@@ -245,24 +248,12 @@ def test_heat_maps_tell_every_class_of_every_cell(of_classes: RunDirectory) -> N
         attribution = np.array(cells["attribution"].to_pylist(), np.float32)
         heat = np.frombuffer((folder / "classes-000.bin").read_bytes(), np.uint8).reshape(7, len(attribution))
         scale = np.array(facts["scale"])
-        drawn = cells["count"].to_numpy() >= config.cells.min_count
-        np.testing.assert_allclose(scale, np.abs(attribution[drawn]).max(0), rtol=1e-3)
-        shown = (heat.astype(float) - 128) / 127 * scale[:, None]
-        np.testing.assert_allclose(shown[:, drawn], attribution[drawn].T, atol=float(scale.max()) / 250)
-        assert (heat[:, drawn] != 128).mean() > 0.9
-        assert np.abs(heat[:, drawn].astype(int) - 128).max() == 127
-
-
-def test_heat_maps_come_in_files_of_fifty_classes() -> None:
-    attribution = np.random.default_rng(0).normal(size=(9, 120)).astype(np.float32)
-    attribution[:, 3] = 0
-    attribution[8] *= 100
-    heat, scale = heat_maps(attribution, np.arange(9) < 8)
-    assert heat.shape == (120, 9)
-    assert (heat[3] == 128).all()
-    assert scale[3] == 0
-    assert set(np.abs(heat[4].astype(int) - 128)[:8].tolist()) & {127}
-    assert (np.sign(heat[5].astype(int) - 128) == np.sign(attribution[:, 5])).mean() > 0.9
+        mask = cells["count"].to_numpy() >= config.cells.min_count
+        np.testing.assert_allclose(scale, np.abs(attribution[mask]).max(0), rtol=1e-3)
+        values = (heat.astype(float) - 128) / 127 * scale[:, None]
+        np.testing.assert_allclose(values[:, mask], attribution[mask].T, atol=float(scale.max()) / 250)
+        assert (heat[:, mask] != 128).mean() > 0.9
+        assert np.abs(heat[:, mask].astype(int) - 128).max() == 127
 
 
 # Exemplars
@@ -281,19 +272,21 @@ def test_sheets_show_patches_and_the_whole_pictures_they_are_cut_from(of_classes
         for cell in pq.read_table(of_classes.cells("last"), filters=[("grid", "=", 8)]).to_pylist()
         if cell["count"] >= config.cells.min_count
     }
-    seen: set[tuple[int, int]] = set()
+    cells_on_sheets: set[tuple[int, int]] = set()
     folder = of_classes.site_grid("last", 8) / "details"
     for file in sorted(folder.glob("*.json")):
         details = json.loads(file.read_text())
         sheet = np.asarray(Image.open(file.with_suffix(".webp")).convert("RGBA")).astype(float)
         assert sheet.shape == (CELL_SPRITE * len(details["cells"]), CELL_SPRITE * 2 * columns, 4)
-        for line, shown in enumerate(details["cells"]):
-            cell = cells[shown["row"], shown["col"]]
-            assert f"{shown['row'] // BLOCK}-{shown['col'] // BLOCK}" == file.stem
-            seen.add((shown["row"], shown["col"]))
+        for line, details_of_cell in enumerate(details["cells"]):
+            cell = cells[details_of_cell["row"], details_of_cell["col"]]
+            assert f"{details_of_cell['row'] // BLOCK}-{details_of_cell['col'] // BLOCK}" == file.stem
+            cells_on_sheets.add((details_of_cell["row"], details_of_cell["col"]))
             expected = cell["exemplars"] + cell["diverse_exemplars"]
-            assert [one["nearest"] for one in shown["exemplars"]] == [one in cell["exemplars"] for one in expected]
-            for column, (one, key) in enumerate(zip(shown["exemplars"], expected)):
+            assert [one["nearest"] for one in details_of_cell["exemplars"]] == [
+                one in cell["exemplars"] for one in expected
+            ]
+            for column, (one, key) in enumerate(zip(details_of_cell["exemplars"], expected)):
                 row = rows[key["image_id"], key["view"], key["draw"]]
                 assert one["image"] == row["image"] == listing[key["image_id"]]
                 assert (one["predicted"], one["label"]) == (row["predicted"], row["label"])
@@ -310,19 +303,21 @@ def test_sheets_show_patches_and_the_whole_pictures_they_are_cut_from(of_classes
                 frame = np.array(one["frame"]) * CELL_SPRITE
                 np.testing.assert_allclose(frame[[0, 2]], np.array(box)[[0, 2]] * scale, atol=0.02)
                 np.testing.assert_allclose(frame[[1, 3]], np.array(box)[[1, 3]] * scale + 10, atol=0.02)
-    assert seen == set(cells)
-    assert len(seen) > 5
+    assert cells_on_sheets == set(cells)
+    assert len(cells_on_sheets) > 5
 
 
 def test_exemplars_of_a_cell_open_for_analysis(of_classes: RunDirectory) -> None:
     opened = atlas.open_run(of_classes.path)
     cell = max(opened.cells("last", 4).to_pylist(), key=lambda cell: cell["count"])
-    found = opened.exemplars("last", 4, cell["row"], cell["col"], size=96)
+    exemplars = opened.exemplars("last", 4, cell["row"], cell["col"], size=96)
     keys = cell["exemplars"] + cell["diverse_exemplars"]
-    assert [one.cosine for one in found] == [key["cosine"] for key in keys]
-    assert [one.nearest for one in found] == [True] * len(cell["exemplars"]) + [False] * len(cell["diverse_exemplars"])
+    assert [one.cosine for one in exemplars] == [key["cosine"] for key in keys]
+    assert [one.nearest for one in exemplars] == [True] * len(cell["exemplars"]) + [False] * len(
+        cell["diverse_exemplars"]
+    )
     names = names_of_pictures(of_classes)
-    for one, key in zip(found, keys):
+    for one, key in zip(exemplars, keys):
         assert one.image == names[key["image_id"]]
         assert one.patch.size == (96, 96)
         assert one.picture.size == (128, 96)
@@ -352,18 +347,18 @@ def test_a_transparent_picture_lies_on_the_ground_of_its_patch(of_classes: RunDi
     cell = {"exemplars": [{**row, "cosine": 0.5} for row in of_picture], "diverse_exemplars": []}
     config, listing = of_classes.config(), Listing.load(of_classes.listing)
     atlas_map = find_map(maps_of(config.layers, config.layout, config.cells), "last")
-    found = exemplars_of(of_classes, listing, atlas_map, cell, size=96, seed=config.seed)
+    exemplars = exemplars_of(of_classes, listing, atlas_map, cell, size=96, seed=config.seed)
     source = open_picture(listing.read(image_id))
     clear = source[..., 3] == 0
     assert 0 < clear.mean() < 1
-    assert len(found) == 4
-    for one, row in zip(found, of_picture):
+    assert len(exemplars) == 4
+    for one, row in zip(exemplars, of_picture):
         ground, whole = backdrop(config.seed, one.image, row["view"]), np.asarray(one.picture)
         assert (whole[clear] == ground).all()
         np.testing.assert_array_equal(whole[~clear], source[~clear][:, :3])
         cut = crop_view(whole, one.box, 96, ground).astype(float)
         assert np.abs(cut - np.asarray(one.patch)).mean() < 2  # laid over the ground before it is scaled, not after
-    assert len({np.asarray(one.picture)[clear][0].tobytes() for one in found}) > 1  # a ground for each view
+    assert len({np.asarray(one.picture)[clear][0].tobytes() for one in exemplars}) > 1  # a ground for each view
 
 
 def test_the_members_of_all_cells_are_the_rows_that_have_a_place(of_classes: RunDirectory) -> None:

@@ -39,8 +39,8 @@ def test_principal_axes_are_those_of_the_rows(
         assert abs(np.corrcoef(axes[:, axis], expected)[0, 1]) == pytest.approx(1, abs=1e-3)
     settings = SETTINGS.model_copy(update={"axes": "pca"})
     fit = fit_layout(rows, settings, seed=0, threads=1)
-    kept = np.isfinite(fit.coordinates).all(1)
-    np.testing.assert_array_equal(fit.coordinates[kept], axes[kept])
+    mask = np.isfinite(fit.coordinates).all(1)
+    np.testing.assert_array_equal(fit.coordinates[mask], axes[mask])
     np.testing.assert_array_equal(principal_axes(rows[::-1])[::-1].round(3), axes.round(3))
     # In a run each layer keeps its own axes, also where layers are aligned: they may be mirrored.
     shutil.copytree(undisturbed.path, tmp_path / "run")
@@ -49,9 +49,9 @@ def test_principal_axes_are_those_of_the_rows(
     activations = unit_rows(np.array(store.to_pylist(), np.float32))
     table = pq.read_table(directory.layout("middle"))
     u, axis = table["u"].to_numpy(), principal_axes(activations)[:, 0]
-    kept = np.isfinite(u)
-    axis *= np.sign(np.corrcoef(u[kept], axis[kept])[0, 1])
-    assert (np.diff(u[kept][np.argsort(axis[kept])]) >= -1e-6).mean() > 0.99
+    mask = np.isfinite(u)
+    axis *= np.sign(np.corrcoef(u[mask], axis[mask])[0, 1])
+    assert (np.diff(u[mask][np.argsort(axis[mask])]) >= -1e-6).mean() > 0.99
 
 
 def test_by_classes_rows_of_like_effect_lie_together() -> None:
@@ -59,13 +59,13 @@ def test_by_classes_rows_of_like_effect_lie_together() -> None:
     rows, group = clusters(400)
     attributions, effect = clusters(400, channels=9, centres=4, seed=3)
     fit = fit_layout(rows, SETTINGS, seed=0, threads=1, attribution_rows=attributions)
-    found = quality(attributions, fit.coordinates)
-    assert found["trustworthiness"] > 0.85 > quality(rows, fit.coordinates)["trustworthiness"]
-    kept = np.isfinite(fit.coordinates).all(1)
-    apart = np.linalg.norm(fit.coordinates[kept, None] - fit.coordinates[None, kept], axis=2)
+    figures = quality(attributions, fit.coordinates)
+    assert figures["trustworthiness"] > 0.85 > quality(rows, fit.coordinates)["trustworthiness"]
+    mask = np.isfinite(fit.coordinates).all(1)
+    apart = np.linalg.norm(fit.coordinates[mask, None] - fit.coordinates[None, mask], axis=2)
     np.fill_diagonal(apart, np.inf)
-    assert (effect[kept][apart.argmin(1)] == effect[kept]).mean() > 0.95
-    assert (group[kept][apart.argmin(1)] == group[kept]).mean() < 0.5
+    assert (effect[mask][apart.argmin(1)] == effect[mask]).mean() > 0.95
+    assert (group[mask][apart.argmin(1)] == group[mask]).mean() < 0.5
     # New points are placed by their activations: they come with no attribution.
     assert fit.index.d == rows.shape[1]
 
@@ -102,10 +102,10 @@ def test_layers_may_share_one_layout(workshop: Path, scheduler: str, undisturbed
     # A row comes back to its place by the activation of either layer.
     opened = atlas.open_run(directory.path)
     u, v = (first[name].to_numpy() for name in ("u", "v"))
-    kept = np.flatnonzero(np.isfinite(u))[:40]
+    rows_on_map = np.flatnonzero(np.isfinite(u))[:40]
     for layer in ("middle", "last"):
-        placed = opened.place(layer, opened.store(layer).take(kept.tolist(), ["activation"])["activation"])
-        assert np.median(np.hypot(placed.u - u[kept], placed.v - v[kept])) < 0.05
+        placed = opened.place(layer, opened.store(layer).take(rows_on_map.tolist(), ["activation"])["activation"])
+        assert np.median(np.hypot(placed.u - u[rows_on_map], placed.v - v[rows_on_map])) < 0.05
 
 
 @pytest.fixture(scope="module")

@@ -35,12 +35,12 @@ class Bucket:
 
     def objects(self, prefix: str) -> Objects:
         """Everything below ``prefix``, by the name after it."""
-        found: Objects = {}
+        objects: Objects = {}
         for page in self._client.get_paginator("list_objects_v2").paginate(Bucket="runs", Prefix=f"{prefix}/"):
             for entry in page.get("Contents", []):
                 body = self._client.get_object(Bucket="runs", Key=entry["Key"])["Body"].read()
-                found[entry["Key"].removeprefix(f"{prefix}/")] = body
-        return found
+                objects[entry["Key"].removeprefix(f"{prefix}/")] = body
+        return objects
 
     def kind(self, key: str) -> str:
         return str(self._client.head_object(Bucket="runs", Key=key)["ContentType"])
@@ -55,22 +55,22 @@ def to_bucket(bucket: Bucket, name: str) -> list[str]:
     return ["--set", f"out=s3://runs/{name}", "--set", f"out_options.endpoint_url={bucket.address}"]
 
 
-def digests(found: Objects, like: dict[str, str]) -> dict[str, str]:
-    return {name: hashlib.sha256(body).hexdigest() for name, body in found.items() if name in like}
+def digests(objects: Objects, like: dict[str, str]) -> dict[str, str]:
+    return {name: hashlib.sha256(body).hexdigest() for name, body in objects.items() if name in like}
 
 
-def markers(found: Objects) -> Iterator[tuple[str, dict]]:
-    for name, body in found.items():
+def markers(objects: Objects) -> Iterator[tuple[str, dict]]:
+    for name, body in objects.items():
         if name.endswith(".json") and "files" in (marker := json.loads(body)):
             yield name, marker
 
 
-def all_that_is_vouched_for_is_there(found: Objects) -> int:
+def all_that_is_vouched_for_is_there(objects: Objects) -> int:
     """The number of markers, each of whose files is there and is what it should be."""
     count = 0
-    for name, marker in markers(found):
+    for name, marker in markers(objects):
         for file, facts in marker["files"].items():
-            body = found[os.path.normpath(Path(name).parent / file)]
+            body = objects[os.path.normpath(Path(name).parent / file)]
             assert hashlib.sha256(body).hexdigest() == facts["sha256"]
         count += 1
     return count
@@ -94,30 +94,30 @@ def test_a_whole_run_to_s3_and_on_from_there(
     }
     here = run(validate(values, "test"))
     assert here.path == workshop / "runs" / "sent"
-    assert "atlas serve runs/sent" in capsys.readouterr().out
-    expected, found = contents(undisturbed), bucket.objects("deep/sent")
-    assert digests(found, expected) == expected
-    assert all_that_is_vouched_for_is_there(found) > 10
+    assert "python -m atlas.serve runs/sent" in capsys.readouterr().out
+    expected, objects = contents(undisturbed), bucket.objects("deep/sent")
+    assert digests(objects, expected) == expected
+    assert all_that_is_vouched_for_is_there(objects) > 10
     for name in ("run.json", "report.json", "listing.parquet", "store/README.md"):
-        assert found[name] == (here.path / name).read_bytes()
+        assert objects[name] == (here.path / name).read_bytes()
     assert bucket.kind("deep/sent/site/index.html") == "text/html"
-    tile = next(name for name in found if name.endswith(".webp"))
+    tile = next(name for name in objects if name.endswith(".webp"))
     assert bucket.kind(f"deep/sent/{tile}") == "image/webp"
 
     shutil.rmtree(here.path)
     run(validate(values, "test"))
     assert contents(here) == expected
     stages = json.loads((here.path / "run.json").read_text())["stages"]
-    assert stages == json.loads(found["run.json"])["stages"], "nothing was made anew"
+    assert stages == json.loads(objects["run.json"])["stages"], "nothing was made anew"
 
     cells = values["cells"]
     run(validate(values | {"cells": cells | {"grids": [4]}}, "test"))
     changed = bucket.objects("deep/sent")
     aside = f"cells.{stages['cells']['key'][:8]}/"
     assert {name for name in changed if name.startswith(aside)} == {
-        aside + name.removeprefix("cells/") for name in found if name.startswith("cells/")
+        aside + name.removeprefix("cells/") for name in objects if name.startswith("cells/")
     }
-    assert changed["cells/last.parquet"] != found["cells/last.parquet"]
+    assert changed["cells/last.parquet"] != objects["cells/last.parquet"]
     shutil.rmtree(here.path)  # what was moved aside is fetched only when it is wanted again
     run(validate(values, "test"))
     assert contents(here) == expected
@@ -271,18 +271,18 @@ def test_one_process_at_a_time_is_at_work_there(tmp_path: Path) -> None:
     owner = tmp_path / "there" / "owner.json"
     with Mirror(out, {}, directory) as first:
         first.begin()
-        mine = json.loads(owner.read_text())
+        owner_facts = json.loads(owner.read_text())
         with Mirror(out, {}, elsewhere) as second, pytest.raises(AtlasError, match=r"was at work at .* seconds ago"):
             second.begin()
-        assert json.loads(owner.read_text())["id"] == mine["id"]
+        assert json.loads(owner.read_text())["id"] == owner_facts["id"]
     assert not owner.exists()
-    write_json(owner, {**mine, "process": 2**22 + 1})  # killed, on this machine
+    write_json(owner, {**owner_facts, "process": 2**22 + 1})  # killed, on this machine
     with Mirror(out, {}, elsewhere) as third:
         third.begin()
-    write_json(owner, {**mine, "host": "another", "time": time.time() - 121})  # silent for long
+    write_json(owner, {**owner_facts, "host": "another", "time": time.time() - 121})  # silent for long
     with Mirror(out, {}, elsewhere) as fourth:
         fourth.begin()
-    write_json(owner, {**mine, "host": "another", "time": time.time() - 60})
+    write_json(owner, {**owner_facts, "host": "another", "time": time.time() - 60})
     with Mirror(out, {}, elsewhere) as fifth, pytest.raises(AtlasError, match="if it was killed, try again in 120"):
         fifth.begin()
 
@@ -295,7 +295,7 @@ def test_a_bucket_that_is_not_there_is_not_made(bucket: Bucket, tmp_path: Path) 
     ):
         mirror.begin()
     client = boto3.client("s3", endpoint_url=bucket.address, region_name="us-east-1")
-    assert "typed-wrong" not in {each["Name"] for each in client.list_buckets()["Buckets"]}
+    assert "typed-wrong" not in {entry["Name"] for entry in client.list_buckets()["Buckets"]}
 
 
 def test_what_did_not_arrive_is_sent_once_more_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from documents import snippet, the_command
-from looked_run import ASKED, arguments
+from looked_run import NEURONS, arguments
 from PIL import Image
 from tiny_run import (
     CHECKOUT,
@@ -75,9 +75,9 @@ def test_the_guides_recipe(looked: RunDirectory, tmp_path: Path, monkeypatch: py
     names: dict[str, Any] = {}
     exec(recipe.replace("_blocks.10", "last"), names)
     rows = UnitTables(looked, "last").table().to_pylist()
-    known = {row["unit"]: row["invariance"] for row in rows if row["invariance"] is not None}
-    best = max(known, key=lambda unit: known[unit])
-    assert known[names["steady"][0]] == known[best]
+    invariances = {row["unit"]: row["invariance"] for row in rows if row["invariance"] is not None}
+    best = max(invariances, key=lambda unit: invariances[unit])
+    assert invariances[names["steady"][0]] == invariances[best]
     assert len(names["steady"]) == 10
     assert {layer for layer, _, _ in names["sources"]} == {"middle"}
     effects = [abs(effect) for _, _, effect in names["sources"]]
@@ -128,9 +128,9 @@ def test_check_tells_damage_and_its_cure(
     shutil.copytree(looked.path, copy.path)
     damage(copy)
     assert check([str(copy.path)]) == 1
-    shown = capsys.readouterr().out
-    assert sentence in shown
-    assert "delete neurons/last/" in shown or "give the run's command again" in shown
+    output = capsys.readouterr().out
+    assert sentence in output
+    assert "delete neurons/last/" in output or "give the run's command again" in output
 
 
 def forge(run: RunDirectory, name: str, change: Any) -> None:
@@ -184,11 +184,11 @@ def test_tables_of_another_version_are_a_sentence(
         opened.neuron("last", 17)
     assert len(opened.neurons("middle")) == 16
     assert check([str(copy.path)]) == 1
-    shown = " ".join(capsys.readouterr().out.split())
+    output = " ".join(capsys.readouterr().out.split())
     assert (
         "WRONG neurons/last/part-00001.parquet: was written by another version: it has no picture_activations, note. "
         "Cure: give the run's command again."
-    ) in shown
+    ) in output
     part = next(item for item in publish.plan(copy.config(), copy) if item.id == "neurons/last/units-00000")
     with pytest.raises(AtlasError, match=sentence):
         publish.run_item(part)
@@ -213,9 +213,9 @@ def test_killed_and_resumed_ends_with_equal_bytes(
     assert not (directory.neurons("last") / "circuit.json").exists(), "it was killed before the end"
     done = atlas_run(workshop, *arguments(directory))
     assert done.returncode == 0, done.stderr
-    made = contents(directory, ("neurons",))
-    assert made == contents(looked, ("neurons",))
-    assert len(made) == 2 * (2 * 4 + 2) - 2, "two layers, of one part and of two"
+    digests = contents(directory, ("neurons",))
+    assert digests == contents(looked, ("neurons",))
+    assert len(digests) == 2 * (2 * 4 + 2) - 2, "two layers, of one part and of two"
 
 
 def test_asking_for_one_more_layer_leaves_the_others(
@@ -225,15 +225,15 @@ def test_asking_for_one_more_layer_leaves_the_others(
     The other stages are untouched, and without units nothing of them is asked for."""
     directory = RunDirectory(workshop / "runs" / "one-more")
     shutil.copytree(undisturbed.path, directory.path)
-    run(configure(workshop, scheduler, directory.path, neurons={**ASKED, "layers": ["last"]}), until="neurons")
-    kept = {path: path.stat().st_mtime_ns for path in directory.neurons("last").glob("part-*")}
-    assert len(kept) == 4
+    run(configure(workshop, scheduler, directory.path, neurons={**NEURONS, "layers": ["last"]}), until="neurons")
+    times = {path: path.stat().st_mtime_ns for path in directory.neurons("last").glob("part-*")}
+    assert len(times) == 4
     assert not directory.neurons("middle").exists()
     assert UnitTables(directory, "last").circuit().num_rows == 0
     key = directory.stage_key("neurons")
-    run(configure(workshop, scheduler, directory.path, neurons=ASKED), until="neurons")
+    run(configure(workshop, scheduler, directory.path, neurons=NEURONS), until="neurons")
     assert directory.stage_key("neurons") == key
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert {path: path.stat().st_mtime_ns for path in times} == times
     assert contents(directory, ("neurons",)) == contents(looked, ("neurons",))
     before = contents(directory, PLAIN_STAGES)
     assert before == contents(undisturbed, PLAIN_STAGES)

@@ -1,7 +1,6 @@
 """The stage neurons on the tiny run: what it writes of each unit, against the store, the network and autograd."""
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +8,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from looked_run import ASKED
+from looked_run import NEURONS
 from numpy.typing import NDArray
 from PIL import Image
-from small_network import factory, forking_factory
-from torch import nn
 
 import atlas
 from atlas.circuits.circuit import circuit
 from atlas.errors import AtlasError, ConfigError
-from atlas.networks.network import Network, load
-from atlas.networks.observer import Observer
-from atlas.neurons.classes import strongest
+from atlas.networks.network import Network
 from atlas.neurons.reading import UnitTables
 from atlas.neurons.statistics import unit_statistics
 from atlas.neurons.tables import BINS, CELLS, CIRCUIT, SPREAD, STATISTICS
@@ -82,8 +77,10 @@ def test_statistics_are_those_of_the_store(looked: RunDirectory, layer: str) -> 
         best: dict[int, float] = {}
         for value, key in zip(activations.tolist(), keys):
             best[key[0]] = max(value, best.get(key[0], -np.inf))
-        assert [row["activation"] for row in unit_row["top"]] == sorted(best.values(), reverse=True)[: ASKED["patches"]]
-        assert len({row["image_id"] for row in unit_row["top"]}) == ASKED["patches"]
+        assert [row["activation"] for row in unit_row["top"]] == sorted(best.values(), reverse=True)[
+            : NEURONS["patches"]
+        ]
+        assert len({row["image_id"] for row in unit_row["top"]}) == NEURONS["patches"]
         for row in (*unit_row["top"], *unit_row["spread"]):
             assert activations[keys.index(key_of(row))] == row["activation"]
         values = [row["activation"] for row in unit_row["spread"]]
@@ -123,8 +120,8 @@ def test_pictures_excite_their_unit_and_differ(looked: RunDirectory, network: Ne
         pictures = np.stack([decode_png(png) for png in unit_row["pictures"]])
         assert pictures.shape == (3, size, size, 3)
         assert unit_row["size"] == size
-        found = centre_activations(network, "last", pictures)[:, unit_row["unit"]]
-        np.testing.assert_allclose(unit_row["picture_activations"], found, rtol=1e-3, atol=1e-3)
+        activations = centre_activations(network, "last", pictures)[:, unit_row["unit"]]
+        np.testing.assert_allclose(unit_row["picture_activations"], activations, rtol=1e-3, atol=1e-3)
         assert len({picture.tobytes() for picture in pictures}) == 3
 
 
@@ -178,17 +175,17 @@ def test_turned_patches_are_those_of_the_top_rows(looked: RunDirectory, network:
             images=config.images,
             seed=config.seed,
         )
-        seen = views[key_of(top[0])]
-        view = torch.from_numpy(seen.pixels).permute(2, 0, 1).float() / 255
-        pictures = posed_discs(view, patch_middle(seen.position, described, network.size, window), window, POSES)
+        top_view = views[key_of(top[0])]
+        view = torch.from_numpy(top_view.pixels).permute(2, 0, 1).float() / 255
+        pictures = posed_discs(view, patch_middle(top_view.position, described, network.size, window), window, POSES)
         maps = network.activations(network.normalize(pictures), "last")
         at = maps[:, unit_row["unit"], maps.shape[2] // 2, maps.shape[3] // 2]
         np.testing.assert_allclose(turned[0], at.numpy(), atol=1e-3 * max(1, float(at.abs().max())))
         # The view is the one that the store tells of.
-        whole = network.activations(network.from_bytes(torch.from_numpy(seen.pixels)[None]), "last")[
+        whole = network.activations(network.from_bytes(torch.from_numpy(top_view.pixels)[None]), "last")[
             0, unit_row["unit"]
         ]
-        assert float(whole[seen.position]) == pytest.approx(top[0]["activation"], rel=2e-2, abs=1e-2)
+        assert float(whole[top_view.position]) == pytest.approx(top[0]["activation"], rel=2e-2, abs=1e-2)
     assert firing > 10
 
 
@@ -207,54 +204,30 @@ def test_classes_are_those_of_autograd(looked: RunDirectory, network: Network) -
         effects = []
         for key in keys:
             inputs = network.from_bytes(torch.from_numpy(views[key].pixels)[None])
-            found: list[torch.Tensor] = []
+            outputs: list[torch.Tensor] = []
 
-            def keep(_module: Any, _inputs: Any, output: torch.Tensor, found: list = found) -> torch.Tensor:
-                found.append(output.detach().clone().requires_grad_(True))
-                return found[0]
+            def keep(_module: Any, _inputs: Any, output: torch.Tensor, outputs: list = outputs) -> torch.Tensor:
+                outputs.append(output.detach().clone().requires_grad_(True))
+                return outputs[0]
 
             handle = network.submodule("last").register_forward_hook(keep)
             logits = network.module(inputs)[0]
             handle.remove()
             y, x = views[key].position
-            gradients = [torch.autograd.grad(logit, found[0], retain_graph=True)[0] for logit in logits]
+            gradients = [torch.autograd.grad(logit, outputs[0], retain_graph=True)[0] for logit in logits]
             unit = unit_row["unit"]
             effects.append(
-                [float(found[0][0, unit, y, x].detach() * gradient[0, unit, y, x]) for gradient in gradients]
+                [float(outputs[0][0, unit, y, x].detach() * gradient[0, unit, y, x]) for gradient in gradients]
             )
         mean = np.mean(effects, 0) if effects else np.zeros(0)
-        shown = [*unit_row["supports"], *unit_row["opposes"]]
-        assert {entry["class"] for entry in shown} == set(np.flatnonzero(mean != 0).tolist())
-        for entry in shown:
+        entries = [*unit_row["supports"], *unit_row["opposes"]]
+        assert {entry["class"] for entry in entries} == set(np.flatnonzero(mean != 0).tolist())
+        for entry in entries:
             assert entry["effect"] == pytest.approx(mean[entry["class"]], rel=1e-3, abs=1e-4 * np.abs(mean).max())
         assert unit_row["effects"] == pytest.approx(mean, rel=1e-3, abs=1e-4 * np.abs(mean).max(initial=0))
         for name, sign in (("supports", -1), ("opposes", 1)):
             values = [sign * entry["effect"] for entry in unit_row[name]]
             assert values == sorted(values), name
-
-
-@pytest.mark.parametrize("make", [factory, forking_factory])
-def test_attributions_of_one_channel_add_up_to_those_of_all(make: Callable[[], nn.Module]) -> None:
-    """Also of a network that runs as it is, with dual numbers."""
-    small = load(make(), size=32)
-    observer = Observer(small, ["depthwise"])
-    inputs = small.normalize(torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(2)))
-    at = {"depthwise": torch.tensor([[[2, 3], [0, 7]], [[1, 1], [4, 4]], [[7, 0], [5, 2]]])}
-    whole = observer.observe(inputs, at, attributions=True).attributions["depthwise"]
-    total = torch.zeros_like(whole)
-    for channel in range(12):
-        channels = {"depthwise": torch.tensor([[channel, channel]] * 3)}
-        one = observer.observe(inputs, at, attributions=True, channels=channels).attributions["depthwise"]
-        assert one.abs().max() < whole.abs().max() * 3
-        total += one
-    torch.testing.assert_close(total, whole, rtol=1e-3, atol=1e-5)
-
-
-def test_strongest_classes_by_hand() -> None:
-    effects = np.array([[1.0, -2.0, 0.0, 3.0], [1.0, 0.0, 0.0, 1.0]], np.float32)
-    assert strongest(effects, 5) == [{"class": 3, "effect": 2.0}, {"class": 0, "effect": 1.0}]
-    assert strongest(effects, 1) == [{"class": 3, "effect": 2.0}]
-    assert strongest(effects, 5, opposing=True) == [{"class": 1, "effect": -1.0}]
 
 
 def test_circuits_hold_the_weights_between_neighbouring_layers(looked: RunDirectory, network: Network) -> None:
@@ -274,7 +247,7 @@ def test_circuits_hold_the_weights_between_neighbouring_layers(looked: RunDirect
         assert row["present"] == row["effect"], "behind a ReLU nothing is below 0"
     for unit in {row["unit"] for row in rows}:
         sizes = [abs(row["effect"]) for row in rows if row["unit"] == unit]
-        assert len(sizes) == ASKED["sources"]
+        assert len(sizes) == NEURONS["sources"]
         assert sizes == sorted(sizes, reverse=True)
     first = UnitTables(looked, "middle")
     assert first.circuit().num_rows == 0
@@ -284,7 +257,7 @@ def test_circuits_hold_the_weights_between_neighbouring_layers(looked: RunDirect
 def test_cells_are_built_by_drawn_cells(looked: RunDirectory) -> None:
     table = pq.read_table(looked.neurons("last") / "cells.parquet")
     assert table.schema.equals(CELLS)
-    drawn = {
+    drawn_cells = {
         layer: {
             (cell["grid"], cell["row"], cell["col"]): cell
             for cell in pq.read_table(looked.cells(layer)).to_pylist()
@@ -298,10 +271,10 @@ def test_cells_are_built_by_drawn_cells(looked: RunDirectory) -> None:
     for row in rows:
         cell = row["grid"], row["row"], row["col"]
         by_cell.setdefault(cell, []).append(row)
-        assert cell in drawn["last"]
-        assert (row["source_grid"], row["source_row"], row["source_col"]) in drawn["middle"]
+        assert cell in drawn_cells["last"]
+        assert (row["source_grid"], row["source_row"], row["source_col"]) in drawn_cells["middle"]
         assert -1 <= row["weight"] <= 1
-    assert set(by_cell) == set(drawn["last"])
+    assert set(by_cell) == set(drawn_cells["last"])
     layouts = {layer: pq.read_table(looked.layout(layer)) for layer in AT_RISK}
     middles = {
         layer: [np.minimum((to_numpy(layouts[layer][name]) * 4).astype(int), 3) for name in ("v", "u")]
@@ -328,17 +301,17 @@ def test_a_units_strongest_views_tell_its_circuit(
     maps = network.activations(inputs, "last")[:, unit].numpy()
     assert maps[range(len(top)), positions[:, 0], positions[:, 1]] == pytest.approx(top, rel=2e-2, abs=1e-2)
     assert top == sorted(top, reverse=True)
-    found = circuit(opened.network(), "middle", "last", unit, inputs, positions, count=5)
+    circuit_again = circuit(opened.network(), "middle", "last", unit, inputs, positions, count=5)
     stored = {row["source"]: row for row in opened.neuron("last", unit)["circuit"]}
-    both = [middle for middle, source in enumerate(found.source.tolist()) if source in stored]
+    both = [place for place, source in enumerate(circuit_again.source.tolist()) if source in stored]
     assert len(both) >= 3
-    for middle in both:
-        row = stored[int(found.source[middle])]
-        assert found.effect[middle] == pytest.approx(row["effect"], rel=1e-3, abs=1e-4)
-        assert found.present[middle] == pytest.approx(row["present"], rel=1e-3, abs=1e-4)
+    for place in both:
+        row = stored[int(circuit_again.source[place])]
+        assert circuit_again.effect[place] == pytest.approx(row["effect"], rel=1e-3, abs=1e-4)
+        assert circuit_again.present[place] == pytest.approx(row["present"], rel=1e-3, abs=1e-4)
     silent = [number for number in by_unit if by_unit[number]["largest"] <= 0]
-    for each in silent[:1]:
+    for silent_unit in silent[:1]:
         with pytest.raises(AtlasError, match="has no views that excite it: it never fires"):
-            opened.top_views("last", each)
+            opened.top_views("last", silent_unit)
     with pytest.raises(ConfigError, match=r"last has no unit 20: it has 20, counted from 0"):
         opened.top_views("last", 20)

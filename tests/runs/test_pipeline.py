@@ -47,17 +47,17 @@ def test_report_holds_icons_against_the_best_real_patches(undisturbed: RunDirect
     report = json.loads(undisturbed.report.read_text())
     for layer in ("middle", "last"):
         for grid in GRIDS:
-            told = report["layers"][layer]["icons"][str(grid)]
+            figures = report["layers"][layer]["icons"][str(grid)]
             cells = pq.read_table(undisturbed.cells(layer), filters=[("grid", "=", grid)]).to_pylist()
             best = {(cell["row"], cell["col"]): cell["exemplars"][0]["cosine"] for cell in cells}
             icons = read_icons(undisturbed, layer, grid).to_pylist()
-            mine = [best[icon["row"], icon["col"]] for icon in icons]
-            assert told["n"] == len(icons) > 2
-            assert told["median_patch_cosine"] == pytest.approx(np.median(mine))
-            above = [icon["cosine"] > patch for icon, patch in zip(icons, mine)]
-            assert told["above_patch_share"] == pytest.approx(np.mean(above))
-            assert told["near_rank_share"] == np.mean([icon["rank"] <= 3 for icon in icons])
-            assert told["median_cosine"] == pytest.approx(np.median([icon["cosine"] for icon in icons]))
+            own_patches = [best[icon["row"], icon["col"]] for icon in icons]
+            assert figures["n"] == len(icons) > 2
+            assert figures["median_patch_cosine"] == pytest.approx(np.median(own_patches))
+            above = [icon["cosine"] > patch for icon, patch in zip(icons, own_patches)]
+            assert figures["above_patch_share"] == pytest.approx(np.mean(above))
+            assert figures["near_rank_share"] == np.mean([icon["rank"] <= 3 for icon in icons])
+            assert figures["median_cosine"] == pytest.approx(np.median([icon["cosine"] for icon in icons]))
 
 
 def test_icons_are_drawn_as_the_run_says(
@@ -71,10 +71,10 @@ def test_icons_are_drawn_as_the_run_says(
     manifest = copied.read_manifest()
     manifest["stages"]["render"]["batch_settings"]["middle"] = {"precision": "float32", "batch": 5}
     copied.update_manifest(stages=manifest["stages"])
-    asked: list[dict] = []
+    calls: list[dict] = []
 
     def spy(*arguments: object, **options: Any) -> Icons:
-        asked.append(options)
+        calls.append(options)
         return draw(*arguments, **options)
 
     monkeypatch.setattr(render, "draw", spy)
@@ -84,24 +84,24 @@ def test_icons_are_drawn_as_the_run_says(
     )
     for item in (coarse, fine):
         render.run_item(item)
-    assert [options["batch"] for options in asked] == [5, 5]
-    assert [options["precision"] for options in asked] == ["float32", "float32"]
-    assert asked[0]["start"] is None
-    assert len(set(asked[0]["seeds"].tolist())) == 1  # the coarsest all begin alike
+    assert [options["batch"] for options in calls] == [5, 5]
+    assert [options["precision"] for options in calls] == ["float32", "float32"]
+    assert calls[0]["start"] is None
+    assert len(set(calls[0]["seeds"].tolist())) == 1  # the coarsest all begin alike
     cells = pq.read_table(copied.icons("middle", GRIDS[1]) / "part-00000.parquet").to_pylist()
     parents = {
         (icon["row"], icon["col"]): decode_png(icon["png"])
         for icon in read_icons(copied, "middle", GRIDS[0]).to_pylist()
     }
     expected = np.stack([blend(parents, cell["row"], cell["col"]) for cell in cells])
-    np.testing.assert_array_equal(asked[1]["start"], expected)
-    assert len(set(asked[1]["seeds"].tolist())) == len(cells)
+    np.testing.assert_array_equal(calls[1]["start"], expected)
+    assert len(set(calls[1]["seeds"].tolist())) == len(cells)
     level = pq.read_table(copied.cells("middle"), filters=[("grid", "=", GRIDS[1]), ("count", ">=", 2)]).to_pylist()
     means = {(cell["row"], cell["col"]): np.array(cell["mean"], np.float32) for cell in level}
     network = worker.network(copied, config.networks()[""], threads=1)
     for cell in cells:
-        found = centre_activations(network, "middle", decode_png(cell["png"])[None])
-        assert cell["cosine"] == pytest.approx(cosines(found, means[cell["row"], cell["col"]][None])[0], abs=1e-4)
+        activations = centre_activations(network, "middle", decode_png(cell["png"])[None])
+        assert cell["cosine"] == pytest.approx(cosines(activations, means[cell["row"], cell["col"]][None])[0], abs=1e-4)
 
 
 def test_layout_has_the_rows_of_the_store(undisturbed: RunDirectory) -> None:
@@ -110,25 +110,25 @@ def test_layout_has_the_rows_of_the_store(undisturbed: RunDirectory) -> None:
         for name in ("image_id", "view", "draw"):
             assert layout[name].to_pylist() == store[name].to_pylist()
         u = layout["u"].to_numpy()
-        kept = np.isfinite(u)
-        assert kept.mean() > 0.9
-        assert u[kept].min() >= 0
-        assert u[kept].max() <= 1
-        assert [reason is None for reason in layout["dropped"].to_pylist()] == kept.tolist()
+        mask = np.isfinite(u)
+        assert mask.mean() > 0.9
+        assert u[mask].min() >= 0
+        assert u[mask].max() <= 1
+        assert [reason is None for reason in layout["dropped"].to_pylist()] == mask.tolist()
 
 
 def test_each_drawn_cell_has_an_icon_with_its_score(undisturbed: RunDirectory) -> None:
     for layer in ("middle", "last"):
         cells = pq.read_table(undisturbed.cells(layer)).to_pylist()
         for grid in GRIDS:
-            drawn = {(cell["row"], cell["col"]) for cell in cells if cell["grid"] == grid and cell["count"] >= 2}
+            drawn_cells = {(cell["row"], cell["col"]) for cell in cells if cell["grid"] == grid and cell["count"] >= 2}
             icons = pq.read_table(sorted(undisturbed.icons(layer, grid).glob("*.parquet"))).to_pylist()
-            assert {(icon["row"], icon["col"]) for icon in icons} == drawn
-            assert len(icons) == len(drawn) > 5
+            assert {(icon["row"], icon["col"]) for icon in icons} == drawn_cells
+            assert len(icons) == len(drawn_cells) > 5
             for icon in icons:
                 assert icon["png"].startswith(b"\x89PNG")
                 assert -1 <= icon["cosine"] <= 1
-                assert 1 <= icon["rank"] <= len(drawn)
+                assert 1 <= icon["rank"] <= len(drawn_cells)
                 assert 0 <= icon["percentile"] <= 100
 
 
@@ -148,18 +148,18 @@ def test_site_tells_what_the_stages_made(undisturbed: RunDirectory) -> None:
     assert [network["classes"] for network in facts["networks"]] == [[f"class {number}" for number in range(7)]]
     for layer in facts["layers"]:
         for grid in layer["grids"]:
-            told = json.loads((undisturbed.site_grid(layer["name"], grid["grid"]) / "cells.json").read_text())
+            cells_on_page = json.loads((undisturbed.site_grid(layer["name"], grid["grid"]) / "cells.json").read_text())
             cells = pq.read_table(undisturbed.cells(layer["name"]), filters=[("grid", "=", grid["grid"])]).to_pylist()
-            assert list(zip(told["row"], told["col"], told["count"])) == [
+            assert list(zip(cells_on_page["row"], cells_on_page["col"], cells_on_page["count"])) == [
                 (cell["row"], cell["col"], cell["count"]) for cell in cells
             ]
             values, numbers = top_classes(undisturbed, layer["name"], grid["grid"], len(cells))
             assert (numbers[:, 7:] == 65535).all(), "there are seven classes"
-            for line, shown, cell in zip(numbers, values, cells):
+            for line, attributions, cell in zip(numbers, values, cells):
                 best = np.argsort(-np.array(cell["attribution"]), kind="stable")
                 assert line[:7].tolist() == best.tolist()
-                np.testing.assert_array_equal(shown[:7], np.array(cell["attribution"], np.float32)[best])
-            assert sum(told["drawn"]) == grid["drawn"]
+                np.testing.assert_array_equal(attributions[:7], np.array(cell["attribution"], np.float32)[best])
+            assert sum(cells_on_page["drawn"]) == grid["drawn"]
 
 
 def test_tile_shows_the_icon_of_its_cell(undisturbed: RunDirectory) -> None:
@@ -170,9 +170,9 @@ def test_tile_shows_the_icon_of_its_cell(undisturbed: RunDirectory) -> None:
 
     for icon in icons:
         left, top = icon["col"] * 32, icon["row"] * 32
-        shown = np.asarray(tile.crop((left, top, left + 32, top + 32)), dtype=float)
+        pixels = np.asarray(tile.crop((left, top, left + 32, top + 32)), dtype=float)
         stored = np.asarray(Image.open(BytesIO(icon["png"])), dtype=float)
-        assert np.abs(shown - stored).mean() < 12
+        assert np.abs(pixels - stored).mean() < 12
 
 
 def test_patches_show_the_nearest_exemplar(undisturbed: RunDirectory) -> None:
@@ -191,8 +191,8 @@ def test_patches_show_the_nearest_exemplar(undisturbed: RunDirectory) -> None:
     cut = crop_view(open_picture(source), box, 32, backdrop(0, row["image"], row["view"]))
     tile = Image.open(undisturbed.site_grid("last", 4) / "patches_files" / "7" / "0_0.webp").convert("RGB")
     left, top = cell["col"] * 32, cell["row"] * 32
-    shown = np.asarray(tile.crop((left, top, left + 32, top + 32)), dtype=float)
-    assert np.abs(shown - cut).mean() < 12
+    pixels = np.asarray(tile.crop((left, top, left + 32, top + 32)), dtype=float)
+    assert np.abs(pixels - cut).mean() < 12
 
 
 def test_sisters_are_pictures_of_their_own(undisturbed: RunDirectory) -> None:
@@ -273,15 +273,15 @@ def test_the_demo_network_on_real_pictures(tmp_path: Path) -> None:
         "cat.jpg": {"tabby", "tiger cat", "Egyptian cat", "lynx", "Persian cat", "Siamese cat", "cougar"},
         "coffee.jpg": {"espresso", "cup", "coffee mug", "consomme"},
     }
-    told: dict[str, list[bool]] = {name: [] for name in expected}
+    hits: dict[str, list[bool]] = {name: [] for name in expected}
     for cell in cells:
         name = photo[cell["exemplars"][0]["image_id"]]
         if name in expected:
-            told[name].append(any(names[entry["class"]] in expected[name] for entry in cell["predicted"][:2]))
+            hits[name].append(any(names[entry["class"]] in expected[name] for entry in cell["predicted"][:2]))
         assert sum(entry["count"] for entry in cell["predicted"]) <= cell["count"]
-    assert all(told.values()), "each photo is the nearest exemplar somewhere"
-    assert np.mean(told["cat.jpg"]) > 0.6
-    assert np.mean(told["coffee.jpg"]) > 0.6
+    assert all(hits.values()), "each photo is the nearest exemplar somewhere"
+    assert np.mean(hits["cat.jpg"]) > 0.6
+    assert np.mean(hits["coffee.jpg"]) > 0.6
     report = json.loads(directory.report.read_text())
     for layer in ("_blocks.4", "_blocks.10"):
         icons = report["layers"][layer]["icons"]["3"]
@@ -295,4 +295,4 @@ def test_the_demo_network_on_real_pictures(tmp_path: Path) -> None:
     # Measured once by a worker, kept, and used again: nothing is drawn anew.
     settings = directory.read_manifest()["stages"]["render"]["batch_settings"]
     assert set(settings) == {"_blocks.4", "_blocks.10"}
-    assert all(told["batch"] >= 1 and told["precision"] in ("float32", "bfloat16") for told in settings.values())
+    assert all(one["batch"] >= 1 and one["precision"] in ("float32", "bfloat16") for one in settings.values())

@@ -142,21 +142,21 @@ def test_workers_with_several_threads_do_one_item_at_a_time(workshop: Path, sche
 
 
 @pytest.mark.parametrize(
-    ("code", "layer", "told"),
+    ("code", "layer", "sentence"),
     [
         ("raise ValueError('no weights')", "relu", "the factory failed (ValueError: no weights)"),
         ("return Twice()", "relu", "layers: relu of odd:make is called 2 times in one pass"),
         ("return Custom()", "conv", "collect.attributions: odd:make cannot be differentiated forwards"),
     ],
 )
-def test_odd_networks_are_answered_with_sentences(tmp_path: Path, code: str, layer: str, told: str) -> None:
+def test_odd_networks_are_answered_with_sentences(tmp_path: Path, code: str, layer: str, sentence: str) -> None:
     (tmp_path / "odd.py").write_text(ODD.replace("CODE", code))
     paint_pictures(tmp_path / "pictures", 4)
     values = {**tiny_values(tmp_path), "network": {"name": "odd:make", "size": 32}, "layers": [layer]}
     (tmp_path / "odd.yaml").write_text(yaml.safe_dump(values))
     done = atlas_run(tmp_path, "odd.yaml", "--dry-run")
     assert done.returncode == 2, done.stdout
-    assert told in done.stderr
+    assert sentence in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -198,7 +198,7 @@ def test_all_mistakes_at_once(workshop: Path, scheduler: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "sentence"),
     [
         (["nothing"], 2, "There is no configuration nothing"),
         (["tiny.yaml", "--set", "colour=red"], 2, "colour: unknown key"),
@@ -219,10 +219,10 @@ def test_all_mistakes_at_once(workshop: Path, scheduler: str) -> None:
         ),
     ],
 )
-def test_mistakes_are_sentences(workshop: Path, arguments: list[str], code: int, told: str) -> None:
+def test_mistakes_are_sentences(workshop: Path, arguments: list[str], code: int, sentence: str) -> None:
     done = atlas_run(workshop, *arguments)
     assert done.returncode == code
-    assert told in done.stderr
+    assert sentence in done.stderr
     assert "Traceback" not in done.stderr
 
 

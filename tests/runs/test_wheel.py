@@ -47,9 +47,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_packages_the_page_and_the_configurations_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-        told = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        metadata = archive.read(told).decode()
-        entries = archive.read(told.replace("METADATA", "entry_points.txt")).decode()
+        metadata_file = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = archive.read(metadata_file).decode()
+        entries = archive.read(metadata_file.replace("METADATA", "entry_points.txt")).decode()
         licenses = [name for name in archive.namelist() if name.endswith("licenses/LICENSE")]
     modules = {
         path.relative_to(CHECKOUT).as_posix()
@@ -89,9 +89,9 @@ def test_a_run_and_its_page_work_from_the_wheel_alone(installed: Path, workshop:
 
     where = Path(python("-c", "import atlas; print(atlas.__file__)").strip())
     assert where.is_relative_to(installed.parents[1]), "not the checkout's"
-    told = python("-m", "atlas.run", "demo", "--dry-run", "--set", f"images.source={workshop / 'pictures'}")
-    assert "_blocks.10: 112 channels" in told
-    assert "Nothing was run (--dry-run)." in told
+    process = python("-m", "atlas.run", "demo", "--dry-run", "--set", f"images.source={workshop / 'pictures'}")
+    assert "_blocks.10: 112 channels" in process
+    assert "Nothing was run (--dry-run)." in process
 
     script = write_console_script(tmp_path, str(installed))
     assert python(str(script), "--version") == f"activation-atlas {atlas.__version__}\n"

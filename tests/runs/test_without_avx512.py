@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from looked_run import ASKED
+from looked_run import NEURONS
 from tiny_run import CHECKOUT, command, environment
 
 from atlas.check.verify import verify
@@ -19,9 +19,9 @@ WITHOUT_AVX512 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "
 
 
 def python(*arguments: str, folder: Path = CHECKOUT) -> subprocess.CompletedProcess[str]:
-    told = {**environment(), **WITHOUT_AVX512}
+    variables = {**environment(), **WITHOUT_AVX512}
     return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=told, capture_output=True, text=True, timeout=500
+        [sys.executable, *arguments], cwd=folder, env=variables, capture_output=True, text=True, timeout=500
     )
 
 
@@ -48,7 +48,7 @@ def test_a_run_in_bfloat16_is_whole_there(workshop: Path, undisturbed: RunDirect
     directory = RunDirectory(workshop / "runs" / "without-avx512")
     changes = (
         f"out={directory.path}", "collect.precision=bfloat16", "render.precision=bfloat16",
-        f"neurons={json.dumps(ASKED)}"
+        f"neurons={json.dumps(NEURONS)}"
     )  # fmt: skip
     arguments = [word for change in changes for word in ("--set", change)]
     done = python(*command("tiny.yaml", *arguments)[1:], folder=workshop)
@@ -62,11 +62,11 @@ def test_a_run_in_bfloat16_is_whole_there(workshop: Path, undisturbed: RunDirect
     for layer in ("middle", "last"):
         shards = directory.shards(layer)
         assert read_metadata(shards[0])["precision"] == "bfloat16"
-        found, known = (
-            np.stack(pq.read_table(each.shards(layer))["activation"].to_numpy()).astype(float)
-            for each in (directory, undisturbed)
+        rows, expected = (
+            np.stack(pq.read_table(run_directory.shards(layer))["activation"].to_numpy()).astype(float)
+            for run_directory in (directory, undisturbed)
         )
-        assert found.shape == known.shape
-        assert not np.array_equal(found, known)
-        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(known, axis=1)
-        assert ((found * known).sum(1) > 0.999 * lengths)[lengths > 0].all()
+        assert rows.shape == expected.shape
+        assert not np.array_equal(rows, expected)
+        lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(expected, axis=1)
+        assert ((rows * expected).sum(1) > 0.999 * lengths)[lengths > 0].all()

@@ -62,9 +62,9 @@ def short(ablate: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def given(ablate: ModuleType, task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def task_without_run(ablate: ModuleType, task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command finds the task without a run."""
-    monkeypatch.setattr(ablate.bench_task, "read_task", lambda run, **asked: task)
+    monkeypatch.setattr(ablate.bench_task, "read_task", lambda run, **options: task)
 
 
 def raw(task: Any, pixels: np.ndarray) -> np.ndarray:
@@ -74,11 +74,11 @@ def raw(task: Any, pixels: np.ndarray) -> np.ndarray:
 def test_every_variant_can_be_drawn_and_differs_from_its_default(ablate: ModuleType) -> None:
     signature = inspect.signature(draw)
     for group in ablate.GROUPS:
-        told = ablate.variants(group)
-        assert next(iter(told)) == ablate.DEFAULT
-        default = told.pop(ablate.DEFAULT)
-        assert told
-        for variant, values in told.items():
+        variants = ablate.variants(group)
+        assert next(iter(variants)) == ablate.DEFAULT
+        default = variants.pop(ablate.DEFAULT)
+        assert variants
+        for variant, values in variants.items():
             assert values != default, f"{group}, {variant}"
             rest = {name: value for name, value in values.items() if name not in ("tries", "apart")}
             signature.bind("network", "layer", "means", second_moment="moment", **rest)
@@ -98,7 +98,7 @@ def test_every_variant_can_be_drawn_and_differs_from_its_default(ablate: ModuleT
 
 def test_the_default_is_what_draw_draws_and_a_variant_is_not(ablate: ModuleType, task: Any, short: None) -> None:
     measured = list(ablate.ablate(task, ["colour"]))
-    assert [each.row["variant"] for each in measured] == ["default", "chroma 1", "chroma 4", "gain 0.5", "gain 3"]
+    assert [entry.row["variant"] for entry in measured] == ["default", "chroma 1", "chroma 4", "gain 0.5", "gain 3"]
     alone = draw(
         task.network, LAYER, task.means, second_moment=task.second_moment, size=SIZE, seeds=task.seeds, **SHORT
     )
@@ -111,8 +111,8 @@ def test_the_default_is_what_draw_draws_and_a_variant_is_not(ablate: ModuleType,
         assert row[name] == pytest.approx(value, rel=1e-3)
     assert row["lowest_cosine"] == pytest.approx(raw(task, alone.pixels).min(), rel=1e-3)
     assert row["icons_per_cpu_second"] == pytest.approx(COUNT / row["cpu_seconds"], rel=1e-2)
-    for each in measured[1:]:
-        assert (each.pixels != alone.pixels).any()
+    for entry in measured[1:]:
+        assert (entry.pixels != alone.pixels).any()
     assert measured[1].pixels.std(axis=3).mean() < measured[2].pixels.std(axis=3).mean(), "less chroma is greyer"
 
 
@@ -135,8 +135,8 @@ def test_starts_begin_with_the_parents(ablate: ModuleType, task: Any, short: Non
 
 def test_the_best_of_two_is_never_worse_than_one(ablate: ModuleType, task: Any) -> None:
     once, twice, other = (
-        ablate.draw_variant(each, **SHORT, **values)
-        for each, values in (
+        ablate.draw_icons(entry, **SHORT, **values)
+        for entry, values in (
             (task, {}),
             (task, {"tries": 2}),
             (replace(task, seeds=task.seeds + ablate.TRY_APART), {}),
@@ -145,31 +145,31 @@ def test_the_best_of_two_is_never_worse_than_one(ablate: ModuleType, task: Any) 
     both = np.stack([raw(task, once.pixels), raw(task, other.pixels)])
     np.testing.assert_array_equal(raw(task, twice.pixels), both.max(0))
     best = both.argmax(0)
-    for icon, kept in enumerate(best):
-        np.testing.assert_array_equal(twice.pixels[icon], (once, other)[kept].pixels[icon])
+    for icon, choice in enumerate(best):
+        np.testing.assert_array_equal(twice.pixels[icon], (once, other)[choice].pixels[icon])
 
 
 def test_a_default_is_drawn_once_and_told_in_every_group(
     ablate: ModuleType, task: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    calls = []
 
     def fake(task: Any, values: dict[str, Any]) -> Any:
-        asked.append(values)
-        return ablate.Measured({"median_cosine": len(asked)}, task.parents)
+        calls.append(values)
+        return ablate.Measured({"median_cosine": len(calls)}, task.parents)
 
     monkeypatch.setattr(ablate, "measure_variant", fake)
     measured = list(ablate.ablate(task, list(ablate.GROUPS)))
-    assert asked.count({}) == 1
-    assert asked.count({"start": ablate.bench_render.PARENTS}) == 1
-    defaults = [each.row for each in measured if each.row["variant"] == "default"]
+    assert calls.count({}) == 1
+    assert calls.count({"start": ablate.bench_render.PARENTS}) == 1
+    defaults = [entry.row for entry in measured if entry.row["variant"] == "default"]
     assert [row["group"] for row in defaults] == list(ablate.GROUPS)
     assert {row["median_cosine"] for row in defaults if row["group"] != ablate.STARTS} == {1}
-    assert len(measured) == len(asked) + len(ablate.GROUPS) - 2
+    assert len(measured) == len(calls) + len(ablate.GROUPS) - 2
 
 
 def test_the_command_writes_table_rows_and_sheet(
-    ablate: ModuleType, given: None, short: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ablate: ModuleType, task_without_run: None, short: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, sheet = tmp_path / "rows.json", tmp_path / "new" / "sheet.png"
     arguments = ["--groups", "precision,tries", "--threads", "1", "--json", str(out), "--sheet", str(sheet)]
@@ -220,11 +220,11 @@ def test_without_parents_starts_are_left_out_and_refused(
     bare = replace(task, parents=None)
     assert ablate.choose_groups(task, None) == list(ablate.GROUPS)
     assert ablate.choose_groups(bare, None) == [group for group in ablate.GROUPS if group != ablate.STARTS]
-    monkeypatch.setattr(ablate.bench_task, "read_task", lambda run, **asked: bare)
+    monkeypatch.setattr(ablate.bench_task, "read_task", lambda run, **options: bare)
     assert ablate.main(["--groups", "colour,starts"]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("The group starts needs the icons of a grid half as fine")
-    assert "Traceback" not in told
+    output = capsys.readouterr().err
+    assert output.startswith("The group starts needs the icons of a grid half as fine")
+    assert "Traceback" not in output
 
 
 def test_a_missing_run_is_a_sentence(ablate: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,7 +233,7 @@ def test_a_missing_run_is_a_sentence(ablate: ModuleType, tmp_path: Path, capsys:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "sentence"),
     [
         (["--groups", "colour,size"], "'size' is not known; expected some of objective,seeds,whitening,optimiser,"),
         (["--sheet", "sheet.tiff"], "'sheet.tiff' ends in neither .png nor .webp"),
@@ -241,9 +241,9 @@ def test_a_missing_run_is_a_sentence(ablate: ModuleType, tmp_path: Path, capsys:
     ],
 )
 def test_wrong_arguments_are_refused(
-    ablate: ModuleType, arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    ablate: ModuleType, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
         ablate.main(arguments)
     assert stopped.value.code == 2
-    assert told in capsys.readouterr().err
+    assert sentence in capsys.readouterr().err

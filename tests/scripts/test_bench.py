@@ -80,10 +80,10 @@ def test_the_directions_are_means_of_drawn_cells_of_the_grid(
 ) -> None:
     task = read_task(tiny, layer="middle", grid=4, count=1000, seed=0)
     cells = pq.read_table(tiny.cells("middle")).to_pylist()
-    drawn = [cell["mean"] for cell in cells if cell["grid"] == 4 and cell["count"] >= 2]
-    assert sorted(map(tuple, task.means.tolist())) == sorted(map(tuple, drawn))
+    means = [cell["mean"] for cell in cells if cell["grid"] == 4 and cell["count"] >= 2]
+    assert sorted(map(tuple, task.means.tolist())) == sorted(map(tuple, means))
     assert task.parents is None, "nothing is coarser"
-    assert [each.variant for each in bench_render.contenders(["ours"], task)] == ["default", "quick"]
+    assert [contender.variant for contender in bench_render.contenders(["ours"], task)] == ["default", "quick"]
 
 
 def test_a_run_without_icons_has_no_parents(read_task: Callable[..., Any], tiny: RunDirectory, tmp_path: Path) -> None:
@@ -160,24 +160,24 @@ def test_a_missing_peer_is_a_sentence(
 ) -> None:
     monkeypatch.setitem(sys.modules, bench_peers.PEERS[system], None)  # as Python answers what cannot be imported
     assert bench.main(["render", "--systems", f"ours,{system}"]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"{system} cannot be imported")
-    assert 'pip install -e ".[bench]"' in told
-    assert "Traceback" not in told
+    output = capsys.readouterr().err
+    assert output.startswith(f"{system} cannot be imported")
+    assert 'pip install -e ".[bench]"' in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "sentence"),
     [
         (["--layer", "first"], "has no layer first. Its layers: middle, last."),
         (["--grid", "5"], "has no grid 5. Its grids: 4, 8."),
     ],
 )
 def test_what_a_run_does_not_have_is_a_sentence(
-    bench: ModuleType, tiny: RunDirectory, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+    bench: ModuleType, tiny: RunDirectory, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
 ) -> None:
     assert bench.main(["render", "--run", str(tiny.path), "--systems", "ours", "--grid", "8", *arguments]) == 2
-    assert told in capsys.readouterr().err
+    assert sentence in capsys.readouterr().err
 
 
 def test_a_missing_run_is_a_sentence(
@@ -238,7 +238,7 @@ def test_both_are_given_the_same_picture(bench: ModuleType, tmp_path: Path) -> N
     icon = bench_tiles.icons_of(tmp_path / "10.rgba", 10)
     assert icon(0, 0) is None
     assert icon(9, 9) is None
-    assert any((icon(4, 5) == each).all() for each in pool)
+    assert any((icon(4, 5) == pixels).all() for pixels in pool)
     assert (icon(4, 5) == picture[320:400, 400:480, :3]).all()
     assert sum(icon(row, col) is not None for row in range(10) for col in range(10)) == 80
 
@@ -327,10 +327,10 @@ def test_decoders_beside_each_other(
     assert bench.main(["decode", "--json", str(out)]) == 0
     assert {"_blocks.4", "_blocks.7"} <= set(capsys.readouterr().out.split()), "what differs is in the table"
     rows = json.loads(out.read_text())
-    found = {row["system"]: row for row in rows if row["bench"] == "decode"}
-    assert {"Pillow", "simplejpeg", "atlas.pictures.decode"} <= set(found)
-    assert found["simplejpeg"]["most"] == found["atlas.pictures.decode"]["most"] == 0, "the same pixels"
-    assert all(row["images_per_second"] > 0 for row in found.values())
+    by_system = {row["system"]: row for row in rows if row["bench"] == "decode"}
+    assert {"Pillow", "simplejpeg", "atlas.pictures.decode"} <= set(by_system)
+    assert by_system["simplejpeg"]["most"] == by_system["atlas.pictures.decode"]["most"] == 0, "the same pixels"
+    assert all(row["images_per_second"] > 0 for row in by_system.values())
     spare = [row for row in rows if row["bench"] == "spare"]
     assert next(row["spare"] for row in spare) == [1.0, 1.5]
     assert all(0.8 < row["lowest_cosine_of_95"] <= row["median_cosine"] <= 1 for row in spare)

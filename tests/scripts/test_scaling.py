@@ -27,7 +27,7 @@ def scaling(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("scaling")
 
 
-def made(scaling: ModuleType, views: int) -> dict:
+def run_facts(scaling: ModuleType, views: int) -> dict:
     stages = {
         stage: {"seconds": 2 * views**power, "megabytes": 0.001 * views, "worker_peak_mb": 900}
         for stage, power in zip(scaling.DRAWN_STAGES, (1, 1.2, 0.5, 0.1, 0.2))
@@ -45,15 +45,15 @@ def made(scaling: ModuleType, views: int) -> dict:
 
 
 def test_slopes_are_the_exponents(scaling: ModuleType) -> None:
-    rows = [made(scaling, views) for views in (10_000, 30_000, 100_000)]
-    found = [scaling.slope(rows, stage, "seconds") for stage in scaling.DRAWN_STAGES]
-    np.testing.assert_allclose(found, (1, 1.2, 0.5, 0.1, 0.2), atol=1e-6)
+    rows = [run_facts(scaling, views) for views in (10_000, 30_000, 100_000)]
+    slopes = [scaling.slope(rows, stage, "seconds") for stage in scaling.STAGES]
+    np.testing.assert_allclose(slopes, (1, 1.2, 0.5, 0.1, 0.2), atol=1e-6)
     assert scaling.slope(rows[:1], "collect", "seconds") is None
     assert scaling.draw_figure(rows).size[0] > 1000
 
 
 def test_the_table_has_a_line_for_each_size(scaling: ModuleType) -> None:
-    lines = scaling.table([made(scaling, 10_000), made(scaling, 30_000)]).splitlines()
+    lines = scaling.table([run_facts(scaling, 10_000), run_facts(scaling, 30_000)]).splitlines()
     assert len(lines) == 4
     assert lines[2].startswith("| 10,000 | 20,000 (10) |")
     assert lines[3].endswith("| 40,123 (0.15) | 1,900 MB | 210, 215, 216 MB |")
@@ -124,8 +124,8 @@ def kill_in_collect(folder: Path) -> None:
     while not any(folder.glob("store/*/part-*.json")):
         assert time.monotonic() < patience
         time.sleep(0.01)
-    (mine,) = [each for each in psutil.Process().children() if "atlas.run" in each.cmdline()]
-    mine.kill()
+    (process,) = [child for child in psutil.Process().children() if "atlas.run" in child.cmdline()]
+    process.kill()
 
 
 def test_the_stage_under_way_is_the_first_that_is_not_finished(scaling: ModuleType, tmp_path: Path) -> None:

@@ -22,16 +22,16 @@ def script(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "sentence"),
     [
         (["/no/such/folder"], "There is no folder /no/such/folder."),
         (["one", "two"], "scripts/demo takes one folder of pictures, or nothing; it was given 2 words."),
     ],
 )
-def test_demo_answers_mistakes_before_it_installs_anything(arguments: list[str], told: str) -> None:
+def test_demo_answers_mistakes_before_it_installs_anything(arguments: list[str], sentence: str) -> None:
     done = script("scripts/demo", *arguments)
     assert done.returncode == 2
-    assert done.stderr.startswith(told)
+    assert done.stderr.startswith(sentence)
 
 
 def test_demo_tells_how_it_is_called() -> None:
@@ -132,18 +132,18 @@ def test_stamp_shards_hold_equally_many_squares_of_each_stamp(tmp_path: Path) ->
     for name, colour in {"animals/fish": (250, 20, 20, 255), "food/pear": (20, 250, 20, 255)}.items():
         (stamps / name).parent.mkdir(parents=True)
         Image.new("RGBA", (90, 70), colour).save(stamps / f"{name}.png")
-    made = []
+    shards = []
     for out in (tmp_path / "one", tmp_path / "two"):
         done = script(sys.executable, "scripts/stamp_shards.py", str(stamps), str(out), "--pictures", "10")
         assert done.returncode == 0, done.stderr
-        made.append((out / "stamps-00000.tar").read_bytes())
-    assert made[0] == made[1], "equal arguments give equal bytes"
+        shards.append((out / "stamps-00000.tar").read_bytes())
+    assert shards[0] == shards[1], "equal arguments give equal bytes"
     again = script(sys.executable, "scripts/stamp_shards.py", str(stamps), str(tmp_path / "one"), "--pictures", "10")
     assert "10 pictures in 1 shards" in again.stdout
     other = script(sys.executable, "scripts/stamp_shards.py", str(stamps), str(tmp_path / "one"), "--pictures", "8")
     assert other.returncode == 2
     assert "has shards already, of other stamps or another number of pictures than 8" in other.stderr
-    assert (tmp_path / "one" / "stamps-00000.tar").read_bytes() == made[0]
+    assert (tmp_path / "one" / "stamps-00000.tar").read_bytes() == shards[0]
     listing = list_images(ImagesConfig(source=f"{tmp_path}/one/*.tar"), seed=0)
     assert sorted(key.rpartition("/")[2] for key in listing.keys) == sorted(
         f"{name}-{number:04d}.jpg" for name in ("fish", "pear") for number in range(5)
@@ -158,16 +158,16 @@ def test_stamp_shards_hold_equally_many_squares_of_each_stamp(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("stamps", "pictures", "told"),
+    ("stamps", "pictures", "sentence"),
     [
         ("nowhere", "5", "There is no folder"),
         (".", "5", "holds no PNG"),
         (".", "0", "--pictures is 0, expected at least 1."),
     ],
 )
-def test_stamp_shards_answer_mistakes(tmp_path: Path, stamps: str, pictures: str, told: str) -> None:
+def test_stamp_shards_answer_mistakes(tmp_path: Path, stamps: str, pictures: str, sentence: str) -> None:
     out = tmp_path / "out"
     done = script(sys.executable, "scripts/stamp_shards.py", str(tmp_path / stamps), str(out), "--pictures", pictures)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert sentence in done.stderr
     assert "Traceback" not in done.stderr

@@ -8,10 +8,10 @@ def serious(page: Page, axe: str) -> list[str]:
     # A panel that is still fading in has less contrast than it will have.
     page.evaluate("Promise.all(document.getAnimations().map((each) => each.finished))")
     page.evaluate(axe)
-    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    results = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
     return [
-        f"{each['id']}: {node['html'][:150]} {node['failureSummary']}"
-        for each in found["violations"]
-        if each["impact"] in ("serious", "critical")
-        for node in each["nodes"]
+        f"{violation['id']}: {node['html'][:150]} {node['failureSummary']}"
+        for violation in results["violations"]
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"]
     ]

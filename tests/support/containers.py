@@ -6,6 +6,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,8 +22,8 @@ COUNT = 12
 
 
 def images(source: object, **settings: object) -> ImagesConfig:
-    given = [str(each) for each in source] if isinstance(source, list) else str(source)
-    return ImagesConfig(source=given, **settings)  # type: ignore[arg-type]
+    sources = [str(path) for path in source] if isinstance(source, list) else str(source)
+    return ImagesConfig(source=sources, **settings)  # type: ignore[arg-type]
 
 
 def png(seed: int) -> bytes:
@@ -79,3 +80,23 @@ def outcomes(listing: Listing) -> dict[str, str]:
 
     crops = [(listing.keys[number], crop(number)) for number in range(len(listing))]
     return {key: views.error if isinstance(views, Failure) else "" for key, views in crops}
+
+
+# The class of each picture in the tars, by its bytes: a number.
+NUMBERED = {png(number): str(number % 3) for number in range(COUNT)}
+
+
+def classes_by_bytes(listing: Listing) -> dict[bytes, str | None]:
+    """The bytes of every picture and the name of its class."""
+    labels = [None if label is None else listing.label_names[label] for label in listing.labels]
+    return {listing.read(number): labels[number] for number in range(len(listing))}
+
+
+@pytest.fixture(scope="module")
+def s3(s3_server: str, packed: Path) -> str:
+    """The address of an S3 server whose bucket ``pictures`` holds the folder of every kind."""
+    client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1")
+    client.create_bucket(Bucket="pictures")
+    for path in sorted(packed.rglob("*.*")):
+        client.upload_file(str(path), "pictures", f"deep/{path.relative_to(packed).as_posix()}", {"ACL": "public-read"})
+    return s3_server

@@ -20,7 +20,7 @@ _PROGRAMS = (
 
 
 @dataclass(frozen=True)
-class Block:
+class CodeBlock:
     """A block of code of a document: below which heading it stands, its language and its text."""
 
     document: str
@@ -31,7 +31,7 @@ class Block:
 
 def documents() -> list[Path]:
     """Every document in Markdown of the checkout, by path."""
-    top = ("README.md", "CONTRIBUTING.md", "atlas/architecture.md", "scripts/benchmarks.md")
+    top = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "atlas/architecture.md", "scripts/benchmarks.md")
     below = [*(CHECKOUT / "atlas/docs").rglob("*.md"), *(CHECKOUT / "scripts/benchmarks").glob("*.md")]
     return [*(CHECKOUT / name for name in top), *sorted(below)]
 
@@ -51,56 +51,56 @@ def measurements() -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in documents() if "benchmarks" in name_of(path))
 
 
-def blocks(name: str) -> list[Block]:
+def blocks(name: str) -> list[CodeBlock]:
     """The blocks of code of a document, in order."""
-    found: list[Block] = []
+    code_blocks: list[CodeBlock] = []
     heading, language, lines = "", None, list[str]()
     for line in text_of(name).splitlines():
         if line.startswith("```"):
             if language is None:
                 language, lines = line[3:], []
             else:
-                found.append(Block(name, heading, language, "\n".join(lines) + "\n"))
+                code_blocks.append(CodeBlock(name, heading, language, "\n".join(lines) + "\n"))
                 language = None
         elif language is not None:
             lines.append(line)
         elif line.startswith("#"):
             heading = line.lstrip("# ")
-    return found
+    return code_blocks
 
 
 def snippet(name: str, heading: str, language: str = "python", number: int = 0) -> str:
     """A block of a document: the first below ``heading``, or the one with ``number`` among those of the language."""
-    found = [block.text for block in blocks(name) if block.heading == heading and block.language == language]
-    assert len(found) > number, f"{name} has no block {number} of {language} below {heading!r}"
-    return found[number]
+    texts = [block.text for block in blocks(name) if block.heading == heading and block.language == language]
+    assert len(texts) > number, f"{name} has no block {number} of {language} below {heading!r}"
+    return texts[number]
 
 
 def commands() -> dict[str, list[str]]:
     """Every command of the documents, without its comment, with the documents that have it: lines of blocks of sh, and
     code inside of sentences."""
-    found: dict[str, list[str]] = {}
+    documents_by_command: dict[str, list[str]] = {}
     for document in documents():
         language = None
         for line in document.read_text(encoding="utf-8").splitlines():
-            given: list[str] = []
+            commands_of_line: list[str] = []
             if line.startswith("```"):
                 language = line[3:] if language is None else None
             elif language == "sh":
-                given = [line.strip()]
+                commands_of_line = [line.strip()]
             elif language is None:
-                given = [code for code in re.findall(r"`([^`]+)`", line) if re.match(_PROGRAMS, code)]
-            for command in given:
+                commands_of_line = [code for code in re.findall(r"`([^`]+)`", line) if re.match(_PROGRAMS, code)]
+            for command in commands_of_line:
                 plain = re.sub(r"\s+# .*", "", command)
                 if plain:
-                    found.setdefault(plain, []).append(name_of(document))
-    return found
+                    documents_by_command.setdefault(plain, []).append(name_of(document))
+    return documents_by_command
 
 
 def the_command(start: str) -> list[str]:
     """The words of the documents' one command that begins like this and says more, or is just this."""
-    found = [command for command in commands() if command.startswith(start)]
-    (command,) = [command for command in found if command != start] or found
+    matches = [command for command in commands() if command.startswith(start)]
+    (command,) = [command for command in matches if command != start] or matches
     return shlex.split(command)
 
 

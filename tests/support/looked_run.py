@@ -9,7 +9,7 @@ from tiny_run import atlas_run
 
 from atlas.rundir.directory import RunDirectory
 
-ASKED = {"layers": ["middle", "last"], "pictures": 3, "patches": 4, "sources": 5}
+NEURONS = {"layers": ["middle", "last"], "pictures": 3, "patches": 4, "sources": 5}
 
 
 @pytest.fixture(scope="session")
@@ -25,4 +25,4 @@ def looked(workshop: Path, undisturbed: RunDirectory) -> RunDirectory:
 
 
 def arguments(directory: RunDirectory) -> tuple[str, ...]:
-    return ("tiny.yaml", "--set", f"out={directory.path}", "--set", f"neurons={json.dumps(ASKED)}")
+    return ("tiny.yaml", "--set", f"out={directory.path}", "--set", f"neurons={json.dumps(NEURONS)}")

@@ -27,7 +27,7 @@ from atlas.serve.site_files import SiteFiles
 
 LIMITS = {"bytes": 2_000_000, "pixels": 100_000_000}
 SIDES = (28, 14, 7)  # of the layers' maps, in the order of the layers
-SHOWN = 5  # classes whose attribution comes with the summary
+ATTRIBUTED = 5  # classes whose attribution comes with the summary
 
 
 @dataclass
@@ -60,21 +60,23 @@ class MadeApi:
         at = [layer["path"] for layer in self.layers].index(path)
         return SIDES[min(at, len(SIDES) - 1)]
 
-    def drawn(self, path: str) -> list[tuple[int, int, int]]:
+    def drawn_cells(self, path: str) -> list[tuple[int, int, int]]:
         """The drawn cells of a layer's finest grid."""
         if path not in self.cells:
             layer = next(layer for layer in self.layers if layer["path"] == path)
             grid = max(level["grid"] for level in layer["grids"])
             columns = json.loads((self.site / path / f"grid-{grid:03d}" / "cells.json").read_text())
             self.cells[path] = [
-                (grid, row, col) for row, col, drawn in zip(columns["row"], columns["col"], columns["drawn"]) if drawn
+                (grid, row, col)
+                for row, col, is_drawn in zip(columns["row"], columns["col"], columns["drawn"])
+                if is_drawn
             ]
         return self.cells[path]
 
     def cell(self, path: str, position: int) -> tuple[int, int, int] | None:
         """Where a position lands: neighbours in the picture are far from each other. The last one has no place."""
-        drawn = self.drawn(path)
-        return None if position == self.side(path) ** 2 - 1 else drawn[(position * 37 + 11) % len(drawn)]
+        cells = self.drawn_cells(path)
+        return None if position == self.side(path) ** 2 - 1 else cells[(position * 37 + 11) % len(cells)]
 
     def confidence(self, path: str, position: int) -> float | None:
         last = self.side(path) ** 2 - 1
@@ -138,7 +140,7 @@ class MadeApi:
             "confidence": [self.confidence(path, position) for position in positions],
             "cell": cells,
             "attribution": {
-                str(index): self.attribution(path, index) for index in self.top(picture, layer["network"])[:SHOWN]
+                str(index): self.attribution(path, index) for index in self.top(picture, layer["network"])[:ATTRIBUTED]
             },
         }
 
@@ -149,7 +151,7 @@ class MadeApi:
         rows = np.repeat(np.arange(side), side)
         groups = []
         for number in range(count):
-            grid, row, col = self.drawn(path)[(number * 101 + 5) % len(self.drawn(path))]
+            grid, row, col = self.drawn_cells(path)[(number * 101 + 5) % len(self.drawn_cells(path))]
             groups.append({
                 "mask": [float(value) for value in (rows * count // side == number).astype(float)],
                 "share": round(1 / count, 3),
@@ -184,7 +186,7 @@ def stand_in_colour(path: str, cell: tuple[int, int, int]) -> tuple[int, int, in
     return colour(path, "icons", *cell)
 
 
-class _Answers:
+class _PictureRoutes:
     """The addresses below api/."""
 
     def __init__(self, api: MadeApi) -> None:
@@ -312,7 +314,7 @@ class _Site(SiteFiles):
 def serve_api(site: Path, *, more: Sequence[Route] = ()) -> Iterator[MadeApi]:
     """The site with the made API behind it, on loopback; ``more``: further addresses below api/."""
     api = MadeApi(site)
-    app = Starlette(routes=[Mount("/api", routes=[*_Answers(api).routes(), *more]), Mount("/", _Site(site))])
+    app = Starlette(routes=[Mount("/api", routes=[*_PictureRoutes(api).routes(), *more]), Mount("/", _Site(site))])
     with running(app, timeout_graceful_shutdown=1) as url:
         api.address = url
         yield api

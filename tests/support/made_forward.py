@@ -31,7 +31,7 @@ from atlas.networks.network import Network, load
 SIZE = 48
 
 
-class Block(nn.Sequential):
+class FilterBlock(nn.Sequential):
     """Convolution, batch norm and, where asked for, ReLU6."""
 
     def __init__(self, inputs: int, outputs: int, size: int = 1, *, relu: bool = True, **more: int) -> None:
@@ -47,9 +47,9 @@ class Bottleneck(nn.Module):
         # A dictionary keeps the parts out of the row of layers, which goes two names deep.
         self.parts = nn.ModuleDict(
             {
-                "expand": Block(channels, 2 * channels),
-                "depthwise": Block(2 * channels, 2 * channels, 3, groups=2 * channels),
-                "project": Block(2 * channels, channels, relu=False),
+                "expand": FilterBlock(channels, 2 * channels),
+                "depthwise": FilterBlock(2 * channels, 2 * channels, 3, groups=2 * channels),
+                "project": FilterBlock(2 * channels, channels, relu=False),
             }
         )
 
@@ -65,7 +65,9 @@ class Paths(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.parts = nn.ModuleDict({"narrow": Block(inputs, outputs // 2), "wide": Block(inputs, outputs // 2, 3)})
+        self.parts = nn.ModuleDict(
+            {"narrow": FilterBlock(inputs, outputs // 2), "wide": FilterBlock(inputs, outputs // 2, 3)}
+        )
 
     def forward(self, inputs: Tensor) -> Tensor:
         return torch.cat([part(inputs) for part in self.parts.values()], 1)
@@ -76,11 +78,11 @@ class Walked(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.stem = Block(3, 16, 3, stride=2)
+        self.stem = FilterBlock(3, 16, 3, stride=2)
         self.block = Bottleneck(16)
         self.paths = Paths(16, 24)
         self.pool = nn.MaxPool2d(3, 2, 1)
-        self.last = Block(24, 40)
+        self.last = FilterBlock(24, 40)
         self.classifier = nn.Linear(40, classes)
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -131,7 +133,7 @@ class ForwardApi:
         return traced(picture, self.api.classes(0))
 
 
-class _Answers:
+class _ForwardRoutes:
     """The addresses of the forward pass below api/."""
 
     def __init__(self) -> None:
@@ -200,7 +202,7 @@ class _Answers:
 @contextmanager
 def serve_forward(site: Path) -> Iterator[ForwardApi]:
     """The site, the made answers about pictures, and the forward pass of the small network behind it."""
-    answers = _Answers()
+    answers = _ForwardRoutes()
     with serve_api(site, more=answers.routes()) as api:
         answers.state = ForwardApi(api)
         yield answers.state

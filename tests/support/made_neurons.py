@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from atlas.neurons.parts import part_names, units_of_part
 from atlas.neurons.tables import BINS, CELLS, CIRCUIT, DEGREES, SCALES, SPREAD, STATISTICS, UNITS
 from atlas.pictures.decode import encode_png
 from atlas.rundir.directory import RunDirectory
@@ -32,12 +33,12 @@ def picture(colour: tuple[int, int, int], side: int = 48) -> bytes:
 
 def rows_of(run: RunDirectory, layer: str) -> list[dict[str, int]]:
     """The first row of each picture, in order."""
-    found: dict[int, dict[str, int]] = {}
+    rows: dict[int, dict[str, int]] = {}
     for shard in run.shards(layer):
         columns = read_columns(shard, ["image_id", "view", "draw"])
         for image, view, draw in zip(*(columns[name].tolist() for name in ("image_id", "view", "draw"))):
-            found.setdefault(image, {"image_id": image, "view": view, "draw": draw})
-    return [found[image] for image in sorted(found)]
+            rows.setdefault(image, {"image_id": image, "view": view, "draw": draw})
+    return [rows[image] for image in sorted(rows)]
 
 
 def statistics(run: RunDirectory, layer: str, patches: int) -> list[dict[str, Any]]:
@@ -122,9 +123,8 @@ def write_neurons(run: RunDirectory, layers: list[str], *, patches: int = 3) -> 
         folder.mkdir(parents=True, exist_ok=True)
         units = read_metadata(run.shards(layer)[0])["channels"]
         write(folder, "statistics", STATISTICS, statistics(run, layer, patches))
-        for part, first in enumerate(range(0, units, 8)):
-            rows = [unit_row(unit, patches) for unit in range(first, min(first + 8, units))]
-            write(folder, f"part-{part:05d}", UNITS, rows)
+        for part in part_names(units):
+            write(folder, part, UNITS, [unit_row(unit, patches) for unit in units_of_part(part, units)])
         earlier = layers[:number][::-1]  # the nearest first
         facts = {"earlier": earlier, "nonlinearities": {source: ["1 ReLU"] for source in earlier}, "notes": {}}
         noted = {key: json.dumps(value) for key, value in facts.items()}

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from atlas.networks.network import Network
 from atlas.visualize.parametrize import to_bytes
 
 
@@ -23,3 +24,10 @@ def smooth_pictures(count: int, size: int, seed: int) -> np.ndarray:
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 5, 5, generator=generator)
     return to_bytes(nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1))
+
+
+def pictures_of(network: Network, count: int = 3) -> torch.Tensor:
+    """Inputs of noise as ``network`` gets its pictures."""
+    return network.normalize(
+        torch.rand(count, 3, network.size, network.size, generator=torch.Generator().manual_seed(5))
+    )

@@ -109,18 +109,22 @@ def cell_count(grid: int, row: int, col: int) -> int:
 
 def made_cells(grid: int) -> dict[str, Any]:
     places = [(row, col) for row in range(grid) for col in range(grid) if is_there(grid, row, col)]
-    drawn = [is_drawn(grid, *place) for place in places]
+    mask = [is_drawn(grid, *place) for place in places]
     return {
         "grid": grid,
         "row": [row for row, _ in places],
         "col": [col for _, col in places],
         "count": [cell_count(grid, *place) for place in places],
         "spread": [0.8] * len(places),
-        "drawn": [int(each) for each in drawn],
+        "drawn": [int(flag) for flag in mask],
         "cosine": [
-            (0.5 if is_low(grid, row, col) else 0.934) if shown else None for (row, col), shown in zip(places, drawn)
+            (0.5 if is_low(grid, row, col) else 0.934) if is_drawn_cell else None
+            for (row, col), is_drawn_cell in zip(places, mask)
         ],
-        "flag": ["low" if is_low(grid, row, col) and shown else None for (row, col), shown in zip(places, drawn)],
+        "flag": [
+            "low" if is_low(grid, row, col) and is_drawn_cell else None
+            for (row, col), is_drawn_cell in zip(places, mask)
+        ],
         "scale": SCALE,
     }
 
@@ -156,7 +160,7 @@ def made_details(layer: str, grid: int, folder: Path) -> None:
         Image.fromarray(np.tile(np.concatenate(line, 1), (len(cells), 1, 1))).save(
             folder / f"{block[0]}-{block[1]}.webp"
         )
-        told = [
+        exemplars = [
             {
                 "row": row,
                 "col": col,
@@ -173,7 +177,9 @@ def made_details(layer: str, grid: int, folder: Path) -> None:
             }
             for row, col in cells
         ]  # fmt: skip
-        (folder / f"{block[0]}-{block[1]}.json").write_text(json.dumps({"sprite": 80, "columns": 2, "cells": told}))
+        (folder / f"{block[0]}-{block[1]}.json").write_text(
+            json.dumps({"sprite": 80, "columns": 2, "cells": exemplars})
+        )
 
 
 def near_cell(grid: int, row: int, col: int) -> tuple[int, int]:
@@ -300,11 +306,11 @@ class Visitor:
         self.page: Page = context.new_page()
         self.complaints: list[str] = []
         self.requests: list[str] = []
-        self.page.on("console", self._hear)
+        self.page.on("console", self._note_complaint)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
 
-    def _hear(self, message: ConsoleMessage) -> None:
+    def _note_complaint(self, message: ConsoleMessage) -> None:
         # OpenSeadragon tells of each tile that was under way when its layer was left.
         if "loaded before reset" not in message.text:
             self.complaints.append(f"{message.type}: {message.text}")
@@ -344,7 +350,7 @@ def eventually(condition: Callable[[], bool], what: str, seconds: float = 8) -> 
 
 @pytest.fixture
 def visitor(browser: Browser, address: str) -> Iterator[Visitor]:
-    """Someone at a desk who has opened the page; at the end nothing must have been complained about."""
+    """Someone with a large screen who has opened the page; at the end nothing must have been complained about."""
     with guest(browser, f"{address}made/") as visitor:
         yield visitor
 
@@ -355,8 +361,8 @@ def guest(
 ) -> Iterator[Visitor]:
     """Someone who follows a link. Addresses like ``missing`` are not there, of which the browser complains so many
     times; nothing is asked of another server."""
-    with browser.new_context(**{"viewport": DESKTOP, "color_scheme": "light", **context}) as made:
-        visitor = Visitor(made)
+    with browser.new_context(**{"viewport": DESKTOP, "color_scheme": "light", **context}) as page_context:
+        visitor = Visitor(page_context)
         if missing:
             visitor.page.route(missing, lambda route: route.fulfill(status=404))
         visitor.open(address)
@@ -366,8 +372,8 @@ def guest(
         while len(visitor.complaints) < complaints and time.monotonic() < end:
             visitor.page.wait_for_timeout(50)
         assert len(visitor.complaints) == complaints, visitor.complaints
-        asked = {url.split("/")[2] for url in visitor.requests if url.startswith("http")}
-        assert asked == {address.split("/")[2]}, "nothing comes from outside"
+        hosts = {url.split("/")[2] for url in visitor.requests if url.startswith("http")}
+        assert hosts == {address.split("/")[2]}, "nothing comes from outside"
 
 
 # At zoom 1 on 1440 × 900 the map is 864 px wide: 43 px for a cell of grid 20.
@@ -381,8 +387,8 @@ def cell_20(row: int, col: int) -> tuple[float, float]:
 def lit(visitor: Visitor, row: int, col: int) -> float:
     """How bright a cell of grid 20 is in the middle, beside the icon that lies there."""
     x, y = cell_20(row, col)
-    seen = visitor.screen()[int(y), int(x)]
-    return float(seen.sum() / sum(colour("_blocks.10", "icons", 20, row, col)))
+    pixel = visitor.screen()[int(y), int(x)]
+    return float(pixel.sum() / sum(colour("_blocks.10", "icons", 20, row, col)))
 
 
 def switch(page: Page, layer: str) -> Locator:

@@ -37,7 +37,7 @@ def add_units(site: Path) -> None:
     """Give a made site its units, and a third layer that is like the earlier one."""
     shutil.copytree(site / EARLIER, site / EARLIEST)
     facts = json.loads((site / "atlas.json").read_text())
-    first = next(each for each in facts["layers"] if each["path"] == EARLIER)
+    first = next(entry for entry in facts["layers"] if entry["path"] == EARLIER)
     facts["layers"] = [first | dict.fromkeys(("name", "path", "layer"), EARLIEST), *facts["layers"]]
     order = list(UNITS)
     facts["neurons"] = {
@@ -60,8 +60,8 @@ def add_units(site: Path) -> None:
             (folder / f"unit-{unit:04d}.json").write_text(json.dumps(unit_json))
             if any(unit_json["rows"].values()):
                 Image.fromarray(unit_sheet(layer, unit)).save(folder / f"unit-{unit:04d}.webp", quality=90)
-            made = Image.fromarray(unit_pictures(layer, unit))
-            made.save(folder / f"unit-{unit:04d}-pictures.webp", quality=90)
+            image = Image.fromarray(unit_pictures(layer, unit))
+            image.save(folder / f"unit-{unit:04d}-pictures.webp", quality=90)
         Image.fromarray(icons).save(folder / "icons.webp", lossless=True)
         (folder / "units.json").write_text(json.dumps(unit_table(layer)))
         (folder / "classes.bin").write_bytes(classes_file(layer))
@@ -130,9 +130,11 @@ def classes_of(layer: str, unit: int) -> tuple[list[list[float]], list[list[floa
 
 def effects_on(layer: str, index: int) -> list[float]:
     """What each unit of a layer does for a class."""
-    known = [{int(each): value for found in classes_of(layer, unit) for each, value in found}
-             for unit in range(UNITS[layer])]  # fmt: skip
-    return [effects.get(index, 0.0) for effects in known]
+    effects_by_class = [
+        {int(number): value for entries in classes_of(layer, unit) for number, value in entries}
+        for unit in range(UNITS[layer])
+    ]
+    return [effects.get(index, 0.0) for effects in effects_by_class]
 
 
 def classes_file(layer: str) -> bytes:
@@ -197,7 +199,7 @@ def earlier_of(layer: str) -> list[str]:
 def kernel_at(row: int, col: int, value: float) -> list[float]:
     """A kernel of 5 × 5 with its weight around one place."""
     y, x = np.mgrid[0:5, 0:5]
-    return [round(float(each), 4) for each in (value * np.exp(-((y - row) ** 2 + (x - col) ** 2))).ravel()]
+    return [round(float(weight), 4) for weight in (value * np.exp(-((y - row) ** 2 + (x - col) ** 2))).ravel()]
 
 
 def circuit_of(layer: str, earlier: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 from atlas.rundir.versions import SITE_FORMAT
 from atlas.serve.app import create_app
@@ -38,6 +39,12 @@ def make_run(folder: Path, title: str) -> Path:
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
     return make_run(tmp_path / "demo", "demo")
+
+
+@pytest.fixture
+def site_client(run_folder: Path) -> TestClient:
+    """Asks the application of a run folder, without a socket."""
+    return TestClient(create_app([run_folder]))
 
 
 @contextlib.contextmanager

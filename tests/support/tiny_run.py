@@ -146,8 +146,8 @@ def atlas_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 def end_all(process: subprocess.Popen) -> None:
     """Leave nothing running, whatever came before."""
     if process.poll() is None:
-        known = psutil.Process(process.pid)
-        for one in [*known.children(recursive=True), known]:
+        parent = psutil.Process(process.pid)
+        for one in [*parent.children(recursive=True), parent]:
             one.kill()
         process.wait()
 

@@ -77,8 +77,8 @@ def size_of(answer: dict[str, Any]) -> float:
 def _rounding(answer: dict[str, Any]) -> float:
     """What float32 may lose of the products that are shown: where they nearly cancel within one term, what is left
     depends on the order in which a processor adds."""
-    shown = [term for term in answer["terms"] if term["kernel"] is not None]
-    sizes = sum(float(np.abs(np.array(term["patch"]) * np.array(term["kernel"])).sum()) for term in shown)
+    kernel_terms = [term for term in answer["terms"] if term["kernel"] is not None]
+    sizes = sum(float(np.abs(np.array(term["patch"]) * np.array(term["kernel"])).sum()) for term in kernel_terms)
     return float(np.finfo(np.float32).eps) * sizes
 
 

@@ -47,8 +47,8 @@ def middle(visitor: Visitor, what: Locator) -> Any:
     return visitor.screen()[int(box["y"] + box["height"] / 2), int(box["x"] + box["width"] / 2)]
 
 
-def near(seen: Any, wanted: tuple[int, int, int], least: int = 26) -> bool:
-    return bool(np.abs(seen - wanted).max() <= least)
+def near(colour: Any, wanted: tuple[int, int, int], least: int = 26) -> bool:
+    return bool(np.abs(colour - wanted).max() <= least)
 
 
 def node(view: Locator, layer: str, unit: int) -> Locator:

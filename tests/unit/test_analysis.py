@@ -115,12 +115,12 @@ def test_batches_hold_every_row_in_order_without_objects(copied: RunDirectory, t
     assert [len(batch["image"]) for batch in batches] == [size] * (ROWS // size) + [ROWS % size] * (ROWS % size > 0)
     for name in table.column_names:
         values = np.concatenate([batch[name] for batch in batches])
-        given = table[name].to_pylist()
+        values_of_column = table[name].to_pylist()
         if name == "image":
             assert values.dtype.kind == "U"
         else:
             assert values.dtype == FILE_DTYPES[name]
-        assert values.tolist() == given, name
+        assert values.tolist() == values_of_column, name
     assert batches[0]["activation"].shape == (min(size, ROWS), 20)
     assert batches[0]["attribution"].shape == (min(size, ROWS), 7)
 
@@ -136,10 +136,10 @@ def test_a_label_that_is_not_there_is_minus_one(large: Store) -> None:
 )
 def test_a_range_of_rows(large: Store, start: int, stop: int | None) -> None:
     batches = list(large.batches(["image_id", "activation"], size=3000, start=start, stop=stop))
-    found = [number for batch in batches for number in batch["image_id"].tolist()]
-    assert found == list(range(22_000))[start:stop]
+    numbers = [number for batch in batches for number in batch["image_id"].tolist()]
+    assert numbers == list(range(22_000))[start:stop]
     assert [row for batch in batches for row in batch["activation"].tolist()] == [
-        [number // 1000, number % 1000, number % 7] for number in found
+        [number // 1000, number % 1000, number % 7] for number in numbers
     ]
     assert all(list(batch) == ["image_id", "activation"] for batch in batches)
 
@@ -178,10 +178,10 @@ def test_memory_holds_one_row_group(large: Store, read: list[int]) -> None:
 
 def test_take_gives_rows_in_the_order_asked_for_and_reads_only_their_row_groups(large: Store, read: list[int]) -> None:
     rows = [21_999, 5, 5, ROW_GROUP, 0]
-    found = large.take(rows, ["image", "image_id", "activation"])
-    assert found["image"].tolist() == [f"{row}.png" for row in rows]
-    assert found["image_id"].tolist() == rows
-    assert found["activation"].tolist() == [[row // 1000, row % 1000, row % 7] for row in rows]
+    result = large.take(rows, ["image", "image_id", "activation"])
+    assert result["image"].tolist() == [f"{row}.png" for row in rows]
+    assert result["image_id"].tolist() == rows
+    assert result["activation"].tolist() == [[row // 1000, row % 1000, row % 7] for row in rows]
     read.clear()
     large.take([1, 2], ["attribution"])
     one = sum(read)
@@ -232,24 +232,24 @@ def test_join_gives_each_row_its_place_and_cell(copied: RunDirectory) -> None:
     layout = pq.read_table(copied.layout(LAYER))
     batches = list(store.batches(["col", "image_id", "u", "v", "dropped", "row"], size=100))
     assert list(batches[0]) == ["col", "image_id", "u", "v", "dropped", "row"]
-    found = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-    assert found["image_id"].tolist() == layout["image_id"].to_pylist()
+    columns = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    assert columns["image_id"].tolist() == layout["image_id"].to_pylist()
     u, v = (np.array(layout[name].to_pylist(), np.float32) for name in ("u", "v"))
-    np.testing.assert_array_equal(found["u"], u)
-    np.testing.assert_array_equal(found["v"], v)
-    assert np.flatnonzero(found["dropped"] != "").tolist() == [3, 70]
-    assert found["dropped"][3] == "outlier"
+    np.testing.assert_array_equal(columns["u"], u)
+    np.testing.assert_array_equal(columns["v"], v)
+    assert np.flatnonzero(columns["dropped"] != "").tolist() == [3, 70]
+    assert columns["dropped"][3] == "outlier"
     cell = cell_of(u, v, GRIDS[1])
-    np.testing.assert_array_equal(found["row"], np.where(cell < 0, -1, cell // GRIDS[1]))
-    np.testing.assert_array_equal(found["col"], np.where(cell < 0, -1, cell % GRIDS[1]))
-    assert found["row"][3] == found["col"][3] == -1
+    np.testing.assert_array_equal(columns["row"], np.where(cell < 0, -1, cell // GRIDS[1]))
+    np.testing.assert_array_equal(columns["col"], np.where(cell < 0, -1, cell % GRIDS[1]))
+    assert columns["row"][3] == columns["col"][3] == -1
     # Counted by row and col, the rows are the cells'.
     cells = run.cells("middle", GRIDS[1]).to_pylist()
     other = run.store("middle").join(grid=GRIDS[1]).to_arrow(["row", "col"]).to_pylist()
     for cell in cells:
         assert sum(row["row"] == cell["row"] and row["col"] == cell["col"] for row in other) == cell["count"]
     taken = store.take([70, 1], ["row", "image"])
-    assert taken["row"].tolist() == [-1, found["row"][1]]
+    assert taken["row"].tolist() == [-1, columns["row"][1]]
     assert store.sample(20, columns=["u"])["u"].dtype == np.float32
     assert "u" not in run.store(LAYER).columns
 
@@ -270,10 +270,10 @@ def test_layout_cells_icons_and_mosaic(copied: RunDirectory) -> None:
     assert run.cells(LAYER).equals(pq.read_table(copied.cells(LAYER)))
     assert set(run.cells(LAYER, GRIDS[0])["grid"].to_pylist()) == {GRIDS[0]}
     icons = run.icons(LAYER, GRIDS[1])
-    drawn = [cell for cell in run.cells(LAYER, GRIDS[1]).to_pylist() if cell["count"] >= 2]
-    assert {(icon["row"], icon["col"]) for icon in icons.to_pylist()} == {(cell["row"], cell["col"]) for cell in drawn}
+    level = [cell for cell in run.cells(LAYER, GRIDS[1]).to_pylist() if cell["count"] >= 2]
+    assert {(icon["row"], icon["col"]) for icon in icons.to_pylist()} == {(cell["row"], cell["col"]) for cell in level}
     picture = run.mosaic(LAYER, GRIDS[1])
-    rows, cols = (sorted({cell[name] for cell in drawn}) for name in ("row", "col"))
+    rows, cols = (sorted({cell[name] for cell in level}) for name in ("row", "col"))
     assert picture.size == ((cols[-1] - cols[0] + 1) * 32, (rows[-1] - rows[0] + 1) * 32)
 
 
@@ -282,9 +282,9 @@ def test_placing_a_row_of_the_map_gives_its_own_place_and_cells(copied: RunDirec
     layout, activations = run.layout(LAYER), run.store(LAYER).take(range(60), ["activation"])["activation"]
     placed = run.place(LAYER, activations)
     u, v = (np.array(layout[name].to_pylist()[:60], np.float32) for name in ("u", "v"))
-    kept = np.isfinite(u)  # one of them was left off
-    assert np.abs(placed.u - u)[kept].max() < 0.02
-    assert np.abs(placed.v - v)[kept].max() < 0.02
+    mask = np.isfinite(u)  # one of them was left off
+    assert np.abs(placed.u - u)[mask].max() < 0.02
+    assert np.abs(placed.v - v)[mask].max() < 0.02
     assert placed.confidence.shape == (60,)
     for grid in GRIDS:
         number = cell_of(placed.u, placed.v, grid)

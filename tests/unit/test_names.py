@@ -4,18 +4,21 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import pytest
 from checkout import CHECKOUT
 
 ROOMS = ("atlas", "pipelines", "scripts")
-SOURCES = [
-    path
-    for room in ROOMS
-    for path in sorted((CHECKOUT / room).rglob("*.py"))
-    if "node_modules" not in path.relative_to(CHECKOUT).parts
-]
+
+
+def sources(folders: Iterable[str]) -> list[Path]:
+    """The Python sources of some folders of the checkout."""
+    paths = [path for folder in folders for path in sorted((CHECKOUT / folder).rglob("*.py"))]
+    return [path for path in paths if "node_modules" not in path.relative_to(CHECKOUT).parts]
+
+
 # Participles and the like, which do not say what they name.
 NO_NOUNS = {
     *("told", "kept", "found", "given", "made", "mine", "each", "heard", "hear"),
@@ -68,20 +71,27 @@ def private_imports(source: str) -> list[tuple[int, str]]:
     )
 
 
-@pytest.mark.parametrize("fault", [participles, riddles, private_imports], ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize(
+    ("fault", "folders"),
+    [(participles, (*ROOMS, "tests")), (riddles, (*ROOMS, "tests")), (private_imports, ROOMS)],  # tests look inside
+    ids=lambda value: getattr(value, "__name__", ""),
+)
 def test_names_are_plain_and_private_ones_stay_in_their_module(
-    fault: Callable[[str], list[tuple[int, str]]],
+    fault: Callable[[str], list[tuple[int, str]]], folders: tuple[str, ...]
 ) -> None:
     wrong = [
-        f"{path.relative_to(CHECKOUT)}:{line} {name}" for path in SOURCES for line, name in fault(path.read_text())
+        f"{path.relative_to(CHECKOUT)}:{line} {name}"
+        for path in sources(folders)
+        for line, name in fault(path.read_text())
     ]
     assert wrong == []
 
 
 def test_there_is_something_to_read() -> None:
-    folders = {path.relative_to(CHECKOUT).parts[0] for path in SOURCES}
-    assert folders == set(ROOMS)
-    assert len(SOURCES) > 150
+    paths = sources((*ROOMS, "tests"))
+    assert {path.relative_to(CHECKOUT).parts[0] for path in paths} == {*ROOMS, "tests"}
+    assert len(sources(ROOMS)) > 150
+    assert len(paths) - len(sources(ROOMS)) > 150
 
 
 def test_every_kind_of_name_is_read() -> None:

@@ -10,7 +10,6 @@ import pytest
 from numpy.typing import NDArray
 
 from atlas.cells.build import CELLS_SCHEMA, build_cells
-from atlas.layout.lattice import cell_of, morton
 from atlas.layout.neighbors import unit_rows
 from atlas.store.shards import ShardWriter, schema
 
@@ -18,38 +17,8 @@ ROWS, CHANNELS, CLASSES = 700, 6, 4
 GRIDS = (2, 4, 8)
 
 
-def test_cells_are_half_open_and_the_end_belongs_to_the_last() -> None:
-    u = np.array([0, 0.0999, 0.1, 0.5, 0.9, 0.99999, 1.0])
-    np.testing.assert_array_equal(cell_of(u, np.zeros(7), 10), [0, 0, 1, 5, 9, 9, 9])
-    np.testing.assert_array_equal(cell_of(np.zeros(7), u, 10), [0, 0, 10, 50, 90, 90, 90])
-    assert cell_of(np.array([1.0]), np.array([1.0]), 10).tolist() == [99]
-    np.testing.assert_array_equal(cell_of(np.array([np.nan, 0.5]), np.array([0.5, np.nan]), 10), [-1, -1])
-
-
-@pytest.mark.parametrize("grid", [2, 10, 40, 160, 1280])
-def test_points_on_borders_are_counted_once_and_lie_under_their_parent(grid: int) -> None:
-    lines = np.arange(grid + 1, dtype=np.float32) / np.float32(grid)
-    u = np.concatenate([lines, np.nextafter(lines, np.float32(0)), np.random.default_rng(0).random(500, np.float32)])
-    u = np.clip(u, 0, 1).astype(np.float64)
-    fine, coarse = cell_of(u, u[::-1], 2 * grid), cell_of(u, u[::-1], grid)
-    np.testing.assert_array_equal((fine // (2 * grid) // 2) * grid + fine % (2 * grid) // 2, coarse)
-    assert fine.max() < (2 * grid) ** 2
-
-
-def test_z_order_is_one_to_one_and_keeps_siblings_together() -> None:
-    row, col = (values.ravel() for values in np.mgrid[0:32, 0:32])
-    code = morton(row, col)
-    assert sorted(code.tolist()) == list(range(1024))
-    order = np.argsort(code)
-    parents = (row[order] // 2 * 16 + col[order] // 2).reshape(-1, 4)
-    assert (parents == parents[:, :1]).all()
-    np.testing.assert_array_equal(morton(row // 2, col // 2)[order], code[order] // 4)
-    assert morton(np.array([1]), np.array([0])).tolist() == [2]
-    assert morton(np.array([1279]), np.array([1279]))[0] > morton(np.array([1279]), np.array([1278]))[0]
-
-
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Rows in two shards with a layout, and the cells made from them."""
     generator = np.random.default_rng(0)
     columns: dict[str, Any] = {
@@ -84,41 +53,41 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"columns": columns, "u": u, "v": v, "table": table, "shards": shards}
 
 
-def cells_of(made: dict[str, Any]) -> list[tuple[dict[str, Any], NDArray[np.int64]]]:
+def cells_of(example: dict[str, Any]) -> list[tuple[dict[str, Any], NDArray[np.int64]]]:
     """Each cell with its members found the plain way."""
-    found = []
-    for cell in made["table"].to_pylist():
+    pairs = []
+    for cell in example["table"].to_pylist():
         grid = cell["grid"]
-        col = np.minimum(np.floor(made["u"] * grid), grid - 1)
-        row = np.minimum(np.floor(made["v"] * grid), grid - 1)
-        found.append((cell, np.flatnonzero((col == cell["col"]) & (row == cell["row"]))))
-    return found
+        col = np.minimum(np.floor(example["u"] * grid), grid - 1)
+        row = np.minimum(np.floor(example["v"] * grid), grid - 1)
+        pairs.append((cell, np.flatnonzero((col == cell["col"]) & (row == cell["row"]))))
+    return pairs
 
 
-def test_the_table_has_its_schema_and_order(made: dict[str, Any]) -> None:
-    table: pa.Table = made["table"]
+def test_the_table_has_its_schema_and_order(example: dict[str, Any]) -> None:
+    table: pa.Table = example["table"]
     assert table.schema == CELLS_SCHEMA
     keys = list(zip(*(table[name].to_pylist() for name in ("grid", "row", "col"))))
     assert keys == sorted(set(keys))
     assert {grid for grid, _, _ in keys} == set(GRIDS)
 
 
-def test_every_kept_row_is_in_exactly_one_cell_of_each_level(made: dict[str, Any]) -> None:
-    seen: dict[int, Counter[int]] = {grid: Counter() for grid in GRIDS}
-    for cell, members in cells_of(made):
+def test_every_kept_row_is_in_exactly_one_cell_of_each_level(example: dict[str, Any]) -> None:
+    counters: dict[int, Counter[int]] = {grid: Counter() for grid in GRIDS}
+    for cell, members in cells_of(example):
         assert cell["count"] == len(members) > 0
-        seen[cell["grid"]].update(members.tolist())
-    kept = np.flatnonzero(np.isfinite(made["u"])).tolist()
-    assert len(kept) == ROWS - 40
-    for counter in seen.values():
-        assert sorted(counter) == kept
+        counters[cell["grid"]].update(members.tolist())
+    placed_rows = np.flatnonzero(np.isfinite(example["u"])).tolist()
+    assert len(placed_rows) == ROWS - 40
+    for counter in counters.values():
+        assert sorted(counter) == placed_rows
         assert set(counter.values()) == {1}
 
 
-def test_facts_equal_brute_force(made: dict[str, Any]) -> None:
-    activation = made["columns"]["activation"].astype(np.float64)
-    attribution = made["columns"]["attribution"].astype(np.float64)
-    for cell, members in cells_of(made):
+def test_facts_equal_brute_force(example: dict[str, Any]) -> None:
+    activation = example["columns"]["activation"].astype(np.float64)
+    attribution = example["columns"]["attribution"].astype(np.float64)
+    for cell, members in cells_of(example):
         mean = activation[members].mean(0)
         np.testing.assert_allclose(cell["mean"], mean, rtol=1e-5, atol=1e-6)
         cosines = unit_rows(activation[members]) @ unit_rows(mean[None])[0]
@@ -129,9 +98,9 @@ def test_facts_equal_brute_force(made: dict[str, Any]) -> None:
         assert (np.diff(cell["cosines"]) >= -1e-6).all()
 
 
-def test_classes_are_the_commonest_with_their_counts(made: dict[str, Any]) -> None:
-    predicted, labels = made["columns"]["predicted"], made["columns"]["label"]
-    for cell, members in cells_of(made):
+def test_classes_are_the_commonest_with_their_counts(example: dict[str, Any]) -> None:
+    predicted, labels = example["columns"]["predicted"], example["columns"]["label"]
+    for cell, members in cells_of(example):
         for name, values in (
             ("predicted", [int(predicted[member]) for member in members]),
             ("labels", [labels[member] for member in members if labels[member] is not None]),
@@ -140,8 +109,8 @@ def test_classes_are_the_commonest_with_their_counts(made: dict[str, Any]) -> No
             assert [(entry["class"], entry["count"]) for entry in cell[name]] == expected
 
 
-def test_coarser_cells_are_the_sums_of_finer(made: dict[str, Any]) -> None:
-    by_key = {(cell["grid"], cell["row"], cell["col"]): cell for cell in made["table"].to_pylist()}
+def test_coarser_cells_are_the_sums_of_finer(example: dict[str, Any]) -> None:
+    by_key = {(cell["grid"], cell["row"], cell["col"]): cell for cell in example["table"].to_pylist()}
     for (grid, row, col), cell in by_key.items():
         if grid == GRIDS[-1]:
             continue
@@ -156,9 +125,9 @@ def test_coarser_cells_are_the_sums_of_finer(made: dict[str, Any]) -> None:
             np.testing.assert_allclose(np.array(cell[name]) * cell["count"], total, rtol=1e-4, atol=1e-4)
 
 
-def test_exemplars_are_the_nearest_one_an_image(made: dict[str, Any]) -> None:
-    activation = unit_rows(made["columns"]["activation"])
-    for cell, members in cells_of(made):
+def test_exemplars_are_the_nearest_one_an_image(example: dict[str, Any]) -> None:
+    activation = unit_rows(example["columns"]["activation"])
+    for cell, members in cells_of(example):
         cosines = activation[members] @ unit_rows(np.array([cell["mean"]]))[0]
         best: dict[int, tuple[float, int]] = {}
         for member, cosine in zip(members.tolist(), cosines.tolist()):
@@ -166,29 +135,29 @@ def test_exemplars_are_the_nearest_one_an_image(made: dict[str, Any]) -> None:
             if image not in best or cosine > best[image][0] + 1e-6:
                 best[image] = (cosine, member)
         expected = sorted(best.values(), key=lambda entry: -entry[0])[:3]
-        found = cell["exemplars"]
-        assert len(found) == min(3, len(best))
-        assert len({exemplar["image_id"] for exemplar in found}) == len(found)
+        entries = cell["exemplars"]
+        assert len(entries) == min(3, len(best))
+        assert len({exemplar["image_id"] for exemplar in entries}) == len(entries)
         np.testing.assert_allclose(
-            [exemplar["cosine"] for exemplar in found], [cosine for cosine, _ in expected], atol=1e-5
+            [exemplar["cosine"] for exemplar in entries], [cosine for cosine, _ in expected], atol=1e-5
         )
-        for exemplar in found:
+        for exemplar in entries:
             member = 3 * exemplar["image_id"] + exemplar["view"]
             assert member in members
             np.testing.assert_allclose(exemplar["cosine"], cosines[members.tolist().index(member)], atol=1e-5)
 
 
-def test_diverse_exemplars_lie_far_apart_and_show_no_picture_twice(made: dict[str, Any]) -> None:
+def test_diverse_exemplars_lie_far_apart_and_show_no_picture_twice(example: dict[str, Any]) -> None:
     """Each is the member that lies farthest from all that are shown before it, of a picture that is not shown yet."""
-    places = np.stack([made["u"], made["v"]], 1).astype(np.float32)
+    places = np.stack([example["u"], example["v"]], 1).astype(np.float32)
     full = 0
-    for cell, members in cells_of(made):
+    for cell, members in cells_of(example):
         nearest, others = cell["exemplars"], cell["diverse_exemplars"]
-        shown = [3 * exemplar["image_id"] + exemplar["view"] for exemplar in nearest + others]
-        assert len({member // 3 for member in shown}) == len(shown)
+        members_on_sheet = [3 * exemplar["image_id"] + exemplar["view"] for exemplar in nearest + others]
+        assert len({member // 3 for member in members_on_sheet}) == len(members_on_sheet)
         assert len(others) == min(2, len({member // 3 for member in members.tolist()}) - len(nearest))
-        taken, hidden = [shown[0]], {member // 3 for member in shown[: len(nearest)]}
-        for member in shown[len(nearest) :]:
+        taken, hidden = [members_on_sheet[0]], {member // 3 for member in members_on_sheet[: len(nearest)]}
+        for member in members_on_sheet[len(nearest) :]:
             rest = [one for one in members.tolist() if one // 3 not in hidden]
             apart = {one: min(np.linalg.norm(places[one] - places[other]) for other in taken) for one in rest}
             assert member in members
@@ -199,18 +168,20 @@ def test_diverse_exemplars_lie_far_apart_and_show_no_picture_twice(made: dict[st
     assert full > 10
 
 
-def test_the_same_rows_give_the_same_table(made: dict[str, Any]) -> None:
-    again = build_cells(made["shards"], made["u"], made["v"], grids=GRIDS, exemplars=3, attributions=True, diverse=2)
-    assert again.equals(made["table"])
+def test_the_same_rows_give_the_same_table(example: dict[str, Any]) -> None:
+    again = build_cells(
+        example["shards"], example["u"], example["v"], grids=GRIDS, exemplars=3, attributions=True, diverse=2
+    )
+    assert again.equals(example["table"])
 
 
-def test_without_attributions_the_column_is_null(made: dict[str, Any]) -> None:
-    table = build_cells(made["shards"], made["u"], made["v"], grids=(4,), exemplars=1, attributions=False)
+def test_without_attributions_the_column_is_null(example: dict[str, Any]) -> None:
+    table = build_cells(example["shards"], example["u"], example["v"], grids=(4,), exemplars=1, attributions=False)
     assert table["attribution"].null_count == len(table)
-    expected = [cell["mean"] for cell in made["table"].to_pylist() if cell["grid"] == 4]
+    expected = [cell["mean"] for cell in example["table"].to_pylist() if cell["grid"] == 4]
     np.testing.assert_allclose(table["mean"].to_pylist(), expected, rtol=1e-6)
 
 
-def test_a_layout_without_any_row_gives_no_cells(made: dict[str, Any]) -> None:
+def test_a_layout_without_any_row_gives_no_cells(example: dict[str, Any]) -> None:
     nothing = np.full(ROWS, np.nan)
-    assert build_cells(made["shards"], nothing, nothing, grids=(2, 4), exemplars=1, attributions=True).num_rows == 0
+    assert build_cells(example["shards"], nothing, nothing, grids=(2, 4), exemplars=1, attributions=True).num_rows == 0

@@ -1,44 +1,16 @@
-"""Circuits: what the data say, which sources a circuit has, and which cells build a cell."""
+"""Circuits: what the data say, and which sources a circuit has."""
 
 import numpy as np
 import pytest
 import torch
+from between_layers import SIDE, noise, stack
 from scipy.stats import spearmanr
 from small_network import factory, mixed_factory
 from torch import Tensor, nn
 
-from atlas.circuits.average_slopes import AverageSlopes
-from atlas.circuits.cell_circuit import cell_circuits, cell_overlap, edge_weights
 from atlas.circuits.circuit import Effects, Wiring, circuit, circuit_of, effects, predicted_effects
-from atlas.circuits.linear_path import LinearPath
 from atlas.errors import ConfigError
 from atlas.networks.network import Network, load
-
-SIDE = 32
-
-
-class Stack(nn.Module):
-    """Two layers without biases; ``between`` them is linear or not."""
-
-    def __init__(self, between: nn.Module) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(3, 8, 3, padding=1, bias=False)
-        self.between = between
-        self.wide = nn.Conv2d(8, 8, 3, padding=1, bias=False)
-        self.last = nn.Conv2d(8, 6, 3, 2, 1, bias=False)
-        self.head = nn.Linear(6, 4)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.head(self.last(self.between(self.wide(self.first(pictures)))).mean((2, 3)))
-
-
-def stack(between: nn.Module) -> Network:
-    torch.manual_seed(6)
-    return load(Stack(between), size=SIDE)
-
-
-def pictures(count: int, seed: int = 0) -> Tensor:
-    return torch.randn(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
 
 
 def tops(network: Network, layer: str, inputs: Tensor, unit: int) -> tuple[np.ndarray, Tensor]:
@@ -49,14 +21,14 @@ def tops(network: Network, layer: str, inputs: Tensor, unit: int) -> tuple[np.nd
 
 
 def test_effects_of_a_linear_stack_sum_to_the_activation() -> None:
-    network, inputs = stack(nn.Identity()), pictures(5)
+    network, inputs = stack(nn.Identity()), noise(5)
     positions, largest = tops(network, "last", inputs, 4)
-    found = effects(network, ["first", "wide"], "last", inputs, np.full(5, 4), positions, batch=2)
+    by_source = effects(network, ["first", "wide"], "last", inputs, np.full(5, 4), positions, batch=2)
     for source in ("first", "wide"):
-        assert found[source].effect.shape == (5, 8)
-        assert found[source].effect.sum(1) == pytest.approx(largest.numpy(), rel=1e-5)
+        assert by_source[source].effect.shape == (5, 8)
+        assert by_source[source].effect.sum(1) == pytest.approx(largest.numpy(), rel=1e-5)
     maps = network.activations(inputs, "first")
-    assert found["first"].mean == pytest.approx(maps.mean((2, 3)).numpy(), abs=1e-6)
+    assert by_source["first"].mean == pytest.approx(maps.mean((2, 3)).numpy(), abs=1e-6)
 
 
 def test_effects_are_the_activation_times_the_gradient() -> None:
@@ -65,7 +37,7 @@ def test_effects_are_the_activation_times_the_gradient() -> None:
     positions = np.array([[4, 7], [0, 0], [9, 15]])
     reached = network.activations(inputs, "last")[range(3), :, positions[:, 0], positions[:, 1]]
     units = reached.argmax(1).numpy()  # those that fire there
-    found = effects(network, ["stem", "depthwise"], "last", inputs, units, positions)
+    by_source = effects(network, ["stem", "depthwise"], "last", inputs, units, positions)
     maps = network.activations(inputs, "stem").detach().requires_grad_(True)
     module = network.module
     outputs = module.last(module.branches(module.depthwise(module.residual(maps.clone()))))
@@ -73,8 +45,8 @@ def test_effects_are_the_activation_times_the_gradient() -> None:
     (gradient,) = torch.autograd.grad(total, maps)
     expected = (maps * gradient).sum((2, 3)).detach().numpy()
     assert np.abs(expected).max(1).min() > 0
-    assert found["stem"].effect == pytest.approx(expected, abs=1e-5)
-    assert found["depthwise"].effect.shape == (3, 12)
+    assert by_source["stem"].effect == pytest.approx(expected, abs=1e-5)
+    assert by_source["depthwise"].effect.shape == (3, 12)
 
 
 def test_a_source_may_build_by_its_absence() -> None:
@@ -93,16 +65,16 @@ def test_a_source_may_build_by_its_absence() -> None:
         module.last.weight[2, 6, :, :] = 1
     inputs = torch.rand(6, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(3)) + 0.1
     positions = np.full((6, 2), 5)  # below it the middle of the kernel is at (10, 10)
-    found = circuit(network, "wide", "last", 2, inputs, positions, count=3)
-    of = {source: row for row, source in enumerate(found.source)}
+    result = circuit(network, "wide", "last", 2, inputs, positions, count=3)
+    of = {source: row for row, source in enumerate(result.source)}
     middle = float(inputs[:, 0, 10, 10].mean())
-    assert found.effect[of[5]] == pytest.approx(2 * middle, rel=1e-5)
-    assert found.present[of[5]] == 0
-    assert found.effect[of[1]] == found.present[of[1]] == pytest.approx(-0.5 * middle, rel=1e-5)
+    assert result.effect[of[5]] == pytest.approx(2 * middle, rel=1e-5)
+    assert result.present[of[5]] == 0
+    assert result.effect[of[1]] == result.present[of[1]] == pytest.approx(-0.5 * middle, rel=1e-5)
     window = network.activations(inputs, "wide")[:, 6, 9:12, 9:12].flatten(1)
-    assert found.effect[of[6]] == pytest.approx(float(window.sum(1).mean()), rel=1e-4)
-    assert found.present[of[6]] == pytest.approx(float(window.clamp(min=0).sum(1).mean()), rel=1e-5)
-    assert found.present[of[6]] > found.effect[of[6]] + 0.1
+    assert result.effect[of[6]] == pytest.approx(float(window.sum(1).mean()), rel=1e-4)
+    assert result.present[of[6]] == pytest.approx(float(window.clamp(min=0).sum(1).mean()), rel=1e-5)
+    assert result.present[of[6]] > result.effect[of[6]] + 0.1
 
 
 def test_a_circuit_names_who_builds_and_who_opposes() -> None:
@@ -115,36 +87,36 @@ def test_a_circuit_names_who_builds_and_who_opposes() -> None:
         module.last.weight[2, 5, 0, 1] = 2  # window, above
         module.last.weight[2, 1, 2, 1] = 1  # wheel, below
         module.last.weight[2, 6, 1, 1] = -1.5
-    inputs = pictures(6)
+    inputs = noise(6)
     positions, _ = tops(network, "last", inputs, 2)
-    found = circuit(network, "wide", "last", 2, inputs, positions, count=4)
-    assert found.nonlinearities == ("1 ReLU",)
-    assert found.note is None
-    assert set(found.source[:3]) == {5, 1, 6}
-    assert len(found.source) == 4
-    assert (np.diff(np.abs(found.effect)) <= 0).all()
-    of = {source: row for row, source in enumerate(found.source)}
-    assert found.effect[of[5]] > found.effect[of[1]] > 0
-    assert found.effect[of[6]] < 0
-    assert found.effect[3] == found.weight[3] == found.reliability[3] == 0
-    assert found.linear_weight[[of[5], of[1], of[6]]] == pytest.approx([2, 1, -1.5])
+    result = circuit(network, "wide", "last", 2, inputs, positions, count=4)
+    assert result.nonlinearities == ("1 ReLU",)
+    assert result.note is None
+    assert set(result.source[:3]) == {5, 1, 6}
+    assert len(result.source) == 4
+    assert (np.diff(np.abs(result.effect)) <= 0).all()
+    of = {source: row for row, source in enumerate(result.source)}
+    assert result.effect[of[5]] > result.effect[of[1]] > 0
+    assert result.effect[of[6]] < 0
+    assert result.effect[3] == result.weight[3] == result.reliability[3] == 0
+    assert result.linear_weight[[of[5], of[1], of[6]]] == pytest.approx([2, 1, -1.5])
     maps = network.activations(inputs, "wide")
     open_share = (maps > 0).float().mean((0, 2, 3)).numpy()
-    assert found.weight[of[6]] == pytest.approx(-1.5 * open_share[6], rel=1e-5)
-    assert found.kernels.shape == (4, 3, 3)
-    assert tuple(np.argwhere(found.kernels[of[5]])[0]) == (0, 1)
-    assert tuple(np.argwhere(found.kernels[of[1]])[0]) == (2, 1)
-    assert found.kernels.sum((1, 2)) == pytest.approx(found.weight)
-    assert found.reliability[of[5]] > 0.8
+    assert result.weight[of[6]] == pytest.approx(-1.5 * open_share[6], rel=1e-5)
+    assert result.kernels.shape == (4, 3, 3)
+    assert tuple(np.argwhere(result.kernels[of[5]])[0]) == (0, 1)
+    assert tuple(np.argwhere(result.kernels[of[1]])[0]) == (2, 1)
+    assert result.kernels.sum((1, 2)) == pytest.approx(result.weight)
+    assert result.reliability[of[5]] > 0.8
     single = effects(network, ["wide"], "last", inputs, np.full(6, 2), positions)["wide"]
     values = single.effect[:, 6].astype(np.float64)
     error = values.std(ddof=1) / np.sqrt(6)
-    assert found.reliability[of[6]] == pytest.approx(abs(values.mean()) / (abs(values.mean()) + error), rel=1e-5)
+    assert result.reliability[of[6]] == pytest.approx(abs(values.mean()) / (abs(values.mean()) + error), rel=1e-5)
     # What is behind the ReLU is known of each picture: the order by kernels is that of the effects, but for the zeros.
     wiring = Wiring(network, "wide", "last", inputs)
     by_kernels = predicted_effects(wiring, 2, inputs, positions).mean(0)
     expected = spearmanr(by_kernels, single.effect.mean(0)).statistic
-    assert found.agreement == pytest.approx(expected, abs=1e-6)
+    assert result.agreement == pytest.approx(expected, abs=1e-6)
     assert expected > 0.4
     coarse = circuit_of(wiring, 2, single)
     summed = spearmanr(wiring.weight[2] * single.mean.mean(0), single.effect.mean(0)).statistic
@@ -153,7 +125,7 @@ def test_a_circuit_names_who_builds_and_who_opposes() -> None:
 
 def chosen_sources(effect: list[float], weight: list[float], count: int) -> list[int]:
     network = stack(nn.Identity())
-    wiring = Wiring(network, "wide", "last", pictures(1))
+    wiring = Wiring(network, "wide", "last", noise(1))
     wiring.weight[0] = weight
     rows = np.array([effect, effect], np.float32)
     return circuit_of(wiring, 0, Effects(rows, np.ones_like(rows), rows), count).source.tolist()
@@ -169,16 +141,16 @@ def test_effects_and_weights_take_turns_and_both_signs_stay() -> None:
 
 
 def test_kernels_on_the_source_s_map_are_the_effects_of_a_linear_stack() -> None:
-    network, inputs = stack(nn.Identity()), pictures(4)
+    network, inputs = stack(nn.Identity()), noise(4)
     positions = np.array([[0, 0], [15, 3], [7, 15], [8, 8]])  # also where the kernel reaches beyond the map
     for source in ("first", "wide"):
         wiring = Wiring(network, source, "last", inputs)
         expected = effects(network, [source], "last", inputs, np.full(4, 1), positions)[source].effect
-        found = predicted_effects(wiring, 1, inputs, positions, batch=3)
+        by_kernels = predicted_effects(wiring, 1, inputs, positions, batch=3)
         if source == "wide":
-            assert found == pytest.approx(expected, abs=1e-5)
+            assert by_kernels == pytest.approx(expected, abs=1e-5)
         else:  # what is padded on between the layers is beyond a kernel: at the edge alone
-            assert found[3] == pytest.approx(expected[3], abs=1e-5)
+            assert by_kernels[3] == pytest.approx(expected[3], abs=1e-5)
     without = Wiring(load(mixed_factory(), size=SIDE), "first", "mixed", inputs)
     with pytest.raises(ConfigError, match="group norm"):
         predicted_effects(without, 0, inputs, positions)
@@ -190,11 +162,11 @@ def test_far_kernels_are_cut_to_what_counts() -> None:
         network.module.wide.weight.mul_(1e-4)
         network.module.wide.weight[:, :, 1, 1] = 1
         network.module.last.weight[:] = torch.tensor([[0.0, 0, 0], [0, 1, 0], [0, 0.1, 0]])
-    wiring = Wiring(network, "first", "last", pictures(1))
+    wiring = Wiring(network, "first", "last", noise(1))
     assert wiring.kernels(0, np.array([1, 3])).shape == (2, 1, 1)  # of 5 × 5, a tenth lies beside the middle
     with torch.no_grad():
         network.module.last.weight[:, :, 2, 1] = 0.15
-    wiring = Wiring(network, "first", "last", pictures(1))
+    wiring = Wiring(network, "first", "last", noise(1))
     assert wiring.kernels(0, np.array([1, 3])).shape == (2, 3, 3)  # too much lies beside it
     assert wiring.nonlinearities == ()
 
@@ -203,43 +175,43 @@ def test_a_silent_unit_has_weights_and_no_effects() -> None:
     network = load(factory(), size=SIDE)
     with torch.no_grad():
         network.module.last.conv.bias[2] = -1e6
-    inputs = pictures(3)
-    found = circuit(network, "depthwise", "last", 2, inputs, np.zeros((3, 2), np.int64))
-    assert not found.effect.any()
-    assert found.linear_weight.any()
-    assert found.agreement is None
-    assert found.note is not None
-    assert found.note.startswith("Unit 2 of last does not answer to depthwise on its patches")
+    inputs = noise(3)
+    result = circuit(network, "depthwise", "last", 2, inputs, np.zeros((3, 2), np.int64))
+    assert not result.effect.any()
+    assert result.linear_weight.any()
+    assert result.agreement is None
+    assert result.note is not None
+    assert result.note.startswith("Unit 2 of last does not answer to depthwise on its patches")
 
 
 def test_where_there_are_no_weights_there_are_effects() -> None:
     network = load(mixed_factory(), size=SIDE)
-    inputs = pictures(3)
+    inputs = noise(3)
     positions, _ = tops(network, "mixed", inputs, 3)
-    found = circuit(network, "first", "mixed", 3, inputs, positions, count=5)
-    assert found.note is not None
-    assert "group norm" in found.note
-    assert found.source.shape == (5,)
-    assert np.isnan(found.weight).all()
-    assert np.isnan(found.linear_weight).all()
-    assert found.kernels.shape == (5, 0, 0)
-    assert found.agreement is None
-    assert np.isfinite(found.effect).all()
-    assert found.effect.any()
+    result = circuit(network, "first", "mixed", 3, inputs, positions, count=5)
+    assert result.note is not None
+    assert "group norm" in result.note
+    assert result.source.shape == (5,)
+    assert np.isnan(result.weight).all()
+    assert np.isnan(result.linear_weight).all()
+    assert result.kernels.shape == (5, 0, 0)
+    assert result.agreement is None
+    assert np.isfinite(result.effect).all()
+    assert result.effect.any()
 
 
 def test_arrays_do_as_well_as_tensors() -> None:
-    network, inputs = stack(nn.ReLU()), pictures(2)
+    network, inputs = stack(nn.ReLU()), noise(2)
     positions = np.array([[3, 4], [8, 0]])
     expected = circuit(network, "wide", "last", 3, inputs, positions)
-    found = circuit(network, "wide", "last", 3, inputs.numpy().astype(np.float64), torch.from_numpy(positions))
-    assert found.source.tolist() == expected.source.tolist()
-    assert found.effect == pytest.approx(expected.effect)
-    assert found.effect.any()
+    result = circuit(network, "wide", "last", 3, inputs.numpy().astype(np.float64), torch.from_numpy(positions))
+    assert result.source.tolist() == expected.source.tolist()
+    assert result.effect == pytest.approx(expected.effect)
+    assert result.effect.any()
 
 
 def test_bad_questions_are_sentences() -> None:
-    network, inputs = stack(nn.ReLU()), pictures(2)
+    network, inputs = stack(nn.ReLU()), noise(2)
     middle = np.full((2, 2), 3)
     with pytest.raises(ConfigError, match="last of Stack is not reached before wide"):
         effects(network, ["last"], "wide", inputs, np.zeros(2), middle)
@@ -277,68 +249,12 @@ def test_weights_of_the_demo_network_agree_with_its_data() -> None:
     agreements = []
     for unit in maps.topk(4).indices.tolist():
         positions, _ = tops(network, "_blocks.10", inputs, unit)
-        found = effects(network, ["_blocks.9"], "_blocks.10", inputs, np.full(3, unit), positions)["_blocks.9"]
+        unit_effects = effects(network, ["_blocks.9"], "_blocks.10", inputs, np.full(3, unit), positions)["_blocks.9"]
         kernels = predicted_effects(wiring, unit, inputs, positions)
-        found_circuit = circuit_of(wiring, unit, found, kernel_effects=kernels)
+        found_circuit = circuit_of(wiring, unit, unit_effects, kernel_effects=kernels)
         assert found_circuit.kernels.shape[0] == 12
         assert found_circuit.kernels.shape[1] in (1, 3, 5)
         assert np.isfinite(found_circuit.weight).all()
         assert found_circuit.agreement is not None
         agreements.append(found_circuit.agreement)
     assert np.median(agreements) > 0.2
-
-
-def test_cells_that_build_a_cell() -> None:
-    """Each unit of the target reads one channel of the source, twice at different places, and opposes another."""
-    network = stack(nn.Identity())
-    with torch.no_grad():
-        network.module.last.weight.zero_()
-        for unit in range(6):
-            network.module.last.weight[unit, unit, 0, 0] = network.module.last.weight[unit, unit, 2, 1] = 0.5
-            network.module.last.weight[unit, unit + 1, 1, 1] = -2
-    path = LinearPath(network, "wide", "last")
-    slopes = AverageSlopes({}, 1)
-    targets = 3 * np.eye(6, dtype=np.float32) + 7  # what all cells have in common builds none of them
-    sources = np.concatenate([np.eye(8), np.eye(8)[:1] * 0.5, np.eye(8)[1:2]]).astype(np.float32) + 2
-    found = edge_weights(path, slopes, targets, sources)
-    assert found.shape == (6, 10)
-    assert np.abs(found).max(1) == pytest.approx(1)
-    weights = network.module.last.weight.sum((2, 3)).detach().numpy()
-    expected = (targets - targets.mean(0)) @ weights @ (sources - sources.mean(0)).T
-    assert found == pytest.approx(expected / np.abs(expected).max(1, keepdims=True), abs=1e-5)
-    assert int(found[3].argmax()) == 3
-    assert int(found[3].argmin()) == 4
-
-    overlap = np.zeros((6, 10), np.float32)
-    overlap[0, 0], overlap[0, 8], overlap[0, 1] = 0.1, 0.6, 0.3  # cell 8 is half as strong, and there more often
-    cells = cell_circuits(path, slopes, targets, sources, overlap, count=2)
-    assert cells.source.shape == cells.weight.shape == cells.overlap.shape == (6, 4)
-    assert cells.source[0, :2].tolist() == [8, 0]
-    assert cells.overlap[0, :2] == pytest.approx([0.6, 0.1])
-    assert set(cells.source[0, 2:]) == {1, 9}  # the same row twice; their overlap does not matter
-    assert (cells.weight[:, :2] > 0).all()
-    assert (cells.weight[:, 2:] < 0).all()
-    assert cells.weight[0] == pytest.approx(found[0, cells.source[0]])
-    assert cells.source[3, 0] == 3  # no overlap with any: by weight
-
-
-def test_fewer_cells_than_asked_for_leave_places_empty() -> None:
-    network = stack(nn.Identity())
-    path = LinearPath(network, "wide", "last")
-    means = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
-    cells = cell_circuits(
-        path, AverageSlopes({}, 1), np.eye(6, dtype=np.float32)[:1], means, np.zeros((1, 2), np.float32)
-    )
-    assert sorted(cells.source[0].tolist()) == [-1, -1, -1, -1, 0, 1]
-    assert (cells.source[0, [0, 3]] >= 0).all()  # one supports and one opposes: they differ from their mean by as much
-    with pytest.raises(ConfigError, match=r"Give shares of shape \(1, 2\)"):
-        cell_circuits(path, AverageSlopes({}, 1), np.eye(6, dtype=np.float32)[:1], means, np.zeros((2, 2), np.float32))
-    with pytest.raises(ConfigError, match="Cells of wide have 8 numbers each"):
-        edge_weights(path, AverageSlopes({}, 1), np.eye(6, dtype=np.float32), means[:, :5])
-
-
-def test_overlap_counts_rows_of_both_maps() -> None:
-    found = cell_overlap(np.array([0, 0, 0, 0, 1, -1]), np.array([2, 2, 0, -1, 1, 1]), 3, 3)
-    assert found == pytest.approx(np.array([[0.25, 0, 0.5], [0, 1, 0], [0, 0, 0]]))
-    with pytest.raises(ConfigError, match="Give one of each for each row"):
-        cell_overlap(np.zeros(3, np.int64), np.zeros(2, np.int64), 1, 1)

@@ -6,25 +6,22 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as functional
-from between_layers import SIDE, between
+from between_layers import SIDE, Shuffled, between, eye
 from small_network import factory
 from torch import Tensor, nn
 
 from atlas.circuits.average_slopes import measure_slopes
 from atlas.circuits.expanded_weights import expand_weights, sum_weights
 from atlas.circuits.linear_path import LinearPath
+from atlas.errors import ConfigError
 from atlas.networks.network import Network, load
 
 
 def by_torch(network: Network, middle: Callable[[Tensor], Tensor], unit: tuple[int, int], channels: int = 6) -> Tensor:
     """The gradient of each channel of ``middle`` at ``unit`` to its whole input: (channels, inputs, H, W)."""
     maps = torch.zeros(1, channels, SIDE, SIDE, requires_grad=True)
-    found = middle(maps)[0, :, unit[0], unit[1]]
-    return torch.stack([torch.autograd.grad(each, maps, retain_graph=True)[0][0] for each in found])
-
-
-def eye(path: LinearPath) -> np.ndarray:
-    return np.eye(path.target_channels, dtype=np.float32)
+    outputs = middle(maps)[0, :, unit[0], unit[1]]
+    return torch.stack([torch.autograd.grad(output, maps, retain_graph=True)[0][0] for output in outputs])
 
 
 class Sum(nn.Module):
@@ -46,16 +43,6 @@ class Joined(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         return torch.cat([way(maps) for way in self.ways], dim=1)
-
-
-class Shuffled(nn.Module):
-    """Channels in two groups, taken in turns (ShuffleNet), after a split whose halves change sides."""
-
-    def forward(self, maps: Tensor) -> Tensor:
-        first, second = maps.chunk(2, dim=1)
-        maps = torch.cat([second, 2 * first], dim=1)
-        count, channels, height, width = maps.shape
-        return maps.view(count, 2, channels // 2, height, width).transpose(1, 2).reshape(count, -1, height, width)
 
 
 class Context(nn.Module):
@@ -131,39 +118,25 @@ LINEAR: dict[str, Callable[[], nn.Module]] = {
 def test_a_linear_stack_gives_its_composed_kernel(name: str) -> None:
     network = between(LINEAR[name]())
     path = LinearPath(network, "first", "middle")
-    found = expand_weights(path, eye(path))
+    weights = expand_weights(path, eye(path))
     assert path.nonlinearities == ()
-    height, width = found.kernels.shape[2:]
+    height, width = weights.kernels.shape[2:]
     assert height % 2 == 1
     assert width % 2 == 1
-    expected = by_torch(network, network.submodule("middle"), found.unit)
-    assert found.kernels.shape[:2] == expected.shape[:2]
-    top, left = found.centre[0] - height // 2, found.centre[1] - width // 2
-    held = functional.pad(expected, (width, width, height, height))  # a kernel may reach beyond the map
+    expected = by_torch(network, network.submodule("middle"), weights.unit)
+    assert weights.kernels.shape[:2] == expected.shape[:2]
+    top, left = weights.centre[0] - height // 2, weights.centre[1] - width // 2
+    wider_map = functional.pad(expected, (width, width, height, height))  # a kernel may reach beyond the map
     assert torch.allclose(
-        held[:, :, top + height : top + 2 * height, left + width : left + 2 * width],
-        torch.from_numpy(found.kernels),
+        wider_map[:, :, top + height : top + 2 * height, left + width : left + 2 * width],
+        torch.from_numpy(weights.kernels),
         atol=1e-6 * float(expected.abs().max()),
         rtol=1e-5,
     )
-    assert float(expected.abs().sum()) == pytest.approx(float(np.abs(found.kernels).sum()), rel=1e-5)  # nothing beside
-    assert sum_weights(path, eye(path)) == pytest.approx(found.kernels.sum((2, 3)), abs=1e-4)
-
-
-class Gated(nn.Module):
-    """Squeeze and excitation: each channel is multiplied by what its mean over the map decides."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.squeeze, self.excite = nn.Conv2d(6, 2, 1), nn.Conv2d(2, 6, 1)
-        self.spread = nn.Conv2d(6, 6, 3, padding=1)
-
-    def gate(self, maps: Tensor) -> Tensor:
-        return self.excite(self.squeeze(maps.mean((2, 3), keepdim=True)).relu()).sigmoid()
-
-    def forward(self, maps: Tensor) -> Tensor:
-        maps = self.spread(maps)
-        return maps * self.gate(maps)
+    assert float(expected.abs().sum()) == pytest.approx(
+        float(np.abs(weights.kernels).sum()), rel=1e-5
+    )  # nothing beside
+    assert sum_weights(path, eye(path)) == pytest.approx(weights.kernels.sum((2, 3)), abs=1e-4)
 
 
 class Swish(nn.Module):
@@ -196,12 +169,12 @@ def test_non_linearities_have_slope_one_and_are_counted(
     network = between(nn.Sequential(first, *between_them, last))
     path = LinearPath(network, "first", "middle")
     assert path.nonlinearities == nonlinearities
-    found = expand_weights(path, eye(path))
+    weights = expand_weights(path, eye(path))
     factor = 1 / 6 if isinstance(between_them[0], Swish) else 1  # the constant that the gate's product is divided by
-    expected = by_torch(network, nn.Sequential(first, last), found.unit)
-    top, left = found.centre[0] - 2, found.centre[1] - 2
-    assert found.kernels.shape[2:] == (5, 5)
-    assert found.kernels == pytest.approx(factor * expected[:, :, top : top + 5, left : left + 5].numpy(), abs=1e-5)
+    expected = by_torch(network, nn.Sequential(first, last), weights.unit)
+    top, left = weights.centre[0] - 2, weights.centre[1] - 2
+    assert weights.kernels.shape[2:] == (5, 5)
+    assert weights.kernels == pytest.approx(factor * expected[:, :, top : top + 5, left : left + 5].numpy(), abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -218,55 +191,13 @@ def test_max_pooling_is_taken_as_average(most: nn.Module, average: nn.Module) ->
     network = between(nn.Sequential(most, last))
     path = LinearPath(network, "first", "middle")
     assert path.nonlinearities == ("1 max-pooling taken as average",)
-    found = expand_weights(path, eye(path))
-    expected = by_torch(network, nn.Sequential(average, last), found.unit)
-    assert found.kernels.sum((2, 3)) == pytest.approx(expected.sum((2, 3)).numpy(), abs=1e-5)
-    height = found.kernels.shape[2]
-    top, left = (each - height // 2 for each in found.centre)
+    weights = expand_weights(path, eye(path))
+    expected = by_torch(network, nn.Sequential(average, last), weights.unit)
+    assert weights.kernels.sum((2, 3)) == pytest.approx(expected.sum((2, 3)).numpy(), abs=1e-5)
+    height = weights.kernels.shape[2]
+    top, left = (side - height // 2 for side in weights.centre)
     expected = expected[:, :, top : top + height, left : left + height]
-    assert found.kernels == pytest.approx(expected.numpy(), abs=1e-6)
-
-
-def test_average_slopes_are_the_means_of_the_pictures() -> None:
-    torch.manual_seed(3)
-    relu, gated, last = nn.ReLU(), Gated(), nn.Conv2d(6, 5, 1)
-    network = between(nn.Sequential(relu, gated, last))
-    path = LinearPath(network, "first", "middle")
-    assert path.nonlinearities == ("1 ReLU", "1 gate taken as constant")  # what is inside of the gate is not counted
-    inputs = torch.randn(5, 3, SIDE, SIDE)
-    slopes = measure_slopes(path, inputs, batch=2)
-    assert slopes.views == 5
-    maps = network.activations(inputs, "first")
-    open_share = (maps > 0).float().mean((0, 2, 3))
-    assert 0.05 < float(open_share.min()) < 0.95
-    held = gated.gate(gated.spread(maps.relu())).mean((0, 2, 3))
-    kernel = (
-        torch.einsum("oc,cikl->oikl", last.weight[:, :, 0, 0] * held, gated.spread.weight) * open_share[:, None, None]
-    )
-    assert expand_weights(path, eye(path), slopes).kernels == pytest.approx(kernel.numpy(), abs=1e-6)
-    plain = torch.einsum("oc,cikl->oikl", last.weight[:, :, 0, 0], gated.spread.weight)
-    assert expand_weights(path, eye(path)).kernels == pytest.approx(plain.numpy(), abs=1e-6)
-    assert sum_weights(path, eye(path), slopes) == pytest.approx(kernel.sum((2, 3)).numpy(), abs=1e-5)
-
-
-def test_slopes_are_measured_one_by_one_where_the_batch_is_recorded() -> None:
-    torch.manual_seed(4)
-    shuffled = between(nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), Shuffled(), nn.Conv2d(8, 5, 1)))
-
-    class Fixed(nn.Module):
-        def forward(self, maps: Tensor) -> Tensor:
-            rows = maps.permute(0, 2, 3, 1).reshape(-1, 6)  # positions of all pictures on one side
-            return functional.silu(rows).reshape(len(maps), SIDE, SIDE, 6).permute(0, 3, 1, 2)
-
-    by_rows = between(nn.Sequential(Fixed(), nn.Conv2d(6, 5, 1)))
-    for network, nonlinearities in ((shuffled, "1 ReLU"), (by_rows, "1 SiLU")):
-        path = LinearPath(network, "first", "middle")
-        assert path.nonlinearities == (nonlinearities,)
-        inputs = torch.randn(4, 3, SIDE, SIDE)
-        one = [sum_weights(path, eye(path), measure_slopes(path, inputs[[index]])) for index in range(4)]
-        all_four = sum_weights(path, eye(path), measure_slopes(path, inputs))
-        # Linear in the one non-linearity's slopes.
-        assert all_four == pytest.approx(np.mean(one, axis=0), abs=1e-5)
+    assert weights.kernels == pytest.approx(expected.numpy(), abs=1e-6)
 
 
 def test_a_direction_is_a_mixture_of_units() -> None:
@@ -293,9 +224,9 @@ def test_a_planted_kernel_points_to_where_its_source_lies() -> None:
         last.weight[0, 3, 1, 0] = -0.25  # what stands left of it must not be there
         first.weight[3, 0, 1, 1] = 1
     path = LinearPath(network, "first", "middle")
-    found = expand_weights(path, eye(path))
-    kernel = found.kernels[0]
-    assert found.centre == found.unit == (16, 16)
+    weights = expand_weights(path, eye(path))
+    kernel = weights.kernels[0]
+    assert weights.centre == weights.unit == (16, 16)
     assert {tuple(place): float(kernel[tuple(place)]) for place in np.argwhere(kernel)} == {
         (1, 0, 2): 1,
         (3, 2, 1): -0.25,
@@ -306,12 +237,12 @@ def test_a_planted_kernel_points_to_where_its_source_lies() -> None:
 def test_the_demo_network_has_weights_between_its_blocks() -> None:
     path = LinearPath(load("efficientnet_lite0"), "_blocks.9", "_blocks.10")
     assert path.nonlinearities == ("2 ReLU6",)
-    found = expand_weights(path, eye(path))
-    assert found.kernels.shape == (112, 112, 5, 5)
-    assert found.centre == found.unit == (7, 7)
-    assert np.isfinite(found.kernels).all()
+    weights = expand_weights(path, eye(path))
+    assert weights.kernels.shape == (112, 112, 5, 5)
+    assert weights.centre == weights.unit == (7, 7)
+    assert np.isfinite(weights.kernels).all()
     # The way past the block adds each unit to itself, at the middle.
-    without = found.kernels[:, :, 2, 2] - np.eye(112)
+    without = weights.kernels[:, :, 2, 2] - np.eye(112)
     block = path.network.submodule("_blocks.10")
     maps = torch.zeros(1, 112, 14, 14)
     maps[0, 5, 7, 7] = 1
@@ -322,3 +253,13 @@ def test_the_demo_network_has_weights_between_its_blocks() -> None:
         return functional.conv2d(wide, block._project_conv.weight)
 
     assert without[:, 5] == pytest.approx(plain(maps)[0, :, 7, 7].numpy(), abs=1e-4)
+
+
+def test_directions_and_pictures_must_fit() -> None:
+    path = LinearPath(load(factory(), size=64), "stem", "residual")
+    with pytest.raises(
+        ConfigError, match=r"Directions of residual have 8 numbers each, and an array of shape \(2, 3\)"
+    ):
+        expand_weights(path, np.zeros((2, 3), np.float32))
+    with pytest.raises(ConfigError, match=r"shape \(n, 3, 64, 64\), n at least 1, and \(0, 3, 64, 64\) was given"):
+        measure_slopes(path, torch.zeros(0, 3, 64, 64))

@@ -34,8 +34,8 @@ def test_the_command_writes_pictures_figures_and_a_page(
     middle = pixels[(2 * top + 1) * 448 // (2 * rows), (2 * left + 1) * 448 // (2 * cols)]
     assert np.abs(middle - np.array(SUPPORT if effects[top, left] > 0 else OPPOSE)).max() < 60
     assert len(layer["classes"][0]["without_each"]) == rows * cols
-    drawn = [cosine for cosine in layer["cosine"] if cosine is not None]
-    assert len(drawn) == (np.array(layer["magnitude"]) > 0).sum()
+    cosines = [cosine for cosine in layer["cosine"] if cosine is not None]
+    assert len(cosines) == (np.array(layer["magnitude"]) > 0).sum()
     page = (out / "index.html").read_text()
     for file in facts["files"]:
         assert (out / file).is_file()

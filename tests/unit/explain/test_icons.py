@@ -17,10 +17,10 @@ def test_icons_come_in_order_and_end_when_nobody_waits(small: Network) -> None:
     directions[4] = 0
     order = np.random.default_rng(2).permutation(30).tolist()
     options = {"second_moment": np.eye(16), "size": 32, "steps": 24}
-    drawn = list(draw_icons(small, "branches", directions, order, **options))
-    assert [icon.number for icon in drawn] == [number for number in order if number != 4]
-    assert all(icon.pixels.shape == (32, 32, 3) for icon in drawn)
-    assert np.median([icon.cosine for icon in drawn]) > 0.8
+    icons = list(draw_icons(small, "branches", directions, order, **options))
+    assert [icon.number for icon in icons] == [number for number in order if number != 4]
+    assert all(icon.pixels.shape == (32, 32, 3) for icon in icons)
+    assert np.median([icon.cosine for icon in icons]) > 0.8
     calls = 0
 
     def cancelled() -> bool:

@@ -76,26 +76,26 @@ def test_the_arithmetic_comes_to_the_networks_own_numbers(name: str) -> None:
 def test_steps_have_the_names_and_the_numbers_of_the_modules(name: str) -> None:
     followed, network = trace_of(name), network_of(name)
     outputs = hooked(network, view(network))
-    seen = 0
+    count = 0
     for step in followed.recording.steps[1:]:
         module, _, call = step.name.partition(", call ")
         if module in outputs:
             expected = outputs[module][int(call or 1) - 1]
-            found = followed.maps(step.number).reshape(expected.shape)
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
-            seen += 1
+            output = followed.maps(step.number).reshape(expected.shape)
+            torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+            count += 1
     convolutions = [step for step in followed.recording.steps if step.kind == "convolution"]
     modules = {name for name, module in network.module.named_modules() if isinstance(module, nn.Conv2d)}
     assert {step.name for step in convolutions} == modules
-    assert seen > 0.7 * len(followed.recording.steps)
+    assert count > 0.7 * len(followed.recording.steps)
     logits = outputs[""][0][0]
     torch.testing.assert_close(followed.maps(followed.recording.logits), logits, rtol=1e-4, atol=1e-4)
     answer = trace_facts(followed)["output"]
     shares = logits.softmax(0)
-    for place, known in enumerate(answer["classes"]):
-        assert known["class"] == int(logits.argsort(descending=True)[place])
-        assert known["logit"] == pytest.approx(float(logits[known["class"]]), rel=1e-4, abs=1e-5)
-        assert known["probability"] == pytest.approx(float(shares[known["class"]]), rel=1e-3)
+    for place, entry in enumerate(answer["classes"]):
+        assert entry["class"] == int(logits.argsort(descending=True)[place])
+        assert entry["logit"] == pytest.approx(float(logits[entry["class"]]), rel=1e-4, abs=1e-5)
+        assert entry["probability"] == pytest.approx(float(shares[entry["class"]]), rel=1e-3)
     assert len(answer["classes"]) == 10
     assert answer["others"] == pytest.approx(1 - float(shares.topk(10).values.sum()), abs=1e-4)
 
@@ -105,13 +105,13 @@ def test_a_convolution_says_which_norm_it_holds_and_gives_that_norms_numbers(sma
     steps = {step.name: step for step in followed.recording.steps}
     assert (steps["stem.conv"].folded, steps["stem.relu"].folded) == ("stem.bn", None)
     plain = factory().eval()
-    found: dict[str, Tensor] = {}
-    plain.stem.bn.register_forward_hook(lambda _module, _inputs, output: found.update(stem=output.clone()))
+    outputs: dict[str, Tensor] = {}
+    plain.stem.bn.register_forward_hook(lambda _module, _inputs, output: outputs.update(stem=output.clone()))
     with torch.no_grad():
         plain(view(small))
     for channel, y, x in some_units(steps["stem.conv"], 12):
         answer = unit_arithmetic(followed, steps["stem.conv"].number, channel, y, x)
-        assert answer["total"] == pytest.approx(float(found["stem"][0, channel, y, x]), rel=1e-4, abs=1e-5)
+        assert answer["total"] == pytest.approx(float(outputs["stem"][0, channel, y, x]), rel=1e-4, abs=1e-5)
         assert answer["bias"] is not None
 
 
@@ -199,8 +199,8 @@ def test_the_row_of_layers_and_their_strongest_channels(small: Network) -> None:
         assert all(read < step["step"] for read in step["reads"])
     assert facts["steps"][-1]["layer"] == len(ends)
     assert facts["steps"][0]["kind"] == "input"
-    assert [known["class"] for known in facts["output"]["classes"]] == sorted(
-        range(5), key=lambda each: -next(k["logit"] for k in facts["output"]["classes"] if k["class"] == each)
+    assert [entry["class"] for entry in facts["output"]["classes"]] == sorted(
+        range(5), key=lambda number: -next(k["logit"] for k in facts["output"]["classes"] if k["class"] == number)
     )
     assert facts["output"]["others"] == 0
     assert facts["steps"][facts["output"]["step"]]["name"] == "head"
@@ -211,9 +211,9 @@ def test_maps_travel_as_float32(small: Network) -> None:
     step = next(step for step in followed.recording.steps if step.name == "residual")
     with torch.no_grad():
         expected = small.activations(view(small), "residual")[0]
-    found = maps(followed, step.number, [5, 2, 5])["maps"]
-    assert list(found) == ["5", "2"]
-    for channel, text in found.items():
+    by_channel = maps(followed, step.number, [5, 2, 5])["maps"]
+    assert list(by_channel) == ["5", "2"]
+    for channel, text in by_channel.items():
         values = np.frombuffer(base64.b64decode(text), "<f4").reshape(16, 16)
         np.testing.assert_allclose(values, expected[int(channel)], rtol=1e-4, atol=1e-5)
     (whole,) = maps(followed, followed.recording.logits)["maps"].values()
@@ -254,10 +254,10 @@ def test_pictures_at_the_same_time_do_not_mix() -> None:
     network = load(factory(), size=32, device="cpu")
     inputs = [view(network, seed) for seed in range(8)]
     with torch.no_grad():
-        expected = [network.module(each)[0] for each in inputs]
+        expected = [network.module(picture)[0] for picture in inputs]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda each: trace(network, each), inputs))
-    for followed, logits in zip(found, expected):
+        traces = list(pool.map(lambda picture: trace(network, picture), inputs))
+    for followed, logits in zip(traces, expected):
         torch.testing.assert_close(followed.maps(followed.recording.logits), logits, rtol=1e-4, atol=1e-5)
 
 

@@ -59,9 +59,9 @@ def test_a_grouped_dilated_strided_padded_convolution_by_hand() -> None:
     source, weights = followed.maps(1).double().numpy(), convolution.weight.detach().double().numpy()
     for answer in every_unit(followed, 2):
         total = float(convolution.bias[answer["channel"]])
-        shown = {term["channel"]: term for term in answer["terms"]}
-        assert sorted(shown) == ([0, 1, 2] if answer["channel"] < 2 else [3, 4, 5])
-        for place, (channel, term) in enumerate(sorted(shown.items())):
+        by_channel = {term["channel"]: term for term in answer["terms"]}
+        assert sorted(by_channel) == ([0, 1, 2] if answer["channel"] < 2 else [3, 4, 5])
+        for place, (channel, term) in enumerate(sorted(by_channel.items())):
             for row in range(3):
                 for column in range(2):
                     y, x = 2 * answer["y"] - 2 + 2 * row, answer["x"] - 1 + 3 * column

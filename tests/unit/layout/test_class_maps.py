@@ -14,52 +14,18 @@ from atlas.errors import ConfigError
 from atlas.layout.class_maps import ClassRows, choose_rows, lay_out
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
-from atlas.store.classes import class_number
 from pipelines.pipeline import run
-
-# Names
-
-
-def test_a_maps_name_tells_all_that_it_depends_on(workshop: Path, tmp_path: Path) -> None:
-    def names(**layout: Any) -> list[str]:
-        config = configure(workshop, "tcp://none", tmp_path, layout=layout)
-        return [atlas_map.name for atlas_map in maps_of(config.layers, config.layout, config.cells)]
-
-    assert names(class_atlas=["tabby"]) == ["middle", "middle--tabby", "last", "last--tabby"]
-    assert names(class_pair=["tabby", "lynx"], class_layers=["last"]) == ["middle", "last", "last--tabby--lynx"]
-    usual = names(class_atlas=["tabby"])
-    seen = {usual[1]}
-    for changed in ({"class_rows": 99}, {"class_by": "predicted"}, {"class_grids": [4, 8]}):
-        again = names(class_atlas=["tabby"], **changed)
-        assert again[0] == "middle"
-        assert again[1].startswith("middle--tabby--")
-        assert again[1] not in seen
-        seen.add(again[1])
-    odd = names(class_atlas=["Hermit Crab", "hermit crab", "hermit-crab", "Ñandú/1"])
-    assert len(set(odd)) == 10
-    assert all(name.isascii() and "/" not in name and " " not in name for name in odd)
-
-
-def test_classes_are_found_as_people_write_them() -> None:
-    classes = ("tabby, tabby cat", "Lynx", "lynx", "7")
-    assert class_number("tabby, tabby cat", classes) == 0
-    assert class_number("Tabby", classes) == 0
-    assert class_number("lynx", classes) == 2, "as it is written comes first"
-    assert class_number("LYNX", classes) == 1
-    assert class_number("7", classes) == 3
-    with pytest.raises(ConfigError, match=r"has no class 'lynz' among its 4\. Near names: .*[Ll]ynx"):
-        class_number("lynz", classes)
 
 
 def test_classes_that_the_network_does_not_know_stop_a_run_before_it_begins(
     workshop: Path, scheduler: str, tmp_path: Path
 ) -> None:
-    asked = {
+    classes_of_layout = {
         "class_atlas": ["class 9", "class 3", "Class 3"],
         "class_pair": [["class 1", "dog"], ["class 1", "CLASS 1"]],
     }
     with pytest.raises(ConfigError) as caught:
-        run(configure(workshop, scheduler, tmp_path / "run", layout=asked))
+        run(configure(workshop, scheduler, tmp_path / "run", layout=classes_of_layout))
     assert "layout.class_atlas: tiny:make: the network has no class 'class 9' among its 7. Near names: " in str(
         caught.value
     )
@@ -94,28 +60,14 @@ def test_what_does_not_go_together_is_a_sentence(workshop: Path, changes: dict[s
     assert len(str(caught.value)) < 400
 
 
-def test_by_prediction_no_attributions_are_needed(workshop: Path) -> None:
-    asked = {"class_atlas": ["a"], "class_by": "predicted"}
-    config = configure(workshop, "tcp://none", workshop / "x", layout=asked, collect={"attributions": False})
-    assert [atlas_map.classes for atlas_map in maps_of(config.layers, config.layout, config.cells)] == [
-        (),
-        ("a",),
-        (),
-        ("a",),
-    ]
-
-
-# Which rows, and where
-
-
 @pytest.mark.parametrize("by", ["attribution", "predicted"])
 def test_a_class_atlas_holds_the_rows_that_speak_for_its_class(
     undisturbed: RunDirectory, workshop: Path, by: str
 ) -> None:
     attribution, predicted = columns_of(undisturbed, "last")
     number = int(np.bincount(predicted).argmax())
-    asked = {"class_atlas": [f"class {number}"], "class_rows": 20, "class_by": by}
-    config = configure(workshop, "tcp://none", workshop / "x", layout=asked)
+    layout = {"class_atlas": [f"class {number}"], "class_rows": 20, "class_by": by}
+    config = configure(workshop, "tcp://none", workshop / "x", layout=layout)
     atlas_map = maps_of(config.layers, config.layout, config.cells)[-1]
     classes = [f"class {one}" for one in range(7)]
     rows = choose_rows(undisturbed.shards("last"), [atlas_map], config.layout, classes)[0].rows
@@ -126,9 +78,10 @@ def test_a_class_atlas_holds_the_rows_that_speak_for_its_class(
     np.testing.assert_array_equal(rows, np.sort(expected[:20]))
     assert len(rows) == 20
     # By attribution at most a tenth of the layer.
-    many = configure(workshop, "tcp://none", workshop / "x", layout=asked | {"class_rows": 200})
-    atlas_map = maps_of(many.layers, many.layout, many.cells)[-1]
-    rows = choose_rows(undisturbed.shards("last"), [atlas_map], many.layout, classes)[0].rows
+    many = configure(workshop, "tcp://none", workshop / "x", layout=layout | {"class_rows": 200})
+    rows = choose_rows(
+        undisturbed.shards("last"), [maps_of(many.layers, many.layout, many.cells)[-1]], many.layout, classes
+    )[0].rows
     assert len(rows) == (28 if by == "attribution" else min(len(allowed), 200))
 
 

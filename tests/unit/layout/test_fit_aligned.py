@@ -1,7 +1,6 @@
 """Several layouts: layers that line up, and the map that all of them fill."""
 
 import numpy as np
-import pytest
 from made_rows import SETTINGS, clusters, quality
 
 from atlas.layout.fit import REASONS, ZERO, align, common_start, fit_layout, unit_box
@@ -17,15 +16,15 @@ def test_aligned_layers_lie_nearer_than_unaligned() -> None:
     common = common_start([rows, other], SETTINGS, seed=0, threads=1)
     pairs = []
     for start in (common, None):
-        maps = [fit_layout(each, SETTINGS, seed=0, threads=1, common=start).coordinates for each in (rows, other)]
+        maps = [fit_layout(vectors, SETTINGS, seed=0, threads=1, common=start).coordinates for vectors in (rows, other)]
         pairs.append(unit_box([maps[0], align(maps[1], maps[0])]))
     near, far = (distance_between(*pair) for pair in pairs)
     assert near
     assert far
     assert near < far / 2
     # And each of them is as true to its rows as if it were alone.
-    for each, aligned, alone in zip((rows, other), *pairs):
-        assert quality(each, aligned)["trustworthiness"] > quality(each, alone)["trustworthiness"] - 0.03
+    for vectors, aligned, alone in zip((rows, other), *pairs):
+        assert quality(vectors, aligned)["trustworthiness"] > quality(vectors, alone)["trustworthiness"] - 0.03
 
 
 def test_rows_that_one_layer_lacks_start_where_any_other_does() -> None:
@@ -34,7 +33,7 @@ def test_rows_that_one_layer_lacks_start_where_any_other_does() -> None:
     other[5], rows[[5, 6]] = 0, 0
     common = common_start([rows, other], SETTINGS, seed=0, threads=1)
     assert np.flatnonzero(~np.isfinite(common).all(1)).tolist() == [5]
-    fits = [fit_layout(each, SETTINGS, seed=0, threads=1, common=common) for each in (rows, other)]
+    fits = [fit_layout(vectors, SETTINGS, seed=0, threads=1, common=common) for vectors in (rows, other)]
     assert [np.flatnonzero(fit.dropped == REASONS.index(ZERO)).tolist() for fit in fits] == [[5, 6], [5]]
     nothing = np.full((200, 2), np.nan, np.float32)
     lost = fit_layout(other, SETTINGS, seed=0, threads=1, common=nothing).coordinates
@@ -48,11 +47,11 @@ def test_aligning_undoes_a_turn_a_mirror_a_scale_and_a_shift() -> None:
     moved = (3 * reference @ turn + [10, -4]).astype(np.float32)
     moved[4] = np.nan
     reference[9] = np.nan
-    found = align(moved, reference)
+    layout = align(moved, reference)
     both = np.setdiff1d(np.arange(50), [4, 9])
-    np.testing.assert_allclose(found[both], reference[both], atol=1e-4)
-    assert np.isnan(found[4]).all()
-    assert np.isfinite(found[9]).all()
+    np.testing.assert_allclose(layout[both], reference[both], atol=1e-4)
+    assert np.isnan(layout[4]).all()
+    assert np.isfinite(layout[9]).all()
     few = moved[:2]
     assert align(few, reference[:2]) is few
 
@@ -86,9 +85,3 @@ def test_empty_bands_are_narrowed() -> None:
     left, right = boxed[:1000, 0].max(), boxed[1000:, 0].min()
     assert 0.1 < right - left < 0.3  # 2 % of the old width beside two islands of 1 each
     assert left > 0.35
-
-
-def test_the_distance_between_layouts_is_the_median() -> None:
-    first = np.zeros((4, 2), np.float32)
-    second = np.array([[0.3, 0.4], [0, 0.1], [np.nan, np.nan], [0, 0.2]], np.float32)
-    assert distance_between(first, second) == pytest.approx(0.2)

@@ -61,9 +61,9 @@ def test_a_search_that_comes_back_short_is_filled_up_with_oneself_far_away() -> 
     rows = clusters(6)
 
     def short(_rows: Float32, queries: Float32, count: int) -> tuple[NDArray[np.int64], Float32]:
-        found = np.full((len(queries), count), -1, np.int64)
-        found[:, 0], found[:, 1] = np.arange(len(queries)), 0
-        return found, np.ones(found.shape, np.float32)
+        indices = np.full((len(queries), count), -1, np.int64)
+        indices[:, 0], indices[:, 1] = np.arange(len(queries)), 0
+        return indices, np.ones(indices.shape, np.float32)
 
     indices, distances = knn_graph(build_index(rows, threads=1), rows, 4, short)
     np.testing.assert_array_equal(indices[:, 2:], np.repeat(np.arange(6)[:, None], 2, 1))
@@ -72,10 +72,10 @@ def test_a_search_that_comes_back_short_is_filled_up_with_oneself_far_away() -> 
 
 def test_nearest_gives_rows_and_cosines() -> None:
     rows, queries = clusters(200), clusters(7, seed=5)
-    found, cosines = nearest(build_index(rows, threads=1), queries, 3)
+    indices, cosines = nearest(build_index(rows, threads=1), queries, 3)
     expected = queries @ rows.T
-    np.testing.assert_array_equal(found, np.argsort(-expected, axis=1)[:, :3])
-    np.testing.assert_allclose(cosines, np.take_along_axis(expected, found, 1), atol=1e-6)
+    np.testing.assert_array_equal(indices, np.argsort(-expected, axis=1)[:, :3])
+    np.testing.assert_allclose(cosines, np.take_along_axis(expected, indices, 1), atol=1e-6)
 
 
 def test_above_the_threshold_the_graph_index_finds_nearly_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,9 +91,9 @@ def test_above_the_threshold_the_graph_index_finds_nearly_all(monkeypatch: pytes
     recall = np.mean([len(set(a) & set(b)) / 15 for a, b in zip(indices.tolist(), expected.tolist())])
     assert recall > 0.95
     np.testing.assert_array_equal(indices[:, 0], np.arange(4000))
-    kept = np.arange(4000)[:, None] != indices
+    others = np.arange(4000)[:, None] != indices
     true = np.take_along_axis(cosine, indices.astype(np.int64), 1)
-    np.testing.assert_allclose(distances[kept], true[kept], atol=1e-5)
+    np.testing.assert_allclose(distances[others], true[others], atol=1e-5)
 
 
 @pytest.mark.parametrize("exact", [10, 1000])

@@ -1,26 +1,16 @@
 """New points come to lie among their like, and say how near that is."""
 
-import shutil
-from pathlib import Path
-
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from made_rows import SETTINGS, clusters, quality
 from numpy.typing import NDArray
-from tiny_run import tiny_values
 
 import atlas
 from atlas.arrays import Float32
-from atlas.config.reading import validate
-from atlas.layout import tables
 from atlas.layout.fit import Fit, fit_layout
 from atlas.layout.neighbors import build_index, unit_rows
 from atlas.layout.placement import nearness_quantiles, place_rows
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.markers import read_marker
-from pipelines import layout as stage
-from pipelines.pipeline import run
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +25,12 @@ def test_rows_left_out_of_the_fit_are_placed_nearly_as_well_as_fitted_ones(
     halves: tuple[Float32, NDArray[np.int64], Fit],
 ) -> None:
     rows, group, fit = halves
-    known = fit.coordinates[fit.alive]
-    placed = place_rows(fit.index, known, rows[1000:], fit.nearness)
+    fitted_places = fit.coordinates[fit.alive]
+    placed = place_rows(fit.index, fitted_places, rows[1000:], fit.nearness)
     assert np.isfinite(placed.coordinates).all()
-    kept = np.isfinite(known).all(1)
-    apart = np.linalg.norm(placed.coordinates[:, None] - known[None, kept], axis=2)
-    assert (group[fit.alive][kept][apart.argmin(1)] == group[1000:]).mean() > 0.97
+    mask = np.isfinite(fitted_places).all(1)
+    apart = np.linalg.norm(placed.coordinates[:, None] - fitted_places[None, mask], axis=2)
+    assert (group[fit.alive][mask][apart.argmin(1)] == group[1000:]).mean() > 0.97
     fitted = quality(rows[:1000], fit.coordinates)["trustworthiness"]
     both = np.concatenate([fit.coordinates, placed.coordinates])
     assert quality(rows, both)["trustworthiness"] > fitted - 0.03
@@ -48,80 +38,53 @@ def test_rows_left_out_of_the_fit_are_placed_nearly_as_well_as_fitted_ones(
 
 def test_a_fitted_row_comes_back_to_its_own_place(halves: tuple[Float32, NDArray[np.int64], Fit]) -> None:
     rows, _, fit = halves
-    known = fit.coordinates[fit.alive]
-    placed = place_rows(fit.index, known, rows[fit.alive], fit.nearness)
-    kept = np.isfinite(known).all(1)
-    assert np.linalg.norm(placed.coordinates - known, axis=1)[kept].max() < 0.01 * np.ptp(known[kept], axis=0).max()
+    fitted_places = fit.coordinates[fit.alive]
+    placed = place_rows(fit.index, fitted_places, rows[fit.alive], fit.nearness)
+    mask = np.isfinite(fitted_places).all(1)
+    assert (
+        np.linalg.norm(placed.coordinates - fitted_places, axis=1)[mask].max()
+        < 0.01 * np.ptp(fitted_places[mask], axis=0).max()
+    )
 
 
 def test_confidence_is_the_share_of_members_that_are_less_near(halves: tuple[Float32, NDArray[np.int64], Fit]) -> None:
     rows, _, fit = halves
-    known = fit.coordinates[fit.alive]
-    usual = place_rows(fit.index, known, rows[1000:], fit.nearness).confidence
+    fitted_places = fit.coordinates[fit.alive]
+    usual = place_rows(fit.index, fitted_places, rows[1000:], fit.nearness).confidence
     assert ((usual >= 0) & (usual <= 1)).all()
     assert 0.3 < np.median(usual) < 0.7
     strange = unit_rows(np.random.default_rng(7).normal(size=(50, rows.shape[1])))
-    assert place_rows(fit.index, known, strange, fit.nearness).confidence.max() < 0.05
-    assert place_rows(fit.index, known, rows[fit.alive], fit.nearness).confidence.mean() > 0.5
+    assert place_rows(fit.index, fitted_places, strange, fit.nearness).confidence.max() < 0.05
+    assert place_rows(fit.index, fitted_places, rows[fit.alive], fit.nearness).confidence.mean() > 0.5
 
 
 def test_a_point_between_two_groups_lies_in_one_of_them() -> None:
     """Three of four neighbours agree: the point is with them, not between the two groups."""
     rows = unit_rows(np.array([[1, 0, 0.1], [1, 0.1, 0], [1, -0.1, 0], [0.9, 0, -0.45]]))
-    known = np.array([[0, 0], [0.1, 0], [0, 0.1], [10, 10]], np.float32)
+    fitted_places = np.array([[0, 0], [0.1, 0], [0, 0.1], [10, 10]], np.float32)
     point = unit_rows(np.array([[1, 0, -0.18]]))
-    placed = place_rows(build_index(rows, threads=1), known, point, nearness_quantiles(rows[:, 1:] @ rows[:2, 1:].T))
+    placed = place_rows(
+        build_index(rows, threads=1), fitted_places, point, nearness_quantiles(rows[:, 1:] @ rows[:2, 1:].T)
+    )
     assert np.linalg.norm(placed.coordinates[0]) < 1
 
 
 def test_what_has_no_place(halves: tuple[Float32, NDArray[np.int64], Fit]) -> None:
     rows, _, fit = halves
-    known = fit.coordinates[fit.alive].copy()
-    nothing = place_rows(fit.index, known, np.zeros((2, rows.shape[1]), np.float32), fit.nearness)
+    fitted_places = fit.coordinates[fit.alive].copy()
+    nothing = place_rows(fit.index, fitted_places, np.zeros((2, rows.shape[1]), np.float32), fit.nearness)
     assert np.isnan(nothing.coordinates).all()
     assert (nothing.confidence == 0).all()
-    known[:] = np.nan  # all neighbours were dropped
-    assert np.isnan(place_rows(fit.index, known, rows[:3], fit.nearness).coordinates).all()
+    fitted_places[:] = np.nan  # all neighbours were dropped
+    assert np.isnan(place_rows(fit.index, fitted_places, rows[:3], fit.nearness).coordinates).all()
     empty = fit_layout(np.zeros((4, 3), np.float32), SETTINGS, seed=0, threads=1)
     assert np.isnan(
         place_rows(empty.index, empty.coordinates[empty.alive], rows[:3, :3], empty.nearness).coordinates
     ).all()
 
 
-def test_a_run_lays_out_a_sample_and_places_the_rest_shard_by_shard(
-    workshop: Path, scheduler: str, undisturbed: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(undisturbed.path, tmp_path / "run")
-    monkeypatch.setattr(tables, "PLACED_ROWS", 100)
-    values = tiny_values(workshop) | {
-        "out": str(tmp_path / "run"),
-        "cluster": {"kind": "address", "address": scheduler},
-    }
-    values["layout"] = values["layout"] | {"fit_rows": 150}
-    config = validate(values, "test")
-    directory = run(config, until="layout")
-    names = [item.id for item in stage.plan(config, directory)]
-    assert names[:3] == ["common-start", "fit-middle", "place-middle-00000"]
-    assert names[3:5] == ["place-middle-00001", "place-middle-00002"]
-    for layer in config.layers:
-        table = pq.read_table(directory.layout(layer))
-        assert table.num_rows == 288
-        assert table["u"].null_count == table["dropped"].length() - table["dropped"].null_count <= 6
-        with np.load(directory.coordinates(layer)) as saved:
-            assert len(saved["fitted"]) == 150
-        facts = [read_marker(each.folder("layout") / f"quality-{layer}.json", each.stage_key("layout"))
-                 for each in (undisturbed, directory)]  # fmt: skip
-        fitted, placed = (found["facts"]["trustworthiness"] if found else np.nan for found in facts)
-        assert placed > fitted - 0.03
-    again = atlas.open_run(directory.path)
-    row = again.store("last").take([0], ["activation"])["activation"]
-    u, v = (again.layout("last")[name][0].as_py() for name in ("u", "v"))
-    found = again.place("last", row)
-    assert abs(found.u[0] - u) + abs(found.v[0] - v) < 0.05
-
-
 def test_a_layer_says_how_much_nearer_its_rows_lie_for_being_aligned(undisturbed: RunDirectory) -> None:
     report = atlas.open_run(undisturbed.path).report["layers"]
     assert report["middle"]["layout"]["alignment"] is None
-    told = report["last"]["layout"]
-    assert 0 < told["alignment"] < told["alignment_independent"] < 1
+    facts = report["last"]["layout"]
+    assert 0 < facts["alignment"] < facts["alignment_independent"] < 1

@@ -1,6 +1,6 @@
 """What a layer says at a place: where places lie, and attributions beside those of autograd."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from small_network import factory, forking_factory, mixed_factory
+from torch import nn
 
 from atlas.networks.network import Layer, Network, describe_layer, load
 from atlas.networks.observer import Observer
@@ -51,8 +52,8 @@ def test_a_place_depends_on_its_own_keys_only() -> None:
 @pytest.mark.parametrize("side", [1, 2, 3, 5, 7, 14, 28])
 def test_the_position_is_the_one_that_holds_the_place(side: int) -> None:
     places = np.array([random_place(0, f"{key}", 0, 0) for key in range(500)])
-    found = positions_of(places, layer_of(side, 2 * side))
-    y, x = found.T
+    positions = positions_of(places, layer_of(side, 2 * side))
+    y, x = positions.T
     assert ((y / side <= places[:, 1]) & (places[:, 1] < (y + 1) / side)).all()
     assert ((x / (2 * side) <= places[:, 0]) & (places[:, 0] < (x + 1) / (2 * side))).all()
     if side >= 6:  # edges are left out
@@ -118,17 +119,19 @@ def test_attributions_are_those_of_autograd(layers: tuple[str, ...], draws: int)
     described = [describe_layer(network, layer) for layer in layers]
     positions = [torch.randint(0, layer.height, (4, draws, 2), generator=generator) for layer in described]
     observer = Observer(network, layers)
-    seen = observer.observe(inputs, dict(zip(layers, positions)), attributions=True)
+    observation = observer.observe(inputs, dict(zip(layers, positions)), attributions=True)
     # Judged by the untouched network, norms not folded.
     plain = factory().eval()
     logits, activations, attributions = by_autograd(
         plain, [plain.get_submodule(layer) for layer in layers], inputs, positions
     )
-    torch.testing.assert_close(seen.logits, logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(observation.logits, logits, rtol=1e-4, atol=1e-5)
     for layer, activation, attribution in zip(layers, activations, attributions):
-        torch.testing.assert_close(seen.activations[layer], activation, rtol=1e-4, atol=5e-5)  # the folding's rounding
-        torch.testing.assert_close(seen.attributions[layer], attribution, rtol=1e-4, atol=1e-5)
-        assert float(seen.attributions[layer].abs().max()) > 1e-3
+        torch.testing.assert_close(
+            observation.activations[layer], activation, rtol=1e-4, atol=5e-5
+        )  # the folding's rounding
+        torch.testing.assert_close(observation.attributions[layer], attribution, rtol=1e-4, atol=1e-5)
+        assert float(observation.attributions[layer].abs().max()) > 1e-3
     assert not any(module._forward_hooks for module in network.module.modules())
     with torch.no_grad():
         torch.testing.assert_close(network.module(inputs), logits, rtol=1e-4, atol=1e-5)
@@ -146,8 +149,8 @@ def test_nothing_is_computed_twice_but_tangents_behind_a_layer(small: Network, m
     monkeypatch.setattr(
         FusedConvolution, "tangent", lambda self, maps, outputs: tangents.append(self) or tangent(self, maps, outputs)
     )
-    seen = observer.observe(inputs, positions, attributions=True)
-    torch.testing.assert_close(seen.logits, small.module(inputs).detach(), rtol=0, atol=1e-5)
+    observation = observer.observe(inputs, positions, attributions=True)
+    torch.testing.assert_close(observation.logits, small.module(inputs).detach(), rtol=0, atol=1e-5)
     assert len(runs) == len(set(runs)) == 9
     behind = {"stem": 8, "residual": 6, "branches": 1}
     assert len(tangents) == 2 * sum(behind.values())
@@ -161,17 +164,17 @@ def test_other_operations_have_torchs_own_derivatives(layers: tuple[str, ...]) -
     described = [describe_layer(network, layer) for layer in layers]
     positions = [torch.full((3, 2, 2), layer.height // 2) for layer in described]
     observer = Observer(network, layers)
-    seen = observer.observe(inputs, dict(zip(layers, positions)), attributions=True)
+    observation = observer.observe(inputs, dict(zip(layers, positions)), attributions=True)
     assert all(observer._walks.values()), "recorded"
     plain = mixed_factory().eval()
     logits, activations, attributions = by_autograd(
         plain, [plain.get_submodule(layer) for layer in layers], inputs, positions
     )
-    torch.testing.assert_close(seen.logits, logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(observation.logits, logits, rtol=1e-4, atol=1e-5)
     for layer, activation, attribution in zip(layers, activations, attributions):
-        torch.testing.assert_close(seen.activations[layer], activation, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(seen.attributions[layer], attribution, rtol=1e-4, atol=1e-5)
-        assert float(seen.attributions[layer].abs().max()) > 1e-3
+        torch.testing.assert_close(observation.activations[layer], activation, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(observation.attributions[layer], attribution, rtol=1e-4, atol=1e-5)
+        assert float(observation.attributions[layer].abs().max()) > 1e-3
 
 
 def test_a_network_whose_path_depends_on_the_picture_runs_unrecorded() -> None:
@@ -180,14 +183,14 @@ def test_a_network_whose_path_depends_on_the_picture_runs_unrecorded() -> None:
     layers, where = ("stem", "branches"), torch.tensor([[[3, 4], [2, 2]]])
     observer = Observer(network, layers)
     for sign in (1, -1):  # one for each path
-        seen = observer.observe(sign * inputs, dict.fromkeys(layers, where), attributions=True)
+        observation = observer.observe(sign * inputs, dict.fromkeys(layers, where), attributions=True)
         plain = forking_factory().eval()
         modules = [plain.get_submodule(layer) for layer in layers]
         logits, activations, attributions = by_autograd(plain, modules, sign * inputs, [where, where])
-        torch.testing.assert_close(seen.logits, logits, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(observation.logits, logits, rtol=1e-4, atol=1e-5)
         for layer, activation, attribution in zip(layers, activations, attributions):
-            torch.testing.assert_close(seen.activations[layer], activation, rtol=1e-4, atol=5e-5)
-            torch.testing.assert_close(seen.attributions[layer], attribution, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(observation.activations[layer], activation, rtol=1e-4, atol=5e-5)
+            torch.testing.assert_close(observation.attributions[layer], attribution, rtol=1e-4, atol=1e-5)
     assert not any(observer._walks.values())
 
 
@@ -200,17 +203,17 @@ def test_half_precision_agrees_and_threads_share_an_observer(
     exact = Observer(small, LAYERS)
     half = Observer(small, LAYERS, precision)
     with ThreadPoolExecutor(4) as pool:
-        seen = list(pool.map(lambda _: exact.observe(inputs, positions, attributions=True), range(8)))
-    for other in seen[1:]:
-        torch.testing.assert_close(other.attributions["stem"], seen[0].attributions["stem"], rtol=0, atol=0)
-    found = half.observe(inputs, positions, attributions=True)
+        observations = list(pool.map(lambda _: exact.observe(inputs, positions, attributions=True), range(8)))
+    for other in observations[1:]:
+        torch.testing.assert_close(other.attributions["stem"], observations[0].attributions["stem"], rtol=0, atol=0)
+    half_observation = half.observe(inputs, positions, attributions=True)
     assert all(half._walks.values())
     for layer in LAYERS:
         for kind, least in (("activations", 0.999), ("attributions", 0.9)):  # a ReLU or two close that were open
-            known, other = getattr(seen[0], kind)[layer], getattr(found, kind)[layer]
+            exact_values, other = getattr(observations[0], kind)[layer], getattr(half_observation, kind)[layer]
             assert other.dtype == torch.float32
-            assert not torch.equal(known, other)
-            assert float(torch.cosine_similarity(known, other, dim=-1).min()) > least
+            assert not torch.equal(exact_values, other)
+            assert float(torch.cosine_similarity(exact_values, other, dim=-1).min()) > least
 
 
 def test_without_attributions_the_activations_are_the_same(small: Network) -> None:
@@ -233,9 +236,9 @@ def test_attributions_of_efficientnet_lite0_are_those_of_autograd(efficientnet: 
     places = [(3, 3), (6, 7), (7, 10), (10, 4), (11, 11)]
     where = {"_blocks.10": torch.tensor([places])}
     observer = Observer(efficientnet, ["_blocks.10"])
-    seen = observer.observe(inputs, where, attributions=True).attributions["_blocks.10"]
+    attributions = observer.observe(inputs, where, attributions=True).attributions["_blocks.10"]
     assert all(observer._walks.values()), "recorded"
-    assert seen.shape == (1, 5, 1000)
+    assert attributions.shape == (1, 5, 1000)
     module = efficientnet.submodule("_blocks.10")
     outputs: list[torch.Tensor] = []
     handle = module.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
@@ -245,7 +248,24 @@ def test_attributions_of_efficientnet_lite0_are_those_of_autograd(efficientnet: 
     for target in (281, 282, 0, 999):
         (gradient,) = torch.autograd.grad(logits[0, target], outputs[0], retain_graph=True)
         effects = (gradient * outputs[0]).detach().sum(1)[0]
-        differences += [abs(float(seen[0, draw, target] - effects[place])) for draw, place in enumerate(places)]
+        differences += [abs(float(attributions[0, draw, target] - effects[place])) for draw, place in enumerate(places)]
     # Rounding shuts a ReLU or opens one here and there: autograd itself is as far from what it gives in float64.
     assert max(differences) < 1e-3
-    assert float(seen.abs().max()) > 0.1
+    assert float(attributions.abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("make", [factory, forking_factory])
+def test_attributions_of_one_channel_add_up_to_those_of_all(make: Callable[[], nn.Module]) -> None:
+    """Also of a network that runs as it is, with dual numbers."""
+    small = load(make(), size=32)
+    observer = Observer(small, ["depthwise"])
+    inputs = small.normalize(torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(2)))
+    at = {"depthwise": torch.tensor([[[2, 3], [0, 7]], [[1, 1], [4, 4]], [[7, 0], [5, 2]]])}
+    whole = observer.observe(inputs, at, attributions=True).attributions["depthwise"]
+    total = torch.zeros_like(whole)
+    for channel in range(12):
+        channels = {"depthwise": torch.tensor([[channel, channel]] * 3)}
+        one = observer.observe(inputs, at, attributions=True, channels=channels).attributions["depthwise"]
+        assert one.abs().max() < whole.abs().max() * 3
+        total += one
+    torch.testing.assert_close(total, whole, rtol=1e-3, atol=1e-5)

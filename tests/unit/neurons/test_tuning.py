@@ -56,16 +56,16 @@ def stripes(x: Tensor, y: Tensor) -> Tensor:
 
 def test_a_radially_symmetric_unit_is_invariant() -> None:
     ring = torch.exp(-((torch.hypot(DOWN, ACROSS) - 12) ** 2) / 8)
-    found = tuning(
+    curves = tuning(
         unit(ring), torch.stack([view(blobs), view(lambda x, y: -edge(y, x) + x / 60)]) * 0.8, [PLACE] * 2, WINDOW
     )
-    assert found.rotated.shape == found.mirrored.shape == (2, 24)
-    assert found.scaled.shape == (2, 5)
+    assert curves.rotated.shape == curves.mirrored.shape == (2, 24)
+    assert curves.scaled.shape == (2, 5)
     np.testing.assert_allclose(
-        found.rotated, found.rotated[:, :1].repeat(24, 1), atol=2e-3 * np.abs(found.rotated).max()
+        curves.rotated, curves.rotated[:, :1].repeat(24, 1), atol=2e-3 * np.abs(curves.rotated).max()
     )
-    np.testing.assert_allclose(found.mirrored, found.rotated, atol=2e-3 * np.abs(found.rotated).max())
-    summary = figures(np.abs(found.rotated))
+    np.testing.assert_allclose(curves.mirrored, curves.rotated, atol=2e-3 * np.abs(curves.rotated).max())
+    summary = figures(np.abs(curves.rotated))
     assert summary.invariance is not None
     assert summary.invariance > 0.99
     assert summary.selectivity is not None
@@ -78,21 +78,21 @@ def test_a_unit_of_one_orientation_prefers_its_angle() -> None:
     below = NEAR * torch.tanh(DOWN / 4)
     answer = unit(below)
     peak = float(tuning(answer, view(edge)[None], [PLACE], WINDOW).rotated.max())
-    found = tuning(unit(below, 1.2 * peak), view(edge)[None], [PLACE], WINDOW)
-    assert DEGREES[int(found.rotated[0].argmax())] == 90
-    summary = figures(found.rotated)
+    curves = tuning(unit(below, 1.2 * peak), view(edge)[None], [PLACE], WINDOW)
+    assert DEGREES[int(curves.rotated[0].argmax())] == 90
+    summary = figures(curves.rotated)
     assert summary.preferred == pytest.approx(90, abs=1)
     assert summary.selectivity is not None
     assert 0.3 < summary.selectivity < 0.5
     assert summary.invariance == pytest.approx(1.2 / 2.2, abs=0.03)
     # Mirrored first, what was bright on the right is bright on the left: three quarters of a turn.
-    assert DEGREES[int(found.mirrored[0].argmax())] == 270
+    assert DEGREES[int(curves.mirrored[0].argmax())] == 270
 
 
 def test_under_half_of_the_peak_no_selectivity_is_given() -> None:
     """max(0, cos θ) has a mean of 1/π of its peak."""
-    found = tuning(unit(NEAR * torch.tanh(DOWN / 4)), view(edge)[None], [PLACE], WINDOW)
-    summary = figures(found.rotated)
+    curves = tuning(unit(NEAR * torch.tanh(DOWN / 4)), view(edge)[None], [PLACE], WINDOW)
+    summary = figures(curves.rotated)
     assert summary.selectivity is None
     assert summary.preferred == pytest.approx(90, abs=1)
     assert summary.invariance == pytest.approx(1 / math.pi, abs=0.03)
@@ -102,23 +102,23 @@ def test_under_half_of_the_peak_no_selectivity_is_given() -> None:
 
 def test_a_grating_answers_alike_to_opposite_angles() -> None:
     """A period of 180° cancels in the selectivity; the invariance tells it."""
-    found = tuning(unit(NEAR * torch.cos(ACROSS / 3)), view(stripes)[None], [PLACE], WINDOW)
-    np.testing.assert_allclose(found.rotated[0, :12], found.rotated[0, 12:], atol=0.1 * found.rotated.max())
-    assert DEGREES[int(found.rotated[0].argmax())] in (0, 180)
-    assert found.rotated[0, 6] < 0.1 * found.rotated[0, 0]
-    summary = figures(found.rotated)
+    curves = tuning(unit(NEAR * torch.cos(ACROSS / 3)), view(stripes)[None], [PLACE], WINDOW)
+    np.testing.assert_allclose(curves.rotated[0, :12], curves.rotated[0, 12:], atol=0.1 * curves.rotated.max())
+    assert DEGREES[int(curves.rotated[0].argmax())] in (0, 180)
+    assert curves.rotated[0, 6] < 0.1 * curves.rotated[0, 0]
+    summary = figures(curves.rotated)
     assert summary.selectivity is None
     assert summary.invariance is not None
     assert summary.invariance < 0.4
-    lifted = figures(found.rotated + found.rotated.max())
+    lifted = figures(curves.rotated + curves.rotated.max())
     assert lifted.selectivity is not None
     assert lifted.selectivity < 0.01
 
 
 def test_a_unit_that_never_fires_is_told_so() -> None:
-    found = tuning(lambda pictures: pictures.mean((1, 2, 3)) - 5, view(blobs)[None], [PLACE], WINDOW)
-    assert (found.rotated < 0).all(), "activations stay as they are"
-    summary = figures(found.rotated)
+    curves = tuning(lambda pictures: pictures.mean((1, 2, 3)) - 5, view(blobs)[None], [PLACE], WINDOW)
+    assert (curves.rotated < 0).all(), "activations stay as they are"
+    summary = figures(curves.rotated)
     assert (summary.selectivity, summary.invariance, summary.preferred) == (None, None, None)
     assert summary.note == "It does not fire at any angle when its top patches are cut to a disc."
     nothing = figures(tuning(lambda pictures: pictures.mean((1, 2, 3)), torch.zeros(0), [], WINDOW).rotated)
@@ -145,16 +145,18 @@ def test_figures_by_hand() -> None:
 def test_every_angle_shows_the_same_on_a_plain_ground() -> None:
     picture = view(blobs)
     picture[0] *= 0.5
-    shown = posed_discs(picture, PLACE, WINDOW, ROTATED)
+    discs = posed_discs(picture, PLACE, WINDOW, ROTATED)
     ground = picture.mean((1, 2))
     outside = torch.hypot(DOWN, ACROSS) > WINDOW.radius
-    for each in shown:
-        np.testing.assert_allclose(each[:, outside], ground[:, None].expand(3, int(outside.sum())), atol=1e-6)
+    for picture_of_disc in discs:
+        np.testing.assert_allclose(
+            picture_of_disc[:, outside], ground[:, None].expand(3, int(outside.sum())), atol=1e-6
+        )
     for quarter in range(4):  # torch turns against the clock
-        np.testing.assert_allclose(shown[6 * quarter], shown[0].rot90(-quarter, (1, 2)), atol=0.02)
+        np.testing.assert_allclose(discs[6 * quarter], discs[0].rot90(-quarter, (1, 2)), atol=0.02)
     (mirrored,) = posed_discs(picture, PLACE, WINDOW, (MIRRORED[0],))
-    np.testing.assert_allclose(mirrored, shown[0].flip(2), atol=0.02)
-    # The middle of the window shows the middle.
+    np.testing.assert_allclose(mirrored, discs[0].flip(2), atol=0.02)
+    # The middle of the window shows the place.
     bright = view(lambda x, y: torch.exp(-(x**2 + y**2) / 3))
     at = (
         posed_discs(bright, PLACE, WINDOW, (ROTATED[0], ROTATED[3], Pose(scale=0.5), Pose(scale=2.0)))[:, 0]
@@ -166,7 +168,7 @@ def test_every_angle_shows_the_same_on_a_plain_ground() -> None:
 
 def test_sizes_are_as_asked() -> None:
     disc = view(lambda x, y: (torch.hypot(x, y) < 8).float() * 2 - 1)
-    widths = [int((each[0, 30] > 0.6).sum()) for each in posed_discs(disc, PLACE, WINDOW, SCALED)]
+    widths = [int((picture_of_disc[0, 30] > 0.6).sum()) for picture_of_disc in posed_discs(disc, PLACE, WINDOW, SCALED)]
     assert widths == pytest.approx([8, 11, 16, 23, 32], abs=2)
 
 

@@ -13,8 +13,8 @@ from atlas.pictures.sources import list_images
 
 def test_a_folder_is_listed_whole_with_its_classes(pictures: Path) -> None:
     listing = list_images(images(pictures, shuffle=False), 0)
-    found = sorted(path.relative_to(pictures).as_posix() for path in pictures.rglob("*") if path.is_file())
-    assert list(listing.keys) == found
+    names = sorted(path.relative_to(pictures).as_posix() for path in pictures.rglob("*") if path.is_file())
+    assert list(listing.keys) == names
     assert listing.label_names == ("broken", "cats", "dogs")
     labels = dict(zip(listing.keys, listing.labels))
     assert labels["cats/0.png"] == 1

@@ -88,8 +88,8 @@ def test_names_in_tars_may_be_anything(tmp_path: Path) -> None:
         archive.addfile(link)
     listing = list_images(images(tmp_path / "a.tar", shuffle=False), 0)
     assert listing.read(0) == png(0)
-    found = [(listing.keys[number], listing.table["error"][number].as_py()) for number in range(len(listing))]
-    assert found == [
+    errors = [(listing.keys[number], listing.table["error"][number].as_py()) for number in range(len(listing))]
+    assert errors == [
         ("a.tar/twice.png", None),
         ("a.tar/  .png", None),
         ("a.tar/あ.png", None),
@@ -113,12 +113,12 @@ def test_a_cut_tar_gives_what_comes_before(packed: Path, tmp_path: Path, cut: st
     else:
         data = data[: ends[cut]]
     (tmp_path / "cut.tar").write_bytes(data)
-    found = outcomes(list_images(images(tmp_path), 0))
-    assert found.pop("whole.tar/w.png") == found.pop("cut.tar/0.png") == found.pop("cut.tar/1.png") == ""
+    errors = outcomes(list_images(images(tmp_path), 0))
+    assert errors.pop("whole.tar/w.png") == errors.pop("cut.tar/0.png") == errors.pop("cut.tar/1.png") == ""
     if cut == "in a picture":
-        assert found.pop("cut.tar/2.png") == "the tar is cut in the middle of this picture"
+        assert errors.pop("cut.tar/2.png") == "the tar is cut in the middle of this picture"
     count = 3 if cut == "in a picture" else 2
-    assert found == {"cut.tar": f"the tar is cut or damaged after {count} pictures, which are used"}
+    assert errors == {"cut.tar": f"the tar is cut or damaged after {count} pictures, which are used"}
 
 
 def test_a_tar_that_has_changed_since_is_not_read(tmp_path: Path) -> None:
@@ -137,11 +137,11 @@ def test_a_bad_row_group_fails_alone(tmp_path: Path) -> None:
     begin = chunk.dictionary_page_offset or chunk.data_page_offset
     data[begin : begin + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
     path.write_bytes(data)
-    found = outcomes(list_images(images(path), 0))
+    errors = outcomes(list_images(images(path), 0))
     good = {f"a.parquet/{row}" for row in (0, 1, 2, 3, 8, 9, 10, 11)}
-    assert {key for key, error in found.items() if not error} == good
-    for key in found.keys() - good:
-        assert found[key].startswith("row group 1 of a.parquet cannot be read: ")
+    assert {key for key, error in errors.items() if not error} == good
+    for key in errors.keys() - good:
+        assert errors[key].startswith("row group 1 of a.parquet cannot be read: ")
 
 
 def test_broken_containers_are_one_row_each(packed: Path, tmp_path: Path) -> None:
@@ -151,11 +151,11 @@ def test_broken_containers_are_one_row_each(packed: Path, tmp_path: Path) -> Non
     (tmp_path / "2.parquet").write_bytes(data[:-20])
     (tmp_path / "3.parquet").touch()
     listing = list_images(images(tmp_path), 0)
-    found = outcomes(listing)
-    assert found.pop("2.parquet").startswith("cannot be read as a Parquet file: ")
-    assert found.pop("3.parquet").startswith("cannot be read as a Parquet file: ")
-    assert len(found) == 12
-    assert not any(found.values())
+    errors = outcomes(listing)
+    assert errors.pop("2.parquet").startswith("cannot be read as a Parquet file: ")
+    assert errors.pop("3.parquet").startswith("cannot be read as a Parquet file: ")
+    assert len(errors) == 12
+    assert not any(errors.values())
     assert sum(key.count("/") == 0 for key in list_images(images(tmp_path, classes=("dog",)), 0).keys) == 2
     with pytest.raises(ConfigError, match=r"no picture that can be read\. The first of 1: 3\.parquet: cannot be read"):
         list_images(images(tmp_path / "3.parquet"), 0)

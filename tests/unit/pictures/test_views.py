@@ -59,8 +59,8 @@ def test_large_pictures_are_cut_at_the_mean_of_their_pixels() -> None:
     whole = gradient(3000, 2400, 3)
     picture = np.dstack([whole, np.full(whole.shape[:2], 255, np.uint8)])
     expected = np.asarray(Image.fromarray(whole[:2400, 300:2700]).resize((64, 64), Image.Resampling.BICUBIC))
-    for given in (whole, picture):
-        view = crop_view(given, (300, 0, 2700, 2400), 64, (255, 0, 0))
+    for source in (whole, picture):
+        view = crop_view(source, (300, 0, 2700, 2400), 64, (255, 0, 0))
         assert np.abs(view.astype(int) - expected).max() <= 3
     clear = np.zeros((1600, 1600, 4), np.uint8)
     clear[:, :800] = (200, 10, 10, 255)
@@ -140,8 +140,8 @@ def test_views_of_transparent_pictures_show_the_picture() -> None:
     alpha = np.where((x - 210) ** 2 + (y - 90) ** 2 < 70**2, 255, 0).astype(np.uint8)
     settings = {"crops": 50, "scale": (0.3, 0.5), "seed": 3, "key": "disc.png"}
 
-    def covers(given: np.ndarray | None) -> np.ndarray:
-        boxes = [view_box((300, 200), view=view, alpha=given, **settings) for view in range(50)]  # type: ignore[arg-type]
+    def covers(mask: np.ndarray | None) -> np.ndarray:
+        boxes = [view_box((300, 200), view=view, alpha=mask, **settings) for view in range(50)]  # type: ignore[arg-type]
         return np.array([alpha[int(y0) : int(y1), int(x0) : int(x1)].mean() / 255 for x0, y0, x1, y1 in boxes])
 
     assert covers(alpha).mean() > covers(None).mean() + 0.25

@@ -1,12 +1,10 @@
-"""Clusters: what each kind is started with, what travels, and what happens when a worker is lost."""
+"""Clusters: what each kind is started with, and what a worker is given."""
 
 import os
-import pickle
 import re
 import sys
 import time
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +12,11 @@ import pytest
 import yaml
 from cluster_sections import JOBS, section
 from distributed import Client, LocalCluster
-from no_work import NoWork
 
 from atlas.config.reading import load_config, validate
 from atlas.config.sections import ClusterConfig
 from atlas.errors import AtlasError, ConfigError
-from atlas.rundir.directory import RunDirectory
 from pipelines import cluster
-from pipelines.stage import Item, Outcome, Summary, run_stage
 
 
 def exports(threads: int) -> list[str]:
@@ -46,7 +41,7 @@ def job_script(config: ClusterConfig) -> tuple[list[str], str]:
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "sentence"),
     [
         ({"kind": "slurm", "workers": 3}, 'kind: slurm needs memory and walltime, such as memory: 4GB, walltime: "08'),
         ({**JOBS, "kind": "pbs", "walltime": None}, 'kind: pbs needs walltime, such as walltime: "08:00:00"'),
@@ -67,13 +62,13 @@ def job_script(config: ClusterConfig) -> tuple[list[str], str]:
         ({**JOBS, "kind": "slurm", "walltime": "a day"}, "string should match pattern"),
     ],
 )
-def test_a_key_that_does_not_fit_the_kind_is_one_sentence(keys: dict, told: str) -> None:
+def test_a_key_that_does_not_fit_the_kind_is_one_sentence(keys: dict, sentence: str) -> None:
     values = {"out": "x", "network": {"name": "n"}, "layers": ["a"], "images": {"source": "p"}, "cluster": keys}
     with pytest.raises(ConfigError) as caught:
         validate(values, "mine.yaml")
     lines = str(caught.value).splitlines()
     assert lines[0] == "mine.yaml has 1 mistake:"
-    assert told in lines[1]
+    assert sentence in lines[1]
     assert len(lines) == 2
 
 
@@ -184,18 +179,18 @@ def test_the_pods_of_kubernetes() -> None:
 
 def test_cuda_has_one_process_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """dask-cuda wants a GPU to be imported: a LocalCluster in its place takes the same arguments."""
-    asked: list[dict] = []
+    calls: list[dict] = []
 
     class Fake(LocalCluster):
         def __init__(self, **options: Any) -> None:
-            asked.append(options)
+            calls.append(options)
             super().__init__(**{**options, "n_workers": 1, "processes": False})
 
     monkeypatch.setitem(sys.modules, "dask_cuda", types.SimpleNamespace(LocalCUDACluster=Fake))
     for workers in (None, 2):
         with cluster.connect(section(kind="cuda", workers=workers, threads=4)) as client:
             assert client.submit(os.environ.get, "OMP_NUM_THREADS").result() == "4"
-        options = asked.pop()
+        options = calls.pop()
         assert options["n_workers"] is workers  # None: every GPU
         assert (options["threads_per_worker"], options["memory_limit"], options["processes"]) == (1, 0, True)
 
@@ -203,16 +198,16 @@ def test_cuda_has_one_process_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> N
 def test_local_workers_have_the_threads_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")  # of the person's shell: Dask would hand it on
     with cluster.connect(section(workers=1, threads=2)) as client:
-        found = client.submit(lambda: dict(os.environ)).result()
+        variables = client.submit(lambda: dict(os.environ)).result()
     expected = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0"}
-    assert {name: found[name] for name in expected} == expected
+    assert {name: variables[name] for name in expected} == expected
 
 
 # --- mistakes
 
 
 @pytest.mark.parametrize(
-    ("keys", "package", "told"),
+    ("keys", "package", "sentence"),
     [
         ({"kind": "cuda"}, "dask_cuda", 'needs dask-cuda. Install it with: pip install "activation-atlas[cuda]"'),
         (
@@ -229,14 +224,14 @@ def test_local_workers_have_the_threads_that_are_asked_for(monkeypatch: pytest.M
     ],
 )
 def test_a_missing_package_is_named(
-    keys: dict, package: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    keys: dict, package: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     for name in ("sbatch", "qsub"):
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigError, match=re.escape(told)), cluster.connect(section(**keys)):
+    with pytest.raises(ConfigError, match=re.escape(sentence)), cluster.connect(section(**keys)):
         pass
 
 
@@ -245,16 +240,16 @@ def test_a_machine_without_the_batch_system_says_so(
     kind: str, submit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    told = f"cluster.kind: {kind} submits jobs with {submit}, which is not on this machine."
-    with pytest.raises(ConfigError, match=told), cluster.connect(section(kind=kind, **JOBS)):
+    sentence = f"cluster.kind: {kind} submits jobs with {submit}, which is not on this machine."
+    with pytest.raises(ConfigError, match=sentence), cluster.connect(section(kind=kind, **JOBS)):
         pass
 
 
 def test_a_kind_that_nothing_starts_is_told_of() -> None:
     """What CONTRIBUTING.md asks for, forgotten: never another kind's jobs."""
     forgotten = section(kind="pbs", interface="lo", **JOBS).model_copy(update={"kind": "lsf"})
-    told = "cluster.kind: lsf has no branch here and no command for jobs"
-    with pytest.raises(AssertionError, match=told), cluster.connect(forgotten):
+    sentence = "cluster.kind: lsf has no branch here and no command for jobs"
+    with pytest.raises(AssertionError, match=sentence), cluster.connect(forgotten):
         pass
 
 
@@ -268,7 +263,7 @@ def test_kubernetes_out_of_reach_says_so(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_workers_that_are_not_there_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "_WATCH_SECONDS", 0.05)
-    told: list[str] = []
+    sentences: list[str] = []
     with LocalCluster(n_workers=0, dashboard_address=None, host="127.0.0.1") as standing:
         config = section(kind="address", address=standing.scheduler_address)
         with (
@@ -279,14 +274,14 @@ def test_workers_that_are_not_there_are_told_of(monkeypatch: pytest.MonkeyPatch)
         standing.scale(1)
         with Client(standing) as client:
             client.wait_for_workers(1)
-        with cluster.connect(config, print_sentence=told.append):
+        with cluster.connect(config, print_sentence=sentences.append):
             time.sleep(0.5)
-            assert told == []
+            assert sentences == []
             standing.scale(0)
             deadline = time.monotonic() + 20
-            while not told and time.monotonic() < deadline:
+            while not sentences and time.monotonic() < deadline:
                 time.sleep(0.05)
-    assert told == ["All workers are gone. The run goes on as soon as one is there; Ctrl-C stops it."]
+    assert sentences == ["All workers are gone. The run goes on as soon as one is there; Ctrl-C stops it."]
 
 
 @pytest.mark.parametrize("name", ["cluster-slurm", "cluster-kubernetes", "cluster-cuda"])
@@ -298,80 +293,3 @@ def test_the_shipped_configurations_can_be_started_from(name: str) -> None:
         assert "#SBATCH --gres=gpu:1" in script
     if config.kind == "kubernetes":
         assert cluster.kubernetes_spec(config, "atlas-1")["spec"]["worker"]["spec"]["nodeSelector"] == {"pool": "gpus"}
-
-
-# --- items of no work, on two workers of this machine
-
-
-@pytest.fixture(scope="module")
-def two_workers() -> Iterator[Client]:
-    with cluster.connect(section(workers=2)) as client:
-        yield client
-
-
-def go(stage: NoWork, client: Client, folder: Path, on_item: Any = lambda item, summary: None) -> Outcome:
-    values = {"network": {"name": "n"}, "layers": ["a"], "images": {"source": "p"}, "out": str(folder)}
-    run = RunDirectory(folder)
-    run.claim(stage.NAME, "0" * 64)
-    return run_stage(stage, client, run, validate(values, "x"), on_plan=lambda items, todo: None, on_item=on_item)
-
-
-def test_hundreds_of_items_are_numbers_only(two_workers: Client, tmp_path: Path) -> None:
-    told: list[tuple[str, int]] = []
-    stage = NoWork(400)
-    outcome = go(stage, two_workers, tmp_path, lambda item, summary: told.append((item.id, summary.count)))
-    assert (outcome.items, outcome.done_now, outcome.count, outcome.failures) == (400, 400, sum(range(400)), 0)
-    assert sorted(told) == [(f"{number:04d}", number) for number in range(400)]
-    assert told[-1] == ("0399", 399), "the last item waits for all others"
-    item = Item("part-00001", "collect", (), "/a/folder/with/a/longer/name/runs/imagenet")
-    assert len(pickle.dumps(item)) < 200
-    assert len(pickle.dumps(Summary(65_536, 12, 1_900))) < 120
-    assert outcome.peak_mb > 10
-    deadline = time.monotonic() + 10
-    while two_workers.futures:  # the last is let go in the background
-        assert time.monotonic() < deadline, "summaries are kept on the workers"
-        time.sleep(0.01)
-
-
-def test_an_item_starts_when_those_before_it_are_done(two_workers: Client, tmp_path: Path) -> None:
-    after = {number: {number // 2} for number in range(1, 60)}
-    told: list[int] = []
-    go(NoWork(60, after), two_workers, tmp_path, lambda item, summary: told.append(int(item.id)))
-    assert sorted(told) == list(range(60))
-    started = {path.stem: path.stat().st_mtime_ns for path in tmp_path.glob("*.started")}
-    ended = {path.stem: path.stat().st_mtime_ns for path in tmp_path.glob("*.ended")}
-    for number in range(1, 60):
-        assert started[f"{number:04d}"] >= ended[f"{number // 2:04d}"]
-
-
-def test_a_lost_worker_costs_its_item_and_no_finished_one(two_workers: Client, tmp_path: Path) -> None:
-    """One item kills its worker after others have finished there: it goes to another worker, and they stay finished."""
-    outcome = go(NoWork(40, {39: {38}}, deadly=20), two_workers, tmp_path)
-    assert outcome.count == sum(range(40))
-    runs = {path.stem: path.read_text().count("|") for path in tmp_path.glob("*.started")}
-    assert runs.pop("0020") == 2
-    assert set(runs.values()) == {1}
-    assert len(runs) == 39
-
-
-def test_an_error_in_on_item_stops_the_stage_and_cancels_the_rest(two_workers: Client, tmp_path: Path) -> None:
-    finished: list[str] = []
-
-    def stop(item: Item, summary: Summary) -> None:
-        finished.append(item.id)
-        if len(finished) == 5:
-            raise AtlasError("enough")
-
-    with pytest.raises(AtlasError, match="enough"):
-        go(NoWork(300, seconds=0.01), two_workers, tmp_path, stop)
-    time.sleep(0.5)  # what was under way may end
-    count = len(list(tmp_path.glob("*.ended")))
-    assert 5 <= count < 150
-    time.sleep(0.3)
-    assert len(list(tmp_path.glob("*.ended"))) == count
-
-
-def test_a_failing_item_is_named_after_its_retries(two_workers: Client, tmp_path: Path) -> None:
-    with pytest.raises(AtlasError, match=re.escape("collect: item 0007 failed (OSError: no space left).")):
-        go(NoWork(9, failing=7), two_workers, tmp_path)
-    assert (tmp_path / "0007.started").read_text().count("|") == 3  # cluster.retries: 2

@@ -57,9 +57,9 @@ def configure(run: RunDirectory, **settings: Any) -> Config:
 def tell(run: RunDirectory, **settings: Any) -> list[str]:
     """Tell a tracker of all stages, as a run does; returns what the person was told."""
     said: list[str] = []
-    with Tracking(configure(run, **settings), run, said.append) as told:
+    with Tracking(configure(run, **settings), run, said.append) as tracker:
         for stage in PLAIN_STAGES:
-            told.stage(stage)
+            tracker.stage(stage)
     return said
 
 
@@ -82,9 +82,9 @@ def expected(run: RunDirectory) -> dict[str, float]:
     return figures
 
 
-def holds(found: dict[str, float], figures: dict[str, float], precision: float = 1e-9) -> None:
+def holds(metrics: dict[str, float], figures: dict[str, float], precision: float = 1e-9) -> None:
     for name, value in figures.items():
-        assert math.isclose(found[name], value, rel_tol=precision), name
+        assert math.isclose(metrics[name], value, rel_tol=precision), name
 
 
 def sheet(run: RunDirectory, layer: str) -> np.ndarray:
@@ -120,28 +120,28 @@ def test_mlflow(finished: RunDirectory) -> None:
     assert said == [f"Tracking: mlflow, {address}"]
     client = MlflowClient(tracking_uri=address)
     experiment = client.get_experiment_by_name("my atlases")
-    (found,) = client.search_runs([experiment.experiment_id])
-    assert found.info.run_name == "tiny"
-    assert found.info.status == "FINISHED"
-    holds(found.data.metrics, expected(finished))
-    assert found.data.params["cells.grids"] == "[4, 8]"
-    assert found.data.params["seed"] == "0"
-    assert not any(name.startswith(("cluster", "tracking")) for name in found.data.params)
+    (mlflow_run,) = client.search_runs([experiment.experiment_id])
+    assert mlflow_run.info.run_name == "tiny"
+    assert mlflow_run.info.status == "FINISHED"
+    holds(mlflow_run.data.metrics, expected(finished))
+    assert mlflow_run.data.params["cells.grids"] == "[4, 8]"
+    assert mlflow_run.data.params["seed"] == "0"
+    assert not any(name.startswith(("cluster", "tracking")) for name in mlflow_run.data.params)
     for layer in LAYERS:
-        picture = Path(found.info.artifact_uri.removeprefix("file://")) / "contact sheet" / f"{layer}.png"
+        picture = Path(mlflow_run.info.artifact_uri.removeprefix("file://")) / "contact sheet" / f"{layer}.png"
         np.testing.assert_array_equal(np.asarray(Image.open(picture)), sheet(finished, layer))
     # The same command again: the same run at the tracker, and nothing twice.
     tell(finished, kind="mlflow", project="my atlases")
     (again,) = client.search_runs([experiment.experiment_id])
-    assert again.info.run_id == found.info.run_id
+    assert again.info.run_id == mlflow_run.info.run_id
     assert again.info.status == "FINISHED"
-    assert len(client.get_metric_history(found.info.run_id, "collect/seconds")) == 1
+    assert len(client.get_metric_history(mlflow_run.info.run_id, "collect/seconds")) == 1
     # And a run that fails is marked so.
     config = configure(finished, kind="mlflow", project="my atlases")
     tracker = Tracking(config, finished, lambda sentence: None)
     with pytest.raises(RuntimeError, match="worker"), tracker:
         raise RuntimeError("worker")
-    assert client.get_run(found.info.run_id).info.status == "FAILED"
+    assert client.get_run(mlflow_run.info.run_id).info.status == "FAILED"
 
 
 @contextmanager
@@ -190,13 +190,15 @@ def test_wandb_offline_keeps_all_in_the_folder_and_calls_nobody(
     config = {item.key: json.loads(item.value_json) for item in started.config.update}
     assert config["layers"] == list(LAYERS)
     assert "cluster" not in config
-    found: dict[str, Any] = {}
+    metrics_by_name: dict[str, Any] = {}
     for record in records:
         for item in record.history.item:
-            found["/".join(item.nested_key) or item.key] = json.loads(item.value_json)
-    holds({name: value for name, value in found.items() if isinstance(value, float | int)}, expected(finished))
+            metrics_by_name["/".join(item.nested_key) or item.key] = json.loads(item.value_json)
+    holds(
+        {name: value for name, value in metrics_by_name.items() if isinstance(value, float | int)}, expected(finished)
+    )
     for layer in LAYERS:
-        picture = Image.open(file.parent / "files" / found[f"contact sheet/{layer}/path"])
+        picture = Image.open(file.parent / "files" / metrics_by_name[f"contact sheet/{layer}/path"])
         np.testing.assert_array_equal(np.asarray(picture), sheet(finished, layer))
     assert [record.exit.exit_code for record in records if record.WhichOneof("record_type") == "exit"] == [0]
 
@@ -343,7 +345,7 @@ def test_a_tracker_that_is_not_installed_is_told_before_work_starts(
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "sentence"),
     [
         ({"kind": "mlflow", "mode": "offline"}, "mode: offline is wandb's; mlflow needs no network"),
         ({"kind": "wandb", "address": "http://a"}, "address is of an MLflow server, but kind is wandb"),
@@ -352,7 +354,7 @@ def test_a_tracker_that_is_not_installed_is_told_before_work_starts(
         ({"kind": "wandb", "projct": "x"}, "tracking.projct: unknown key; did you mean project?"),
     ],
 )
-def test_mistakes_in_the_key_are_sentences(finished: RunDirectory, settings: dict[str, str], told: str) -> None:
+def test_mistakes_in_the_key_are_sentences(finished: RunDirectory, settings: dict[str, str], sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
         configure(finished, **settings)
-    assert told in str(caught.value)
+    assert sentence in str(caught.value)

@@ -12,7 +12,7 @@ def test_digests(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"atlas")
     assert digest_file(tmp_path / "file") == hashlib.sha256(b"atlas").hexdigest()
     assert digest_values({"b": 1, "a": 2}, None) == digest_values({"a": 2, "b": 1}, None)
-    assert len({digest_values(*given) for given in ([1, 2], [[1, 2]], ["1", 2], [2, 1], [1], [1, 2, None])}) == 6
+    assert len({digest_values(*values) for values in ([1, 2], [[1, 2]], ["1", 2], [2, 1], [1], [1, 2, None])}) == 6
 
 
 @pytest.fixture

@@ -85,12 +85,12 @@ def test_classes_removed_positions_icons_and_groups(client: Client, explainer: E
     assert shares[-1] == 1
     expected = np.concatenate(list(picture.without_each("last", [3])), axis=1)[0]
     assert last["classes"]["3"] == pytest.approx(expected, rel=1e-3, abs=1e-5)
-    drawn = client.lines("/api/explain/icons?layer=last")
+    icons = client.lines("/api/explain/icons?layer=last")
     norms = np.linalg.norm(picture.activations("last"), axis=1)
-    assert [line["position"] for line in drawn] == [
+    assert [line["position"] for line in icons] == [
         position for position in np.argsort(-norms, kind="stable").tolist() if norms[position]
     ]
-    assert all(line["picture"].startswith("data:image/webp;base64,") for line in drawn)
+    assert all(line["picture"].startswith("data:image/webp;base64,") for line in icons)
     first, *rest = client.lines("/api/explain/groups?layer=last&count=3")
     assert len(first["groups"]) == 3
     assert [line["group"] for line in rest] == [0, 1, 2]

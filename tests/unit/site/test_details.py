@@ -15,7 +15,7 @@ from atlas.config.reading import validate
 from atlas.layout.lattice import cell_of
 from atlas.layout.neighbors import unit_rows
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import find_map, maps_of
+from atlas.rundir.maps import find_map
 from atlas.site.details import cell_details
 from atlas.site.sheets import BLOCK
 
@@ -37,8 +37,8 @@ def test_each_drawn_cell_is_told_of(undisturbed: RunDirectory, layer: str) -> No
     fewest = undisturbed.config().cells.min_count
     cells = pq.read_table(undisturbed.cells(layer), filters=[("grid", "=", GRID), ("count", ">=", fewest)]).to_pylist()
     names = ["row", "col", "cosine_whitened", "percentile", "rank"]
-    drawn = read_icons(undisturbed, layer, GRID, names).to_pylist()
-    icons = {(icon["row"], icon["col"]): icon for icon in drawn}
+    icons_of_grid = read_icons(undisturbed, layer, GRID, names).to_pylist()
+    icons = {(icon["row"], icon["col"]): icon for icon in icons_of_grid}
     details = details_of(undisturbed, layer)
     assert details.keys() == {(cell["row"], cell["col"]) for cell in cells} == icons.keys()
     units = unit_rows(np.array([cell["mean"] for cell in cells]))
@@ -77,8 +77,8 @@ def test_the_same_rows_are_found_on_the_other_layer(undisturbed: RunDirectory) -
 def test_cells_of_one_layer_alone_have_no_elsewhere(undisturbed: RunDirectory, workshop: Path) -> None:
     config = validate(tiny_values(workshop) | {"out": str(undisturbed.path), "layers": ["last"]}, "test")
     cells = list(details_of(undisturbed, "last"))[:2]
-    last, settings = find_map(maps_of(config.layers, config.layout, config.cells), "last"), config.cells
-    found = cell_details(undisturbed, last, GRID, cells, layers=config.layers, settings=settings)
-    assert list(found) == sorted(cells)
-    assert [one["cells_on_other_maps"] for one in found.values()] == [{}, {}]
+    last, settings = find_map(config, "last"), config.cells
+    details = cell_details(undisturbed, last, GRID, cells, layers=config.layers, settings=settings)
+    assert list(details) == sorted(cells)
+    assert [one["cells_on_other_maps"] for one in details.values()] == [{}, {}]
     assert cell_details(undisturbed, last, GRID, [], layers=config.layers, settings=settings) == {}

@@ -1,17 +1,16 @@
 """What the site shows of units, from tables whose figures are known."""
 
-import json
 import shutil
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_neurons import ABSENT, INHIBITED, NEVER, PICTURES, class_effects, shade, turning, write_neurons
+from made_neurons import NEVER, PICTURES, class_effects, shade, turning, write_neurons
 from PIL import Image
+from unit_run import PATCHES, read_json, unit_folder
 
 from atlas.arrays import Pixels
 from atlas.cells.crops import Cropper
@@ -23,41 +22,15 @@ from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.site import neurons
 from atlas.site.circuits import unit_circuit_facts
-from atlas.site.page import atlas_facts
 from atlas.store.shards import key_of, to_numpy
-from pipelines import publish
-from pipelines.stage import missing
 
-LAYERS = ["middle", "last"]
+
+@pytest.fixture
+def run(unit_run: RunDirectory) -> RunDirectory:
+    return unit_run
+
+
 UNITS = {"middle": 16, "last": 20}
-PATCHES = 3
-
-
-@pytest.fixture(scope="module")
-def run(undisturbed: RunDirectory, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    """The tiny run with tables of its units, and the site's files of them."""
-    copy = RunDirectory(tmp_path_factory.mktemp("neurons") / "run")
-    shutil.copytree(undisturbed.path, copy.path)
-    ask(copy, {"layers": LAYERS, "patches": PATCHES})
-    write_neurons(copy, LAYERS, patches=PATCHES)
-    for item in publish.plan(copy.config(), copy):
-        if item.id.startswith("neurons/"):
-            publish.run_item(item)
-    return copy
-
-
-def ask(run: RunDirectory, neurons: dict[str, Any] | None) -> None:
-    manifest = run.read_manifest()
-    manifest["config"]["neurons"] = neurons
-    run.manifest.write_text(json.dumps(manifest))
-
-
-def folder(run: RunDirectory, layer: str = "last") -> Path:
-    return run.folder("publish") / "neurons" / layer
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
 
 
 def pixels(path: Path) -> Pixels:
@@ -69,7 +42,7 @@ def sprite(sheet: Pixels, line: int, column: int, side: int) -> Pixels:
 
 
 def test_every_units_icon_stands_at_its_place_on_the_sheet(run: RunDirectory) -> None:
-    sheet = pixels(folder(run) / "icons.webp")
+    sheet = pixels(unit_folder(run) / "icons.webp")
     assert sheet.shape == (2 * neurons.ICON, 16 * neurons.ICON, 4)
     for unit in range(UNITS["last"]):
         middle = sprite(sheet, unit // 16, unit % 16, neurons.ICON)[24:40, 24:40]
@@ -86,7 +59,7 @@ def test_a_sheet_of_very_many_units_is_wider_not_too_high() -> None:
 
 
 def test_the_layers_table_has_a_value_for_each_unit(run: RunDirectory) -> None:
-    table = read_json(folder(run) / "units.json")
+    table = read_json(unit_folder(run) / "units.json")
     assert table["layer"] == "last"
     assert table["units"] == 20
     assert table["largest"][:3] == [4, 0, 6]
@@ -100,7 +73,7 @@ def test_the_layers_table_has_a_value_for_each_unit(run: RunDirectory) -> None:
 
 
 def test_the_effects_of_all_units_on_all_classes(run: RunDirectory, tmp_path: Path) -> None:
-    body = (folder(run) / "classes.bin").read_bytes()
+    body = (unit_folder(run) / "classes.bin").read_bytes()
     units, classes = UNITS["last"], 4
     assert len(body) == 4 * classes + classes * units
     scale = np.frombuffer(body[: 4 * classes], "<f4")
@@ -116,7 +89,7 @@ def test_the_effects_of_all_units_on_all_classes(run: RunDirectory, tmp_path: Pa
     plain = RunDirectory(tmp_path / "run")
     shutil.copytree(run.store("last"), plain.store("last"))
     shutil.copytree(run.neurons("last"), plain.neurons("last"))
-    folder(plain).mkdir(parents=True)
+    unit_folder(plain).mkdir(parents=True)
     for part in plain.neurons("last").glob("part-*.parquet"):
         table = pq.read_table(part)
         none = pa.array([[]] * len(table), tables.UNITS.field("effects").type)
@@ -128,9 +101,9 @@ def test_the_effects_of_all_units_on_all_classes(run: RunDirectory, tmp_path: Pa
 
 def test_a_units_sheet_has_a_line_for_each_kind_of_picture(run: RunDirectory) -> None:
     unit = 5
-    facts = read_json(folder(run) / f"unit-{unit:04d}.json")
-    sheet, side = pixels(folder(run) / f"unit-{unit:04d}.webp"), facts["sprite"]
-    assert facts["rows"] == {"top": 3, "whole": 3, "spread": 8, "rotated": 24, "mirrored": 24, "scaled": 5}
+    facts = read_json(unit_folder(run) / f"unit-{unit:04d}.json")
+    sheet, side = pixels(unit_folder(run) / f"unit-{unit:04d}.webp"), facts["sprite"]
+    assert facts["rows"] == {"top": 3, "whole": 3, "spread": 8, "turned": 24, "mirrored": 24, "scaled": 5}
     assert sheet.shape == (6 * side, 24 * side, 4)
     assert np.abs(sprite(sheet, 3, 23, side)[..., :3].mean((0, 1)) - (DEGREES[23] // 2, 0, 0)).max() < 12
     assert np.abs(sprite(sheet, 4, 23, side)[..., :3].mean((0, 1)) - (0, DEGREES[23] // 2, 0)).max() < 12
@@ -139,8 +112,8 @@ def test_a_units_sheet_has_a_line_for_each_kind_of_picture(run: RunDirectory) ->
 
 def test_the_pictures_of_a_unit_stand_side_by_side_as_large_as_they_were_drawn(run: RunDirectory) -> None:
     unit = 5
-    assert read_json(folder(run) / f"unit-{unit:04d}.json")["pictures"] == PICTURES
-    sheet = pixels(folder(run) / f"unit-{unit:04d}-pictures.webp")
+    assert read_json(unit_folder(run) / f"unit-{unit:04d}.json")["pictures"] == PICTURES
+    sheet = pixels(unit_folder(run) / f"unit-{unit:04d}-pictures.webp")
     side = sheet.shape[0]
     assert sheet.shape[1] == PICTURES * side
     assert side == UnitTables(run, "last").units(range(unit, unit + 1), ["unit", "size"])[0]["size"]
@@ -151,14 +124,14 @@ def test_the_pictures_of_a_unit_stand_side_by_side_as_large_as_they_were_drawn(r
 def test_the_patches_are_those_of_the_rows(run: RunDirectory) -> None:
     """The first patch of a unit, cut here by itself, is what stands on its sheet, and lies where its frame says."""
     unit, config = 5, run.config()
-    facts, side = read_json(folder(run) / f"unit-{unit:04d}.json"), neurons.UNIT_SPRITE
-    sheet = pixels(folder(run) / f"unit-{unit:04d}.webp")
+    facts, side = read_json(unit_folder(run) / f"unit-{unit:04d}.json"), neurons.UNIT_SPRITE
+    sheet = pixels(unit_folder(run) / f"unit-{unit:04d}.webp")
     row = UnitTables(run, "last").statistics(range(unit, unit + 1))[0]["top"][0]
     listing = Listing.load(run.listing)
     cropper = Cropper(run, listing, "last", seed=config.seed)
-    ((picture, (found,)),) = list(cropper.pictures({key_of(row)}))
+    ((picture, (row_of_picture,)),) = list(cropper.pictures({key_of(row)}))
     assert picture is not None
-    patch = cropper.patch(picture, found, side)
+    patch = cropper.patch(picture, row_of_picture, side)
     assert np.abs(sprite(sheet, 0, 0, side)[..., :3] - patch.astype(int)).mean() < 8
     other = sprite(sheet, 0, 1, side)[..., :3]
     assert np.abs(other - patch.astype(int)).mean() > 20, "the next one is of another picture"
@@ -171,7 +144,7 @@ def test_the_patches_are_those_of_the_rows(run: RunDirectory) -> None:
 
 
 def test_figures_of_a_unit(run: RunDirectory) -> None:
-    facts = read_json(folder(run) / "unit-0005.json")
+    facts = read_json(unit_folder(run) / "unit-0005.json")
     assert facts["histogram"] == {"low": 0, "high": 9, "counts": list(range(64))}
     assert [patch["share"] for patch in facts["spread"]] == pytest.approx(np.arange(8) / 7, abs=1e-3)
     assert len(facts["supports"]) == 7
@@ -187,28 +160,13 @@ def test_figures_of_a_unit(run: RunDirectory) -> None:
 
 
 def test_a_unit_that_never_fires_has_its_picture_and_a_sentence(run: RunDirectory) -> None:
-    facts = read_json(folder(run) / f"unit-{NEVER:04d}.json")
+    facts = read_json(unit_folder(run) / f"unit-{NEVER:04d}.json")
     assert facts["tuning"] is None
     assert facts["note"] == "The unit never fires in this data."
     assert facts["top"] == []
-    assert facts["rows"]["rotated"] == 0
-    sheet = pixels(folder(run) / f"unit-{NEVER:04d}.webp")
+    assert facts["rows"]["turned"] == 0
+    sheet = pixels(unit_folder(run) / f"unit-{NEVER:04d}.webp")
     assert sheet.shape == (1 * neurons.UNIT_SPRITE, 8 * neurons.UNIT_SPRITE, 4), "only the lines that have pictures"
-
-
-def test_what_builds_a_unit(run: RunDirectory) -> None:
-    assert read_json(folder(run, "middle") / "unit-0005.json")["circuit"] == []
-    (circuit,) = read_json(folder(run) / "unit-0005.json")["circuit"]
-    assert circuit["layer"] == "middle"
-    assert circuit["agreement"] == 0.8
-    assert circuit["nonlinearities"] == ["1 ReLU"]
-    assert circuit["note"] is None
-    assert circuit["kernel"] == [2, 3]
-    assert [source["effect"] for source in circuit["sources"]] == pytest.approx([3, 2.85, -2.7, 2.4, 1.8])
-    present = [source["effect_above_zero"] for source in circuit["sources"]]
-    assert present == pytest.approx([2.25, 0.7125, -2.025, 1.8, 1.35], abs=1e-3)
-    assert [source["unit"] for source in circuit["sources"]] == [0, ABSENT, INHIBITED, 1, 2]
-    assert circuit["sources"][0]["kernel"] == [0, 64, 0, -32, 127, 32], "in steps of its largest"
 
 
 @pytest.mark.parametrize("grid", [4, 8])
@@ -219,10 +177,10 @@ def test_heat_bytes_are_the_cells_means(run: RunDirectory, grid: int) -> None:
     where = run.site_grid("last", grid)
     heat = np.frombuffer((where / "units-000.bin").read_bytes(), np.uint8).reshape(20, -1)
     assert read_json(where / "cells.json")["row"] == table["row"].to_pylist(), "in the order of the cells"
-    drawn = to_numpy(table["count"]) >= run.config().cells.min_count
-    scale = np.abs(means[drawn]).max(0)
-    shown = (heat.astype(float) - 128) / 127 * scale[:, None]
-    assert np.abs(shown.T - np.clip(means, -scale, scale)).max() <= scale.max() / 254 + 1e-6
+    mask = to_numpy(table["count"]) >= run.config().cells.min_count
+    scale = np.abs(means[mask]).max(0)
+    values = (heat.astype(float) - 128) / 127 * scale[:, None]
+    assert np.abs(values.T - np.clip(means, -scale, scale)).max() <= scale.max() / 254 + 1e-6
     assert heat.max() == 255
 
 
@@ -235,31 +193,6 @@ def test_heat_comes_in_files_of_fifty_units(run: RunDirectory, monkeypatch: pyte
     assert len(files[1].read_bytes()) * 3 == len(files[0].read_bytes())
     files[1].unlink()
     (run.site_grid("last", 4) / "units-000.bin").write_bytes(whole)
-
-
-def test_which_cells_build_a_cell(run: RunDirectory) -> None:
-    where = run.site_grid("last", 4)
-    built, cells = read_json(where / "built.json"), read_json(where / "cells.json")
-    assert built["source_map"] == "middle"
-    assert built["grid"] == 4
-    assert set(built["cells"]) == {f"{row}.{col}" for row, col in zip(cells["row"], cells["col"])}
-    row, col = cells["row"][1], cells["col"][1]
-    assert built["cells"][f"{row}.{col}"] == [[4, col, row, 1, 0.25], [4, col, row, -0.5, 0.25]]
-    assert not (run.site_grid("middle", 4) / "built.json").exists(), "nothing stands before it"
-
-
-def test_atlas_json_tells_of_the_layers(run: RunDirectory) -> None:
-    facts = atlas_facts(run, run.config(), read_json(run.report))
-    drawn = {"icon": neurons.ICON, "across": 16}
-    assert facts["neurons"] == {
-        "layers": [
-            {"layer": "middle", "path": "neurons/middle", "units": 16, "earlier": [], **drawn},
-            {"layer": "last", "path": "neurons/last", "units": 20, "earlier": ["middle"], **drawn},
-        ]
-    }
-    without = atlas_facts(run, run.config().model_copy(update={"neurons": None, "tour": None}), read_json(run.report))
-    assert without["neurons"] is None
-    assert without["tour"] is False
 
 
 def test_the_nearest_earlier_layer_comes_last(run: RunDirectory, tmp_path: Path) -> None:
@@ -293,30 +226,7 @@ def test_pictures_that_are_gone_are_left_out_and_counted(
     assert listing.keys[gone] not in [patch["image"] for patch in facts["top"]]
 
 
-def test_only_what_depends_on_the_units_is_published_anew(run: RunDirectory) -> None:
-    config = run.config()
-    items = publish.plan(config, run)
-    before = {item.id: item.of for item in items}
-    parts = {"layer", "units-00000", "grid-004", "grid-008"}
-    assert {name for name in before if name.startswith("neurons/")} == {
-        f"neurons/{layer}/{part}" for layer in LAYERS for part in parts
-    }
-    marker = run.neurons("last") / "statistics.json"
-    kept = marker.read_text()
-    facts = json.loads(kept)
-    facts["files"]["statistics.parquet"]["sha256"] = "another"
-    marker.write_text(json.dumps(facts))
-    try:
-        after = {item.id: item.of for item in publish.plan(config, run)}
-    finally:
-        marker.write_text(kept)
-    changed = {name for name in before if before[name] != after[name]}
-    assert changed == {f"neurons/last/{part}" for part in parts} | {"tour", "page"}
-    left = {item.id for item in missing(publish, items, run, config)}
-    assert left == {"tour", "page"}, "the rest of the site stands as it was"
-
-
 def test_the_sheet_is_a_webp_that_is_not_too_large(run: RunDirectory) -> None:
-    body = (folder(run) / "unit-0005.webp").read_bytes()
+    body = (unit_folder(run) / "unit-0005.webp").read_bytes()
     assert Image.open(BytesIO(body)).format == "WEBP"
     assert len(body) < 60_000

@@ -119,18 +119,18 @@ def test_a_row_is_what_its_source_and_box_give(
     shard: dict[str, Path], small: Network, described: list[Layer], listing: Listing, config: Config
 ) -> None:
     """Cut again from its source by its row alone, a view gives the very pixels, and the pixels the very vector."""
-    kept: dict[tuple[int, int], NDArray[np.uint8]] = {}
+    pictures: dict[tuple[int, int], NDArray[np.uint8]] = {}
     for image in range(len(listing)):
         views = crop_views(listing, image, [0, 1, 2], size=small.size, images=config.images, seed=config.seed)
         assert not isinstance(views, Failure)
-        kept.update({(view.image_id, view.view): view.pixels for view in views})
+        pictures.update({(view.image_id, view.view): view.pixels for view in views})
     for layer in described:
         rows = read_columns(shard[layer.name], ALL + VECTORS)
         for row in range(0, len(rows["image"]), 7):
             key, view = rows["image"][row], int(rows["view"][row])
             picture = open_picture(Path(listing.source) / key)
             pixels = crop_view(picture, rows["box"][row], small.size, backdrop(config.seed, key, view))
-            np.testing.assert_array_equal(pixels, kept[int(rows["image_id"][row]), view])
+            np.testing.assert_array_equal(pixels, pictures[int(rows["image_id"][row]), view])
             with torch.no_grad():
                 inputs = small.from_bytes(torch.from_numpy(pixels[None]))
                 maps, logits = small.activations(inputs, layer.name), small.module(inputs)
@@ -163,9 +163,9 @@ def test_rows_do_not_depend_on_the_shard_they_are_in(
     assert rows == 18
     whole = pq.read_table(shard["branches"])
     assert pq.read_table(part["branches"], columns=ALL[:10]).equals(whole.select(ALL[:10]).slice(18, 18))
-    found = read_columns(part["branches"], VECTORS)
+    columns = read_columns(part["branches"], VECTORS)
     for name, expected in read_columns(shard["branches"], VECTORS).items():
-        np.testing.assert_allclose(found[name].astype(float), expected[18:36].astype(float), rtol=2e-3, atol=2e-4)
+        np.testing.assert_allclose(columns[name].astype(float), expected[18:36].astype(float), rtol=2e-3, atol=2e-4)
 
 
 def test_broken_pictures_become_failures_and_stop_nothing(
@@ -177,10 +177,10 @@ def test_broken_pictures_become_failures_and_stop_nothing(
         tmp_path, small, described, listing, config, shard_views(0, len(listing), 3, len(listing))
     )
     assert rows == 6 * 3 * 2
-    told = {failure.image: failure.error for failure in failures}
-    assert set(told) == {"broken/cut.jpg", "broken/empty.png", "broken/float.tiff", "broken/text.jpg"}
+    errors = {failure.image: failure.error for failure in failures}
+    assert set(errors) == {"broken/cut.jpg", "broken/empty.png", "broken/float.tiff", "broken/text.jpg"}
     assert len(failures) == 4
-    assert told["broken/empty.png"] == "the file is empty"
+    assert errors["broken/empty.png"] == "the file is empty"
     assert all(failure.view is None for failure in failures)
     for path in paths.values():
         assert set(read_columns(path, ["image_id"])["image_id"].tolist()) == set(range(4, 10))

@@ -67,9 +67,9 @@ def test_it_tells_what_the_shards_tell(undisturbed: RunDirectory, card: str) -> 
         assert stride == f"{facts['stride'].decode()} px"
         assert sees == f"{json.loads(facts['receptive_field'])} ({json.loads(facts['effective_receptive_field'])})"
     schema = pq.read_schema(undisturbed.shards("last")[0])
-    told = [(name, kind) for names, kind, _ in table(card, "column") for name in re.findall(r"`(\w+)`", names)]
-    assert [name for name, _ in told] == schema.names
-    for name, kind in told:
+    columns = [(name, kind) for names, kind, _ in table(card, "column") for name in re.findall(r"`(\w+)`", names)]
+    assert [name for name, _ in columns] == schema.names
+    for name, kind in columns:
         expected = str(schema.field(name).type)
         if "list" in expected:
             expected = {"box": "float32 [4]", "activation": "float16 [channels]", "attribution": "float16 [7]"}[name]
@@ -130,7 +130,7 @@ def test_without_failures_and_attributions_it_says_so(undisturbed: RunDirectory,
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "text"),
     [
         ("pictures", "pictures"),
         ("/home/someone/pictures", "pictures"),
@@ -139,8 +139,8 @@ def test_without_failures_and_attributions_it_says_so(undisturbed: RunDirectory,
         ("https://user:secret@host.example:8443/a.tar?token=secret", "https://host.example:8443/a.tar"),
     ],
 )
-def test_the_source_is_told_without_secrets_and_private_folders(source: str, told: str) -> None:
-    assert _source(source) == told
+def test_the_source_is_told_without_secrets_and_private_folders(source: str, text: str) -> None:
+    assert _source(source) == text
 
 
 def test_several_sources_are_told_one_by_one(undisturbed: RunDirectory) -> None:
@@ -148,10 +148,10 @@ def test_several_sources_are_told_one_by_one(undisturbed: RunDirectory) -> None:
     values["images"]["source"] = ["/home/someone/pictures", "https://user:secret@host.example/a.tar?token=secret"]
     images = Config.from_plain(values).images
     facts = {"source_kind": "tar", "listing_sha256": "ab", "seed": 0}
-    told = _pictures(images, facts, pictures=25, views=300, places=1)
-    assert "25 pictures from `pictures`, `https://host.example/a.tar` (kind: tar)" in told
-    assert "secret" not in told
-    assert "someone" not in told
+    lines = _pictures(images, facts, pictures=25, views=300, places=1)
+    assert "25 pictures from `pictures`, `https://host.example/a.tar` (kind: tar)" in lines
+    assert "secret" not in lines
+    assert "someone" not in lines
 
 
 def test_only_the_commonest_reasons_are_told() -> None:
@@ -160,10 +160,10 @@ def test_only_the_commonest_reasons_are_told() -> None:
         for number in range(12)
         for again in range(number + 1)
     ]
-    told = table(_failures(1000, 78, rows), "reason")
-    assert told[0] == ["reason\\", "l, 0 bytes left", "12"]  # one for all numbers; the bar is escaped: one cell
-    assert len(told) == 11
-    assert told[-1] == ["2 other reasons", "3"]
+    reasons = table(_failures(1000, 78, rows), "reason")
+    assert reasons[0] == ["reason\\", "l, 0 bytes left", "12"]  # one for all numbers; the bar is escaped: one cell
+    assert len(reasons) == 11
+    assert reasons[-1] == ["2 other reasons", "3"]
 
 
 def test_hugging_face_datasets_opens_each_layer(
@@ -179,9 +179,9 @@ def test_hugging_face_datasets_opens_each_layer(
         table = pq.read_table(undisturbed.shards(layer))
         assert rows.column_names == table.column_names
         assert rows["image_id"][:] == table["image_id"].to_pylist()
-        found = np.array(rows["activation"][:], np.float32)
-        assert found.shape == (288, channels)
-        np.testing.assert_array_equal(found, np.array(table["activation"].to_pylist(), np.float32))
+        rows_of_set = np.array(rows["activation"][:], np.float32)
+        assert rows_of_set.shape == (288, channels)
+        np.testing.assert_array_equal(rows_of_set, np.array(table["activation"].to_pylist(), np.float32))
     first = next(iter(datasets.load_dataset(store, split="train", streaming=True)))
     assert len(first["activation"]) == 16, "without a name it is the first layer"
     failures = datasets.load_dataset(store, "failures", split="train", cache_dir=str(tmp_path))

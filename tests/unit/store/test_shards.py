@@ -38,7 +38,7 @@ def columns(rows: int, start: int = 0) -> dict[str, Any]:
 
 def write(path: Path, batches: list[int], attributions: bool = True) -> dict[str, Any]:
     """A shard written in batches of these sizes; returns all that went in."""
-    given: dict[str, Any] = {}
+    columns_in_file: dict[str, Any] = {}
     start = 0
     with ShardWriter(path, schema(attributions, FACTS)) as writer:
         for rows in batches:
@@ -46,9 +46,9 @@ def write(path: Path, batches: list[int], attributions: bool = True) -> dict[str
             writer.append(block)
             start += rows
             for name, values in block.items():
-                given[name] = values if name not in given else [*given[name], *values]
+                columns_in_file[name] = values if name not in columns_in_file else [*columns_in_file[name], *values]
         assert writer.rows == sum(batches)
-    return {name: np.array(values) if name != "label" else values for name, values in given.items()}
+    return {name: np.array(values) if name != "label" else values for name, values in columns_in_file.items()}
 
 
 @pytest.fixture(scope="module")
@@ -75,29 +75,29 @@ def test_the_schema_is_that_of_the_contract(shard: tuple[Path, dict[str, Any]]) 
         "activation": vector,
         "attribution": vector,
     }
-    found = pq.read_schema(shard[0])
-    assert {field.name: field.type for field in found} == expected
-    assert found.names == list(expected)
-    assert [field.name for field in found if field.nullable] == ["label"]
-    assert not found.field("activation").type.value_field.nullable
+    file_schema = pq.read_schema(shard[0])
+    assert {field.name: field.type for field in file_schema} == expected
+    assert file_schema.names == list(expected)
+    assert [field.name for field in file_schema if field.nullable] == ["label"]
+    assert not file_schema.field("activation").type.value_field.nullable
 
 
 def test_vectors_are_plain_float16_without_a_dictionary_in_zstd(shard: tuple[Path, dict[str, Any]]) -> None:
     with pq.ParquetFile(shard[0]) as file:
         footer = file.metadata
         for group in range(footer.num_row_groups):
-            found = {}
+            kinds = {}
             for number in range(footer.num_columns):
                 column = footer.row_group(group).column(number)
                 assert column.compression == "ZSTD"
-                found[column.path_in_schema] = column
+                kinds[column.path_in_schema] = column
             for name in ("activation.list.element", "attribution.list.element"):
-                assert not found[name].has_dictionary_page
-                assert "PLAIN" in found[name].encodings
-                assert not {"RLE_DICTIONARY", "PLAIN_DICTIONARY", "BYTE_STREAM_SPLIT"} & set(found[name].encodings)
-                assert found[name].physical_type == "FIXED_LEN_BYTE_ARRAY"
+                assert not kinds[name].has_dictionary_page
+                assert "PLAIN" in kinds[name].encodings
+                assert not {"RLE_DICTIONARY", "PLAIN_DICTIONARY", "BYTE_STREAM_SPLIT"} & set(kinds[name].encodings)
+                assert kinds[name].physical_type == "FIXED_LEN_BYTE_ARRAY"
                 assert str(file.schema.column(footer.num_columns - 1).logical_type) == "Float16"
-            assert found["image"].has_dictionary_page
+            assert kinds["image"].has_dictionary_page
 
 
 def test_row_groups_hold_8192_rows(shard: tuple[Path, dict[str, Any]]) -> None:
@@ -109,24 +109,24 @@ def test_row_groups_hold_8192_rows(shard: tuple[Path, dict[str, Any]]) -> None:
 
 
 def test_what_is_written_is_read(shard: tuple[Path, dict[str, Any]]) -> None:
-    path, given = shard
-    names = list(given)
-    found = read_columns(path, names)
+    path, columns = shard
+    names = list(columns)
+    result = read_columns(path, names)
     for name in set(names) - {"label", "box", "place_x", "place_y", "confidence"}:
-        np.testing.assert_array_equal(found[name], given[name], err_msg=name)
+        np.testing.assert_array_equal(result[name], columns[name], err_msg=name)
     for name in ("box", "place_x", "place_y", "confidence"):
-        np.testing.assert_array_equal(found[name], given[name].astype(np.float32), err_msg=name)
-    assert found["activation"].dtype == np.float16
-    assert found["box"].shape == (19001, 4)
-    assert pq.read_table(path)["label"].to_pylist() == given["label"]
+        np.testing.assert_array_equal(result[name], columns[name].astype(np.float32), err_msg=name)
+    assert result["activation"].dtype == np.float16
+    assert result["box"].shape == (19001, 4)
+    assert pq.read_table(path)["label"].to_pylist() == columns["label"]
 
 
 def test_iterating_gives_every_row_once_in_order_one_row_group_at_a_time(shard: tuple[Path, dict[str, Any]]) -> None:
-    path, given = shard
+    path, columns = shard
     blocks = list(iterate([path, path], ["activation", "image_id"]))
     assert [len(block["image_id"]) for block in blocks] == [8192, 8192, 2617] * 2
-    np.testing.assert_array_equal(np.concatenate([block["activation"] for block in blocks[:3]]), given["activation"])
-    np.testing.assert_array_equal(np.concatenate([block["image_id"] for block in blocks[3:]]), given["image_id"])
+    np.testing.assert_array_equal(np.concatenate([block["activation"] for block in blocks[:3]]), columns["activation"])
+    np.testing.assert_array_equal(np.concatenate([block["image_id"] for block in blocks[3:]]), columns["image_id"])
 
 
 def test_metadata_is_json_in_the_footer(shard: tuple[Path, dict[str, Any]]) -> None:
@@ -176,15 +176,15 @@ def test_a_row_with_a_hole_is_refused(tmp_path: Path) -> None:
 
 
 def test_it_opens_in_pandas_polars_and_duckdb_as_it_is(shard: tuple[Path, dict[str, Any]]) -> None:
-    path, given = shard
-    first = [float(value) for value in given["activation"][0]]
+    path, columns = shard
+    first = [float(value) for value in columns["activation"][0]]
     import pandas
 
     frame = pandas.read_parquet(path, columns=["image", "label", "activation", "box"])
     assert frame["image"][0] == "folder/0.png"
     assert frame["activation"][0].tolist() == first
     assert frame["box"][1].tolist() == [1, 1, 21.5, 21.5]
-    assert int(frame["label"].isna().sum()) == sum(label is None for label in given["label"])
+    assert int(frame["label"].isna().sum()) == sum(label is None for label in columns["label"])
     import polars
 
     assert [float(value) for value in polars.read_parquet(path)["activation"][0]] == first

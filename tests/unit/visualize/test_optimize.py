@@ -1,61 +1,37 @@
-"""Icons of a small network: they agree with their directions, are scored as defined, and bad input gets a sentence."""
+"""Icons of a small network: they agree with their directions, and bad input gets a sentence."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from drawn_network import SIZE, drawn_directions, drawn_network
 from made_pictures import smooth_pictures
 from torch import nn
 
-from atlas.errors import ConfigError
 from atlas.networks.network import Network
-from atlas.store.moments import Moments
 from atlas.visualize import Icons, Recipe, draw, measure_batch, neuron, render, score
 from atlas.visualize.parametrize import Fourier, from_bytes, to_bytes, variation
-from atlas.visualize.score import ROBUST_COUNT, ROBUST_MOVES, ROBUST_SEED, centre_activations, cosines
-from atlas.visualize.transform import Moves, move
-
-SIZE = 32
+from atlas.visualize.score import centre_activations, cosines
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def network() -> Network:
-    torch.manual_seed(0)
-    module = nn.Sequential()
-    for name, channels, out in (("one", 3, 12), ("two", 12, 24)):
-        module.add_module(name, nn.Conv2d(channels, out, 5, stride=2, padding=2))
-        module.add_module(f"{name}_relu", nn.ReLU())
-    module.add_module("linear", nn.Conv2d(24, 16, 1))
-    module.add_module("pool", nn.AdaptiveAvgPool2d(1))
-    module.add_module("flat", nn.Flatten())
-    module.eval().requires_grad_(False)
-    small = Network("small", module, tuple("abcdefghijklmnop"), SIZE, (0.5,) * 3, (0.25,) * 3)
-    # Directions of random networks all lie close to their common mean: take it out, so that they differ.
-    module.linear.bias -= torch.from_numpy(
-        centre_activations(small, "linear", smooth_pictures(240, SIZE, seed=1)).mean(0)
-    )
-    return small
+    return drawn_network()
 
 
-@pytest.fixture(scope="module")
-def directions(network: Network) -> tuple[np.ndarray, np.ndarray]:
-    """Means (6, 16) of a few real activations each of layer "linear", and its second moment."""
-    rows = centre_activations(network, "linear", smooth_pictures(240, SIZE, seed=1))
-    moments = Moments.empty(16)
-    moments.add(rows)
-    anchors = rows[:6] / np.linalg.norm(rows[:6], axis=1, keepdims=True)
-    near = np.argsort(-anchors @ (rows / np.linalg.norm(rows, axis=1, keepdims=True)).T, axis=1)[:, :4]
-    return rows[near].mean(1), moments.second_moment
+@pytest.fixture
+def directions() -> tuple[np.ndarray, np.ndarray]:
+    return drawn_directions()
 
 
 def test_smoothness_is_obeyed(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
     means, moment = directions
-    found = [
+    pictures = [
         draw(network, "linear", means, second_moment=moment, size=SIZE, steps=24, recipe=Recipe(smooth=smooth)).pixels
         for smooth in (0.0, 1000.0)
     ]
-    rough, smooth = (float(variation(from_bytes(pixels)).mean()) for pixels in found)
+    rough, smooth = (float(variation(from_bytes(pixels)).mean()) for pixels in pictures)
     assert smooth < 0.7 * rough
 
 
@@ -129,9 +105,9 @@ def test_auto_steps_are_fewer_from_a_start(network: Network, directions: tuple[n
 
 
 def test_progress_is_reported_while_an_icon_is_drawn(network: Network) -> None:
-    seen: list[float] = []
-    neuron(network, "linear", 0, size=24, steps=40, progress=seen.append)
-    assert seen == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    shares: list[float] = []
+    neuron(network, "linear", 0, size=24, steps=40, progress=shares.append)
+    assert shares == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
 
 
 def test_a_flagged_icon_is_tried_again_and_the_better_kept(
@@ -149,20 +125,20 @@ def test_batches_run_side_by_side_and_change_nothing(
     network: Network, directions: tuple[np.ndarray, np.ndarray]
 ) -> None:
     means, moment = directions
-    threads, seen = torch.get_num_threads(), []
-    drawn = {}
+    threads, shares = torch.get_num_threads(), []
+    pictures = {}
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            drawn[count] = draw(
+            pictures[count] = draw(
                 network, "linear", means, second_moment=moment, size=SIZE, steps=8, seeds=np.arange(6), batch=2,
-                progress=seen.append,
+                progress=shares.append,
             ).pixels  # fmt: skip
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(threads)
-    assert np.array_equal(drawn[1], drawn[3])
-    assert sorted(seen) == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3, 1, 1])
+    assert np.array_equal(pictures[1], pictures[3])
+    assert sorted(shares) == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3, 1, 1])
 
 
 def test_mistake_in_one_thread_is_raised(
@@ -191,74 +167,6 @@ def test_batch_is_measured_up_to_where_it_stops_paying(network: Network, monkeyp
     assert measure_batch(network, "linear", SIZE) == 8  # 1 + n² / 64 seconds for n: best at 8
 
 
-# Scores
-
-
-def test_rank_percentile_and_cosine_are_as_defined(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
-    _, moment = directions
-    pixels = smooth_pictures(5, SIZE, seed=3)
-    own = centre_activations(network, "linear", pixels)
-    every = np.concatenate([-own, own[::-1]])
-    quantiles = np.tile(np.linspace(-1, 1, 101, dtype=np.float32), (5, 1))
-    result = score(
-        network,
-        "linear",
-        pixels,
-        own,
-        second_moment=moment,
-        all_means=every,
-        own_index=np.arange(9, 4, -1),
-        quantiles=quantiles,
-        norms=np.full(5, 1.0, dtype=np.float32),
-    )
-    assert np.allclose(result.cosine, 1, atol=1e-5)
-    assert np.allclose(result.cosine_whitened, 1, atol=1e-4)
-    assert (result.rank == 1).all()
-    assert np.allclose(result.percentile, 100, atol=0.1)
-    assert np.allclose(result.norm, np.linalg.norm(own, axis=1))
-    wrong = score(
-        network,
-        "linear",
-        pixels,
-        -own,
-        second_moment=moment,
-        all_means=every,
-        own_index=np.arange(5),
-        quantiles=quantiles,
-    )
-    assert (wrong.rank == len(every)).mean() >= 0.8  # the opposite direction comes last
-    assert np.allclose(wrong.percentile, 0, atol=0.1)
-    assert wrong.flag == ["low"] * 5
-    assert np.isnan(score(network, "linear", pixels, own, second_moment=moment).percentile).all()
-
-
-def test_percentile_between_quantiles(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
-    means, moment = directions
-    pixels = smooth_pictures(6, SIZE, seed=4)
-    cosine = score(network, "linear", pixels, means, second_moment=moment).cosine
-    members = np.sort(np.concatenate([cosine[:, None] - 0.3, cosine[:, None] + 0.1], axis=1), axis=1)
-    quantiles = np.linspace(members[:, 0], members[:, 1], 101, axis=1).astype(np.float32)
-    found = score(network, "linear", pixels, means, second_moment=moment, quantiles=quantiles).percentile
-    assert np.allclose(found, 75, atol=0.1)
-
-
-def test_robust_cosine_is_the_mean_over_the_moved_pictures(
-    network: Network, directions: tuple[np.ndarray, np.ndarray]
-) -> None:
-    means, moment = directions
-    pixels = smooth_pictures(6, SIZE, seed=5)
-    found = []
-    for each in ROBUST_MOVES.draw(ROBUST_SEED, ROBUST_COUNT):
-        moved = move(from_bytes(pixels), each.expand(6, 4))
-        with torch.no_grad():
-            maps = network.module[:5](network.normalize(moved))
-        found.append(cosines(maps[:, :, maps.shape[2] // 2, maps.shape[3] // 2].numpy(), means))
-    result = score(network, "linear", pixels, means, second_moment=moment, batch=4)
-    assert np.allclose(result.cosine_robust, np.mean(found, axis=0), atol=1e-5)
-    assert Moves(shift=5, turn=10, scale=0.1) == ROBUST_MOVES
-    assert ROBUST_COUNT == 16
-
-
 # The library, and its errors
 
 
@@ -280,8 +188,8 @@ def test_render_takes_one_direction_or_many(network: Network, directions: tuple[
 def test_directions_may_be_tensors_lists_or_none(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
     means, _ = directions
     expected = render(network, "linear", means, size=SIZE, steps=2)
-    for given in (torch.from_numpy(means).requires_grad_(True), means.tolist(), means.astype(np.float64)):
-        assert np.array_equal(render(network, "linear", given, size=SIZE, steps=2), expected)
+    for values in (torch.from_numpy(means).requires_grad_(True), means.tolist(), means.astype(np.float64)):
+        assert np.array_equal(render(network, "linear", values, size=SIZE, steps=2), expected)
     assert render(network, "linear", means[:0], size=SIZE, steps=2).shape == (0, SIZE, SIZE, 3)
 
 
@@ -299,30 +207,6 @@ def test_long_directions_are_like_short_ones(network: Network, directions: tuple
     assert np.abs(long.astype(int) - short.astype(int)).mean() < 1
 
 
-def test_score_refuses_what_does_not_belong_together(directions: tuple[np.ndarray, np.ndarray]) -> None:
-    means, moment = directions
-    pixels = smooth_pictures(6, SIZE, seed=3)
-    wrong = [
-        (pixels / 255, means, {}, "expected .n, size, size, 3. and uint8"),
-        (pixels[0], means, {}, "pixels have shape"),
-        (pixels[:4], means, {}, "4 pictures, means of shape .6, 16."),
-        (pixels, means * np.nan, {}, "means hold NaN"),
-        (pixels, means, {"all_means": means}, "without own_index"),
-        (pixels, means, {"all_means": means, "own_index": np.arange(6) + 1}, "Expected 6 numbers from 0 to 5"),
-        (pixels, means, {"all_means": means[:, :3], "own_index": np.arange(6)}, "all_means have shape .6, 3."),
-        (pixels, means, {"norms": np.ones(3)}, "norms have shape .3,., expected a row for each of 6 icons"),
-        (pixels, means, {"quantiles": np.ones(6)}, "quantiles have shape"),
-    ]
-    for pictures, rows, options, sentence in wrong:
-        with pytest.raises(ConfigError, match=sentence):
-            score(None, "linear", pictures, rows, second_moment=moment, **options)  # type: ignore[arg-type]
-
-
-def test_score_knows_the_means_of_another_layer(network: Network) -> None:
-    with pytest.raises(ConfigError, match=r"the means have 3 channels, but layer 'linear' of .* has 16"):
-        score(network, "linear", smooth_pictures(2, SIZE, seed=0), np.ones((2, 3), np.float32), second_moment=np.eye(3))
-
-
 def test_a_changed_network_is_recorded_anew(directions: tuple[np.ndarray, np.ndarray]) -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 16, 3)).eval().requires_grad_(False)
@@ -335,63 +219,13 @@ def test_a_changed_network_is_recorded_anew(directions: tuple[np.ndarray, np.nda
     assert np.array_equal(render(own, "2", directions[0][:1], size=SIZE, steps=8), before)
 
 
-def test_bad_input_gets_a_sentence(network: Network, directions: tuple[np.ndarray, np.ndarray]) -> None:
-    means, moment = directions
-    nan = means.copy()
-    nan[4, 2] = np.nan
-    wrong = [
-        ((network, "linear", means[:, :5]), {}, r"expected \(n, 16\)"),
-        ((network, "linear", nan), {}, "Direction 4 holds NaN or infinity .1 of 6"),
-        ((network, "linear", 0 * means), {}, "Direction 0 .* all zero"),
-        ((network, "linear", np.ones((16, 3))), {}, "They seem to be transposed: give directions.T"),
-        ((network.module, "linear", means), {}, r"The network is \w+. Give a module of your own through .*load"),
-        ((network, "linear", means), {"recipe": "x"}, "The recipe is 'x', expected a Recipe"),
-        ((network, "linear", means), {"progress": True}, "progress is True, expected a function"),
-        ((network, "linear", means), {"second_moment": np.tri(16)}, "second moment is not symmetric"),
-        ((network, "linear", means), {"second_moment": np.diag([-1.0] + [9.0] * 15)}, "a diagonal that is negative"),
-        ((network, "liner", means), {}, "no layer 'liner'. Near names: linear"),
-        ((network, "linear", means), {"size": 2}, "too small"),
-        ((network, "linear", means), {"seeds": np.arange(2)}, "6 directions, but 2 seeds"),
-        ((network, "linear", means), {"seeds": np.full(6, 0.5)}, "expected .6,. and whole numbers"),
-        ((network, "linear", [["a"] * 16]), {}, "cannot be read as numbers"),
-        ((network, "linear", [[1.0] * 16, [1.0]]), {}, "cannot be read as numbers"),
-        ((network, "linear", means * 1j), {}, "cannot be read as numbers .they are of type complex64"),
-        ((network, 3, means), {}, "no layer 3"),
-        ((network, "linear", means), {"size": 80.5}, "size is 80.5, expected a whole number"),
-        ((network, "linear", means), {"steps": 0}, "steps is 0, expected a whole number of at least 1"),
-        ((network, "linear", means), {"steps": "auto"}, "steps is 'auto'"),
-        ((network, "linear", means), {"batch": -1}, "batch is -1"),
-        ((network, "linear", means), {"precision": "half"}, "precision is 'half', expected one of auto, float32"),
-        ((network, "linear", means), {"second_moment": np.full((16, 16), np.nan)}, "second moment holds NaN"),
-        (
-            (network, "linear", means),
-            {"second_moment": np.zeros((16, 16))},
-            "a diagonal that is negative or sums to nothing",
-        ),
-        ((network, "linear", means), {"start": np.zeros((6, SIZE, SIZE, 3))}, "type float64, expected .* and uint8"),
-        ((network, "linear", means), {"start": np.zeros((6, 8, 8, 3), np.uint8)}, "start pictures have shape"),
-        ((network, "linear", means), {"second_moment": np.eye(3)}, r"second moment has shape \(3, 3\)"),
-    ]
-    for arguments, options, sentence in wrong:
-        with pytest.raises(ConfigError, match=sentence):
-            draw(*arguments, **{"second_moment": moment, "size": SIZE, **options})
-    with pytest.raises(ConfigError, match="has no unit 16"):
-        neuron(network, "linear", 16, size=SIZE)
-    unpadded = nn.Sequential(nn.Conv2d(3, 4, 30), nn.Conv2d(4, 4, 3))
-    large = Network("large", unpadded, (), 64, (0.5,) * 3, (0.5,) * 3)
-    with pytest.raises(ConfigError, match=r"cannot take pictures of 16×16 pixels .*: 32 will do"):
-        draw(large, "1", np.ones((1, 4), np.float32), second_moment=np.eye(4), size=16)
-    with pytest.raises(ConfigError, match=r"200000×200000 pixels .* do not fit into memory. Choose a smaller size"):
-        render(network, "linear", means, size=200_000)
-
-
 def test_a_large_picture_is_drawn_from_coarse_to_fine(network: Network, directions: Any) -> None:
     means, _ = directions
-    seen: list[float] = []
-    large = render(network, "linear", means[:1], size=176, steps=8, progress=seen.append)
+    shares: list[float] = []
+    large = render(network, "linear", means[:1], size=176, steps=8, progress=shares.append)
     small = render(network, "linear", means[:1], size=88, steps=8)
     assert large.shape == (1, 176, 176, 3)
     shrunk = large.reshape(1, 88, 2, 88, 2, 3).mean((2, 4))
     assert np.corrcoef(shrunk.ravel(), small.ravel().astype(float))[0, 1] > 0.3
-    assert seen == sorted(seen)
-    assert seen[-1] == pytest.approx(1)
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)

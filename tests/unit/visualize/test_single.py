@@ -1,4 +1,4 @@
-"""Pictures that stand alone, those of modules and of the demo's network; what icons start from, and flags."""
+"""Pictures that stand alone, those of modules, and of the demo's network."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from atlas.store.moments import Moments
 from atlas.visualize import Recipe, draw, neuron, render, score
 from atlas.visualize.parametrize import from_bytes
 from atlas.visualize.recipe import SINGLE
-from atlas.visualize.score import centre_activations, flags
+from atlas.visualize.score import centre_activations
 
 
 def test_pictures_that_stand_alone_are_filled_to_their_edges(efficientnet: Network) -> None:
@@ -33,7 +33,7 @@ def test_pictures_that_stand_alone_are_filled_to_their_edges(efficientnet: Netwo
 
 
 def test_a_layer_that_is_called_twice_is_refused() -> None:
-    class Twice(nn.Module):
+    class ReluTwice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.first, self.relu, self.last = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)
@@ -41,17 +41,21 @@ def test_a_layer_that_is_called_twice_is_refused() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.relu(self.last(self.relu(self.first(x)))).mean((2, 3))
 
-    with pytest.raises(ConfigError, match="'relu' of Twice is called 2 times in one pass"):
-        neuron(load(Twice(), size=32, device="cpu"), "relu", 0, size=16, steps=1)
+    with pytest.raises(ConfigError, match="'relu' of ReluTwice is called 2 times in one pass"):
+        neuron(load(ReluTwice(), size=32, device="cpu"), "relu", 0, size=16, steps=1)
 
 
 def test_a_module_that_one_holds_can_be_drawn() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 8, 5), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 28 * 28, 3))
-    held = load(module, size=32, classes=["a", "b", "c"], mean=[0.5] * 3, std=[0.25] * 3, device="cpu")
-    assert (held.name, held.classes, held.mean) == ("Sequential", ("a", "b", "c"), (0.5, 0.5, 0.5))
-    assert held.folded == (("0", "1"),)
-    assert neuron(held, "2", 3, size=16, steps=8).std() > 5
+    network_of_module = load(module, size=32, classes=["a", "b", "c"], mean=[0.5] * 3, std=[0.25] * 3, device="cpu")
+    assert (network_of_module.name, network_of_module.classes, network_of_module.mean) == (
+        "Sequential",
+        ("a", "b", "c"),
+        (0.5, 0.5, 0.5),
+    )
+    assert network_of_module.folded == (("0", "1"),)
+    assert neuron(network_of_module, "2", 3, size=16, steps=8).std() > 5
 
 
 def test_pictures_of_short_and_long_climbs_are_equally_rich(efficientnet: Network) -> None:
@@ -89,35 +93,3 @@ def test_icons_of_a_real_network(efficientnet: Network, layer: str, channels: in
     assert np.median(result.cosine_robust) > 0.7
     assert result.flag == [None] * 4
     assert (icons.pixels.std(axis=(1, 2)) > 8).all()  # colour and contrast
-
-
-# Starts and flags
-
-
-def test_a_finer_icon_starts_from_the_cells_around_it() -> None:
-    """Weights fall with distance; what is not drawn does not count; sisters and cousins start equally far apart."""
-    from atlas.visualize.coarse_start import blend, coarser_cells
-
-    weights = coarser_cells(4, 7)
-    assert set(weights) == {(row, col) for row in (0, 1, 2, 3) for col in (2, 3, 4, 5)}
-    assert max(weights, key=weights.__getitem__) == (2, 3)
-    assert weights[1, 3] == weights[2, 4] < weights[2, 3]
-    assert weights[2, 3] / weights[1, 3] == pytest.approx(np.exp((0.75**2 - 0.25**2) / (2 * 0.75**2)))
-    one = {cell: np.full((2, 2, 3), 10 * cell[0] + cell[1], np.uint8) for cell in weights}
-    expected = sum(weight * (10 * row + col) for (row, col), weight in weights.items()) / sum(weights.values())
-    assert blend(one, 4, 7)[0, 0, 0] == round(expected)
-    assert blend({(2, 3): one[2, 3]}, 4, 7)[0, 0, 0] == 23
-    ramp = {(0, col): np.full((1, 1, 3), 20 * col, np.uint8) for col in range(10)}
-    steps = np.diff([int(blend(ramp, 0, col)[0, 0, 0]) for col in range(5, 15)])
-    assert steps.min() >= 8
-    assert steps.max() <= 12
-
-
-def test_flags_name_the_worst() -> None:
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
-    pixels[1] = [10, 120, 240]  # flat, though coloured
-    norm = np.array([0.001, 1, 1, 1], dtype=np.float32)
-    cosine = np.array([0.9, 0.9, 0.59, 0.61], dtype=np.float32)
-    assert flags(pixels, cosine, norm, 1.0) == ["dead", "grey", "low", None]
-    assert flags(pixels[3:], np.array([np.nan], dtype=np.float32), norm[3:], 1.0) == ["low"]

@@ -9,18 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atlas.errors import ConfigError
-from atlas.networks import precision
 from atlas.networks.network import Network
-from atlas.networks.precision import bfloat16_pays
 from atlas.networks.program import record
 from atlas.visualize import subnetwork
 from atlas.visualize.objective import centre
 from atlas.visualize.subnetwork import Subnetwork
 
-CPU = torch.device("cpu")
 
-
-def made(module: nn.Module, size: int = 32) -> Network:
+def network_of(module: nn.Module, size: int = 32) -> Network:
     return Network("made", module.eval().requires_grad_(False), ("a",), size, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 
 
@@ -38,22 +34,22 @@ def derive(network: Callable[[Tensor], Tensor], pixels: Tensor) -> tuple[Tensor,
 
 
 def assert_alike(network: Network, layer: str, *, count: int = 3, size: int = 32) -> Subnetwork:
-    found = Subnetwork(network, layer, size, precision="float32")
+    subnetwork = Subnetwork(network, layer, size, precision="float32")
     pixels = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(3))
-    maps, gradient = derive(found, pixels)
+    maps, gradient = derive(subnetwork, pixels)
     expected_maps, expected_gradient = derive(plain(network, layer), pixels)
     assert torch.allclose(maps, expected_maps, atol=1e-4 * float(expected_maps.abs().max()))
     assert torch.allclose(gradient, expected_gradient, atol=1e-4 * float(expected_gradient.abs().max()))
-    return found
+    return subnetwork
 
 
-def recorded(found: Subnetwork) -> bool:
-    return all(operations is not None for operations in found._programs.values())
+def recorded(subnetwork: Subnetwork) -> bool:
+    return all(operations is not None for operations in subnetwork._programs.values())
 
 
-def operations_of(found: Subnetwork) -> list[str]:
+def operations_of(subnetwork: Subnetwork) -> list[str]:
     """What the list calls: names of functions and of the modules that replace them."""
-    (graph, *_) = [operations for operations in found._programs.values() if operations is not None]
+    (graph, *_) = [operations for operations in subnetwork._programs.values() if operations is not None]
     nodes = graph.graph.nodes  # type: ignore[union-attr]
     return [
         type(graph.get_submodule(node.target)).__name__ if node.op == "call_module" else str(node.target)
@@ -92,8 +88,8 @@ def test_every_convolution_has_its_gradient(options: dict, size: int) -> None:
     module = nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 12, **{"kernel_size": 3, **options}), nn.ReLU6()
     )
-    found = assert_alike(made(module), "3", size=size)
-    assert operations_of(found) == ["FusedConvolution", "FusedConvolution"]
+    subnetwork = assert_alike(network_of(module), "3", size=size)
+    assert operations_of(subnetwork) == ["FusedConvolution", "FusedConvolution"]
 
 
 @pytest.mark.parametrize("zeros", [(1, 1, 1, 1), (0, 1, 0, 1), (1, 2, 1, 2), (2, 2, 0, 0), (1, 0, 0, 0), (0, 2, 0, 2)])
@@ -103,14 +99,14 @@ def test_zeros_in_front_become_padding(zeros: tuple[int, ...], groups: int) -> N
     module = nn.Sequential(
         nn.Conv2d(3, 6, 1), nn.ZeroPad2d(zeros), nn.Conv2d(6, 6, 3, stride=2, groups=groups), nn.ReLU()
     )
-    found = assert_alike(made(module), "3")
+    subnetwork = assert_alike(network_of(module), "3")
     left, right, top, bottom = zeros
     even = left == right and top == bottom
     merged = even or (groups == 1 and right - left in (0, 1) and bottom - top in (0, 1))
-    assert ("aten.constant_pad_nd.default" not in operations_of(found)) == merged
+    assert ("aten.constant_pad_nd.default" not in operations_of(subnetwork)) == merged
 
 
-class Odd(nn.Module):
+class ManyOperations(nn.Module):
     """What other people's networks do: in-place functions, sums, concatenation, pooling, gates, other activations."""
 
     def __init__(self) -> None:
@@ -129,13 +125,15 @@ class Odd(nn.Module):
 
 def test_other_peoples_networks() -> None:
     torch.manual_seed(0)
-    module = nn.Sequential(Odd(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    module = nn.Sequential(ManyOperations(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     module[0].norm.running_mean.uniform_(-1, 1)
     module[0].norm.running_var.uniform_(0.5, 2)
-    found = assert_alike(made(module), "0")
-    assert recorded(found)
-    assert "Clip" in operations_of(found)  # the ReLU behind the sum
-    assert not any("view" in name or "mean" in name for name in operations_of(found)[-3:])  # the list ends at the layer
+    subnetwork = assert_alike(network_of(module), "0")
+    assert recorded(subnetwork)
+    assert "Clip" in operations_of(subnetwork)  # the ReLU behind the sum
+    assert not any(
+        "view" in name or "mean" in name for name in operations_of(subnetwork)[-3:]
+    )  # the list ends at the layer
 
 
 class Shuffle(nn.Module):
@@ -148,15 +146,15 @@ class Shuffle(nn.Module):
 
 def test_lists_serve_other_batch_sizes_where_they_can() -> None:
     torch.manual_seed(0)
-    found = assert_alike(made(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())), "1", count=3)
-    derive(found, torch.rand(5, 3, 32, 32))
-    assert found._programs[5] is found._programs[3]
-    network = made(nn.Sequential(nn.Conv2d(3, 8, 3), Shuffle(), nn.Conv2d(8, 4, 1)))
-    found = assert_alike(network, "2", count=3)
+    subnetwork = assert_alike(network_of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())), "1", count=3)
+    derive(subnetwork, torch.rand(5, 3, 32, 32))
+    assert subnetwork._programs[5] is subnetwork._programs[3]
+    network = network_of(nn.Sequential(nn.Conv2d(3, 8, 3), Shuffle(), nn.Conv2d(8, 4, 1)))
+    subnetwork = assert_alike(network, "2", count=3)
     pixels = torch.rand(5, 3, 32, 32)
-    assert torch.allclose(derive(found, pixels)[1], derive(plain(network, "2"), pixels)[1], atol=1e-5)
-    assert recorded(found)
-    assert found._programs[5] is not found._programs[3]
+    assert torch.allclose(derive(subnetwork, pixels)[1], derive(plain(network, "2"), pixels)[1], atol=1e-5)
+    assert recorded(subnetwork)
+    assert subnetwork._programs[5] is not subnetwork._programs[3]
 
 
 class Wayward(nn.Module):
@@ -173,23 +171,23 @@ class Wayward(nn.Module):
 @pytest.mark.parametrize("brightness", [0.2, 0.9])
 def test_networks_that_cannot_be_recorded_are_used_as_they_are(brightness: float) -> None:
     torch.manual_seed(0)
-    network = made(nn.Sequential(Wayward(), nn.ReLU()))
-    found = Subnetwork(network, "1", 32, precision="float32")
+    network = network_of(nn.Sequential(Wayward(), nn.ReLU()))
+    subnetwork = Subnetwork(network, "1", 32, precision="float32")
     pixels = brightness * torch.rand(2, 3, 32, 32)
-    assert torch.allclose(found(pixels), plain(network, "1")(pixels), atol=1e-6)
-    assert found._programs == {2: None}
+    assert torch.allclose(subnetwork(pixels), plain(network, "1")(pixels), atol=1e-6)
+    assert subnetwork._programs == {2: None}
 
 
 def test_threads_may_ask_one_network_for_different_layers() -> None:
     """Both where the list serves and where the network is used as it is, with hooks."""
     torch.manual_seed(0)
-    network = made(nn.Sequential(Wayward(), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.ReLU()))
+    network = network_of(nn.Sequential(Wayward(), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.ReLU()))
     pixels = torch.rand(2, 3, 32, 32)
     expected = {layer: plain(network, layer)(pixels) for layer in ("1", "3")}
 
     def ask(layer: str) -> bool:
-        found = Subnetwork(network, layer, 32, precision="float32")
-        return all(torch.allclose(found(pixels), expected[layer], atol=1e-5) for _ in range(40))
+        subnetwork = Subnetwork(network, layer, 32, precision="float32")
+        return all(torch.allclose(subnetwork(pixels), expected[layer], atol=1e-5) for _ in range(40))
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(ask, ["1", "3"] * 4))
@@ -200,23 +198,27 @@ def test_layer_within_a_network_that_fails_behind_it() -> None:
         def forward(self, maps: Tensor) -> Tensor:
             raise RuntimeError("never called")
 
-    network = made(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), Failing()))
+    network = network_of(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), Failing()))
     assert recorded(assert_alike(network, "1"))
 
 
 # Leaks
 
 
-def test_shut_relus_let_through_what_is_asked() -> None:
+def test_shut_relus_pass_the_share_that_is_asked_for() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU6()).requires_grad_(False)
     pixels = torch.rand(2, 3, 32, 32)
 
     def gradient(leak: float) -> Tensor:
-        return derive(lambda each: Subnetwork(made(module), "3", 32, precision="float32")(each, leak), pixels)[1]
+        return derive(
+            lambda inputs: Subnetwork(network_of(module), "3", 32, precision="float32")(inputs, leak), pixels
+        )[1]
 
     def maps(leak: float) -> Tensor:
-        return derive(lambda each: Subnetwork(made(module), "3", 32, precision="float32")(each, leak), pixels)[0]
+        return derive(
+            lambda inputs: Subnetwork(network_of(module), "3", 32, precision="float32")(inputs, leak), pixels
+        )[0]
 
     module[0].bias += 50  # every unit of the first layer open
     module[2].bias -= 5000  # and every unit of the second one at 0
@@ -234,7 +236,7 @@ def test_shut_relus_let_through_what_is_asked() -> None:
 def test_bfloat16_is_near_and_only_where_the_layer_stays_near(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 16, 5, 2, 2), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1, groups=16), nn.ReLU6())
-    network = made(module)
+    network = network_of(module)
     pixels = torch.rand(2, 3, 32, 32)
     maps, gradient = derive(Subnetwork(network, "3", 32, precision="bfloat16"), pixels)
     expected_maps, expected_gradient = derive(plain(network, "3"), pixels)
@@ -247,8 +249,8 @@ def test_bfloat16_is_near_and_only_where_the_layer_stays_near(monkeypatch: pytes
     unbearable = nn.Sequential(nn.Conv2d(3, 16, 5), nn.ReLU(), nn.Conv2d(16, 16, 3)).requires_grad_(False)
     unbearable[0].bias += 1000
     unbearable[2].bias -= unbearable(network.normalize(pixels)).mean((0, 2, 3))
-    assert Subnetwork(made(unbearable), "2", 32).dtype == torch.float32
-    assert Subnetwork(made(unbearable), "2", 32, precision="bfloat16").dtype == torch.bfloat16
+    assert Subnetwork(network_of(unbearable), "2", 32).dtype == torch.float32
+    assert Subnetwork(network_of(unbearable), "2", 32, precision="bfloat16").dtype == torch.bfloat16
     assert Subnetwork(network, "3", 32, precision="float32").dtype == torch.float32
 
 
@@ -260,13 +262,13 @@ def test_bfloat16_is_the_same_where_the_processor_does_not_convolve_it(
     torch.manual_seed(0)
     last = nn.Conv2d(16, 16, 3, stride, 1, groups=groups, bias=False)
     layers = nn.Conv2d(3, 16, 5, 2, 2), nn.ReLU(), last, nn.ReLU6()
-    network, pixels = made(nn.Sequential(*layers)), torch.rand(2, 3, 32, 32)
+    network, pixels = network_of(nn.Sequential(*layers)), torch.rand(2, 3, 32, 32)
     expected_maps, expected_gradient = derive(plain(network, "3"), pixels)
     monkeypatch.setattr(record, "convolves_in", lambda dtype: dtype == torch.float32)
-    found = Subnetwork(network, "3", 32, precision="bfloat16")
-    maps, gradient = derive(found, pixels)
-    assert found.dtype == torch.bfloat16
-    assert operations_of(found) == ["FusedConvolution", "FusedConvolution"]
+    subnetwork = Subnetwork(network, "3", 32, precision="bfloat16")
+    maps, gradient = derive(subnetwork, pixels)
+    assert subnetwork.dtype == torch.bfloat16
+    assert operations_of(subnetwork) == ["FusedConvolution", "FusedConvolution"]
     assert maps.dtype == gradient.dtype == torch.float32
     assert torch.equal(maps, maps.bfloat16().float())
     assert not torch.equal(maps, expected_maps)
@@ -274,23 +276,13 @@ def test_bfloat16_is_the_same_where_the_processor_does_not_convolve_it(
     assert F.cosine_similarity(gradient.flatten(1), expected_gradient.flatten(1)).min() > 0.99
 
 
-def test_bfloat16_pays_where_the_processor_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for known, pays in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_f": True}, False)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known, raising=False)
-        for convolves in (True, False):  # oneDNN may be configured not to use it
-            monkeypatch.setattr(precision, "convolves_in", lambda dtype, convolves=convolves: convolves)
-            assert bfloat16_pays(CPU) is (pays and convolves)
-    monkeypatch.delattr(torch.cpu, "get_capabilities")  # older torch
-    assert bfloat16_pays(CPU) is False
-
-
 def test_real_network_is_recorded_and_agrees() -> None:
     from atlas.networks.network import load
 
     network = load("efficientnet_lite0", device="cpu")
-    found = assert_alike(network, "_blocks.10", count=2, size=80)
-    names = operations_of(found)
-    assert recorded(found)
+    subnetwork = assert_alike(network, "_blocks.10", count=2, size=80)
+    names = operations_of(subnetwork)
+    assert recorded(subnetwork)
     assert names.count("FusedConvolution") == 1 + 2 + 10 * 3  # stem, a block of two, ten of three
     assert "aten.hardtanh.default" not in names
 
@@ -306,13 +298,13 @@ def test_the_list_is_handed_to_torch_compile_when_asked(monkeypatch: pytest.Monk
         return module
 
     monkeypatch.setattr(torch, "compile", compiler)
-    network = made(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
+    network = network_of(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
     pixels = torch.rand(2, 3, 32, 32)
     Subnetwork(network, "1", 32, precision="float32")(pixels)
     assert not handed
-    found = Subnetwork(network, "1", 32, precision="float32", compile=True)
-    assert torch.allclose(found(pixels), plain(network, "1")(pixels), atol=1e-6)
-    assert handed == [found._programs[2]]
+    subnetwork = Subnetwork(network, "1", 32, precision="float32", compile=True)
+    assert torch.allclose(subnetwork(pixels), plain(network, "1")(pixels), atol=1e-6)
+    assert handed == [subnetwork._programs[2]]
 
 
 def test_failing_compiler_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,6 +315,6 @@ def test_failing_compiler_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None
         return fail
 
     monkeypatch.setattr(torch, "compile", compiler)
-    network = made(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
+    network = network_of(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
     with pytest.raises(ConfigError, match=r"cannot compile made up to 1 here \(no C\+\+ compiler\)\."):
         Subnetwork(network, "1", 32, compile=True)(torch.rand(2, 3, 32, 32))

@@ -10,9 +10,8 @@ from atlas.rundir.directory import RunDirectory
 from pipelines.stage import Item, Summary
 
 
-class NoWork:
-    """``count`` items, the work of item n counted as n. ``after`` names the items before an item; by default
-    the last waits for all.
+class NumberStage:
+    """``count`` items, item n of n units. ``after`` names the items before an item; by default the last waits for all.
 
     The ``deadly`` item ends its worker process, once; the ``failing`` item raises OSError each time.
     """

@@ -1,15 +1,11 @@
-"""Where expanded weights cannot be computed: each mistake a sentence."""
+"""The path between two layers: what of it is not linear, and where none can be had, a sentence."""
 
-import numpy as np
 import pytest
-import torch
 import torch.nn.functional as functional
 from between_layers import SIDE, between
 from small_network import factory, forking_factory, mixed_factory
 from torch import Tensor, nn
 
-from atlas.circuits.average_slopes import measure_slopes
-from atlas.circuits.expanded_weights import expand_weights
 from atlas.circuits.linear_path import LinearPath
 from atlas.errors import ConfigError
 from atlas.networks.network import Network, load
@@ -99,18 +95,8 @@ def test_a_network_that_forks_behind_the_layers_is_no_trouble() -> None:
     assert LinearPath(load(forking_factory(), size=64), "stem", "residual").nonlinearities == ("2 ReLU",)
 
 
-def test_directions_and_pictures_must_fit() -> None:
-    path = LinearPath(load(factory(), size=64), "stem", "residual")
-    with pytest.raises(
-        ConfigError, match=r"Directions of residual have 8 numbers each, and an array of shape \(2, 3\)"
-    ):
-        expand_weights(path, np.zeros((2, 3), np.float32))
-    with pytest.raises(ConfigError, match=r"shape \(n, 3, 64, 64\), n at least 1, and \(0, 3, 64, 64\) was given"):
-        measure_slopes(path, torch.zeros(0, 3, 64, 64))
-
-
 def test_a_layer_that_is_called_twice_has_no_map_of_its_own() -> None:
-    class Twice(nn.Module):
+    class LayerTwice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.first, self.again, self.head = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 1), nn.Linear(6, 4)
@@ -118,4 +104,6 @@ def test_a_layer_that_is_called_twice_has_no_map_of_its_own() -> None:
         def forward(self, pictures: Tensor) -> Tensor:
             return self.head(self.again(self.again(self.first(pictures))).mean((2, 3)))
 
-    assert "again of Twice is called 2 times in one pass" in refused(load(Twice(), size=SIDE), "first", "again")
+    assert "again of LayerTwice is called 2 times in one pass" in refused(
+        load(LayerTwice(), size=SIDE), "first", "again"
+    )

@@ -1,0 +1,41 @@
+"""The stage cells: an item a map, its table, and the marker that counts what is drawn."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from made_run import GRIDS, LAYERS, ROWS
+
+from atlas.cells.build import build_cells
+from atlas.config.reading import validate
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import read_marker
+from pipelines import cells
+from pipelines.stage import Item, missing
+
+
+def test_there_is_an_item_for_each_map(made_run: RunDirectory) -> None:
+    values = made_run.config().plain()
+    values["layout"] |= {"class_atlas": ["class 1"], "class_layers": ["branches"]}
+    names = [item.id for item in cells.plan(validate(values, "test"), made_run)]
+    assert names == ["residual", "branches", "branches--class-1"]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_map_is_cut_by_its_own_settings(made_copy: RunDirectory, layer: str) -> None:
+    item = next(item for item in cells.plan(made_copy.config(), made_copy) if item.id == layer)
+    item = Item(item.id, item.stage, run=str(made_copy.path))
+    made_copy.cells(layer).unlink()
+    config = made_copy.config()
+    assert missing(cells, [item], made_copy, config) == [item]
+    assert cells.run_item(item).units == ROWS
+    assert missing(cells, [item], made_copy, config) == []
+    layout, table = pq.read_table(made_copy.layout(layer)), pq.read_table(made_copy.cells(layer))
+    u, v = (np.array(layout[name].to_pylist(), np.float64) for name in ("u", "v"))
+    shards = made_copy.shards(layer)
+    assert table.equals(
+        build_cells(shards, u, v, grids=GRIDS, exemplars=2, diverse=1, attributions=config.collect.attributions)
+    )
+    marker = read_marker(made_copy.folder("cells") / f"{layer}.json", made_copy.stage_key("cells"))
+    assert marker is not None
+    counts = [(cell["grid"], cell["count"]) for cell in table.to_pylist()]
+    assert marker["drawn"] == {str(size): sum(grid == size and n >= 2 for grid, n in counts) for size in GRIDS}

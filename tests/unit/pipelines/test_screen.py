@@ -1,0 +1,179 @@
+"""What a person sees of a run: the plan, the rate of a stage, failures, and the end."""
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from made_run import LAYERS, ROWS
+from rich.console import Console
+
+from atlas.config.model import Config
+from atlas.config.reading import validate
+from atlas.networks.network import Network, describe_layer
+from atlas.pictures.listing import Listing
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import write_marker
+from atlas.store.shards import FAILURES
+from pipelines import screen
+from pipelines.stage import Item, Summary
+
+
+class Screen:
+    """A wide console, and what was printed on it, spaces as one."""
+
+    def __init__(self) -> None:
+        self.console = Console(file=io.StringIO(), width=250)
+
+    @property
+    def lines(self) -> list[str]:
+        return [" ".join(line.split()) for line in self.console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def screenful() -> Screen:
+    return Screen()
+
+
+def test_a_bar_moves_on_and_shows_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 104.0, 110.0])
+    monkeypatch.setattr(screen, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    updates: list[dict[str, Any]] = []
+    progress = SimpleNamespace(update=lambda bar, **facts: updates.append({"bar": bar, **facts}))
+    advance = screen.advance_bar(progress, 7, "views")  # type: ignore[arg-type]
+    advance(Item("a", "collect"), Summary(0))
+    advance(Item("b", "collect"), Summary(12_345))
+    assert updates == [
+        {"bar": 7, "advance": 1, "rate": ""},
+        {"bar": 7, "advance": 1, "rate": "1,234.5 views/s"},
+    ]
+
+
+def show_plan(
+    config: Config, run: RunDirectory, network: Network, monkeypatch: pytest.MonkeyPatch, screenful: Screen
+) -> None:
+    icon_counts: list[int] = []
+
+    def estimate(_config: Config, _listing: Listing, _networks: Any, _layers: Any, icons: int) -> tuple[float, float]:
+        icon_counts.append(icons)
+        return 3725.0, 2.34e9
+
+    monkeypatch.setattr(screen, "estimate", estimate)
+    layers = {layer: describe_layer(network, layer) for layer in config.layers}
+    screen.show_plan(config, run, Listing.load(run.listing), {"": network}, layers, screenful.console)
+    assert f"about {icon_counts[0]:,} icons" in " ".join(screenful.lines)
+
+
+def test_the_plan_tells_pictures_network_layers_and_estimate(
+    made_run: RunDirectory, small: Network, monkeypatch: pytest.MonkeyPatch, screenful: Screen
+) -> None:
+    config = made_run.config()
+    show_plan(config, made_run, small, monkeypatch, screenful)
+    lines = screenful.lines
+    assert lines[0] == f"pictures 15 in {config.images.source}, 4 views each: 60 views"
+    assert "network small_network:factory, 32 px, 5 classes, 9 batch norms folded, on cpu" in lines
+    assert any(line.startswith("layer residual: 8 channels, 16×16 map, sees ") for line in lines)
+    assert any(line.endswith(" px of 32") for line in lines)
+    assert "estimate about 62 min and 2.3 GB, as this machine is now" in lines
+    line_of_stages = "found collect, layout, cells, render of an earlier run; "
+    assert (
+        lines[-1] == f"{line_of_stages}what fits this configuration is kept and gone on with, the rest is moved aside"
+    )
+    assert not any(line.startswith(("map ", "neurons ", "not read ")) for line in lines)
+
+
+def test_the_plan_tells_of_classes_units_and_what_cannot_be_read(
+    made_copy: RunDirectory, small: Network, monkeypatch: pytest.MonkeyPatch, screenful: Screen
+) -> None:
+    values = made_copy.config().plain() | {"neurons": {"layers": ["branches"], "pictures": 2}}
+    values["layout"] |= {"class_pair": [["class 1", "class 2"]], "class_layers": ["residual"]}
+    listing = Listing.load(made_copy.listing)
+    errors = [None] * 13 + ["the file is gone", "permission denied"]
+    number = listing.table.schema.get_field_index("error")
+    table = listing.table.set_column(number, listing.table.schema.field(number), pa.array(errors, pa.string()))
+    Listing(table, source=listing.source, label_names=listing.label_names, kind="folder").save(made_copy.listing)
+    show_plan(validate(values, "test"), made_copy, small, monkeypatch, screenful)
+    assert "not read 2 of them: the file is gone, …" in screenful.lines
+    assert "map residual: class 1 → class 2, grids of 8, 16" in screenful.lines
+    assert "neurons 16 units of branches, 2 pictures each" in screenful.lines
+
+
+def test_failures_are_told_by_the_commonest_reason(made_copy: RunDirectory, screenful: Screen) -> None:
+    rows = [("a.png", None, "the file is gone"), ("b.png", 1, "too dark"), ("c.png", None, "the file is gone")]
+    table = pa.Table.from_pylist([dict(zip(FAILURES.names, row)) for row in rows], FAILURES)
+    pq.write_table(table, made_copy.failures)
+    screen.show_failures(made_copy, screenful.console)
+    (line,) = screenful.lines
+    assert line == (
+        "3 pictures or views gave no row. The commonest reason: the file is gone (2×, such as a.png). All of them: "
+        f"{made_copy.failures}"
+    )
+    pq.write_table(table.slice(0, 0), made_copy.failures)
+    screen.show_failures(made_copy, screenful.console)
+    assert len(screenful.lines) == 1, "of no failures nothing is said"
+
+
+@pytest.mark.parametrize(
+    ("rows", "by", "sentence"),
+    [
+        (0, "predicted", "No row is predicted for tabby or lynx, and a map needs 8. Take more pictures."),
+        (1, "attribution", "1 row is supported by tabby or lynx, and a map needs 8. Take more pictures."),
+        (
+            1_234,
+            "attribution",
+            "1,234 rows are supported by tabby or lynx, but no cell has 8 of them. Give coarser layout.class_grids, or "
+            "take more pictures.",
+        ),
+    ],
+)
+def test_why_a_map_of_classes_is_not_there(rows: int, by: str, sentence: str) -> None:
+    assert screen._too_few_rows(("tabby", "lynx"), by, 8, rows) == sentence
+
+
+def test_the_end_shows_scores_and_how_true_the_maps_are(made_run: RunDirectory, screenful: Screen) -> None:
+    screen.show_end(made_run.config(), made_run, "render", screenful.console)
+    lines = screenful.lines
+    assert "layer grid icons cosine whitened robust rank 1 flagged" in lines
+    assert "branches 2 4 0.885 0.785 0.685 25% 25.0%" in lines, "four icons of .9, .89, .88 and .87"
+    (quality,) = (line for line in lines if line.startswith("branches: trustworthiness 0."))
+    assert quality.endswith(f"{1 / ROWS:.1%} of the rows left off")
+    assert lines[-1] == f"Done until render: {made_run.folder('render')}"
+
+
+def test_a_stage_before_render_has_no_scores(made_run: RunDirectory, screenful: Screen) -> None:
+    screen.show_end(made_run.config(), made_run, "cells", screenful.console)
+    assert screenful.lines == [f"Done until cells: {made_run.folder('cells')}"]
+
+
+def test_without_icons_it_says_what_to_do_and_how_to_look(made_copy: RunDirectory, screenful: Screen) -> None:
+    for layer in LAYERS:
+        for part in made_copy.folder("render").glob(f"{layer}/*/part-*.parquet"):
+            part.unlink()
+    config = made_copy.config().model_copy(update={"out": "my runs/demo"})
+    screen.show_end(config, made_copy, "publish", screenful.console)
+    assert (
+        "No icon was drawn: no cell has cells.min_count = 2 rows. Take more pictures or images.crops, coarser "
+        in (screenful.lines[-2])
+    )
+    assert screenful.lines[-1].startswith("Done. Open the atlas with: ")
+    assert screenful.lines[-1].endswith(" 'my runs/demo'")
+
+
+def test_units_are_counted_and_missing_weights_explained(made_copy: RunDirectory, screenful: Screen) -> None:
+    write_marker(
+        made_copy.neurons("branches") / "circuit.json",
+        key="made",
+        files=[],
+        notes={"residual": "A softmax is between."},
+    )
+    facts = {"units": 1_200, "firing": 1_100, "invariant_share": 0.25}
+    none = {"units": 8, "firing": 0, "invariant_share": None}
+    report = {"layers": {"residual": {"neurons": none}, "branches": {"neurons": facts}}}
+    screen.show_neurons(LAYERS, report, made_copy, screenful.console)
+    assert screenful.lines == [
+        "residual: 8 units, 0 fire, none can be turned",
+        "branches: 1,200 units, 1,100 fire, 25% of them answer alike to all angles",
+        "branches: no weights from residual. A softmax is between.",
+    ]
