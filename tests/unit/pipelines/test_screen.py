@@ -120,6 +120,7 @@ def test_failures_are_told_by_the_commonest_reason(made_copy: RunDirectory, scre
     [
         (0, "predicted", "No row is predicted for tabby or lynx, and a map needs 8. Take more pictures."),
         (1, "attribution", "1 row is supported by tabby or lynx, and a map needs 8. Take more pictures."),
+        (5, "predicted", "5 rows are predicted for tabby or lynx, and a map needs 8. Take more pictures."),
         (
             1_234,
             "attribution",
