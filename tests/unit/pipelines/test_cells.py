@@ -27,7 +27,7 @@ def test_a_map_is_cut_by_its_own_settings(made_copy: RunDirectory, layer: str) -
     made_copy.cells(layer).unlink()
     config = made_copy.config()
     assert missing(cells, [item], made_copy, config) == [item]
-    assert cells.run_item(item).units == ROWS
+    assert cells.run_item(item).count == ROWS
     assert missing(cells, [item], made_copy, config) == []
     layout, table = pq.read_table(made_copy.layout(layer)), pq.read_table(made_copy.cells(layer))
     u, v = (np.array(layout[name].to_pylist(), np.float64) for name in ("u", "v"))

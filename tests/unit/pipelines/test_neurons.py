@@ -70,7 +70,7 @@ def test_an_item_writes_one_table_and_its_marker(begun: RunDirectory) -> None:
     work: list[tuple[str, Summary]] = []
     for name in ("residual/statistics", "branches/statistics", "branches/part-00000", "branches/circuit"):
         work.append((name, neurons.run_item(replace(items[name], run=str(begun.path)))))
-    assert [(name, summary.units) for name, summary in work if summary.units] == [("branches/part-00000", 16)]
+    assert [(name, summary.count) for name, summary in work if summary.count] == [("branches/part-00000", 16)]
     folder = begun.neurons("branches")
     statistics = pq.read_table(folder / "statistics.parquet")
     assert statistics.equals(unit_statistics(begun.shards("branches"), 2))

@@ -82,7 +82,7 @@ def test_an_item_draws_its_cells_from_the_icons_around(
 
     monkeypatch.setattr(render, "draw", spy)
     item = next(item for item in render.plan(config, made_copy) if item.id == "branches/grid-004/part-00000")
-    assert render.run_item(replace(item, run=str(made_copy.path))).units == 16
+    assert render.run_item(replace(item, run=str(made_copy.path))).count == 16
     level = drawn_cells(made_copy.cells("branches"), GRIDS[1], 2)
     parents = {(row, col): icon_pixels(row, col) for row in range(2) for col in range(2)}
     cells = list(zip(level["row"].tolist(), level["col"].tolist()))

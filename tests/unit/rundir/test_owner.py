@@ -62,6 +62,7 @@ def test_a_second_process_is_kept_out(store: RemoteStore) -> None:
         (socket.gethostname(), 2**30, 1, True),  # no such process on this machine
         (socket.gethostname(), os.getpid(), 1, False),
     ],
+    ids=["elsewhere", "elsewhere and old", "process gone", "process alive"],
 )
 def test_an_owner_that_is_gone_does_not_keep_others_out(
     store: RemoteStore, host: str, process: int, age: float, free: bool
