@@ -19,6 +19,7 @@ from atlas.layout.tables import measure_quality, write_map
 from atlas.networks.network import load
 from atlas.pictures.sources import list_images
 from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import AtlasMap, maps_of
 from atlas.rundir.markers import write_marker
 from atlas.rundir.versions import RUN_FORMAT
 from atlas.store.collect import BatchSettings
@@ -72,6 +73,12 @@ def begin(folder: Path) -> tuple[RunDirectory, Config]:
     settings = asdict(BatchSettings(batch=4, precision="float32", decoders=1))
     run.update_manifest(stages={"collect": {**run.stage_facts("collect"), "batch_settings": settings}})
     return run, config
+
+
+def maps_of_run(run: RunDirectory) -> list[AtlasMap]:
+    """The maps of the run, by its own configuration."""
+    config = run.config()
+    return maps_of(config.layers, config.layout, config.cells)
 
 
 def lay_out(run: RunDirectory, config: Config) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from made_run import GRIDS
+from made_run import GRIDS, maps_of_run
 
 from atlas.cells.crops import Cropper
 from atlas.cells.exemplars import Exemplar, exemplars_of
@@ -23,7 +23,7 @@ def cell(made_run: RunDirectory) -> dict[str, Any]:
 
 
 def exemplars(run: RunDirectory, cell: dict[str, Any]) -> list[Exemplar]:
-    atlas_map = find_map(run.config(), "branches")
+    atlas_map = find_map(maps_of_run(run), "branches")
     return exemplars_of(run, Listing.load(run.listing), atlas_map, cell, size=24, seed=0)
 
 

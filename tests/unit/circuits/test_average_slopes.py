@@ -33,7 +33,7 @@ def test_average_slopes_are_the_means_of_the_pictures() -> None:
     relu, gated, last = nn.ReLU(), Gated(), nn.Conv2d(6, 5, 1)
     network = between(nn.Sequential(relu, gated, last))
     path = LinearPath(network, "first", "middle")
-    assert path.nonlinearities == ("1 ReLU", "1 gate held")  # what is inside of the gate is not counted
+    assert path.nonlinearities == ("1 ReLU", "1 gate taken as constant")  # what is inside of the gate is not counted
     inputs = torch.randn(5, 3, SIDE, SIDE)
     slopes = measure_slopes(path, inputs, batch=2)
     assert slopes.views == 5

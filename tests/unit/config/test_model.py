@@ -74,7 +74,7 @@ def test_layers_belong_to_the_network_behind_their_sign() -> None:
     assert Config.module_of("features.8@old") == ("old", "features.8")
     assert Config.module_of("features.8") == ("", "features.8")
     two = config(layers=["a", "b@old", "c"], compare={"old": {"name": "torchvision/resnet18"}})
-    assert {name: network.name for name, network in two.networks().items()} == {
+    assert {name: network.settings.name for name, network in two.networks().items()} == {
         "": "efficientnet_lite0", "old": "torchvision/resnet18"
     }  # fmt: skip
     assert two.layers_of("") == ("a", "c")

@@ -67,12 +67,12 @@ def takers(tree: ast.AST, within: str = "") -> Iterator[str]:
 
 
 def test_only_what_reads_half_of_it_takes_the_whole_configuration() -> None:
-    found = {
+    functions_by_file = {
         path.relative_to(CHECKOUT).as_posix(): set(names)
         for path in SOURCES
         if (names := list(takers(ast.parse(path.read_text()))))
     }
-    assert found == {path: set(functions) for path, functions in TAKE_ALL.items()}
+    assert functions_by_file == {path: set(functions) for path, functions in TAKE_ALL.items()}
 
 
 def test_there_is_something_to_read() -> None:

@@ -58,7 +58,7 @@ def test_a_folder_of_others_is_refused(tmp_path: Path, content: str) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "explain.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"explain\.json was not written by atlas\.explain\. Give another folder"):
+    with pytest.raises(ConfigError, match=r"explain\.json was not written by atlas explain\. Give another folder"):
         prepare_folder(folder)
     assert (folder / "explain.json").read_text() == content
 

@@ -14,6 +14,7 @@ from atlas.errors import AtlasError
 from atlas.layout import fit as layout
 from atlas.layout import gpu, neighbors
 from atlas.layout.fit import fit_layout
+from atlas.networks import network
 
 
 class FakeUMAP:
@@ -49,7 +50,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setitem(sys.modules, "cuml", module)
     monkeypatch.setitem(sys.modules, "cuml.manifold", manifold)
     monkeypatch.setattr(FakeUMAP, "calls", [])
-    monkeypatch.setattr(gpu, "has_gpu", lambda: True)
+    monkeypatch.setattr(network, "has_gpu", lambda: True)
     monkeypatch.setattr(gpu, "_BLOCK", 150)
     monkeypatch.setattr(faiss, "knn_gpu", knn, raising=False)
     monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
@@ -86,9 +87,9 @@ def test_on_a_gpu_faiss_searches_and_cuml_lays_out(fake_gpu: list[int]) -> None:
 def test_a_gpu_that_is_asked_for_and_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, _ = clusters(50)
     settings = SETTINGS.model_copy(update={"backend": "cuml"})
-    monkeypatch.setattr(gpu, "has_gpu", lambda: False)
+    monkeypatch.setattr(network, "has_gpu", lambda: False)
     with pytest.raises(AtlasError, match=r"there is no GPU. Install cuml .* or give --set layout.backend=umap"):
         fit_layout(rows, settings, seed=0, threads=1)
-    monkeypatch.setattr(gpu, "has_gpu", lambda: True)
+    monkeypatch.setattr(network, "has_gpu", lambda: True)
     with pytest.raises(AtlasError, match="cuML is not installed"):
         fit_layout(rows, settings, seed=0, threads=1)

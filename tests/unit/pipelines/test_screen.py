@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_run import LAYERS, ROWS
+from made_run import LAYERS, ROWS, maps_of_run
 from rich.console import Console
 
 from atlas.config.model import Config
@@ -18,6 +18,7 @@ from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import write_marker
 from atlas.store.shards import FAILURES
 from pipelines import screen
+from pipelines.estimate import Work
 from pipelines.stage import Item, Summary
 
 
@@ -56,7 +57,7 @@ def show_plan(
 ) -> None:
     icon_counts: list[int] = []
 
-    def estimate(_config: Config, _listing: Listing, _networks: Any, _layers: Any, icons: int) -> tuple[float, float]:
+    def estimate(_work: Work, icons: int, _networks: Any, _layers: Any, **_sections: Any) -> tuple[float, float]:
         icon_counts.append(icons)
         return 3725.0, 2.34e9
 
@@ -133,18 +134,23 @@ def test_why_a_map_of_classes_is_not_there(rows: int, by: str, sentence: str) ->
     assert screen._too_few_rows(("tabby", "lynx"), by, 8, rows) == sentence
 
 
+def show_scores(run: RunDirectory, screenful: Screen) -> None:
+    min_count = run.config().cells.min_count
+    maps = maps_of_run(run)
+    screen.show_scores(run, maps, screenful.console, class_by="attribution", min_count=min_count, neurons=None)
+
+
 def test_the_end_shows_scores_and_how_true_the_maps_are(made_run: RunDirectory, screenful: Screen) -> None:
-    screen.show_end(made_run.config(), made_run, "render", screenful.console)
+    show_scores(made_run, screenful)
     lines = screenful.lines
     assert "layer grid icons cosine whitened robust rank 1 flagged" in lines
     assert "branches 2 4 0.885 0.785 0.685 25% 25.0%" in lines, "four icons of .9, .89, .88 and .87"
     (quality,) = (line for line in lines if line.startswith("branches: trustworthiness 0."))
     assert quality.endswith(f"{1 / ROWS:.1%} of the rows left off")
-    assert lines[-1] == f"Done until render: {made_run.folder('render')}"
 
 
-def test_a_stage_before_render_has_no_scores(made_run: RunDirectory, screenful: Screen) -> None:
-    screen.show_end(made_run.config(), made_run, "cells", screenful.console)
+def test_a_run_until_a_stage_ends_with_its_folder(made_run: RunDirectory, screenful: Screen) -> None:
+    screen.show_end(made_run, "cells", "runs/made", screenful.console)
     assert screenful.lines == [f"Done until cells: {made_run.folder('cells')}"]
 
 
@@ -152,8 +158,8 @@ def test_without_icons_it_says_what_to_do_and_how_to_look(made_copy: RunDirector
     for layer in LAYERS:
         for part in made_copy.folder("render").glob(f"{layer}/*/part-*.parquet"):
             part.unlink()
-    config = made_copy.config().model_copy(update={"out": "my runs/demo"})
-    screen.show_end(config, made_copy, "publish", screenful.console)
+    show_scores(made_copy, screenful)
+    screen.show_end(made_copy, "publish", "my runs/demo", screenful.console)
     assert (
         "No icon was drawn: no cell has cells.min_count = 2 rows. Take more pictures or images.crops, coarser "
         in (screenful.lines[-2])

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from made_run import GRIDS
+from made_run import GRIDS, maps_of_run
 from PIL import Image
 
 from atlas.cells.crops import Cropper
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import find_map
+from atlas.rundir.maps import find_map, maps_of
 from atlas.site import sheets
 from atlas.site.page import tile_format
 from atlas.site.sheets import CELL_SPRITE, write_nearest, write_sheets
@@ -23,7 +23,7 @@ GRID = GRIDS[1]
 def test_sheets_hold_the_drawn_cells_in_parts_near_each_other(
     made_run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    branches = find_map(made_run.config(), "branches")
+    branches = find_map(maps_of_run(made_run), "branches")
     assert sheets.sheets(made_run, branches, GRID, 2) == [[(0, 0)]], "4 × 4 cells are one sheet"
     assert sheets.sheets(made_run, branches, GRID, 1000) == []
     monkeypatch.setattr(sheets, "BLOCK", 2)
@@ -33,7 +33,7 @@ def test_sheets_hold_the_drawn_cells_in_parts_near_each_other(
 
 def test_a_sheet_has_a_line_for_each_cell(made_copy: RunDirectory) -> None:
     config, listing = made_copy.config(), Listing.load(made_copy.listing)
-    branches = find_map(config, "branches")
+    branches = find_map(maps_of(config.layers, config.layout, config.cells), "branches")
     files, failed = write_sheets(
         made_copy, listing, branches, GRID, [(0, 0)], layers=config.layers, settings=config.cells, seed=0
     )
@@ -62,7 +62,7 @@ def test_a_sheet_has_a_line_for_each_cell(made_copy: RunDirectory) -> None:
 def test_what_cannot_be_read_is_counted_and_left_out(made_copy: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Listing, "read", lambda self, number: b"no picture")
     config, listing = made_copy.config(), Listing.load(made_copy.listing)
-    branches = find_map(config, "branches")
+    branches = find_map(maps_of(config.layers, config.layout, config.cells), "branches")
     table = pq.read_table(made_copy.cells("branches"), filters=[("grid", "=", GRID), ("count", ">=", 2)]).to_pylist()
     files, failed = write_sheets(
         made_copy, listing, branches, GRID, [(0, 0)], layers=config.layers, settings=config.cells, seed=0
@@ -76,7 +76,7 @@ def test_what_cannot_be_read_is_counted_and_left_out(made_copy: RunDirectory, mo
 
 def test_a_cell_shows_its_nearest_patch(made_copy: RunDirectory) -> None:
     listing = Listing.load(made_copy.listing)
-    branches = find_map(made_copy.config(), "branches")
+    branches = find_map(maps_of_run(made_copy), "branches")
     pyramid, failed = write_nearest(made_copy, listing, branches, GRID, form=tile_format(16), min_count=2, seed=0)
     assert failed == 0
     assert pyramid == made_copy.site_grid("branches", GRID) / "patches.dzi"
