@@ -24,7 +24,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 
 from atlas.arrays import Float32, Float64, Int64, Integers
@@ -373,4 +372,6 @@ def _reliability(effect: Float32) -> Float32:
 def _rank_correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> float | None:
     if len(first) < 2 or not np.isfinite(first).all() or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
+    from scipy.stats import rankdata  # .7 s of every process that imports the stages: only where it is used
+
     return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])

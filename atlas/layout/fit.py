@@ -16,7 +16,6 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 from scipy.linalg import orthogonal_procrustes
-from scipy.optimize import curve_fit
 
 from atlas.arrays import Float32
 from atlas.config.sections import LayoutConfig
@@ -163,7 +162,9 @@ class _Optimizer:
         on_gpu: bool,
     ) -> None:
         self._rows, self._neighbors = rows, (indices, distances)
-        self._a, self._b = _curve(config.min_dist)
+        from umap.umap_ import find_ab_params  # seconds of importing: only where it is used
+
+        self._a, self._b = map(float, find_ab_params(1.0, config.min_dist))
         self._seed, self._threads = seed, 1 if config.deterministic else threads
         self._graph = None
         if not on_gpu:
@@ -227,14 +228,6 @@ def joined(parts: Sequence[Float32]) -> Float32:
     """Unit rows of several layers side by side, each layer with the same weight: their cosine is the mean of the
     layers' cosines."""
     return parts[0] if len(parts) == 1 else unit_rows(np.concatenate(parts, axis=1))
-
-
-def _curve(min_dist: float, spread: float = 1.0) -> tuple[float, float]:
-    """UMAP's a and b: 1 / (1 + a·x^(2b)) fitted to a plateau of ``min_dist`` with an exponential tail."""
-    x = np.linspace(0, 3 * spread, 300)
-    y = np.where(x < min_dist, 1.0, np.exp(-(x - min_dist) / spread))
-    (a, b), _ = curve_fit(lambda x, a, b: 1 / (1 + a * x ** (2 * b)), x, y)
-    return float(a), float(b)
 
 
 def outliers(coordinates: Float32) -> NDArray[np.bool_]:
