@@ -127,8 +127,8 @@ def measure_batch_settings(path: str) -> dict[str, dict[str, Any]]:
     config, settings = run.config(), run.config().render
     batch_settings: dict[str, dict[str, Any]] = {}
     for layer in config.layers:  # all of them: a later start may ask for more, and this is measured once
-        named, module = config.module_of(layer)
-        run_network = config.networks()[named]
+        network_name, module = config.module_of(layer)
+        run_network = config.networks()[network_name]
         network = worker.network(run, run_network, threads=config.cluster.threads)
         size = picture_size(worker.layers(run, run_network)[layer], network)
         precision, batch = settings.precision, settings.batch

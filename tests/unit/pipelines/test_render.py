@@ -30,7 +30,7 @@ def configured(run: RunDirectory, **changes: Any) -> Config:
     return validate(values, "test")
 
 
-def test_batches_come_after_those_that_hold_their_parents(made_run: RunDirectory) -> None:
+def test_batches_come_after_those_that_hold_the_coarser_cells_around(made_run: RunDirectory) -> None:
     items = [item for item in render.plan(configured(made_run, icons_per_item=6), made_run) if "branches" in item.id]
     assert [(item.id, item.after) for item in items[:1]] == [("branches/grid-002/part-00000", ())]
     assert [item.id for item in items[1:]] == [f"branches/grid-004/part-{part:05d}" for part in range(3)]
