@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from PIL import Image
 
 from atlas.cells.icons import mosaic, read_icons
 from atlas.config.model import Config
-from atlas.errors import AtlasError, ConfigError
+from atlas.errors import AtlasError, ConfigError, did_you_mean
 from atlas.neurons.parts import unfinished_files
 from atlas.neurons.reading import UnitTables
 from atlas.pictures.listing import Listing
@@ -66,7 +65,8 @@ class Run:
         self._directory = RunDirectory(self.path)
         if not self._directory.manifest.is_file():
             folders = self.path.absolute().parent.glob("*/run.json")
-            near = _near(self.path.name, [manifest.parent.name for manifest in folders])
+            names = [manifest.parent.name for manifest in folders]
+            near = did_you_mean(self.path.name, names, count=3, cutoff=0.4)
             raise ConfigError(
                 f"There is no run at {path}: expected a folder with a run.json, as atlas run writes it.{near}"
             )
@@ -288,7 +288,7 @@ class Run:
                 raise ConfigError(f"{name!r} is a map of classes; give its layer, {self._maps[name].layer!r}.")
             raise ConfigError(
                 f"{self.path} has no {what} {name!r}; it has {', '.join(among or self.maps)}."
-                f"{_near(name, among or self.maps)}"
+                f"{did_you_mean(name, among or self.maps, count=3, cutoff=0.4)}"
             )
         grids = self._maps[name].grids
         if grid is not None and grid not in grids:
@@ -354,8 +354,3 @@ class Run:
             columns["row"] = np.where(cell < 0, -1, cell // grid).astype(np.int32)
             columns["col"] = np.where(cell < 0, -1, cell % grid).astype(np.int32)
         return columns
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.4)
-    return f" Did you mean {' or '.join(near)}?" if near else ""

@@ -10,7 +10,6 @@ A network comes from one of four places, named by one word:
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atlas.errors import ConfigError
+from atlas.errors import ConfigError, near_names
 from atlas.networks.batch_norms import fold_batch_norms
 from atlas.networks.zoo import from_module, from_name, load_checkpoint, read_classes
 
@@ -247,7 +246,7 @@ def _map_shapes(network: Network) -> dict[str, torch.Size]:
 def unknown_layer(network: Network, layer: str) -> str:
     """The sentence for a layer that does not exist: similar names, and the layers that would make sense."""
     names = [name for name, _ in network.module.named_modules() if name]
-    near = difflib.get_close_matches(str(layer), names, n=4, cutoff=0.5)
+    near = near_names(str(layer), names, count=4, cutoff=0.5)
     hint = f" Near names: {', '.join(near)}." if near else ""
     return (
         f"{network.name} has no layer {layer!r}.{hint} Layers that would make sense: {', '.join(map_layers(network))}."
