@@ -78,11 +78,12 @@ class Network:
         """uint8 RGB of shape (n, h, w, 3) → normalised float32 input of shape (n, 3, h, w) on the network's device."""
         return self.normalize(pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255))
 
-    def noise(self, count: int, size: int | None = None) -> Tensor:
-        """Normalised inputs of uniform noise, float32 (count, 3, size, size) on the network's device, the same every
-        time: to measure the network itself. ``size``: by default the network's own."""
-        side = size or self.size
-        pixels = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0))
+    def noise(self, count: int, size: int | Sequence[int] | None = None) -> Tensor:
+        """Normalised inputs of uniform noise, float32 (count, 3, h, w) on the network's device, the same every time: to
+        measure the network itself. ``size``: of a square, or (h, w); by default the network's own."""
+        size = size or self.size
+        height, width = (size, size) if isinstance(size, int) else size
+        pixels = torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0))
         return self.normalize(pixels.to(self.device))
 
     def submodule(self, layer: str) -> nn.Module:
@@ -281,7 +282,7 @@ def describe_layer(network: Network, name: str) -> Layer:
 
     Raises ConfigError when there is no such layer or its output is no map.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)  # of the inputs, and of the signs after them
     inputs = network.normalize(torch.rand(4, 3, network.size, network.size, generator=generator).to(network.device))
     inputs.requires_grad_(True)
     maps = network.activations(inputs, name)
