@@ -21,10 +21,11 @@ from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import find_map, maps_of
 from atlas.rundir.markers import write_marker
 from atlas.store.moments import Moments
-from atlas.visualize import Recipe, draw, fitting_precision, measure_batch, score
+from atlas.visualize import Recipe, draw, score
 from atlas.visualize.coarse_start import blend, coarser_cells
 from atlas.visualize.recipe import ATLAS
 from pipelines import worker
+from pipelines.batch_settings import measure_drawing
 from pipelines.stage import Item, Summary
 
 NAME = "render"
@@ -126,18 +127,8 @@ def recipe(settings: RenderConfig) -> Recipe:
 def measure_batch_settings(path: str) -> dict[str, dict[str, Any]]:
     """Precision and batch of each layer of the run at ``path``: as configured, or as suits this worker."""
     run = RunDirectory(Path(path))
-    config, settings = run.config(), run.config().render
-    batch_settings: dict[str, dict[str, Any]] = {}
-    for layer in config.layers:
-        network_name, module = config.module_of(layer)
-        network = worker.network(run, config.networks()[network_name], threads=config.cluster.threads)
-        precision, batch = settings.precision, settings.batch
-        if precision == "auto":
-            precision = fitting_precision(network, module, settings.size)
-        if batch == "auto":
-            batch = measure_batch(network, module, settings.size, precision, settings.compile)
-        batch_settings[layer] = {"precision": precision, "batch": batch}
-    return batch_settings
+    size = run.config().render.size
+    return measure_drawing(run, lambda *_: size)
 
 
 def _starts(run: RunDirectory, item: Item, row: NDArray[np.int64], col: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ from atlas.store.moments import Moments
 from atlas.store.shards import iterate
 from atlas.visualize.coarse_start import blend
 from atlas.visualize.recipe import ATLAS
-from pipelines import render
+from pipelines import batch_settings, render
 from pipelines.render import icon_seeds, split
 from pipelines.stage import Item
 
@@ -103,7 +103,7 @@ def test_what_is_configured_is_not_measured(made_copy: RunDirectory, monkeypatch
         raise AssertionError("measured, though it is configured")
 
     for name in ("measure_batch", "fitting_precision"):
-        monkeypatch.setattr(render, name, measured)
+        monkeypatch.setattr(batch_settings, name, measured)
     made_copy.update_manifest(config=configured(made_copy, precision="float32", batch=7).plain())
     expected = {"precision": "float32", "batch": 7}
     assert render.measure_batch_settings(str(made_copy.path)) == {"residual": expected, "branches": expected}
