@@ -35,8 +35,9 @@ class Layer:
     """A named module whose output is a map of activations.
 
     ``stride`` is in input pixels a position. ``receptive_field`` is the side, in input pixels, of the square that can
-    reach the centre position at all; ``effective_receptive_field`` the side of the centred square that holds 80 % of
-    the gradient's magnitude (Luo et al. 2016). Both are measured and at most the input's size.
+    reach the centre position at all; ``effective_receptive_field`` the side of the smallest square around the
+    gradient's centre of gravity that holds 80 % of its magnitude (Luo et al. 2016). Both are measured and at most the
+    input's size.
     """
 
     name: str
