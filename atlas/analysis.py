@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,8 @@ from PIL import Image
 
 from atlas.cells.icons import mosaic, read_icons
 from atlas.config.model import Config
-from atlas.errors import AtlasError, ConfigError
+from atlas.errors import AtlasError, ConfigError, did_you_mean
+from atlas.layout.lattice import cell_of
 from atlas.neurons.parts import unfinished_files
 from atlas.neurons.reading import UnitTables
 from atlas.pictures.listing import Listing
@@ -28,6 +28,7 @@ from atlas.rundir.maps import maps_of
 from atlas.rundir.markers import read_marker
 from atlas.rundir.remote import refuse_url
 from atlas.rundir.stages import ABOVE
+from atlas.store.moments import Moments
 from atlas.store.shards import read_metadata, to_numpy
 from atlas.store.store import ColumnArrays, Store
 
@@ -66,7 +67,8 @@ class Run:
         self._directory = RunDirectory(self.path)
         if not self._directory.manifest.is_file():
             folders = self.path.absolute().parent.glob("*/run.json")
-            near = _near(self.path.name, [manifest.parent.name for manifest in folders])
+            names = [manifest.parent.name for manifest in folders]
+            near = did_you_mean(self.path.name, names, count=3, cutoff=0.4)
             raise ConfigError(
                 f"There is no run at {path}: expected a folder with a run.json, as atlas run writes it.{near}"
             )
@@ -138,8 +140,6 @@ class Run:
         """The uncentred second moment (channels, channels) of a layer's activations, by which icons are whitened."""
         self._check(layer, among=self.layers)
         self._finished("layout", self._directory.folder("layout") / "box.json")
-        from atlas.store.moments import Moments
-
         return Moments.load(self._directory.moments(layer)).second_moment
 
     def place(self, layer: str, activations: ArrayLike) -> Placement:
@@ -179,8 +179,6 @@ class Run:
         them; none where the cell is empty."""
         self._check(name, grid)
         layout = self.layout(name)
-        from atlas.layout.lattice import cell_of  # FAISS comes with it
-
         cells = cell_of(to_numpy(layout["u"]), to_numpy(layout["v"]), grid)
         if not (0 <= row < grid and 0 <= col < grid):
             raise ConfigError(f"row {row}, col {col}: a grid of {grid} has rows and columns 0 to {grid - 1}.")
@@ -195,7 +193,7 @@ class Run:
         cells = of_grid.filter((pc.field("row") == row) & (pc.field("col") == col)).to_pylist()
         if not cells:
             raise ConfigError(f"{self.path}: {name}, grid {grid}, has nothing at row {row}, col {col}.")
-        from atlas.cells.exemplars import exemplars_of  # FAISS comes with it
+        from atlas.cells.exemplars import exemplars_of  # torch comes with it
 
         listing = Listing.load(self._directory.listing)
         return exemplars_of(self._directory, listing, self._maps[name], cells[0], size=size, seed=self.config.seed)
@@ -238,7 +236,7 @@ class Run:
         """
         self._check_units(layer)
         self._check_unit(layer, unit)
-        from atlas.neurons.views import as_inputs, read_views
+        from atlas.neurons.views import as_inputs, read_views  # torch comes with it
 
         top = UnitTables(self._directory, layer).unit(int(unit))["top"]
         keys = [(row["image_id"], row["view"], row["draw"]) for row in top if row["activation"] > 0]
@@ -288,7 +286,7 @@ class Run:
                 raise ConfigError(f"{name!r} is a map of classes; give its layer, {self._maps[name].layer!r}.")
             raise ConfigError(
                 f"{self.path} has no {what} {name!r}; it has {', '.join(among or self.maps)}."
-                f"{_near(name, among or self.maps)}"
+                f"{did_you_mean(name, among or self.maps, count=3, cutoff=0.4)}"
             )
         grids = self._maps[name].grids
         if grid is not None and grid not in grids:
@@ -348,14 +346,7 @@ class Run:
         layout = self.layout(layer)
         columns = {name: to_numpy(layout[name]) for name in ("u", "v", "dropped")}
         if grid is not None:
-            from atlas.layout.lattice import cell_of  # FAISS comes with it
-
             cell = cell_of(columns["u"], columns["v"], grid)
             columns["row"] = np.where(cell < 0, -1, cell // grid).astype(np.int32)
             columns["col"] = np.where(cell < 0, -1, cell % grid).astype(np.int32)
         return columns
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.4)
-    return f" Did you mean {' or '.join(near)}?" if near else ""

@@ -45,7 +45,7 @@ def build_report(
         "collect": {
             "views": failures["views"],
             "failures": failures["failures"],
-            "images_per_second": collected.get("views_per_second"),
+            "views_per_second": collected.get("views_per_second"),
         },
         "layers": layers,
     }

@@ -29,9 +29,9 @@ from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import digest_values, write_marker
 from atlas.store.shards import read_metadata
-from atlas.visualize import fitting_precision, measure_batch
 from atlas.visualize.diverse import DIVERSITY, UNIT_RECIPE, picture_size
 from pipelines import worker
+from pipelines.batch_settings import measure_drawing
 from pipelines.stage import Item, Summary
 
 NAME = "neurons"
@@ -124,20 +124,11 @@ def measure_batch_settings(path: str) -> dict[str, dict[str, Any]]:
     """Precision and batch of the pictures of each layer of the run at ``path``: as configured for the icons, or as
     suits this worker."""
     run = RunDirectory(Path(path))
-    config, settings = run.config(), run.config().render
-    batch_settings: dict[str, dict[str, Any]] = {}
-    for layer in config.layers:  # all of them: a later start may ask for more, and this is measured once
-        named, module = config.module_of(layer)
-        run_network = config.networks()[named]
-        network = worker.network(run, run_network, threads=config.cluster.threads)
-        size = picture_size(worker.layers(run, run_network)[layer], network)
-        precision, batch = settings.precision, settings.batch
-        if precision == "auto":
-            precision = fitting_precision(network, module, size)
-        if batch == "auto":
-            batch = measure_batch(network, module, size, precision, settings.compile)
-        batch_settings[layer] = {"precision": precision, "batch": batch}
-    return batch_settings
+
+    def size_of(run_network: RunNetwork, network: Network, layer: str) -> int:
+        return picture_size(worker.layers(run, run_network)[layer], network)
+
+    return measure_drawing(run, size_of)
 
 
 def _settings(neurons: NeuronsConfig | None) -> NeuronsConfig:

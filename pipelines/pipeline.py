@@ -242,7 +242,7 @@ def _write_start(config: Config, directory: RunDirectory, prepared: Prepared) ->
     )
 
 
-def stage_keys(config: Config, directory: RunDirectory, prepared: Prepared, stage: str) -> str:
+def stage_key_of(config: Config, directory: RunDirectory, prepared: Prepared, stage: str) -> str:
     """The key of a stage: the part of the configuration that it depends on, and the key above it.
 
     The coordinates of a layout are an artifact that a second fit does not reproduce, so the cells' key also holds the
@@ -306,7 +306,7 @@ def _run_stages(
         progress.console.print(f"Dask dashboard: {client.dashboard_link}")
         for name in stages:
             stage = _STAGES[name]
-            claim(name, stage_keys(config, directory, prepared, name))
+            claim(name, stage_key_of(config, directory, prepared, name))
             if stage.measure_batch_settings is not None:
                 _measure_batch_settings_once(client, directory, name, stage.measure_batch_settings)
             bar = progress.add_task(name, total=None, rate="")

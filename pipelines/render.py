@@ -1,4 +1,4 @@
-"""Stage render: cells → icons. An item is a batch of one grid's cells, after the items that draw their parents."""
+"""Stage render: cells → icons. An item is a batch of one grid's cells, after those of the coarser cells around."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import find_map, maps_of
 from atlas.rundir.markers import write_marker
 from atlas.store.moments import Moments
-from atlas.visualize import Recipe, draw, fitting_precision, measure_batch, score
+from atlas.visualize import Recipe, draw, score
 from atlas.visualize.coarse_start import blend, coarser_cells
 from atlas.visualize.recipe import ATLAS
 from pipelines import worker
+from pipelines.batch_settings import measure_drawing
 from pipelines.stage import Item, Summary
 
 NAME = "render"
@@ -34,7 +35,7 @@ prepare_worker = None
 
 
 def plan(config: Config, run: RunDirectory) -> list[Item]:
-    """Batches of each grid's drawn cells, each after the batches that hold their parents."""
+    """Batches of each grid's drawn cells, each after the batches that hold the coarser cells around."""
     items: list[Item] = []
     batch = config.render.icons_per_item
     for atlas_map in maps_of(config.layers, config.layout, config.cells):
@@ -75,15 +76,15 @@ def run_item(item: Item) -> Summary:
     run, config = item.open()
     name, grid, part = split(item)
     atlas_map = find_map(maps_of(config.layers, config.layout, config.cells), name)
-    named, module = config.module_of(atlas_map.layer)
-    network = worker.network(run, config.networks()[named], threads=config.cluster.threads)
+    network_name, module = config.module_of(atlas_map.layer)
+    network = worker.network(run, config.networks()[network_name], threads=config.cluster.threads)
     key = run.stage_key(NAME)
     level = _level(run.cells(name), grid, config.cells.min_count, key)
     row, col = level["row"], level["col"]
     cells = np.arange(part * config.render.icons_per_item, min((part + 1) * config.render.icons_per_item, len(row)))
     moments = Moments.load(run.moments(atlas_map.layer)).second_moment
     coarsest = grid == atlas_map.grids[0]
-    parents = None if coarsest else _parents(run, item, row[cells], col[cells])
+    starts = None if coarsest else _starts(run, item, row[cells], col[cells])
     settings, batch_settings = config.render, run.stage_facts(NAME)["batch_settings"][atlas_map.layer]
     icons = draw(
         network,
@@ -93,7 +94,7 @@ def run_item(item: Item) -> Summary:
         size=settings.size,
         recipe=recipe(settings),
         steps=None if settings.steps == "auto" else settings.steps,
-        start=parents,
+        start=starts,
         precision=batch_settings["precision"],
         compile=settings.compile,
         batch=batch_settings["batch"],
@@ -126,27 +127,17 @@ def recipe(settings: RenderConfig) -> Recipe:
 def measure_batch_settings(path: str) -> dict[str, dict[str, Any]]:
     """Precision and batch of each layer of the run at ``path``: as configured, or as suits this worker."""
     run = RunDirectory(Path(path))
-    config, settings = run.config(), run.config().render
-    batch_settings: dict[str, dict[str, Any]] = {}
-    for layer in config.layers:
-        named, module = config.module_of(layer)
-        network = worker.network(run, config.networks()[named], threads=config.cluster.threads)
-        precision, batch = settings.precision, settings.batch
-        if precision == "auto":
-            precision = fitting_precision(network, module, settings.size)
-        if batch == "auto":
-            batch = measure_batch(network, module, settings.size, precision, settings.compile)
-        batch_settings[layer] = {"precision": precision, "batch": batch}
-    return batch_settings
+    size = run.config().render.size
+    return measure_drawing(run, lambda *_: size)
 
 
-def _parents(run: RunDirectory, item: Item, row: NDArray[np.int64], col: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _starts(run: RunDirectory, item: Item, row: NDArray[np.int64], col: NDArray[np.int64]) -> NDArray[np.uint8]:
     """What the icons start from, uint8 (n, size, size, 3): the coarser pictures around."""
     pictures: dict[tuple[int, int], NDArray[np.uint8]] = {}
     for name in item.after:
         table = pq.read_table(run.folder(NAME) / f"{name}.parquet", columns=["row", "col", "png"])
-        for parent in table.to_pylist():
-            pictures[parent["row"], parent["col"]] = decode_png(parent["png"])
+        for coarser in table.to_pylist():
+            pictures[coarser["row"], coarser["col"]] = decode_png(coarser["png"])
     return np.stack([blend(pictures, r, c) for r, c in zip(row.tolist(), col.tolist())])
 
 

@@ -91,7 +91,7 @@ class Tracking:
                 tracker.close(finished=error is None)
 
     def stage(self, name: str) -> None:
-        """Send the figures of a finished stage; after the icons also the report and a contact sheet of each layer."""
+        """Send the figures of a finished stage; after the icons also the report and a contact sheet of each map."""
         facts = self._directory.read_manifest()["stages"][name]
         step = stages_of(self._config.neurons).index(name) + 1
         with self._once(name, facts) as tracker:
@@ -102,8 +102,8 @@ class Tracking:
             with self._once("report", report) as tracker:
                 if tracker:
                     tracker.figures(_numbers({"report": report}), step)
-                    for layer, sheet in self._sheets():
-                        tracker.picture(f"contact sheet/{layer}", sheet, step)
+                    for map_name, sheet in self._sheets():
+                        tracker.picture(f"contact sheet/{map_name}", sheet, step)
 
     def _sheets(self) -> Iterator[tuple[str, Image.Image]]:
         """The icons of each map's middle grid as one picture."""

@@ -4,7 +4,7 @@ A room is a package or a single module of ``atlas/``, and ``pipelines/``, ``scri
 arrow leads from a room to one that it imports, also inside a function. A floor stands above all floors that it imports.
 
     scripts/house.py                 # this checkout
-    scripts/house.py --tree FOLDER   # another one, such as one from before a move
+    scripts/house.py --tree FOLDER   # another one, to compare with
 """
 
 from __future__ import annotations

@@ -71,11 +71,17 @@ def read_icons(run: RunDirectory, map_name: str, grid: int, columns: Iterable[st
     return pa.concat_tables([pq.read_table(part, columns=names) for part in parts]) if parts else pa.table({})
 
 
+def drawn_filters(grid: int, min_count: int) -> list[tuple[str, str, int]]:
+    """By which a table of cells is read where the drawn cells of one grid are meant: those of at least ``min_count``
+    rows."""
+    return [("grid", "=", grid), ("count", ">=", min_count)]
+
+
 def drawn_cells(path: Path, grid: int, min_count: int, *columns: str) -> dict[str, NDArray[Any]]:
-    """Row, col and further ``columns`` of the drawn cells of one grid, those of at least ``min_count`` rows, in the
-    table of cells at ``path``: each (n,) or (n, width), in Z-order, so that siblings share a batch."""
+    """Row, col and further ``columns`` of the drawn cells of one grid in the table of cells at ``path``: each (n,) or
+    (n, width), in Z-order, so that siblings share a batch."""
     names = ["row", "col", *columns]
-    cells = read_columns(path, names, [("grid", "=", grid), ("count", ">=", min_count)])
+    cells = read_columns(path, names, drawn_filters(grid, min_count))
     order = np.argsort(morton(cells["row"], cells["col"]), kind="stable")
     return {name: values[order] for name, values in cells.items()}
 

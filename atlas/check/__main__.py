@@ -16,7 +16,8 @@ from atlas.rundir.remote import refuse_url
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m atlas.check") -> int:
-    """Exit code 0 where nothing is wrong, 1 where something is, 2 where there is no run, 3 after Ctrl-C."""
+    """Exit code 0 where nothing is wrong, 1 where something is, 2 where there is no run or one of another version, 3
+    after a failure or Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog=prog, description="Check a run: markers, counts, sha256 of every file, rows across layers and stages."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import types
 import typing
@@ -13,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from atlas.config.model import Config
-from atlas.errors import ConfigError
+from atlas.errors import ConfigError, did_you_mean, near_names
 
 
 def config_folders() -> list[Path]:
@@ -31,11 +30,9 @@ def find_config(name: str) -> Path:
     shipped = {file.stem: file for file in files if file.stem != "tour"}  # a tour is no run
     if path.parent in (Path(), Path("configs")) and path.stem in shipped:
         return shipped[path.stem]
-    near = difflib.get_close_matches(path.stem, list(shipped), n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
     raise ConfigError(
         f"There is no configuration {name}. Expected a YAML file, or one of the shipped ones: "
-        f"{', '.join(sorted(shipped))}.{hint}"
+        f"{', '.join(sorted(shipped))}.{did_you_mean(path.stem, shipped)}"
     )
 
 
@@ -108,7 +105,7 @@ def _sentence_parts(problem: Any) -> tuple[str, str]:
     kind, value = problem["type"], problem["input"]
     if kind == "extra_forbidden":
         keys = _keys_at(location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), keys, n=1, cutoff=0.5)
+        near = near_names(str(location[-1]), keys, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known keys here: {', '.join(keys)}."
         return f"{key}: unknown key;", hint
     if kind == "missing":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from atlas.errors import ConfigError
+from atlas.errors import ConfigError, too_large
 from atlas.pictures.decode import MOST_PIXELS, Encoded, PictureError
 from atlas.pictures.views import LARGE_PIXELS, ONE_LARGE, Box, crop_view, reduction_for, view_box
 
@@ -55,10 +55,7 @@ def read_square(data: bytes, sizes: Iterable[int], *, name: str = "The picture",
     try:
         encoded = Encoded(data)
         if encoded.pixels > most:
-            raise ConfigError(
-                f"{name} has {encoded.pixels:,} pixels, and at most {most:,} are taken. Give it smaller; networks see "
-                "a few hundred pixels a side."
-            )
+            raise ConfigError(too_large(name, f"{encoded.pixels:,} pixels", most))
         with ONE_LARGE if encoded.pixels > LARGE_PIXELS else nullcontext():
             return _crop(encoded, sorted(set(sizes)))
     except PictureError as error:

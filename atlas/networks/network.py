@@ -10,7 +10,6 @@ A network comes from one of four places, named by one word:
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atlas.errors import ConfigError
+from atlas.errors import ConfigError, near_names
 from atlas.networks.batch_norms import fold_batch_norms
 from atlas.networks.zoo import from_module, from_name, load_checkpoint, read_classes
 
@@ -36,8 +35,9 @@ class Layer:
     """A named module whose output is a map of activations.
 
     ``stride`` is in input pixels a position. ``receptive_field`` is the side, in input pixels, of the square that can
-    reach the centre position at all; ``effective_receptive_field`` the side of the centred square that holds 80 % of
-    the gradient's magnitude (Luo et al. 2016). Both are measured and at most the input's size.
+    reach the centre position at all; ``effective_receptive_field`` the side of the smallest square around the
+    gradient's centre of gravity that holds 80 % of its magnitude (Luo et al. 2016). Both are measured and at most the
+    input's size.
     """
 
     name: str
@@ -79,11 +79,12 @@ class Network:
         """uint8 RGB of shape (n, h, w, 3) → normalised float32 input of shape (n, 3, h, w) on the network's device."""
         return self.normalize(pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255))
 
-    def noise(self, count: int, size: int | None = None) -> Tensor:
-        """Normalised inputs of uniform noise, float32 (count, 3, size, size) on the network's device, the same every
-        time: to measure the network itself. ``size``: by default the network's own."""
-        side = size or self.size
-        pixels = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0))
+    def noise(self, count: int, size: int | Sequence[int] | None = None) -> Tensor:
+        """Normalised inputs of uniform noise, float32 (count, 3, h, w) on the network's device, the same every time: to
+        measure the network itself. ``size``: of a square, or (h, w); by default the network's own."""
+        size = size or self.size
+        height, width = (size, size) if isinstance(size, int) else size
+        pixels = torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0))
         return self.normalize(pixels.to(self.device))
 
     def submodule(self, layer: str) -> nn.Module:
@@ -247,7 +248,7 @@ def _map_shapes(network: Network) -> dict[str, torch.Size]:
 def unknown_layer(network: Network, layer: str) -> str:
     """The sentence for a layer that does not exist: similar names, and the layers that would make sense."""
     names = [name for name, _ in network.module.named_modules() if name]
-    near = difflib.get_close_matches(str(layer), names, n=4, cutoff=0.5)
+    near = near_names(str(layer), names, count=4, cutoff=0.5)
     hint = f" Near names: {', '.join(near)}." if near else ""
     return (
         f"{network.name} has no layer {layer!r}.{hint} Layers that would make sense: {', '.join(map_layers(network))}."
@@ -282,7 +283,7 @@ def describe_layer(network: Network, name: str) -> Layer:
 
     Raises ConfigError when there is no such layer or its output is no map.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)  # of the inputs, and of the signs after them
     inputs = network.normalize(torch.rand(4, 3, network.size, network.size, generator=generator).to(network.device))
     inputs.requires_grad_(True)
     maps = network.activations(inputs, name)

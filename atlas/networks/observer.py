@@ -119,9 +119,7 @@ class Observer:
         return self._walks[inputs.shape]
 
     def _record(self, inputs: Tensor) -> TangentWalk | None:
-        generator = torch.Generator().manual_seed(0)
-        probe = torch.rand(inputs.shape, generator=generator).to(inputs.device)
-        probe = self.network.normalize(probe)
+        probe = self.network.noise(len(inputs), inputs.shape[2:])
         recorded = record(self._plain, probe)
         if recorded is None:
             return None

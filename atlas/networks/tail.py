@@ -57,8 +57,7 @@ class Tail:
                 logits = self._network.module(inputs)
             return [*maps, logits]
 
-        generator = torch.Generator().manual_seed(0)
-        probe = self._network.normalize(torch.rand(shape, generator=generator).to(self._network.device))
+        probe = self._network.noise(shape[0], shape[2:])
         fuse = probe.device.type == "cpu"
         programs = [record(maps_and_logits, batch) for batch in (probe, probe.expand(BATCH, -1, -1, -1).contiguous())]
         if any(program is None for program in programs):

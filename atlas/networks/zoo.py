@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import json
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from atlas.errors import ConfigError
+from atlas.errors import ConfigError, near_names
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -113,7 +112,7 @@ def from_torchvision(name: str, pretrained: bool) -> UnpreparedNetwork:
 
 
 def _unknown_name(library: str, name: str, names: list[str]) -> ConfigError:
-    near = difflib.get_close_matches(name, names, n=3)
+    near = near_names(name, names, count=3)
     return ConfigError(f"{library} has no network {name!r}." + (f" Near: {', '.join(near)}." if near else ""))
 
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atlas.cells.icons import drawn_filters
 from atlas.circuits.average_slopes import measure_slopes
 from atlas.circuits.cell_circuit import cell_circuits, cell_overlap
 from atlas.circuits.circuit import Wiring, circuit_of, effects, predicted_effects
@@ -195,8 +196,7 @@ class _DrawnCells:
 
 def _drawn_cells(run: RunDirectory, layer: str, grid: int, min_count: int) -> tuple[_DrawnCells, NDArray[np.int64]]:
     """The drawn cells of a grid, and for each row of the store the number of its cell among them, −1 for none."""
-    filters = [("grid", "=", grid), ("count", ">=", min_count)]
-    table = read_columns(run.cells(layer), ["row", "col", "mean"], filters)
+    table = read_columns(run.cells(layer), ["row", "col", "mean"], drawn_filters(grid, min_count))
     row, col = (table[name].astype(np.int64) for name in ("row", "col"))
     numbers = np.full(grid * grid + 1, -1, np.int64)  # the last one stands for rows that were dropped
     numbers[row * grid + col] = np.arange(len(row))

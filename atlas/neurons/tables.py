@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from atlas.errors import AtlasError
 
-# Of the tables below: with another one all of them are made anew.
+# Of the tables below: raise it when a column changes, and all of them are made anew.
 NEURONS_FORMAT = 3
 
 # Bins of a histogram, and points of the range of activation at which a patch is kept.

@@ -24,7 +24,7 @@ _WITHOUT_FOLDERS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss
 for _suffix, _kind in {".webp": "image/webp", ".dzi": "application/xml", ".bin": "application/octet-stream"}.items():
     mimetypes.add_type(_kind, _suffix)
 
-Item = TypeVar("Item")
+Argument = TypeVar("Argument")
 
 
 class RemoteStore:
@@ -46,9 +46,9 @@ class RemoteStore:
         """Cancel what ``map`` has not begun, and wait for what it has."""
         self._transfers.shutdown(cancel_futures=True)
 
-    def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-        """``work`` on all ``items``, several at a time. Raises the first error."""
-        return list(self._transfers.map(work, items))
+    def map(self, work: Callable[[Argument], Result], arguments: Iterable[Argument]) -> list[Result]:
+        """``work`` on all ``arguments``, several at a time. Raises the first error."""
+        return list(self._transfers.map(work, arguments))
 
     def sizes(self, folder: str) -> dict[str, int]:
         """The names of all files below ``folder``, with their sizes in bytes; empty where there is no such folder."""

@@ -29,7 +29,7 @@ def finished_runs(runs: list[Path]) -> list[Path]:
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m atlas.serve") -> int:
-    """Exit code 0 after Ctrl-C, 2 where the folder or the port will not do."""
+    """Exit code 0 after Ctrl-C, 2 where the folder or the port will not do, 3 where one cannot be read."""
     parser = argparse.ArgumentParser(prog=prog, description="Show finished atlases in the browser.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, such as runs/demo")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")

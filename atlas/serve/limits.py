@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from cachetools import LRUCache
 from starlette.requests import Request
 
+from atlas.errors import too_large
+
 # The most that a picture may have: bytes of its file, and pixels.
 MOST_UPLOAD_BYTES, MOST_UPLOAD_PIXELS = 20_000_000, 50_000_000
 # A browser that still sends does not read the refusal: somewhat larger files are read to their end, and dropped.
@@ -113,11 +115,8 @@ async def read_body(request: Request) -> bytes:
     except TimeoutError:
         raise Refusal(408, f"The picture did not arrive within {ARRIVAL} s; send it again, or a smaller one.") from None
     if max(announced, size) > MOST_UPLOAD_BYTES:
-        raise Refusal(
-            413,
-            f"The picture's file has {max(announced, size):,} bytes or more, and at most {MOST_UPLOAD_BYTES:,} are "
-            "taken. Give it smaller; networks see a few hundred pixels a side.",
-        )
+        amount = f"{max(announced, size):,} bytes or more"
+        raise Refusal(413, too_large("The picture's file", amount, MOST_UPLOAD_BYTES))
     return b"".join(parts)
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from atlas.arrays import Pixels
 from atlas.cells.crops import Cropper, fitted, frame
+from atlas.cells.icons import drawn_filters
 from atlas.config.sections import CellsConfig
 from atlas.layout.lattice import morton
 from atlas.pictures.decode import decode_png, encode_png
@@ -159,7 +160,7 @@ def _drawn_cells(
     run: RunDirectory, atlas_map: AtlasMap, grid: int, min_count: int, *columns: str
 ) -> list[dict[str, Any]]:
     """The drawn cells of a grid: row, col and further ``columns``."""
-    filters = [("grid", "=", grid), ("count", ">=", min_count)]
+    filters = drawn_filters(grid, min_count)
     table = pq.read_table(run.cells(atlas_map.name), columns=["row", "col", *columns], filters=filters)
     cells: list[dict[str, Any]] = table.to_pylist()
     return cells

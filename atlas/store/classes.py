@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
-from atlas.errors import ConfigError
+from atlas.errors import ConfigError, near_names
 
 
 def class_number(name: str, classes: Sequence[str]) -> int:
@@ -16,6 +15,6 @@ def class_number(name: str, classes: Sequence[str]) -> int:
     for wanted, labels in ((name, list(classes)), (name.lower(), lower), (name.lower(), first)):
         if wanted in labels:
             return labels.index(wanted)
-    near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
+    near = near_names(name.lower(), lower, count=3, cutoff=0.5)
     hint = f" Near names: {', '.join(classes[lower.index(label)] for label in near)}." if near else ""
     raise ConfigError(f"the network has no class {name!r} among its {len(classes):,}.{hint}")

@@ -62,7 +62,8 @@ def write_card(
 | --- | --- | --- | --- | --- | --- |
 {_layers(facts, rows)}
 
-*Sees* is the theoretical receptive field; in brackets the side of the centred square that holds 80 % of the gradient.
+*Sees* is the theoretical receptive field; in brackets the side of the smallest square around the gradient's centre of
+gravity that holds 80 % of it.
 
 ## Columns
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from atlas.errors import AtlasError, ConfigError
+from atlas.errors import AtlasError, ConfigError, near_names
 from atlas.store.shards import ROW_GROUP, SCHEMA_VERSION, to_numpy
 
 ColumnArrays = dict[str, NDArray[Any]]
@@ -186,7 +185,7 @@ class Store:
             elif name == "attribution":
                 hint = "the run was made with collect.attributions: false."
             else:
-                near = difflib.get_close_matches(name, self.columns, n=1)
+                near = near_names(name, self.columns)
                 hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(self.columns)}."
             raise ConfigError(f"{self.layer} has no column {name!r}: {hint}")
         return names

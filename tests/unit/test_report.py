@@ -26,10 +26,10 @@ def report_of(run: RunDirectory, config: Config | None = None) -> dict[str, Any]
 def test_views_and_failures_are_those_of_the_stage(made_copy: RunDirectory) -> None:
     config = made_copy.config()
     assert report_of(made_copy, config)["collect"] == {
-        "views": ROWS + 4, "failures": 4, "images_per_second": None
+        "views": ROWS + 4, "failures": 4, "views_per_second": None
     }  # fmt: skip
     made_copy.update_manifest(stages={"collect": {**made_copy.stage_facts("collect"), "views_per_second": 12.5}})
-    assert report_of(made_copy, config)["collect"]["images_per_second"] == 12.5
+    assert report_of(made_copy, config)["collect"]["views_per_second"] == 12.5
 
 
 def test_each_map_has_its_layout_cells_and_icons(made_run: RunDirectory) -> None:

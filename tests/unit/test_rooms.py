@@ -49,11 +49,9 @@ DOOR = "a command loads its own door alone"
 MEASURED = "each system is measured in a process of its own, whose memory holds what it needs itself"
 LATE = {
     ("atlas/analysis.py", "atlas/networks/network.py"): TORCH,
-    ("atlas/analysis.py", "atlas/store/moments.py"): "scipy",
-    ("atlas/analysis.py", "atlas/layout/lattice.py"): "the lattice brings faiss with its room's neighbours",
     ("atlas/analysis.py", "atlas/layout/placement.py"): "faiss",
-    ("atlas/analysis.py", "atlas/cells/exemplars.py"): "the decoders of pictures",
-    ("atlas/analysis.py", "atlas/neurons/views.py"): "the decoders of pictures",
+    ("atlas/analysis.py", "atlas/cells/exemplars.py"): TORCH,
+    ("atlas/analysis.py", "atlas/neurons/views.py"): TORCH,
     ("atlas/cli.py", "atlas/check/__main__.py"): DOOR,
     ("atlas/cli.py", "atlas/explain/__main__.py"): DOOR,
     ("atlas/cli.py", "atlas/run.py"): DOOR,

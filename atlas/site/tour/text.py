@@ -6,7 +6,6 @@ and sentences, in which {names} stand for figures.
 
 from __future__ import annotations
 
-import difflib
 import re
 import string
 from collections.abc import Collection, Mapping
@@ -17,7 +16,7 @@ from typing import Any
 import yaml
 
 from atlas.config.reading import config_folders
-from atlas.errors import ConfigError
+from atlas.errors import ConfigError, did_you_mean
 
 SHIPPED = "tour"
 # Figures that the sentences of every step may hold, and those of each kind.
@@ -139,7 +138,7 @@ def check_choices(
             elif unit >= channels[layer]:
                 problems.append(f"{where}, but {layer} has the units 0 to {channels[layer] - 1}.")
         elif step.kind in _OF_IMAGES and step.choose not in pictures:
-            problems.append(f"{where}, but no picture of the run has this name.{_near(step.choose, pictures)}")
+            problems.append(f"{where}, but no picture of the run has this name.{did_you_mean(step.choose, pictures)}")
         elif step.kind == "atlas" and step.choose not in channels:
             problems.append(f"{where}, but the layers are {', '.join(channels)}.")
     return problems
@@ -242,21 +241,16 @@ class _Reader:
                 figure = f"{{{name}{f'!{conversion}' if conversion else ''}{f':{form}' if form else ''}}}"
                 self.mistakes.append(f"{where}: given {figure}, expected {{{name}}} alone: figures are words already.")
             if name not in names:
-                hint = _near(name, names) or f" Known here: {', '.join(names)}."
+                hint = did_you_mean(name, names) or f" Known here: {', '.join(names)}."
                 self.mistakes.append(f"{where}: there is no figure {{{name}}}.{hint}")
         return " ".join(value.split())
 
     def _keys(self, where: str, values: dict[Any, Any], names: Collection[str]) -> None:
         for key in values:
             if key not in names:
-                hint = _near(str(key), names) or f" Known keys here: {', '.join(names)}."
+                hint = did_you_mean(str(key), names) or f" Known keys here: {', '.join(names)}."
                 self.mistakes.append(f"{where}{key}: unknown key.{hint}")
 
 
 def _problem(value: Any) -> str:
     return "missing" if value is None else f"given {value!r}"
-
-
-def _near(name: str, names: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f" Did you mean {near[0]}?" if near else ""

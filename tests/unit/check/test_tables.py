@@ -97,7 +97,7 @@ def test_the_report_is_what_the_files_give(made_copy: RunDirectory) -> None:
     report = build_report(made_copy, maps, min_count=config.cells.min_count, neurons=config.neurons)
     made_copy.report.write_text(json.dumps(report))
     assert verify(made_copy).problems == []
-    report["collect"]["images_per_second"] = 7.5  # belongs to its day
+    report["collect"]["views_per_second"] = 7.5  # belongs to its day
     report["layers"]["branches"]["cells"]["2"]["n"] += 1
     made_copy.report.write_text(json.dumps(report))
     count = report["layers"]["branches"]["cells"]["2"]["n"]

@@ -35,7 +35,7 @@ TAKE_ALL = {
         "run": HALF,
         "prepare": HALF,
         "_write_start": ALL,
-        "stage_keys": HALF,
+        "stage_key_of": HALF,
         "_run_stages": HALF,
     },
     "pipelines/screen.py": {"show_plan": HALF},

@@ -12,7 +12,7 @@ from atlas.neurons.statistics import unit_statistics
 from atlas.neurons.tables import CIRCUIT, STATISTICS, UNITS
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import read_marker
-from pipelines import neurons
+from pipelines import batch_settings, neurons
 from pipelines.stage import Item, Summary, missing
 
 
@@ -106,6 +106,6 @@ def test_what_is_configured_is_not_measured(begun: RunDirectory, monkeypatch: py
         raise AssertionError("measured, though it is configured")
 
     for name in ("measure_batch", "fitting_precision"):
-        monkeypatch.setattr(neurons, name, measured)
+        monkeypatch.setattr(batch_settings, name, measured)
     expected = {"precision": "float32", "batch": 4}
     assert neurons.measure_batch_settings(str(begun.path)) == dict.fromkeys(LAYERS, expected)

@@ -15,7 +15,7 @@ from atlas.pictures.listing import Listing
 from atlas.pictures.sources import list_images
 from atlas.rundir.directory import RunDirectory
 from pipelines import pipeline
-from pipelines.pipeline import Prepared, prepare, stage_keys
+from pipelines.pipeline import Prepared, prepare, stage_key_of
 from pipelines.stage import Outcome
 
 
@@ -134,7 +134,7 @@ def test_a_stages_key_holds_what_the_stage_depends_on(
     different = [
         stage
         for stage in ALL
-        if stage_keys(before, keyed, prepared, stage) != stage_keys(after, keyed, prepared, stage)
+        if stage_key_of(before, keyed, prepared, stage) != stage_key_of(after, keyed, prepared, stage)
     ]
     assert tuple(different) == stages
 
@@ -152,21 +152,21 @@ def test_a_stages_key_holds_the_key_above(
     keyed: RunDirectory, prepared: Prepared, above: str, below: tuple[str, ...]
 ) -> None:
     config = changed(keyed.config(), neurons={"layers": ["branches"]})
-    before = {stage: stage_keys(config, keyed, prepared, stage) for stage in ALL}
+    before = {stage: stage_key_of(config, keyed, prepared, stage) for stage in ALL}
     keyed.update_manifest(stages={above: {**keyed.stage_facts(above), "key": "0" * 64}})
-    assert tuple(stage for stage in ALL if stage_keys(config, keyed, prepared, stage) != before[stage]) == below
+    assert tuple(stage for stage in ALL if stage_key_of(config, keyed, prepared, stage) != before[stage]) == below
 
 
 def test_other_coordinates_or_weights_are_other_work(keyed: RunDirectory, prepared: Prepared) -> None:
     """A second fit has other coordinates under the same key; and weights may change under one name."""
     config = keyed.config()
-    before = {stage: stage_keys(config, keyed, prepared, stage) for stage in ("collect", "cells", "render")}
+    before = {stage: stage_key_of(config, keyed, prepared, stage) for stage in ("collect", "cells", "render")}
     network = replace(prepared.networks[""], digest="0" * 64)
     other = replace(prepared, networks={"": network})
-    assert stage_keys(config, keyed, other, "collect") != before["collect"]
+    assert stage_key_of(config, keyed, other, "collect") != before["collect"]
     (keyed.folder("layout") / "box.json").unlink()
     for stage in ("cells", "render"):
-        assert stage_keys(config, keyed, prepared, stage) != before[stage]
+        assert stage_key_of(config, keyed, prepared, stage) != before[stage]
 
 
 def test_batch_settings_are_measured_once(made_copy: RunDirectory) -> None:

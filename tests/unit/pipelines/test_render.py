@@ -19,7 +19,7 @@ from atlas.store.moments import Moments
 from atlas.store.shards import iterate
 from atlas.visualize.coarse_start import blend
 from atlas.visualize.recipe import ATLAS
-from pipelines import render
+from pipelines import batch_settings, render
 from pipelines.render import icon_seeds, split
 from pipelines.stage import Item
 
@@ -30,7 +30,7 @@ def configured(run: RunDirectory, **changes: Any) -> Config:
     return validate(values, "test")
 
 
-def test_batches_come_after_those_that_hold_their_parents(made_run: RunDirectory) -> None:
+def test_batches_come_after_those_that_hold_the_coarser_cells_around(made_run: RunDirectory) -> None:
     items = [item for item in render.plan(configured(made_run, icons_per_item=6), made_run) if "branches" in item.id]
     assert [(item.id, item.after) for item in items[:1]] == [("branches/grid-002/part-00000", ())]
     assert [item.id for item in items[1:]] == [f"branches/grid-004/part-{part:05d}" for part in range(3)]
@@ -103,7 +103,7 @@ def test_what_is_configured_is_not_measured(made_copy: RunDirectory, monkeypatch
         raise AssertionError("measured, though it is configured")
 
     for name in ("measure_batch", "fitting_precision"):
-        monkeypatch.setattr(render, name, measured)
+        monkeypatch.setattr(batch_settings, name, measured)
     made_copy.update_manifest(config=configured(made_copy, precision="float32", batch=7).plain())
     expected = {"precision": "float32", "batch": 7}
     assert render.measure_batch_settings(str(made_copy.path)) == {"residual": expected, "branches": expected}
