@@ -75,8 +75,8 @@ def run_item(item: Item) -> Summary:
     run, config = item.open()
     name, grid, part = split(item)
     atlas_map = find_map(maps_of(config.layers, config.layout, config.cells), name)
-    named, module = config.module_of(atlas_map.layer)
-    network = worker.network(run, config.networks()[named], threads=config.cluster.threads)
+    network_name, module = config.module_of(atlas_map.layer)
+    network = worker.network(run, config.networks()[network_name], threads=config.cluster.threads)
     key = run.stage_key(NAME)
     level = _level(run.cells(name), grid, config.cells.min_count, key)
     row, col = level["row"], level["col"]
@@ -129,8 +129,8 @@ def measure_batch_settings(path: str) -> dict[str, dict[str, Any]]:
     config, settings = run.config(), run.config().render
     batch_settings: dict[str, dict[str, Any]] = {}
     for layer in config.layers:
-        named, module = config.module_of(layer)
-        network = worker.network(run, config.networks()[named], threads=config.cluster.threads)
+        network_name, module = config.module_of(layer)
+        network = worker.network(run, config.networks()[network_name], threads=config.cluster.threads)
         precision, batch = settings.precision, settings.batch
         if precision == "auto":
             precision = fitting_precision(network, module, settings.size)

@@ -1,7 +1,6 @@
 """The command given again, changed, stopped or killed, and its sentences for mistakes."""
 
 import os
-import shutil
 import signal
 import subprocess
 import time

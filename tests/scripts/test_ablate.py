@@ -156,7 +156,7 @@ def test_a_default_is_drawn_once_and_told_in_every_group(
 
     def fake(task: Any, values: dict[str, Any]) -> Any:
         calls.append(values)
-        return ablate.Measured({"median_cosine": len(calls)}, task.parents)
+        return ablate.Measurement({"median_cosine": len(calls)}, task.parents)
 
     monkeypatch.setattr(ablate, "measure_variant", fake)
     measured = list(ablate.ablate(task, list(ablate.GROUPS)))
@@ -193,7 +193,7 @@ def test_the_command_writes_table_rows_and_sheet(
 def test_the_sheet_shows_names_and_icons(ablate: ModuleType) -> None:
     red = np.full((2, SIZE, SIZE, 3), (200, 0, 0), np.uint8)
     names = [("first", "default"), ("first", "a longer name"), ("second", "default")]
-    measured = [ablate.Measured({"group": group, "variant": variant}, red) for group, variant in names]
+    measured = [ablate.Measurement({"group": group, "variant": variant}, red) for group, variant in names]
     sheet = np.asarray(ablate.make_sheet(measured))
     columns = np.flatnonzero((sheet == (200, 0, 0)).all(2).any(0))
     rows = np.flatnonzero((sheet == (200, 0, 0)).all(2).any(1))
