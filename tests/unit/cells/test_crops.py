@@ -58,8 +58,8 @@ def rows_of(run: RunDirectory) -> dict[Any, dict[str, Any]]:
 
 def test_each_picture_is_decoded_once_with_all_of_its_rows(cropper: Cropper, made_run: RunDirectory) -> None:
     rows = rows_of(made_run)
-    wanted = {(9, 2, 0), (0, 0, 0), (9, 0, 0), (99, 0, 0)}
-    (first, of_first), (last, of_last) = cropper.pictures(wanted)
+    keys = {(9, 2, 0), (0, 0, 0), (9, 0, 0), (99, 0, 0)}
+    (first, of_first), (last, of_last) = cropper.pictures(keys)
     listing = Listing.load(made_run.listing)
     np.testing.assert_array_equal(first, open_picture(listing.read(0)))
     assert first is not None
