@@ -13,7 +13,7 @@ from atlas.errors import AtlasError, ConfigError
 from atlas.rundir.versions import VERSION
 
 # Exit codes of all doors. What a check finds wrong with a run is 1.
-DONE, WRONG, CONFIGURATION, FAILED, UNFORESEEN = 0, 1, 2, 3, 4
+SUCCESS, WRONG, CONFIGURATION, FAILED, UNFORESEEN = 0, 1, 2, 3, 4
 GOES_ON = "What was finished is kept; the same command goes on from there."
 # The folder that this package was imported from: a checkout, or site-packages.
 _TREE = Path(__file__).resolve().parents[1]

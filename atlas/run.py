@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from atlas.command import DONE, GOES_ON, add_version, carry_out
+from atlas.command import GOES_ON, SUCCESS, add_version, carry_out
 from atlas.config.reading import load_config
 from atlas.rundir.stages import STAGES
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m atlas.ru
         from pipelines.pipeline import run  # torch and dask: not before the configuration is right
 
         run(config, until=options.until, dry_run=options.dry_run)
-        return DONE
+        return SUCCESS
 
     return carry_out(work, failed=GOES_ON, stopped=GOES_ON)
 

@@ -71,7 +71,7 @@ def run_item(item: Item) -> Summary:
     run, config = item.open()
     listing = worker.listing(run)
     if item.id == _FAILURES:
-        failure_rows, all_views, lost = _gather_failures(
+        failure_rows, all_views, failed_view_count = _gather_failures(
             item.after, run, config.layers[0], crops=config.images.crops, max_share=config.collect.max_failure_share
         )
         card = write_card(
@@ -82,7 +82,7 @@ def run_item(item: Item) -> Summary:
             collect=config.collect,
             pictures=len(listing),
             views=all_views,
-            lost=lost,
+            failed_view_count=failed_view_count,
             failures=failure_rows,
         )
         write_marker(
@@ -90,7 +90,7 @@ def run_item(item: Item) -> Summary:
             key=run.stage_key(NAME),
             files=[run.failures, card],
             views=all_views,
-            failures=lost,
+            failures=failed_view_count,
         )
         return Summary(0)
     settings = _batch_settings(run)
@@ -181,12 +181,12 @@ def watch_failures(
     with the same share. What was finished stays finished; with a higher share the run goes on from there.
     """
     views = pq.read_metadata(run.listing).num_rows * crops
-    lost = sum(failed_views(_failures_of(marker), crops) for marker in _shard_markers(run, layers))
+    failed_view_count = sum(failed_views(_failures_of(marker), crops) for marker in _shard_markers(run, layers))
 
     def watch(summary: Summary) -> None:
-        nonlocal lost
-        lost += summary.failures
-        if lost > max_share * views:
+        nonlocal failed_view_count
+        failed_view_count += summary.failures
+        if failed_view_count > max_share * views:
             markers = _shard_markers(run, layers)
             raise AtlasError(_too_many(markers, crops, max_share, views, run.folder(NAME)))
 
@@ -225,10 +225,10 @@ def _gather_failures(
         shards.append(marker)
     with atomic(run.failures) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, FAILURES), temporary, compression="zstd")
-    lost = failed_views([Failure(**row) for row in rows], crops)
-    if lost > max_share * views or lost == views:
+    failed_view_count = failed_views([Failure(**row) for row in rows], crops)
+    if failed_view_count > max_share * views or failed_view_count == views:
         raise AtlasError(_too_many(shards, crops, max_share, views, run.folder(NAME)))
-    return rows, views, lost
+    return rows, views, failed_view_count
 
 
 def _too_many(markers: Iterable[dict[str, Any]], crops: int, share: float, all_views: int, folder: Path) -> str:
@@ -243,10 +243,10 @@ def _too_many(markers: Iterable[dict[str, Any]], crops: int, share: float, all_v
         reasons.setdefault(failure_kind(failure), []).append(failure)
     common = sorted(reasons.values(), key=lambda alike: -len(alike))[:3]
     causes = "; ".join(f"{alike[0].error} ({len(alike)}×, such as {alike[0].image})" for alike in common)
-    lost = failed_views(failures, crops)
+    failed_view_count = failed_views(failures, crops)
     so_far = "" if views == all_views else f" (the run has {all_views}, and stops here)"
-    limit = "" if lost == all_views else f", more than collect.max_failure_share = {share:g} allows"
+    limit = "" if failed_view_count == all_views else f", more than collect.max_failure_share = {share:g} allows"
     return (
-        f"collect: {lost} of {views} views failed{limit}{so_far}. The commonest reasons: {causes}. Mend the pictures "
-        f"and delete {folder}, which remembers the failures; or raise the share."
+        f"collect: {failed_view_count} of {views} views failed{limit}{so_far}. The commonest reasons: {causes}. Mend "
+        f"the pictures and delete {folder}, which remembers the failures; or raise the share."
     )

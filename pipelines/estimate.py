@@ -111,11 +111,11 @@ def measure_durations(
     torch.set_num_threads(threads)
     view_seconds, icon_seconds = 0.0, []
     for name, network in networks.items():
-        observed = [layer for layer_name, layer in layers.items() if Config.module_of(layer_name)[0] == name]
-        view_seconds += Observer(network, [layer.name for layer in observed]).seconds_per_view(
-            observed, draws=collect.positions_per_image, attributions=collect.attributions
+        own_layers = [layer for layer_name, layer in layers.items() if Config.module_of(layer_name)[0] == name]
+        view_seconds += Observer(network, [layer.name for layer in own_layers]).seconds_per_view(
+            own_layers, draws=collect.positions_per_image, attributions=collect.attributions
         )
-        icon_seconds += [_seconds_per_icon(network, layer.name, render) for layer in observed]
+        icon_seconds += [_seconds_per_icon(network, layer.name, render) for layer in own_layers]
     unit_seconds = 0.0 if neurons is None else _unit_seconds(networks, layers, neurons, render)
     return Durations(view_seconds, float(np.mean(icon_seconds)), unit_seconds)
 

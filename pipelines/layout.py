@@ -24,7 +24,7 @@ from atlas.layout.fit import (
     choose_fitted,
     common_start,
     fit_layout,
-    joined,
+    join_layers,
     unit_box,
 )
 from atlas.layout.neighbors import build_index, knn_graph, load_index, save_index
@@ -135,13 +135,13 @@ def run_item(item: Item) -> Summary:
 def _fit(item: Item, run: RunDirectory, layers: Sequence[str], layout: LayoutConfig, *, seed: int) -> Summary:
     group = item.id.removeprefix("fit-")
     group_layers = layout_groups(layers, layout)[group]
-    fitted = choose_fitted(count_rows(run.shards(group_layers[0])), layout.fit_rows, seed)
+    fitted_rows = choose_fitted(count_rows(run.shards(group_layers[0])), layout.fit_rows, seed)
     files, parts, facts = [], [], {}
     for layer in group_layers:
         shards = run.shards(layer)
         moments = read_moments(shards, read_metadata(shards[0])["channels"])
         projection = fit_projection(moments)
-        parts.append(project(shards, projection, fitted))
+        parts.append(project(shards, projection, fitted_rows))
         for path, save in ((run.moments(layer), moments.save), (run.projection(layer), projection.save)):
             with atomic(path) as temporary:
                 save(temporary)
@@ -151,11 +151,11 @@ def _fit(item: Item, run: RunDirectory, layers: Sequence[str], layout: LayoutCon
             "projected": projection.components.shape[1],
             "energy": projection.energy,
         }
-    rows = joined(parts)
+    rows = join_layers(parts)
     parts.clear()
     common = load_arrays(run.coordinates(COMMON_START))["coordinates"] if item.after else None
     threads = available_cores()
-    by_attribution = attribution_rows(run, group_layers, fitted) if layout.axes == "classes" else None
+    by_attribution = attribution_rows(run, group_layers, fitted_rows) if layout.axes == "classes" else None
     fit = fit_layout(rows, layout, seed=seed, threads=threads, common=common, attribution_rows=by_attribution)
     files += [run.index(group), run.coordinates(group)]
     with atomic(run.index(group)) as temporary:
@@ -164,18 +164,18 @@ def _fit(item: Item, run: RunDirectory, layers: Sequence[str], layout: LayoutCon
         run.coordinates(group),
         coordinates=fit.coordinates,
         dropped=fit.dropped,
-        fitted=fitted,
+        fitted=fitted_rows,
         alive=fit.alive,
         nearness=fit.nearness,
     )
     if common is not None:
-        chosen = compared_rows(len(rows), seed)
+        sample_rows = compared_rows(len(rows), seed)
         independent = fit_layout(
-            rows[chosen],
+            rows[sample_rows],
             layout,
             seed=seed,
             threads=threads,
-            attribution_rows=None if by_attribution is None else by_attribution[chosen],
+            attribution_rows=None if by_attribution is None else by_attribution[sample_rows],
         )
         files.append(run.independent_coordinates(group))
         save_arrays(files[-1], coordinates=independent.coordinates)
@@ -188,17 +188,17 @@ def _fit(item: Item, run: RunDirectory, layers: Sequence[str], layout: LayoutCon
 def _common(item: Item, run: RunDirectory, layers: Sequence[str], layout: LayoutConfig, *, seed: int) -> Summary:
     """The layout that all layers start from: of all of them together, each by its widest directions."""
     column = "attribution" if layout.axes == "classes" else "activation"
-    fitted = choose_fitted(count_rows(run.shards(layers[0])), layout.fit_rows, seed)
+    fitted_rows = choose_fitted(count_rows(run.shards(layers[0])), layout.fit_rows, seed)
     parts = []
     for layer in layers:
         shards = run.shards(layer)
         metadata = read_metadata(shards[0])
         width = metadata["channels"] if column == "activation" else len(metadata["classes"])
-        parts.append(project(shards, widest(read_moments(shards, width, column), COMMON_WIDTH), fitted, column))
+        parts.append(project(shards, widest(read_moments(shards, width, column), COMMON_WIDTH), fitted_rows, column))
     coordinates = common_start(parts, layout, seed=seed, threads=available_cores())
     save_arrays(run.coordinates(COMMON_START), coordinates=coordinates)
     files = [run.coordinates(COMMON_START)]
-    write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=files, rows=len(fitted))
+    write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=files, rows=len(fitted_rows))
     return Summary(0)
 
 
@@ -226,7 +226,7 @@ def _place(item: Item, run: RunDirectory, layers: Sequence[str], layout: LayoutC
         shards = run.shards(layer)
         part = [shards[shard] for shard in placed_parts(shards, layout.fit_rows)[int(number)]]
         parts.append(project(part, Projection.load(run.projection(layer))))
-    rows = joined(parts)
+    rows = join_layers(parts)
     coordinates = place_rows(
         load_index(run.index(group)), fit["coordinates"][fit["alive"]], rows, fit["nearness"], threads=available_cores()
     ).coordinates
@@ -242,12 +242,12 @@ def _box(run: RunDirectory, layers: Sequence[str], layout: LayoutConfig) -> Summ
     groups = list(layout_groups(layers, layout))
     parts = len(placed_parts(run.shards(layers[0]), layout.fit_rows))
     raw, dropped = zip(*(gather_coordinates(run, group, parts) for group in groups))
-    boxed = unit_box(raw) if layout.align else [unit_box([coordinates])[0] for coordinates in raw]
+    box_coordinates = unit_box(raw) if layout.align else [unit_box([coordinates])[0] for coordinates in raw]
     for layer in layers:
         number = groups.index(layout_group_of(layer, layout))
-        if not np.isfinite(boxed[number]).any():
+        if not np.isfinite(box_coordinates[number]).any():
             raise AtlasError(f"layout: layer {layer} gave no activation at all in any picture. Choose another layer.")
-        write_map(run, layer, layer, boxed[number], dropped[number])
+        write_map(run, layer, layer, box_coordinates[number], dropped[number])
     files = [run.layout(layer) for layer in layers]
     write_marker(run.folder(NAME) / f"{_BOX}.json", key=run.stage_key(NAME), files=files)
     return Summary(0)
@@ -277,18 +277,18 @@ def _classes(item: Item, run: RunDirectory, layout: LayoutConfig, *, seed: int) 
     ]
     choices = choose_rows(shards, todo, layout, read_metadata(shards[0])["classes"])
     all_rows = np.unique(np.concatenate([choice.rows for choice in choices]))
-    projected, done = project(shards, Projection.load(run.projection(layer)), all_rows), 0
+    projected, row_count = project(shards, Projection.load(run.projection(layer)), all_rows), 0
     for atlas_map, choice in zip(todo, choices):
-        boxed = np.full((count_rows(shards), 2), np.nan, np.float32)
-        dropped = np.full(len(boxed), REASONS.index(OTHER), np.int8)
+        coordinates = np.full((count_rows(shards), 2), np.nan, np.float32)
+        dropped = np.full(len(coordinates), REASONS.index(OTHER), np.int8)
         if len(choice.rows) >= FEWEST_MAP_ROWS:
             rows = projected[np.searchsorted(all_rows, choice.rows)]
-            boxed[choice.rows] = lay_out(rows, choice, layout, seed=seed)
+            coordinates[choice.rows] = lay_out(rows, choice, layout, seed=seed)
             off = np.where(rows.any(1), REASONS.index(OUTLIER), REASONS.index(ZERO))
-            dropped[choice.rows] = np.where(np.isfinite(boxed[choice.rows]).all(1), 0, off)
-            done += len(rows)
-        write_map(run, atlas_map.name, layer, boxed, dropped)
+            dropped[choice.rows] = np.where(np.isfinite(coordinates[choice.rows]).all(1), 0, off)
+            row_count += len(rows)
+        write_map(run, atlas_map.name, layer, coordinates, dropped)
         facts: dict[str, object] = {"alignment": None, "alignment_independent": None, "chosen": len(choice.rows)}
         facts |= measure_quality(run, atlas_map.name, layer, column="activation", seed=seed)
         write_marker(_class_marker(run, atlas_map), key=key, files=[run.layout(atlas_map.name)], facts=facts)
-    return Summary(done)
+    return Summary(row_count)

@@ -84,7 +84,7 @@ def run_item(item: Item) -> Summary:
     settings = _settings(config.neurons)
     layer, _, work = item.id.rpartition("/")
     facts: dict[str, Any] = {"of": item.of} if item.of else {}
-    done = Summary(0)
+    summary = Summary(0)
     if work == "statistics":
         table = unit_statistics(run.shards(layer), settings.patches)
         facts["firing"] = int((table["largest"].to_numpy() > 0).sum())
@@ -100,12 +100,12 @@ def run_item(item: Item) -> Summary:
             drawing = _drawing(run, layer, settings.pictures, config.render, seed=config.seed)
             table, failed = _units(target, work, drawing, attributions=config.collect.attributions)
             facts["patches_failed"] = failed
-            done = Summary(table.num_rows, failed)
+            summary = Summary(table.num_rows, failed)
     path = run.folder(NAME) / f"{item.id}.parquet"
     with atomic(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
     write_marker(path.with_suffix(".json"), key=run.stage_key(NAME), files=[path], rows=table.num_rows, **facts)
-    return done
+    return summary
 
 
 def engine() -> dict[str, Any]:
@@ -152,7 +152,7 @@ def _statistics(run: RunDirectory, layer: str) -> pa.Table:
 
 
 @lru_cache(maxsize=4)
-def _read_statistics(path: Path, _written: int) -> pa.Table:
+def _read_statistics(path: Path, _mtime: int) -> pa.Table:
     return pq.read_table(path)
 
 
@@ -183,9 +183,9 @@ def _units(target: _OpenLayer, part: str, drawing: UnitDrawing, *, attributions:
     units = units_of_part(part, target.statistics.num_rows)
     keys = firing_rows(target.statistics, units)
     views = target.read(keys)
-    described = worker.layers(target.run, target.run_network)[target.source.name]
+    layer = worker.layers(target.run, target.run_network)[target.source.name]
     observer = worker.observer(target.run, target.run_network, target.source.module) if attributions else None
-    table = unit_table(target.network, described, target.statistics, units, views, drawing, observer)
+    table = unit_table(target.network, layer, target.statistics, units, views, drawing, observer)
     return table, sum(key not in views for key in keys)
 
 

@@ -143,12 +143,12 @@ def prepare(config: Config, directory: RunDirectory) -> Prepared:
                 problems.append(f"layers: {error}")
         if any(atlas_map.classes and atlas_map.layer in run_network.layers for atlas_map in maps):
             problems += _unknown_classes(config.layout, networks[name])
-    described = {layer: layers[layer] for layer in config.layers if layer in layers}
-    whole = len(described) == len(config.layers)
-    problems += _tour(config.tour, listing, described if whole else None, config.neurons)
+    ordered_layers = {layer: layers[layer] for layer in config.layers if layer in layers}
+    whole = len(ordered_layers) == len(config.layers)
+    problems += _tour(config.tour, listing, ordered_layers if whole else None, config.neurons)
     if problems or listing is None:
         raise ConfigError("\n".join(problems))
-    return Prepared(listing, networks, described)
+    return Prepared(listing, networks, ordered_layers)
 
 
 def _tour(
@@ -338,8 +338,8 @@ def _run_stages(
             else:
                 _note(directory, name, outcome)
             if not console.is_terminal:
-                done = f"{outcome.done_now} of {outcome.items} items now, {outcome.count:,} {stage.WORK}"
-                console.print(f"{name}: {done} in {outcome.seconds:.0f} s")
+                figures = f"{outcome.done_now} of {outcome.items} items now, {outcome.count:,} {stage.WORK}"
+                console.print(f"{name}: {figures} in {outcome.seconds:.0f} s")
             if name == collect.NAME:
                 show_failures(directory, progress.console)
             if name in (render.NAME, neurons.NAME):

@@ -130,10 +130,10 @@ def show_plan(
         lines.append(("neurons", f"{units}, {config.neurons.pictures} pictures each"))
     size = f"{disk / 1e9:.1f} GB" if disk > 1e9 else f"{max(1, round(disk / 1e6))} MB"
     lines.append(("estimate", f"about {max(1, round(seconds / 60))} min and {size}, as this machine is now"))
-    done = [name for name in STAGES if (directory.folder(name)).exists()]
-    if done:
+    stage_names = [name for name in STAGES if (directory.folder(name)).exists()]
+    if stage_names:
         reuse = "what fits this configuration is kept and gone on with, the rest is moved aside"
-        lines.append(("found", f"{', '.join(done)} of an earlier run; {reuse}"))
+        lines.append(("found", f"{', '.join(stage_names)} of an earlier run; {reuse}"))
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for line in lines:
         table.add_row(*map(escape, line))

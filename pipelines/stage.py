@@ -196,9 +196,9 @@ def _finished(stage: Stage, client: Client, todo: list[Item], retries: int) -> I
 def _results(stage: Stage, client: Client, batch: list[tuple[Future, Item]]) -> Iterator[tuple[Item, Summary]]:
     """The summaries of finished items, fetched together; then the error of the first that failed, as AtlasError."""
     failed = [(future, item) for future, item in batch if future.status in ("error", "cancelled")]
-    done = [(future, item) for future, item in batch if (future, item) not in failed]
+    finished_pairs = [(future, item) for future, item in batch if (future, item) not in failed]
     first: AtlasError | None = None
-    for (_future, item), summary in zip(done, client.gather([future for future, _item in done])):
+    for (_future, item), summary in zip(finished_pairs, client.gather([future for future, _item in finished_pairs])):
         if isinstance(summary, AtlasError):
             first = first or summary
         else:

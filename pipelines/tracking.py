@@ -133,14 +133,14 @@ class Tracking:
     @contextmanager
     def _once(self, name: str, facts: Any) -> Iterator[Tracker | None]:
         """The tracker, or None where these facts were sent before; when the block ends well, they count as sent."""
-        sent = self._directory.read_manifest()["tracking"]["sent"] if self._tracker else {}
-        new = self._tracker is not None and sent.get(name) != digest_values(facts)
+        digests = self._directory.read_manifest()["tracking"]["sent"] if self._tracker else {}
+        new = self._tracker is not None and digests.get(name) != digest_values(facts)
         done = False
         with self._sentence_for_errors():
             yield self._tracker if new else None
             done = True
         if new and done:
-            self._directory.update_manifest(tracking={"sent": {**sent, name: digest_values(facts)}})
+            self._directory.update_manifest(tracking={"sent": {**digests, name: digest_values(facts)}})
 
     @contextmanager
     def _sentence_for_errors(self) -> Iterator[None]:

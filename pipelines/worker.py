@@ -70,19 +70,19 @@ def _network(settings: str, keep: tuple[str, ...], digest: str) -> Network:
     keep_memory()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        loaded = load(**json.loads(settings), keep=keep)
-    if loaded.digest != digest:
+        loaded_network = load(**json.loads(settings), keep=keep)
+    if loaded_network.digest != digest:
         raise AtlasError(
-            f"network: a worker loads other weights for {loaded.name} than this process did. Give all machines the "
-            "same checkpoint and versions, and restart the workers."
+            f"network: a worker loads other weights for {loaded_network.name} than this process did. Give all "
+            "machines the same checkpoint and versions, and restart the workers."
         )
-    return loaded
+    return loaded_network
 
 
 @lru_cache(maxsize=_NETWORKS)
 def _layers(settings: str, names: tuple[str, ...], digest: str) -> tuple[Layer, ...]:
-    loaded = _network(settings, names, digest)
-    return tuple(describe_layer(loaded, name) for name in names)
+    loaded_network = _network(settings, names, digest)
+    return tuple(describe_layer(loaded_network, name) for name in names)
 
 
 @lru_cache(maxsize=_NETWORKS)
@@ -96,5 +96,5 @@ def _observer_of(settings: str, names: tuple[str, ...], digest: str, module: str
 
 
 @lru_cache(maxsize=1)
-def _listing(path: Path, _written: int) -> Listing:
+def _listing(path: Path, _mtime: int) -> Listing:
     return Listing.load(path)

@@ -153,7 +153,7 @@ WHITE, INK, RULE = (255, 255, 255), (30, 30, 30), (190, 190, 190)
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """What one variant came to: ``row``, its figures with their names, and ``pixels`` of its first icons, uint8
     (at most SHEET_ICONS, size, size, 3)."""
 
@@ -205,20 +205,20 @@ def draw_variant(task: Task, *, tries: int = 1, steps: int | None = None, apart:
 # The measurement
 
 
-def ablate(task: Task, groups: list[str]) -> Iterator[Measured]:
+def ablate(task: Task, groups: list[str]) -> Iterator[Measurement]:
     """Every variant of ``groups`` as it is done. A default is drawn once, and repeated in each group."""
-    measurements: dict[str, Measured] = {}
+    measurements: dict[str, Measurement] = {}
     for group in groups:
         for variant, values in variants(group).items():
             key = repr(values)
             if key not in measurements:
                 print(f"{group}, {variant}: {len(task.own)} icons …", file=sys.stderr)
                 measurements[key] = measure_variant(task, values)
-            named = {"bench": "ablate", "group": group, "variant": variant, "layer": task.layer}
-            yield replace(measurements[key], row=named | measurements[key].row)
+            labels = {"bench": "ablate", "group": group, "variant": variant, "layer": task.layer}
+            yield replace(measurements[key], row=labels | measurements[key].row)
 
 
-def measure_variant(task: Task, values: Values) -> Measured:
+def measure_variant(task: Task, values: Values) -> Measurement:
     """Draw and score one variant; shares are in [0, 1]."""
     # warm up in batches of the size that is timed
     draw_variant(task, **values | {"steps": bench_render.WARM_UP_STEPS, "tries": 1})
@@ -237,7 +237,7 @@ def measure_variant(task: Task, values: Values) -> Measured:
         "steps": round(drawing.steps),
         "threads": torch.get_num_threads(),
     }
-    return Measured(rounded_figures(figures), drawing.pixels[:SHEET_ICONS])
+    return Measurement(rounded_figures(figures), drawing.pixels[:SHEET_ICONS])
 
 
 # What is shown
@@ -255,22 +255,22 @@ def print_variants(title: str, rows: list[BenchRow]) -> None:
             group = row["group"]
             table.add_section()
             table.add_row(group, style="bold")
-        table.add_row("  " + row["variant"], *[written.format(row[name]) for _, name, written in COLUMNS])
+        table.add_row("  " + row["variant"], *[template.format(row[name]) for _, name, template in COLUMNS])
     Console(width=max(Console().width, 100)).print(table)
 
 
-def make_sheet(measured: list[Measured]) -> Image.Image:
+def make_sheet(measurements: list[Measurement]) -> Image.Image:
     """The first icons of every variant, a row each behind its name, the groups under headings of their own."""
     label, heading = ImageFont.load_default(size=LABEL_SIZE), ImageFont.load_default(size=HEADING_SIZE)
-    count, size = measured[0].pixels.shape[:2]
-    first = MARGIN + round(max(label.getlength(entry.row["variant"]) for entry in measured)) + LABEL_GAP
-    groups = len({entry.row["group"] for entry in measured})
+    count, size = measurements[0].pixels.shape[:2]
+    first = MARGIN + round(max(label.getlength(entry.row["variant"]) for entry in measurements)) + LABEL_GAP
+    groups = len({entry.row["group"] for entry in measurements})
     pitch = max(size, LABEL_SIZE) + GAP
     width = first + count * (size + GAP) - GAP + MARGIN
-    sheet = Image.new("RGB", (width, 2 * MARGIN + groups * HEADING + len(measured) * pitch), WHITE)
+    sheet = Image.new("RGB", (width, 2 * MARGIN + groups * HEADING + len(measurements) * pitch), WHITE)
     pen = ImageDraw.Draw(sheet)
     y, group = MARGIN, None
-    for entry in measured:
+    for entry in measurements:
         if entry.row["group"] != group:
             group = entry.row["group"]
             pen.text((MARGIN, y + HEADING - 16), group, INK, heading, anchor="ls")
@@ -292,22 +292,22 @@ def command(options: argparse.Namespace) -> None:
     )
     groups = choose_groups(task, options.groups)
     torch.set_num_threads(options.threads)  # after loading, which sets the run's own
-    measured: list[Measured] = []
+    measurements: list[Measurement] = []
     try:
         for entry in ablate(task, groups):
-            measured.append(entry)
+            measurements.append(entry)
             if options.json:  # after each row: the whole may take an hour
-                write_json(options.json, [done.row for done in measured])
+                write_json(options.json, [measurement.row for measurement in measurements])
     finally:
-        if options.sheet and measured:
+        if options.sheet and measurements:
             with atomic(options.sheet) as temporary:
-                sheet = make_sheet(measured)
+                sheet = make_sheet(measurements)
                 kind = options.sheet.suffix.lower()[1:].upper()
                 sheet.save(temporary, format=kind, **({"quality": SHEET_QUALITY} if kind == "WEBP" else {}))
     print_variants(
         f"{task.network.name} {task.layer}, {len(task.own)} icons of grid {options.grid}, {task.size} px, "
         f"{options.threads} threads",
-        [entry.row for entry in measured],
+        [entry.row for entry in measurements],
     )
 
 

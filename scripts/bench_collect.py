@@ -78,9 +78,9 @@ def bench_collect(folder: Path, layers: list[str], processes: list[int], repeat:
 
     def row(system: str, variant: str, workers: int, rates: list[float], peak_mb: float, **more: Any) -> BenchRow:
         figures = {"processes": workers, "images_per_second": statistics.median(rates), "peak_mb": round(peak_mb)}
-        named = {"bench": "collect", "system": system, "variant": variant, **figures, **more}
+        values = {"bench": "collect", "system": system, "variant": variant, **figures, **more}
         spread = {"slowest": min(rates), "fastest": max(rates), "images": count}
-        return rounded_figures(named | spread)
+        return rounded_figures(values | spread)
 
     single: dict[str, float] = {}
     for workers in processes:
@@ -180,15 +180,16 @@ def forward_alone(share: slice, barrier: Barrier, folder: str, layers: list[str]
     _, _, numbers = listing_parts(folder, layers, share)
     network = load(NETWORK, keep=tuple(layers))
     observer = Observer(network, layers)
-    described = [describe_layer(network, layer) for layer in layers]
+    layer_descriptions = [describe_layer(network, layer) for layer in layers]
     seconds = {
-        batch: observer.seconds_per_view(described, draws=1, attributions=False, views=batch)
+        batch: observer.seconds_per_view(layer_descriptions, draws=1, attributions=False, views=batch)
         for batch in (1, 2, 4, 8, 16)
     }
     batch = min(seconds, key=seconds.__getitem__)
     pixels = torch.randint(0, 256, (batch, 224, 224, 3), dtype=torch.uint8)
     middle = {
-        layer.name: torch.tensor([layer.height // 2, layer.width // 2]).expand(batch, 1, 2) for layer in described
+        layer.name: torch.tensor([layer.height // 2, layer.width // 2]).expand(batch, 1, 2)
+        for layer in layer_descriptions
     }
     barrier.wait()
     started = time.perf_counter()

@@ -29,7 +29,7 @@ from atlas.pictures.views import Box, crop_view
 QUALITY = 90
 SIZES = {"500 × 375": (500, 375), "4000 × 3000": (4000, 3000)}
 # A view of this side, for the decoders that can stop at a reduced scale.
-WANTED = 336
+VIEW_SIDE = 336
 LAYERS = ("_blocks.4", "_blocks.10", "_blocks.14")
 SPARES = ((1.0, 1.5), (1.5, 2.0), (2.0, 2.5), (2.5, 3.0), (3.0, 4.0))
 VIEWS = 40  # of each photo
@@ -61,7 +61,7 @@ def pillow(data: bytes) -> Pixels:
 
 def pillow_draft(data: bytes) -> Pixels:
     picture = Image.open(BytesIO(data))
-    picture.draft("RGB", (WANTED, WANTED))
+    picture.draft("RGB", (VIEW_SIDE, VIEW_SIDE))
     return np.asarray(picture)
 
 
@@ -86,7 +86,7 @@ def our_decoder(data: bytes) -> Pixels:
 
 def ours_reduced(data: bytes) -> Pixels:
     encoded = Encoded(data)
-    reductions = (reduction for reduction in encoded.reductions if min(encoded.size or ()) >= reduction * WANTED)
+    reductions = (reduction for reduction in encoded.reductions if min(encoded.size or ()) >= reduction * VIEW_SIDE)
     return encoded.decode(next(reductions, 1))
 
 

@@ -78,20 +78,20 @@ def bench_layout(
                 }  # fmt: skip
 
 
-def judge(rows: Any, coordinates: Float32, fitted: list[int] | None) -> dict[str, float | None]:
+def judge(rows: Any, coordinates: Float32, fitted_numbers: list[int] | None) -> dict[str, float | None]:
     """The figures of a map; where some rows are fitted and the others placed, of each by themselves."""
 
-    def measured(among: NDArray[np.bool_] | None) -> dict[str, float | None]:
+    def measure(among: NDArray[np.bool_] | None) -> dict[str, float | None]:
         return quality(lambda: blocks_of(rows), coordinates, sample=JUDGED, among=among)
 
-    if fitted is None:
-        return measured(None)
+    if fitted_numbers is None:
+        return measure(None)
     fitted_rows = np.zeros(len(rows), bool)
-    fitted_rows[fitted] = True
+    fitted_rows[fitted_numbers] = True
     return {
         f"{name}{suffix}": value
         for among, suffix in ((fitted_rows, "_fitted"), (~fitted_rows, "_placed"))
-        for name, value in measured(among).items()
+        for name, value in measure(among).items()
     }
 
 
@@ -131,7 +131,7 @@ def layout_in_a_process(work: Any, file: Path, threads: int, fit_rows: int) -> d
 
 
 def _one_process(work: Any, file: Path, threads: int, fit_rows: int) -> None:
-    rows = np.load(file, mmap_mode="r" if work is placed else None)
+    rows = np.load(file, mmap_mode="r" if work is fit_and_place else None)
     started = time.perf_counter()
     coordinates, facts = work(rows, threads, fit_rows)
     facts["seconds"] = time.perf_counter() - started
@@ -155,12 +155,12 @@ def our_layout(
     units = np.concatenate([projection.apply(block) for block in blocks_of(rows)])
     config = LayoutConfig(fit_rows=max(100, len(rows)), deterministic=deterministic)
     fit = fit_layout(units, config, seed=0, threads=threads)
-    chosen = judged_rows(len(rows))
-    neighbors, _ = nearest(fit.index, units[chosen], NEIGHBORS + 1)
+    sample = judged_rows(len(rows))
+    neighbors, _ = nearest(fit.index, units[sample], NEIGHBORS + 1)
     return fit.coordinates, {"neighbors": neighbors.tolist(), "dimensions": units.shape[1]}
 
 
-def placed(rows: NDArray[np.float16], threads: int, fit_rows: int) -> tuple[Float32, dict[str, Any]]:
+def fit_and_place(rows: NDArray[np.float16], threads: int, fit_rows: int) -> tuple[Float32, dict[str, Any]]:
     from atlas.layout.fit import choose_fitted, fit_layout
     from atlas.layout.placement import place_rows
     from atlas.layout.projection import fit_projection
@@ -170,15 +170,17 @@ def placed(rows: NDArray[np.float16], threads: int, fit_rows: int) -> tuple[Floa
     for block in blocks_of(rows):
         moments.add(block)
     projection = fit_projection(moments)
-    fitted = choose_fitted(len(rows), fit_rows, 0)
+    fitted_numbers = choose_fitted(len(rows), fit_rows, 0)
     started = time.perf_counter()
-    units = np.concatenate([projection.apply(rows[part]) for part in np.array_split(fitted, 1 + len(fitted) // 65536)])
+    units = np.concatenate(
+        [projection.apply(rows[part]) for part in np.array_split(fitted_numbers, 1 + len(fitted_numbers) // 65536)]
+    )
     fit = fit_layout(units, LayoutConfig(), seed=0, threads=threads)
     fitting = time.perf_counter() - started
     fitted_coordinates = fit.coordinates[fit.alive]
     coordinates = np.full((len(rows), 2), np.nan, np.float32)
-    coordinates[fitted] = fit.coordinates
-    rest = np.setdiff1d(np.arange(len(rows)), fitted)
+    coordinates[fitted_numbers] = fit.coordinates
+    rest = np.setdiff1d(np.arange(len(rows)), fitted_numbers)
     started = time.perf_counter()
     for part in np.array_split(rest, 1 + len(rest) // 65536):
         placing = place_rows(fit.index, fitted_coordinates, projection.apply(rows[part]), fit.nearness, threads=threads)
@@ -190,8 +192,8 @@ def placed(rows: NDArray[np.float16], threads: int, fit_rows: int) -> tuple[Floa
         place_rows(fit.index, fitted_coordinates, projection.apply(rows[row : row + 1]), fit.nearness)
         single.append(time.perf_counter() - begun)
     return coordinates, {
-        "fitted": fitted.tolist(),
-        "fit_rows": len(fitted),
+        "fitted": fitted_numbers.tolist(),
+        "fit_rows": len(fitted_numbers),
         "fit_seconds": fitting,
         "place_seconds": seconds,
         "place_ms_per_row": 1e3 * seconds / max(len(rest), 1),
@@ -210,6 +212,6 @@ def umap_learn(rows: NDArray[np.float16], threads: int, _fit_rows: int) -> tuple
 SYSTEMS = {
     "ours": our_layout,
     "ours, deterministic": partial(our_layout, deterministic=True),
-    "ours, placed": placed,
+    "ours, placed": fit_and_place,
     "umap-learn": umap_learn,
 }

@@ -93,14 +93,17 @@ def lucent_icons(task: Task, steps: int | None, *, own_size: bool = False, at_on
     network = RgbNetwork(task.network).eval()
 
     def together(first: int) -> Pixels:
-        chosen = directions[first : first + at_once]
+        targets = directions[first : first + at_once]
         seed_all(int(task.seeds[first]))
         (pixels,) = render.render_vis(
             copy.deepcopy(network),
             objectives.Objective.sum(
-                [objectives.direction_neuron(layer, direction, batch=number) for number, direction in enumerate(chosen)]
+                [
+                    objectives.direction_neuron(layer, direction, batch=number)
+                    for number, direction in enumerate(targets)
+                ]
             ),
-            partial(param.image, task.size, batch=len(chosen)),
+            partial(param.image, task.size, batch=len(targets)),
             thresholds=(taken_steps,),
             preprocess=False,  # done inside
             fixed_image_size=task.size if own_size else None,

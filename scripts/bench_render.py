@@ -155,8 +155,8 @@ def row_of_variant(contender: Contender, task: Task, drawing: DrawnIcons, second
         "peak_gflop_per_second": peak / 1e9,
         "threads": torch.get_num_threads(),
     }
-    named = {"bench": "render", "system": contender.system, "variant": contender.variant, "layer": task.layer}
-    return named | rounded_figures(figures)
+    labels = {"bench": "render", "system": contender.system, "variant": contender.variant, "layer": task.layer}
+    return labels | rounded_figures(figures)
 
 
 def scores_of(task: Task, pixels: Pixels) -> Scores:

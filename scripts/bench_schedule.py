@@ -56,7 +56,7 @@ def nothing(item: Item) -> Summary:
 def bench_schedule(items: int, workers: int) -> BenchRow:
     """``items`` items on ``workers`` workers of one thread."""
     with tempfile.TemporaryDirectory() as folder:
-        outcome, read, written = measure_items(Path(folder), items, workers)
+        outcome, read_bytes, written_bytes = measure_items(Path(folder), items, workers)
     item = NoWork(3).plan(None, RunDirectory(Path("/shared/runs/imagenet")))[0]  # type: ignore[arg-type]
     return {
         "bench": "schedule",
@@ -65,8 +65,8 @@ def bench_schedule(items: int, workers: int) -> BenchRow:
         "workers": workers,
         "seconds": round(outcome.seconds, 1),
         "ms_an_item": round(1000 * outcome.seconds / outcome.items, 2),
-        "bytes_read_an_item": round(read / outcome.items),
-        "bytes_written_an_item": round(written / outcome.items),
+        "bytes_read_an_item": round(read_bytes / outcome.items),
+        "bytes_written_an_item": round(written_bytes / outcome.items),
         "bytes_of_an_item": len(pickle.dumps(item)),
         "bytes_of_a_summary": len(pickle.dumps(Summary(65_536, 12, 1_800))),
     }
@@ -114,8 +114,8 @@ def measure_items(folder: Path, items: int, workers: int) -> tuple[Outcome, int,
             _run(stage, client, run, config)  # the first items load the modules
             client.run_on_scheduler(count_bytes)
             outcome = _run(NoWork(items), client, run, config)
-            read, written = client.run_on_scheduler(bytes_counted)
-        return outcome, read, written
+            read_bytes, written_bytes = client.run_on_scheduler(bytes_counted)
+        return outcome, read_bytes, written_bytes
     finally:
         for process in reversed(processes):
             process.terminate()
@@ -131,23 +131,23 @@ def count_bytes() -> None:
     from tornado.iostream import IOStream
 
     read, write = IOStream.read_from_fd, IOStream.write_to_fd
-    counted = [0, 0]
+    counts = [0, 0]
 
     def counting_read(stream: IOStream, buffer: bytearray | memoryview) -> int | None:
         count = read(stream, buffer)
-        counted[0] += count or 0
+        counts[0] += count or 0
         return count
 
     def counting_write(stream: IOStream, data: memoryview) -> int:
         count = write(stream, data)
-        counted[1] += count
+        counts[1] += count
         return count
 
     IOStream.read_from_fd, IOStream.write_to_fd = counting_read, counting_write  # type: ignore[method-assign]
-    IOStream.counted = counted  # type: ignore[attr-defined]
+    IOStream.counts = counts  # type: ignore[attr-defined]
 
 
 def bytes_counted() -> tuple[int, int]:
     from tornado.iostream import IOStream
 
-    return tuple(IOStream.counted)  # type: ignore[attr-defined, no-any-return]
+    return tuple(IOStream.counts)  # type: ignore[attr-defined, no-any-return]

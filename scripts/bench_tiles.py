@@ -67,13 +67,13 @@ def made_icons(seed: int, count: int = ICON_COUNT) -> Pixels:
 def write_picture(path: Path, pool: Pixels, grid: int, seed: int) -> None:
     """A round map of ``grid`` cells a side with icons of the ``pool``, as plain RGBA from the top left."""
     random = np.random.default_rng([seed, grid])
-    chosen = random.integers(0, len(pool), (grid, grid))
+    numbers = random.integers(0, len(pool), (grid, grid))
     across = (np.arange(grid) + 0.5) / grid - 0.5
     inside = np.hypot(across[:, None], across) < 0.5
     with path.open("wb") as file:
         for row in range(grid):
             cells = np.zeros((ICON_SIZE, grid, ICON_SIZE, 4), np.uint8)
-            cells[:, inside[row], :, :3] = pool[chosen[row, inside[row]]].transpose(1, 0, 2, 3)
+            cells[:, inside[row], :, :3] = pool[numbers[row, inside[row]]].transpose(1, 0, 2, 3)
             cells[:, inside[row], :, 3] = 255
             file.write(cells.tobytes())
 
@@ -103,10 +103,10 @@ def tiles_in_a_process(system: str, variant: str, folder: Path, grids: list[int]
     """What a fresh process, of this file and nothing else, says of its work. Raises AtlasError where it fails."""
     arguments = json.dumps([system, variant, str(folder), grids, threads])
     environment = os.environ | {"VIPS_CONCURRENCY": str(threads)}
-    done = subprocess.run([sys.executable, __file__, arguments], stdout=subprocess.PIPE, env=environment)
-    if done.returncode:
-        raise AtlasError(f"The process of {system} ended with {done.returncode}.")
-    facts: BenchRow = json.loads(done.stdout)
+    process = subprocess.run([sys.executable, __file__, arguments], stdout=subprocess.PIPE, env=environment)
+    if process.returncode:
+        raise AtlasError(f"The process of {system} ended with {process.returncode}.")
+    facts: BenchRow = json.loads(process.stdout)
     return facts
 
 
@@ -166,8 +166,8 @@ def middle_error(out: Path, folder: Path, grid: int) -> float:
     middle = side // 2 // TILE_SIZE
     with Image.open(out / "map_files" / str(len(level_sides(side)) - 1) / f"{middle}_{middle}.webp") as tile:
         pixels = np.asarray(tile.convert("RGB")).astype(int)
-    wanted = one_tile(picture(folder / f"{grid}.rgba", grid), middle, middle)
-    return float(np.abs(pixels - wanted[..., :3])[wanted[..., 3] > 0].mean())
+    source_tile = one_tile(picture(folder / f"{grid}.rgba", grid), middle, middle)
+    return float(np.abs(pixels - source_tile[..., :3])[source_tile[..., 3] > 0].mean())
 
 
 def picture(path: Path, grid: int) -> NDArray[np.uint8]:

@@ -39,18 +39,18 @@ class CustomBuildHook(BuildHookInterface):
 def build(root: Path) -> bool:
     """Build the viewer where that is needed; says whether it did. Raises BuildError where it cannot."""
     viewer = root / VIEWER
-    built = viewer / "dist" / "index.html"
+    page = viewer / "dist" / "index.html"
     stamp = viewer / "dist.sha256"
-    if built.is_file() and (root / "PKG-INFO").is_file():
+    if page.is_file() and (root / "PKG-INFO").is_file():
         return False  # a source archive, which brings the viewer along
     digest = sources_digest(viewer)
-    if built.is_file() and stamp.is_file() and stamp.read_text().strip() == digest:
+    if page.is_file() and stamp.is_file() and stamp.read_text().strip() == digest:
         return False
     npm, environment = find_npm()
     _run(npm, ["ci", "--no-audit", "--no-fund"], viewer, environment)
     _run(npm, ["run", "build"], viewer, environment)
-    if not built.is_file():
-        raise BuildError(f"The viewer was built, but {built} is not there; look at {VIEWER / 'vite.config.ts'}.")
+    if not page.is_file():
+        raise BuildError(f"The viewer was built, but {page} is not there; look at {VIEWER / 'vite.config.ts'}.")
     stamp.write_text(f"{digest}\n")
     return True
 
@@ -109,13 +109,13 @@ def _version(node: str) -> str:
 def _run(npm: list[str], arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
     said = " ".join(["npm", *arguments])
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [*npm, *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
     except OSError as error:
         raise BuildError(f"The viewer could not be built: {said} did not start ({error}).") from error
-    if done.returncode:
-        tail = "\n".join(done.stdout.splitlines()[-25:])
+    if process.returncode:
+        tail = "\n".join(process.stdout.splitlines()[-25:])
         raise BuildError(f"The viewer could not be built: {said} in {folder} failed. The end of what it said:\n{tail}")
 
 

@@ -38,8 +38,8 @@ class Import:
 def modules(tree: Path) -> dict[str, str]:
     """Every module of the product by its dotted name, with its path below ``tree``."""
     paths = [path for folder in ("atlas", "pipelines", "scripts") for path in sorted((tree / folder).rglob("*.py"))]
-    named = {path: path.relative_to(tree).as_posix() for path in paths if "node_modules" not in path.parts}
-    return {name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): name for name in named.values()}
+    path_names = {path: path.relative_to(tree).as_posix() for path in paths if "node_modules" not in path.parts}
+    return {name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): name for name in path_names.values()}
 
 
 def imports(tree: Path) -> list[Import]:

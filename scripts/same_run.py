@@ -96,10 +96,10 @@ def atlas(folder: Path, command: str) -> str:
     """What a command of the package says."""
     print(f"atlas.{command}", flush=True)
     arguments = [sys.executable, "-m", *f"atlas.{command}".split()]
-    done = subprocess.run(arguments, cwd=folder, env=RUN_ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"It ended with {done.returncode}.\n{done.stdout}")
-    return done.stdout
+    process = subprocess.run(arguments, cwd=folder, env=RUN_ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=False)
+    if process.returncode:
+        sys.exit(f"It ended with {process.returncode}.\n{process.stdout}")
+    return process.stdout
 
 
 @contextmanager
@@ -261,11 +261,11 @@ def compare_runs(old: Path, new: Path) -> int:
     for kind, name, _ in differences(*screens):
         most, pixels = unequal(old, new, name) if kind == "differ" else (255, "")
         facts[f"screens {kind}{NEGLIGIBLE if most <= NEGLIGIBLE_STEPS else ''}"][name] = [pixels]
-    for kind, listed in facts.items():
-        print(f"{len(listed)} {kind}")
-        for name, where in list(listed.items())[:MOST_LINES]:
+    for kind, places in facts.items():
+        print(f"{len(places)} {kind}")
+        for name, where in list(places.items())[:MOST_LINES]:
             print(f"    {name}  {where[0]}" + (f" and {len(where) - 1} more" if len(where) > 1 else ""))
-        if len(listed) > MOST_LINES:
+        if len(places) > MOST_LINES:
             print("    …")
     print(f"{len(before.keys() & after.keys())} files, {len(screens[0].keys() & screens[1].keys())} screens compared")
     return int(any(NEGLIGIBLE not in kind for kind in facts))

@@ -57,8 +57,8 @@ def measured_run(views: int, out: Path) -> BenchRow:
 
     Raises SystemExit where the run fails, or is finished and nothing is noted of how it went.
     """
-    run, noted = RunDirectory(out / f"views-{views}"), out / f"views-{views}.json"
-    watched: BenchRow | None = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else None
+    run, note_path = RunDirectory(out / f"views-{views}"), out / f"views-{views}.json"
+    watched: BenchRow | None = json.loads(note_path.read_text(encoding="utf-8")) if note_path.exists() else None
     if under_way(run) is None:
         if watched is None:
             raise SystemExit(f"{run.path} is finished, and was not watched. Delete it to measure it anew.")
@@ -73,7 +73,7 @@ def measured_run(views: int, out: Path) -> BenchRow:
     # What a killed stage had spent stands in no manifest.
     now["lost"] = {stage: spent[stage]} if failed and stage in spent else {}
     watched = merged(watched, now)
-    write_json(noted, watched)
+    write_json(note_path, watched)
     if failed:
         raise SystemExit(f"The run of {views:,} views stopped; give the same command again, and it goes on.")
     return row_of_run(run, views, watched)
@@ -182,10 +182,10 @@ def merged(before: BenchRow | None, now: BenchRow) -> BenchRow:
     longest = before if before["seconds_of_starts"] > now["seconds_of_starts"] else now
     most = {name: max(before[name], now[name]) for name in ("peak_mb_of_a_process", "peak_mb_of_all")}
     sums = {name: before[name] + now[name] for name in ("seconds_of_starts", "starts")}
-    lost = {
+    lost_seconds = {
         stage: before["lost"].get(stage, 0.0) + now["lost"].get(stage, 0.0) for stage in before["lost"] | now["lost"]
     }
-    return longest | most | sums | {"lost": lost}
+    return longest | most | sums | {"lost": lost_seconds}
 
 
 def main() -> None:

@@ -88,16 +88,16 @@ def claim(out: Path, stamps: Path, names: list[str], count: int) -> None:
     digest = hashlib.sha256()
     for name in names:
         digest.update(name.encode() + hashlib.sha256((stamps / name).read_bytes()).digest())
-    wanted = {"stamps": digest.hexdigest(), "pictures": count, "side": SIDE, "quality": QUALITY, "seed": SEED}
+    facts = {"stamps": digest.hexdigest(), "pictures": count, "side": SIDE, "quality": QUALITY, "seed": SEED}
     note = out / "shards.json"
     previous = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
-    if previous != wanted and any(out.glob("*.tar")):
+    if previous != facts and any(out.glob("*.tar")):
         raise ConfigError(
             f"{out} has shards already, of other stamps or another number of pictures than {count:,}. Give another "
             "folder, or delete that one."
         )
     out.mkdir(parents=True, exist_ok=True)
-    write_json(note, wanted)
+    write_json(note, facts)
 
 
 def make_shards(stamps: Path, out: Path, count: int) -> str:
@@ -109,8 +109,8 @@ def make_shards(stamps: Path, out: Path, count: int) -> str:
     parts = shards(names, count)
     with ProcessPoolExecutor(available_cores()) as pool:
         every = len(parts)
-        written = pool.map(write_shard, [stamps] * every, [out] * every, range(every), parts)
-        total = sum(path.stat().st_size for path in written)
+        paths = pool.map(write_shard, [stamps] * every, [out] * every, range(every), parts)
+        total = sum(path.stat().st_size for path in paths)
     return f"{count:,} pictures in {every} shards, {total / 1e6:,.0f} MB: {out}"
 
 

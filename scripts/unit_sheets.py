@@ -60,17 +60,17 @@ class Units:
         return sorted((unit for unit, value in enumerate(values) if value is not None), key=lambda unit: -values[unit])
 
 
-def lines_sheet(units: Units, chosen: list[int], figure: str) -> Image.Image:
-    """A line for each of ``chosen``: picture, patches, the first patch turned, the tuning curve, the figure."""
+def lines_sheet(units: Units, unit_numbers: list[int], figure: str) -> Image.Image:
+    """A line for each of ``unit_numbers``: picture, patches, the first patch turned, the tuning curve, the figure."""
     columns = 1 + PATCHES + TURNS
     width = MARGIN * 2 + columns * (SIDE + GAP) + 2 * GAP + 150 + 110
-    sheet = Image.new("RGB", (width, MARGIN * 2 + 20 + len(chosen) * (SIDE + GAP)), GROUND)
+    sheet = Image.new("RGB", (width, MARGIN * 2 + 20 + len(unit_numbers) * (SIDE + GAP)), GROUND)
     draw = ImageDraw.Draw(sheet)
     heads = {0: "it would like", 1: "strongest real patches", 1 + PATCHES: "the first of them, turned by 45° each time"}
     for column, text in heads.items():
         draw.text((_left(column), MARGIN), text, INK, _font(12))
     draw.text((_left(columns), MARGIN), "answer by angle", INK, _font(12))
-    for line, unit in enumerate(chosen):
+    for line, unit in enumerate(unit_numbers):
         top = MARGIN + 20 + line * (SIDE + GAP)
         sprites, facts = units.sprites(unit), units.facts(unit)
         pictures = [
@@ -87,13 +87,14 @@ def lines_sheet(units: Units, chosen: list[int], figure: str) -> Image.Image:
     return sheet
 
 
-def circuits_sheet(site: Path, units: Units, chosen: list[int]) -> Image.Image:
-    """A block for each of ``chosen``: the unit, what builds it and what speaks against it, with kernels and effects."""
+def circuits_sheet(site: Path, units: Units, unit_numbers: list[int]) -> Image.Image:
+    """A block for each of ``unit_numbers``: the unit, what builds it and what speaks against it, with kernels and
+    effects."""
     height = 2 * (SIDE + 40) + 30
     width = MARGIN * 2 + 190 + SOURCES * (SIDE * 2 + GAP * 3) + 90
-    sheet = Image.new("RGB", (width, MARGIN * 2 + len(chosen) * height), GROUND)
+    sheet = Image.new("RGB", (width, MARGIN * 2 + len(unit_numbers) * height), GROUND)
     draw = ImageDraw.Draw(sheet)
-    for block, unit in enumerate(chosen):
+    for block, unit in enumerate(unit_numbers):
         top = MARGIN + block * height
         circuit = nearest_circuit(units, unit)
         earlier = Units(site, circuit["layer"])

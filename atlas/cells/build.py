@@ -107,7 +107,7 @@ def _sum_finest(
         if not len(inside):
             continue
         starts = np.flatnonzero(np.r_[True, np.diff(where[inside]) > 0])
-        touched = where[inside][starts]
+        cell_numbers = where[inside][starts]
         activation = block["activation"][inside].astype(np.float64)
         parts = {"vectors": activation, "directions": unit_rows(activation).astype(np.float64)}
         if attributions:
@@ -115,7 +115,7 @@ def _sum_finest(
         for name, values in parts.items():
             if name not in sums:
                 sums[name] = np.zeros((len(cells), values.shape[1]))
-            sums[name][touched] += np.add.reduceat(values, starts, axis=0)
+            sums[name][cell_numbers] += np.add.reduceat(values, starts, axis=0)
     count = np.bincount(member[member >= 0], minlength=len(cells))
     empty = np.zeros((len(cells), 0))
     return _Level(
@@ -222,27 +222,27 @@ def _top(classes: NDArray[np.integer]) -> list[dict[str, int]]:
 
 def _nearest(members: NDArray[np.int64], images: NDArray[np.integer], limit: int) -> list[int]:
     """The members nearest to the mean, at most one an image; ``members`` come sorted by falling cosine."""
-    chosen: dict[int, int] = {}
+    member_of_image: dict[int, int] = {}
     for member in members.tolist():
-        chosen.setdefault(int(images[member]), member)
-        if len(chosen) == limit:
+        member_of_image.setdefault(int(images[member]), member)
+        if len(member_of_image) == limit:
             break
-    return list(chosen.values())
+    return list(member_of_image.values())
 
 
 def _diverse(
     members: NDArray[np.int64],
-    chosen: list[int],
+    exemplars: list[int],
     images: NDArray[np.integer],
     points: NDArray[np.float32],
     limit: int,
 ) -> list[int]:
     """Members that show how much a cell holds: each time the one that lies farthest on the map from the nearest member
     and from those chosen before (Gonzalez 1985), of another picture each."""
-    rest = members[~np.isin(images[members], images[chosen])]
+    rest = members[~np.isin(images[members], images[exemplars])]
     farthest = np.full(len(rest), np.inf)
     distant: list[int] = []
-    last = chosen[0]
+    last = exemplars[0]
     while len(rest) and len(distant) < limit:
         farthest = np.minimum(farthest, np.linalg.norm(points[rest] - points[last], axis=1))
         last = int(rest[farthest.argmax()])

@@ -44,17 +44,17 @@ class Cropper:
         self._shards, self._listing, self._seed = run.shards(layer), listing, seed
         self._metadata = read_metadata(self._shards[0])
 
-    def pictures(self, wanted: set[RowKey]) -> Iterator[tuple[Pixels | None, list[Row]]]:
-        """The pictures of rows ``wanted``, each decoded once, uint8 (height, width, 3), or (height, width, 4) where it
-        has transparency, with its rows; None in place of one that cannot be read any more. In the order of their
-        numbers."""
+    def pictures(self, keys: set[RowKey]) -> Iterator[tuple[Pixels | None, list[Row]]]:
+        """The pictures of the rows of ``keys``, each decoded once, uint8 (height, width, 3), or (height, width, 4)
+        where it has transparency, with its rows; None in place of one that cannot be read any more. In the order of
+        their numbers."""
         rows: dict[int, list[Row]] = {}
         names = ["image_id", "view", "draw", "box", "x", "y", "label", "predicted", "confidence"]
         # Pictures stand in the order of their numbers, so most row groups are passed over unread.
-        of_pictures = pc.field("image_id").isin(sorted({key[0] for key in wanted}))
+        of_pictures = pc.field("image_id").isin(sorted({key[0] for key in keys}))
         for shard in self._shards:
             for values in pq.read_table(shard, columns=names, filters=of_pictures).to_pylist():
-                if (key := key_of(values)) in wanted:
+                if (key := key_of(values)) in keys:
                     rows.setdefault(key[0], []).append(_row(key, values))
         for image_id, rows_of_picture in sorted(rows.items()):
             try:
@@ -99,7 +99,7 @@ def _fit(picture: Pixels, sprite: int) -> tuple[tuple[int, int], tuple[int, int]
     return size, ((sprite - size[0]) // 2, (sprite - size[1]) // 2)
 
 
-def fitted(picture: Pixels, sprite: int) -> Pixels:
+def whole_sprite(picture: Pixels, sprite: int) -> Pixels:
     """The whole picture, uint8 (height, width, 3), in a sprite that is clear around it, uint8 (sprite, sprite, 4)."""
     size, corner = _fit(picture, sprite)
     small = Image.fromarray(picture).convert("RGBA").resize(size, Image.Resampling.BICUBIC, reducing_gap=2)
@@ -109,7 +109,7 @@ def fitted(picture: Pixels, sprite: int) -> Pixels:
 
 
 def frame(picture: Pixels, box: Box, sprite: int) -> list[float]:
-    """Where ``box``, in pixels of the picture, uint8 (height, width, 3), lies in its sprite (see ``fitted``): x0,
+    """Where ``box``, in pixels of the picture, uint8 (height, width, 3), lies in its sprite (see ``whole_sprite``): x0,
     y0, x1, y1 in shares of the sprite's side."""
     (width, height), (left, top) = _fit(picture, sprite)
     lengths = picture.shape[1], picture.shape[0]

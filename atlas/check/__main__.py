@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from atlas.check.verify import summary_lines, verify
-from atlas.command import DONE, WRONG, add_version, carry_out
+from atlas.command import SUCCESS, WRONG, add_version, carry_out
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.remote import refuse_url
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m atlas.ch
         print(options.run)
         for line in summary_lines(findings, quick=options.quick):
             print(line)
-        return WRONG if findings.problems else DONE
+        return WRONG if findings.problems else SUCCESS
 
     return carry_out(work)
 

@@ -77,8 +77,8 @@ class Findings:
         where it is what they start from. All other work gives equal bytes when it is done again.
         """
         delete = [path]
-        measured = path.name.startswith(("class-", "quality-"))
-        if stage != "layout" or path.name == "box.json" or path.suffix == ".parquet" or measured:
+        is_measurement = path.name.startswith(("class-", "quality-"))
+        if stage != "layout" or path.name == "box.json" or path.suffix == ".parquet" or is_measurement:
             return [file for file in delete if file.exists()]
         folder = self.run.folder(stage)
         name = path.name.removeprefix("fit-")

@@ -46,9 +46,9 @@ def compare_rows(findings: Findings, layers: Sequence[str], *, crops: int, draws
         if first is None:
             layouts.clear()  # how many rows to go past is not known
             continue
-        lost = sum(crops if failure["view"] is None else 1 for failure in first["failures"])
-        views, failed = views + first["views"], failed + lost
-        rows = (first["views"] - lost) * draws
+        failure_count = sum(crops if failure["view"] is None else 1 for failure in first["failures"])
+        views, failed = views + first["views"], failed + failure_count
+        rows = (first["views"] - failure_count) * draws
         _shard(findings, name, here, rows, images, layouts)
     for layer, cursor in layouts.items():
         if finished and not cursor.at_end():
@@ -59,10 +59,10 @@ def compare_rows(findings: Findings, layers: Sequence[str], *, crops: int, draws
         summary = markers[final]
         if findings.run.failures not in findings.suspect:
             rows = _rows_of(findings, run.failures)
-            listed = sum(len(markers[path]["failures"]) for path in _shards_of(findings, layers[0]))
-            if rows is not None and (rows != listed or summary["failures"] != failed) and not findings.problems:
+            in_markers = sum(len(markers[path]["failures"]) for path in _shards_of(findings, layers[0]))
+            if rows is not None and (rows != in_markers or summary["failures"] != failed) and not findings.problems:
                 findings.wrong(
-                    run.failures, f"has {rows} failures, the shards' markers list {listed}", run.failures, final
+                    run.failures, f"has {rows} failures, the shards' markers list {in_markers}", run.failures, final
                 )
         if not findings.problems and not summary["views"] == views == expected:
             what = f"says {summary['views']:,} views, the shards have {views:,}, and the listing gives {total}"

@@ -57,19 +57,19 @@ def _layout(findings: Findings) -> None:
     finished = box in markers
     fits = [folder / f"fit-{group}.json" for group in findings.layout_groups]
     classes = [folder / f"class-{atlas_map.name}.json" for atlas_map in findings.maps if atlas_map.classes]
-    measured = [folder / f"quality-{atlas_map.name}.json" for atlas_map in findings.maps if not atlas_map.classes]
-    for path in [*fits, *classes, *measured, box]:
+    qualities = [folder / f"quality-{atlas_map.name}.json" for atlas_map in findings.maps if not atlas_map.classes]
+    for path in [*fits, *classes, *qualities, box]:
         if path not in markers and path not in findings.suspect:
             later = findings.begun("cells", "render", "publish")
             if finished or (path == box and later):
                 delete = findings.with_it("layout", path)
                 findings.wrong(path, "the marker is missing, though later work was done", *delete)
-    done = sum(path in markers for path in fits)
-    counts = f"{done} of {len(fits)} layouts"
+    marker_count = sum(path in markers for path in fits)
+    counts = f"{marker_count} of {len(fits)} layouts"
     if classes:
-        done = sum(path in markers for path in classes)
-        finished = finished and done == len(classes)
-        counts += f", {done} of {len(classes)} of classes"
+        marker_count = sum(path in markers for path in classes)
+        finished = finished and marker_count == len(classes)
+        counts += f", {marker_count} of {len(classes)} of classes"
     findings.stages["layout"] = f"{'finished' if finished else 'unfinished'}: {counts}"
 
 
@@ -92,9 +92,9 @@ def _cells(findings: Findings, map_name: str) -> None:
                 counts[grid] += np.bincount(cells[cells >= 0], minlength=grid * grid)
     of_grid, row, col, count = (to_numpy(table[name]) for name in ("grid", "row", "col", "count"))
     for grid in grids:
-        chosen = of_grid == grid
+        of_this_grid = of_grid == grid
         in_table = np.zeros(grid * grid, np.int64)
-        np.add.at(in_table, row[chosen] * grid + col[chosen], count[chosen])
+        np.add.at(in_table, row[of_this_grid] * grid + col[of_this_grid], count[of_this_grid])
         different = np.flatnonzero(in_table != counts[grid])
         if len(different):
             cell = int(different[0])
@@ -141,29 +141,31 @@ def _icons(findings: Findings, map_name: str) -> None:
 
 def _stage_of_cells(findings: Findings) -> None:
     paths = [findings.run.folder("cells") / f"{atlas_map.name}.json" for atlas_map in findings.maps]
-    done = sum(path in findings.markers["cells"] for path in paths)
-    finished = done == len(paths)
+    marker_count = sum(path in findings.markers["cells"] for path in paths)
+    finished = marker_count == len(paths)
     if not finished and findings.begun("render", "publish"):
         for path in paths:
             if path not in findings.markers["cells"] and path not in findings.suspect:
                 findings.wrong(path, "the marker is missing, though icons were drawn from it")
-    findings.stages["cells"] = f"{'finished' if finished else 'unfinished'}: {done} of {len(paths)} maps"
+    findings.stages["cells"] = f"{'finished' if finished else 'unfinished'}: {marker_count} of {len(paths)} maps"
 
 
 def _stage_of_icons(findings: Findings) -> None:
     cells, icons = findings.run.folder("cells"), findings.run.folder("render")
     names = {atlas_map.name for atlas_map in findings.maps}
-    counted = [marker for path, marker in findings.markers["cells"].items() if path.relative_to(cells).stem in names]
-    drawn_count = sum(sum(marker["drawn"].values()) for marker in counted)
+    cell_markers = [
+        marker for path, marker in findings.markers["cells"].items() if path.relative_to(cells).stem in names
+    ]
+    drawn_count = sum(sum(marker["drawn"].values()) for marker in cell_markers)
     markers = findings.markers["render"].items()
-    done = sum(marker["rows"] for path, marker in markers if path.relative_to(icons).parts[0] in names)
-    whole = len(counted) == len(names) and done == drawn_count
-    findings.stages["render"] = f"{'finished' if whole else 'unfinished'}: {done:,} of {drawn_count:,} icons"
+    icon_count = sum(marker["rows"] for path, marker in markers if path.relative_to(icons).parts[0] in names)
+    whole = len(cell_markers) == len(names) and icon_count == drawn_count
+    findings.stages["render"] = f"{'finished' if whole else 'unfinished'}: {icon_count:,} of {drawn_count:,} icons"
 
 
 def _neurons(findings: Findings, layers: Sequence[str]) -> None:
     """The tables of units: that the rows of a layer's store were counted, and each unit was measured once."""
-    markers, done, missing = findings.markers["neurons"], 0, 0
+    markers, unit_count, missing = findings.markers["neurons"], 0, 0
     for layer in layers:
         folder = findings.run.neurons(layer)
         statistics = folder / "statistics.parquet"
@@ -175,8 +177,8 @@ def _neurons(findings: Findings, layers: Sequence[str]) -> None:
             continue
         shards = [path for path in findings.markers["collect"] if path.parent == findings.run.store(layer)]
         rows = sum(findings.markers["collect"][path]["rows"] for path in shards)
-        counted = to_numpy(table["histogram"]).sum(1)
-        if "neurons" not in findings.stale and ((to_numpy(table["rows"]) != rows).any() or (counted != rows).any()):
+        totals = to_numpy(table["histogram"]).sum(1)
+        if "neurons" not in findings.stale and ((to_numpy(table["rows"]) != rows).any() or (totals != rows).any()):
             findings.wrong(statistics, f"does not count the {rows:,} rows of the store", statistics)
         names = part_names(table.num_rows)
         paths = [folder / f"{name}.parquet" for name in (*names, "circuit", "cells")]
@@ -191,9 +193,9 @@ def _neurons(findings: Findings, layers: Sequence[str]) -> None:
             elif path not in findings.suspect and (part := findings.table(path, ("unit",))) is not None:
                 if part["unit"].to_pylist() != units_of_part(name, table.num_rows):
                     findings.wrong(path, "holds other units than its own", path)
-                done += part.num_rows
+                unit_count += part.num_rows
         missing += sum(folder / f"{name}.json" not in markers for name in ("circuit", "cells"))
-    findings.stages["neurons"] = f"{'unfinished' if missing else 'finished'}: {done:,} units"
+    findings.stages["neurons"] = f"{'unfinished' if missing else 'finished'}: {unit_count:,} units"
 
 
 def _lacking(findings: Findings, path: Path) -> list[str]:
@@ -228,7 +230,7 @@ def _publish(findings: Findings, cells: CellsConfig, neurons: NeuronsConfig | No
         for part in neuron_parts(findings.run, layer, cells.grids)
     ]
     parts += ["tour"] if has_tour else []
-    done = sum(folder / f"{part}.json" in markers for part in parts)
+    marker_count = sum(folder / f"{part}.json" in markers for part in parts)
     finished = folder / "page.json" in markers
     if finished and not findings.stale:
         for part in parts:
@@ -238,8 +240,9 @@ def _publish(findings: Findings, cells: CellsConfig, neurons: NeuronsConfig | No
         for atlas_map in with_cells:
             for grid in atlas_map.grids:
                 _site_cells(findings, atlas_map.name, grid)
-    state = "finished" if finished and done == len(parts) else "unfinished"
-    findings.stages["publish"] = f"{state}: {done} of {len(parts)} parts" + (" and the page" if finished else "")
+    state = "finished" if finished and marker_count == len(parts) else "unfinished"
+    page = " and the page" if finished else ""
+    findings.stages["publish"] = f"{state}: {marker_count} of {len(parts)} parts{page}"
 
 
 def _site_cells(findings: Findings, map_name: str, grid: int) -> None:
@@ -271,11 +274,11 @@ def _report(findings: Findings, min_count: int, neurons: NeuronsConfig | None) -
         return
     expected = build_report(findings.run, findings.maps, min_count=min_count, neurons=neurons)
     for key, value in _leaves(expected):
-        written = _leaf(report, key)
-        floats = isinstance(value, float) and isinstance(written, float)
-        alike = np.isclose(value, written) if floats else value == written
+        actual = _leaf(report, key)
+        floats = isinstance(value, float) and isinstance(actual, float)
+        alike = np.isclose(value, actual) if floats else value == actual
         if key[-1] != "views_per_second" and not alike:
-            findings.wrong(path, f"says {'.'.join(key)} = {written}, the stages' files give {value}", path)
+            findings.wrong(path, f"says {'.'.join(key)} = {actual}, the stages' files give {value}", path)
             return
 
 

@@ -43,10 +43,10 @@ def measure_slopes(path: LinearPath, inputs: Tensor, batch: int = 16) -> Average
             f"Average slopes of {network.name} are measured on pictures of shape (n, 3, {network.size}, "
             f"{network.size}), n at least 1, and {tuple(inputs.shape)} was given."
         )
-    measured = [step for step in path.steps if step.kind in ("slope", "gate")]
-    if not measured:
+    steps = [step for step in path.steps if step.kind in ("slope", "gate")]
+    if not steps:
         return AverageSlopes({}, len(inputs))
-    batched = all(path.shapes[step.node][0] == 1 for step in measured)
+    batched = all(path.shapes[step.node][0] == 1 for step in steps)
     if batched and _agrees(path, inputs[:batch]):
         size = batch
     elif _agrees(path, inputs[:1]):
@@ -58,7 +58,7 @@ def measure_slopes(path: LinearPath, inputs: Tensor, batch: int = 16) -> Average
         )
     sums: dict[fx.Node, Tensor] = {}
     for part in inputs.split(size):
-        for step, factors in _measured(path, part.to(network.device), measured):
+        for step, factors in _factors_of_steps(path, part.to(network.device), steps):
             total = factors.double().sum(0)
             sums[step.node] = sums[step.node] + total if step.node in sums else total
     return AverageSlopes({node: (total / len(inputs)).float() for node, total in sums.items()}, len(inputs))
@@ -77,17 +77,17 @@ def _agrees(path: LinearPath, inputs: Tensor) -> bool:
     return bool((maps - expected).abs().max() <= TOLERANCE * expected.abs().max())
 
 
-def _values(path: LinearPath, inputs: Tensor, wanted: set[fx.Node]) -> dict[fx.Node, Tensor]:
-    """The outputs of the operations ``wanted`` for a batch of inputs."""
-    values = path.constants | replay(path.recorded, inputs, path.constants, wanted)
-    return {node: values[node] for node in wanted}
+def _values(path: LinearPath, inputs: Tensor, nodes: set[fx.Node]) -> dict[fx.Node, Tensor]:
+    """The outputs of the operations ``nodes`` for a batch of inputs."""
+    values = path.constants | replay(path.recorded, inputs, path.constants, nodes)
+    return {node: values[node] for node in nodes}
 
 
-def _measured(path: LinearPath, inputs: Tensor, steps: list[PathStep]) -> list[tuple[PathStep, Tensor]]:
+def _factors_of_steps(path: LinearPath, inputs: Tensor, steps: list[PathStep]) -> list[tuple[PathStep, Tensor]]:
     """For each step its factors for each view, (n, channels) or (n, …)."""
     read = {step.node: step.gate or step.operation.core.args[0] for step in steps}
     values = _values(path, inputs, set(read.values()))  # type: ignore[arg-type]
-    measured = []
+    pairs = []
     for step in steps:
         value = values[read[step.node]]  # type: ignore[index]
         factors = value if step.gate is not None else _slopes(path, step, value)
@@ -98,8 +98,8 @@ def _measured(path: LinearPath, inputs: Tensor, steps: list[PathStep]) -> list[t
             factors = factors.expand(len(value), *lead).flatten(1)
         elif shape[0] != 1:  # its first dimension is not that of the pictures, which run one by one
             factors = factors[None]
-        measured.append((step, factors))
-    return measured
+        pairs.append((step, factors))
+    return pairs
 
 
 def _slopes(path: LinearPath, step: PathStep, value: Tensor) -> Tensor:

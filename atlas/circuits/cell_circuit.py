@@ -75,10 +75,10 @@ def cell_circuits(
     )
     for row, values in enumerate(weight):
         for first, order, sign in ((0, supports[row], 1), (count, opposes[row], -1)):
-            chosen = order[values[order] * sign > 0][:count]
-            entries = slice(first, first + len(chosen))
-            circuits.source[row, entries] = chosen
-            circuits.weight[row, entries], circuits.overlap[row, entries] = values[chosen], overlap[row, chosen]
+            numbers = order[values[order] * sign > 0][:count]
+            entries = slice(first, first + len(numbers))
+            circuits.source[row, entries] = numbers
+            circuits.weight[row, entries], circuits.overlap[row, entries] = values[numbers], overlap[row, numbers]
     return circuits
 
 

@@ -275,12 +275,12 @@ class Circuit:
 def circuit_of(
     wiring: Wiring,
     unit: int,
-    observed: Effects,
+    unit_effects: Effects,
     count: int = 12,
     *,
     kernel_effects: Float32 | None = None,
 ) -> Circuit:
-    """The ``count`` sources that matter most to ``unit``, by its ``observed`` effects: the rows of `effects` that are
+    """The ``count`` sources that matter most to ``unit``, by its ``unit_effects``: the rows of `effects` that are
     of this unit (patches, channels of the source).
 
     They are taken in turns, the largest |effect| and the largest |weight|, so that neither is hidden by the other; of
@@ -291,16 +291,17 @@ def circuit_of(
     units, channels = wiring.weight.shape
     if not 0 <= unit < units:
         raise ConfigError(f"{wiring.target} has no unit {unit}. Its units are 0 to {units - 1}.")
-    shapes = observed.effect.shape, observed.mean.shape, observed.present.shape
+    shapes = unit_effects.effect.shape, unit_effects.mean.shape, unit_effects.present.shape
     if len(set(shapes)) > 1 or len(shapes[0]) != 2 or shapes[0][1] != channels or shapes[0][0] == 0 or count < 1:
         raise ConfigError(
             f"Effects, means and present parts of shapes {', '.join(map(str, shapes))} and {count} sources were given. "
             f"Give one row of {channels} numbers for each patch, and ask for 1 source at least."
         )
-    added = observed.effect.mean(0, dtype=np.float64)
+    added = unit_effects.effect.mean(0, dtype=np.float64)
     weight = wiring.weight[unit]
-    expected = weight * observed.mean.mean(0, dtype=np.float64) if kernel_effects is None else kernel_effects.mean(0)
-    chosen = _chosen(added, weight, count)
+    mean = unit_effects.mean.mean(0, dtype=np.float64)
+    expected = weight * mean if kernel_effects is None else kernel_effects.mean(0)
+    sources = _choose_sources(added, weight, count)
     note = wiring.note
     if note is None and not added.any():
         note = (
@@ -308,13 +309,13 @@ def circuit_of(
             "every way to it is shut), so that there are weights but no effects."
         )
     return Circuit(
-        chosen,
-        weight[chosen],
-        wiring.linear_weight[unit, chosen],
-        added[chosen].astype(np.float32),
-        observed.present.mean(0, dtype=np.float64)[chosen].astype(np.float32),
-        _reliability(observed.effect)[chosen],
-        wiring.kernels(unit, chosen),
+        sources,
+        weight[sources],
+        wiring.linear_weight[unit, sources],
+        added[sources].astype(np.float32),
+        unit_effects.present.mean(0, dtype=np.float64)[sources].astype(np.float32),
+        _reliability(unit_effects.effect)[sources],
+        wiring.kernels(unit, sources),
         _rank_correlation(expected, added),
         wiring.nonlinearities,
         note,
@@ -340,23 +341,23 @@ def circuit(
     """
     inputs, positions = _views(inputs, positions)
     wiring = Wiring(network, source, target, inputs)
-    observed = effects(network, [source], target, inputs, np.full(len(inputs), unit), positions)[source]
+    unit_effects = effects(network, [source], target, inputs, np.full(len(inputs), unit), positions)[source]
     predicted = predicted_effects(wiring, unit, inputs, positions) if wiring.path is not None else None
-    return circuit_of(wiring, unit, observed, count, kernel_effects=predicted)
+    return circuit_of(wiring, unit, unit_effects, count, kernel_effects=predicted)
 
 
-def _chosen(effect: Float64, weight: Float32, count: int) -> Int64:
+def _choose_sources(effect: Float64, weight: Float32, count: int) -> Int64:
     """The numbers of the sources that a circuit has, the largest effect first."""
     by_effect = np.argsort(-np.abs(effect), kind="stable")
     by_weight = np.argsort(-np.abs(weight), kind="stable") if np.isfinite(weight).all() else by_effect
     turns = list(dict.fromkeys(np.column_stack([by_effect, by_weight]).ravel().tolist()))
     sign = np.sign(effect if effect.any() else np.nan_to_num(weight))
-    wanted: list[int] = []
+    of_each_sign: list[int] = []
     for direction in (1, -1):
-        wanted += [index for index in by_effect.tolist() if sign[index] == direction][: count // 4]
-    chosen = list(dict.fromkeys(wanted + turns))[:count]
+        of_each_sign += [index for index in by_effect.tolist() if sign[index] == direction][: count // 4]
+    sources = list(dict.fromkeys(of_each_sign + turns))[:count]
     return np.array(
-        sorted(chosen, key=lambda index: (-abs(effect[index]), -abs(np.nan_to_num(weight[index])))), np.int64
+        sorted(sources, key=lambda index: (-abs(effect[index]), -abs(np.nan_to_num(weight[index])))), np.int64
     )
 
 

@@ -223,9 +223,9 @@ class LinearPath:
 
 def _once(core: fx.Node) -> list[fx.Node]:
     """What ``core`` reads once: a product of something with itself is not linear in it."""
-    counted: Counter[fx.Node] = Counter()
-    fx.map_arg((core.args, core.kwargs), lambda node: counted.update([node]))
-    return [node for node, count in counted.items() if count == 1]
+    counts: Counter[fx.Node] = Counter()
+    fx.map_arg((core.args, core.kwargs), lambda node: counts.update([node]))
+    return [node for node, count in counts.items() if count == 1]
 
 
 def _words(steps: tuple[PathStep, ...]) -> tuple[str, ...]:

@@ -72,8 +72,8 @@ def validate(values: dict[str, Any], origin: str) -> Config:
 
 
 def _alternatives(expected: list[str]) -> str:
-    joined = ", or ".join(sentence.rstrip(".") for sentence in expected)
-    return joined if joined.endswith("?") else f"{joined}."
+    text = ", or ".join(sentence.rstrip(".") for sentence in expected)
+    return text if text.endswith("?") else f"{text}."
 
 
 def _override(values: dict[str, Any], override: str) -> None:

@@ -283,7 +283,7 @@ class ClusterConfig(Section):
             raise ValueError(f"an address is given, but kind is {self.kind}; expected kind: address")
         for key, kinds in KINDS_OF_KEY.items():
             if self.kind not in kinds and getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key} says nothing to kind: {self.kind}; it is for {_listed(kinds)}")
+                raise ValueError(f"{key} says nothing to kind: {self.kind}; it is for {_enumeration(kinds)}")
         lacking = [key for key in _NEEDED.get(self.kind, {}) if getattr(self, key) is None]
         if lacking:
             examples = ", ".join(f"{key}: {_NEEDED[self.kind][key]}" for key in lacking)
@@ -309,7 +309,7 @@ _NEEDED: dict[str, dict[str, str]] = {
 }
 
 
-def _listed(words: tuple[str, ...]) -> str:
+def _enumeration(words: tuple[str, ...]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from atlas.command import DONE, add_version, carry_out
+from atlas.command import SUCCESS, add_version, carry_out
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m atlas.explain") -> int:
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m atlas.ex
             steps=options.steps,
             without_each=options.without_each,
         )
-        return DONE
+        return SUCCESS
 
     return carry_out(work, stopped="What was written so far is in the folder; the same command starts anew.")
 

@@ -63,8 +63,8 @@ def without_each(tail: Tail, inputs: Tensor, maps: Tensor, logits: Tensor, class
                 batch[row, :, position // width, position % width] = 0
             yield batch.contiguous(memory_format=torch.channels_last)
 
-    for ablated in tail(inputs, ablated_maps()):
-        yield (logits[None, classes] - ablated[:, classes]).T.numpy()
+    for ablated_logits in tail(inputs, ablated_maps()):
+        yield (logits[None, classes] - ablated_logits[:, classes]).T.numpy()
 
 
 def without_groups(tail: Tail, inputs: Tensor, maps: Tensor, logits: Tensor, groups: Groups) -> Float32:

@@ -134,11 +134,12 @@ class Explainer:
 
     def tail(self, layer: str) -> Tail:
         """The network behind ``layer``, recorded at first use."""
-        explained = self.layer(layer)
-        network = self.networks[explained.network]
+        explained_layer = self.layer(layer)
+        network = self.networks[explained_layer.network]
         with self._recording:
             if layer not in self._tails:
-                self._tails[layer] = Tail(network, explained.module, torch.Size((1, 3, network.size, network.size)))
+                shape = torch.Size((1, 3, network.size, network.size))
+                self._tails[layer] = Tail(network, explained_layer.module, shape)
         return self._tails[layer]
 
     def trace(self, picture: Picture, network: str = "") -> Trace:
@@ -154,18 +155,18 @@ class Explainer:
 
         Raises ConfigError where there is no such module, or no such channel.
         """
-        loaded = self.networks[network]
+        loaded_network = self.networks[network]
         with torch.no_grad():
-            probe = torch.zeros(1, 3, loaded.size, loaded.size, device=loaded.device)
-            count = loaded.activations(loaded.normalize(probe), layer).shape[1]
+            probe = torch.zeros(1, 3, loaded_network.size, loaded_network.size, device=loaded_network.device)
+            count = loaded_network.activations(loaded_network.normalize(probe), layer).shape[1]
         wrong = [channel for channel in channels if not 0 <= channel < count]
         if wrong:
             raise ConfigError(
-                f"Layer {layer!r} of {loaded.name} has no channel {wrong[0]}: it has {count}, counted from 0."
+                f"Layer {layer!r} of {loaded_network.name} has no channel {wrong[0]}: it has {count}, counted from 0."
             )
         directions = np.eye(count, dtype=np.float32)
         for icon in draw_icons(
-            loaded,
+            loaded_network,
             layer,
             directions[list(channels)],
             range(len(channels)),
@@ -183,8 +184,8 @@ class Explainer:
         drawn_cells = {}
         for side in sorted(self.config.cells.grids):
             mask = np.zeros((side, side), bool)
-            chosen = (grid == side) & (count >= self.config.cells.min_count)
-            mask[row[chosen], col[chosen]] = True
+            with_icons = (grid == side) & (count >= self.config.cells.min_count)
+            mask[row[with_icons], col[with_icons]] = True
             drawn_cells[side] = mask
         return drawn_cells
 
@@ -302,15 +303,15 @@ class Picture:
     ) -> Iterator[DrawnIcon]:
         """An icon for each position of ``layer``, drawn from its own activation, the strongest first; or for each of
         ``directions`` (n, channels) in their order."""
-        explainer, explained = self.explainer, self.explainer.layer(layer)
+        explainer, explained_layer = self.explainer, self.explainer.layer(layer)
         if directions is None:
             directions = self.activations(layer)
             order = np.argsort(-np.linalg.norm(directions, axis=1), kind="stable").tolist()
         else:
             order = list(range(len(directions)))
         return draw_icons(
-            explainer.networks[explained.network],
-            explained.module,
+            explainer.networks[explained_layer.network],
+            explained_layer.module,
             directions,
             order,
             second_moment=explainer.second_moment(layer),

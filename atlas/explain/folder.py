@@ -111,10 +111,10 @@ def write_explanation(
     """Write what ``options`` ask for of ``picture`` into the folder ``path``, made by `prepare_folder`; returns
     explain.json. ``on_progress`` is called with the task and the share of it that is done."""
     folder = _OutputFolder(path)
-    chosen = [explainer.layer(name).name for name in dict.fromkeys(options.layers)] or list(explainer.layers)
+    layer_names = [explainer.layer(name).name for name in dict.fromkeys(options.layers)] or list(explainer.layers)
     classes = {name: _classes(explainer, picture, name, options) for name in explainer.networks}
     facts = summary(picture)
-    facts["layers"] = [layer for layer in facts["layers"] if layer["path"] in chosen]
+    facts["layers"] = [layer for layer in facts["layers"] if layer["path"] in layer_names]
     for number, (name, network) in enumerate(zip(explainer.networks, facts["networks"])):
         network["picture"] = folder.save("picture.png" if number == 0 else f"picture-{number}.png", picture.view(name))
         for entry in network["classes"]:

@@ -23,14 +23,14 @@ _ITERATIONS = 300
 @dataclass(frozen=True)
 class Groups:
     """n groups, the largest first: ``masks`` float32 (n, H, W) in [0, 1], ``directions`` float32 (n, channels), so that
-    the map is nearly Σ mask · direction; ``shares`` float32 (n,) of their lengths, summing to 1; ``explained``: the
-    share of the map's squares that they hold; ``signed``: whether the layer has negative activations.
+    the map is nearly Σ mask · direction; ``shares`` float32 (n,) of their lengths, summing to 1; ``explained_share``:
+    the share of the map's squares that they hold; ``signed``: whether the layer has negative activations.
     """
 
     masks: Float32
     directions: Float32
     shares: Float32
-    explained: float
+    explained_share: float
     signed: bool
 
 

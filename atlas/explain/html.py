@@ -138,7 +138,7 @@ def _places(layer: dict[str, Any]) -> str:
     return " ".join(sentences)
 
 
-def _group(group: dict[str, Any], number: int, explained: float) -> str:
+def _group(group: dict[str, Any], number: int, explained_share: float) -> str:
     lines = [(entry, "support", "+") for entry in group["supports"][:3]]
     lines += [(entry, "oppose", "−") for entry in group["opposes"][:3]]
     effects = "<br>".join(
@@ -146,7 +146,7 @@ def _group(group: dict[str, Any], number: int, explained: float) -> str:
         for entry, side, sign in lines
     )
     icon = _picture(group["icon"], f"What group {number} would like to see", 114) if "icon" in group else ""
-    share = f"{group['share'] * explained:.0%} of what the layer says"
+    share = f"{group['share'] * explained_share:.0%} of what the layer says"
     return f"""<figure class="group">
 <div class="pair">{_picture(group["picture"], f"Where group {number} is", 114)}{icon}</div>
 <figcaption>Group {number}, {share}<br>{effects}</figcaption></figure>"""

@@ -80,7 +80,7 @@ def group_facts(
                 **{name: values[number] for name, values in placement.items()},
             }
         )
-    return {"groups": entries, "explained_share": round_value(groups.explained), "split_by_sign": groups.signed}
+    return {"groups": entries, "explained_share": round_value(groups.explained_share), "split_by_sign": groups.signed}
 
 
 def placement_facts(explainer: Explainer, layer: str, placement: Placement) -> dict[str, list[Any]]:

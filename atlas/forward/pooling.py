@@ -66,7 +66,7 @@ def _reach(step: ForwardStep, shape: tuple[int, ...], row: int, column: int) -> 
         for at, whole, parts in zip((row, column), shape[1:], step.shape[1:]):
             lines.append(np.arange(at * whole // parts, -(-(at + 1) * whole // parts)))
         return lines[0], lines[1], float(len(lines[0]) * len(lines[1]))
-    counted = 1
+    count = 1
     counts_padding = len(arguments) < 6 or bool(arguments[5])
     for side, at in enumerate((row, column)):
         kernel, stride, apart = (step.geometry[word][side] for word in ("kernel", "stride", "dilation"))
@@ -74,6 +74,6 @@ def _reach(step: ForwardStep, shape: tuple[int, ...], row: int, column: int) -> 
         start = at * stride - padding
         lines.append(start + apart * np.arange(kernel))
         end = min(start + kernel, whole + padding)  # in ceil mode a window may reach beyond the padding
-        counted *= end - start if counts_padding else min(end, whole) - max(start, 0)
+        count *= end - start if counts_padding else min(end, whole) - max(start, 0)
     divisor = arguments[6] if step.kind == "average_pool" and len(arguments) > 6 else None
-    return lines[0], lines[1], float(divisor or counted)
+    return lines[0], lines[1], float(divisor or count)

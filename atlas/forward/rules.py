@@ -55,10 +55,11 @@ def _convolution(trace: Trace, step: ForwardStep, index: int, terms: int) -> Ari
     patches = patch_at(maps, y + apart_y * np.arange(height), x + apart_x * np.arange(width))
     kernels = array(weights[channel])
     sums = (patches * kernels).sum((1, 2))
-    chosen, rest = largest_terms(sums, terms)
+    term_numbers, rest = largest_terms(sums, terms)
     bias = None if arguments[2] is None else float(trace.recording.constants[arguments[2]][channel])
     parts = [
-        term(trace, source, (first + number, y, x), sums[number], patches[number], kernels[number]) for number in chosen
+        term(trace, source, (first + number, y, x), sums[number], patches[number], kernels[number])
+        for number in term_numbers
     ]
     return Arithmetic(float(sums.sum()) + (bias or 0.0), parts, rest, bias)
 
@@ -73,12 +74,12 @@ def _linear(trace: Trace, step: ForwardStep, index: int, terms: int) -> Arithmet
     numbers = array(trace.values[source][row])
     kernels = array(constants[weights][:, column]) * float(node.kwargs.get("alpha", 1))
     sums = numbers * kernels
-    chosen, rest = largest_terms(sums, terms)
+    term_numbers, rest = largest_terms(sums, terms)
     bias = None
     if before:
         bias = float(constants[before[0]].expand(shape)[row, column]) * float(node.kwargs.get("beta", 1))
     parts = []
-    for number in chosen:
+    for number in term_numbers:
         multi_index = multi_index_of(trace, source, row * len(numbers) + number)
         patch, kernel = numbers[number].reshape(1, 1), kernels[number].reshape(1, 1)
         parts.append(term(trace, source, multi_index, sums[number], patch, kernel))
@@ -91,9 +92,9 @@ def _add(trace: Trace, step: ForwardStep, index: int, terms: int) -> Arithmetic:
         source = step.reads[0]
         indices = reduced_indices(trace, step, index)
         numbers = numbers_at(trace.values[source], indices)
-        chosen, rest = largest_terms(numbers, terms)
+        term_numbers, rest = largest_terms(numbers, terms)
         return Arithmetic(
-            float(numbers.sum()), [number_term(trace, source, int(indices[number])) for number in chosen], rest
+            float(numbers.sum()), [number_term(trace, source, int(indices[number])) for number in term_numbers], rest
         )
     alpha = float(node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1))
     if node.target in kinds.REVERSED:
@@ -107,8 +108,8 @@ def _add(trace: Trace, step: ForwardStep, index: int, terms: int) -> Arithmetic:
         else:
             bias = (bias or 0.0) + sign * operand
     sums = np.array([summand["sum"] for summand in summands])
-    chosen, rest = largest_terms(sums, terms)
-    return Arithmetic(float(sums.sum()) + (bias or 0.0), [summands[number] for number in chosen], rest, bias)
+    term_numbers, rest = largest_terms(sums, terms)
+    return Arithmetic(float(sums.sum()) + (bias or 0.0), [summands[number] for number in term_numbers], rest, bias)
 
 
 def _multiply(trace: Trace, step: ForwardStep, index: int, _terms: int) -> Arithmetic:

@@ -148,17 +148,18 @@ def maps(trace: Trace, step: int, channels: Iterable[int] = ()) -> dict[str, Any
     and for more than 256.
     """
     check_step(trace, step)
-    values, described = trace.maps(step), trace.recording.steps[step]
-    wanted = list(dict.fromkeys(channels))
-    if not wanted and len(described.shape) == 1:
+    values, forward_step = trace.maps(step), trace.recording.steps[step]
+    numbers = list(dict.fromkeys(channels))
+    if not numbers and len(forward_step.shape) == 1:
         return {"maps": {"0": _packed(values)}}
-    if not 1 <= len(wanted) <= MAPS:
+    if not 1 <= len(numbers) <= MAPS:
         raise ConfigError(
-            f"{len(wanted)} channels of step {step} were asked for. Ask for 1 to {MAPS} of its {described.shape[0]:,}."
+            f"{len(numbers)} channels of step {step} were asked for. Ask for 1 to {MAPS} of its "
+            f"{forward_step.shape[0]:,}."
         )
-    for channel in wanted:
+    for channel in numbers:
         check_channel(trace, step, channel)
-    return {"maps": {str(channel): _packed(values[channel]) for channel in wanted}}
+    return {"maps": {str(channel): _packed(values[channel]) for channel in numbers}}
 
 
 def _packed(values: Tensor) -> str:
@@ -175,9 +176,9 @@ def check_step(trace: Trace, step: int) -> None:
 
 def check_channel(trace: Trace, step: int, channel: int) -> None:
     """Raises ConfigError with a sentence where the step has no such channel."""
-    described = trace.recording.steps[step]
-    if not 0 <= channel < described.shape[0]:
+    forward_step = trace.recording.steps[step]
+    if not 0 <= channel < forward_step.shape[0]:
         raise ConfigError(
-            f"Step {step} ({described.name}) of {trace.recording.name} has no channel {channel}. Its channels are 0 to "
-            f"{described.shape[0] - 1}."
+            f"Step {step} ({forward_step.name}) of {trace.recording.name} has no channel {channel}. Its channels are 0 "
+            f"to {forward_step.shape[0] - 1}."
         )

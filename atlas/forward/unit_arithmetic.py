@@ -33,13 +33,13 @@ def unit_arithmetic(trace: Trace, step: int, channel: int, y: int = 0, x: int = 
     """
     check_step(trace, step)
     check_channel(trace, step, channel)
-    described = trace.recording.steps[step]
-    height, width = described.shape[1:] if len(described.shape) == 3 else (1, 1)
+    forward_step = trace.recording.steps[step]
+    height, width = forward_step.shape[1:] if len(forward_step.shape) == 3 else (1, 1)
     for letter, index, side, word in (("y", y, height, "row"), ("x", x, width, "column")):
         if not 0 <= index < side:
             count = f"1 {word}, number 0" if side == 1 else f"{side} {word}s, 0 to {side - 1}"
             raise ConfigError(
-                f"Step {step} ({described.name}) of {trace.recording.name} has no place with {letter} = {index}. "
+                f"Step {step} ({forward_step.name}) of {trace.recording.name} has no place with {letter} = {index}. "
                 f"It has {count}."
             )
     if not 1 <= terms <= TERMS:
@@ -48,15 +48,15 @@ def unit_arithmetic(trace: Trace, step: int, channel: int, y: int = 0, x: int = 
 
 
 def _arithmetic(trace: Trace, step: int, index: int, terms: int) -> dict[str, Any]:
-    described = trace.recording.steps[step]
-    parts = arithmetic(trace, described, index, terms)
+    forward_step = trace.recording.steps[step]
+    parts = arithmetic(trace, forward_step, index, terms)
     channel, y, x = multi_index_of(trace, step, index)
     return {
         "step": step,
         "channel": channel,
         "y": y,
         "x": x,
-        "kind": described.kind,
+        "kind": forward_step.kind,
         "value": json_number(trace.number(step, index)),
         "total": json_number(parts.total),
         "terms": [_rounded(term) for term in parts.terms],

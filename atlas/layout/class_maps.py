@@ -39,7 +39,7 @@ def choose_rows(
     of the layer, since every class finds weak support in half of all rows; of a pair, half of them for each class.
     """
     numbers_of_maps = [[class_number(name, classes) for name in atlas_map.classes] for atlas_map in maps]
-    wanted = sorted({number for numbers in numbers_of_maps for number in numbers})
+    class_numbers = sorted({number for numbers in numbers_of_maps for number in numbers})
     predicting = config.class_by == "predicted"
     columns = ["attribution"] if not predicting or any(len(numbers) == 2 for numbers in numbers_of_maps) else []
     support, predicted, confidences = [], [], []
@@ -47,11 +47,11 @@ def choose_rows(
         predicted.append(block["predicted"])
         confidences.append(block["confidence"])
         if columns:
-            support.append(block["attribution"][:, wanted].astype(np.float32))
+            support.append(block["attribution"][:, class_numbers].astype(np.float32))
     predictions, confidence = np.concatenate(predicted), np.concatenate(confidences)
-    values = np.concatenate(support) if columns else np.zeros((len(predictions), len(wanted)), np.float32)
+    values = np.concatenate(support) if columns else np.zeros((len(predictions), len(class_numbers)), np.float32)
     return [
-        _class_rows(numbers, values[:, np.searchsorted(wanted, numbers)], predictions, confidence, config)
+        _class_rows(numbers, values[:, np.searchsorted(class_numbers, numbers)], predictions, confidence, config)
         for numbers in numbers_of_maps
     ]
 
@@ -77,7 +77,7 @@ def _class_rows(
     return ClassRows(rows, values[rows, 1] - values[rows, 0] if len(numbers) == 2 else None)
 
 
-def lay_out(rows: Float32, chosen: ClassRows, config: LayoutConfig, *, seed: int) -> Float32:
+def lay_out(rows: Float32, class_rows: ClassRows, config: LayoutConfig, *, seed: int) -> Float32:
     """The coordinates in [0, 1]² of each of the chosen unit ``rows`` (n, width), NaN where dropped: float32 (n, 2).
 
     Of a pair, u is the difference of the attributions by rank, the rows that speak for the first class left of the
@@ -85,14 +85,14 @@ def lay_out(rows: Float32, chosen: ClassRows, config: LayoutConfig, *, seed: int
     empty); v is a map in one dimension. One thread: the same rows give the same map.
     """
     settings = config.model_copy(update={"axes": "umap", "backend": "umap", "deterministic": True})
-    pair = chosen.difference is not None
+    pair = class_rows.difference is not None
     coordinates = fit_layout(rows, settings, seed=seed, threads=1, line=pair).coordinates
-    if chosen.difference is None:
+    if class_rows.difference is None:
         return unit_box([coordinates])[0]
-    boxed = unit_box([np.stack([coordinates[:, 0], coordinates[:, 0]], 1)])[0]
-    finite = np.isfinite(boxed[:, 0])
-    boxed[finite, 0] = _by_rank(chosen.difference[finite])
-    return boxed
+    box_coordinates = unit_box([np.stack([coordinates[:, 0], coordinates[:, 0]], 1)])[0]
+    finite = np.isfinite(box_coordinates[:, 0])
+    box_coordinates[finite, 0] = _by_rank(class_rows.difference[finite])
+    return box_coordinates
 
 
 def _by_rank(difference: Float32) -> Float32:

@@ -93,20 +93,21 @@ def fit_layout(
     on_gpu = uses_gpu(config.backend, deterministic=config.deterministic)
     search = nearest_on_gpu if on_gpu and faiss_finds_gpu() else None
     own = knn_graph(index, living, config.neighbors, search)
-    searched, graph = living, own
+    search_rows, graph = living, own
     if attribution_rows is not None:
-        searched = attribution_rows[alive]
-        by_attribution = index if search else build_index(searched, threads=1 if config.deterministic else threads)
-        graph = knn_graph(by_attribution, searched, config.neighbors, search)
+        search_rows = attribution_rows[alive]
+        by_attribution = index if search else build_index(search_rows, threads=1 if config.deterministic else threads)
+        graph = knn_graph(by_attribution, search_rows, config.neighbors, search)
     if config.axes == "pca":
-        coordinates[alive] = principal_axes(searched)
+        coordinates[alive] = principal_axes(search_rows)
     else:
         generator = np.random.default_rng(seed)
-        start = _scaled(principal_axes(searched) if common is None else _completed(common[alive], generator), generator)
+        start = principal_axes(search_rows) if common is None else _completed(common[alive], generator)
+        start = _scaled(start, generator)
         if line:
             start[:, 1] = 0
         if graph[0].shape[1] >= 2:
-            optimize = _Optimizer(searched, *graph, config, seed=seed, threads=threads, on_gpu=on_gpu and not line)
+            optimize = _Optimizer(search_rows, *graph, config, seed=seed, threads=threads, on_gpu=on_gpu and not line)
             if common is None:
                 start = optimize(_scaled(optimize(start), generator), learning_rate=_LEARNING_RATE)
             else:
@@ -206,7 +207,7 @@ def common_start(parts: Sequence[Float32], config: LayoutConfig, *, seed: int, t
     Layers that are optimized from here with a small learning rate stay alike: from one to the next the median row moves
     half as far as between independent layouts (scripts/benchmarks/layout.md).
     """
-    rows = joined(parts)
+    rows = join_layers(parts)
     alive = np.flatnonzero(rows.any(1))
     coordinates = np.full((len(rows), 2), np.nan, np.float32)
     if not len(alive):
@@ -224,7 +225,7 @@ def common_start(parts: Sequence[Float32], config: LayoutConfig, *, seed: int, t
     return coordinates
 
 
-def joined(parts: Sequence[Float32]) -> Float32:
+def join_layers(parts: Sequence[Float32]) -> Float32:
     """Unit rows of several layers side by side, each layer with the same weight: their cosine is the mean of the
     layers' cosines."""
     return parts[0] if len(parts) == 1 else unit_rows(np.concatenate(parts, axis=1))
@@ -273,14 +274,14 @@ def unit_box(layouts: Sequence[Float32]) -> list[Float32]:
     every = np.concatenate(finite_rows) if finite_rows else np.zeros((0, 2), np.float32)
     if not len(every):
         return list(layouts)
-    boxed = [np.full(layout.shape, np.nan, np.float32) for layout in layouts]
+    box_coordinates = [np.full(layout.shape, np.nan, np.float32) for layout in layouts]
     for axis in range(2):
         values = np.unique(every[:, axis].astype(np.float64))
         gaps = np.diff(values)
         low, high = np.percentile(values, [0.5, 99.5])
         moved = np.r_[0, np.cumsum(np.minimum(gaps, max(_WIDEST_GAP * (high - low), 1e-12)))]
         moved /= max(moved[-1], 1e-12)
-        for layout, out in zip(layouts, boxed):
+        for layout, out in zip(layouts, box_coordinates):
             finite = np.isfinite(layout).all(1)
             out[finite, axis] = np.interp(layout[finite, axis].astype(np.float64), values, moved)
-    return boxed
+    return box_coordinates

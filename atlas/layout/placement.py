@@ -112,14 +112,14 @@ class Placer:
         if not np.isfinite(rows).all():
             row = int(np.flatnonzero(~np.isfinite(rows).all(1))[0])
             raise ConfigError(f"Row {row} of the activations is not finite; leave out such rows.")
-        placed = place_rows(self._index, self._coordinates, self._projection.apply(rows), self._nearness)
-        u, v = placed.coordinates.T
+        points = place_rows(self._index, self._coordinates, self._projection.apply(rows), self._nearness)
+        u, v = points.coordinates.T
         numbers = {grid: cell_of(u, v, grid) for grid in self._grids}
         cells = {
             grid: np.where(number[:, None] < 0, -1, np.stack([number // grid, number % grid], 1)).astype(np.int32)
             for grid, number in numbers.items()
         }
-        return Placement(u, v, cells, placed.confidence)
+        return Placement(u, v, cells, points.confidence)
 
 
 def _mean_of_agreeing(coordinates: Float32, cosines: Float32, neighbors: NDArray[np.int64]) -> Float32:

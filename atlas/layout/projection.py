@@ -82,15 +82,15 @@ def fit_projection(moments: Moments) -> Projection:
 def project(
     shards: Sequence[Path],
     projection: Projection,
-    chosen: NDArray[np.int64] | None = None,
+    rows: NDArray[np.int64] | None = None,
     column: str = "activation",
 ) -> Float32:
-    """Unit rows (n, width) of a whole layer, or of ``chosen`` rows, ascending; rows without activation are zeros."""
+    """Unit rows (n, width) of a whole layer, or of its ``rows``, ascending; rows without activation are zeros."""
     blocks, start = [], 0
     for block in iterate(shards, [column]):
         activations = block[column]
-        if chosen is not None:
-            first, last = np.searchsorted(chosen, (start, start + len(activations)))
-            activations, start = activations[chosen[first:last] - start], start + len(activations)
+        if rows is not None:
+            first, last = np.searchsorted(rows, (start, start + len(activations)))
+            activations, start = activations[rows[first:last] - start], start + len(activations)
         blocks.append(projection.apply(activations))
     return np.concatenate(blocks) if blocks else np.zeros((0, projection.components.shape[1]), np.float32)

@@ -42,32 +42,32 @@ def quality(
         return {"trustworthiness": None, "recall": None}
     points = np.ascontiguousarray(coordinates[rows], dtype=np.float32)
     candidates = np.arange(len(rows)) if among is None else np.flatnonzero(among[rows])
-    chosen = np.random.default_rng(seed).choice(candidates, min(sample, len(candidates)), replace=False)
+    query_numbers = np.random.default_rng(seed).choice(candidates, min(sample, len(candidates)), replace=False)
     index = faiss.IndexFlatL2(2)
     index.add(points)
-    _, neighbors_on_map = index.search(points[chosen], k + 1)
-    near = np.stack([line[line != query][:k] for query, line in zip(chosen, neighbors_on_map)])
-    queries, limits = _cosines(blocks, rows[chosen], rows[near])
-    ranks = 1 + _count_above(blocks, on_map, rows[chosen], queries, limits)
+    _, neighbors_on_map = index.search(points[query_numbers], k + 1)
+    near = np.stack([line[line != query][:k] for query, line in zip(query_numbers, neighbors_on_map)])
+    queries, limits = _cosines(blocks, rows[query_numbers], rows[near])
+    ranks = 1 + _count_above(blocks, on_map, rows[query_numbers], queries, limits)
     penalty = float(np.maximum(ranks - k, 0).sum())
-    worst = len(chosen) * k * (2 * len(rows) - 3 * k - 1) / 2
+    worst = len(query_numbers) * k * (2 * len(rows) - 3 * k - 1) / 2
     return {"trustworthiness": 1 - penalty / max(worst, 1e-12), "recall": float((ranks <= k).mean())}
 
 
-def _cosines(blocks: Blocks, chosen: NDArray[np.int64], near: NDArray[np.int64]) -> tuple[Float32, Float32]:
-    """Unit vectors (s, channels) of the rows ``chosen`` (s,), and their cosines (s, k) to the rows ``near`` (s, k)."""
-    needed, start, parts = np.unique(np.r_[chosen, near.ravel()]), 0, []
+def _cosines(blocks: Blocks, query_rows: NDArray[np.int64], near: NDArray[np.int64]) -> tuple[Float32, Float32]:
+    """Unit vectors (s, channels) of ``query_rows`` (s,), and their cosines (s, k) to the rows ``near`` (s, k)."""
+    needed, start, parts = np.unique(np.r_[query_rows, near.ravel()]), 0, []
     for block in blocks():
         inside = needed[(needed >= start) & (needed < start + len(block))] - start
         parts.append(unit_rows(block[inside]))
         start += len(block)
     vectors = np.concatenate(parts)
-    queries = vectors[np.searchsorted(needed, chosen)]
+    queries = vectors[np.searchsorted(needed, query_rows)]
     return queries, np.einsum("sc,skc->sk", queries, vectors[np.searchsorted(needed, near)])
 
 
 def _count_above(
-    blocks: Blocks, on_map: NDArray[np.bool_], chosen: NDArray[np.int64], queries: Float32, limits: Float32
+    blocks: Blocks, on_map: NDArray[np.bool_], query_rows: NDArray[np.int64], queries: Float32, limits: Float32
 ) -> NDArray[np.int64]:
     """How many rows on the map but the query itself have a larger cosine to it than each of its limits: (s, k)."""
     order = np.argsort(limits, axis=1)
@@ -77,8 +77,8 @@ def _count_above(
     for block in blocks():
         cosines = queries @ unit_rows(block).T
         cosines[:, ~on_map[start : start + len(block)]] = -2
-        own = np.flatnonzero((chosen >= start) & (chosen < start + len(block)))
-        cosines[own, chosen[own] - start] = -2
+        own = np.flatnonzero((query_rows >= start) & (query_rows < start + len(block)))
+        cosines[own, query_rows[own] - start] = -2
         start += len(block)
         for line, (levels, values) in enumerate(zip(ascending, cosines)):
             high = values[values > levels[0]]  # few: most rows are less like the query than its neighbours on the map

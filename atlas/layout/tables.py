@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from atlas.layout.fit import REASONS, align, choose_fitted, joined, unit_box
+from atlas.layout.fit import REASONS, align, choose_fitted, join_layers, unit_box
 from atlas.layout.projection import fit_projection, project, read_moments
 from atlas.layout.quality import distance_between, quality
 from atlas.rundir.atomic import atomic
@@ -69,15 +69,14 @@ def save_arrays(path: Path, **arrays: Any) -> None:
         np.savez(file, **arrays)
 
 
-def attribution_rows(run: RunDirectory, layers: Sequence[str], fitted: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The attributions of the rows ``fitted`` (n,) of a store as unit rows (n, width), side by side for several
-    layers."""
+def attribution_rows(run: RunDirectory, layers: Sequence[str], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The attributions of ``rows`` (n,) of a store as unit rows (n, width), side by side for several layers."""
     parts = []
     for layer in layers:
         shards = run.shards(layer)
         moments = read_moments(shards, len(read_metadata(shards[0])["classes"]), "attribution")
-        parts.append(project(shards, fit_projection(moments), fitted, "attribution"))
-    return joined(parts)
+        parts.append(project(shards, fit_projection(moments), rows, "attribution"))
+    return join_layers(parts)
 
 
 def compared_rows(count: int, seed: int) -> NDArray[np.int64]:
@@ -89,11 +88,11 @@ def gather_coordinates(run: RunDirectory, group: str, parts: int) -> tuple[NDArr
     """Raw coordinates (n, 2) and numbers of REASONS (n,) of all rows of a layout group, fitted or placed in so many
     ``parts``."""
     fit = load_arrays(run.coordinates(group))
-    placed = [load_arrays(placed_path(run, group, number)) for number in range(parts)]
-    if not placed:
+    placed_arrays = [load_arrays(placed_path(run, group, number)) for number in range(parts)]
+    if not placed_arrays:
         return fit["coordinates"], fit["dropped"]
-    coordinates = np.concatenate([part["coordinates"] for part in placed])
-    dropped = np.concatenate([part["dropped"] for part in placed])
+    coordinates = np.concatenate([part["coordinates"] for part in placed_arrays])
+    dropped = np.concatenate([part["dropped"] for part in placed_arrays])
     coordinates[fit["fitted"]], dropped[fit["fitted"]] = fit["coordinates"], fit["dropped"]
     return coordinates, dropped
 
@@ -122,10 +121,12 @@ def read_coordinates(run: RunDirectory, name: str) -> NDArray[np.float32]:
     return np.stack([places["u"], places["v"]], 1)
 
 
-def write_map(run: RunDirectory, name: str, layer: str, boxed: NDArray[np.float32], dropped: NDArray[np.int8]) -> None:
-    """Write the map ``name`` of all rows of ``layer``: ``boxed`` (n, 2) in [0, 1], NaN where dropped, and ``dropped``
-    (n,), numbers of REASONS."""
-    u, v = boxed.T
+def write_map(
+    run: RunDirectory, name: str, layer: str, coordinates: NDArray[np.float32], dropped: NDArray[np.int8]
+) -> None:
+    """Write the map ``name`` of all rows of ``layer``: ``coordinates`` (n, 2) in [0, 1], NaN where dropped, and
+    ``dropped`` (n,), numbers of REASONS."""
+    u, v = coordinates.T
     finite = np.isfinite(u)
     keys = list(iterate(run.shards(layer), ["image_id", "view", "draw"]))
     table = pa.table(

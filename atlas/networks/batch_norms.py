@@ -45,10 +45,10 @@ def fold_batch_norms(module: nn.Module, probe: Tensor, *, keep: Sequence[str] = 
         if calls[conv] == calls[norm] == 1 and names[conv] not in keep and norm.track_running_stats
     ]
 
-    def fold(chosen: Sequence[tuple[nn.Conv2d, nn.BatchNorm2d]]) -> bool:
-        """Fold all of ``chosen``, or none of them where the outputs would differ."""
-        old = [(conv, conv.weight, conv.bias, norm) for conv, norm in chosen]
-        for conv, norm in chosen:
+    def fold(conv_norm_pairs: Sequence[tuple[nn.Conv2d, nn.BatchNorm2d]]) -> bool:
+        """Fold all of ``conv_norm_pairs``, or none of them where the outputs would differ."""
+        old = [(conv, conv.weight, conv.bias, norm) for conv, norm in conv_norm_pairs]
+        for conv, norm in conv_norm_pairs:
             fused = fuse_conv_bn_eval(conv, norm)
             conv.weight, conv.bias = fused.weight.requires_grad_(False), fused.bias
             if conv.bias is not None:

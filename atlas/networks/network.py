@@ -219,10 +219,10 @@ def map_layers(network: Network) -> list[str]:
     ]
     names = blocks or list(shapes)
     shallow = min((name.count(".") for name in names), default=0)
-    chosen = [name for name in names if name.count(".") <= shallow + 1]
-    if len(chosen) > _MOST_LAYERS:
-        chosen = [name for name in chosen if name.count(".") == shallow] or chosen
-    return chosen[:_MOST_LAYERS]
+    layer_names = [name for name in names if name.count(".") <= shallow + 1]
+    if len(layer_names) > _MOST_LAYERS:
+        layer_names = [name for name in layer_names if name.count(".") == shallow] or layer_names
+    return layer_names[:_MOST_LAYERS]
 
 
 def _map_shapes(network: Network) -> dict[str, torch.Size]:

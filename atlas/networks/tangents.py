@@ -202,8 +202,8 @@ def mask(maps: Tensor, positions: Tensor, channels: Tensor | None = None) -> Ten
     With ``channels``, int64 (n,), all but this channel are zero there too. Same shape, dtype and device."""
     rows = torch.arange(len(maps), device=maps.device)
     positions = positions.to(maps.device)
-    chosen = slice(None) if channels is None else channels.to(maps.device)
-    index = rows, chosen, positions[:, 0], positions[:, 1]
+    channel_index = slice(None) if channels is None else channels.to(maps.device)
+    index = rows, channel_index, positions[:, 0], positions[:, 1]
     result = torch.zeros_like(maps)
     result[index] = maps[index]
     return result

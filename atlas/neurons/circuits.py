@@ -123,9 +123,9 @@ def _slope_inputs(network: Network, statistics: pa.Table, read: ReadViews) -> Te
     units = range(statistics.num_rows)
     views_of_each = max(1, _SLOPE_VIEWS // max(1, len(units)))
     step = max(1, -(-len(units) // _SLOPE_VIEWS))
-    wanted = [key for unit in units[::step] for key in firing_rows(statistics, [unit])[:views_of_each]]
-    views = read(wanted)
-    return as_inputs([views[key] for key in dict.fromkeys(wanted) if key in views], network)[0]
+    keys = [key for unit in units[::step] for key in firing_rows(statistics, [unit])[:views_of_each]]
+    views = read(keys)
+    return as_inputs([views[key] for key in dict.fromkeys(keys) if key in views], network)[0]
 
 
 def _in_parts(
@@ -134,9 +134,9 @@ def _in_parts(
     """Some units at a time: their numbers, and of all their top views the inputs, positions and units."""
     for first in range(0, statistics.num_rows, _UNITS_AT_ONCE):
         units = list(range(first, min(first + _UNITS_AT_ONCE, statistics.num_rows)))
-        wanted = {unit: firing_rows(statistics, [unit]) for unit in units}
-        views = read([key for keys in wanted.values() for key in keys])
-        pairs = [(unit, views[key]) for unit, keys in wanted.items() for key in keys if key in views]
+        keys_of_units = {unit: firing_rows(statistics, [unit]) for unit in units}
+        views = read([key for keys in keys_of_units.values() for key in keys])
+        pairs = [(unit, views[key]) for unit, keys in keys_of_units.items() for key in keys if key in views]
         if pairs:
             inputs, positions = as_inputs([view for _, view in pairs], network)
             unit_of_view = np.array([unit for unit, _ in pairs], np.int64)

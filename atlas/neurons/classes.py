@@ -25,13 +25,13 @@ def class_effects(observer: Observer, layer: str, inputs: Tensor, positions: Ten
         views, count = inputs[part], len(inputs[part])
         # The last batch is filled up: for another number of views the observer would record the network again.
         filled = torch.arange(_BATCH if first else count) % count
-        observed = observer.observe(
+        observation = observer.observe(
             views[filled],
             {layer: positions[part][filled][:, None]},
             attributions=True,
             channels={layer: units[part][filled][:, None]},
         )
-        parts.append(observed.attributions[layer][:count, 0])
+        parts.append(observation.attributions[layer][:count, 0])
     effects: Float32 = torch.cat(parts).numpy()
     return effects
 

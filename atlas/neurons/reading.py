@@ -34,13 +34,13 @@ class UnitTables:
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """A row for each unit: the columns of STATISTICS, then those of UNITS; or only ``columns`` of them."""
-        joined = pq.read_table(self.path / "statistics.parquet")
-        wanted = [name for name in UNITS.names if name != "unit" and (columns is None or name in columns)]
-        parts = [_read(self.path / f"{part}.parquet", wanted) for part in part_names(joined.num_rows)]
+        table = pq.read_table(self.path / "statistics.parquet")
+        column_names = [name for name in UNITS.names if name != "unit" and (columns is None or name in columns)]
+        parts = [_read(self.path / f"{part}.parquet", column_names) for part in part_names(table.num_rows)]
         units = pa.concat_tables(parts)
-        for name in wanted:
-            joined = joined.append_column(units.schema.field(name), units[name])
-        return joined if columns is None else joined.select(list(columns))
+        for name in column_names:
+            table = table.append_column(units.schema.field(name), units[name])
+        return table if columns is None else table.select(list(columns))
 
     def unit(self, unit: int) -> dict[str, Any]:
         """One row of ``table``."""

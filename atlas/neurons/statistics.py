@@ -59,9 +59,9 @@ class _Extremes:
         self.positive += (rows > 0).sum(0)
         np.minimum(self.smallest, rows.min(0), out=self.smallest)
         np.maximum(self.largest, rows.max(0), out=self.largest)
-        values, chosen = _best_of_pictures(rows, keys[:, 0], len(self.values))
+        values, row_numbers = _best_of_pictures(rows, keys[:, 0], len(self.values))
         self.values, self.keys = _best(
-            np.concatenate([self.values, values]), np.concatenate([self.keys, keys[chosen]]), len(self.values)
+            np.concatenate([self.values, values]), np.concatenate([self.keys, keys[row_numbers]]), len(self.values)
         )
 
 
@@ -70,13 +70,13 @@ def _best_of_pictures(rows: Float32, pictures: NDArray[np.int64], count: int) ->
     (at most count, units)."""
     starts = np.flatnonzero(np.diff(pictures, prepend=pictures[0] - 1))
     most = np.maximum.reduceat(rows, starts, axis=0)
-    chosen = np.argsort(-most, axis=0, kind="stable")[:count]
-    values = np.take_along_axis(most, chosen, axis=0)
+    picture_numbers = np.argsort(-most, axis=0, kind="stable")[:count]
+    values = np.take_along_axis(most, picture_numbers, axis=0)
     # Which row of the picture it is: the first that is as large.
     alike = rows == np.repeat(most, np.diff(starts, append=len(rows)), axis=0)
     number = np.where(alike, np.arange(len(rows), dtype=np.int32)[:, None], np.int32(len(rows)))
     first = np.minimum.reduceat(number, starts, axis=0)
-    return values, np.take_along_axis(first, chosen, axis=0).astype(np.int64)
+    return values, np.take_along_axis(first, picture_numbers, axis=0).astype(np.int64)
 
 
 def _best(values: Float32, keys: Keys, count: int) -> tuple[Float32, Keys]:
@@ -178,12 +178,12 @@ def _correlations(moments: Moments) -> tuple[NDArray[np.float64], NDArray[np.flo
 
 def _entries(values: Float32, keys: Keys, *, once: bool = False) -> list[dict[str, Any]]:
     """Rows as the table holds them, those with a value; with ``once`` each row a single time."""
-    listed: set[tuple[int, ...]] = set()
+    unique_keys: set[tuple[int, ...]] = set()
     rows = []
     for value, key in zip(values.tolist(), keys.tolist()):
-        if not np.isfinite(value) or (once and tuple(key) in listed):
+        if not np.isfinite(value) or (once and tuple(key) in unique_keys):
             continue
-        listed.add(tuple(key))
+        unique_keys.add(tuple(key))
         rows.append({"image_id": key[0], "view": key[1], "draw": key[2], "activation": value})
     return rows
 

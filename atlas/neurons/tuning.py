@@ -117,9 +117,9 @@ def window_of(network: Network, layer: Layer) -> PatchWindow:
 
     Where a position really looks is measured by the gradient: padding and strides shift it off its square's middle.
     """
-    wanted = 2 * _GROUND * _RADIUS * layer.effective_receptive_field
+    least_side = 2 * _GROUND * _RADIUS * layer.effective_receptive_field
     side, maps = network.size, (layer.height, layer.width)
-    for positions in range(max(3, math.ceil(wanted / layer.stride)), math.ceil(network.size / layer.stride)):
+    for positions in range(max(3, math.ceil(least_side / layer.stride)), math.ceil(network.size / layer.stride)):
         candidate = positions * layer.stride
         inputs = torch.zeros(1, 3, candidate, candidate, device=network.device)
         with torch.no_grad():

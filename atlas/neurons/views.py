@@ -31,15 +31,15 @@ class PositionView:
 def read_views(
     shards: Sequence[Path],
     listing: Listing,
-    wanted: Iterable[RowKey],
+    keys: Iterable[RowKey],
     *,
     size: int,
     images: ImagesConfig,
     seed: int,
 ) -> dict[RowKey, PositionView]:
-    """The views of the rows ``wanted`` of a layer's ``shards``, without those whose picture cannot be read any more.
+    """The views of the rows of ``keys`` of a layer's ``shards``, without those whose picture cannot be read any more.
     Each picture is decoded once."""
-    positions = _positions(shards, set(wanted))
+    positions = _positions(shards, set(keys))
     numbers: dict[int, set[int]] = {}
     for image_id, view, _ in positions:
         numbers.setdefault(image_id, set()).add(view)
@@ -55,13 +55,13 @@ def read_views(
     }
 
 
-def _positions(shards: Sequence[Path], wanted: set[RowKey]) -> dict[RowKey, tuple[int, int]]:
+def _positions(shards: Sequence[Path], keys: set[RowKey]) -> dict[RowKey, tuple[int, int]]:
     names = ["image_id", "view", "draw", "y", "x"]
-    of_pictures = pc.field("image_id").isin(sorted({key[0] for key in wanted}))
+    of_pictures = pc.field("image_id").isin(sorted({key[0] for key in keys}))
     positions: dict[RowKey, tuple[int, int]] = {}
     for shard in shards:
         for row in pq.read_table(shard, columns=names, filters=of_pictures).to_pylist():
-            if (key := key_of(row)) in wanted:
+            if (key := key_of(row)) in keys:
                 positions[key] = row["y"], row["x"]
     return positions
 

@@ -184,10 +184,10 @@ def find_columns(schema: Any, image_column: str | None, label_column: str | None
     features = _features(schema)
     binary = [column for column in schema if _leaf(column) is not None]
     if image_column is None:
-        described = [name for name, feature in features.items() if feature.get("_type") == "Image"]
+        feature_columns = [name for name, feature in features.items() if feature.get("_type") == "Image"]
         usual = [column.name for column in binary if column.name.lower() in _IMAGE_COLUMNS]
         only = [column.name for column in binary] if len(binary) == 1 else []
-        image_column = next(iter([*described, *usual, *only]), "image")
+        image_column = next(iter([*feature_columns, *usual, *only]), "image")
     image = next((column for column in binary if column.name == image_column), None)
     if image is None:
         raise ConfigError(
@@ -195,9 +195,9 @@ def find_columns(schema: Any, image_column: str | None, label_column: str | None
             f"{', '.join(f'{column.name} ({column.type})' for column in schema)}."
         )
     if label_column is None:
-        described = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
+        feature_columns = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
         usual = [column.name for column in schema if column.name.lower() in _LABEL_COLUMNS and _labels(column.type)]
-        label_column = next(iter([*described, *usual]), None)
+        label_column = next(iter([*feature_columns, *usual]), None)
     elif label_column not in schema.names or not _labels(schema.field(label_column).type):
         raise ConfigError(
             f"images.label_column: no column {label_column} of integers or strings. The columns are "

@@ -244,7 +244,7 @@ class RemoteFiles:
         self.base = base
         self._options = options
         self._lock = threading.Lock()
-        self._opened: AbstractFileSystem | None = None
+        self._file_system: AbstractFileSystem | None = None
 
     def read(self, name: str, size: int | None) -> bytes:
         """A whole file. Raises PictureError when it is gone, refused or has not ``size`` bytes, AtlasError when the
@@ -272,9 +272,9 @@ class RemoteFiles:
     @property
     def _files(self) -> AbstractFileSystem:
         with self._lock:
-            if self._opened is None:
-                self._opened = open_system(self.base, self._options)[0]
-            return self._opened
+            if self._file_system is None:
+                self._file_system = open_system(self.base, self._options)[0]
+            return self._file_system
 
     def _path(self, name: str) -> str:
         return f"{self._files._strip_protocol(self.base)}/{name}"
@@ -303,9 +303,9 @@ def _bounded(length: int) -> int:
     return length
 
 
-def _expect_size(listed: int | None, actual: int) -> None:
-    if listed is not None and listed != actual:
-        raise PictureError(f"has changed since it was listed: {actual:,} bytes in place of {listed:,}")
+def _expect_size(listed_size: int | None, actual: int) -> None:
+    if listed_size is not None and listed_size != actual:
+        raise PictureError(f"has changed since it was listed: {actual:,} bytes in place of {listed_size:,}")
 
 
 def _whole(data: bytes, length: int | None) -> bytes:

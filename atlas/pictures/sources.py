@@ -60,10 +60,10 @@ def list_images(config: ImagesConfig, seed: int) -> Listing:
     Raises ConfigError when the source is not there, holds no picture, or has none of the classes asked for.
     """
     sources = sources_of(config)
-    base, listed = _list_files(sources, config)
-    kind = _kind(config, sources, listed)
+    base, all_files = _list_files(sources, config)
+    kind = _kind(config, sources, all_files)
     suffixes = SUFFIXES if kind == "folder" else {CONTAINERS[kind].suffix}
-    files = sorted((file for file in listed if suffix_of(file.name) in suffixes or file.error), key=lambda f: f.name)
+    files = sorted((file for file in all_files if suffix_of(file.name) in suffixes or file.error), key=lambda f: f.name)
     names: tuple[str, ...] = ()
     if kind == "folder":
         pictures, containers = _from_files(files), list[File]()
@@ -73,17 +73,17 @@ def list_images(config: ImagesConfig, seed: int) -> Listing:
     source_name = sources[0] if len(sources) == 1 else f"{sources[0]} and {len(sources) - 1} more"
     if all(error is not None for error in pictures.error):
         raise ConfigError(_no_pictures(source_name, kind, pictures))
-    chosen = _of_classes(pictures, config, source_name, kind)
-    labels, names = number_labels([pictures.label[index] for index in chosen], names)  # before the limit cuts classes
-    number_of = dict(zip(chosen, labels))
-    chosen = _in_order(chosen, pictures, config, seed)
+    indices = _of_classes(pictures, config, source_name, kind)
+    labels, names = number_labels([pictures.label[index] for index in indices], names)  # before the limit cuts classes
+    number_of = dict(zip(indices, labels))
+    indices = _in_order(indices, pictures, config, seed)
     columns = {
-        "image": pa.array([pictures.key[index] for index in chosen], pa.string()),
-        "label": pa.array([number_of[index] for index in chosen], pa.int32()),
+        "image": pa.array([pictures.key[index] for index in indices], pa.string()),
+        "label": pa.array([number_of[index] for index in indices], pa.int32()),
     }
     for name in LISTING_SCHEMA.names[2:]:
         values = getattr(pictures, name)
-        columns[name] = pa.array([values[index] for index in chosen], LISTING_SCHEMA.field(name).type)
+        columns[name] = pa.array([values[index] for index in indices], LISTING_SCHEMA.field(name).type)
     return Listing(
         pa.table(columns, schema=LISTING_SCHEMA),
         source=base,
@@ -97,9 +97,9 @@ def list_images(config: ImagesConfig, seed: int) -> Listing:
 
 def _list_files(sources: Sequence[str], config: ImagesConfig) -> tuple[str, list[File]]:
     """All files of all sources, named below what they have in common."""
-    wanted = SUFFIXES | {container.suffix for container in CONTAINERS.values()} | _COMPRESSED
+    suffixes = SUFFIXES | {container.suffix for container in CONTAINERS.values()} | _COMPRESSED
     with ThreadPoolExecutor(_SCANNERS) as pool:  # each address asks a server
-        parts = list(pool.map(lambda source: find(source, wanted, config.storage_options), sources))
+        parts = list(pool.map(lambda source: find(source, suffixes, config.storage_options), sources))
     if len(parts) == 1:
         return parts[0].base, parts[0].files
     base = _common([part.base for part in parts])
@@ -149,10 +149,10 @@ def _kind(config: ImagesConfig, sources: Sequence[str], files: list[File]) -> st
 
 
 def _no_pictures(source_name: str, kind: str, pictures: _Pictures) -> str:
-    wanted = ", ".join(sorted(SUFFIXES)) if kind == "folder" else CONTAINERS[kind].suffix
+    suffixes = ", ".join(sorted(SUFFIXES)) if kind == "folder" else CONTAINERS[kind].suffix
     if not pictures.key:
         within = "" if kind == "folder" else ", with pictures in them"
-        return f"images.source: {source_name} holds no picture. Expected files ending in {wanted}{within}."
+        return f"images.source: {source_name} holds no picture. Expected files ending in {suffixes}{within}."
     return (
         f"images.source: {source_name} holds no picture that can be read. The first of {len(pictures.key)}: "
         f"{pictures.key[0]}: {pictures.error[0]}."
@@ -187,10 +187,10 @@ def _from_containers(
     kind: str, base: str, files: list[File], config: ImagesConfig
 ) -> tuple[_Pictures, tuple[str, ...]]:
     """The pictures in tars or Parquet files, and the names of their classes where a file has them."""
-    opened = open_files(base, config.storage_options)
+    source_files = open_files(base, config.storage_options)
 
     def scan_file(file: File) -> Contents:
-        return scan(kind, opened, file, image_column=config.image_column, label_column=config.label_column)
+        return scan(kind, source_files, file, image_column=config.image_column, label_column=config.label_column)
 
     with ThreadPoolExecutor(_SCANNERS) as pool:
         scanned = list(pool.map(scan_file, files))
@@ -224,24 +224,24 @@ def _of_classes(pictures: _Pictures, config: ImagesConfig, source_name: str, kin
         raise ConfigError(
             f"images.classes: {source_name} has no {what} {', '.join(missing)}. It has: {', '.join(names[:20])}."
         )
-    wanted = set(config.classes)
+    class_names = set(config.classes)
     return [
         index
         for index, name in enumerate(classes)
-        if name in wanted or (kind != "folder" and name == _NO_CLASS and pictures.error[index] is not None)
+        if name in class_names or (kind != "folder" and name == _NO_CLASS and pictures.error[index] is not None)
     ]
 
 
-def _in_order(chosen: list[int], pictures: _Pictures, config: ImagesConfig, seed: int) -> list[int]:
+def _in_order(indices: list[int], pictures: _Pictures, config: ImagesConfig, seed: int) -> list[int]:
     """The order of work, cut to the limit."""
     generator = random.Random(seed)
     if config.shuffle:
-        generator.shuffle(chosen)
-    chosen = chosen[: config.limit]
-    parts = [(pictures.file[index], pictures.group[index]) for index in chosen]
+        generator.shuffle(indices)
+    indices = indices[: config.limit]
+    parts = [(pictures.file[index], pictures.group[index]) for index in indices]
     if config.shuffle and any(file is not None for file, _ in parts):
         ranks: dict[Any, int] = {}
         for part in parts:  # the containers' order is that of their first pictures in the sample: by seed
             ranks.setdefault(part, len(ranks))
-        chosen.sort(key=lambda index: (ranks[pictures.file[index], pictures.group[index]], index))
-    return chosen
+        indices.sort(key=lambda index: (ranks[pictures.file[index], pictures.group[index]], index))
+    return indices

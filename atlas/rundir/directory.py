@@ -172,8 +172,8 @@ class RunDirectory:
         """
         folder = self.folder(stage)
         self.sweep(stage)
-        noted = self.read_manifest().get("stages", {}).get(stage, {}).get("key")
-        owner = noted or marked_key(folder)
+        manifest_key = self.read_manifest().get("stages", {}).get(stage, {}).get("key")
+        owner = manifest_key or marked_key(folder)
         if folder.exists() and owner != key:
             aside = folder.with_name(f"{folder.name}.{(owner or 'unknown')[:8]}")
             count = 1
@@ -182,12 +182,12 @@ class RunDirectory:
                 aside = folder.with_name(f"{folder.name}.{(owner or 'unknown')[:8]}-{count}")
             with explain_write_errors(aside):
                 folder.rename(aside)
-        if noted != key:
+        if manifest_key != key:
             manifest = self.read_manifest()
             stages, past = manifest.get("stages", {}), manifest.get("past", {})
             above = ABOVE.get(stage)
-            if noted:
-                past = {**past, noted: stages[stage]}
+            if manifest_key:
+                past = {**past, manifest_key: stages[stage]}
             facts = {**past.get(key, {}), "key": key}
             if above is not None:
                 facts["above"] = stages.get(above, {}).get("key")

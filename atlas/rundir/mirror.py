@@ -116,8 +116,8 @@ class Mirror:
         return manifest
 
     def _send_marked(self, markers: Sequence[Path]) -> None:
-        parsed = [(path, parse_marker(path)) for path in markers]
-        files = {path.parent / name for path, marker in parsed if marker for name in marker["files"]}
+        pairs = [(path, parse_marker(path)) for path in markers]
+        files = {path.parent / name for path, marker in pairs if marker for name in marker["files"]}
         self._store.map(self._send_file, sorted(files))
         self._store.map(self._send_file, markers)
 

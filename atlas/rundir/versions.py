@@ -25,10 +25,10 @@ def versions() -> dict[str, str]:
 
 def refuse_other_format(manifest: Mapping[str, Any], path: Path | str) -> None:
     """Raises ConfigError when the run.json that was read from ``path`` is of another RUN_FORMAT than this version's."""
-    written = manifest.get("format", 1)
-    if "config" in manifest and written != RUN_FORMAT:
+    run_format = manifest.get("format", 1)
+    if "config" in manifest and run_format != RUN_FORMAT:
         raise ConfigError(
-            f"{path} was written by another version of activation-atlas: the run is of format {written}, and this "
+            f"{path} was written by another version of activation-atlas: the run is of format {run_format}, and this "
             f"version reads format {RUN_FORMAT}. Open the run with the version that made it, or make it again in "
             "another folder, with --set out=FOLDER."
         )

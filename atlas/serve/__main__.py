@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from atlas.command import DONE, add_version, carry_out
+from atlas.command import SUCCESS, add_version, carry_out
 from atlas.errors import ConfigError
 from atlas.rundir.remote import refuse_url
 from atlas.serve.server import serve
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m atlas.se
             serve(finished_runs([Path(run) for run in options.runs]), host=options.host, port=options.port)
         except KeyboardInterrupt:
             pass  # the usual end
-        return DONE
+        return SUCCESS
 
     return carry_out(work)
 

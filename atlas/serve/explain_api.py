@@ -139,7 +139,7 @@ class ExplainApi:
     async def neurons(self, request: Request) -> Response:
         """A stream: an icon for each channel of the query; those that are cached come first."""
         self._limits.admit(request)
-        explainer, query = await self._loaded(), request.query_params
+        explainer, query = await self._load_explainer(), request.query_params
         network, channels = _network(explainer, query), parse_integers(query, "channel")
         return self._workers.stream(partial(explainer.channels, network, query.get("layer", ""), channels))
 
@@ -169,7 +169,7 @@ class ExplainApi:
         self._limits.admit(request)
         data = await self._limits.read_picture(request)
         digest = hashlib.sha256(data).hexdigest()
-        explainer = await self._loaded()
+        explainer = await self._load_explainer()
         return explainer, digest, await self._workers.run(request, partial(explainer.picture, digest, data))
 
     async def _trace(self, request: Request) -> tuple[CachedExplainer, Trace]:
@@ -177,7 +177,7 @@ class ExplainApi:
         network = _network(explainer, request.query_params)
         return explainer, await self._workers.run(request, partial(explainer.trace, digest, picture, network))
 
-    async def _loaded(self) -> CachedExplainer:
+    async def _load_explainer(self) -> CachedExplainer:
         if not self._explainer.loaded:
             await run_in_threadpool(self._explainer.get)
         return self._explainer.get()

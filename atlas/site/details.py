@@ -49,13 +49,13 @@ def cell_details(
         filters=[("grid", "=", grid), ("count", ">=", settings.min_count)],
     )
     drawn_cells = list(zip(table["row"].to_pylist(), table["col"].to_pylist()))
-    chosen = [number for number, cell in enumerate(drawn_cells) if cell in set(cells)]
+    numbers = [number for number, cell in enumerate(drawn_cells) if cell in set(cells)]
     scores = _scores(run, atlas_map, grid)
-    nearest_cells = _nearest_cells(to_numpy(table["mean"]), chosen)
+    nearest_cells = _nearest_cells(to_numpy(table["mean"]), numbers)
     cells_on_other_maps = _cells_on_other_maps(
-        run, atlas_map, grid, [drawn_cells[number] for number in chosen], layers, settings.grids
+        run, atlas_map, grid, [drawn_cells[number] for number in numbers], layers, settings.grids
     )
-    counted = table.select(["predicted", "labels"]).take(pa.array(chosen, pa.int64())).to_pylist()
+    cell_counts = table.select(["predicted", "labels"]).take(pa.array(numbers, pa.int64())).to_pylist()
     return {
         drawn_cells[number]: {
             "scores": scores.get(drawn_cells[number]),
@@ -63,7 +63,7 @@ def cell_details(
             "nearest_cells": [[*drawn_cells[other], round(cosine, 4)] for other, cosine in similar],
             "cells_on_other_maps": cells_on_other_maps[drawn_cells[number]],
         }
-        for number, counts, similar in zip(chosen, counted, nearest_cells)
+        for number, counts, similar in zip(numbers, cell_counts, nearest_cells)
     }
 
 
@@ -77,17 +77,18 @@ def _short(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _nearest_cells(means: NDArray[np.float32], chosen: list[int]) -> list[list[tuple[int, float]]]:
-    """For each of the cells ``chosen`` the others whose means (cells, channels) have the largest cosines to its own."""
-    if len(means) < 2 or not chosen:
-        return [[] for _ in chosen]
+def _nearest_cells(means: NDArray[np.float32], numbers: list[int]) -> list[list[tuple[int, float]]]:
+    """For each of the cells ``numbers`` the others whose means (cells, channels) have the largest cosines to its
+    own."""
+    if len(means) < 2 or not numbers:
+        return [[] for _ in numbers]
     directions = unit_rows(means)
     index = faiss.IndexFlatIP(directions.shape[1])
     index.add(directions)
-    rows, cosines = nearest(index, directions[chosen], min(NEAR + 1, len(directions)))
+    rows, cosines = nearest(index, directions[numbers], min(NEAR + 1, len(directions)))
     return [
         [(int(row), float(cosine)) for row, cosine in zip(*line) if row != number][:NEAR]
-        for number, line in zip(chosen, zip(rows, cosines))
+        for number, line in zip(numbers, zip(rows, cosines))
     ]
 
 
@@ -102,8 +103,8 @@ def _cells_on_other_maps(
     """The cells of other layers' maps that hold most of the rows of ``cells``."""
     cells_on_other_maps: dict[CellIndex, dict[str, list[list[float]]]] = {cell: {} for cell in cells}
     own = _cells_of_rows(run, atlas_map.name, grid)
-    wanted = np.array([row * grid + col for row, col in cells], np.int64)
-    rows = np.flatnonzero(np.isin(own, wanted))
+    numbers = np.array([row * grid + col for row, col in cells], np.int64)
+    rows = np.flatnonzero(np.isin(own, numbers))
     members, counts = np.unique(own[rows], return_counts=True)
     size = dict(zip(members.tolist(), counts.tolist()))
     for layer in layers:

@@ -10,7 +10,7 @@ def heat_maps(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> tuple[NDA
     """Values (cells, n) of n classes or units as bytes (n, cells), and the scale of each (n,): a byte b stands for
     (b − 128) / 127 of it. The scale is the largest value, whatever its sign, of the drawn cells, ``mask`` (cells,);
     cells of few rows may lie beyond it, and are cut off there."""
-    counted = values[mask] if mask.any() else values
-    scale = np.abs(counted).max(0, initial=0).astype(np.float32)
+    drawn_values = values[mask] if mask.any() else values
+    scale = np.abs(drawn_values).max(0, initial=0).astype(np.float32)
     shares = values / np.where(scale > 0, scale, 1)
     return (128 + np.rint(127 * np.clip(shares, -1, 1))).astype(np.uint8).T.copy(), scale

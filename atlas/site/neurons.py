@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from atlas.arrays import Pixels
-from atlas.cells.crops import Cropper, fitted, frame
+from atlas.cells.crops import Cropper, frame, whole_sprite
 from atlas.config.sections import NeuronsConfig
 from atlas.neurons.reading import UnitTables
 from atlas.neurons.tables import DEGREES, SCALES
@@ -134,8 +134,8 @@ def write_units(run: RunDirectory, listing: Listing, layer: str, units: range, *
     could not be cropped again."""
     tables = UnitTables(run, layer)
     statistics = tables.statistics(units)
-    wanted = {key_of(row) for unit in statistics for row in (*unit["top"], *unit["spread"])}
-    sprites, failed = _row_sprites(run, listing, layer, wanted, seed)
+    keys = {key_of(row) for unit in statistics for row in (*unit["top"], *unit["spread"])}
+    sprites, failed = _row_sprites(run, listing, layer, keys, seed)
     circuits = unit_circuit_facts(tables, units)
     files: list[Path] = []
     for unit, own in zip(statistics, tables.units(units)):
@@ -215,17 +215,17 @@ def icons_across(units: int) -> int:
 
 
 def _row_sprites(
-    run: RunDirectory, listing: Listing, layer: str, wanted: set[RowKey], seed: int
+    run: RunDirectory, listing: Listing, layer: str, keys: set[RowKey], seed: int
 ) -> tuple[dict[RowKey, tuple[Pixels, Pixels, dict[str, Any]]], int]:
     """The patch, the whole picture and the facts of each row; and how many could not be cropped again."""
     cropper = Cropper(run, listing, layer, seed=seed)
     sprites: dict[RowKey, tuple[Pixels, Pixels, dict[str, Any]]] = {}
     failed = 0
-    for picture, rows in cropper.pictures(wanted):
+    for picture, rows in cropper.pictures(keys):
         if picture is None:
             failed += len(rows)
             continue
-        whole = fitted(picture, UNIT_SPRITE)
+        whole = whole_sprite(picture, UNIT_SPRITE)
         for row in rows:
             facts = {
                 "image": listing.keys[row.key[0]],

@@ -164,9 +164,9 @@ def viewer_digest() -> str:
 def write_page(run: RunDirectory, config: Config, report: dict[str, Any]) -> list[Path]:
     """Copy the built page and write atlas.json last: a site without it is not finished. Returns the page's files."""
     target = run.folder("publish")
-    built, files = viewer_folder(), []
-    for file in sorted(path for path in built.rglob("*") if path.is_file() and not path.name.startswith(".")):
-        copy = target / file.relative_to(built)
+    viewer, files = viewer_folder(), []
+    for file in sorted(path for path in viewer.rglob("*") if path.is_file() and not path.name.startswith(".")):
+        copy = target / file.relative_to(viewer)
         with atomic(copy) as temporary:
             shutil.copyfile(file, temporary)
         files.append(copy)

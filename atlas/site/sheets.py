@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from atlas.arrays import Pixels
-from atlas.cells.crops import Cropper, fitted, frame
+from atlas.cells.crops import Cropper, frame, whole_sprite
 from atlas.cells.icons import drawn_filters
 from atlas.config.sections import CellsConfig
 from atlas.layout.lattice import morton
@@ -97,11 +97,11 @@ def write_sheets(
     The JSON holds what they are, where in the whole picture's sprite the patch lies, in shares of its side, and
     ``cell_details``.
     """
-    wanted = set(blocks)
+    block_set = set(blocks)
     cells = [
         {**cell, "all": cell["exemplars"] + cell["diverse_exemplars"]}
         for cell in _drawn_cells(run, atlas_map, grid, settings.min_count, "exemplars", "diverse_exemplars")
-        if _block(cell) in wanted
+        if _block(cell) in block_set
     ]
     cropper = Cropper(run, listing, atlas_map.layer, seed=seed)
     sprites: dict[RowKey, _Sprites] = {}
@@ -110,7 +110,7 @@ def write_sheets(
         if picture is None:
             failed += len(rows)
             continue
-        small = encode_png(fitted(picture, CELL_SPRITE), level=1)
+        small = encode_png(whole_sprite(picture, CELL_SPRITE), level=1)
         for row in rows:
             facts = {
                 "image": listing.keys[row.key[0]],

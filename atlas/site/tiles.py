@@ -94,12 +94,12 @@ def _write(dzi: Path, grids: Mapping[int, Icons], form: TileFormat) -> Pyramid:
     dzi.parent.mkdir(parents=True, exist_ok=True)
     side = max(grids) * form.icon_size
     with tempfile.TemporaryDirectory(prefix=f".{dzi.stem}-", suffix=".tmp", dir=dzi.parent) as temporary:
-        built = Path(temporary) / dzi.name
-        with _TileWriter(_files(built), form) as writer:
+        new_dzi = Path(temporary) / dzi.name
+        with _TileWriter(_files(new_dzi), form) as writer:
             _write_levels(grids, form, writer)
-        built.write_text(_descriptor(side, form))
-        _replace(_files(built), _files(dzi))
-        built.replace(dzi)
+        new_dzi.write_text(_descriptor(side, form))
+        _replace(_files(new_dzi), _files(dzi))
+        new_dzi.replace(dzi)
     return Pyramid(side=side, levels=len(level_sides(side)), tiles=writer.tiles, bytes=writer.bytes)
 
 
@@ -111,7 +111,7 @@ def _write_levels(grids: Mapping[int, Icons], form: TileFormat, writer: "_TileWr
         bands = _icon_bands(icons, grid, form)
         if grid == coarsest:
             for _ in range(level):
-                bands = _joined(_write_bands(bands, level, writer, halved=True), form.tile_size)
+                bands = _join_halves(_write_bands(bands, level, writer, halved=True), form.tile_size)
                 level -= 1
         for _ in _write_bands(bands, level, writer, halved=False):
             pass
@@ -149,7 +149,7 @@ def _checked(icon: Pixels, row: int, col: int, size: int) -> Pixels:
     return icon
 
 
-def _joined(halves: Iterator[Pixels], height: int) -> Iterator[Pixels]:
+def _join_halves(halves: Iterator[Pixels], height: int) -> Iterator[Pixels]:
     """Bands of the level below: two halves joined until they are `height` rows high again."""
     waiting: list[Pixels] = []
     for half in halves:

@@ -226,15 +226,15 @@ def collect_shard(
             for name in names
         }
         stack.callback(torch.set_num_threads, threads)
-        observed = prefetch(
+        batches = prefetch(
             lambda batch: observe_views(readers, listing, batch, collect=collect, seed=seed, padded=settings.batch),
             iter(lambda: list(islice(stream, settings.batch)), []),
             threads=lanes,
             ahead=lanes + 1,
             start=start,
         )
-        for rows, lost in observed:
-            failures += lost
+        for rows, batch_failures in batches:
+            failures += batch_failures
             for name in names:
                 writers[name].append(rows[name])
     failures.sort(key=lambda failure: (failure[0], failure[1].view or 0))

@@ -38,13 +38,13 @@ def write_card(
     collect: CollectConfig,
     pictures: int,
     views: int,
-    lost: int,
+    failed_view_count: int,
     failures: Sequence[Mapping[str, Any]],
 ) -> Path:
     """Write the card of a store whose shards are finished; returns its path.
 
     ``layers``, ``networks``, ``images`` and ``collect``: as the run's configuration has them; ``pictures``: how many
-    were listed; ``views``, ``lost``: how many views they have, and how many of those failed;
+    were listed; ``views``, ``failed_view_count``: how many views they have, and how many of those failed;
     ``failures``: the rows of failures.parquet.
     """
     path = card_path(run)
@@ -82,7 +82,7 @@ Class names (`classes`, `labels`) and the layer's facts stand as JSON in the met
 
 ## Failures
 
-{_failures(views, lost, failures)}
+{_failures(views, failed_view_count, failures)}
 
 ## Open it
 
@@ -208,7 +208,7 @@ def _numbers(values: Sequence[float]) -> str:
     return f"({', '.join(f'{value:.4g}' for value in values)})"
 
 
-def _failures(views: int, lost: int, failures: Sequence[Mapping[str, Any]]) -> str:
+def _failures(views: int, failed_view_count: int, failures: Sequence[Mapping[str, Any]]) -> str:
     if not failures:
         return f"None of {views:,} views failed."
     alike: dict[str, list[str]] = {}
@@ -222,7 +222,8 @@ def _failures(views: int, lost: int, failures: Sequence[Mapping[str, Any]]) -> s
     if left:
         lines.append(f"| {len(common) - COMMON_REASONS:,} other reasons | {left:,} |")
     return (
-        f"{lost:,} of {views:,} views have no row; `failures.parquet` tells of each (`image`, `view`, `error`).\n\n"
+        f"{failed_view_count:,} of {views:,} views have no row; `failures.parquet` tells of each (`image`, `view`, "
+        "`error`).\n\n"
         "| reason, such as | entries |\n| --- | --- |\n" + "\n".join(lines)
     )
 

@@ -52,8 +52,8 @@ class Moments:
     @classmethod
     def load(cls, path: Path) -> Moments:
         """The moments that ``save`` wrote."""
-        with np.load(path) as saved:
-            return cls(int(saved["count"]), saved["total"], saved["second"])
+        with np.load(path) as arrays:
+            return cls(int(arrays["count"]), arrays["total"], arrays["second"])
 
 
 def power_of_moment(second_moment: Float64, exponent: float, ridge: float = SCORE_RIDGE) -> Float32:

@@ -66,7 +66,7 @@ class Store:
         self.channels: int = metadata["channels"]
         self.schema: pa.Schema = pq.read_schema(self.paths[0])
         self._coordinates = coordinates
-        self._joined: ColumnArrays = {}
+        self._map_columns: ColumnArrays = {}
         self._groups: list[_Group] = []
         for path, expected in zip(self.paths, counts):
             footer = pq.read_metadata(path)
@@ -87,7 +87,7 @@ class Store:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of the files, then those of the map where it is joined."""
-        return (*self.schema.names, *self._joined)
+        return (*self.schema.names, *self._map_columns)
 
     def join(self, grid: int | None = None) -> Store:
         """The same rows with their coordinates on the map: ``u``, ``v`` (float32, NaN where the row was dropped) and
@@ -96,14 +96,14 @@ class Store:
         The coordinates of the whole layer stay in memory, some 20 bytes a row. Raises AtlasError when the layout is not
         finished or is not of these rows, ConfigError for a grid that the run does not have.
         """
-        joined = copy(self)
-        joined._joined = self._coordinates(grid)
-        if len(joined._joined["u"]) != len(self):
+        store = copy(self)
+        store._map_columns = self._coordinates(grid)
+        if len(store._map_columns["u"]) != len(self):
             raise AtlasError(
-                f"{self.layer}: the layout has {len(joined._joined['u']):,} rows, the store {len(self):,}. Give the "
-                "run's command again."
+                f"{self.layer}: the layout has {len(store._map_columns['u']):,} rows, the store {len(self):,}. Give "
+                "the run's command again."
             )
-        return joined
+        return store
 
     def batches(
         self, columns: Sequence[str] | None = None, *, size: int = ROW_GROUP, start: int = 0, stop: int | None = None
@@ -119,11 +119,11 @@ class Store:
         """The rows of these numbers (n,), in this order: each column (n,) or (n, width). Raises ConfigError for a
         number beyond the store."""
         names = self._checked(columns)
-        wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
-        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
-            wrong = wanted[(wanted < 0) | (wanted >= len(self))][0]
+        numbers = np.asarray(rows, dtype=np.int64).reshape(-1)
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self):
+            wrong = numbers[(numbers < 0) | (numbers >= len(self))][0]
             raise ConfigError(f"{self.layer} has no row {wrong}: it has rows 0 to {len(self) - 1:,}.")
-        unique, back = np.unique(wanted, return_inverse=True)
+        unique, back = np.unique(numbers, return_inverse=True)
         blocks = [] if len(unique) else [self._read(self._groups[0], names, slice(0))]
         for group in self._groups:
             first, last = np.searchsorted(unique, [group.start, group.start + group.rows])
@@ -147,23 +147,27 @@ class Store:
         if len(sizes) <= groups or count * 8 > groups * sizes.mean():
             rows = np.sort(generator.choice(len(self), count, replace=False))
         else:
-            picked = generator.choice(len(sizes), groups, p=sizes / sizes.sum())
-            shares = np.bincount(picked, np.diff(np.linspace(0, count, groups + 1).astype(int)), len(sizes)).astype(int)
+            group_numbers = generator.choice(len(sizes), groups, p=sizes / sizes.sum())
+            shares = np.bincount(
+                group_numbers, np.diff(np.linspace(0, count, groups + 1).astype(int)), len(sizes)
+            ).astype(int)
             pools = [
                 group.start + generator.permutation(group.rows) for group, share in zip(self._groups, shares) if share
             ]
-            taken = [pool[:share] for pool, share in zip(pools, shares[shares > 0])]
+            row_parts = [pool[:share] for pool, share in zip(pools, shares[shares > 0])]
             # Only a row group smaller than its share leaves some over: they come from the other groups that are read.
             over = np.concatenate([pool[share:] for pool, share in zip(pools, shares[shares > 0])])
-            missing = count - sum(map(len, taken))
-            rows = np.sort(np.concatenate([*taken, generator.choice(over, missing, replace=False)]))
+            missing = count - sum(map(len, row_parts))
+            rows = np.sort(np.concatenate([*row_parts, generator.choice(over, missing, replace=False)]))
         return {"number": rows, **self.take(rows, columns)}
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
         """These columns of the whole layer as one Arrow table, with the map's where it is joined."""
         names = self._checked(columns)
-        own = [name for name in names if name not in self._joined]
-        columns_of = {name: pa.chunked_array([pa.array(self._joined[name])]) for name in names if name in self._joined}
+        own = [name for name in names if name not in self._map_columns]
+        columns_of = {
+            name: pa.chunked_array([pa.array(self._map_columns[name])]) for name in names if name in self._map_columns
+        }
         if own:
             table = pa.concat_tables([pq.read_table(path, columns=own) for path in self.paths])
             columns_of |= {name: table[name] for name in own}
@@ -198,14 +202,14 @@ class Store:
                 yield self._read(group, names, slice(first, last))
 
     def _read(self, group: _Group, names: Sequence[str], rows: slice | NDArray[np.int64]) -> ColumnArrays:
-        own = [name for name in names if name not in self._joined]
+        own = [name for name in names if name not in self._map_columns]
         block: ColumnArrays = {}
         if own:
             with pq.ParquetFile(group.path, metadata=group.footer) as file:
                 table = file.read_row_group(group.number, columns=own)
             block = {name: to_numpy(table[name])[rows] for name in own}
-        for name in set(names) & set(self._joined):
-            block[name] = self._joined[name][group.start : group.start + group.rows][rows]
+        for name in set(names) & set(self._map_columns):
+            block[name] = self._map_columns[name][group.start : group.start + group.rows][rows]
         return {name: block[name] for name in names}
 
 

@@ -40,7 +40,7 @@ class Progress:
     """Counts steps of single icons, and calls ``on_progress`` with the share that is done, in [0, 1]."""
 
     def __init__(self, on_progress: Callable[[float], None] | None) -> None:
-        self._on_progress, self._expected, self._done, self._lock = on_progress, 0, 0, threading.Lock()
+        self._on_progress, self._expected, self._steps, self._lock = on_progress, 0, 0, threading.Lock()
 
     def expect(self, steps: int) -> None:
         """Add ``steps`` to those that are to be done."""
@@ -49,9 +49,9 @@ class Progress:
     def advance(self, steps: int) -> None:
         """Add ``steps`` to those that are done. Threads may call it."""
         with self._lock:
-            self._done += steps
+            self._steps += steps
             if self._on_progress:
-                self._on_progress(self._done / self._expected)
+                self._on_progress(self._steps / self._expected)
 
 
 def run_batches(

@@ -51,8 +51,8 @@ class DiversePictures:
 
 def picture_size(layer: Layer, network: Network) -> int:
     """The side in pixels, even, of a picture that shows what a unit of ``layer`` sees, and a little around it."""
-    wanted = 2 * round(FIELDS_SHOWN * layer.effective_receptive_field / 2)
-    return min(max(SMALLEST_SIDE, wanted), network.size // 2 * 2)
+    side = 2 * round(FIELDS_SHOWN * layer.effective_receptive_field / 2)
+    return min(max(SMALLEST_SIDE, side), network.size // 2 * 2)
 
 
 @torch.inference_mode(False)

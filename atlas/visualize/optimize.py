@@ -114,9 +114,9 @@ def draw(
         retry, retry_lengths = _draw_batches(ascent, again, own_seeds[again] + _RETRY, None, steps, batch)
         retry_rank, _ = _judge(network, layer, retry, means[again], usual, by_cosine, batch)
         better = retry_rank > rank[again]
-        chosen = again[better]
-        pixels[chosen], lengths[chosen] = retry[better], retry_lengths[better]
-        seeds_of_icons[chosen] = own_seeds[chosen] + _RETRY
+        icon_rows = again[better]
+        pixels[icon_rows], lengths[icon_rows] = retry[better], retry_lengths[better]
+        seeds_of_icons[icon_rows] = own_seeds[icon_rows] + _RETRY
     return Icons(pixels, lengths, seeds_of_icons)
 
 

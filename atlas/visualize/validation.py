@@ -114,14 +114,14 @@ def check_directions(network: Network, layer: str, means: Float32, second_moment
     network.submodule(layer)
     if size < 8:
         raise ConfigError(f"Icons of {size}×{size} pixels are too small to show anything. Choose a size of at least 8.")
-    described = describe_at_size(network, layer, size)
+    layer_at_size = describe_at_size(network, layer, size)
     count = call_count(replace(network, size=size), layer)
     if count > 1:
         raise ConfigError(
             f"Layer {layer!r} of {network.name} is called {count} times in one pass, so it has no map of its own. "
             "Choose the block around it."
         )
-    channels = described.channels
+    channels = layer_at_size.channels
     if means.ndim != 2 or means.shape[1] != channels:
         is_transposed = means.ndim == 2 and means.shape[0] == channels
         hint = " They seem to be transposed: give directions.T." if is_transposed else ""
@@ -147,7 +147,7 @@ def check_directions(network: Network, layer: str, means: Float32, second_moment
                 f"Direction {np.flatnonzero(wrong)[0]} {what} ({wrong.sum()} of {len(means)} are so). Leave such "
                 "directions out."
             )
-    return described
+    return layer_at_size
 
 
 def describe_at_size(network: Network, layer: str, size: int) -> Layer:

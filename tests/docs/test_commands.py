@@ -95,9 +95,9 @@ def test_a_layer_near_the_end_is_drawn_as_the_measurements_say() -> None:
 def test_every_extra_that_is_named_can_be_installed() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     everything = "\n".join(path.read_text(encoding="utf-8") for path in documents())
-    named = {extra for some in re.findall(r'"\.\[([\w,]+)\]"', everything) for extra in some.split(",")}
+    extras_in_documents = {extra for some in re.findall(r'"\.\[([\w,]+)\]"', everything) for extra in some.split(",")}
     extras = set(project["optional-dependencies"])
-    assert named == extras
+    assert extras_in_documents == extras
     text = text_of("atlas/docs/install.md")
     assert all(f'".[{extra}]"' in text for extra in extras), "install.md lists them all"
 
@@ -133,12 +133,12 @@ def demo(undisturbed: RunDirectory, tmp_path: Path) -> RunDirectory:
 
 def test_a_run_is_checked(demo: RunDirectory, tmp_path: Path) -> None:
     words = as_module(the_command("atlas check runs/demo"))
-    done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr + done.stdout
+    process = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr + process.stdout
     demo.report.unlink()
-    done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True)
-    assert done.returncode != 0
-    assert "report.json" in done.stdout
+    process = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert process.returncode != 0
+    assert "report.json" in process.stdout
 
 
 def test_several_runs_are_served(demo: RunDirectory, tmp_path: Path) -> None:

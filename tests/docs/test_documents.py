@@ -54,8 +54,8 @@ def test_nothing_that_a_document_points_at_is_missing(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_file_that_a_document_names_is_there(name: str) -> None:
     """Paths from the top of the checkout, and in the architecture from atlas/."""
-    named = re.findall(r"`((?:atlas|pipelines|scripts|configs|tests)/[\w./-]+\.\w+)(?: [^`]*)?`", text_of(name))
-    for path in named:
+    paths = re.findall(r"`((?:atlas|pipelines|scripts|configs|tests)/[\w./-]+\.\w+)(?: [^`]*)?`", text_of(name))
+    for path in paths:
         assert (CHECKOUT / path).is_file() or "KIND" in path, f"{name} names {path}"
     if name == "atlas/architecture.md":
         rooms = "|".join(sorted(path.parent.name for path in (CHECKOUT / "atlas").glob("*/__init__.py")))
@@ -96,9 +96,9 @@ def test_every_identifier_of_the_recipes_is_in_the_code() -> None:
             # Not this module, in which a name could stand for the sake of the test.
             words |= set() if path == Path(__file__) else set(re.findall(r"\w+", path.read_text(encoding="utf-8")))
     text = re.sub(r"^```.*?^```", "", text_of("atlas/docs/contributing/recipes.md"), flags=re.MULTILINE | re.DOTALL)
-    named = set(re.findall(r"`#?([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?:\([^`]*\))?`", text)) - {"pyproject.toml"}
-    assert len(named) > 30
-    missing = {name for name in named for part in name.split(".") if part not in words}
+    identifiers = set(re.findall(r"`#?([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?:\([^`]*\))?`", text)) - {"pyproject.toml"}
+    assert len(identifiers) > 30
+    missing = {name for name in identifiers for part in name.split(".") if part not in words}
     assert not missing
 
 
@@ -161,8 +161,8 @@ def test_every_shipped_configuration_is_valid() -> None:
 
 def test_the_reference_of_the_configuration_is_what_its_script_writes() -> None:
     line = [sys.executable, "scripts/write_reference.py", "--check"]
-    done = subprocess.run(line, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = subprocess.run(line, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
 def test_a_reference_that_does_not_fit_is_noticed(

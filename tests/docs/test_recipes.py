@@ -312,9 +312,9 @@ class MyNet(nn.Module):
     torch.save(module.make().state_dict(), tmp_path / "weights.pt")
     values = yaml.safe_load(snippet(guide, "Your own network", "yaml"))
     config = validate({**values, "images": {"source": "pictures"}, "out": "runs/my"}, guide)
-    loaded = load(**config.network.model_dump())
-    assert loaded.size == 160
-    assert len(loaded.classes) == 12
+    loaded_network = load(**config.network.model_dump())
+    assert loaded_network.size == 160
+    assert len(loaded_network.classes) == 12
     assert config.layers == ("features.4",)
 
 

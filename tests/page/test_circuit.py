@@ -13,7 +13,7 @@ from made_units import BUILT_CELL, BUILT_FROM, EARLIER, EARLIEST, FAR, unit_colo
 from page_hands import overlap
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
-from units_page import CIRCUIT, near, node, opened, points
+from units_page import CIRCUIT, near, node, open_neurons, points
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -37,7 +37,7 @@ def icon_shows(visitor: Visitor, view: Locator, layer: str, unit: int) -> bool:
 
 
 def test_a_circuit_keeps_the_places_of_its_sources(browser: Browser, neurons: str) -> None:
-    with opened(browser, f"{neurons}{CIRCUIT}") as (visitor, view):
+    with open_neurons(browser, f"{neurons}{CIRCUIT}") as (visitor, view):
         expect(node(view, EARLIER, 1)).to_have_accessible_name(
             "Unit 1 of _blocks.4 builds unit 7, +0.80; it counts most above"
         )
@@ -88,7 +88,7 @@ def test_a_circuit_keeps_the_places_of_its_sources(browser: Browser, neurons: st
 
 
 def test_a_circuit_is_cut_by_strength_and_ordered_by_data_or_weights(browser: Browser, neurons: str) -> None:
-    with opened(browser, f"{neurons}{CIRCUIT}") as (_, view):
+    with open_neurons(browser, f"{neurons}{CIRCUIT}") as (_, view):
         cut = view.get_by_label("Leave out sources below this share of the strongest")
         cut.fill("0.5")
         expect(node(view, EARLIER, 3)).to_have_count(0)
@@ -104,7 +104,7 @@ def test_a_circuit_is_cut_by_strength_and_ordered_by_data_or_weights(browser: Br
 
 
 def test_weights_from_far_layers_come_with_a_warning(browser: Browser, neurons: str) -> None:
-    with opened(browser, f"{neurons}{CIRCUIT}") as (_, view):
+    with open_neurons(browser, f"{neurons}{CIRCUIT}") as (_, view):
         view.get_by_role("button", name=f"from {EARLIEST}").click()
         expect(view.get_by_test_id("agreement")).to_contain_text(
             "The weights hardly agree with what happens in the data: 0.11"
@@ -115,7 +115,7 @@ def test_weights_from_far_layers_come_with_a_warning(browser: Browser, neurons: 
 
 
 def test_a_source_opens_its_own_sources(browser: Browser, neurons: str) -> None:
-    with opened(browser, f"{neurons}{CIRCUIT}") as (visitor, view):
+    with open_neurons(browser, f"{neurons}{CIRCUIT}") as (visitor, view):
         page = visitor.page
         node(view, EARLIER, 1).focus()
         page.keyboard.press("Enter")
@@ -160,7 +160,7 @@ def test_a_source_opens_its_own_sources(browser: Browser, neurons: str) -> None:
 
 
 def test_a_circuit_is_saved_as_a_file_that_stands_alone(browser: Browser, neurons: str, tmp_path: Path) -> None:
-    with opened(browser, f"{neurons}{CIRCUIT}") as (visitor, view):
+    with open_neurons(browser, f"{neurons}{CIRCUIT}") as (visitor, view):
         node(view, EARLIER, 1).click()
         view.get_by_role("button", name="Show what builds it").click()
         expect(node(view, EARLIEST, 1)).to_have_count(1)
@@ -175,7 +175,7 @@ def test_a_circuit_is_saved_as_a_file_that_stands_alone(browser: Browser, neuron
         assert "when they are below 0" in told_of
         images = drawing.findall(f".//{SVG}image")
         assert len(images) == 7
-        wanted = [
+        colours = [
             unit_colour("_blocks.10", 7),
             *(unit_colour(layer, unit) for layer in (EARLIER, EARLIEST) for unit in (1, 2, 3)),
         ]
@@ -183,7 +183,7 @@ def test_a_circuit_is_saved_as_a_file_that_stands_alone(browser: Browser, neuron
             href = image.get("href") or ""
             assert href.startswith("data:image/png;base64,")
             icon = Image.open(BytesIO(b64decode(href.partition(",")[2]))).convert("RGB")
-            assert min(np.abs(np.array(icon.getpixel((30, 30))) - one).max() for one in wanted) <= 3
+            assert min(np.abs(np.array(icon.getpixel((30, 30))) - one).max() for one in colours) <= 3
         strokes = {one.get("stroke") for one in drawing.findall(f".//{SVG}path")}
         assert {"rgb(217, 95, 2)", "rgb(27, 108, 168)"} <= strokes
         words = {"".join(one.itertext()) for one in drawing.findall(f".//{SVG}text")}
@@ -205,19 +205,19 @@ def test_a_circuit_is_saved_as_a_file_that_stands_alone(browser: Browser, neuron
 
 def test_a_cell_tells_which_cells_build_it_and_arrows_show_it(browser: Browser, neurons: str) -> None:
     grid, row, col = BUILT_CELL
-    with opened(browser, f"{neurons}#layer=_blocks.10&cells={grid}.{row}.{col}") as (visitor, _):
+    with open_neurons(browser, f"{neurons}#layer=_blocks.10&cells={grid}.{row}.{col}") as (visitor, _):
         page = visitor.page
-        built = page.get_by_test_id("built")
-        expect(built).to_contain_text("Cells of _blocks.4 whose mean activation raises (+) or lowers (−)")
-        expect(built.get_by_role("button", name="Go to")).to_have_count(3)
-        expect(built.get_by_role("button", name="row 10, column 3")).to_have_accessible_name(
+        section = page.get_by_test_id("built")
+        expect(section).to_contain_text("Cells of _blocks.4 whose mean activation raises (+) or lowers (−)")
+        expect(section.get_by_role("button", name="Go to")).to_have_count(3)
+        expect(section.get_by_role("button", name="row 10, column 3")).to_have_accessible_name(
             "Go to _blocks.4, row 10, column 3: inhibits it, −0.60 2 % of its activations lie there"
         )
         expect(page.get_by_test_id("arrows")).to_have_count(0)
-        built.get_by_role("button", name="Show both maps").click()
+        section.get_by_role("button", name="Show both maps").click()
         arrows = page.get_by_test_id("arrows").locator("g")
         expect(arrows).to_have_count(3)
-        expect(built.get_by_role("button", name="Show both maps")).to_have_count(0)
+        expect(section.get_by_role("button", name="Show both maps")).to_have_count(0)
         eventually(lambda: arrows_fit(page), "arrows from the cells of the other map to the open one")
         signs = [sign.text_content() for sign in page.get_by_test_id("arrows").locator("text").all()]
         assert signs == ["+", "+", "−"]
@@ -233,7 +233,7 @@ def test_a_cell_tells_which_cells_build_it_and_arrows_show_it(browser: Browser, 
         page.mouse.wheel(0, -240)
         eventually(lambda: visitor.link()["zoom"] != "1", "the maps have moved")
         eventually(lambda: arrows_fit(page), "and the arrows with them")
-        built.get_by_role("button", name="row 5, column 5").click()
+        section.get_by_role("button", name="row 5, column 5").click()
         expect(switch(page, EARLIER)).to_be_visible()
         expect(page.get_by_test_id("drawer")).to_contain_text("Row 5, column 5 of 20 × 20, _blocks.4")
         expect(page.get_by_test_id("arrows")).to_have_count(0)

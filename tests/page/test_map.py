@@ -134,8 +134,8 @@ def test_zooming_changes_the_level(visitor: Visitor) -> None:
     expect(level).to_have_text("40 × 40")
     expect(zoom).to_have_text("3.4×")
     # The middle of the window is the corner of four cells; half a cell (41 px) to the left and up lies (19, 19).
-    wanted = np.array(colour("_blocks.10", "icons", 40, 19, 19))
-    eventually(lambda: bool(np.abs(visitor.screen()[450 - 36, 720 - 36] - wanted).max() <= 16), "the icons of grid 40")
+    target = np.array(colour("_blocks.10", "icons", 40, 19, 19))
+    eventually(lambda: bool(np.abs(visitor.screen()[450 - 36, 720 - 36] - target).max() <= 16), "the icons of grid 40")
     page.mouse.move(720 - 36, 450 - 36)
     expect(page.get_by_test_id("card")).to_contain_text(f"average of {cell_count(40, 19, 19):,} activations")
     page.screenshot(path=RESULTS / "viewer-desktop-zoomed.png")

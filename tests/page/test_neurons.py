@@ -24,7 +24,7 @@ from made_units import (
     unit_table,
 )
 from playwright.sync_api import Browser, Locator, expect
-from units_page import CIRCUIT, UNIT, middle, near, node, opened
+from units_page import CIRCUIT, UNIT, middle, near, node, open_neurons
 
 from atlas.site.tiles import encode_webp
 
@@ -48,7 +48,7 @@ def rows_on_screen(view: Locator) -> list[tuple[int, str]]:
 
 def test_the_button_opens_the_list_of_the_layers_units(browser: Browser, neurons: str) -> None:
     table = unit_table("_blocks.10")
-    with opened(browser, neurons) as (visitor, view):
+    with open_neurons(browser, neurons) as (visitor, view):
         page = visitor.page
         switch(page, "_blocks.4").click()
         page.get_by_role("menuitemradio", name="_blocks.10").click()
@@ -78,7 +78,7 @@ def test_a_site_without_units_has_no_button(visitor: Visitor) -> None:
 
 def test_the_list_is_ordered_by_each_figure(browser: Browser, neurons: str) -> None:
     table = unit_table("_blocks.10")
-    with opened(browser, f"{neurons}#neurons=_blocks.10&order=invariant") as (visitor, view):
+    with open_neurons(browser, f"{neurons}#neurons=_blocks.10&order=invariant") as (visitor, view):
         expect(units(view).first).to_have_accessible_name(f"Unit {INVARIANT} 0.93")
         units_with_figure = [unit for unit in range(40) if invariance("_blocks.10", unit) is not None]
         assert [unit for unit, _ in rows_on_screen(view)][:-1] == sorted(
@@ -87,11 +87,11 @@ def test_the_list_is_ordered_by_each_figure(browser: Browser, neurons: str) -> N
         view.get_by_role("button", name="most selective").click()
         expect(units(view).first).to_have_accessible_name(f"Unit {ORIENTED} 0.47")
         units_with_figure = [unit for unit in range(40) if selectivity("_blocks.10", unit) is not None]
-        listed = rows_on_screen(view)
-        assert [unit for unit, _ in listed][: len(units_with_figure)] == sorted(
+        rows = rows_on_screen(view)
+        assert [unit for unit, _ in rows][: len(units_with_figure)] == sorted(
             units_with_figure, key=lambda unit: -table["selectivity"][unit]
         )
-        assert {figure for _, figure in listed[len(units_with_figure) :]} == {"–"}
+        assert {figure for _, figure in rows[len(units_with_figure) :]} == {"–"}
         view.get_by_role("button", name="rarest").click()
         expect(units(view).first).to_have_accessible_name("Unit 39 1.3 %")
         eventually(lambda: visitor.link().get("order") == "rare", "in the address")
@@ -102,7 +102,7 @@ def test_the_list_is_ordered_by_each_figure(browser: Browser, neurons: str) -> N
 
 
 def test_units_are_found_by_class_and_by_likeness(browser: Browser, neurons: str) -> None:
-    with opened(browser, f"{neurons}#neurons=_blocks.10") as (visitor, view):
+    with open_neurons(browser, f"{neurons}#neurons=_blocks.10") as (visitor, view):
         page = visitor.page
         expect(units(view)).to_have_count(40)
         view.get_by_label("Find a class").fill("espr")
@@ -149,7 +149,7 @@ def test_units_are_found_by_class_and_by_likeness(browser: Browser, neurons: str
 
 
 def test_the_list_by_keyboard_alone(browser: Browser, neurons: str) -> None:
-    with opened(browser, f"{neurons}#neurons=_blocks.10") as (visitor, view):
+    with open_neurons(browser, f"{neurons}#neurons=_blocks.10") as (visitor, view):
         page = visitor.page
         expect(units(view)).to_have_count(40)
         order = [unit for unit, _ in rows_on_screen(view)]
@@ -198,7 +198,7 @@ def test_a_list_of_2048_units_is_whole(browser: Browser, neurons: str, neurons_s
 
 
 def test_going_back_closes_view_after_view(browser: Browser, neurons: str) -> None:
-    with opened(browser, neurons) as (visitor, view):
+    with open_neurons(browser, neurons) as (visitor, view):
         page = visitor.page
         page.get_by_role("button", name="Neurons").click()
         view.get_by_role("button", name="_blocks.10").click()
@@ -236,14 +236,14 @@ def test_a_missing_file_is_told_in_a_sentence(
 ) -> None:
     name = missing.rpartition("/")[2]
     requests = 2 if test_id == "drawer" else 1
-    with opened(browser, f"{neurons}{link}", missing=missing, complaints=requests) as (visitor, _):
+    with open_neurons(browser, f"{neurons}{link}", missing=missing, complaints=requests) as (visitor, _):
         alert = visitor.page.get_by_test_id(test_id).get_by_role("alert")
         expect(alert).to_contain_text(re.compile(rf"The site has no \S+/{re.escape(name)} \(answer 404\)"))
         expect(alert).to_contain_text("give python -m atlas.run CONFIG again")
 
 
 def test_a_unit_that_is_not_there_opens_the_list(browser: Browser, neurons: str) -> None:
-    with opened(browser, f"{neurons}#unit=_blocks.10:40") as (visitor, view):
+    with open_neurons(browser, f"{neurons}#unit=_blocks.10:40") as (visitor, view):
         expect(units(view)).to_have_count(40)
         expect(
             visitor.page.get_by_text("This atlas has no unit 40 of _blocks.10, of which the link tells")
@@ -276,7 +276,7 @@ def test_axe_finds_nothing_serious(browser: Browser, neurons: str, scheme: str) 
 
 
 def test_on_a_phone_nothing_is_wider_than_the_screen(browser: Browser, neurons: str) -> None:
-    with opened(browser, f"{neurons}#neurons=_blocks.10", viewport=PHONE, has_touch=True, is_mobile=True) as (
+    with open_neurons(browser, f"{neurons}#neurons=_blocks.10", viewport=PHONE, has_touch=True, is_mobile=True) as (
         visitor,
         view,
     ):
@@ -302,7 +302,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser: Browser, neurons: 
 
 
 def test_the_lit_map_stays_with_its_own_layer(browser: Browser, neurons: str) -> None:
-    with opened(browser, f"{neurons}#layer=_blocks.10&lit=_blocks.10:7") as (visitor, _):
+    with open_neurons(browser, f"{neurons}#layer=_blocks.10&lit=_blocks.10:7") as (visitor, _):
         page = visitor.page
         expect(page.get_by_test_id("heat-key")).to_contain_text("unit 7 of _blocks.10")
         expect(page.get_by_test_id("overlay")).to_have_attribute("data-veil", "unit 7")  # the map is there
@@ -317,5 +317,5 @@ def test_the_lit_map_stays_with_its_own_layer(browser: Browser, neurons: str) ->
         expect(switch(page, EARLIER)).to_be_visible()
         expect(page.get_by_test_id("heat-key")).to_have_count(0)
         x, y = cell_20(10, 15)
-        wanted = colour(EARLIER, "icons", 20, 10, 15)
-        eventually(lambda: near(visitor.screen()[int(y), int(x)], wanted, 16), "no veil on the other layer")
+        icon_colour = colour(EARLIER, "icons", 20, 10, 15)
+        eventually(lambda: near(visitor.screen()[int(y), int(x)], icon_colour, 16), "no veil on the other layer")

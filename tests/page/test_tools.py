@@ -103,21 +103,21 @@ def test_low_scores_are_marked_hidden_and_listed(visitor: Visitor) -> None:
     page.get_by_role("button", name="hidden").click()
     eventually(lambda: visitor.screen()[int(y), int(x)].tolist() == [0xF7, 0xF7, 0xF5], "only ground")
     page.get_by_role("button", name="as all others").click()
-    wanted = colour("_blocks.10", "icons", 20, row, col)
-    eventually(lambda: bool(np.abs(visitor.screen()[int(y), int(x)] - wanted).max() <= 16), "as all others")
+    icon_colour = colour("_blocks.10", "icons", 20, row, col)
+    eventually(lambda: bool(np.abs(visitor.screen()[int(y), int(x)] - icon_colour).max() <= 16), "as all others")
     page.get_by_role("button", name="List all by score (3 low at this level)").click()
-    listed = page.get_by_test_id("scores")
-    expect(listed.locator("li b").nth(2)).to_have_text("0.50")
-    expect(listed.locator("li b").nth(3)).to_have_text("0.93")
-    listed.get_by_label("only low ones").check()
-    expect(listed.locator("li")).to_have_count(3)
+    scores = page.get_by_test_id("scores")
+    expect(scores.locator("li b").nth(2)).to_have_text("0.50")
+    expect(scores.locator("li b").nth(3)).to_have_text("0.93")
+    scores.get_by_label("only low ones").check()
+    expect(scores.locator("li")).to_have_count(3)
     page.screenshot(path=RESULTS / "viewer-scores.png")
-    listed.get_by_label("Order").select_option("most")
+    scores.get_by_label("Order").select_option("most")
     counts = [
-        int(text.split(";")[1].split()[0].replace(",", "")) for text in listed.locator("li small").all_inner_texts()
+        int(text.split(";")[1].split()[0].replace(",", "")) for text in scores.locator("li small").all_inner_texts()
     ]
     assert counts == sorted((cell_count(20, *cell) for cell in low), reverse=True)
-    listed.locator("li button").first.click()
+    scores.locator("li button").first.click()
     expect(page.get_by_test_id("selected")).to_have_count(1)
 
 
@@ -207,24 +207,24 @@ def test_cells_are_selected_and_saved_as_a_table(visitor: Visitor) -> None:
     page.mouse.move(*(at + 15 for at in cell_20(15, 13)), steps=4)
     page.mouse.up()
     page.keyboard.up("Shift")
-    wanted = [(row, col) for row in (14, 15) for col in (11, 12, 13) if is_drawn(20, row, col)]
-    expect(page.get_by_test_id("selected")).to_have_count(len(wanted))
+    cells = [(row, col) for row in (14, 15) for col in (11, 12, 13) if is_drawn(20, row, col)]
+    expect(page.get_by_test_id("selected")).to_have_count(len(cells))
     page.keyboard.down("Shift")
     page.mouse.click(*cell_20(10, 5))
     page.keyboard.up("Shift")
-    wanted.append((10, 5))
-    expect(page.get_by_test_id("selected")).to_have_count(len(wanted))
+    cells.append((10, 5))
+    expect(page.get_by_test_id("selected")).to_have_count(len(cells))
     page.keyboard.down("Shift")
     page.mouse.click(*cell_20(10, 6))
     page.mouse.click(*cell_20(10, 6))
     page.keyboard.up("Shift")
-    expect(page.get_by_test_id("selected")).to_have_count(len(wanted))  # taken, and left again
+    expect(page.get_by_test_id("selected")).to_have_count(len(cells))  # taken, and left again
     options(page)
     with page.expect_download() as download:
-        page.get_by_role("button", name=f"Save the {len(wanted)} selected cells (CSV)").click()
+        page.get_by_role("button", name=f"Save the {len(cells)} selected cells (CSV)").click()
     assert download.value.suggested_filename == "made-_blocks.10-cells.csv"
     lines = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text())))
-    assert {(int(line["row"]), int(line["col"])) for line in lines} == set(wanted)
+    assert {(int(line["row"]), int(line["col"])) for line in lines} == set(cells)
     for line in lines:
         row, col = int(line["row"]), int(line["col"])
         assert int(line["activations"]) == cell_count(20, row, col)

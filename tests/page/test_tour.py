@@ -20,7 +20,7 @@ STEPS = ("network", "neuron", "image", "atlas", "invariant", "circuit", "forward
 TITLES = [f"The step {kind}" for kind in STEPS]
 PICTURE_COLOUR = (200, 120, 40)
 LAYER = "_blocks.4"
-LOADED = "[...document.querySelectorAll('[data-testid=tour] img')].every((each) => each.naturalWidth > 0)"
+PICTURES_ARE_LOADED = "[...document.querySelectorAll('[data-testid=tour] img')].every((each) => each.naturalWidth > 0)"
 TOO_WIDE = """[...document.querySelectorAll('.pages, .stage, .words')]
     .filter((each) => each.scrollWidth > each.clientWidth + 1).map((each) => each.className)"""
 
@@ -117,7 +117,7 @@ def test_the_page_offers_the_tour_and_goes_through_it(browser: Browser, static: 
             kind = STEPS[step - 1]
             expect(tour(page)).to_contain_text(f"See {kind}.")
             expect(tour(page)).to_contain_text(f"Chosen by {kind}.")
-            eventually(lambda: bool(page.evaluate(LOADED)), "all its pictures are there")
+            eventually(lambda: bool(page.evaluate(PICTURES_ARE_LOADED)), "all its pictures are there")
             expect(tour(page).locator("[aria-current=step]")).to_have_attribute(
                 "aria-label", f"Step {step} of 7: {TITLES[step - 1]}"
             )

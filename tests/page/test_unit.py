@@ -6,19 +6,19 @@ import pytest
 from made_site import CLASSES, RESULTS, eventually, lit, switch
 from made_units import EARLIEST, INVARIANT, NOTE, ORIENTED, SCALES, SILENT, unit_colour
 from playwright.sync_api import Browser, expect
-from units_page import UNIT, middle, near, opened, points
+from units_page import UNIT, middle, near, open_neurons, points
 
 
 def test_a_units_page_tells_all_that_is_known(browser: Browser, neurons: str) -> None:
-    with opened(browser, f"{neurons}{UNIT}") as (visitor, view):
+    with open_neurons(browser, f"{neurons}{UNIT}") as (visitor, view):
         unit = view.get_by_test_id("unit")
         expect(unit).to_contain_text("How alike does it answer whichever way up? Almost alike: 0.93 of 1 (invariance")
         expect(unit).to_contain_text("To none more than to others: 0.02 of at most 0.64 (selectivity).")
-        wanted = unit_colour("_blocks.10", INVARIANT)
+        icon_colour = unit_colour("_blocks.10", INVARIANT)
         pictures = unit.locator(".pictures .picture")
         expect(pictures).to_have_count(4)
-        eventually(lambda: near(middle(visitor, pictures.first), wanted), "its first picture")
-        assert near(middle(visitor, pictures.nth(3)), tuple(one * 7 // 10 for one in wanted))  # type: ignore[arg-type]
+        eventually(lambda: near(middle(visitor, pictures.first), icon_colour), "its first picture")
+        assert near(middle(visitor, pictures.nth(3)), tuple(one * 7 // 10 for one in icon_colour))  # type: ignore[arg-type]
         rows = unit.get_by_role("list", name="Classes that it supports and opposes").get_by_role("listitem")
         names = [CLASSES[index].split(",")[0] for index in (3, 1, 5, 4)]
         assert [one.split("\n")[0].strip() for one in rows.all_inner_texts()] == names
@@ -36,7 +36,7 @@ def test_a_units_page_tells_all_that_is_known(browser: Browser, neurons: str) ->
 
 
 def test_patches_show_the_whole_picture_they_come_from(browser: Browser, neurons: str) -> None:
-    with opened(browser, f"{neurons}{UNIT}") as (visitor, view):
+    with open_neurons(browser, f"{neurons}{UNIT}") as (visitor, view):
         patches = view.get_by_role("group", name="Top patches").get_by_role("button")
         expect(patches).to_have_count(9)
         expect(view.locator("figcaption")).to_contain_text("animals/0.png")
@@ -58,7 +58,7 @@ def test_patches_show_the_whole_picture_they_come_from(browser: Browser, neurons
 
 def test_the_tuning_curve_reaches_to_where_it_answers(browser: Browser, neurons: str) -> None:
     """The oriented unit answers at 90°, on the right of the plot, and mirrored on the left; the other to all alike."""
-    with opened(browser, f"{neurons}#unit=_blocks.10:{ORIENTED}") as (visitor, view):
+    with open_neurons(browser, f"{neurons}#unit=_blocks.10:{ORIENTED}") as (visitor, view):
         ring = view.get_by_test_id("tuning")
         turned, mirrored = (
             points(ring.locator(f"[data-line={name}]").get_attribute("d") or "") for name in ("rotated", "mirrored")
@@ -88,7 +88,7 @@ def test_the_tuning_curve_reaches_to_where_it_answers(browser: Browser, neurons:
 
 
 def test_a_unit_that_never_fires_says_so(browser: Browser, neurons: str) -> None:
-    with opened(browser, f"{neurons}#unit=_blocks.10:{SILENT}") as (_, view):
+    with open_neurons(browser, f"{neurons}#unit=_blocks.10:{SILENT}") as (_, view):
         expect(view.get_by_test_id("note")).to_have_text(NOTE)
         expect(view.get_by_test_id("tuning")).to_have_count(0)
         expect(view.get_by_role("group", name="Top patches")).to_have_count(0)
@@ -98,7 +98,7 @@ def test_a_unit_that_never_fires_says_so(browser: Browser, neurons: str) -> None
 
 
 def test_the_earliest_layer_says_that_nothing_is_before_it(browser: Browser, neurons: str) -> None:
-    with opened(browser, f"{neurons}#unit={EARLIEST}:1&show=circuit") as (_, view):
+    with open_neurons(browser, f"{neurons}#unit={EARLIEST}:1&show=circuit") as (_, view):
         expect(view.get_by_test_id("circuit")).to_have_text(
             f"{EARLIEST} is the earliest of the layers looked at: nothing before it is known. "
             "Name an earlier layer under neurons.layers."
@@ -106,7 +106,8 @@ def test_the_earliest_layer_says_that_nothing_is_before_it(browser: Browser, neu
 
 
 def test_a_unit_lights_up_on_the_map(browser: Browser, neurons: str) -> None:
-    with opened(browser, f"{neurons}#layer=_blocks.4&class=espresso&unit=_blocks.10:{INVARIANT}") as (visitor, view):
+    address = f"{neurons}#layer=_blocks.4&class=espresso&unit=_blocks.10:{INVARIANT}"
+    with open_neurons(browser, address) as (visitor, view):
         page = visitor.page
         heat = view.get_by_test_id("heat-map")
         expect(heat).to_have_attribute("data-unit", str(INVARIANT))

@@ -124,8 +124,8 @@ def test_a_scheduler_lost_in_the_middle_is_a_sentence_and_the_same_command_goes_
     for name in ("first", "second"):
         machines.kill(name)
     machines.start_all()
-    done = atlas_run(workshop, *arguments)
-    assert done.returncode == 0, done.stderr
+    second_process = atlas_run(workshop, *arguments)
+    assert second_process.returncode == 0, second_process.stderr
     assert store(directory) == store(undisturbed)
 
 
@@ -211,14 +211,14 @@ def test_a_run_in_jobs_of_slurm(slurm: dict[str, str], workshop: Path, undisturb
     keys = {"kind": "slurm", "workers": 2, "memory": "1GB", "walltime": "00:10:00", "interface": "lo", "queue": "short"}
     setting = f"cluster={json.dumps(keys)}"
     directory = RunDirectory(workshop / "runs/slurm")
-    done = subprocess.run(
+    process = subprocess.run(
         command("tiny.yaml", "--until", "collect", "--set", f"out={directory.path}", "--set", setting),
         cwd=workshop, env={**environment(), **slurm, "PYTHONPATH": environment()["PYTHONPATH"]},
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr + done.stdout
-    assert "Waiting for the first worker of cluster.kind: slurm" in done.stdout
-    assert "Traceback" not in done.stderr
+    assert process.returncode == 0, process.stderr + process.stdout
+    assert "Waiting for the first worker of cluster.kind: slurm" in process.stdout
+    assert "Traceback" not in process.stderr
     assert store(directory) == store(undisturbed)
     jobs = subprocess.run(
         ["squeue", "-h", "-t", "all", "-o", "%j %T"], env=slurm, capture_output=True, text=True

@@ -126,9 +126,9 @@ def wait_for_work(process: subprocess.Popen, directory: RunDirectory, chance: ra
 
     However long a machine takes to start a worker anew, the other one does not end the run in the meantime.
     """
-    wanted, patience = finished_shards(directory) + chance.randint(1, 2), time.monotonic() + 150
+    shard_count, patience = finished_shards(directory) + chance.randint(1, 2), time.monotonic() + 150
     halt.unlink(missing_ok=True)
-    while process.poll() is None and finished_shards(directory) < wanted:
+    while process.poll() is None and finished_shards(directory) < shard_count:
         assert time.monotonic() < patience, "the run came to a halt"
         time.sleep(0.01)
     time.sleep(chance.uniform(0, 0.3))
@@ -186,14 +186,14 @@ def test_a_full_disk_is_one_sentence_and_costs_nothing(shop: Path, scheduler: st
     directory = RunDirectory(shop / "runs" / "crowded")
     (shop / "full").touch()
     try:
-        done = atlas_run(shop, "many.yaml", "--until", "collect", "--set", f"out={directory.path}")
+        process = atlas_run(shop, "many.yaml", "--until", "collect", "--set", f"out={directory.path}")
     finally:
         (shop / "full").unlink()
-    assert done.returncode == 3, done.stdout
-    assert "part-000" in done.stderr
-    assert "cannot be written: the disk is full (" in done.stderr
-    assert "the same command goes on from there" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert process.returncode == 3, process.stdout
+    assert "part-000" in process.stderr
+    assert "cannot be written: the disk is full (" in process.stderr
+    assert "the same command goes on from there" in process.stderr
+    assert "Traceback" not in process.stderr
     # Each of two workers may have come to one or two shards; with retries it would have been three times as many.
     assert len((shop / "attempts").read_text()) <= 6
     assert directory.shards("last") == []
@@ -295,9 +295,9 @@ def test_a_run_that_is_clearly_wrong_stops_early_with_its_reasons(shop: Path, sc
     directory = RunDirectory(shop / "runs" / "wrong")
     message, shards = str(caught.value), len(directory.shards("last"))
     assert 5 <= shards < 80
-    lost, views = (int(number) for number in re.match(r"collect: (\d+) of (\d+) views failed", message).groups())
-    assert 10 <= lost <= 16
-    assert lost <= views <= 2 * shards
+    failures, views = (int(number) for number in re.match(r"collect: (\d+) of (\d+) views failed", message).groups())
+    assert 10 <= failures <= 16
+    assert failures <= views <= 2 * shards
     assert "more than collect.max_failure_share = 0.05 allows (the run has 160, and stops here)" in message
     reasons = re.findall(r"(?:: |; )([^;]*) \((\d)×, such as (a\d\.png)\)", message.split("reasons")[1])
     assert len(reasons) == 3, message

@@ -71,12 +71,12 @@ def test_rows_that_are_not_of_the_class_have_no_place(of_classes: RunDirectory) 
         assert table["image_id"].equals(pq.read_table(of_classes.layout(atlas_map.layer))["image_id"])
         u, reasons = table["u"].to_numpy(), np.array(table["dropped"].to_pylist(), object)
         shards = of_classes.shards(atlas_map.layer)
-        [chosen] = choose_rows(shards, [atlas_map], config.layout, read_metadata(shards[0])["classes"])
-        others = np.setdiff1d(np.arange(len(u)), chosen.rows)
+        [class_rows] = choose_rows(shards, [atlas_map], config.layout, read_metadata(shards[0])["classes"])
+        others = np.setdiff1d(np.arange(len(u)), class_rows.rows)
         assert np.isnan(u[others]).all()
         assert set(reasons[others]) == {"other class"}
-        assert np.isfinite(u[chosen.rows]).mean() > 0.9
-        assert set(reasons[chosen.rows]) <= {None, "outlier"}
+        assert np.isfinite(u[class_rows.rows]).mean() > 0.9
+        assert set(reasons[class_rows.rows]) <= {None, "outlier"}
 
 
 def test_cells_icons_report_and_site_have_the_maps_of_classes(of_classes: RunDirectory) -> None:
@@ -93,8 +93,8 @@ def test_cells_icons_report_and_site_have_the_maps_of_classes(of_classes: RunDir
             cells = pq.read_table(of_classes.cells(atlas_map.name), filters=[("grid", "=", grid)])
             numbers = cell_of(u, v, grid)
             counts = np.bincount(numbers[numbers >= 0], minlength=grid * grid)
-            counted = dict(zip(zip(cells["row"].to_pylist(), cells["col"].to_pylist()), cells["count"].to_pylist()))
-            assert counted == {divmod(int(cell), grid): int(counts[cell]) for cell in np.flatnonzero(counts)}
+            in_table = dict(zip(zip(cells["row"].to_pylist(), cells["col"].to_pylist()), cells["count"].to_pylist()))
+            assert in_table == {divmod(int(cell), grid): int(counts[cell]) for cell in np.flatnonzero(counts)}
             drawn_count = int((counts >= config.cells.min_count).sum())
             assert report[atlas_map.name]["icons"][str(grid)]["n"] == drawn_count > 0
         assert (of_classes.folder("publish") / atlas_map.name / "atlas.dzi").is_file()
@@ -104,20 +104,20 @@ def test_cells_icons_report_and_site_have_the_maps_of_classes(of_classes: RunDir
 
 
 def test_a_map_of_classes_opens_for_analysis(of_classes: RunDirectory) -> None:
-    opened = atlas.open_run(of_classes.path)
+    opened_run = atlas.open_run(of_classes.path)
     name = names_of(of_classes)[0]
-    assert opened.layers == ("middle", "last")
-    assert name in opened.maps
-    layout = opened.layout(name)
-    assert layout.num_rows - layout["u"].null_count == sum(opened.cells(name, 6)["count"].to_pylist())
-    assert opened.icons(name, 3).num_rows > 0
-    assert opened.mosaic(name, 3).size[0] >= 32
+    assert opened_run.layers == ("middle", "last")
+    assert name in opened_run.maps
+    layout = opened_run.layout(name)
+    assert layout.num_rows - layout["u"].null_count == sum(opened_run.cells(name, 6)["count"].to_pylist())
+    assert opened_run.icons(name, 3).num_rows > 0
+    assert opened_run.mosaic(name, 3).size[0] >= 32
     with pytest.raises(ConfigError, match=r"no grid of 4 in last--class-2--\w+; it has 3, 6"):
-        opened.cells(name, 4)
+        opened_run.cells(name, 4)
     with pytest.raises(ConfigError, match="is a map of classes; give its layer, 'last'"):
-        opened.store(name)
+        opened_run.store(name)
     with pytest.raises(ConfigError, match=r"has no map 'last--class-3'.*Did you mean last--class-2"):
-        opened.layout("last--class-3")
+        opened_run.layout("last--class-3")
 
 
 def test_a_lost_map_of_a_class_comes_again_as_it_was(of_classes: RunDirectory, workshop: Path, scheduler: str) -> None:
@@ -308,9 +308,9 @@ def test_sheets_show_patches_and_the_whole_pictures_they_are_cut_from(of_classes
 
 
 def test_exemplars_of_a_cell_open_for_analysis(of_classes: RunDirectory) -> None:
-    opened = atlas.open_run(of_classes.path)
-    cell = max(opened.cells("last", 4).to_pylist(), key=lambda cell: cell["count"])
-    exemplars = opened.exemplars("last", 4, cell["row"], cell["col"], size=96)
+    opened_run = atlas.open_run(of_classes.path)
+    cell = max(opened_run.cells("last", 4).to_pylist(), key=lambda cell: cell["count"])
+    exemplars = opened_run.exemplars("last", 4, cell["row"], cell["col"], size=96)
     keys = cell["exemplars"] + cell["diverse_exemplars"]
     assert [one.cosine for one in exemplars] == [key["cosine"] for key in keys]
     assert [one.nearest for one in exemplars] == [True] * len(cell["exemplars"]) + [False] * len(
@@ -327,17 +327,17 @@ def test_exemplars_of_a_cell_open_for_analysis(of_classes: RunDirectory) -> None
         if inside:
             cut = one.picture.crop((round(x0), round(y0), round(x1), round(y1))).resize((96, 96))
             assert np.abs(np.asarray(cut, float) - np.asarray(one.patch)).mean() < 20
-    assert len(opened.members("last", 4, cell["row"], cell["col"])) == cell["count"]
-    cells = opened.cells("last", 4)
+    assert len(opened_run.members("last", 4, cell["row"], cell["col"])) == cell["count"]
+    cells = opened_run.cells("last", 4)
     full = set(zip(cells["row"].to_pylist(), cells["col"].to_pylist()))
     empty = next((row, col) for row in range(4) for col in range(4) if (row, col) not in full)
     with pytest.raises(ConfigError, match="size=0: expected the patches' side in pixels"):
-        opened.exemplars("last", 4, cell["row"], cell["col"], size=0)
+        opened_run.exemplars("last", 4, cell["row"], cell["col"], size=0)
     with pytest.raises(ConfigError, match=f"last, grid 4, has nothing at row {empty[0]}, col {empty[1]}"):
-        opened.exemplars("last", 4, *empty)
-    assert opened.members("last", 4, *empty).tolist() == []
+        opened_run.exemplars("last", 4, *empty)
+    assert opened_run.members("last", 4, *empty).tolist() == []
     with pytest.raises(ConfigError, match="rows and columns 0 to 3"):
-        opened.members("last", 4, 4, 0)
+        opened_run.members("last", 4, 4, 0)
 
 
 def test_a_transparent_picture_lies_on_the_ground_of_its_patch(of_classes: RunDirectory) -> None:
@@ -362,12 +362,12 @@ def test_a_transparent_picture_lies_on_the_ground_of_its_patch(of_classes: RunDi
 
 
 def test_the_members_of_all_cells_are_the_rows_that_have_a_place(of_classes: RunDirectory) -> None:
-    opened = atlas.open_run(of_classes.path)
+    opened_run = atlas.open_run(of_classes.path)
     name = names_of(of_classes)[0]
-    cells = opened.cells(name, 3).to_pylist()
-    members = [opened.members(name, 3, cell["row"], cell["col"]) for cell in cells]
+    cells = opened_run.cells(name, 3).to_pylist()
+    members = [opened_run.members(name, 3, cell["row"], cell["col"]) for cell in cells]
     assert [len(rows) for rows in members] == [cell["count"] for cell in cells]
-    placed = np.flatnonzero(np.isfinite(opened.layout(name)["u"].to_numpy()))
-    np.testing.assert_array_equal(np.sort(np.concatenate(members)), placed)
-    activations = opened.store("last").take(members[0], ["activation"])["activation"].astype(float)
+    rows_on_map = np.flatnonzero(np.isfinite(opened_run.layout(name)["u"].to_numpy()))
+    np.testing.assert_array_equal(np.sort(np.concatenate(members)), rows_on_map)
+    activations = opened_run.store("last").take(members[0], ["activation"])["activation"].astype(float)
     np.testing.assert_allclose(activations.mean(0), cells[0]["mean"], rtol=1e-3, atol=1e-5)

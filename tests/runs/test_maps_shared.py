@@ -100,12 +100,13 @@ def test_layers_may_share_one_layout(workshop: Path, scheduler: str, undisturbed
         assert report[layer]["layout"]["alignment"] is None
     assert verify(directory).problems == []
     # A row comes back to its place by the activation of either layer.
-    opened = atlas.open_run(directory.path)
+    opened_run = atlas.open_run(directory.path)
     u, v = (first[name].to_numpy() for name in ("u", "v"))
     rows_on_map = np.flatnonzero(np.isfinite(u))[:40]
     for layer in ("middle", "last"):
-        placed = opened.place(layer, opened.store(layer).take(rows_on_map.tolist(), ["activation"])["activation"])
-        assert np.median(np.hypot(placed.u - u[rows_on_map], placed.v - v[rows_on_map])) < 0.05
+        rows = opened_run.store(layer).take(rows_on_map.tolist(), ["activation"])
+        placement = opened_run.place(layer, rows["activation"])
+        assert np.median(np.hypot(placement.u - u[rows_on_map], placement.v - v[rows_on_map])) < 0.05
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +188,6 @@ def test_networks_whose_layers_share_no_layout_are_aligned(
     directory = run(validate(values, "test"), until="layout")
     facts = json.loads((directory.folder("layout") / "quality-last@two.json").read_text())["facts"]
     assert 0 < facts["alignment"] < facts["alignment_independent"]
-    boxed = unit_box([np.stack([pq.read_table(directory.layout(layer))[name].to_numpy() for name in ("u", "v")], 1)
+    boxes = unit_box([np.stack([pq.read_table(directory.layout(layer))[name].to_numpy() for name in ("u", "v")], 1)
                       for layer in ("last", "last@two")])  # fmt: skip
-    assert len(boxed[0]) == len(boxed[1]) == 288
+    assert len(boxes[0]) == len(boxes[1]) == 288

@@ -139,8 +139,8 @@ def test_killed_and_gone_on_with_on_another_machine(
 
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(workshop, elsewhere, ignore=shutil.ignore_patterns("runs"))
-    done = atlas_run(elsewhere, *arguments)
-    assert done.returncode == 0, done.stderr + done.stdout
+    process = atlas_run(elsewhere, *arguments)
+    assert process.returncode == 0, process.stderr + process.stdout
     expected = contents(undisturbed, ("collect",))
     assert digests(bucket.objects("killed"), expected) == expected
 

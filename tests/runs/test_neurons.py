@@ -89,8 +89,8 @@ def test_contact_sheets_of_units(looked: RunDirectory, tmp_path: Path) -> None:
     """The guide's command, for this run."""
     names = {"runs/demo": str(looked.path), "_blocks.10": "last", "FOLDER": str(tmp_path)}
     words = [names.get(word, word) for word in the_command("scripts/unit_sheets.py")]
-    done = subprocess.run([sys.executable, *words], cwd=CHECKOUT, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, *words], cwd=CHECKOUT, env=environment(), capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
     heights = {}
     for name in ("units-invariant", "units-selective", "circuits"):
         with Image.open(tmp_path / f"{name}.webp") as sheet:
@@ -146,18 +146,18 @@ def forge(run: RunDirectory, name: str, change: Any) -> None:
 
 
 def test_a_run_opened_knows_its_units(looked: RunDirectory, undisturbed: RunDirectory) -> None:
-    opened = atlas.open_run(looked.path)
-    table = opened.neurons("last")
+    opened_run = atlas.open_run(looked.path)
+    table = opened_run.neurons("last")
     assert table.column_names == [*STATISTICS.names, *(name for name in UNITS.names if name != "unit")]
     assert table["unit"].to_pylist() == list(range(20))
-    one = opened.neuron("last", 17)
+    one = opened_run.neuron("last", 17)
     assert {name: value for name, value in one.items() if name != "circuit"} == table.slice(17, 1).to_pylist()[0]
     whole = pq.read_table(looked.neurons("last") / "circuit.parquet").to_pylist()
     assert [row["source"] for row in one["circuit"]] == [row["source"] for row in whole if row["unit"] == 17]
     with pytest.raises(ConfigError, match=r"last has no unit 20: it has 20, counted from 0"):
-        opened.neuron("last", 20)
+        opened_run.neuron("last", 20)
     with pytest.raises(ConfigError, match=r"has no layer 'lasst'; it has middle, last"):
-        opened.neurons("lasst")
+        opened_run.neurons("lasst")
     with pytest.raises(
         ConfigError, match=r"was asked for the units of no layer, not of last.*neurons=\{layers: \[last\]"
     ):
@@ -177,12 +177,12 @@ def test_tables_of_another_version_are_a_sentence(
         r"last/part-00001\.parquet was written by another version of activation-atlas: it has no picture_activations, "
         r"note\. Give the run's command again: the stage neurons is done anew\."
     )
-    opened = atlas.open_run(copy.path)
+    opened_run = atlas.open_run(copy.path)
     with pytest.raises(AtlasError, match=sentence):
-        opened.neurons("last")
+        opened_run.neurons("last")
     with pytest.raises(AtlasError, match=r"last/circuit\.parquet was written by another version .* no weight\. Give"):
-        opened.neuron("last", 17)
-    assert len(opened.neurons("middle")) == 16
+        opened_run.neuron("last", 17)
+    assert len(opened_run.neurons("middle")) == 16
     assert check([str(copy.path)]) == 1
     output = " ".join(capsys.readouterr().out.split())
     assert (
@@ -211,8 +211,8 @@ def test_killed_and_resumed_ends_with_equal_bytes(
     begun = directory.folder("neurons")
     kill_when(lambda: any(begun.rglob("part-*")), workshop, "killed-neurons.log", *arguments(directory))
     assert not (directory.neurons("last") / "circuit.json").exists(), "it was killed before the end"
-    done = atlas_run(workshop, *arguments(directory))
-    assert done.returncode == 0, done.stderr
+    process = atlas_run(workshop, *arguments(directory))
+    assert process.returncode == 0, process.stderr
     digests = contents(directory, ("neurons",))
     assert digests == contents(looked, ("neurons",))
     assert len(digests) == 2 * (2 * 4 + 2) - 2, "two layers, of one part and of two"
@@ -266,13 +266,13 @@ def test_pictures_that_are_gone_are_counted(
     summary = neurons.run_item(item)
     rows = pq.read_table(copy.neurons("last") / "part-00000.parquet").to_pylist()
     tops = pq.read_table(copy.neurons("last") / "statistics.parquet")["top"].to_pylist()[:16]
-    lost = [[row for row in top if row["activation"] > 0 and row["image_id"] % 2] for top in tops]
-    assert summary.failures == sum(map(len, lost)) > 5
+    missing_rows = [[row for row in top if row["activation"] > 0 and row["image_id"] % 2] for top in tops]
+    assert summary.failures == sum(map(len, missing_rows)) > 5
     assert summary.count == 16
     marker = parse_marker(copy.neurons("last") / "part-00000.json")
     assert marker is not None
     assert marker["patches_failed"] == summary.failures
-    for unit, top, missing in zip(rows, tops, lost):
+    for unit, top, missing in zip(rows, tops, missing_rows):
         left = sum(row["activation"] > 0 for row in top) - len(missing)
         assert len(unit["rotated"]) == left
         if missing and not left:
@@ -288,11 +288,11 @@ def test_dead_units_and_paths_that_are_not_linear_are_sentences(tmp_path: Path) 
         "neurons": {"layers": ["third", "first"], "pictures": 2, "patches": 2}, "out": "run",
     }  # fmt: skip
     (tmp_path / "odd.yaml").write_text(yaml.safe_dump(values))
-    done = atlas_run(tmp_path, "odd.yaml")
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
+    process = atlas_run(tmp_path, "odd.yaml")
+    assert process.returncode == 0, process.stderr
+    assert "Traceback" not in process.stderr + process.stdout
     directory = RunDirectory(tmp_path / "run")
-    assert done.stdout.count("third: no weights from first. ") == 1
+    assert process.stdout.count("third: no weights from first. ") == 1
     tables = UnitTables(directory, "third")
     assert tables.earlier() == ["first"]
     assert tables.notes().keys() == {"first"}

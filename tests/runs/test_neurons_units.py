@@ -149,8 +149,8 @@ def test_diversity_pushes_pictures_apart_and_leaves_the_plain_one(network: Netwo
 
 def test_turned_patches_are_those_of_the_top_rows(looked: RunDirectory, network: Network) -> None:
     config = looked.config()
-    described = worker.layers(looked, config.networks()[""])["last"]
-    window = window_of(network, described)
+    layer = worker.layers(looked, config.networks()[""])["last"]
+    window = window_of(network, layer)
     firing = 0
     for unit_row in UnitTables(looked, "last").table().to_pylist():
         top = [row for row in unit_row["top"] if row["activation"] > 0]
@@ -177,7 +177,7 @@ def test_turned_patches_are_those_of_the_top_rows(looked: RunDirectory, network:
         )
         top_view = views[key_of(top[0])]
         view = torch.from_numpy(top_view.pixels).permute(2, 0, 1).float() / 255
-        pictures = posed_discs(view, patch_middle(top_view.position, described, network.size, window), window, POSES)
+        pictures = posed_discs(view, patch_middle(top_view.position, layer, network.size, window), window, POSES)
         maps = network.activations(network.normalize(pictures), "last")
         at = maps[:, unit_row["unit"], maps.shape[2] // 2, maps.shape[3] // 2]
         np.testing.assert_allclose(turned[0], at.numpy(), atol=1e-3 * max(1, float(at.abs().max())))
@@ -292,17 +292,17 @@ def test_a_units_strongest_views_tell_its_circuit(
     looked: RunDirectory, network: Network, workshop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(workshop)
-    opened = atlas.open_run(looked.path)
+    opened_run = atlas.open_run(looked.path)
     by_unit = {row["unit"]: row for row in UnitTables(looked, "last").table().to_pylist()}
     unit = max(by_unit, key=lambda number: by_unit[number]["largest"])
-    inputs, positions = opened.top_views("last", unit)
+    inputs, positions = opened_run.top_views("last", unit)
     top = [row["activation"] for row in by_unit[unit]["top"]]
     assert inputs.shape == (len(top), 3, network.size, network.size)
     maps = network.activations(inputs, "last")[:, unit].numpy()
     assert maps[range(len(top)), positions[:, 0], positions[:, 1]] == pytest.approx(top, rel=2e-2, abs=1e-2)
     assert top == sorted(top, reverse=True)
-    circuit_again = circuit(opened.network(), "middle", "last", unit, inputs, positions, count=5)
-    stored = {row["source"]: row for row in opened.neuron("last", unit)["circuit"]}
+    circuit_again = circuit(opened_run.network(), "middle", "last", unit, inputs, positions, count=5)
+    stored = {row["source"]: row for row in opened_run.neuron("last", unit)["circuit"]}
     both = [place for place, source in enumerate(circuit_again.source.tolist()) if source in stored]
     assert len(both) >= 3
     for place in both:
@@ -312,6 +312,6 @@ def test_a_units_strongest_views_tell_its_circuit(
     silent = [number for number in by_unit if by_unit[number]["largest"] <= 0]
     for silent_unit in silent[:1]:
         with pytest.raises(AtlasError, match="has no views that excite it: it never fires"):
-            opened.top_views("last", silent_unit)
+            opened_run.top_views("last", silent_unit)
     with pytest.raises(ConfigError, match=r"last has no unit 20: it has 20, counted from 0"):
-        opened.top_views("last", 20)
+        opened_run.top_views("last", 20)

@@ -204,7 +204,7 @@ def test_sisters_are_pictures_of_their_own(undisturbed: RunDirectory) -> None:
 
 def test_a_run_without_icons_says_why(workshop: Path, tmp_path: Path) -> None:
     paint_pictures(tmp_path / "one", 1)
-    done = atlas_run(
+    process = atlas_run(
         workshop,
         "tiny.yaml",
         "--set",
@@ -214,8 +214,8 @@ def test_a_run_without_icons_says_why(workshop: Path, tmp_path: Path) -> None:
         "--set",
         "out=runs/one",
     )
-    assert done.returncode == 0, done.stderr
-    assert "No icon was drawn: no cell has cells.min_count = 2 rows." in done.stdout
+    assert process.returncode == 0, process.stderr
+    assert "No icon was drawn: no cell has cells.min_count = 2 rows." in process.stdout
 
 
 def test_without_attributions(workshop: Path, scheduler: str) -> None:
@@ -256,10 +256,10 @@ def test_the_demo_network_on_real_pictures(tmp_path: Path) -> None:
         "layout.deterministic=true",
         f"out={tmp_path / 'run'}",
     ]  # fmt: skip
-    done = atlas_run(
+    process = atlas_run(
         tmp_path, str(CHECKOUT / "configs/demo.yaml"), *(word for change in changes for word in ("--set", change))
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     directory = RunDirectory(tmp_path / "run")
     names = json.loads((directory.folder("publish") / "atlas.json").read_text())["networks"][0]["classes"]
     rows = pq.read_table(directory.shards("_blocks.10"), columns=["image", "predicted"]).to_pylist()

@@ -81,8 +81,8 @@ def test_killed_in_every_stage_and_resumed(workshop: Path, undisturbed: RunDirec
     for stage in PLAIN_STAGES:
         kill_when(lambda stage=stage: any(directory.folder(stage).rglob("*.*")), workshop, f"{stage}.log", *arguments)
         assert not (directory.folder("publish") / "atlas.json").exists(), "nothing may look finished"
-    done = atlas_run(workshop, *arguments)
-    assert done.returncode == 0, done.stderr
+    process = atlas_run(workshop, *arguments)
+    assert process.returncode == 0, process.stderr
     assert contents(directory) == contents(undisturbed)
 
 
@@ -148,10 +148,10 @@ def test_odd_networks_are_answered_with_sentences(tmp_path: Path, code: str, lay
     paint_pictures(tmp_path / "pictures", 4)
     values = {**tiny_values(tmp_path), "network": {"name": "odd:make", "size": 32}, "layers": [layer]}
     (tmp_path / "odd.yaml").write_text(yaml.safe_dump(values))
-    done = atlas_run(tmp_path, "odd.yaml", "--dry-run")
-    assert done.returncode == 2, done.stdout
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
+    process = atlas_run(tmp_path, "odd.yaml", "--dry-run")
+    assert process.returncode == 2, process.stdout
+    assert sentence in process.stderr
+    assert "Traceback" not in process.stderr
 
 
 def test_a_lost_shard_is_made_again_with_equal_bytes(workshop: Path, scheduler: str) -> None:
@@ -214,18 +214,18 @@ def test_all_mistakes_at_once(workshop: Path, scheduler: str) -> None:
     ],
 )
 def test_mistakes_are_sentences(workshop: Path, arguments: list[str], code: int, sentence: str) -> None:
-    done = atlas_run(workshop, *arguments)
-    assert done.returncode == code
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
+    process = atlas_run(workshop, *arguments)
+    assert process.returncode == code
+    assert sentence in process.stderr
+    assert "Traceback" not in process.stderr
 
 
 def test_dry_run_stops_after_the_plan(workshop: Path) -> None:
-    done = atlas_run(workshop, "tiny.yaml", "--dry-run", "--set", "out=runs/dry")
-    assert done.returncode == 0
-    assert "25 in" in done.stdout
-    assert "300 views" in done.stdout
-    assert "grids of 4, 8" in done.stdout
+    process = atlas_run(workshop, "tiny.yaml", "--dry-run", "--set", "out=runs/dry")
+    assert process.returncode == 0
+    assert "25 in" in process.stdout
+    assert "300 views" in process.stdout
+    assert "grids of 4, 8" in process.stdout
     assert not any((workshop / "runs/dry" / folder).exists() for folder in FOLDERS.values())
 
 

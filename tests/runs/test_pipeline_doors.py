@@ -65,9 +65,9 @@ def test_workers_find_their_modules_whatever_lies_beside_the_configuration(
     clutter(tmp_path, "installed/tiny.py")
     words = [str(write_console_script(tmp_path)), "run"] if script else MODULE
     paths = os.pathsep.join([".", str(CHECKOUT), str(tmp_path / "installed")][script:])
-    done = ask([*words, "tiny.yaml", "--until", "collect"], beside, PYTHONPATH=paths)
-    assert done.returncode == 0, done.stderr
-    assert "Done until collect" in done.stdout
+    process = ask([*words, "tiny.yaml", "--until", "collect"], beside, PYTHONPATH=paths)
+    assert process.returncode == 0, process.stderr
+    assert "Done until collect" in process.stdout
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def test_workers_find_their_modules_whatever_lies_beside_the_configuration(
 def test_the_command_finds_its_modules(names: list[str], script: bool, beside: Path, tmp_path: Path) -> None:
     clutter(beside, *names)
     words = [str(write_console_script(tmp_path)), "run"] if script else MODULE
-    done = ask([*words, "tiny.yaml", "--dry-run"], beside)
-    assert done.returncode == 0, done.stderr
-    assert "Nothing was run (--dry-run)." in done.stdout
+    process = ask([*words, "tiny.yaml", "--dry-run"], beside)
+    assert process.returncode == 0, process.stderr
+    assert "Nothing was run (--dry-run)." in process.stdout
 
 
 @contextmanager
@@ -110,7 +110,7 @@ def worker_started_by_hand(folder: Path) -> Iterator[str]:
 def test_a_worker_started_by_hand_beside_the_configuration(beside: Path) -> None:
     clutter(beside, "pipelines/__init__.py", "atlas/photo.jpg")
     with worker_started_by_hand(beside) as address:
-        done = ask(
+        process = ask(
             [
                 *MODULE,
                 "tiny.yaml",
@@ -121,8 +121,8 @@ def test_a_worker_started_by_hand_beside_the_configuration(beside: Path) -> None
             ],
             beside,
         )
-    assert done.returncode == 0, done.stderr
-    assert "Done until collect" in done.stdout
+    assert process.returncode == 0, process.stderr
+    assert "Done until collect" in process.stdout
 
 
 # Before forward() of a network: fails in the processes of workers.
@@ -136,11 +136,11 @@ FAILS = """
 def test_a_network_that_fails_on_a_worker_is_a_sentence_and_a_file(beside: Path, tmp_path: Path) -> None:
     class_, _, rest = TINY.rpartition("\n    def forward(self, x):\n")
     (beside / "tiny.py").write_text(f"import multiprocessing\n{class_}{FAILS}{rest}")
-    done = ask([*MODULE, "tiny.yaml", "--until", "collect"], beside, TMPDIR=str(tmp_path))
-    assert done.returncode == 4
-    assert "Something unforeseen went wrong in " in done.stderr
-    assert "(KeyError: 'seven')" in done.stderr
-    assert "Traceback" not in done.stderr
+    process = ask([*MODULE, "tiny.yaml", "--until", "collect"], beside, TMPDIR=str(tmp_path))
+    assert process.returncode == 4
+    assert "Something unforeseen went wrong in " in process.stderr
+    assert "(KeyError: 'seven')" in process.stderr
+    assert "Traceback" not in process.stderr
     (log,) = tmp_path.glob("atlas-*.traceback.txt")
-    assert f"The full traceback is in {log}" in done.stderr
+    assert f"The full traceback is in {log}" in process.stderr
     assert 'raise KeyError("seven")' in log.read_text()

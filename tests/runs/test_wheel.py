@@ -20,13 +20,13 @@ LARGEST = 3_000_000
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from the checkout in the present environment."""
     folder = tmp_path_factory.mktemp("wheel")
-    built = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(CHECKOUT)],
         capture_output=True,
         text=True,
         timeout=300,
     )
-    assert built.returncode == 0, built.stdout + built.stderr
+    assert process.returncode == 0, process.stdout + process.stderr
     (path,) = folder.glob("*.whl")
     return path
 
@@ -76,7 +76,7 @@ def test_the_wheel_is_small(wheel: Path) -> None:
 
 def test_a_run_and_its_page_work_from_the_wheel_alone(installed: Path, workshop: Path, tmp_path: Path) -> None:
     def python(*arguments: str) -> str:
-        done = subprocess.run(
+        process = subprocess.run(
             [str(installed), *arguments],
             cwd=tmp_path,
             env={"PATH": "/usr/bin:/bin", "COLUMNS": "160", "HOME": str(tmp_path)},
@@ -84,8 +84,8 @@ def test_a_run_and_its_page_work_from_the_wheel_alone(installed: Path, workshop:
             text=True,
             timeout=300,
         )
-        assert done.returncode == 0, done.stderr + done.stdout
-        return done.stdout
+        assert process.returncode == 0, process.stderr + process.stdout
+        return process.stdout
 
     where = Path(python("-c", "import atlas; print(atlas.__file__)").strip())
     assert where.is_relative_to(installed.parents[1]), "not the checkout's"
@@ -102,8 +102,8 @@ def test_a_run_and_its_page_work_from_the_wheel_alone(installed: Path, workshop:
     (tmp_path / "tiny.py").write_text((workshop / "tiny.py").read_text())
     python("-m", "atlas.run", "tiny.yaml")
     site = tmp_path / "runs/tiny/site"
-    built = CHECKOUT / "atlas/viewer/dist"
-    assert (site / "index.html").read_bytes() == (built / "index.html").read_bytes()
+    dist = CHECKOUT / "atlas/viewer/dist"
+    assert (site / "index.html").read_bytes() == (dist / "index.html").read_bytes()
     answered = python(
         "-c",
         "from starlette.testclient import TestClient\n"

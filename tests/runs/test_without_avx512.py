@@ -32,16 +32,16 @@ from atlas.networks.precision import bfloat16_pays
 from atlas.networks.program.fused import convolves_in
 print(convolves_in(torch.float32), convolves_in(torch.bfloat16), bfloat16_pays(torch.device("cpu")))
 """
-    done = python("-c", code)
-    assert done.stdout.split() == ["True", "False", "False"], done.stderr
+    process = python("-c", code)
+    assert process.stdout.split() == ["True", "False", "False"], process.stderr
 
 
 def test_networks_are_recorded_and_read_there() -> None:
     modules = ("tests/unit/visualize/test_subnetwork.py", "tests/unit/networks/test_observer.py")
-    done = python("-m", "pytest", "-p", "no:cacheprovider", *modules)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
-    assert "skipped" not in done.stdout
+    process = python("-m", "pytest", "-p", "no:cacheprovider", *modules)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert " passed" in process.stdout
+    assert "skipped" not in process.stdout
 
 
 def test_a_run_in_bfloat16_is_whole_there(workshop: Path, undisturbed: RunDirectory) -> None:
@@ -51,9 +51,9 @@ def test_a_run_in_bfloat16_is_whole_there(workshop: Path, undisturbed: RunDirect
         f"neurons={json.dumps(NEURONS)}"
     )  # fmt: skip
     arguments = [word for change in changes for word in ("--set", change)]
-    done = python(*command("tiny.yaml", *arguments)[1:], folder=workshop)
-    assert done.returncode == 0, done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
+    process = python(*command("tiny.yaml", *arguments)[1:], folder=workshop)
+    assert process.returncode == 0, process.stderr + process.stdout
+    assert "Traceback" not in process.stderr
     assert verify(directory).problems == []
     stages = directory.read_manifest()["stages"]
     assert stages["collect"]["batch_settings"]["precision"] == "bfloat16"

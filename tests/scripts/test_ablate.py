@@ -97,13 +97,13 @@ def test_every_variant_can_be_drawn_and_differs_from_its_default(ablate: ModuleT
 
 
 def test_the_default_is_what_draw_draws_and_a_variant_is_not(ablate: ModuleType, task: Any, short: None) -> None:
-    measured = list(ablate.ablate(task, ["colour"]))
-    assert [entry.row["variant"] for entry in measured] == ["default", "chroma 1", "chroma 4", "gain 0.5", "gain 3"]
+    measurements = list(ablate.ablate(task, ["colour"]))
+    assert [entry.row["variant"] for entry in measurements] == ["default", "chroma 1", "chroma 4", "gain 0.5", "gain 3"]
     alone = draw(
         task.network, LAYER, task.means, second_moment=task.second_moment, size=SIZE, seeds=task.seeds, **SHORT
     )
-    np.testing.assert_array_equal(measured[0].pixels, alone.pixels)
-    row = measured[0].row
+    np.testing.assert_array_equal(measurements[0].pixels, alone.pixels)
+    row = measurements[0].row
     assert (row["bench"], row["group"], row["layer"], row["icons"]) == ("ablate", "colour", LAYER, COUNT)
     for name, value in ablate.bench_render.score_figures(
         task, ablate.bench_render.scores_of(task, alone.pixels)
@@ -111,9 +111,10 @@ def test_the_default_is_what_draw_draws_and_a_variant_is_not(ablate: ModuleType,
         assert row[name] == pytest.approx(value, rel=1e-3)
     assert row["lowest_cosine"] == pytest.approx(raw(task, alone.pixels).min(), rel=1e-3)
     assert row["icons_per_cpu_second"] == pytest.approx(COUNT / row["cpu_seconds"], rel=1e-2)
-    for entry in measured[1:]:
+    for entry in measurements[1:]:
         assert (entry.pixels != alone.pixels).any()
-    assert measured[1].pixels.std(axis=3).mean() < measured[2].pixels.std(axis=3).mean(), "less chroma is greyer"
+    spread = [entry.pixels.std(axis=3).mean() for entry in measurements]
+    assert spread[1] < spread[2], "less chroma is greyer"
 
 
 def test_starts_begin_with_the_parents(ablate: ModuleType, task: Any, short: None) -> None:
@@ -156,16 +157,16 @@ def test_a_default_is_drawn_once_and_told_in_every_group(
 
     def fake(task: Any, values: dict[str, Any]) -> Any:
         calls.append(values)
-        return ablate.Measured({"median_cosine": len(calls)}, task.parents)
+        return ablate.Measurement({"median_cosine": len(calls)}, task.parents)
 
     monkeypatch.setattr(ablate, "measure_variant", fake)
-    measured = list(ablate.ablate(task, list(ablate.GROUPS)))
+    measurements = list(ablate.ablate(task, list(ablate.GROUPS)))
     assert calls.count({}) == 1
     assert calls.count({"start": ablate.bench_render.PARENTS}) == 1
-    defaults = [entry.row for entry in measured if entry.row["variant"] == "default"]
+    defaults = [entry.row for entry in measurements if entry.row["variant"] == "default"]
     assert [row["group"] for row in defaults] == list(ablate.GROUPS)
     assert {row["median_cosine"] for row in defaults if row["group"] != ablate.STARTS} == {1}
-    assert len(measured) == len(calls) + len(ablate.GROUPS) - 2
+    assert len(measurements) == len(calls) + len(ablate.GROUPS) - 2
 
 
 def test_the_command_writes_table_rows_and_sheet(
@@ -193,8 +194,8 @@ def test_the_command_writes_table_rows_and_sheet(
 def test_the_sheet_shows_names_and_icons(ablate: ModuleType) -> None:
     red = np.full((2, SIZE, SIZE, 3), (200, 0, 0), np.uint8)
     names = [("first", "default"), ("first", "a longer name"), ("second", "default")]
-    measured = [ablate.Measured({"group": group, "variant": variant}, red) for group, variant in names]
-    sheet = np.asarray(ablate.make_sheet(measured))
+    measurements = [ablate.Measurement({"group": group, "variant": variant}, red) for group, variant in names]
+    sheet = np.asarray(ablate.make_sheet(measurements))
     columns = np.flatnonzero((sheet == (200, 0, 0)).all(2).any(0))
     rows = np.flatnonzero((sheet == (200, 0, 0)).all(2).any(1))
     left = columns[0]

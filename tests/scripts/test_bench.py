@@ -350,8 +350,8 @@ def test_collect_beside_its_bound_and_a_plain_loop(tmp_path: Path) -> None:
     """A real run, its parts and the loop, each in processes of its own, over 24 pictures."""
     table = tmp_path / "rows.json"
     command = [sys.executable, "scripts/bench.py", "collect", "--count", "24", "--processes", "1", "--json", str(table)]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
-    assert "24 JPEGs, layers _blocks.10" in done.stdout
+    process = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert "24 JPEGs, layers _blocks.10" in process.stdout
     rows = {(row["system"], row["variant"]): row for row in json.loads(table.read_text())}
     decode, forward = rows["ours", "decode alone"], rows["ours", "forward alone"]
     bound, loop = rows["bound", "decode and forward"], rows["plain loop", "DataLoader, hook, batch 64, np.save"]

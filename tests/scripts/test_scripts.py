@@ -29,22 +29,22 @@ def script(*arguments: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_demo_answers_mistakes_before_it_installs_anything(arguments: list[str], sentence: str) -> None:
-    done = script("scripts/demo", *arguments)
-    assert done.returncode == 2
-    assert done.stderr.startswith(sentence)
+    process = script("scripts/demo", *arguments)
+    assert process.returncode == 2
+    assert process.stderr.startswith(sentence)
 
 
 def test_demo_tells_how_it_is_called() -> None:
-    done = script("scripts/demo", "--help")
-    assert done.returncode == 0
-    assert "scripts/demo FOLDER     your own pictures" in done.stdout
+    process = script("scripts/demo", "--help")
+    assert process.returncode == 0
+    assert "scripts/demo FOLDER     your own pictures" in process.stdout
 
 
 def test_sample_photos_are_those_of_the_packages(tmp_path: Path) -> None:
     from skimage import data
 
-    done = script(sys.executable, "scripts/sample_photos.py", str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    process = script(sys.executable, "scripts/sample_photos.py", str(tmp_path))
+    assert process.returncode == 0, process.stderr
     names = {path.stem for path in tmp_path.glob("*.png")}
     assert {"astronaut", "chelsea", "coffee", "china", "flower"} <= names
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "coffee.png")), data.coffee())
@@ -69,7 +69,7 @@ def test_picture_lays_the_icons_on_the_grid(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows, ICONS_SCHEMA), folder / "part-00000.parquet")
     out = tmp_path / "picture.png"
-    done = script(
+    process = script(
         sys.executable,
         "scripts/picture.py",
         str(tmp_path / "run"),
@@ -80,7 +80,7 @@ def test_picture_lays_the_icons_on_the_grid(tmp_path: Path) -> None:
         "--out",
         str(out),
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     pixels = np.asarray(Image.open(out))
     assert pixels.shape == (20, 20, 3), "cut to the cells that are drawn"
     assert pixels[5, 5].tolist() == [250, 20, 20]
@@ -115,10 +115,10 @@ def test_a_picture_of_the_page_with_a_picture_explained(
     names = {"runs/demo": str(undisturbed.path), "image.webp": str(picture), "photo.jpg": str(photo)}
     words = [names.get(word, word) for word in the_command("scripts/page_picture.py")]
     paths = os.pathsep.join([str(CHECKOUT), str(workshop)])
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *words], cwd=CHECKOUT, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     pixels = np.asarray(Image.open(picture).convert("RGB"))
     assert pixels.shape == (900, 1440, 3)
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 2000, "icons, and the picture itself"
@@ -134,8 +134,8 @@ def test_stamp_shards_hold_equally_many_squares_of_each_stamp(tmp_path: Path) ->
         Image.new("RGBA", (90, 70), colour).save(stamps / f"{name}.png")
     shards = []
     for out in (tmp_path / "one", tmp_path / "two"):
-        done = script(sys.executable, "scripts/stamp_shards.py", str(stamps), str(out), "--pictures", "10")
-        assert done.returncode == 0, done.stderr
+        process = script(sys.executable, "scripts/stamp_shards.py", str(stamps), str(out), "--pictures", "10")
+        assert process.returncode == 0, process.stderr
         shards.append((out / "stamps-00000.tar").read_bytes())
     assert shards[0] == shards[1], "equal arguments give equal bytes"
     again = script(sys.executable, "scripts/stamp_shards.py", str(stamps), str(tmp_path / "one"), "--pictures", "10")
@@ -167,7 +167,9 @@ def test_stamp_shards_hold_equally_many_squares_of_each_stamp(tmp_path: Path) ->
 )
 def test_stamp_shards_answer_mistakes(tmp_path: Path, stamps: str, pictures: str, sentence: str) -> None:
     out = tmp_path / "out"
-    done = script(sys.executable, "scripts/stamp_shards.py", str(tmp_path / stamps), str(out), "--pictures", pictures)
-    assert done.returncode == 2
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
+    process = script(
+        sys.executable, "scripts/stamp_shards.py", str(tmp_path / stamps), str(out), "--pictures", pictures
+    )
+    assert process.returncode == 2
+    assert sentence in process.stderr
+    assert "Traceback" not in process.stderr

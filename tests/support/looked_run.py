@@ -17,10 +17,10 @@ def looked(workshop: Path, undisturbed: RunDirectory) -> RunDirectory:
     """The finished tiny run, given again with units to look at, from the command line."""
     directory = RunDirectory(workshop / "runs" / "looked")
     shutil.copytree(undisturbed.path, directory.path)
-    done = atlas_run(workshop, *arguments(directory))
-    assert done.returncode == 0, done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
-    assert "last: 20 units, " in done.stdout
+    process = atlas_run(workshop, *arguments(directory))
+    assert process.returncode == 0, process.stderr + process.stdout
+    assert "Traceback" not in process.stderr
+    assert "last: 20 units, " in process.stdout
     return directory
 
 

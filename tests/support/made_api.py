@@ -107,8 +107,8 @@ class MadeApi:
         return [(first + step) % classes for step in range(min(10, classes))]
 
     def summary(self, picture: bytes) -> dict[str, Any]:
-        with Image.open(BytesIO(picture)) as opened:
-            width, height = opened.size
+        with Image.open(BytesIO(picture)) as image:
+            width, height = image.size
         middle = min(width, height)
         left, top = (width - middle) // 2, (height - middle) // 2
         networks = []
@@ -176,8 +176,8 @@ def icon(position: int) -> str:
 
 
 def mean_colour(picture: bytes) -> tuple[int, int, int]:
-    with Image.open(BytesIO(picture)) as opened:
-        red, green, blue = np.asarray(opened.convert("RGB").resize((1, 1), Image.Resampling.BOX))[0, 0]
+    with Image.open(BytesIO(picture)) as image:
+        red, green, blue = np.asarray(image.convert("RGB").resize((1, 1), Image.Resampling.BOX))[0, 0]
     return int(red), int(green), int(blue)
 
 
@@ -304,8 +304,8 @@ class _PictureRoutes:
 
 
 class _Site(SiteFiles):
-    def file_response(self, *arguments: Any, **named: Any) -> Response:
-        response = super().file_response(*arguments, **named)
+    def file_response(self, *arguments: Any, **options: Any) -> Response:
+        response = super().file_response(*arguments, **options)
         response.headers["x-atlas-api"] = "1"
         return response
 

@@ -104,8 +104,8 @@ def network(classes: int) -> Network:
 
 @lru_cache(maxsize=4)
 def traced(picture: bytes, classes: int) -> Trace:
-    with Image.open(BytesIO(picture)) as opened:
-        pixels = np.asarray(opened.convert("RGB").resize((SIZE, SIZE)))
+    with Image.open(BytesIO(picture)) as image:
+        pixels = np.asarray(image.convert("RGB").resize((SIZE, SIZE)))
     of = network(classes)
     with torch.no_grad():
         return trace(of, of.normalize(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255))
@@ -158,9 +158,9 @@ class _ForwardRoutes:
             return JSONResponse({"sentence": str(error)}, 422)
 
     async def forward(self, request: Request) -> Response:
-        return await self.answer(request, self.described)
+        return await self.answer(request, self.describe)
 
-    def described(self, trace: Trace) -> dict[str, Any]:
+    def describe(self, trace: Trace) -> dict[str, Any]:
         facts = trace_facts(trace)
         output, off = facts["output"], self.state.log_sum_off
         output.pop("log_sum", None)

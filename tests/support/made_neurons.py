@@ -127,9 +127,9 @@ def write_neurons(run: RunDirectory, layers: list[str], *, patches: int = 3) -> 
             write(folder, part, UNITS, [unit_row(unit, patches) for unit in units_of_part(part, units)])
         earlier = layers[:number][::-1]  # the nearest first
         facts = {"earlier": earlier, "nonlinearities": {source: ["1 ReLU"] for source in earlier}, "notes": {}}
-        noted = {key: json.dumps(value) for key, value in facts.items()}
+        metadata = {key: json.dumps(value) for key, value in facts.items()}
         rows = [row for unit in range(units) for source in earlier for row in circuit_rows(unit, source)]
-        write(folder, "circuit", CIRCUIT.with_metadata(noted), rows)
+        write(folder, "circuit", CIRCUIT.with_metadata(metadata), rows)
         write(folder, "cells", CELLS, [row for source in earlier for row in cell_rows(run, layer, source)])
 
 

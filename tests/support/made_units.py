@@ -71,8 +71,8 @@ def add_units(site: Path) -> None:
             if earlier_of(layer):
                 row, col = (at * grid // 20 for at in BUILT_CELL[1:])
                 cells_built = {f"{row}.{col}": BUILT_FROM} if layer == LATER else {}
-                built = {"source_map": earlier_of(layer)[-1], "grid": grid, "cells": cells_built}
-                (site / layer / f"grid-{grid:03d}" / "built.json").write_text(json.dumps(built))
+                built_json = {"source_map": earlier_of(layer)[-1], "grid": grid, "cells": cells_built}
+                (site / layer / f"grid-{grid:03d}" / "built.json").write_text(json.dumps(built_json))
     assert all(is_there(20, row, col) and is_drawn(20, row, col) for _, row, col, *_ in BUILT_FROM)
 
 

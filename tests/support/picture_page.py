@@ -113,8 +113,8 @@ def at(pixels: NDArray[np.int64], position: int, right: float, down: float, side
     return pixels[int((row + down) * cell), int((col + right) * cell)]
 
 
-def near(pixels: NDArray[Any], wanted: Any, by: float = 6) -> bool:
-    return bool(np.abs(pixels - np.array(wanted)).max() <= by)
+def near(pixels: NDArray[Any], target: Any, by: float = 6) -> bool:
+    return bool(np.abs(pixels - np.array(target)).max() <= by)
 
 
 def show(page: Page, what: str) -> None:

@@ -209,10 +209,10 @@ def kill_when(
 @pytest.fixture(scope="session")
 def undisturbed(workshop: Path) -> RunDirectory:
     """The whole run in one go, from the command line."""
-    done = atlas_run(workshop, "tiny.yaml", "--set", "out=runs/undisturbed")
-    assert done.returncode == 0, done.stderr + done.stdout
-    assert "atlas serve runs/undisturbed" in done.stdout
-    assert "Traceback" not in done.stderr
+    process = atlas_run(workshop, "tiny.yaml", "--set", "out=runs/undisturbed")
+    assert process.returncode == 0, process.stderr + process.stdout
+    assert "atlas serve runs/undisturbed" in process.stdout
+    assert "Traceback" not in process.stderr
     return RunDirectory(workshop / "runs/undisturbed")
 
 

@@ -33,7 +33,7 @@ def neurons(neurons_site: Path) -> Iterator[str]:
 
 
 @contextmanager
-def opened(browser: Browser, address: str, **options: Any) -> Iterator[tuple[Visitor, Locator]]:
+def open_neurons(browser: Browser, address: str, **options: Any) -> Iterator[tuple[Visitor, Locator]]:
     """Someone who follows a link, with the view of neurons; ``options`` are those of ``guest``."""
     with guest(browser, address, **options) as visitor:
         yield visitor, visitor.page.get_by_test_id("neurons")
@@ -47,8 +47,8 @@ def middle(visitor: Visitor, what: Locator) -> Any:
     return visitor.screen()[int(box["y"] + box["height"] / 2), int(box["x"] + box["width"] / 2)]
 
 
-def near(colour: Any, wanted: tuple[int, int, int], least: int = 26) -> bool:
-    return bool(np.abs(colour - wanted).max() <= least)
+def near(colour: Any, target: tuple[int, int, int], least: int = 26) -> bool:
+    return bool(np.abs(colour - target).max() <= least)
 
 
 def node(view: Locator, layer: str, unit: int) -> Locator:

@@ -72,17 +72,17 @@ def large(tmp_path: Path) -> Store:
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many bytes each reading of Parquet files takes, as they are taken."""
-    taken: list[int] = []
+    sizes: list[int] = []
 
     class Counting(io.FileIO):
         def read(self, size: int = -1) -> bytes:
             data = super().read(size)
-            taken.append(len(data))
+            sizes.append(len(data))
             return data
 
     real = pq.ParquetFile
     monkeypatch.setattr(pq, "ParquetFile", lambda path, **options: real(pa.PythonFile(Counting(path)), **options))
-    return taken
+    return sizes
 
 
 def test_importing_atlas_is_quick() -> None:
@@ -248,8 +248,8 @@ def test_join_gives_each_row_its_place_and_cell(copied: RunDirectory) -> None:
     other = run.store("middle").join(grid=GRIDS[1]).to_arrow(["row", "col"]).to_pylist()
     for cell in cells:
         assert sum(row["row"] == cell["row"] and row["col"] == cell["col"] for row in other) == cell["count"]
-    taken = store.take([70, 1], ["row", "image"])
-    assert taken["row"].tolist() == [-1, columns["row"][1]]
+    rows = store.take([70, 1], ["row", "image"])
+    assert rows["row"].tolist() == [-1, columns["row"][1]]
     assert store.sample(20, columns=["u"])["u"].dtype == np.float32
     assert "u" not in run.store(LAYER).columns
 
@@ -257,9 +257,9 @@ def test_join_gives_each_row_its_place_and_cell(copied: RunDirectory) -> None:
 def test_arrow_tables_and_data_sets(copied: RunDirectory, table: pa.Table) -> None:
     store = atlas.open_run(copied.path).store(LAYER)
     assert store.to_arrow().equals(table.replace_schema_metadata(None))
-    joined = store.join().to_arrow(["u", "image"])
-    assert joined.column_names == ["u", "image"]
-    assert joined["image"].to_pylist() == table["image"].to_pylist()
+    store_and_map = store.join().to_arrow(["u", "image"])
+    assert store_and_map.column_names == ["u", "image"]
+    assert store_and_map["image"].to_pylist() == table["image"].to_pylist()
     only = store.dataset().to_table(columns=["image"], filter=pa.dataset.field("label") == 1)
     assert only["image"].to_pylist() == [name for name in table["image"].to_pylist() if name.startswith("stripes/")]
 
@@ -280,15 +280,15 @@ def test_layout_cells_icons_and_mosaic(copied: RunDirectory) -> None:
 def test_placing_a_row_of_the_map_gives_its_own_place_and_cells(copied: RunDirectory) -> None:
     run = atlas.open_run(copied.path)
     layout, activations = run.layout(LAYER), run.store(LAYER).take(range(60), ["activation"])["activation"]
-    placed = run.place(LAYER, activations)
+    placement = run.place(LAYER, activations)
     u, v = (np.array(layout[name].to_pylist()[:60], np.float32) for name in ("u", "v"))
     mask = np.isfinite(u)  # one of them was left off
-    assert np.abs(placed.u - u)[mask].max() < 0.02
-    assert np.abs(placed.v - v)[mask].max() < 0.02
-    assert placed.confidence.shape == (60,)
+    assert np.abs(placement.u - u)[mask].max() < 0.02
+    assert np.abs(placement.v - v)[mask].max() < 0.02
+    assert placement.confidence.shape == (60,)
     for grid in GRIDS:
-        number = cell_of(placed.u, placed.v, grid)
-        np.testing.assert_array_equal(placed.cells[grid], np.stack([number // grid, number % grid], axis=1))
+        number = cell_of(placement.u, placement.v, grid)
+        np.testing.assert_array_equal(placement.cells[grid], np.stack([number // grid, number % grid], axis=1))
     nothing = run.place(LAYER, np.zeros((1, activations.shape[1])))
     assert np.isnan(nothing.u[0])
     assert nothing.cells[GRIDS[0]].tolist() == [[-1, -1]]

@@ -37,11 +37,11 @@ def test_each_command_has_its_version_and_its_help(command: str, capsys: pytest.
 
 @pytest.mark.parametrize("door", [["atlas.cli", "run"], ["atlas.run"]], ids=["atlas run", "python -m atlas.run"])
 def test_the_help_of_a_run_fits_a_screen(door: list[str]) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", f"import sys; from {door[0]} import main; main(sys.argv[1:])", *door[1:], "--help"],
         cwd=CHECKOUT, env={**os.environ, "COLUMNS": str(COLUMNS)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    lines = done.stdout.splitlines()
+    lines = process.stdout.splitlines()
     assert len(lines) <= LINES
     assert max(map(len, lines)) <= COLUMNS
     for word in (
@@ -53,9 +53,9 @@ def test_the_help_of_a_run_fits_a_screen(door: list[str]) -> None:
         "demo --dry-run",
         "exit codes",
     ):
-        assert word in done.stdout
+        assert word in process.stdout
     for stage in ("collect", "layout", "cells", "render", "neurons"):
-        assert stage in done.stdout
+        assert stage in process.stdout
 
 
 def test_without_a_command_it_says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,9 +96,9 @@ def test_the_console_script_is_declared_and_works(tmp_path: Path) -> None:
     script = write_console_script(tmp_path)
     assert script.name == "atlas"
     assert EntryPoint("atlas", "atlas.cli:main", "console_scripts").load() is main
-    done = subprocess.run(
+    process = subprocess.run(
         [str(script), "run", "nothing"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
         capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.startswith("There is no configuration nothing.")
+    assert process.returncode == 2
+    assert process.stderr.startswith("There is no configuration nothing.")

@@ -19,10 +19,13 @@ def sources(folders: Iterable[str]) -> list[Path]:
     return [path for path in paths if "node_modules" not in path.relative_to(CHECKOUT).parts]
 
 
-# Participles and the like, which do not say what they name.
+# Participles and the like, which do not say what they name; a flag may be one, as it says what is the case.
 NO_NOUNS = {
     *("told", "kept", "found", "given", "made", "mine", "each", "heard", "hear"),
     *("passed", "asked", "shown", "held", "drawn", "seen", "known"),
+    *("noted", "named", "touched", "counted", "described", "explained", "loaded", "opened", "listed", "saved"),
+    *("observed", "measured", "wanted", "chosen", "lost", "sent", "built", "written", "joined", "placed", "searched"),
+    *("picked", "taken", "fitted", "boxed", "parsed", "ablated", "done"),
 }
 # Words that a reader would have to guess; there is a plain one or the field's own for each.
 RIDDLES = ("strangers", "gating", "adjoint", "desk", "into the water", "let_through")
@@ -43,9 +46,26 @@ def names(source: str) -> Iterator[tuple[int, str]]:
                 yield node.lineno, name
 
 
+def flags(source: str) -> Iterator[tuple[int, str]]:
+    """The line and the name of all that a source annotates with ``bool``, or sets to True or False."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.FunctionDef(name=name, returns=ast.Name(id="bool")):
+                yield node.lineno, name
+            case ast.AnnAssign(target=ast.Name(id=name) | ast.Attribute(attr=name), annotation=ast.Name(id="bool")):
+                yield node.lineno, name
+            case ast.arg(arg=name, annotation=ast.Name(id="bool")):
+                yield node.lineno, name
+            case ast.Assign(
+                targets=[ast.Name(id=name) | ast.Attribute(attr=name)], value=ast.Constant(value=True | False)
+            ):
+                yield node.lineno, name
+
+
 def participles(source: str) -> list[tuple[int, str]]:
-    """The line and the name of all that is called by a word that is no noun."""
-    return sorted({(line, name) for line, name in names(source) if name.strip("_").lower() in NO_NOUNS})
+    """The line and the name of all that is called by a word that is no noun, and is no flag."""
+    wrong = {(line, name) for line, name in names(source) if name.strip("_").lower() in NO_NOUNS}
+    return sorted(wrong - set(flags(source)))
 
 
 def riddles(source: str) -> list[tuple[int, str]]:
@@ -114,6 +134,22 @@ match heard:
         *("each", "seen", "FOUND", "heard", "passed", "hear"),
     ]
     assert participles("drawn_cells = f(given=marker['drawn'])\nx.found(told)\n") == []
+
+
+def test_a_flag_may_be_a_participle() -> None:
+    source = """
+class Work:
+    written: bool
+    lost: int
+    def __init__(self, named: bool, taken: bool | None): self._done, self.sent = False, True
+    def done(self) -> bool: self._loaded = False
+    def built(self) -> Path: self.saved: bool = f(); self.noted = 1
+measured = True
+chosen = 0
+"""
+    assert [name for _, name in participles(source)] == [
+        *("lost", "_done", "sent", "taken", "built", "noted", "chosen"),
+    ]
 
 
 def test_riddles_are_found_in_identifiers_comments_and_docstrings() -> None:

@@ -46,7 +46,7 @@ ROOMS = (
 # Imports inside functions, each with what it would otherwise cost or need.
 TORCH = "torch, which a reader of tables or a waiting server does without"
 DOOR = "a command loads its own door alone"
-MEASURED = "each system is measured in a process of its own, whose memory holds what it needs itself"
+OWN_PROCESS = "each system is measured in a process of its own, whose memory holds what it needs itself"
 LATE = {
     ("atlas/analysis.py", "atlas/networks/network.py"): TORCH,
     ("atlas/analysis.py", "atlas/layout/placement.py"): "faiss",
@@ -62,11 +62,11 @@ LATE = {
     ("atlas/run.py", "pipelines/pipeline.py"): "torch and dask, not before the configuration is right",
     ("atlas/serve/explain_api.py", "atlas/serve/cached_explainer.py"): TORCH,
     ("atlas/serve/explain_api.py", "atlas/serve/samples.py"): "Arrow and the decoders of pictures",
-    ("scripts/bench_layout.py", "atlas/layout/fit.py"): MEASURED,
-    ("scripts/bench_layout.py", "atlas/layout/neighbors.py"): MEASURED,
-    ("scripts/bench_layout.py", "atlas/layout/placement.py"): MEASURED,
-    ("scripts/bench_layout.py", "atlas/layout/projection.py"): MEASURED,
-    ("scripts/bench_layout.py", "atlas/store/moments.py"): MEASURED,
+    ("scripts/bench_layout.py", "atlas/layout/fit.py"): OWN_PROCESS,
+    ("scripts/bench_layout.py", "atlas/layout/neighbors.py"): OWN_PROCESS,
+    ("scripts/bench_layout.py", "atlas/layout/placement.py"): OWN_PROCESS,
+    ("scripts/bench_layout.py", "atlas/layout/projection.py"): OWN_PROCESS,
+    ("scripts/bench_layout.py", "atlas/store/moments.py"): OWN_PROCESS,
 }
 
 
@@ -230,5 +230,5 @@ def test_the_readers_see_what_they_look_for() -> None:
 )
 def test_a_module_loads_only_what_it_needs(module: str, unwanted: tuple[str, ...]) -> None:
     code = f"import sys, {module}; print(*sorted(set({unwanted!r}) & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    process = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert process.stdout.split() == []

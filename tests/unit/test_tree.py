@@ -25,8 +25,8 @@ UNTESTED = {
 def modules() -> list[str]:
     """Every module of the library and of the pipelines, by its path."""
     paths = [*(CHECKOUT / "atlas").rglob("*.py"), *(CHECKOUT / "pipelines").rglob("*.py")]
-    named = [path.relative_to(CHECKOUT) for path in sorted(paths)]
-    return [path.as_posix() for path in named if "node_modules" not in path.parts]
+    names = [path.relative_to(CHECKOUT) for path in sorted(paths)]
+    return [path.as_posix() for path in names if "node_modules" not in path.parts]
 
 
 def is_bare(path: str) -> bool:
@@ -46,11 +46,11 @@ def unit_tests() -> list[str]:
     return [path.relative_to(UNIT).as_posix() for path in sorted(UNIT.rglob("test_*.py"))]
 
 
-def misplaced(test: str, named: Iterable[str]) -> bool:
+def misplaced(test: str, modules: Iterable[str]) -> bool:
     """Whether a test has no module of its name, or of the beginning of its name, in the room that its folder says."""
     path = PurePosixPath(test)
     stems = {
-        PurePosixPath(module).stem for module in map(own_test, named) if PurePosixPath(module).parent == path.parent
+        PurePosixPath(module).stem for module in map(own_test, modules) if PurePosixPath(module).parent == path.parent
     }
     return test not in OF_THE_TREE and not any(path.stem == stem or path.stem.startswith(f"{stem}_") for stem in stems)
 
@@ -86,10 +86,10 @@ def test_where_the_tests_of_a_module_lie(module: str, test: str) -> None:
 
 
 def test_a_test_in_the_wrong_place_is_seen() -> None:
-    named = ["atlas/networks/program/fused.py", "atlas/networks/network.py", "pipelines/layout.py"]
-    assert not misplaced("networks/program/test_fused.py", named)
-    assert not misplaced("networks/test_network_layers.py", named)
-    assert misplaced("networks/test_fused.py", named)
-    assert misplaced("program/test_fused.py", named)
-    assert misplaced("layout/test_layout.py", named)
-    assert misplaced("networks/test_networks.py", named)
+    modules = ["atlas/networks/program/fused.py", "atlas/networks/network.py", "pipelines/layout.py"]
+    assert not misplaced("networks/program/test_fused.py", modules)
+    assert not misplaced("networks/test_network_layers.py", modules)
+    assert misplaced("networks/test_fused.py", modules)
+    assert misplaced("program/test_fused.py", modules)
+    assert misplaced("layout/test_layout.py", modules)
+    assert misplaced("networks/test_networks.py", modules)

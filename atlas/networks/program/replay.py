@@ -24,11 +24,11 @@ def constants_of(recorded: fx.GraphModule) -> dict[fx.Node, Any]:
 @torch.inference_mode(False)
 @torch.no_grad()
 def replay(
-    recorded: fx.GraphModule, inputs: Tensor, constants: dict[fx.Node, Any], wanted: set[fx.Node] | None = None
+    recorded: fx.GraphModule, inputs: Tensor, constants: dict[fx.Node, Any], nodes: set[fx.Node] | None = None
 ) -> dict[fx.Node, Any]:
     """The outputs for ``inputs``, float32 (n, 3, size, size), of the operations that depend on the picture.
 
-    ``constants``: what `constants_of` gives. ``wanted``: to save memory, the outputs of other operations are dropped
+    ``constants``: what `constants_of` gives. ``nodes``: to save memory, the outputs of other operations are dropped
     after their last use.
     """
     last_user: dict[fx.Node, fx.Node] = {}
@@ -40,9 +40,9 @@ def replay(
             values[node] = inputs
         elif node.op == "call_function" and node not in constants:
             values[node] = _value_of(node, values)
-            if wanted is not None:
+            if nodes is not None:
                 for read in node.all_input_nodes:
-                    if last_user[read] is node and read not in wanted:
+                    if last_user[read] is node and read not in nodes:
                         del values[read]
     return {node: value for node, value in values.items() if node not in constants}
 

@@ -207,10 +207,10 @@ class Examples:
         """Of several units that are as good the one of the later layer comes first."""
         return -self.layers.index(unit.layer), unit.number
 
-    def _activations(self, layer: str, wanted: set[RowKey]) -> dict[RowKey, NDArray[np.float32]]:
+    def _activations(self, layer: str, row_keys: set[RowKey]) -> dict[RowKey, NDArray[np.float32]]:
         """The activations of rows, less the layer's mean."""
         mean = np.array([row["mean"] for row in UnitTables(self.run, layer).statistics()], np.float32)
-        codes = np.array([_code(*key) for key in wanted], np.int64)
+        codes = np.array([_code(*key) for key in row_keys], np.int64)
         activations: dict[RowKey, NDArray[np.float32]] = {}
         for rows in iterate(self.run.shards(layer), (*_KEY, "activation")):
             keys = [rows[name].astype(np.int64) for name in _KEY]
@@ -222,10 +222,10 @@ class Examples:
     def _units_of(self, step: TourStep, units: Iterable[Unit]) -> list[Unit]:
         return [unit for unit in units if step.unit is None or (unit.layer, unit.number) == step.unit]
 
-    def _scan(self, layer: str, wanted: set[RowKey] | None) -> Iterator[ViewFacts]:
-        """The store's rows of a layer, all or those wanted; memory holds one row group."""
+    def _scan(self, layer: str, row_keys: set[RowKey] | None) -> Iterator[ViewFacts]:
+        """The store's rows of a layer, all or those of ``row_keys``; memory holds one row group."""
         names = (*_KEY, "predicted", "confidence", "box")
-        codes = None if wanted is None else np.array([_code(*key) for key in wanted], np.int64)
+        codes = None if row_keys is None else np.array([_code(*key) for key in row_keys], np.int64)
         for rows in iterate(self.run.shards(layer), names):
             numbers = np.arange(len(rows["view"]))
             if codes is not None:

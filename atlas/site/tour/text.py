@@ -231,8 +231,8 @@ class _Reader:
             self.mistakes.append(f"{where}: {_problem(value)}, expected a sentence.")
             return None
         try:
-            parsed = string.Formatter().parse(value)
-            places = [(name, form, sign) for _, name, form, sign in parsed if name is not None]
+            fields = string.Formatter().parse(value)
+            places = [(name, form, sign) for _, name, form, sign in fields if name is not None]
         except ValueError as error:
             self.mistakes.append(f"{where}: its braces do not fit ({error}); write {{{{ for a brace itself.")
             return None

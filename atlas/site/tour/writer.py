@@ -344,15 +344,15 @@ class _TourWriter:
 
     def _patches(self, layer: str, keys: Iterable[RowKey]) -> list[Any]:
         """The patches of rows, in order, without those that cannot be cropped again."""
-        wanted = list(keys)
+        row_keys = list(keys)
         cropper = self._cropper(layer)
         patches = {
             row.key: cropper.patch(picture, row, TourPictures.SPRITE)
-            for picture, rows in cropper.pictures(set(wanted))
+            for picture, rows in cropper.pictures(set(row_keys))
             if picture is not None
             for row in rows
         }
-        return [patches[key] for key in wanted if key in patches]
+        return [patches[key] for key in row_keys if key in patches]
 
     def _icons_of(self, key: RowKey) -> list[tuple[str, Any]]:
         """For each layer the finest icon of a cell in which a row lies; without layers whose map leaves it out."""

@@ -156,13 +156,13 @@ def test_diverse_exemplars_lie_far_apart_and_show_no_picture_twice(example: dict
         members_on_sheet = [3 * exemplar["image_id"] + exemplar["view"] for exemplar in nearest + others]
         assert len({member // 3 for member in members_on_sheet}) == len(members_on_sheet)
         assert len(others) == min(2, len({member // 3 for member in members.tolist()}) - len(nearest))
-        taken, hidden = [members_on_sheet[0]], {member // 3 for member in members_on_sheet[: len(nearest)]}
+        exemplars, hidden = [members_on_sheet[0]], {member // 3 for member in members_on_sheet[: len(nearest)]}
         for member in members_on_sheet[len(nearest) :]:
             rest = [one for one in members.tolist() if one // 3 not in hidden]
-            apart = {one: min(np.linalg.norm(places[one] - places[other]) for other in taken) for one in rest}
+            apart = {one: min(np.linalg.norm(places[one] - places[other]) for other in exemplars) for one in rest}
             assert member in members
             assert apart[member] == pytest.approx(max(apart.values()))
-            taken.append(member)
+            exemplars.append(member)
             hidden.add(member // 3)
         full += len(others) == 2
     assert full > 10

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_pictures import gradient
 
-from atlas.cells.crops import LARGEST_VIEW, Cropper, fitted, frame, patch_box
+from atlas.cells.crops import LARGEST_VIEW, Cropper, frame, patch_box, whole_sprite
 from atlas.pictures.decode import open_picture
 from atlas.pictures.listing import Listing
 from atlas.pictures.views import backdrop, crop_view
@@ -37,7 +37,7 @@ def test_a_field_larger_than_the_input_is_the_whole_view() -> None:
 
 def test_a_whole_picture_stands_in_the_middle_of_its_sprite() -> None:
     picture = np.full((10, 40, 3), (200, 100, 50), np.uint8)
-    sprite = fitted(picture, 80)
+    sprite = whole_sprite(picture, 80)
     assert sprite.shape == (80, 80, 4)
     assert (sprite[30:50] == (200, 100, 50, 255)).all()
     assert not sprite[:30].any()
@@ -58,8 +58,8 @@ def rows_of(run: RunDirectory) -> dict[Any, dict[str, Any]]:
 
 def test_each_picture_is_decoded_once_with_all_of_its_rows(cropper: Cropper, made_run: RunDirectory) -> None:
     rows = rows_of(made_run)
-    wanted = {(9, 2, 0), (0, 0, 0), (9, 0, 0), (99, 0, 0)}
-    (first, of_first), (last, of_last) = cropper.pictures(wanted)
+    keys = {(9, 2, 0), (0, 0, 0), (9, 0, 0), (99, 0, 0)}
+    (first, of_first), (last, of_last) = cropper.pictures(keys)
     listing = Listing.load(made_run.listing)
     np.testing.assert_array_equal(first, open_picture(listing.read(0)))
     assert first is not None

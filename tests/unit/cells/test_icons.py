@@ -57,8 +57,8 @@ def test_all_parts_of_a_grid_are_read_as_one(made_copy: RunDirectory) -> None:
 def test_the_mosaic_is_cropped_to_what_is_drawn(made_copy: RunDirectory, tmp_path: Path) -> None:
     part = made_copy.icons("branches", GRIDS[1]) / "part-00000.parquet"
     icons = pq.read_table(part)
-    chosen = [n for n, cell in enumerate(icons.to_pylist()) if (cell["row"], cell["col"]) in ((1, 1), (2, 3))]
-    pq.write_table(icons.take(chosen), part)
+    numbers = [n for n, cell in enumerate(icons.to_pylist()) if (cell["row"], cell["col"]) in ((1, 1), (2, 3))]
+    pq.write_table(icons.take(numbers), part)
     picture = mosaic(made_copy, "branches", GRIDS[1])
     assert picture is not None
     pixels = np.asarray(picture)

@@ -36,7 +36,7 @@ class Sum(nn.Module):
         return out
 
 
-class Joined(nn.Module):
+class Concatenation(nn.Module):
     def __init__(self, *ways: nn.Module) -> None:
         super().__init__()
         self.ways = nn.ModuleList(ways)
@@ -96,7 +96,7 @@ LINEAR: dict[str, Callable[[], nn.Module]] = {
     "uneven average": lambda: nn.Sequential(nn.AdaptiveAvgPool2d(7), nn.Conv2d(6, 5, 3, padding=1)),
     "residual": lambda: Sum(nn.Conv2d(6, 6, 3, padding=1), nn.Identity()),
     "sum of three": lambda: Sum(nn.Conv2d(6, 5, 3, 2, 1), nn.Conv2d(6, 5, 5, 2, 2), nn.Conv2d(6, 5, 1, 2)),
-    "branches": lambda: nn.Sequential(Joined(nn.Conv2d(6, 4, 1), nn.AvgPool2d(3, 1, 1)), nn.Conv2d(10, 5, 3)),
+    "branches": lambda: nn.Sequential(Concatenation(nn.Conv2d(6, 4, 1), nn.AvgPool2d(3, 1, 1)), nn.Conv2d(10, 5, 3)),
     "shuffled": lambda: nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), Shuffled(), nn.Conv2d(8, 5, 3, padding=1)),
     "transposed": lambda: nn.Sequential(
         nn.Conv2d(6, 8, 3, 2, 1), nn.ConvTranspose2d(8, 5, 4, 2, 1), nn.Conv2d(5, 4, 3, padding=1)

@@ -29,16 +29,16 @@ def test_effects_are_those_of_the_plain_network(factory: str, layer: str) -> Non
     maps, logits = maps.detach(), logits.detach()
     tail = Tail(network, layer, inputs.shape)
     assert (tail._program is None) == (factory == "forking_factory")
-    lost = np.concatenate(list(without_each(tail, inputs, maps[0], logits[0], [4, 1])), axis=1)
+    position_effects = np.concatenate(list(without_each(tail, inputs, maps[0], logits[0], [4, 1])), axis=1)
     height, width = maps.shape[2:]
-    assert lost.shape == (2, height * width)
-    assert np.abs(lost).max() > 0.01
+    assert position_effects.shape == (2, height * width)
+    assert np.abs(position_effects).max() > 0.01
     for position in (0, width + 2, height * width - 1):
         changed = maps.clone()
         changed[0, :, position // width, position % width] = 0
         with torch.no_grad(), hooked(network.submodule(layer), lambda _, changed=changed: changed):
             rest = network.module(inputs)
-        np.testing.assert_allclose(lost[:, position], (logits - rest)[0, [4, 1]], rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(position_effects[:, position], (logits - rest)[0, [4, 1]], rtol=1e-3, atol=1e-5)
     groups = factorise(maps[0].numpy(), 3)
     effects = without_groups(tail, inputs, maps[0], logits[0], groups)
     part = torch.from_numpy(groups.directions[2, :, None, None] * groups.masks[2])

@@ -9,7 +9,7 @@ from atlas.errors import ConfigError
 from atlas.explain.folder import _file_name, check_folder, prepare_folder
 
 
-def explained(folder: Path, *files: str, **facts: object) -> Path:
+def earlier_folder(folder: Path, *files: str, **facts: object) -> Path:
     """A folder as an earlier explanation left it."""
     folder.mkdir()
     for name in files:
@@ -28,7 +28,7 @@ def test_a_new_and_an_empty_folder_will_do(tmp_path: Path) -> None:
 
 
 def test_what_an_earlier_explanation_left_goes_and_nothing_else(tmp_path: Path) -> None:
-    folder = explained(tmp_path / "out", "index.html", "last/icons.png")
+    folder = earlier_folder(tmp_path / "out", "index.html", "last/icons.png")
     (folder / "notes.txt").write_text("mine")
     assert check_folder(folder) == ["index.html", "last/icons.png", "explain.json"]
     prepare_folder(folder)
@@ -36,7 +36,7 @@ def test_what_an_earlier_explanation_left_goes_and_nothing_else(tmp_path: Path) 
 
 
 def test_a_file_that_is_gone_already_does_no_harm(tmp_path: Path) -> None:
-    folder = explained(tmp_path / "out", "index.html")
+    folder = earlier_folder(tmp_path / "out", "index.html")
     (folder / "index.html").unlink()
     prepare_folder(folder)
     assert list(folder.iterdir()) == []
@@ -44,7 +44,7 @@ def test_a_file_that_is_gone_already_does_no_harm(tmp_path: Path) -> None:
 
 def test_a_listed_file_outside_of_the_folder_stays(tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_text("mine")
-    folder = explained(tmp_path / "out")
+    folder = earlier_folder(tmp_path / "out")
     facts = {"made_by": "activation-atlas", "files": ["../photo.png", str(tmp_path / "photo.png")]}
     (folder / "explain.json").write_text(json.dumps(facts))
     prepare_folder(folder)

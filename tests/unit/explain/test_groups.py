@@ -17,7 +17,7 @@ def test_planted_groups_are_found(signed: bool) -> None:
     if signed:
         directions[:, ::2] *= -1
     groups = factorise(np.einsum("khw,kc->chw", masks, directions), 3)
-    assert groups.explained > 0.999
+    assert groups.explained_share > 0.999
     assert groups.signed is signed
     assert groups.shares.tolist() == sorted(groups.shares, reverse=True)
     assert groups.shares.sum() == pytest.approx(1)

@@ -23,10 +23,11 @@ def test_the_summary_holds_together(explainer: Explainer, picture: Picture) -> N
         assert maps.shape == (layer["channels"], layer["rows"], layer["cols"])
         norms = np.linalg.norm(maps, axis=0).reshape(-1)
         assert layer["magnitude"] == pytest.approx(norms / norms.max(), rel=1e-3)
-        placed = explainer.run.place(layer["path"], maps.reshape(len(maps), -1).T)
+        placement = explainer.run.place(layer["path"], maps.reshape(len(maps), -1).T)
         placed_positions = [index for index, u in enumerate(layer["u"]) if u is not None]
         assert len(placed_positions) > 10
-        assert [layer["u"][index] for index in placed_positions] == pytest.approx(placed.u[placed_positions], abs=1e-4)
+        u = [layer["u"][index] for index in placed_positions]
+        assert u == pytest.approx(placement.u[placed_positions], abs=1e-4)
         assert all(0 <= layer["confidence"][index] <= 1 for index in placed_positions)
         for index in placed_positions:
             if layer["cell"][index] is not None:

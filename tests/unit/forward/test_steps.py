@@ -14,7 +14,7 @@ from atlas.forward.steps import recording
 from atlas.networks.network import Network, load
 
 
-class Named(nn.Module):
+class OddModule(nn.Module):
     """A module that is called twice, a sum in no module, a copy, a dropout, and zeros in front of a convolution."""
 
     def __init__(self) -> None:
@@ -31,12 +31,12 @@ class Named(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def named() -> Network:
-    return load(Named(), size=8, device="cpu")
+def network() -> Network:
+    return load(OddModule(), size=8, device="cpu")
 
 
-def test_steps_are_named_after_their_modules(named: Network) -> None:
-    steps = recording(named).steps
+def test_steps_are_named_after_their_modules(network: Network) -> None:
+    steps = recording(network).steps
     assert [(step.name, step.operation) for step in steps] == [
         ("picture", "input"),
         ("block.0, call 1", "convolution 3×3"),
@@ -51,18 +51,18 @@ def test_steps_are_named_after_their_modules(named: Network) -> None:
     assert [step.reads for step in steps] == [(), (0,), (1,), (2,), (3,), (4, 0), (5,), (6,), (7,)]
     assert steps[6].geometry["padding"] == [[1, 1], [1, 1]], "zeros in front are the convolution's own padding"
     assert [step.shape for step in steps[5:]] == [(3, 8, 8), (4, 8, 8), (4,), (2,)]
-    assert recording(named).logits == 8
+    assert recording(network).logits == 8
 
 
-def test_a_run_gives_the_output_of_each_step(named: Network) -> None:
-    inputs = view(named)
-    outputs = recording(named).run(inputs)
-    module: Any = named.module
+def test_a_run_gives_the_output_of_each_step(network: Network) -> None:
+    inputs = view(network)
+    outputs = recording(network).run(inputs)
+    module: Any = network.module
     with torch.no_grad():
         block = module.block(module.block(inputs))
         torch.testing.assert_close(outputs[4], block, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(outputs[5], block + inputs, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(outputs[8], named.module(inputs), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(outputs[8], network.module(inputs), rtol=1e-4, atol=1e-5)
     assert torch.equal(outputs[0], inputs)
 
 

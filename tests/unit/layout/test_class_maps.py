@@ -93,15 +93,15 @@ def test_a_pair_holds_each_row_once_and_says_which_class_it_speaks_for(
     maps = maps_of(config.layers, config.layout, config.cells)[-2:]
     atlas_map = maps[-1]
     classes = [f"class {one}" for one in range(7)]
-    single, chosen = choose_rows(undisturbed.shards("last"), maps, config.layout, classes)
+    single, pair = choose_rows(undisturbed.shards("last"), maps, config.layout, classes)
     assert atlas_map.classes == ("class 1", "class 4")
     assert single.difference is None
-    assert len(set(chosen.rows.tolist())) == len(chosen.rows)
+    assert len(set(pair.rows.tolist())) == len(pair.rows)
     for number in (1, 4):
         most = np.argsort(-attribution[:, number], kind="stable")[:14]  # a tenth of 288 rows, half for each class
-        assert set(most[attribution[most, number] > 0].tolist()) <= set(chosen.rows.tolist())
-    assert chosen.difference is not None
-    np.testing.assert_allclose(chosen.difference, attribution[chosen.rows, 4] - attribution[chosen.rows, 1])
+        assert set(most[attribution[most, number] > 0].tolist()) <= set(pair.rows.tolist())
+    assert pair.difference is not None
+    np.testing.assert_allclose(pair.difference, attribution[pair.rows, 4] - attribution[pair.rows, 1])
 
 
 def test_a_pair_goes_from_one_class_on_the_left_to_the_other_on_the_right() -> None:

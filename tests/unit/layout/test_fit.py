@@ -12,13 +12,13 @@ from atlas.layout.fit import OUTLIER, REASONS, ZERO, choose_fitted, fit_layout, 
 
 
 @pytest.fixture(scope="module")
-def fitted() -> tuple[Float32, NDArray[np.int64], Float32]:
+def clusters_layout() -> tuple[Float32, NDArray[np.int64], Float32]:
     rows, group = clusters()
     return rows, group, fit_layout(rows, SETTINGS, seed=0, threads=1).coordinates
 
 
-def test_like_lies_next_to_like(fitted: tuple[Float32, NDArray[np.int64], Float32]) -> None:
-    rows, group, coordinates = fitted
+def test_like_lies_next_to_like(clusters_layout: tuple[Float32, NDArray[np.int64], Float32]) -> None:
+    rows, group, coordinates = clusters_layout
     mask = np.isfinite(coordinates).all(1)
     assert mask.mean() > 0.98
     apart = np.linalg.norm(coordinates[mask, None] - coordinates[None, mask], axis=2)
@@ -37,9 +37,9 @@ def test_fewer_rows_than_neighbours(count: int) -> None:
     fit = fit_layout(rows, SETTINGS, seed=0, threads=1)
     assert fit.coordinates.shape == (count, 2)
     assert np.isfinite(fit.coordinates).any()
-    (boxed,) = unit_box([fit.coordinates])
-    mask = np.isfinite(boxed).all(1)
-    assert ((boxed[mask] >= 0) & (boxed[mask] <= 1)).all()
+    (box_coordinates,) = unit_box([fit.coordinates])
+    mask = np.isfinite(box_coordinates).all(1)
+    assert ((box_coordinates[mask] >= 0) & (box_coordinates[mask] <= 1)).all()
 
 
 def test_rows_that_are_all_the_same() -> None:
@@ -79,7 +79,7 @@ def test_outliers_leave_the_map_with_their_reason(monkeypatch: pytest.MonkeyPatc
     points[7], points[8], points[9] = (40, 5), (5, -30), (11, 5)  # the last one is near enough
     np.testing.assert_array_equal(np.flatnonzero(outliers(points)), [7, 8])
     rows, _ = clusters(1000)
-    monkeypatch.setattr("atlas.layout.umap_optimizer.embed", lambda *_arguments, **_named: points.copy())
+    monkeypatch.setattr("atlas.layout.umap_optimizer.embed", lambda *_arguments, **_options: points.copy())
     fit = fit_layout(rows, SETTINGS, seed=0, threads=1)
     assert np.flatnonzero(fit.dropped == REASONS.index(OUTLIER)).tolist() == [7, 8]
     assert np.isnan(fit.coordinates[[7, 8]]).all()
@@ -107,7 +107,7 @@ def test_a_deterministic_layout_comes_again(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_graph_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """umap-learn would search again, without a word, were it given a graph that does not fit."""
 
-    def searched_again(*_arguments: object, **_named: object) -> None:
+    def searched_again(*_arguments: object, **_options: object) -> None:
         raise AssertionError("umap-learn searched for neighbours")
 
     monkeypatch.setattr("umap.umap_.nearest_neighbors", searched_again)
@@ -123,9 +123,9 @@ def test_the_graph_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_fair_sample_is_fitted_where_there_are_more_rows() -> None:
-    chosen = choose_fitted(600, 300, seed=0)
-    assert len(set(chosen.tolist())) == 300
-    assert (np.diff(chosen) > 0).all()
-    assert 120 < (chosen < 300).sum() < 180
-    np.testing.assert_array_equal(chosen, choose_fitted(600, 300, seed=0))
+    sample = choose_fitted(600, 300, seed=0)
+    assert len(set(sample.tolist())) == 300
+    assert (np.diff(sample) > 0).all()
+    assert 120 < (sample < 300).sum() < 180
+    np.testing.assert_array_equal(sample, choose_fitted(600, 300, seed=0))
     np.testing.assert_array_equal(choose_fitted(300, 300, seed=0), np.arange(300))

@@ -36,8 +36,8 @@ def test_rows_that_one_layer_lacks_start_where_any_other_does() -> None:
     fits = [fit_layout(vectors, SETTINGS, seed=0, threads=1, common=common) for vectors in (rows, other)]
     assert [np.flatnonzero(fit.dropped == REASONS.index(ZERO)).tolist() for fit in fits] == [[5, 6], [5]]
     nothing = np.full((200, 2), np.nan, np.float32)
-    lost = fit_layout(other, SETTINGS, seed=0, threads=1, common=nothing).coordinates
-    np.testing.assert_array_equal(lost, fit_layout(other, SETTINGS, seed=0, threads=1).coordinates)
+    coordinates = fit_layout(other, SETTINGS, seed=0, threads=1, common=nothing).coordinates
+    np.testing.assert_array_equal(coordinates, fit_layout(other, SETTINGS, seed=0, threads=1).coordinates)
 
 
 def test_aligning_undoes_a_turn_a_mirror_a_scale_and_a_shift() -> None:
@@ -81,7 +81,7 @@ def test_layouts_share_one_map_that_they_fill() -> None:
 def test_empty_bands_are_narrowed() -> None:
     points = np.random.default_rng(0).uniform(0, 1, (2000, 2)).astype(np.float32)
     points[1000:, 0] += 20  # an island far to the right
-    (boxed,) = unit_box([points])
-    left, right = boxed[:1000, 0].max(), boxed[1000:, 0].min()
+    (box_coordinates,) = unit_box([points])
+    left, right = box_coordinates[:1000, 0].max(), box_coordinates[1000:, 0].min()
     assert 0.1 < right - left < 0.3  # 2 % of the old width beside two islands of 1 each
     assert left > 0.35

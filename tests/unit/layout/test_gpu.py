@@ -33,11 +33,11 @@ class FakeUMAP:
 @pytest.fixture
 def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A GPU with FAISS and cuML, as far as the layout can tell; returns how many queries each search had."""
-    searched: list[int] = []
+    query_counts: list[int] = []
 
     def knn(_resources: object, queries: Float32, rows: Float32, count: int, metric: int) -> tuple[Float32, Any]:
         assert metric == faiss.METRIC_INNER_PRODUCT
-        searched.append(len(queries))
+        query_counts.append(len(queries))
         exact = faiss.IndexFlatIP(rows.shape[1])
         exact.add(rows)
         cosines, indices = exact.search(np.ascontiguousarray(queries), count)
@@ -55,7 +55,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(faiss, "knn_gpu", knn, raising=False)
     monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
-    return searched
+    return query_counts
 
 
 def test_on_a_gpu_faiss_searches_and_cuml_lays_out(fake_gpu: list[int]) -> None:

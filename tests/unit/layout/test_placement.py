@@ -26,23 +26,23 @@ def test_rows_left_out_of_the_fit_are_placed_nearly_as_well_as_fitted_ones(
 ) -> None:
     rows, group, fit = halves
     fitted_places = fit.coordinates[fit.alive]
-    placed = place_rows(fit.index, fitted_places, rows[1000:], fit.nearness)
-    assert np.isfinite(placed.coordinates).all()
+    points = place_rows(fit.index, fitted_places, rows[1000:], fit.nearness)
+    assert np.isfinite(points.coordinates).all()
     mask = np.isfinite(fitted_places).all(1)
-    apart = np.linalg.norm(placed.coordinates[:, None] - fitted_places[None, mask], axis=2)
+    apart = np.linalg.norm(points.coordinates[:, None] - fitted_places[None, mask], axis=2)
     assert (group[fit.alive][mask][apart.argmin(1)] == group[1000:]).mean() > 0.97
-    fitted = quality(rows[:1000], fit.coordinates)["trustworthiness"]
-    both = np.concatenate([fit.coordinates, placed.coordinates])
-    assert quality(rows, both)["trustworthiness"] > fitted - 0.03
+    trustworthiness = quality(rows[:1000], fit.coordinates)["trustworthiness"]
+    both = np.concatenate([fit.coordinates, points.coordinates])
+    assert quality(rows, both)["trustworthiness"] > trustworthiness - 0.03
 
 
 def test_a_fitted_row_comes_back_to_its_own_place(halves: tuple[Float32, NDArray[np.int64], Fit]) -> None:
     rows, _, fit = halves
     fitted_places = fit.coordinates[fit.alive]
-    placed = place_rows(fit.index, fitted_places, rows[fit.alive], fit.nearness)
+    points = place_rows(fit.index, fitted_places, rows[fit.alive], fit.nearness)
     mask = np.isfinite(fitted_places).all(1)
     assert (
-        np.linalg.norm(placed.coordinates - fitted_places, axis=1)[mask].max()
+        np.linalg.norm(points.coordinates - fitted_places, axis=1)[mask].max()
         < 0.01 * np.ptp(fitted_places[mask], axis=0).max()
     )
 
@@ -63,10 +63,10 @@ def test_a_point_between_two_groups_lies_in_one_of_them() -> None:
     rows = unit_rows(np.array([[1, 0, 0.1], [1, 0.1, 0], [1, -0.1, 0], [0.9, 0, -0.45]]))
     fitted_places = np.array([[0, 0], [0.1, 0], [0, 0.1], [10, 10]], np.float32)
     point = unit_rows(np.array([[1, 0, -0.18]]))
-    placed = place_rows(
+    points = place_rows(
         build_index(rows, threads=1), fitted_places, point, nearness_quantiles(rows[:, 1:] @ rows[:2, 1:].T)
     )
-    assert np.linalg.norm(placed.coordinates[0]) < 1
+    assert np.linalg.norm(points.coordinates[0]) < 1
 
 
 def test_what_has_no_place(halves: tuple[Float32, NDArray[np.int64], Fit]) -> None:

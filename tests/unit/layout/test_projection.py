@@ -40,9 +40,9 @@ def test_a_wide_layer_is_projected_with_99_percent_of_its_energy_and_its_cosines
     assert projection.components.shape[1] == 16, "the fewest that are kept"
     assert 0.99 <= projection.energy <= 1
     vectors = project(shards, projection)
-    chosen = np.array([0, 7, 249, 250, 251, 499])  # on both sides of where the shards meet
+    sample = np.array([0, 7, 249, 250, 251, 499])  # on both sides of where the shards meet
     # The products of few rows and of many may differ in the last bit.
-    np.testing.assert_allclose(project(shards, projection, chosen), vectors[chosen], atol=1e-6)
+    np.testing.assert_allclose(project(shards, projection, sample), vectors[sample], atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(np.delete(vectors, 9, 0), axis=1), 1, atol=1e-5)
     assert not vectors[9].any()
     full = unit_rows(stored)

@@ -10,15 +10,15 @@ from atlas.layout.quality import distance_between
 
 
 @pytest.fixture(scope="module")
-def fitted() -> tuple[Float32, NDArray[np.int64], Float32]:
+def clusters_layout() -> tuple[Float32, NDArray[np.int64], Float32]:
     rows, group = clusters()
     return rows, group, fit_layout(rows, SETTINGS, seed=0, threads=1).coordinates
 
 
-def test_quality_is_that_of_scikit_learn(fitted: tuple[Float32, NDArray[np.int64], Float32]) -> None:
+def test_quality_is_that_of_scikit_learn(clusters_layout: tuple[Float32, NDArray[np.int64], Float32]) -> None:
     from sklearn import manifold
 
-    rows, _, coordinates = fitted
+    rows, _, coordinates = clusters_layout
     mask = np.isfinite(coordinates).all(1)
     for k in (5, 15):
         expected = manifold.trustworthiness(rows[mask], coordinates[mask], n_neighbors=k, metric="cosine")

@@ -48,12 +48,12 @@ def test_arrays_come_back_by_name(tmp_path: Path) -> None:
 def test_fitted_rows_keep_the_coordinates_of_the_fit(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     tmp_path.joinpath("layout").mkdir()
-    fitted = np.array([1, 4])
+    fitted_rows = np.array([1, 4])
     fit = np.array([[10, 11], [40, 41]], np.float32)
-    save_arrays(run.coordinates("a"), coordinates=fit, dropped=np.array([0, 2], np.int8), fitted=fitted)
+    save_arrays(run.coordinates("a"), coordinates=fit, dropped=np.array([0, 2], np.int8), fitted=fitted_rows)
     for number, rows in enumerate((3, 2)):
-        placed = np.full((rows, 2), number, np.float32)
-        save_arrays(placed_path(run, "a", number), coordinates=placed, dropped=np.ones(rows, np.int8))
+        placed_coordinates = np.full((rows, 2), number, np.float32)
+        save_arrays(placed_path(run, "a", number), coordinates=placed_coordinates, dropped=np.ones(rows, np.int8))
     coordinates, dropped = gather_coordinates(run, "a", 2)
     assert coordinates.tolist() == [[0, 0], [10, 11], [0, 0], [1, 1], [40, 41]]
     assert dropped.tolist() == [1, 0, 1, 1, 2]
@@ -108,10 +108,10 @@ def test_alignment_is_the_median_distance_of_a_rows_places(made_copy: RunDirecto
 
 
 def test_attributions_of_several_layers_stand_side_by_side(made_run: RunDirectory) -> None:
-    chosen = np.array([0, 5, 30])
-    rows = attribution_rows(made_run, LAYERS, chosen)
+    numbers = np.array([0, 5, 30])
+    rows = attribution_rows(made_run, LAYERS, numbers)
     stored = [pq.read_table(made_run.shards(layer))["attribution"].to_pylist() for layer in LAYERS]
-    units = [unit_rows(np.array(layer, np.float32)[chosen]) for layer in stored]
+    units = [unit_rows(np.array(layer, np.float32)[numbers]) for layer in stored]
     assert rows.shape == (3, 10)
     # The cosine of two rows is the mean of those of the layers.
     np.testing.assert_allclose(rows @ rows.T, np.mean([unit @ unit.T for unit in units], axis=0), atol=1e-3)

@@ -108,9 +108,9 @@ def test_a_cat_is_a_cat_and_coffee_is_espresso(
     from skimage import data
 
     Image.fromarray(getattr(data, picture)()).save(tmp_path / "picture.png")
-    opened = open_picture(tmp_path / "picture.png")
-    box = view_box((opened.shape[1], opened.shape[0]), crops=1, scale=(1, 1), seed=0, key="x", view=0)
-    pixels = crop_view(opened, box, efficientnet.size, (0, 0, 0))
+    pixels_of_file = open_picture(tmp_path / "picture.png")
+    box = view_box((pixels_of_file.shape[1], pixels_of_file.shape[0]), crops=1, scale=(1, 1), seed=0, key="x", view=0)
+    pixels = crop_view(pixels_of_file, box, efficientnet.size, (0, 0, 0))
     with torch.no_grad():
         logits = efficientnet.module(efficientnet.from_bytes(torch.from_numpy(pixels[None])))
     assert efficientnet.classes[int(np.argmax(logits[0]))] in expected

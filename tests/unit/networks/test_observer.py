@@ -116,8 +116,8 @@ def test_attributions_are_those_of_autograd(layers: tuple[str, ...], draws: int)
     network = load("small_network:factory", size=32, keep=layers)
     generator = torch.Generator().manual_seed(draws)
     inputs = network.normalize(torch.rand(4, 3, 32, 32, generator=generator))
-    described = [describe_layer(network, layer) for layer in layers]
-    positions = [torch.randint(0, layer.height, (4, draws, 2), generator=generator) for layer in described]
+    layer_descriptions = [describe_layer(network, layer) for layer in layers]
+    positions = [torch.randint(0, layer.height, (4, draws, 2), generator=generator) for layer in layer_descriptions]
     observer = Observer(network, layers)
     observation = observer.observe(inputs, dict(zip(layers, positions)), attributions=True)
     # Judged by the untouched network, norms not folded.
@@ -161,8 +161,8 @@ def test_other_operations_have_torchs_own_derivatives(layers: tuple[str, ...]) -
     """Gates, pooling, attention and norms that depend on the picture: nothing that the walk has a rule for."""
     network = load("small_network:mixed_factory", size=32, keep=layers)
     inputs = network.normalize(torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(5)))
-    described = [describe_layer(network, layer) for layer in layers]
-    positions = [torch.full((3, 2, 2), layer.height // 2) for layer in described]
+    layer_descriptions = [describe_layer(network, layer) for layer in layers]
+    positions = [torch.full((3, 2, 2), layer.height // 2) for layer in layer_descriptions]
     observer = Observer(network, layers)
     observation = observer.observe(inputs, dict(zip(layers, positions)), attributions=True)
     assert all(observer._walks.values()), "recorded"

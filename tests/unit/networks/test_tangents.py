@@ -29,9 +29,9 @@ def test_a_mask_leaves_one_position_or_one_number() -> None:
 def test_channels_are_those_of_the_layer_and_draw() -> None:
     channels = {"a": torch.tensor([[1, 2], [3, 4]])}
     assert channels_of_draw(channels, "b", 0) is None
-    chosen = channels_of_draw(channels, "a", 1)
-    assert chosen is not None
-    assert chosen.tolist() == [2, 4]
+    channel_numbers = channels_of_draw(channels, "a", 1)
+    assert channel_numbers is not None
+    assert channel_numbers.tolist() == [2, 4]
 
 
 class Layers(nn.Module):

@@ -177,5 +177,5 @@ def test_networks_of_the_libraries_load_from_a_checkpoint(tmp_path: Path, name: 
         expected = module.eval()(inputs)
         scale = float(expected.abs().max())
         torch.testing.assert_close(network.module(inputs), expected, rtol=1e-3, atol=1e-3 * scale)
-    described = describe_layer(network, layer)
-    assert network.activations(inputs, layer).shape == (3, described.channels, described.height, described.width)
+    facts = describe_layer(network, layer)
+    assert network.activations(inputs, layer).shape == (3, facts.channels, facts.height, facts.width)

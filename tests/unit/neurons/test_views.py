@@ -13,10 +13,10 @@ from atlas.rundir.directory import RunDirectory
 from atlas.store.shards import RowKey
 
 
-def views_of(run: RunDirectory, wanted: set[RowKey]) -> dict[RowKey, PositionView]:
+def views_of(run: RunDirectory, keys: set[RowKey]) -> dict[RowKey, PositionView]:
     config = run.config()
     return read_views(
-        run.shards("branches"), Listing.load(run.listing), wanted, size=32, images=config.images, seed=config.seed
+        run.shards("branches"), Listing.load(run.listing), keys, size=32, images=config.images, seed=config.seed
     )
 
 

@@ -222,8 +222,8 @@ def test_what_pillow_mends_is_not_told_a_million_times(tmp_path: Path) -> None:
     code += "for path in map(pathlib.Path, sys.argv[1:]):\n"
     code += "    picture = Encoded(path.read_bytes())\n"
     code += "    path.stem == 'large' or picture.decode()"
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "always", "-c", code, *sorted(map(str, tmp_path.iterdir()))],
         cwd=CHECKOUT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stderr == ""
+    assert process.stderr == ""

@@ -49,12 +49,12 @@ def test_what_is_strange_in_a_folder_says_why_and_the_rest_goes_on(
     (tmp_path / "grown.png").write_bytes(png(1) + b"more")
     (tmp_path / "pipe2.png").unlink()
     os.mkfifo(tmp_path / "pipe2.png")
-    opened = os.open
+    plain_open = os.open
 
     def open_unless_secret(path: str, flags: int) -> int:
         if str(path).endswith("secret.png"):  # root may read whatever the mode says
             raise PermissionError(13, "Permission denied")
-        return opened(path, flags)
+        return plain_open(path, flags)
 
     monkeypatch.setattr(os, "open", open_unless_secret)
     size = len(png(1))

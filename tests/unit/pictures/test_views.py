@@ -99,9 +99,11 @@ def test_memory_is_bounded_whatever_the_size_of_the_pictures(tmp_path: Path) -> 
     Image.fromarray(gradient(40, 40, 0)).save(tmp_path / "small.png")
     for number in range(4):
         Image.new("RGBA", (5000, 5000), (number, 20, 200, 128)).save(tmp_path / f"{number}.png")
-    done = subprocess.run([sys.executable, "-c", MEMORY, str(tmp_path)], cwd=CHECKOUT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 280
+    process = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tmp_path)], cwd=CHECKOUT, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    assert float(process.stdout) < 280
 
 
 def test_the_backdrop_shows_where_the_picture_is_clear(pictures: Path) -> None:

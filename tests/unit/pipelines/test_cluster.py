@@ -73,11 +73,11 @@ def test_a_key_that_does_not_fit_the_kind_is_one_sentence(keys: dict, sentence: 
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("yaml_text", "meant"),
     [("12:00:00", "12:00:00"), ('"08:30:00"', "08:30:00"), ("1:30:00", "01:30:00"), ("2-00:00:00", "2-00:00:00")],
 )
-def test_a_walltime_without_quotes_means_what_it_says(written: str, meant: str) -> None:
-    keys = yaml.safe_load(f"{{kind: slurm, workers: 1, memory: 1GB, walltime: {written}}}")
+def test_a_walltime_without_quotes_means_what_it_says(yaml_text: str, meant: str) -> None:
+    keys = yaml.safe_load(f"{{kind: slurm, workers: 1, memory: 1GB, walltime: {yaml_text}}}")
     assert section(**keys).walltime == meant
 
 

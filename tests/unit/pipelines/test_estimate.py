@@ -111,18 +111,18 @@ def test_durations_are_those_of_one_view_the_mean_icon_and_all_units(
     """A step takes 2 seconds in one layer and 4 in the other; a third is added to 10 steps."""
     config = configure(render={"steps": 10}, neurons={"layers": ["residual"]})
     layers = {name: describe_layer(small, name) for name in config.layers}
-    observer = SimpleNamespace(seconds_per_view=lambda observed, **_options: 0.5 * len(observed))
+    observer = SimpleNamespace(seconds_per_view=lambda layers_of_network, **_options: 0.5 * len(layers_of_network))
     monkeypatch.setattr(estimate, "Observer", lambda network, names: observer)
     monkeypatch.setattr(
         estimate, "step_seconds", lambda network, layer, *_options: {"residual": 2, "branches": 4}[layer]
     )
     monkeypatch.setattr(estimate, "seconds_a_unit", lambda network, layer, **_options: 3.0)
-    measured = measure_durations(
+    durations = measure_durations(
         {"": small}, layers, collect=config.collect, render=config.render, neurons=config.neurons, threads=1
     )
-    assert measured.view == 1.0
-    assert measured.icon == pytest.approx(1.3 * 10 * 3)
-    assert measured.units == layers["residual"].channels * 3.0
+    assert durations.view == 1.0
+    assert durations.icon == pytest.approx(1.3 * 10 * 3)
+    assert durations.units == layers["residual"].channels * 3.0
 
 
 @pytest.mark.parametrize("attributions", [True, False])

@@ -36,12 +36,12 @@ def test_a_run_lays_out_a_sample_and_places_the_rest_shard_by_shard(
         table = pq.read_table(directory.layout(layer))
         assert table.num_rows == 288
         assert table["u"].null_count == table["dropped"].length() - table["dropped"].null_count <= 6
-        with np.load(directory.coordinates(layer)) as saved:
-            assert len(saved["fitted"]) == 150
+        with np.load(directory.coordinates(layer)) as arrays:
+            assert len(arrays["fitted"]) == 150
         facts = [read_marker(directory_of.folder("layout") / f"quality-{layer}.json", directory_of.stage_key("layout"))
                  for directory_of in (undisturbed, directory)]  # fmt: skip
-        fitted, placed = (marker["facts"]["trustworthiness"] if marker else np.nan for marker in facts)
-        assert placed > fitted - 0.03
+        of_fitted, of_placed = (marker["facts"]["trustworthiness"] if marker else np.nan for marker in facts)
+        assert of_placed > of_fitted - 0.03
     again = atlas.open_run(directory.path)
     row = again.store("last").take([0], ["activation"])["activation"]
     u, v = (again.layout("last")[name][0].as_py() for name in ("u", "v"))

@@ -102,10 +102,10 @@ def test_a_marker_lies_beside_its_table(made_run: RunDirectory) -> None:
 
 
 def test_what_is_configured_is_not_measured(begun: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measured(*_: object) -> int:
+    def measure(*_: object) -> int:
         raise AssertionError("measured, though it is configured")
 
     for name in ("measure_batch", "fitting_precision"):
-        monkeypatch.setattr(batch_settings, name, measured)
+        monkeypatch.setattr(batch_settings, name, measure)
     expected = {"precision": "float32", "batch": 4}
     assert neurons.measure_batch_settings(str(begun.path)) == dict.fromkeys(LAYERS, expected)

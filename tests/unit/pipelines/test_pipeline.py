@@ -170,16 +170,16 @@ def test_other_coordinates_or_weights_are_other_work(keyed: RunDirectory, prepar
 
 
 def test_batch_settings_are_measured_once(made_copy: RunDirectory) -> None:
-    measured: list[str] = []
+    paths: list[str] = []
 
     def measure(path: str) -> dict[str, Any]:
-        measured.append(path)
+        paths.append(path)
         return {"batch": 5}
 
     client: Any = SimpleNamespace(submit=lambda work, path, pure: SimpleNamespace(result=lambda: work(path)))
     for _ in range(2):
         pipeline._measure_batch_settings_once(client, made_copy, "render", measure)
-    assert measured == [str(made_copy.path)]
+    assert paths == [str(made_copy.path)]
     assert made_copy.stage_facts("render") == {"key": "4" * 64, "above": "3" * 64, "batch_settings": {"batch": 5}}
 
 

@@ -99,11 +99,11 @@ def test_an_item_draws_its_cells_from_the_icons_around(
 
 
 def test_what_is_configured_is_not_measured(made_copy: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measured(*_: object) -> int:
+    def measure(*_: object) -> int:
         raise AssertionError("measured, though it is configured")
 
     for name in ("measure_batch", "fitting_precision"):
-        monkeypatch.setattr(batch_settings, name, measured)
+        monkeypatch.setattr(batch_settings, name, measure)
     made_copy.update_manifest(config=configured(made_copy, precision="float32", batch=7).plain())
     expected = {"precision": "float32", "batch": 7}
     assert render.measure_batch_settings(str(made_copy.path)) == {"residual": expected, "branches": expected}

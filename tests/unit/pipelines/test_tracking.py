@@ -231,9 +231,9 @@ def test_the_guides_command_finds_what_wandb_is_to_be_sent(finished: RunDirector
     tell(finished, kind="wandb", mode="offline")
     program, verb, pattern = for_run(finished, the_command("wandb sync"))
     (folder,) = Path("/").glob(pattern.lstrip("/"))
-    done = subprocess.run([program, verb, "--dry-run", str(folder)], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert folder.name in done.stdout + done.stderr
+    process = subprocess.run([program, verb, "--dry-run", str(folder)], capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    assert folder.name in process.stdout + process.stderr
 
 
 @pytest.mark.parametrize(

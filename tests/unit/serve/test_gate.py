@@ -44,7 +44,7 @@ def test_ways_out_of_the_site_are_refused(address: tuple[str, int], path: str) -
 
 
 @pytest.mark.parametrize(
-    ("sent", "status", "sentence"),
+    ("message", "status", "sentence"),
     [
         (request("/" + "a" * ADDRESS_BYTES), 414, "The address has 8,193 bytes; this server takes 8,192 at most."),
         (request("/atlas.json?" + "a" * ADDRESS_BYTES), 414, "The address has 8,203 bytes"),
@@ -62,9 +62,9 @@ def test_ways_out_of_the_site_are_refused(address: tuple[str, int], path: str) -
     ids=["path", "query", "headers", "cookie", "length", "chunks", "post", "ranges"],
 )
 def test_huge_requests_are_refused_with_a_sentence(
-    address: tuple[str, int], sent: bytes, status: int, sentence: str
+    address: tuple[str, int], message: bytes, status: int, sentence: str
 ) -> None:
-    answered, headers, text = answer_to(address, sent)
+    answered, headers, text = answer_to(address, message)
     assert (answered, headers["content-type"]) == (status, "text/plain; charset=utf-8")
     assert headers["connection"] == "close", "what may still follow is not read"
     assert sentence in text
@@ -72,7 +72,7 @@ def test_huge_requests_are_refused_with_a_sentence(
 
 
 @pytest.mark.parametrize(
-    ("sent", "status"),
+    ("message", "status"),
     [
         (request("/" + "a" * (ADDRESS_BYTES - 1)), 404),
         (request("/atlas.json", *["X: y"] * (HEADERS - 1)), 200),
@@ -82,8 +82,8 @@ def test_huge_requests_are_refused_with_a_sentence(
     ],
     ids=["path", "headers", "cookie", "post", "ranges"],
 )
-def test_what_just_fits_is_answered(address: tuple[str, int], sent: bytes, status: int) -> None:
-    assert answer_to(address, sent)[0] == status
+def test_what_just_fits_is_answered(address: tuple[str, int], message: bytes, status: int) -> None:
+    assert answer_to(address, message)[0] == status
 
 
 def test_several_ranges_at_once(address: tuple[str, int]) -> None:

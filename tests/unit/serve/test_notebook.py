@@ -190,9 +190,9 @@ def test_it_loads_little_and_does_not_keep_the_process_alive(run: Path) -> None:
         "print(urllib.request.urlopen(atlas_frame.address).read().decode())\n"
         "print(sorted({'torch', 'numpy', 'pyarrow', 'IPython'} & set(sys.modules)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
-    assert done.stdout == "<!doctype html><title>demo</title>\n[]\n"
-    assert (done.returncode, done.stderr) == (0, "")
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert process.stdout == "<!doctype html><title>demo</title>\n[]\n"
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 def test_the_page_works_in_the_frame_of_another(browser: Browser, site: Path) -> None:

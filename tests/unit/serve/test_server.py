@@ -37,19 +37,19 @@ def test_endless_requests_are_cut_off_and_fill_no_memory(
             assert process.stdout is not None
             port = int(process.stdout.readline().split(":")[2].partition("/")[0])
             assert answer_to(("127.0.0.1", port), request())[0] == 200
-            before, sent = peak_bytes(process.pid), 0
+            before, sent_bytes = peak_bytes(process.pid), 0
             with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
                 with contextlib.suppress(ConnectionError):
                     connection.sendall(start)
-                    while sent < 2**28:
+                    while sent_bytes < 2**28:
                         connection.sendall(endless)
-                        sent += len(endless)
+                        sent_bytes += len(endless)
                 assert connection.recv(12) == f"HTTP/1.1 {status}".encode()
             assert answer_to(("127.0.0.1", port), request())[0] == 200, "others are answered"
             assert peak_bytes(process.pid) - before < 4 * 2**20
         finally:
             process.kill()
-    assert sent < 2**25, "it was hung up on"
+    assert sent_bytes < 2**25, "it was hung up on"
 
 
 def peak_bytes(process: int) -> int:
@@ -94,8 +94,8 @@ def test_the_door_says_what_is_missing(
     assert serve.main([str(tmp_path / "nowhere")]) == 2
     assert "no run folder" in capsys.readouterr().err
 
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         assert serve.main([str(run_folder), "--port", str(port)]) == 2
     errors = capsys.readouterr().err
     assert f"Port {port}" in errors

@@ -33,19 +33,19 @@ def in_a_loop(work: Coroutine[Any, Any, None]) -> None:
 
 
 def test_work_of_a_client_that_has_gone_is_left_out() -> None:
-    pool, free, done = Workers(), threading.Event(), []
+    pool, free, results = Workers(), threading.Event(), []
 
     async def ask() -> None:
         first = asyncio.ensure_future(pool.run(Caller(), lambda: free.wait(10)))  # type: ignore[arg-type]
         await asyncio.sleep(0)
         with pytest.raises(ClientDisconnect):
-            await pool.run(Caller(gone=True), lambda: done.append("abandoned"))  # type: ignore[arg-type]
+            await pool.run(Caller(gone=True), lambda: results.append("abandoned"))  # type: ignore[arg-type]
         free.set()
         assert await first
         assert await pool.run(Caller(), lambda: 3) == 3  # type: ignore[arg-type]
 
     in_a_loop(ask())
-    assert done == []
+    assert results == []
 
 
 async def receive() -> dict[str, Any]:

@@ -29,10 +29,10 @@ def test_what_builds_a_unit(run: RunDirectory) -> None:
 
 def test_which_cells_build_a_cell(run: RunDirectory) -> None:
     where = run.site_grid("last", 4)
-    built, cells = read_json(where / "built.json"), read_json(where / "cells.json")
-    assert built["source_map"] == "middle"
-    assert built["grid"] == 4
-    assert set(built["cells"]) == {f"{row}.{col}" for row, col in zip(cells["row"], cells["col"])}
+    built_json, cells = read_json(where / "built.json"), read_json(where / "cells.json")
+    assert built_json["source_map"] == "middle"
+    assert built_json["grid"] == 4
+    assert set(built_json["cells"]) == {f"{row}.{col}" for row, col in zip(cells["row"], cells["col"])}
     row, col = cells["row"][1], cells["col"][1]
-    assert built["cells"][f"{row}.{col}"] == [[4, col, row, 1, 0.25], [4, col, row, -0.5, 0.25]]
+    assert built_json["cells"][f"{row}.{col}"] == [[4, col, row, 1, 0.25], [4, col, row, -0.5, 0.25]]
     assert not (run.site_grid("middle", 4) / "built.json").exists(), "nothing stands before it"

@@ -90,8 +90,8 @@ def test_descriptor_and_layout_are_standard(tmp_path: Path) -> None:
 def test_every_icon_stands_at_its_row_and_column(tmp_path: Path) -> None:
     write_grid_pyramid(tmp_path / "icons.dzi", plain_icons(16), grid=16, form=SMALL)
     colours = cell_colours(whole_level(tmp_path / "icons.dzi", 7), 16)
-    wanted = np.array([[colour(16, row, col) for col in range(16)] for row in range(16)])
-    assert np.abs(colours[..., :3] - wanted).max() <= 6
+    icon_colours = np.array([[colour(16, row, col) for col in range(16)] for row in range(16)])
+    assert np.abs(colours[..., :3] - icon_colours).max() <= 6
     assert (colours[..., 3] == 255).all()
 
 
@@ -99,10 +99,10 @@ def test_lower_levels_are_the_same_picture_made_smaller(tmp_path: Path) -> None:
     write_grid_pyramid(tmp_path / "icons.dzi", plain_icons(16), grid=16, form=SMALL)
     for level in (6, 5, 4):  # 64, 32 and 16 px: one pixel for each cell in the end
         colours = cell_colours(whole_level(tmp_path / "icons.dzi", level), 16)
-        wanted = np.array([[colour(16, row, col) for col in range(16)] for row in range(16)])
-        assert np.abs(colours[..., :3] - wanted).mean() <= 8
+        icon_colours = np.array([[colour(16, row, col) for col in range(16)] for row in range(16)])
+        assert np.abs(colours[..., :3] - icon_colours).mean() <= 8
     mean = whole_level(tmp_path / "icons.dzi", 0)[0, 0, :3].astype(int)
-    assert np.abs(mean - wanted.reshape(-1, 3).mean(0)).max() <= 6
+    assert np.abs(mean - icon_colours.reshape(-1, 3).mean(0)).max() <= 6
 
 
 def test_combined_pyramid_shows_each_grid_at_its_own_level(tmp_path: Path) -> None:
@@ -111,8 +111,8 @@ def test_combined_pyramid_shows_each_grid_at_its_own_level(tmp_path: Path) -> No
     assert (summary.side, summary.levels) == (128, 8)
     for level, grid in ((7, 16), (6, 8), (5, 4), (4, 4), (3, 4)):
         colours = cell_colours(whole_level(tmp_path / "atlas.dzi", level), grid)
-        wanted = np.array([[colour(grid, row, col) for col in range(grid)] for row in range(grid)])
-        assert np.abs(colours[..., :3] - wanted).mean() <= 8, f"level {level} does not show grid {grid}"
+        icon_colours = np.array([[colour(grid, row, col) for col in range(grid)] for row in range(grid)])
+        assert np.abs(colours[..., :3] - icon_colours).mean() <= 8, f"level {level} does not show grid {grid}"
 
 
 def test_levels_have_the_same_tiles_alone_and_combined(tmp_path: Path) -> None:
@@ -229,17 +229,17 @@ def test_a_tile_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest.
 
 def test_bands_are_made_while_tiles_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The icons of a band are asked for while the tiles of the band before are still under way."""
-    written, requests = threading.Event(), []
+    first_write, requests = threading.Event(), []
     plain = plain_icons(16)
 
     def slow(pixels: Pixels, quality: int) -> bytes:
-        assert written.wait(10), "nothing was asked for meanwhile"
+        assert first_write.wait(10), "nothing was asked for meanwhile"
         return encode_webp(pixels, quality)
 
     def icon(row: int, col: int) -> Pixels | None:
         requests.append(row)
         if row == 15:  # of 8 rows a band: the last of the second
-            written.set()
+            first_write.set()
         return plain(row, col)
 
     monkeypatch.setattr("atlas.site.tiles.encode_webp", slow)

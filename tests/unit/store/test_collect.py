@@ -50,21 +50,21 @@ def listing(config: Config) -> Listing:
 
 
 @pytest.fixture(scope="module")
-def described(small: Network) -> list[Layer]:
+def layers(small: Network) -> list[Layer]:
     return [describe_layer(small, layer) for layer in ("residual", "branches")]
 
 
 def make_shard(
     folder: Path,
     network: Network,
-    described: Sequence[Layer],
+    layers: Sequence[Layer],
     listing: Listing,
     config: Config,
     views: dict[int, list[int]],
 ) -> tuple[dict[str, Path], int, list[Failure]]:
-    paths = {layer.name: folder / layer.name / "part-00000.parquet" for layer in described}
-    reader = Reader(Observer(network, [layer.name for layer in described]), {layer.name: layer for layer in described})
-    metadata = {layer.name: {"layer": layer.name} for layer in described}
+    paths = {layer.name: folder / layer.name / "part-00000.parquet" for layer in layers}
+    reader = Reader(Observer(network, [layer.name for layer in layers]), {layer.name: layer for layer in layers})
+    metadata = {layer.name: {"layer": layer.name} for layer in layers}
     rows, failures = collect_shard(
         [reader],
         listing,
@@ -85,11 +85,11 @@ VECTORS = ["activation", "attribution"]
 
 @pytest.fixture(scope="module")
 def shard(
-    tmp_path_factory: pytest.TempPathFactory, small: Network, described: list[Layer], listing: Listing, config: Config
+    tmp_path_factory: pytest.TempPathFactory, small: Network, layers: list[Layer], listing: Listing, config: Config
 ) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("shard")
     paths, rows, failures = make_shard(
-        folder, small, described, listing, config, shard_views(0, len(listing), 3, len(listing))
+        folder, small, layers, listing, config, shard_views(0, len(listing), 3, len(listing))
     )
     assert rows == len(listing) * 3 * 2
     assert failures == []
@@ -116,7 +116,7 @@ def test_row_i_of_one_layer_is_row_i_of_the_next(shard: dict[str, Path]) -> None
 
 
 def test_a_row_is_what_its_source_and_box_give(
-    shard: dict[str, Path], small: Network, described: list[Layer], listing: Listing, config: Config
+    shard: dict[str, Path], small: Network, layers: list[Layer], listing: Listing, config: Config
 ) -> None:
     """Cut again from its source by its row alone, a view gives the very pixels, and the pixels the very vector."""
     pictures: dict[tuple[int, int], NDArray[np.uint8]] = {}
@@ -124,7 +124,7 @@ def test_a_row_is_what_its_source_and_box_give(
         views = crop_views(listing, image, [0, 1, 2], size=small.size, images=config.images, seed=config.seed)
         assert not isinstance(views, Failure)
         pictures.update({(view.image_id, view.view): view.pixels for view in views})
-    for layer in described:
+    for layer in layers:
         rows = read_columns(shard[layer.name], ALL + VECTORS)
         for row in range(0, len(rows["image"]), 7):
             key, view = rows["image"][row], int(rows["view"][row])
@@ -146,19 +146,19 @@ def test_a_row_is_what_its_source_and_box_give(
 
 
 def test_equal_work_gives_equal_bytes(
-    shard: dict[str, Path], tmp_path: Path, small: Network, described: list[Layer], listing: Listing, config: Config
+    shard: dict[str, Path], tmp_path: Path, small: Network, layers: list[Layer], listing: Listing, config: Config
 ) -> None:
     views = shard_views(0, len(listing), 3, len(listing))
-    again, _, _ = make_shard(tmp_path, small, described, listing, config, views)
+    again, _, _ = make_shard(tmp_path, small, layers, listing, config, views)
     for layer, path in shard.items():
         assert path.read_bytes() == again[layer].read_bytes()
 
 
 def test_rows_do_not_depend_on_the_shard_they_are_in(
-    shard: dict[str, Path], tmp_path: Path, small: Network, described: list[Layer], listing: Listing, config: Config
+    shard: dict[str, Path], tmp_path: Path, small: Network, layers: list[Layer], listing: Listing, config: Config
 ) -> None:
     part, rows, _ = make_shard(
-        tmp_path, small, described, listing, config, shard_views(1, len(listing), 3, images_per_shard=3)
+        tmp_path, small, layers, listing, config, shard_views(1, len(listing), 3, images_per_shard=3)
     )
     assert rows == 18
     whole = pq.read_table(shard["branches"])
@@ -169,12 +169,12 @@ def test_rows_do_not_depend_on_the_shard_they_are_in(
 
 
 def test_broken_pictures_become_failures_and_stop_nothing(
-    tmp_path: Path, small: Network, described: list[Layer], config: Config, pictures: Path
+    tmp_path: Path, small: Network, layers: list[Layer], config: Config, pictures: Path
 ) -> None:
     images = config.images.model_copy(update={"classes": ("broken", "cats"), "shuffle": False})
     listing = list_images(images, 0)
     paths, rows, failures = make_shard(
-        tmp_path, small, described, listing, config, shard_views(0, len(listing), 3, len(listing))
+        tmp_path, small, layers, listing, config, shard_views(0, len(listing), 3, len(listing))
     )
     assert rows == 6 * 3 * 2
     errors = {failure.image: failure.error for failure in failures}
@@ -208,11 +208,11 @@ def test_a_view_that_is_not_finite_leaves_all_layers(listing: Listing, config: C
 
 
 def test_a_shard_whose_views_all_failed_is_an_empty_file(
-    tmp_path: Path, described: list[Layer], listing: Listing, config: Config
+    tmp_path: Path, layers: list[Layer], listing: Listing, config: Config
 ) -> None:
     network = load("small_network:broken_factory", size=32)
     views = shard_views(0, len(listing), 3, 2)
-    paths, rows, failures = make_shard(tmp_path, network, described, listing, config, views)
+    paths, rows, failures = make_shard(tmp_path, network, layers, listing, config, views)
     assert rows == 0
     assert [(failure.image, failure.view) for failure in failures] == [
         (listing.keys[image], view) for image, of_image in views.items() for view in of_image

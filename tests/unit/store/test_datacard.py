@@ -120,7 +120,7 @@ def test_without_failures_and_attributions_it_says_so(undisturbed: RunDirectory,
     values = undisturbed.config().plain()
     values["collect"]["attributions"] = False
     values["images"] |= {"crops": 1, "limit": 1000, "shuffle": False, "classes": ["discs"]}
-    text = write(other, values, pictures=24, views=24, lost=0, failures=[]).read_text(encoding="utf-8")
+    text = write(other, values, pictures=24, views=24, failed_view_count=0, failures=[]).read_text(encoding="utf-8")
     assert "None of 24 views failed." in text
     assert "attribution" not in text.split("---")[2]
     words = " ".join(text.split())

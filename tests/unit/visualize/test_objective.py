@@ -44,11 +44,11 @@ def test_share_brings_in_the_positions_around_the_centre() -> None:
     maps = torch.rand(1, 4, 5, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
     objective(maps).sum().backward()
     assert maps.grad is not None
-    touched = maps.grad.abs().sum((0, 1)) > 0
-    assert touched.sum() == 1
-    assert touched[2, 2]
+    mask = maps.grad.abs().sum((0, 1)) > 0
+    assert mask.sum() == 1
+    assert mask[2, 2]
     maps.grad = None
     objective(maps, share=0.5).sum().backward()
-    touched = maps.grad.abs().sum((0, 1)) > 0
-    assert touched[1:4, 1:4].all()
-    assert touched.sum() == 9
+    mask = maps.grad.abs().sum((0, 1)) > 0
+    assert mask[1:4, 1:4].all()
+    assert mask.sum() == 9

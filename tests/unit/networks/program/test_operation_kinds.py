@@ -26,7 +26,7 @@ class Recorded:
         self.output: fx.Node = recorded.graph.find_nodes(op="output")[0].args[0]  # type: ignore[assignment]
         self.nodes = [node for node in recorded.graph.nodes if node.op == "call_function" and node in self.values]
 
-    def described(self, node: fx.Node) -> kinds.Description:
+    def describe(self, node: fx.Node) -> kinds.Description:
         core, part = self.core(node)
         return kinds.describe_operation(core, part, self.values[node], self.values, self.constants)
 
@@ -36,10 +36,10 @@ class Recorded:
         return arguments if "getitem" in str(node.target) else (node, None)
 
 
-def described(function: Callable[[Tensor], Tensor]) -> kinds.Description:
+def describe_output(function: Callable[[Tensor], Tensor]) -> kinds.Description:
     """What the operation is that gives the output."""
     recorded = Recorded(function)
-    return recorded.described(recorded.output)
+    return recorded.describe(recorded.output)
 
 
 CONVOLUTION = nn.Conv2d(6, 4, (3, 2), stride=(2, 1), padding=(2, 1), dilation=(2, 3), groups=2)
@@ -79,14 +79,14 @@ ONES = torch.ones(1, 6, 8, 8)
     ],
 )  # fmt: skip
 def test_an_operation_has_a_kind_and_words(function: Callable[[Tensor], Tensor], kind: str, words: str) -> None:
-    assert described(function)[:2] == (kind, words)
+    assert describe_output(function)[:2] == (kind, words)
 
 
 def test_a_convolution_has_its_geometry_and_that_of_a_padding_in_front() -> None:
     recorded = Recorded(lambda x: nn.Conv2d(6, 6, 3, 2, 1)(functional.pad(x, (0, 1, 2, 3))))
     padding, convolution = recorded.nodes
     assert kinds.is_padding_of_convolutions(padding, recorded.constants)
-    assert recorded.described(convolution)[2] == {
+    assert recorded.describe(convolution)[2] == {
         "kernel": [3, 3], "stride": [2, 2], "padding": [[3, 4], [1, 2]], "dilation": [1, 1], "groups": 1
     }  # fmt: skip
 
