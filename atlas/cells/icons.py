@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from atlas.layout.lattice import morton
+from atlas.layout.lattice import drawn_filters, morton
 from atlas.pictures.decode import decode_png, encode_png
 from atlas.rundir.directory import RunDirectory
 from atlas.store.shards import read_columns
@@ -69,12 +69,6 @@ def read_icons(run: RunDirectory, map_name: str, grid: int, columns: Iterable[st
     parts = sorted(run.icons(map_name, grid).glob("part-*.parquet"))
     names = None if columns is None else list(columns)
     return pa.concat_tables([pq.read_table(part, columns=names) for part in parts]) if parts else pa.table({})
-
-
-def drawn_filters(grid: int, min_count: int) -> list[tuple[str, str, int]]:
-    """By which a table of cells is read where the drawn cells of one grid are meant: those of at least ``min_count``
-    rows."""
-    return [("grid", "=", grid), ("count", ">=", min_count)]
 
 
 def drawn_cells(path: Path, grid: int, min_count: int, *columns: str) -> dict[str, NDArray[Any]]:

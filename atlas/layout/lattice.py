@@ -1,4 +1,5 @@
-"""The square lattice over the unit square: which cell a point lies in, and the Z-order of cells."""
+"""The square lattice over the unit square: which cell a point lies in, the Z-order of cells, and which are
+drawn."""
 
 from __future__ import annotations
 
@@ -22,3 +23,9 @@ def morton(row: NDArray[np.integer], col: NDArray[np.integer]) -> NDArray[np.int
         code |= ((np.asarray(col, np.int64) >> bit) & 1) << (2 * bit)
         code |= ((np.asarray(row, np.int64) >> bit) & 1) << (2 * bit + 1)
     return code
+
+
+def drawn_filters(grid: int, min_count: int) -> list[tuple[str, str, int]]:
+    """By which a table of cells is read where the drawn cells of one grid are meant: those of at least ``min_count``
+    rows."""
+    return [("grid", "=", grid), ("count", ">=", min_count)]

@@ -13,14 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atlas.cells.icons import drawn_filters
 from atlas.circuits.average_slopes import measure_slopes
 from atlas.circuits.cell_circuit import cell_circuits, cell_overlap
 from atlas.circuits.circuit import Wiring, circuit_of, effects, predicted_effects
 from atlas.circuits.linear_path import LinearPath
 from atlas.config.sections import CellsConfig
 from atlas.errors import ConfigError
-from atlas.layout.lattice import cell_of
+from atlas.layout.lattice import cell_of, drawn_filters
 from atlas.networks.hooks import hooked
 from atlas.networks.network import Network
 from atlas.neurons.tables import CELLS, CIRCUIT

@@ -15,9 +15,8 @@ from PIL import Image
 
 from atlas.arrays import Pixels
 from atlas.cells.crops import Cropper, frame, whole_sprite
-from atlas.cells.icons import drawn_filters
 from atlas.config.sections import CellsConfig
-from atlas.layout.lattice import morton
+from atlas.layout.lattice import drawn_filters, morton
 from atlas.pictures.decode import decode_png, encode_png
 from atlas.pictures.listing import Listing
 from atlas.rundir.atomic import atomic

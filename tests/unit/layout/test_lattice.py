@@ -1,9 +1,13 @@
 """The lattice: which cell holds a point, and the order in which cells are numbered."""
 
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from atlas.layout.lattice import cell_of, morton
+from atlas.layout.lattice import cell_of, drawn_filters, morton
 
 
 def test_cells_are_half_open_and_the_end_belongs_to_the_last() -> None:
@@ -34,3 +38,10 @@ def test_z_order_is_one_to_one_and_keeps_siblings_together() -> None:
     np.testing.assert_array_equal(morton(row // 2, col // 2)[order], code[order] // 4)
     assert morton(np.array([1]), np.array([0])).tolist() == [2]
     assert morton(np.array([1279]), np.array([1279]))[0] > morton(np.array([1279]), np.array([1278]))[0]
+
+
+def test_drawn_are_the_cells_of_one_grid_that_have_rows_enough(tmp_path: Path) -> None:
+    table = pa.table({"grid": [2, 2, 2, 4, 4], "count": [7, 8, 9, 8, 3], "number": [0, 1, 2, 3, 4]})
+    pq.write_table(table, tmp_path / "cells.parquet")
+    rows = pq.read_table(tmp_path / "cells.parquet", filters=drawn_filters(2, 8))
+    assert rows["number"].to_pylist() == [1, 2]
