@@ -136,7 +136,7 @@ def test_starts_begin_with_the_parents(ablate: ModuleType, task: Any, short: Non
 
 def test_the_best_of_two_is_never_worse_than_one(ablate: ModuleType, task: Any) -> None:
     once, twice, other = (
-        ablate.draw_icons(entry, **SHORT, **values)
+        ablate.draw_variant(entry, **SHORT, **values)
         for entry, values in (
             (task, {}),
             (task, {"tries": 2}),

@@ -21,7 +21,7 @@ from atlas.store.datacard import _failures, _pictures, _source, card_path, write
 FACTS: dict[str, Any] = {
     "pictures": 25,
     "views": 300,
-    "lost": 12,
+    "failed_view_count": 12,
     "failures": [{"image": "discs/broken.png", "view": None, "error": "not a picture in a known format"}],
 }
 
