@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 try:
-    from bench_viewer import CHROMIUM, WINDOW, served  # beside this file
+    from bench_viewer import CHROMIUM, WINDOW, served_site  # beside this file
     from playwright.sync_api import Page, expect, sync_playwright
 except ImportError as error:
     sys.exit(f'{error}. A browser is led by Playwright: pip install -e ".[bench]".')
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--image", type=Path, help="a picture to be explained, with the icons of its positions")
     parser.add_argument("--steps", action="store_true", help="show its way through the network, step by step")
     options = parser.parse_args()
-    with served(options.run) as url, sync_playwright() as playwright:
+    with served_site(options.run) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport=WINDOW)
         page.goto(f"{url}{options.link}")

@@ -57,7 +57,7 @@ def test_how_dark_the_rest_becomes_is_for_the_reader_to_say(visitor: Visitor) ->
     slider = visitor.page.get_by_label("Darken the rest")
     slider.fill("0.2")
     eventually(lambda: 0.7 < lit(visitor, 14, 15) < 0.95, "less dark")
-    eventually(lambda: visitor.link().get("strength") == "0.2", "in the address")
+    eventually(lambda: visitor.link().get("darkening") == "0.2", "in the address")
 
 
 def test_two_classes_have_two_colours(visitor: Visitor) -> None:

@@ -239,7 +239,7 @@ def test_a_missing_file_is_told_in_a_sentence(
     with open_neurons(browser, f"{neurons}{link}", missing=missing, complaints=requests) as (visitor, _):
         alert = visitor.page.get_by_test_id(test_id).get_by_role("alert")
         expect(alert).to_contain_text(re.compile(rf"The site has no \S+/{re.escape(name)} \(answer 404\)"))
-        expect(alert).to_contain_text("give python -m atlas.run CONFIG again")
+        expect(alert).to_contain_text("give atlas run CONFIG again")
 
 
 def test_a_unit_that_is_not_there_opens_the_list(browser: Browser, neurons: str) -> None:

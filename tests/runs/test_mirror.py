@@ -94,7 +94,7 @@ def test_a_whole_run_to_s3_and_on_from_there(
     }
     here = run(validate(values, "test"))
     assert here.path == workshop / "runs" / "sent"
-    assert "python -m atlas.serve runs/sent" in capsys.readouterr().out
+    assert "atlas serve runs/sent" in capsys.readouterr().out
     expected, objects = contents(undisturbed), bucket.objects("deep/sent")
     assert digests(objects, expected) == expected
     assert all_that_is_vouched_for_is_there(objects) > 10

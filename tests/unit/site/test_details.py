@@ -15,7 +15,7 @@ from atlas.config.reading import validate
 from atlas.layout.lattice import cell_of
 from atlas.layout.neighbors import unit_rows
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import find_map
+from atlas.rundir.maps import find_map, maps_of
 from atlas.site.details import cell_details
 from atlas.site.sheets import BLOCK
 
@@ -77,7 +77,7 @@ def test_the_same_rows_are_found_on_the_other_layer(undisturbed: RunDirectory) -
 def test_cells_of_one_layer_alone_have_no_elsewhere(undisturbed: RunDirectory, workshop: Path) -> None:
     config = validate(tiny_values(workshop) | {"out": str(undisturbed.path), "layers": ["last"]}, "test")
     cells = list(details_of(undisturbed, "last"))[:2]
-    last, settings = find_map(config, "last"), config.cells
+    last, settings = find_map(maps_of(config.layers, config.layout, config.cells), "last"), config.cells
     details = cell_details(undisturbed, last, GRID, cells, layers=config.layers, settings=settings)
     assert list(details) == sorted(cells)
     assert [one["cells_on_other_maps"] for one in details.values()] == [{}, {}]

@@ -103,7 +103,7 @@ def test_a_units_sheet_has_a_line_for_each_kind_of_picture(run: RunDirectory) ->
     unit = 5
     facts = read_json(unit_folder(run) / f"unit-{unit:04d}.json")
     sheet, side = pixels(unit_folder(run) / f"unit-{unit:04d}.webp"), facts["sprite"]
-    assert facts["rows"] == {"top": 3, "whole": 3, "spread": 8, "turned": 24, "mirrored": 24, "scaled": 5}
+    assert facts["rows"] == {"top": 3, "whole": 3, "spread": 8, "rotated": 24, "mirrored": 24, "scaled": 5}
     assert sheet.shape == (6 * side, 24 * side, 4)
     assert np.abs(sprite(sheet, 3, 23, side)[..., :3].mean((0, 1)) - (DEGREES[23] // 2, 0, 0)).max() < 12
     assert np.abs(sprite(sheet, 4, 23, side)[..., :3].mean((0, 1)) - (0, DEGREES[23] // 2, 0)).max() < 12
@@ -164,7 +164,7 @@ def test_a_unit_that_never_fires_has_its_picture_and_a_sentence(run: RunDirector
     assert facts["tuning"] is None
     assert facts["note"] == "The unit never fires in this data."
     assert facts["top"] == []
-    assert facts["rows"]["turned"] == 0
+    assert facts["rows"]["rotated"] == 0
     sheet = pixels(unit_folder(run) / f"unit-{NEVER:04d}.webp")
     assert sheet.shape == (1 * neurons.UNIT_SPRITE, 8 * neurons.UNIT_SPRITE, 4), "only the lines that have pictures"
 
