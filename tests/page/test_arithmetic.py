@@ -130,9 +130,10 @@ def test_paths_pools_and_depthwise_steps_have_their_arithmetic(browser: Browser,
         open_step(view, "largest of 3 × 3")
         view.get_by_label("Row", exact=True).fill("0")
         view.get_by_label("Row", exact=True).press("Enter")
+        account = account_of(view)
+        expect(account.locator("i", has_text="–")).to_have_count(3)  # the row above is beyond the edge
         view.get_by_label("Column", exact=True).fill("0")
         view.get_by_label("Column", exact=True).press("Enter")
-        account = account_of(view)
         marked = account.locator("i.marked")
         expect(marked).to_have_count(1)
         assert number(marked.inner_text()) == pytest.approx(parts(account, "total")[0], abs=0.006)
