@@ -1,7 +1,7 @@
 """The forward pass of small networks, recorded, and the account of a unit checked; shared by its tests."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -102,3 +102,20 @@ def check(answer: dict[str, Any]) -> None:
             key: read[key] for key in ("step", "channel", "y", "x")
         }
         check(answer["inner"])
+
+
+class OneOperation(nn.Module):
+    """One operation on the picture, and a mean behind it."""
+
+    def __init__(self, operation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.operation = operation
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.operation(pictures).flatten(2).mean(2)
+
+
+def trace_operation(operation: Callable[[Tensor], Tensor]) -> Trace:
+    """The trace of a network of one operation, on a picture of 6 × 6 pixels."""
+    network = load(OneOperation(operation), size=6, mean=[0.5] * 3, std=[0.5] * 3, device="cpu")
+    return trace(network, view(network))

@@ -1,37 +1,16 @@
 """Poolings by hand: which numbers a window holds, and what their sum is divided by."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as functional
-from torch import Tensor, nn
-from traced import view
+from traced import trace_operation
 
 from atlas.forward.pooling import pool, reduced_indices
-from atlas.forward.trace import Trace, trace
-from atlas.networks.network import load
-
-
-class Pooled(nn.Module):
-    """One pooling of the picture, and a mean behind it."""
-
-    def __init__(self, operation: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.operation = operation
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.operation(pictures).flatten(2).mean(2)
-
-
-def followed(operation: Callable[[Tensor], Tensor]) -> Trace:
-    network = load(Pooled(operation), size=6, mean=[0.5] * 3, std=[0.5] * 3, device="cpu")
-    return trace(network, view(network))
 
 
 def test_the_largest_of_a_window_with_its_place() -> None:
-    run = followed(lambda maps: functional.max_pool2d(maps, 3, 2, 1))
+    run = trace_operation(lambda maps: functional.max_pool2d(maps, 3, 2, 1))
     step, picture = run.recording.steps[1], run.maps(0)
     corner = pool(run, step, 0, 9)
     (term,) = corner.terms
@@ -56,7 +35,7 @@ def test_the_largest_of_a_window_with_its_place() -> None:
     ],
 )
 def test_what_a_mean_is_divided_by(options: dict[str, int], index: int, divisor: int) -> None:
-    run = followed(lambda maps: functional.avg_pool2d(maps, **options))  # type: ignore[arg-type]
+    run = trace_operation(lambda maps: functional.avg_pool2d(maps, **options))  # type: ignore[arg-type]
     result = pool(run, run.recording.steps[1], index, 9)
     (term,) = result.terms
     assert set(np.ravel(term["kernel"]).tolist()) == {1 / divisor}
@@ -67,7 +46,7 @@ def test_what_a_mean_is_divided_by(options: dict[str, int], index: int, divisor:
 
 def test_parts_of_a_pooling_to_a_size_may_overlap() -> None:
     """6 rows in 4 parts: 0–1, 1–2, 3–4, 4–5."""
-    run = followed(lambda maps: functional.adaptive_avg_pool2d(maps, 4))
+    run = trace_operation(lambda maps: functional.adaptive_avg_pool2d(maps, 4))
     picture = run.maps(0)
     for number, rows in enumerate([(0, 2), (1, 3), (3, 5), (4, 6)]):
         result = pool(run, run.recording.steps[1], 4 * number, 9)
@@ -75,7 +54,7 @@ def test_parts_of_a_pooling_to_a_size_may_overlap() -> None:
 
 
 def test_a_mean_over_the_channels_reads_one_of_each() -> None:
-    run = followed(lambda maps: maps.mean(1, keepdim=True))
+    run = trace_operation(lambda maps: maps.mean(1, keepdim=True))
     step = run.recording.steps[1]
     assert reduced_indices(run, step, 7).tolist() == [7, 36 + 7, 72 + 7]
     result = pool(run, step, 7, 9)
@@ -85,7 +64,7 @@ def test_a_mean_over_the_channels_reads_one_of_each() -> None:
 
 def test_a_large_patch_is_shown_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atlas.forward.pooling._VISIBLE_SIDE", 4)
-    run = followed(lambda maps: maps.mean((2, 3), keepdim=True))
+    run = trace_operation(lambda maps: maps.mean((2, 3), keepdim=True))
     result = pool(run, run.recording.steps[1], 2, 9)
     assert np.shape(result.terms[0]["patch"]) == (4, 4)
     assert result.total == pytest.approx(float(run.maps(0)[2].double().mean())), "all of it counts"

@@ -1,35 +1,18 @@
 """The rules of the kinds of operations, each by hand for one number."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as functional
-from torch import Tensor, nn
-from traced import view
+from torch import nn
+from traced import trace_operation, view
 
 from atlas.forward.rules import arithmetic
 from atlas.forward.terms import Arithmetic
 from atlas.forward.trace import Trace, trace
 from atlas.networks.network import load
-
-
-class Operation(nn.Module):
-    """One operation on the picture, and a mean behind it."""
-
-    def __init__(self, operation: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.operation = operation
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.operation(pictures).flatten(2).mean(2)
-
-
-def followed(operation: Callable[[Tensor], Tensor]) -> Trace:
-    network = load(Operation(operation), size=6, mean=[0.5] * 3, std=[0.5] * 3, device="cpu")
-    return trace(network, view(network))
 
 
 def last_of(run: Trace, kind: str, index: int, terms: int = 9) -> Arithmetic:
@@ -43,7 +26,7 @@ def last_of(run: Trace, kind: str, index: int, terms: int = 9) -> Arithmetic:
 def test_a_convolution_is_kernels_times_patches_and_a_bias() -> None:
     torch.manual_seed(0)
     convolution = nn.Conv2d(3, 4, 3, padding=1)
-    run = followed(convolution)
+    run = trace_operation(convolution)
     result = last_of(run, "convolution", 2 * 36 + 1 * 6 + 4, terms=2)  # channel 2 at (1, 4)
     picture, weight = run.maps(0).double(), convolution.weight.detach().double()
     sums = [(picture[channel, 0:3, 3:6] * weight[2, channel]).sum() for channel in range(3)]
@@ -57,7 +40,7 @@ def test_a_convolution_is_kernels_times_patches_and_a_bias() -> None:
 
 def test_of_groups_only_a_channels_own_are_read() -> None:
     torch.manual_seed(0)
-    run = followed(nn.Conv2d(3, 6, 1, groups=3, bias=False))
+    run = trace_operation(nn.Conv2d(3, 6, 1, groups=3, bias=False))
     result = last_of(run, "convolution", 5 * 36)
     assert [part["channel"] for part in result.terms] == [2]
     assert (result.bias, result.rest) == (None, None)
@@ -79,19 +62,19 @@ def test_a_linear_layer_is_weights_times_numbers() -> None:
 
 
 def test_sums_and_differences_have_signs_and_constants() -> None:
-    run = followed(lambda maps: torch.sub(maps.abs(), maps, alpha=2))
+    run = trace_operation(lambda maps: torch.sub(maps.abs(), maps, alpha=2))
     result = last_of(run, "add", 40)
     by_step = {part["step"]: part["sum"] for part in result.terms}
     assert by_step == {1: pytest.approx(abs(run.number(0, 40))), 0: pytest.approx(-2 * run.number(0, 40))}
-    reverse = last_of(followed(lambda maps: 1 - maps), "add", 40)
+    reverse = last_of(trace_operation(lambda maps: 1 - maps), "add", 40)
     assert (reverse.bias, len(reverse.terms)) == (1, 1)
-    whole = last_of(followed(lambda maps: maps.sum(3, keepdim=True)), "add", 2, terms=4)  # row 2 of channel 0
+    whole = last_of(trace_operation(lambda maps: maps.sum(3, keepdim=True)), "add", 2, terms=4)  # row 2 of channel 0
     assert whole.rest is not None
     assert (len(whole.terms), whole.rest[0]) == (4, 2)
 
 
 def test_a_product_has_all_of_its_factors() -> None:
-    run = followed(lambda maps: maps.abs() * maps / 4)
+    run = trace_operation(lambda maps: maps.abs() * maps / 4)
     quotient = last_of(run, "multiply", 40)
     assert [factor["step"] for factor in quotient.terms] == [2, None]
     assert quotient.terms[1]["sum"] == 0.25
@@ -100,19 +83,19 @@ def test_a_product_has_all_of_its_factors() -> None:
 
 def test_a_concatenation_says_which_part_it_is() -> None:
     constant = torch.full((1, 1, 6, 6), 7.0)
-    run = followed(lambda maps: torch.cat([maps.abs(), constant.expand(len(maps), 1, 6, 6), maps], 1))
+    run = trace_operation(lambda maps: torch.cat([maps.abs(), constant.expand(len(maps), 1, 6, 6), maps], 1))
     (first,), (last,) = last_of(run, "concatenate", 36 + 3).terms, last_of(run, "concatenate", 5 * 36 + 3).terms
     assert (first["step"], first["channel"], first["x"]) == (1, 1, 3)
     assert (last["step"], last["channel"], last["x"]) == (0, 1, 3)
     between = last_of(run, "concatenate", 3 * 36)
     assert (between.terms, between.bias) == ([], 7)
-    stacked = followed(lambda maps: torch.stack([maps.abs(), maps], 2).flatten(1, 2))
+    stacked = trace_operation(lambda maps: torch.stack([maps.abs(), maps], 2).flatten(1, 2))
     (part,) = last_of(stacked, "concatenate", 36).terms
     assert (part["step"], part["channel"]) == (0, 0)
 
 
 def test_a_move_leads_to_where_the_number_was() -> None:
-    run = followed(lambda maps: functional.pad(maps.flip(3), (1, 0, 0, 0), value=0.5))
+    run = trace_operation(lambda maps: functional.pad(maps.flip(3), (1, 0, 0, 0), value=0.5))
     padded = last_of(run, "padding", 7)  # row 1, column 0 of seven
     assert (padded.terms, padded.bias, padded.inner) == ([], 0.5, None)
     assert padded.formula == {"name": "padding", "text": "0.5, put around the map", "input": None}
@@ -121,7 +104,7 @@ def test_a_move_leads_to_where_the_number_was() -> None:
 
 
 def test_an_activation_has_its_formula_and_its_input() -> None:
-    run = followed(nn.PReLU(3, 0.25))
+    run = trace_operation(nn.PReLU(3, 0.25))
     index = int(run.maps(0).flatten().argmin())
     result = last_of(run, "activation", index)
     assert result.total == pytest.approx(0.25 * run.number(0, index))
@@ -136,7 +119,7 @@ def test_a_batch_norm_is_a_scale_and_a_shift() -> None:
         norm.bias.fill_(0.5)
         norm.running_mean.fill_(1.0)  # type: ignore[union-attr]
         norm.running_var.fill_(4.0 - norm.eps)  # type: ignore[union-attr]
-    result = last_of(followed(norm), "batch_norm", 36)
+    result = last_of(trace_operation(norm), "batch_norm", 36)
     assert result.terms[0]["kernel"].item() == pytest.approx(1.5)
     assert result.bias == pytest.approx(0.5 - 1.5)
 
@@ -150,7 +133,7 @@ def test_a_batch_norm_is_a_scale_and_a_shift() -> None:
     ],
 )
 def test_what_has_no_terms_has_a_name(operation: Any, name: str, text: str | None) -> None:
-    run = followed(operation)
+    run = trace_operation(operation)
     result = last_of(run, "other", 50)
     assert result.terms == []
     assert result.formula is not None
@@ -164,7 +147,7 @@ def test_what_has_no_terms_has_a_name(operation: Any, name: str, text: str | Non
 
 
 def test_the_picture_is_its_own_number() -> None:
-    run = followed(torch.relu)
+    run = trace_operation(torch.relu)
     result = arithmetic(run, run.recording.steps[0], 5, 9)
     assert result.total == run.number(0, 5)
     assert result.formula == {"name": "the picture", "text": None, "input": None}
