@@ -39,8 +39,14 @@ from atlas.networks.network import Network, load
 torch.set_num_threads(1)  # the networks are so small that threads would only wait for each other
 
 
+# Whole runs take minutes a module, unit tests seconds: spread over several processes, the short ones fill the end.
+FOLDERS = ("runs", "scripts", "docs", "page", "unit")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by what they use, so that the quick ones can be chosen."""
+    """Mark tests by what they use, so that the quick ones can be chosen, and put the folders of long ones first."""
+    here = Path(__file__).parent
+    items.sort(key=lambda item: FOLDERS.index(item.path.relative_to(here).parts[0]))
     for item in items:
         used = set(getattr(item, "fixturenames", ()))
         if used & {"undisturbed", "scheduler"}:
