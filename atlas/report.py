@@ -17,6 +17,7 @@ from atlas.neurons.parts import is_finished
 from atlas.neurons.reading import UnitTables
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import AtlasMap
+from atlas.rundir.markers import parse_marker
 from atlas.store.shards import to_numpy
 
 # From this invariance on a unit counts as pose-invariant.
@@ -26,20 +27,21 @@ INVARIANT = 0.8
 def build_report(
     run: RunDirectory, maps: Sequence[AtlasMap], *, min_count: int, neurons: NeuronsConfig | None
 ) -> dict[str, Any]:
-    """The report of a run whose icons are drawn: of its ``maps``, and of its units where ``neurons`` asks for them and
-    they are measured. Shares are in [0, 1]; what the figures mean stands in atlas/docs/reference/report.md."""
+    """The report of ``maps`` whose icons are drawn, and of the units where ``neurons`` asks for them and they are
+    measured; of a map that is not measured yet, ``layout`` is None. Shares are in [0, 1]; what the figures mean stands
+    in atlas/docs/reference/report.md."""
     failures = json.loads(run.failures.with_suffix(".json").read_text(encoding="utf-8"))
     collected = run.read_manifest().get("stages", {}).get("collect", {})
     layers: dict[str, Any] = {}
     for atlas_map in maps:
         marker = run.folder("layout") / f"{'class' if atlas_map.classes else 'quality'}-{atlas_map.name}.json"
         layers[atlas_map.name] = {
-            "layout": json.loads(marker.read_text(encoding="utf-8"))["facts"],
+            "layout": (parse_marker(marker) or {}).get("facts"),
             "cells": {str(grid): _cells(run, atlas_map.name, grid, min_count) for grid in atlas_map.grids},
             "icons": {str(grid): _icons(run, atlas_map.name, grid) for grid in atlas_map.grids},
         }
     if neurons is not None and is_finished(run, neurons):
-        for layer in neurons.layers:
+        for layer in (name for name in neurons.layers if name in layers):
             layers[layer]["neurons"] = _units(UnitTables(run, layer))
     return {
         "collect": {

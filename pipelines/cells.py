@@ -11,21 +11,32 @@ from atlas.cells.build import build_cells
 from atlas.config.model import Config
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import find_map, maps_of
+from atlas.rundir.maps import AtlasMap, find_map, maps_of
 from atlas.rundir.markers import write_marker
 from atlas.store.shards import read_columns
-from pipelines.stage import Item, Summary
+from pipelines import layout, rank
+from pipelines.stage import Item, Part, Summary, part_id
 
 NAME = "cells"
 WORK = "rows"
 REDO_DEPENDENTS = False
-measure_batch_settings = prepare_worker = None
+measure_batch_settings = prepare_worker = move_aside = None
 
 
-def plan(config: Config, run: RunDirectory) -> list[Item]:
-    """An item for each map."""
+def parts(config: Config) -> list[Part]:
+    """One for each map, after its layout."""
     maps = maps_of(config.layers, config.layout, config.cells)
-    return [Item(atlas_map.name, NAME, run=str(run.path)) for atlas_map in maps]
+
+    def layout_of(atlas_map: AtlasMap) -> str:
+        return part_id(layout.NAME, layout.part_of_classes(atlas_map.layer) if atlas_map.classes else layout.MAPS)
+
+    return [Part(NAME, one.name, (layout_of(one),), rank.of_map(maps, config.opening, one.name)) for one in maps]
+
+
+def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
+    """The one item of a map."""
+    atlas_map = find_map(maps_of(config.layers, config.layout, config.cells), part)
+    return [Item(part, NAME, run=str(run.path), of=layout.coordinates_digest(run, atlas_map))]
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
@@ -55,5 +66,7 @@ def run_item(item: Item) -> Summary:
     for grid in atlas_map.grids:
         counts = table["count"].to_numpy()[table["grid"].to_numpy() == grid]
         drawn_counts[str(grid)] = int((counts >= config.cells.min_count).sum())
-    write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=[path], drawn=drawn_counts)
+    write_marker(
+        run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=[path], of=item.of, drawn=drawn_counts
+    )
     return Summary(len(u))

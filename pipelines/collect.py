@@ -28,13 +28,14 @@ from atlas.store.collect import (
 from atlas.store.collect import measure_batch_settings as measure_readers
 from atlas.store.datacard import write_card
 from atlas.store.shards import FAILURES
-from pipelines import worker
+from pipelines import rank, worker
 from pipelines.cluster import available_cores
-from pipelines.stage import Item, Summary
+from pipelines.stage import Item, Part, Summary
 
 NAME = "collect"
 WORK = "views"
 REDO_DEPENDENTS = False
+move_aside = None
 _FAILURES = "failures"
 # Runs too small for full shards have about this many, of at least so many rows.
 MOST_SHARDS, FEWEST_SHARD_ROWS = 64, 256
@@ -51,7 +52,12 @@ def images_per_shard(pictures: int, images: ImagesConfig, collect: CollectConfig
     return max(1, rows // rows_per_image)
 
 
-def plan(config: Config, run: RunDirectory) -> list[Item]:
+def parts(config: Config) -> list[Part]:
+    """One: its items are known as soon as the pictures are listed."""
+    return [Part(NAME, rank=rank.COLLECT)]
+
+
+def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
     """An item for each shard, and one that gathers what failed."""
     pictures = len(Listing.load(run.listing))
     shards = -(-pictures // images_per_shard(pictures, config.images, config.collect))

@@ -51,17 +51,21 @@ from atlas.rundir.maps import (
     has_common_start,
     layout_group_of,
     layout_groups,
+    maps_of,
     maps_of_classes,
 )
 from atlas.rundir.markers import read_marker, write_marker
 from atlas.store.shards import count_rows, read_metadata
+from pipelines import collect, rank
 from pipelines.cluster import available_cores
-from pipelines.stage import Item, Summary
+from pipelines.stage import Item, Part, Summary, part_id
 
 NAME = "layout"
 WORK = "rows"
 REDO_DEPENDENTS = True  # a second fit has other coordinates
-measure_batch_settings = prepare_worker = None
+measure_batch_settings = prepare_worker = move_aside = None
+# The parts of the layers' own maps, and of what is measured on them.
+MAPS, QUALITY = "maps", "quality"
 _BOX = "box"
 # Of the stage's files and computations: with another number all layouts are computed again.
 LAYOUT_FORMAT = 4
@@ -69,29 +73,58 @@ LAYOUT_FORMAT = 4
 COMMON_WIDTH = 32
 
 
-def plan(config: Config, run: RunDirectory) -> list[Item]:
-    """The common start, fits, what is placed in them, the box, and what is measured on each map."""
+def parts(config: Config) -> list[Part]:
+    """The layers' own maps; then what is measured on each of them, and the maps of classes of each layer."""
+    all_maps, opening = maps_of(config.layers, config.layout, config.cells), config.opening
+    after = (part_id(NAME, MAPS),)
+    first_of_classes = {
+        layer: maps[0].name for layer in config.layers if (maps := maps_of_classes(layer, config.layout))
+    }
+    return [
+        Part(NAME, MAPS, (part_id(collect.NAME),), rank.LAYOUT),
+        Part(NAME, QUALITY, after, rank.of_quality(all_maps, opening)),
+        *(
+            Part(NAME, part_of_classes(layer), after, rank.of_map(all_maps, opening, name))
+            for layer, name in first_of_classes.items()
+        ),
+    ]
+
+
+def part_of_classes(layer: str) -> str:
+    """The part, and its one item, that makes a layer's maps of classes."""
+    return f"classes-{layer}"
+
+
+def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
+    """The common start, fits, what is placed in them, and the box; or what is measured; or maps of classes."""
+    if part == MAPS:
+        return _plan_maps(run, config.layers, config.layout, config.opening)
+    if part == QUALITY:
+        maps = maps_of(config.layers, config.layout, config.cells)
+        return [
+            Item(f"quality-{atlas_map.name}", NAME, run=str(run.path), of=coordinates_digest(run, atlas_map))
+            for atlas_map in maps
+            if not atlas_map.classes
+        ]
+    return [Item(part, NAME, run=str(run.path))]
+
+
+def _plan_maps(run: RunDirectory, layers: Sequence[str], layout: LayoutConfig, opening: str) -> list[Item]:
     items: list[Item] = []
     fits: list[Item] = []
-    parts = len(placed_parts(run.shards(config.layers[0]), config.layout.fit_rows))
-    aligned = has_common_start(config.layers, config.layout)
+    parts = len(placed_parts(run.shards(layers[0]), layout.fit_rows))
+    aligned = has_common_start(layers, layout)
     if aligned:
         items.append(Item(COMMON_START, NAME, (), str(run.path)))
-    for group in layout_groups(config.layers, config.layout):
+    first = layout_group_of(opening, layout)
+    for group in sorted(layout_groups(layers, layout), key=lambda group: group != first):
         after = (COMMON_START,) if aligned else ()
         fits.append(Item(f"fit-{group}", NAME, after, str(run.path)))
         items.append(fits[-1])
         items += [Item(f"place-{group}-{number:05d}", NAME, (fits[-1].id,), str(run.path)) for number in range(parts)]
-    if config.layout.shared:
-        items += [Item(f"index-{layer}", NAME, (fits[0].id,), str(run.path)) for layer in config.layers]
-    items.append(Item(_BOX, NAME, tuple(item.id for item in items), str(run.path)))
-    items += [Item(f"quality-{layer}", NAME, (_BOX,), str(run.path)) for layer in config.layers]
-    items += [
-        Item(f"classes-{layer}", NAME, (f"fit-{layout_group_of(layer, config.layout)}",), str(run.path))
-        for layer in config.layers
-        if maps_of_classes(layer, config.layout)
-    ]
-    return items
+    if layout.shared:
+        items += [Item(f"index-{layer}", NAME, (fits[0].id,), str(run.path)) for layer in layers]
+    return [*items, Item(_BOX, NAME, tuple(item.id for item in items), str(run.path))]
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
@@ -103,6 +136,22 @@ def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
 
 def _maps_of_classes(item: Item, layout: LayoutConfig) -> tuple[AtlasMap, ...]:
     return maps_of_classes(item.id.removeprefix("classes-"), layout)
+
+
+def find_coordinates_digest(run: RunDirectory, atlas_map: AtlasMap) -> str | None:
+    """The sha256 of a map's coordinates, None where they are not finished. A second fit does not reproduce them:
+    whatever is made from them depends on it."""
+    path = _class_marker(run, atlas_map) if atlas_map.classes else run.folder(NAME) / f"{_BOX}.json"
+    marker = read_marker(path, run.stage_key(NAME))
+    return None if marker is None else str(marker["files"][run.layout(atlas_map.name).name]["sha256"])
+
+
+def coordinates_digest(run: RunDirectory, atlas_map: AtlasMap) -> str:
+    """The same of a map that is finished. Raises AtlasError where it is gone."""
+    digest = find_coordinates_digest(run, atlas_map)
+    if digest is None:
+        raise AtlasError(f"layout: the coordinates of {atlas_map.name} are gone. Give the same command again.")
+    return digest
 
 
 def _class_marker(run: RunDirectory, atlas_map: AtlasMap) -> Path:
@@ -262,7 +311,7 @@ def _quality(item: Item, run: RunDirectory, layers: Sequence[str], layout: Layou
         **measure_quality(run, layer, layer, column=column, seed=seed),
         **measure_alignment(run, layer, before),
     }
-    write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=[], facts=facts)
+    write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=[], of=item.of, facts=facts)
     return Summary(0)
 
 

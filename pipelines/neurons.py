@@ -27,17 +27,18 @@ from atlas.neurons.units import ROTATED_PATCHES, UnitDrawing, firing_rows, unit_
 from atlas.neurons.views import read_views
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import maps_of
 from atlas.rundir.markers import digest_values, write_marker
 from atlas.store.shards import read_metadata
 from atlas.visualize.diverse import DIVERSITY, UNIT_RECIPE, picture_size
-from pipelines import worker
+from pipelines import cells, collect, layout, rank, worker
 from pipelines.batch_settings import measure_drawing
-from pipelines.stage import Item, Summary
+from pipelines.stage import Item, Part, Summary, part_id
 
 NAME = "neurons"
 WORK = "units"
 REDO_DEPENDENTS = False
-prepare_worker = None
+prepare_worker = move_aside = None
 
 
 @dataclass(frozen=True)
@@ -53,24 +54,40 @@ class _OpenLayer:
     read: ReadViews
 
 
-def plan(config: Config, run: RunDirectory) -> list[Item]:
-    """For each layer its statistics, parts of units, circuits, and what builds its cells."""
+def parts(config: Config) -> list[Part]:
+    """For each layer its units; then what builds those, and the cells of its map."""
+    layers = config.neurons.layers if config.neurons else ()
+    units = {layer: Part(NAME, layer, (part_id(collect.NAME),), rank.UNITS) for layer in layers}
+    tables = tuple(part.id for part in units.values())
+    maps = tuple(part_id(cells.NAME, layer) for layer in layers)
+    circuits = [Part(NAME, part_of_circuits(layer), (*tables, *maps), rank.UNITS) for layer in layers]
+    return [*units.values(), *circuits]
+
+
+def part_of_circuits(layer: str) -> str:
+    """The part that finds what builds a layer's units and cells."""
+    return f"{layer}/circuits"
+
+
+def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
+    """A layer's statistics and parts of units, or its circuits and what builds its cells."""
     settings = _settings(config.neurons)
-    items: list[Item] = []
-    circuits: list[Item] = []
-    for layer in settings.layers:
-        statistics = f"{layer}/statistics"
-        items.append(Item(statistics, NAME, run=str(run.path)))
-        units = read_metadata(run.shards(layer)[0])["channels"]
-        items += [Item(f"{layer}/{part}", NAME, (statistics,), str(run.path)) for part in part_names(units)]
-        others = [source.name for source in _other_layers(settings.layers, layer)]
-        after = (statistics, *(f"{name}/statistics" for name in others))
-        # One more layer leaves all items but these as they are.
-        circuits += [
-            Item(f"{layer}/circuit", NAME, after, str(run.path), digest_values(others, settings.sources)),
-            Item(f"{layer}/cells", NAME, after, str(run.path), digest_values(others, run.stage_key("cells"))),
+    if part in settings.layers:
+        statistics = f"{part}/statistics"
+        units = read_metadata(run.shards(part)[0])["channels"]
+        return [
+            Item(statistics, NAME, run=str(run.path)),
+            *(Item(f"{part}/{name}", NAME, (statistics,), str(run.path)) for name in part_names(units)),
         ]
-    return [*items, *circuits]
+    layer = part.removesuffix("/circuits")
+    others = [source.name for source in _other_layers(settings.layers, layer)]
+    own_maps = [one for one in maps_of(config.layers, config.layout, config.cells) if one.name in (layer, *others)]
+    coordinates = [layout.coordinates_digest(run, atlas_map) for atlas_map in own_maps]
+    # One more layer leaves all items but these as they are.
+    return [
+        Item(f"{layer}/circuit", NAME, (), str(run.path), digest_values(others, settings.sources)),
+        Item(f"{layer}/cells", NAME, (), str(run.path), digest_values(others, run.stage_key(cells.NAME), coordinates)),
+    ]
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
@@ -196,7 +213,7 @@ def _circuit(target: _OpenLayer, others: list[Source], count: int) -> tuple[pa.T
     return circuit_table(target.network, module, earlier, target.statistics, target.read, count)
 
 
-def _cells(target: _OpenLayer, others: list[Source], cells: CellsConfig) -> pa.Table:
+def _cells(target: _OpenLayer, others: list[Source], settings: CellsConfig) -> pa.Table:
     """The table of which cells of earlier layers build the layer's cells."""
     earlier = earlier_layers(target.network, target.source.module, others)
-    return cells_table(target.network, target.run, cells, target.source, earlier, target.statistics, target.read)
+    return cells_table(target.network, target.run, settings, target.source, earlier, target.statistics, target.read)

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from distributed import Client
 from rich.console import Console
 
 from atlas.config.model import Config
@@ -23,7 +22,7 @@ from atlas.report import build_report
 from atlas.rundir.atomic import write_json
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
-from atlas.rundir.markers import digest_values, read_marker
+from atlas.rundir.markers import digest_values
 from atlas.rundir.mirror import Mirror
 from atlas.rundir.remote import is_remote, working_folder
 from atlas.rundir.stages import ABOVE, STAGES, stages_of
@@ -34,8 +33,9 @@ from atlas.store.classes import class_number
 from atlas.store.shards import SCHEMA_VERSION
 from pipelines import cells, collect, layout, neurons, publish, render
 from pipelines.cluster import connect
-from pipelines.screen import advance_bar, print_sentence, progress_bars, show_end, show_failures, show_plan, show_scores
-from pipelines.stage import Item, Outcome, Stage, Summary, run_stage
+from pipelines.graph import Hooks, Outcome, run_graph
+from pipelines.screen import StageProgress, print_sentence, show_end, show_failures, show_plan, show_scores
+from pipelines.stage import Item, Part, Stage, Summary
 from pipelines.tracking import Tracking, require
 
 _STAGES: dict[str, Stage] = {
@@ -245,8 +245,8 @@ def _write_start(config: Config, directory: RunDirectory, prepared: Prepared) ->
 def stage_key_of(config: Config, directory: RunDirectory, prepared: Prepared, stage: str) -> str:
     """The key of a stage: the part of the configuration that it depends on, and the key above it.
 
-    The coordinates of a layout are an artifact that a second fit does not reproduce, so the cells' key also holds the
-    digest of the coordinates that they were cut from.
+    The coordinates of a layout are an artifact that a second fit does not reproduce: what is made from them also notes
+    the digest of those of its own map, item by item.
     """
     values = config.plain()
     if stage == "collect":
@@ -276,20 +276,86 @@ def stage_key_of(config: Config, directory: RunDirectory, prepared: Prepared, st
         # Icons do not depend on the exemplars of their cells. The numbers of the recipe count too: a version
         # with others draws all icons again.
         levels = {key: values["cells"][key] for key in ("grids", "min_count")}
-        above = _cells_key(directory, directory.stage_key(layout.NAME), levels)
+        above = digest_values(cells.NAME, directory.stage_key(layout.NAME), levels)
         return digest_values(stage, above, values["render"], asdict(render.recipe(config.render)))
     if stage == layout.NAME:
         # What a map of classes depends on stands in its name: one more map leaves the others as they are.
         common = {key: value for key, value in values["layout"].items() if not key.startswith("class_")}
         return digest_values(stage, above, common, layout.LAYOUT_FORMAT)
     if stage == "cells":
-        return _cells_key(directory, above, values["cells"])
+        return digest_values(stage, above, values["cells"])
     return digest_values(stage, above, directory.stage_key(cells.NAME), SITE_FORMAT, viewer_digest())
 
 
-def _cells_key(directory: RunDirectory, above: str, cells: dict[str, Any]) -> str:
-    marker = read_marker(directory.folder("layout") / "box.json", above) or {}
-    return digest_values("cells", above, cells, marker.get("files"))
+class _RunHooks(Hooks):
+    """What a run does beside its items: claims the stages' folders, shows progress, copies what is finished to the
+    run's address, stops when too many views fail, and reports."""
+
+    def __init__(
+        self,
+        config: Config,
+        directory: RunDirectory,
+        prepared: Prepared,
+        mirror: Mirror | None,
+        tracking: Tracking,
+        progress: StageProgress,
+    ) -> None:
+        self._config, self._directory, self._prepared = config, directory, prepared
+        self._mirror, self._tracking, self._progress = mirror, tracking, progress
+        self._claimed: set[str] = set()
+        self._finished: set[str] = set()
+        self._check_failures: Callable[[Summary], None] | None = None
+
+    def begin_stage(self, stage: Stage) -> None:
+        self._claim(stage.NAME)
+        if stage.NAME == collect.NAME:
+            self._check_failures = collect.watch_failures(
+                self._directory,
+                self._config.layers,
+                crops=self._config.images.crops,
+                max_share=self._config.collect.max_failure_share,
+            )
+
+    def _claim(self, stage: str) -> None:
+        """Claim a stage's folder, after those of the stages above it: its key holds theirs."""
+        if stage in self._claimed:
+            return
+        self._claimed.add(stage)
+        if stage in ABOVE:
+            self._claim(ABOVE[stage])
+        claim = self._mirror.claim if self._mirror else self._directory.claim
+        claim(stage, stage_key_of(self._config, self._directory, self._prepared, stage))
+
+    def plan_part(self, stage: Stage, part: Part, items: int, todo: int) -> None:
+        self._progress.add(stage, items, todo)
+
+    def finish_item(self, stage: Stage, item: Item, summary: Summary) -> None:
+        self._progress.advance(stage, summary)
+        self.finish_refresh(stage, item)
+        if stage.NAME == collect.NAME and self._check_failures:
+            self._check_failures(summary)
+
+    def finish_refresh(self, stage: Stage, item: Item) -> None:
+        if self._mirror:
+            self._mirror.send(stage.markers(item, self._directory, self._config))
+
+    def finish_stage(self, stage: Stage, outcome: Outcome) -> None:
+        config, directory, name = self._config, self._directory, stage.NAME
+        self._finished.add(name)
+        directory.sweep(name)  # a worker that was killed left its temporary files
+        if outcome.done_now:
+            _note(directory, name, outcome)
+        self._progress.finish(stage, outcome)
+        if name == collect.NAME:
+            show_failures(directory, self._progress.console)
+        if self._finished >= {layout.NAME, render.NAME}:
+            maps = maps_of(config.layers, config.layout, config.cells)
+            report = build_report(directory, maps, min_count=config.cells.min_count, neurons=config.neurons)
+            write_json(directory.report, report)
+        if self._mirror:
+            self._mirror.finish(name, directory.stage_key(name))
+            self._mirror.send_state(*(path for path in [directory.report] if path.exists()))
+        self._tracking.stage(name)
 
 
 def _run_stages(
@@ -300,67 +366,11 @@ def _run_stages(
     console: Console,
     mirror: Mirror | None,
 ) -> None:
-    claim = mirror.claim if mirror else directory.claim
     tracking = Tracking(config, directory, lambda sentence: print_sentence(console, sentence))
-    with connect(config.cluster) as client, tracking, progress_bars(console) as progress:
+    with connect(config.cluster) as client, tracking, StageProgress(console) as progress:
         progress.console.print(f"Dask dashboard: {client.dashboard_link}")
-        for name in stages:
-            stage = _STAGES[name]
-            claim(name, stage_key_of(config, directory, prepared, name))
-            if stage.measure_batch_settings is not None:
-                _measure_batch_settings_once(client, directory, name, stage.measure_batch_settings)
-            bar = progress.add_task(name, total=None, rate="")
-            advance = advance_bar(progress, bar, stage.WORK)
-            check = None
-            if name == collect.NAME:
-                crops, max_share = config.images.crops, config.collect.max_failure_share
-                check = collect.watch_failures(directory, config.layers, crops=crops, max_share=max_share)
-
-            def finished(
-                item: Item, summary: Summary, advance: Any = advance, check: Any = check, stage: Stage = stage
-            ) -> None:
-                advance(item, summary)
-                if mirror:
-                    mirror.send(stage.markers(item, directory, config))
-                if check:
-                    check(summary)
-
-            def begin(items: int, todo: int, bar: Any = bar, stage: Stage = stage) -> None:
-                progress.update(bar, total=items, completed=items - todo)
-                if todo and stage.prepare_worker is not None:
-                    # On all workers at once; an error on one of them is raised again by its first item.
-                    client.run(stage.prepare_worker, str(directory.path), on_error="ignore")
-
-            outcome = run_stage(stage, client, directory, config, on_plan=begin, on_item=finished)
-            directory.sweep(name)  # a worker that was killed left its temporary files
-            if not outcome.done_now:
-                progress.update(bar, rate="done before")
-            else:
-                _note(directory, name, outcome)
-            if not console.is_terminal:
-                figures = f"{outcome.done_now} of {outcome.items} items now, {outcome.count:,} {stage.WORK}"
-                console.print(f"{name}: {figures} in {outcome.seconds:.0f} s")
-            if name == collect.NAME:
-                show_failures(directory, progress.console)
-            if name in (render.NAME, neurons.NAME):
-                maps = maps_of(config.layers, config.layout, config.cells)
-                report = build_report(directory, maps, min_count=config.cells.min_count, neurons=config.neurons)
-                write_json(directory.report, report)
-            if mirror:
-                mirror.finish(name, directory.stage_key(name))
-                mirror.send_state(*(path for path in [directory.report] if path.exists()))
-            tracking.stage(name)
-
-
-def _measure_batch_settings_once(
-    client: Client, directory: RunDirectory, name: str, measure: Callable[[str], dict[str, Any]]
-) -> None:
-    """Have one worker measure a stage's batch settings and write them into run.json, unless they are there: a run that
-    goes on computes in the same batches."""
-    facts = directory.read_manifest()["stages"][name]
-    if "batch_settings" not in facts:
-        facts["batch_settings"] = client.submit(measure, str(directory.path), pure=False).result()
-        directory.update_manifest(stages={name: facts})
+        hooks = _RunHooks(config, directory, prepared, mirror, tracking, progress)
+        run_graph([_STAGES[name] for name in stages], client, directory, config, hooks)
 
 
 def _note(directory: RunDirectory, stage: str, outcome: Outcome) -> None:

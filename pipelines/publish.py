@@ -6,54 +6,143 @@ looked at; the tour; and the page.
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 from atlas.config.model import Config
+from atlas.config.sections import NeuronsConfig
 from atlas.neurons.reading import UnitTables
+from atlas.report import build_report
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import find_map, maps_of, published_maps
+from atlas.rundir.maps import AtlasMap, find_map, maps_of, published_maps
 from atlas.rundir.markers import digest_values, write_marker
 from atlas.site import neurons, page, sheets
 from atlas.site.tour import writer as tour
-from pipelines import worker
-from pipelines.stage import Item, Summary
+from pipelines import layout, rank, render, worker
+from pipelines import neurons as unit_stage
+from pipelines.stage import Item, Part, Summary, is_done, part_id
 
 NAME = "publish"
 WORK = "parts"
 REDO_DEPENDENTS = False
-measure_batch_settings = prepare_worker = None
+measure_batch_settings = prepare_worker = move_aside = None
 _PAGE, _TOUR, _NEURONS = "page", "tour", "neurons"
 
 
-def plan(config: Config, run: RunDirectory) -> list[Item]:
-    """For each map its pyramid, grids and sheets; units, the tour, and the page at the end."""
-    items: list[Item] = []
-    maps = published_maps(run, maps_of(config.layers, config.layout, config.cells))
+def parts(config: Config) -> list[Part]:
+    """Each grid of a map as soon as it is drawn, and the map's one pyramid when all are; the units of each layer; the
+    tour; and the page, which is written again whenever more is there to show."""
+    maps = maps_of(config.layers, config.layout, config.cells)
+    parts_of_site: list[Part] = []
+    icons_of_maps: list[str] = []
     for atlas_map in maps:
-        for grid in atlas_map.grids:
-            name = f"{atlas_map.name}/grid-{grid:03d}"
-            items.append(Item(name, NAME, run=str(run.path)))
-            items += [
-                Item(f"{name}/details-{part:05d}", NAME, run=str(run.path))
-                for part in range(len(sheets.sheets(run, atlas_map, grid, config.cells.min_count)))
-            ]
-        items.append(Item(f"{atlas_map.name}/atlas", NAME, run=str(run.path)))
-    # What is published of units depends on the tables of the neurons stage; the rest does not.
-    unit_digests = {layer: UnitTables(run, layer).digest() for layer in neurons.neuron_layers(config.neurons)}
-    for layer, digest in unit_digests.items():
-        items += [
-            Item(name, NAME, run=str(run.path), of=digest) for name in neurons.parts(run, layer, config.cells.grids)
-        ]
-    # Only the page depends on which maps there are: one more map leaves what is published of the others as it is.
-    opens = config.opening
-    page_digest = digest_values(
-        [[atlas_map.name, atlas_map.grids] for atlas_map in maps], tour.digest(config.tour), unit_digests, opens
-    )
+        parts_of_grids = [render.part_of_grid(atlas_map, grid) for grid in atlas_map.grids]
+        icons = [part_id(render.NAME, name) for name in parts_of_grids]
+        for level, (name, own_icons) in enumerate(zip(parts_of_grids, icons)):
+            parts_of_site.append(
+                Part(NAME, name, (own_icons,), rank.of_map(maps, config.opening, atlas_map.name, level))
+            )
+        last = rank.of_map(maps, config.opening, atlas_map.name, len(icons))
+        parts_of_site.append(Part(NAME, part_of_pyramid(atlas_map), tuple(icons), last))
+        icons_of_maps += icons
+    units: list[str] = []
+    for layer in neurons.neuron_layers(config.neurons):
+        after = [part_id(unit_stage.NAME, name) for name in (layer, unit_stage.part_of_circuits(layer))]
+        parts_of_site.append(Part(NAME, f"{_NEURONS}/{layer}", tuple(after), rank.UNITS))
+        units += after
     if config.tour is not None:
-        of = digest_values(tour.digest(config.tour), unit_digests, opens)
-        items.append(Item(_TOUR, NAME, run=str(run.path), of=of))
-    return [*items, Item(_PAGE, NAME, tuple(item.id for item in items), str(run.path), page_digest)]
+        parts_of_site.append(Part(NAME, _TOUR, (*icons_of_maps, *units), rank.TOUR))
+    before = tuple(part.id for part in parts_of_site)
+    quality = part_id(layout.NAME, layout.QUALITY)
+    return [*parts_of_site, Part(NAME, _PAGE, (*before, quality), rank.PAGE, refreshed_by=before)]
+
+
+def part_of_pyramid(atlas_map: AtlasMap) -> str:
+    """The name of the part that makes one pyramid of all grids of a map."""
+    return f"{atlas_map.name}/atlas"
+
+
+def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
+    """The pyramids of a grid and the sheets of its cells; or the one item of another part; or what a layer's units
+    need."""
+    if part == _PAGE:
+        return [Item(_PAGE, NAME, run=str(run.path), of=_page_digest(config, run))]
+    if part == _TOUR:
+        return [
+            Item(
+                _TOUR, NAME, run=str(run.path), of=_tour_digest(run, config.tour, config.neurons, config.opening) or ""
+            )
+        ]
+    kind, _, layer = part.partition("/")
+    if kind == _NEURONS and layer in neurons.neuron_layers(config.neurons):
+        # What is published of units depends on the tables of the neurons stage; the rest does not.
+        of = UnitTables(run, layer).digest()
+        whole, *others = neurons.parts(run, layer, config.cells.grids)
+        items = [Item(name, NAME, run=str(run.path), of=of) for name in others]
+        return [*items, Item(whole, NAME, tuple(others), str(run.path), of)]
+    name = part.rpartition("/")[0]
+    maps = published_maps(run, maps_of(config.layers, config.layout, config.cells))
+    atlas_map = next((one for one in maps if one.name == name), None)
+    if atlas_map is None:
+        return []
+    of = layout.coordinates_digest(run, atlas_map)
+    if part == part_of_pyramid(atlas_map):
+        return [Item(part, NAME, run=str(run.path), of=of)]
+    grid = int(part.rpartition("grid-")[2])
+    if grid not in atlas_map.grids:
+        return []
+    details = [
+        Item(f"{part}/details-{number:05d}", NAME, run=str(run.path), of=of)
+        for number in range(len(sheets.sheets(run, atlas_map, grid, config.cells.min_count)))
+    ]
+    # The grid's own item comes last: its marker says that the whole level is there.
+    return [*details, Item(part, NAME, tuple(item.id for item in details), str(run.path), of)]
+
+
+def site_contents(config: Config, run: RunDirectory) -> page.SiteContents:
+    """What is published so far: the maps with their grids that are whole, the layers whose units are, the tour."""
+    key = run.stage_key(NAME)
+
+    def is_published(name: str, of: str | None) -> bool:
+        item = Item(name, NAME, of=of or "")
+        return of is not None and is_done(item, markers(item, run, config), key)
+
+    maps = []
+    for atlas_map in published_maps(run, maps_of(config.layers, config.layout, config.cells)):
+        of = layout.find_coordinates_digest(run, atlas_map)
+        grids = tuple(grid for grid in atlas_map.grids if is_published(render.part_of_grid(atlas_map, grid), of))
+        if grids:
+            maps.append(replace(atlas_map, grids=grids))
+    unit_layers = tuple(
+        layer
+        for layer in neurons.neuron_layers(config.neurons)
+        if is_published(f"{_NEURONS}/{layer}/layer", UnitTables(run, layer).digest())
+    )
+    return page.SiteContents(
+        tuple(maps), unit_layers, is_published(_TOUR, _tour_digest(run, config.tour, config.neurons, config.opening))
+    )
+
+
+def _page_digest(config: Config, run: RunDirectory) -> str:
+    """What the page depends on beyond the stage's key: one more map leaves what is published of the others as it is,
+    and only the page is made again."""
+    present = site_contents(config, run)
+    maps = [[one.name, one.grids, layout.find_coordinates_digest(run, one)] for one in present.maps]
+    units = {layer: UnitTables(run, layer).digest() for layer in present.unit_layers}
+    return digest_values(
+        maps,
+        units,
+        _tour_digest(run, config.tour, config.neurons, config.opening) if present.tour else None,
+        config.opening,
+    )
+
+
+def _tour_digest(run: RunDirectory, text: str | None, settings: NeuronsConfig | None, opening: str) -> str | None:
+    """What the tour depends on beyond the stage's key; None where the run has none."""
+    if text is None:
+        return None
+    units = {layer: UnitTables(run, layer).digest() for layer in neurons.neuron_layers(settings)}
+    return digest_values(tour.digest(text), units, opening)
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
@@ -66,7 +155,9 @@ def run_item(item: Item) -> Summary:
     run, config = item.open()
     facts: dict[str, object] = {"of": item.of} if item.of else {}
     if item.id == _PAGE:
-        files = page.write_page(run, config, json.loads(run.report.read_text(encoding="utf-8")))
+        present = site_contents(config, run)
+        report = build_report(run, present.maps, min_count=config.cells.min_count, neurons=config.neurons)
+        files = page.write_page(run, config, present, report)
     elif item.id == _TOUR:
         settings = tour.TourSettings(
             layers=config.layers_of(""),

@@ -17,16 +17,16 @@ from atlas.config.sections import RenderConfig
 from atlas.pictures.decode import decode_png
 from atlas.pictures.hashing import uniform_hash
 from atlas.rundir.atomic import atomic
-from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import find_map, maps_of
-from atlas.rundir.markers import write_marker
+from atlas.rundir.directory import RunDirectory, move_folder_aside
+from atlas.rundir.maps import AtlasMap, find_map, maps_of
+from atlas.rundir.markers import parse_marker, write_marker
 from atlas.store.moments import Moments
 from atlas.visualize import Recipe, draw, score
 from atlas.visualize.coarse_start import blend, coarser_cells
 from atlas.visualize.recipe import ATLAS
-from pipelines import worker
+from pipelines import cells, layout, rank, worker
 from pipelines.batch_settings import measure_drawing
-from pipelines.stage import Item, Summary
+from pipelines.stage import Item, Part, Summary, part_id
 
 NAME = "render"
 WORK = "icons"
@@ -34,24 +34,50 @@ REDO_DEPENDENTS = False
 prepare_worker = None
 
 
-def plan(config: Config, run: RunDirectory) -> list[Item]:
-    """Batches of each grid's drawn cells, each after the batches that hold the coarser cells around."""
-    items: list[Item] = []
-    batch = config.render.icons_per_item
-    for atlas_map in maps_of(config.layers, config.layout, config.cells):
-        coarser: dict[tuple[int, int], str] = {}
-        for grid in atlas_map.grids:
-            level = drawn_cells(run.cells(atlas_map.name), grid, config.cells.min_count)
-            row, col = level["row"], level["col"]
-            finer: dict[tuple[int, int], str] = {}
-            for first in range(0, len(row), batch):
-                name = f"{atlas_map.name}/grid-{grid:03d}/part-{first // batch:05d}"
-                cells = list(zip(row[first : first + batch].tolist(), col[first : first + batch].tolist()))
-                after = {coarser[around] for r, c in cells for around in coarser_cells(r, c) if around in coarser}
-                finer.update(dict.fromkeys(cells, name))
-                items.append(Item(name, NAME, tuple(sorted(after)), str(run.path)))
-            coarser = finer
-    return items
+def parts(config: Config) -> list[Part]:
+    """One for each grid of a map. All are planned when the map's cells are there: an item of a finer grid waits for
+    those items of the coarser one that it starts from, not for the whole grid."""
+    maps = maps_of(config.layers, config.layout, config.cells)
+    return [
+        Part(
+            NAME,
+            part_of_grid(atlas_map, grid),
+            (part_id(cells.NAME, atlas_map.name),),
+            rank.of_map(maps, config.opening, atlas_map.name, level),
+        )
+        for atlas_map in maps
+        for level, grid in enumerate(atlas_map.grids)
+    ]
+
+
+def part_of_grid(atlas_map: AtlasMap, grid: int) -> str:
+    """The name of the part that draws one grid of a map."""
+    return f"{atlas_map.name}/grid-{grid:03d}"
+
+
+def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
+    """Batches of a grid's drawn cells, each after the batches that hold the coarser cells around."""
+    maps = maps_of(config.layers, config.layout, config.cells)
+    atlas_map, grid = next((one, grid) for one in maps for grid in one.grids if part_of_grid(one, grid) == part)
+    number = atlas_map.grids.index(grid)
+    settings = {"min_count": config.cells.min_count, "icons_per_item": config.render.icons_per_item}
+    coarser = _items_of_cells(run, atlas_map, atlas_map.grids[number - 1], **settings) if number else {}
+    after: dict[str, set[str]] = {}
+    for (row, col), name in _items_of_cells(run, atlas_map, grid, **settings).items():
+        after.setdefault(name, set()).update(coarser[around] for around in coarser_cells(row, col) if around in coarser)
+    of = layout.coordinates_digest(run, atlas_map)
+    return [Item(name, NAME, tuple(sorted(names)), str(run.path), of) for name, names in after.items()]
+
+
+def _items_of_cells(
+    run: RunDirectory, atlas_map: AtlasMap, grid: int, *, min_count: int, icons_per_item: int
+) -> dict[tuple[int, int], str]:
+    """The item that draws each drawn cell (row, col) of a grid, in the order of the items."""
+    level = drawn_cells(run.cells(atlas_map.name), grid, min_count)
+    return {
+        cell: f"{part_of_grid(atlas_map, grid)}/part-{number // icons_per_item:05d}"
+        for number, cell in enumerate(zip(level["row"].tolist(), level["col"].tolist()))
+    }
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
@@ -63,6 +89,15 @@ def split(item: Item) -> tuple[str, int, int]:
     """The map's name, grid and batch number of an item."""
     name, grid, part = item.id.rsplit("/", 2)
     return name, int(grid.removeprefix("grid-")), int(part.removeprefix("part-"))
+
+
+def move_aside(part: str, items: list[Item], run: RunDirectory) -> None:
+    """Icons of cells that were cut from other coordinates: their folder gets their digest behind its name."""
+    folder = run.folder(NAME) / part
+    of = {marker.get("of", "") for path in folder.glob("*.json") if (marker := parse_marker(path))}
+    other = of - {item.of for item in items}
+    if other:
+        move_folder_aside(folder, min(other))
 
 
 @lru_cache(maxsize=4)
@@ -79,17 +114,19 @@ def run_item(item: Item) -> Summary:
     network_name, module = config.module_of(atlas_map.layer)
     network = worker.network(run, config.networks()[network_name], threads=config.cluster.threads)
     key = run.stage_key(NAME)
-    level = _level(run.cells(name), grid, config.cells.min_count, key)
+    level = _level(run.cells(name), grid, config.cells.min_count, key + item.of)
     row, col = level["row"], level["col"]
-    cells = np.arange(part * config.render.icons_per_item, min((part + 1) * config.render.icons_per_item, len(row)))
+    cell_numbers = np.arange(
+        part * config.render.icons_per_item, min((part + 1) * config.render.icons_per_item, len(row))
+    )
     moments = Moments.load(run.moments(atlas_map.layer)).second_moment
     coarsest = grid == atlas_map.grids[0]
-    starts = None if coarsest else _starts(run, item, row[cells], col[cells])
+    starts = None if coarsest else _starts(run, item, row[cell_numbers], col[cell_numbers])
     settings, batch_settings = config.render, run.stage_facts(NAME)["batch_settings"][atlas_map.layer]
     icons = draw(
         network,
         module,
-        level["mean"][cells],
+        level["mean"][cell_numbers],
         second_moment=moments,
         size=settings.size,
         recipe=recipe(settings),
@@ -98,25 +135,25 @@ def run_item(item: Item) -> Summary:
         precision=batch_settings["precision"],
         compile=settings.compile,
         batch=batch_settings["batch"],
-        seeds=icon_seeds(config.seed, grid, row[cells], col[cells], coarsest=coarsest),
+        seeds=icon_seeds(config.seed, grid, row[cell_numbers], col[cell_numbers], coarsest=coarsest),
     )
     scores = score(
         network,
         module,
         icons.pixels,
-        level["mean"][cells],
+        level["mean"][cell_numbers],
         second_moment=moments,
         all_means=level["mean"],
-        own_index=cells,
-        quantiles=level["cosines"][cells],
-        norms=level["norm"][cells],
+        own_index=cell_numbers,
+        quantiles=level["cosines"][cell_numbers],
+        norms=level["norm"][cell_numbers],
     )
-    table = icon_table(grid, row[cells], col[cells], icons, scores)
+    table = icon_table(grid, row[cell_numbers], col[cell_numbers], icons, scores)
     path = run.icons(name, grid) / f"part-{part:05d}.parquet"
     with atomic(path) as temporary:
         pq.write_table(table, temporary, compression="none")  # PNGs do not shrink
-    write_marker(path.with_suffix(".json"), key=key, files=[path], rows=len(cells))
-    return Summary(len(cells))
+    write_marker(path.with_suffix(".json"), key=key, files=[path], of=item.of, rows=len(cell_numbers))
+    return Summary(len(cell_numbers))
 
 
 def recipe(settings: RenderConfig) -> Recipe:

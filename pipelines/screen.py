@@ -6,8 +6,9 @@ import os
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import pyarrow.parquet as pq
 from rich.console import Console
@@ -36,37 +37,73 @@ from atlas.rundir.markers import parse_marker
 from atlas.rundir.remote import is_remote
 from atlas.rundir.stages import STAGES
 from pipelines.estimate import count_work, estimate, expected_cells
-from pipelines.stage import Item, Summary
+from pipelines.graph import Outcome
+from pipelines.stage import Stage, Summary
 
 
-def advance_bar(progress: Progress, bar: TaskID, work: str) -> Callable[[Item, Summary], None]:
-    """A function to call with each finished item: it moves a stage's ``bar`` on, and shows the rate of its
-    ``work``, such as views."""
-    started, count = time.monotonic(), 0
+class StageProgress:
+    """The bars of the stages; an item is a step. Where there is no terminal, a line at the end of each stage."""
 
-    def advance(_item: Item, summary: Summary) -> None:
-        nonlocal count
-        count += summary.count
-        rate = count / max(time.monotonic() - started, 1e-3)
-        progress.update(bar, advance=1, rate=f"{rate:,.1f} {work}/s" if count else "")
+    def __init__(self, console: Console) -> None:
+        self._bars = Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description:<8}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:>18}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            refresh_per_second=4,
+        )
+        self._stages: dict[str, _StageBar] = {}
 
-    return advance
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    @property
+    def console(self) -> Console:
+        """Where lines are printed above the bars."""
+        return self._bars.console
+
+    def add(self, stage: Stage, items: int, todo: int) -> None:
+        """A part of the stage was planned, with so many items, and so many of them to do."""
+        bar = self._stages.get(stage.NAME)
+        if bar is None:
+            task = self._bars.add_task(stage.NAME, total=0, rate="")
+            bar = self._stages[stage.NAME] = _StageBar(task, time.monotonic())
+        bar.items += items
+        self._bars.update(bar.task, total=bar.items, advance=items - todo)
+
+    def advance(self, stage: Stage, summary: Summary) -> None:
+        """An item was finished: the bar moves on, and shows the rate of the stage's work, such as views."""
+        bar = self._stages[stage.NAME]
+        bar.count += summary.count
+        rate = bar.count / max(time.monotonic() - bar.started, 1e-3)
+        self._bars.update(bar.task, advance=1, rate=f"{rate:,.1f} {stage.WORK}/s" if bar.count else "")
+
+    def finish(self, stage: Stage, outcome: Outcome) -> None:
+        """All parts of the stage are done."""
+        if not outcome.done_now and stage.NAME in self._stages:
+            self._bars.update(self._stages[stage.NAME].task, rate="done before")
+        if not self.console.is_terminal:
+            figures = f"{outcome.done_now} of {outcome.items} items now, {outcome.count:,} {stage.WORK}"
+            self.console.print(f"{stage.NAME}: {figures} in {outcome.seconds:.0f} s")
 
 
-def progress_bars(console: Console) -> Progress:
-    """The bars of the stages; an item is a step."""
-    return Progress(
-        SpinnerColumn(finished_text="[green]✓"),
-        TextColumn("{task.description:<8}"),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:>18}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        refresh_per_second=4,
-    )
+@dataclass
+class _StageBar:
+    """The bar of a stage: its items so far, when the first were planned, and how much of its work was done since."""
+
+    task: TaskID
+    started: float
+    items: int = 0
+    count: int = 0
 
 
 def show_plan(

@@ -1,41 +1,50 @@
-"""One stage: plan → what is missing → run it on workers → markers.
+"""What a stage is: parts, each a list of items whose markers tell whether they are done.
 
-A stage is a module with ``plan(config, run) -> list[Item]`` and ``run_item(item) -> Summary``. Items write their own
-output and return a few numbers; no vector travels through the scheduler. An item is done when its markers stand.
+A stage is a module with ``parts(config) -> list[Part]``, ``plan(part, config, run) -> list[Item]`` and
+``run_item(item) -> Summary``. Items write their own output and return a few numbers; no vector travels through the
+scheduler. An item is done when its markers stand. ``pipelines/graph.py`` runs the items of all stages.
 """
 
 from __future__ import annotations
 
-import resource
-import threading
-import time
-import uuid
-from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
-from graphlib import TopologicalSorter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from distributed import Client, Future, as_completed
-from distributed.scheduler import KilledWorker
-
-from atlas.command import write_traceback
 from atlas.config.model import Config
-from atlas.errors import AtlasError
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import read_marker
 
-# A worker with several threads gets several items, but hooks on one network, and numba under UMAP, bear only one.
-_ONE_AT_A_TIME = threading.Lock()
+
+@dataclass(frozen=True)
+class Part:
+    """Items of one stage that can be named as soon as the parts ``after`` (by their ids) are done, such as the icons of
+    one grid. Of all items that could start, those of the lowest ``rank`` do. Until then, whenever one of the parts
+    ``refreshed_by`` is done, the part is planned and run with what is there so far.
+    """
+
+    stage: str
+    name: str = ""
+    after: tuple[str, ...] = ()
+    rank: int = 0
+    refreshed_by: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Its name among the parts of all stages."""
+        return part_id(self.stage, self.name)
+
+
+def part_id(stage: str, name: str = "") -> str:
+    """The id of a stage's part, for the ``after`` of others."""
+    return f"{stage}:{name}"
 
 
 @dataclass(frozen=True)
 class Item:
-    """A piece of work of one stage: ``after`` names the items that must be done before it; ``run`` is the run's
-    folder; ``of`` is what it depends on beyond the stage's key, and stands in its markers.
+    """A piece of work of one stage: ``after`` names the items of the same stage that must be done before it; ``run`` is
+    the run's folder; ``of`` is what it depends on beyond the stage's key, and stands in its markers.
     """
 
     id: str
@@ -67,7 +76,7 @@ class Stage(Protocol):
     NAME: str
     # What an item's Summary counts, such as views.
     WORK: str
-    # Whether an item that is done again has those that come after it done again too.
+    # Whether an item that is done again has those of its part that come after it done again too.
     REDO_DEPENDENTS: bool
 
     @property
@@ -80,8 +89,17 @@ class Stage(Protocol):
         """Called with the run's folder on every worker that is there before the stage's items, such as to load the
         network."""
 
-    def plan(self, config: Config, run: RunDirectory) -> list[Item]:
-        """The items of the stage, in order. Pure but for listing: same configuration and inputs, same items."""
+    @property
+    def move_aside(self) -> Callable[[str, list[Item], RunDirectory], None] | None:
+        """Called with a part's name and its items before any of them is done: moves away what an earlier start made of
+        something else, where the items would not overwrite all of it."""
+
+    def parts(self, config: Config) -> list[Part]:
+        """The parts of the stage, known before anything is done: each after those that it reads."""
+
+    def plan(self, part: str, config: Config, run: RunDirectory) -> list[Item]:
+        """The items of the part of that name, in order, once the parts before it are done. Pure but for reading what
+        those wrote: same configuration and inputs, same items."""
 
     def markers(self, item: Item, run: RunDirectory, config: Config) -> list[Path]:
         """The markers that vouch for an item: it is done when all of them stand, with its key."""
@@ -90,143 +108,25 @@ class Stage(Protocol):
         """Do an item on a worker: write its output, the markers last. Raises AtlasError where it cannot be done."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a stage went: items in all, items done now, how many of the stage's WORK and failures in those, seconds,
-    highest peak of a worker.
-    """
-
-    items: int
-    done_now: int
-    count: int
-    failures: int
-    seconds: float
-    peak_mb: int
+def is_done(item: Item, markers: Iterable[Path], key: str) -> bool:
+    """Whether all ``markers`` of an item stand with the stage's ``key``, and with what the item depends on itself."""
+    return all(
+        marker is not None and marker.get("of", "") == item.of
+        for marker in (read_marker(path, key) for path in markers)
+    )
 
 
 def missing(stage: Stage, items: list[Item], run: RunDirectory, config: Config) -> list[Item]:
-    """The items whose markers do not all stand with the stage's present key, and what the item itself depends on."""
+    """The items whose markers do not all stand with the stage's present key, and what the item itself depends on. Where
+    the stage says so, those that come after such an item are missing too; the markers of these are removed at once: a
+    second fit has other coordinates, and what was placed in the first does not fit it, even if this start is killed in
+    between."""
     key = run.stage_key(stage.NAME)
-
-    def done(item: Item) -> bool:
-        markers = [read_marker(path, key) for path in stage.markers(item, run, config)]
-        return all(marker is not None and marker.get("of", "") == item.of for marker in markers)
-
-    return [item for item in items if not done(item)]
-
-
-def _with_dependents(
-    stage: Stage, items: list[Item], todo: list[Item], run: RunDirectory, config: Config
-) -> list[Item]:
-    """``todo`` and the items that come after those. The markers of the latter are removed first: a second fit has other
-    coordinates, and what was placed in the first does not fit it, even if this start is killed in between."""
-    again = {item.id for item in todo}
-    for item in items:  # a plan names items after those that they wait for
-        if again & set(item.after):
-            again.add(item.id)
-            for path in stage.markers(item, run, config):
-                path.unlink(missing_ok=True)
-    return [item for item in items if item.id in again]
-
-
-def run_stage(
-    stage: Stage,
-    client: Client,
-    run: RunDirectory,
-    config: Config,
-    *,
-    on_plan: Callable[[int, int], None],
-    on_item: Callable[[Item, Summary], None],
-) -> Outcome:
-    """Run what is missing of ``stage``. ``on_plan(items, missing)`` is called once with their numbers, ``on_item`` for
-    each finished item.
-
-    Raises AtlasError naming the item when one fails for good; what was finished stays finished.
-    """
-    items = stage.plan(config, run)
-    todo = missing(stage, items, run, config)
+    todo = {item.id for item in items if not is_done(item, stage.markers(item, run, config), key)}
     if stage.REDO_DEPENDENTS:
-        todo = _with_dependents(stage, items, todo, run, config)
-    on_plan(len(items), len(todo))
-    started = time.monotonic()
-    count = failures = peak_mb = 0
-    for item, summary in _finished(stage, client, todo, config.cluster.retries):
-        count += summary.count
-        failures += summary.failures
-        peak_mb = max(peak_mb, summary.peak_mb)
-        on_item(item, summary)
-    return Outcome(len(items), len(todo), count, failures, time.monotonic() - started, peak_mb)
-
-
-def _finished(stage: Stage, client: Client, todo: list[Item], retries: int) -> Iterator[tuple[Item, Summary]]:
-    """Run items on workers, each when those before it are done, and yield them as they finish.
-
-    An item's future is released when its summary has arrived. Were futures held, or given to the items after them, Dask
-    would run finished items again to have their summaries back when it loses the worker that holds them.
-    """
-    items = {item.id: item for item in todo}
-    order = TopologicalSorter({item.id: [name for name in item.after if name in items] for item in todo})
-    order.prepare()
-    # One name before the key's comma makes one task group: Dask then knows the items as alike, learns how long they
-    # take, and hands them out one by one instead of all at the start.
-    group = f"{stage.NAME}-{uuid.uuid4().hex}"
-    futures: dict[Future, Item] = {}
-
-    def submit() -> list[Future]:
-        ready = [items[name] for name in order.get_ready()]
-        keys = [(group, item.id) for item in ready]
-        new = client.map(partial(_work, stage.run_item), ready, key=keys, pure=False, retries=retries) if ready else []
-        futures.update(zip(new, ready))
-        return new
-
-    try:
-        finished = as_completed(submit())
-        while futures:
-            for item, summary in _results(
-                stage, client, [(future, futures.pop(future)) for future in finished.next_batch()]
-            ):
-                order.done(item.id)
-                yield item, summary
-            finished.update(submit())
-    finally:
-        with suppress(CancelledError, OSError):  # the scheduler may be gone
-            client.cancel(list(futures), force=True)
-
-
-def _results(stage: Stage, client: Client, batch: list[tuple[Future, Item]]) -> Iterator[tuple[Item, Summary]]:
-    """The summaries of finished items, fetched together; then the error of the first that failed, as AtlasError."""
-    failed = [(future, item) for future, item in batch if future.status in ("error", "cancelled")]
-    finished_pairs = [(future, item) for future, item in batch if (future, item) not in failed]
-    first: AtlasError | None = None
-    for (_future, item), summary in zip(finished_pairs, client.gather([future for future, _item in finished_pairs])):
-        if isinstance(summary, AtlasError):
-            first = first or summary
-        else:
-            yield item, summary
-    if first is not None:
-        raise first
-    for future, item in failed:
-        try:
-            future.result()
-        except KilledWorker as error:
-            raise AtlasError(
-                f"{stage.NAME}: the workers that worked on {item.id} died again and again; most often they ran out of "
-                "memory. Give them more, or have fewer workers on a machine."
-            ) from error
-        except CancelledError:
-            raise  # the scheduler was lost: pipelines.cluster has the sentence
-        except Exception as error:
-            raise AtlasError(
-                f"{stage.NAME}: item {item.id} failed ({type(error).__name__}: {error}).\nThe full traceback is in "
-                f"{write_traceback(error)}"
-            ) from error
-
-
-def _work(run_item: Callable[[Item], Summary], item: Item) -> Summary | AtlasError:
-    """Run an item on a worker. A user's mistake comes back as a value: it would be the same at every retry."""
-    try:
-        with _ONE_AT_A_TIME:
-            summary = run_item(item)
-    except AtlasError as error:
-        return error
-    return replace(summary, peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        for item in items:  # a plan names items after those that they wait for
+            if todo & set(item.after):
+                todo.add(item.id)
+                for path in stage.markers(item, run, config):
+                    path.unlink(missing_ok=True)
+    return [item for item in items if item.id in todo]

@@ -1,4 +1,4 @@
-"""What handing out an item costs: items of no work through ``run_stage``, on a scheduler and workers of their own.
+"""What handing out an item costs: items of no work through ``run_graph``, on a scheduler and workers of their own.
 
 Milliseconds an item, bytes that the scheduler read and wrote for it, and the pickled sizes of an item and of what comes
 back.
@@ -23,19 +23,23 @@ from atlas.config.model import Config
 from atlas.config.reading import validate
 from atlas.rundir.directory import RunDirectory
 from pipelines.cluster import connect, environment
-from pipelines.stage import Item, Outcome, Summary, run_stage
+from pipelines.graph import Outcome, run_graph
+from pipelines.stage import Item, Part, Summary
 
 
 class NoWork:
     """A stage whose items do nothing; the last waits for all others, as the last of collect does."""
 
     NAME, WORK, REDO_DEPENDENTS = "collect", "items", False
-    measure_batch_settings = prepare_worker = None
+    measure_batch_settings = prepare_worker = move_aside = None
 
     def __init__(self, items: int) -> None:
         self.items = items
 
-    def plan(self, config: Config, run: RunDirectory) -> list[Item]:
+    def parts(self, config: Config) -> list[Part]:
+        return [Part(self.NAME)]
+
+    def plan(self, part: str, config: Config, run: RunDirectory) -> list[Item]:
         names = [f"part-{number:05d}" for number in range(self.items - 1)]
         return [
             *(Item(name, self.NAME, (), str(run.path)) for name in names),
@@ -57,7 +61,7 @@ def bench_schedule(items: int, workers: int) -> BenchRow:
     """``items`` items on ``workers`` workers of one thread."""
     with tempfile.TemporaryDirectory() as folder:
         outcome, read_bytes, written_bytes = measure_items(Path(folder), items, workers)
-    item = NoWork(3).plan(None, RunDirectory(Path("/shared/runs/imagenet")))[0]  # type: ignore[arg-type]
+    item = NoWork(3).plan("", None, RunDirectory(Path("/shared/runs/imagenet")))[0]  # type: ignore[arg-type]
     return {
         "bench": "schedule",
         "system": "ours",
@@ -123,7 +127,7 @@ def measure_items(folder: Path, items: int, workers: int) -> tuple[Outcome, int,
 
 
 def _run(stage: Any, client: Client, run: RunDirectory, config: Config) -> Outcome:
-    return run_stage(stage, client, run, config, on_plan=lambda *_: None, on_item=lambda *_: None)
+    return run_graph([stage], client, run, config)[stage.NAME]
 
 
 def count_bytes() -> None:

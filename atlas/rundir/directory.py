@@ -175,13 +175,7 @@ class RunDirectory:
         manifest_key = self.read_manifest().get("stages", {}).get(stage, {}).get("key")
         owner = manifest_key or marked_key(folder)
         if folder.exists() and owner != key:
-            aside = folder.with_name(f"{folder.name}.{(owner or 'unknown')[:8]}")
-            count = 1
-            while aside.exists():
-                count += 1
-                aside = folder.with_name(f"{folder.name}.{(owner or 'unknown')[:8]}-{count}")
-            with explain_write_errors(aside):
-                folder.rename(aside)
+            move_folder_aside(folder, owner or "unknown")
         if manifest_key != key:
             manifest = self.read_manifest()
             stages, past = manifest.get("stages", {}), manifest.get("past", {})
@@ -231,3 +225,14 @@ class RunDirectory:
             for leftover in self.path.glob(".*.tmp"):  # of a process that was killed while it wrote run.json
                 leftover.unlink(missing_ok=True)
             yield
+
+
+def move_folder_aside(folder: Path, digest: str) -> None:
+    """Rename ``folder`` to its name and the first letters of ``digest``, and a number where there is one already."""
+    aside = folder.with_name(f"{folder.name}.{digest[:8]}")
+    count = 1
+    while aside.exists():
+        count += 1
+        aside = folder.with_name(f"{folder.name}.{digest[:8]}-{count}")
+    with explain_write_errors(aside):
+        folder.rename(aside)

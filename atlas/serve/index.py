@@ -73,8 +73,9 @@ def _index_item(name: str, site: Path) -> str:
     else:
         layers = [layer for layer in atlas["layers"] if not layer["classes_shown"]]
         layer = next((layer for layer in layers if layer["path"] == atlas.get("opening_map")), layers[len(layers) // 2])
-        side = min(grid["grid"] for grid in layer["grids"]) * atlas["icon_size"]
-        address = f"{quote(name)}/{quote(layer['path'])}/atlas_files/{(side - 1).bit_length() - 1}/0_0.webp"
+        grid = min(grid["grid"] for grid in layer["grids"])
+        level = (grid * atlas["icon_size"] - 1).bit_length() - 1
+        address = f"{quote(name)}/{quote(layer['path'])}/grid-{grid:03d}/icons_files/{level}/0_0.webp"
         picture = f'<img src="{address}" alt="" width="160" height="160">'
         networks = " and ".join(network["name"] for network in atlas["networks"])
         what = f"{networks}, {len(layers)} layer{'s' if len(layers) != 1 else ''}"

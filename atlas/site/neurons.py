@@ -78,8 +78,8 @@ def write_part(run: RunDirectory, listing: Listing, name: str, *, min_count: int
     return write_units(run, listing, layer, units, seed=seed)
 
 
-def neuron_facts(run: RunDirectory, neurons: NeuronsConfig | None) -> dict[str, Any] | None:
-    """What atlas.json holds of units; None where the run has no neurons."""
+def neuron_facts(run: RunDirectory, published_layers: Sequence[str]) -> dict[str, Any] | None:
+    """What atlas.json holds of units; None where those of no layer are published."""
     layers = [
         {
             "layer": layer,
@@ -89,7 +89,7 @@ def neuron_facts(run: RunDirectory, neurons: NeuronsConfig | None) -> dict[str, 
             "icon": ICON,
             "across": icons_across(units),
         }
-        for layer in neuron_layers(neurons)
+        for layer in published_layers
     ]
     return {"layers": layers} if layers else None
 

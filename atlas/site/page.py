@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from atlas.pictures.listing import Listing
 from atlas.pictures.sources import name_of
 from atlas.rundir.atomic import atomic, write_json
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import AtlasMap, maps_of, published_maps
+from atlas.rundir.maps import AtlasMap
 from atlas.rundir.markers import digest_file, digest_values
 from atlas.rundir.versions import SITE_FORMAT, versions
 from atlas.site.heat import heat_maps
@@ -161,8 +162,19 @@ def viewer_digest() -> str:
     return digest_values([[path.relative_to(folder).as_posix(), digest_file(path)] for path in files])
 
 
-def write_page(run: RunDirectory, config: Config, report: dict[str, Any]) -> list[Path]:
-    """Copy the built page and write atlas.json last: a site without it is not finished. Returns the page's files."""
+@dataclass(frozen=True)
+class SiteContents:
+    """What of a run is published: maps, each with the grids that are there; the layers whose units are; and whether the
+    tour is."""
+
+    maps: tuple[AtlasMap, ...]
+    unit_layers: tuple[str, ...]
+    tour: bool
+
+
+def write_page(run: RunDirectory, config: Config, contents: SiteContents, report: dict[str, Any]) -> list[Path]:
+    """Copy the built page and write atlas.json last: ``contents``, with the ``report`` of it. Returns the page's
+    files."""
     target = run.folder("publish")
     viewer, files = viewer_folder(), []
     for file in sorted(path for path in viewer.rglob("*") if path.is_file() and not path.name.startswith(".")):
@@ -170,22 +182,22 @@ def write_page(run: RunDirectory, config: Config, report: dict[str, Any]) -> lis
         with atomic(copy) as temporary:
             shutil.copyfile(file, temporary)
         files.append(copy)
-    write_json(target / "atlas.json", atlas_facts(run, config, report))
+    write_json(target / "atlas.json", atlas_facts(run, config, contents, report))
     return [*files, target / "atlas.json"]
 
 
-def atlas_facts(run: RunDirectory, config: Config, report: dict[str, Any]) -> dict[str, Any]:
-    """atlas.json: the maps, networks, classes and units of the site, and the run's report."""
+def atlas_facts(run: RunDirectory, config: Config, contents: SiteContents, report: dict[str, Any]) -> dict[str, Any]:
+    """atlas.json: the maps, networks, classes and units of the site, and the report of them."""
     layers: list[dict[str, Any]] = []
     networks: dict[str, Any] = {}
     labels: list[str] = []
-    for atlas_map in published_maps(run, maps_of(config.layers, config.layout, config.cells)):
+    for atlas_map in contents.maps:
         metadata = read_metadata(run.shards(atlas_map.layer)[0])
         network = config.module_of(atlas_map.layer)[0]
         networks[network] = {"name": metadata["network"], **{key: metadata[key] for key in ("input_size", "classes")}}
         labels = metadata["labels"]
         facts = report["layers"][atlas_map.name]
-        rows = pq.read_metadata(run.layout(atlas_map.name)).num_rows
+        dropped = pq.read_table(run.layout(atlas_map.name), columns=["dropped"])["dropped"]
         layers.append(
             {
                 "name": atlas_map.title,
@@ -195,8 +207,8 @@ def atlas_facts(run: RunDirectory, config: Config, report: dict[str, Any]) -> di
                 "classes_shown": atlas_map.classes,
                 "channels": metadata["channels"],
                 "map_size": metadata["map_size"],
-                "rows": rows,
-                "dropped": sum(facts["layout"]["dropped"].values()),
+                "rows": len(dropped),
+                "dropped": len(dropped) - dropped.null_count,
                 "grids": [_grid_facts(grid, facts) for grid in atlas_map.grids],
             }
         )
@@ -211,8 +223,8 @@ def atlas_facts(run: RunDirectory, config: Config, report: dict[str, Any]) -> di
         "labels": labels,
         "opening_map": config.opening,
         "layers": layers,
-        "neurons": neuron_facts(run, config.neurons),
-        "tour": config.tour is not None,
+        "neurons": neuron_facts(run, contents.unit_layers),
+        "tour": contents.tour,
         "provenance": {
             "images": name_of(config.images),
             "views": report["collect"]["views"],

@@ -15,6 +15,7 @@ import yaml
 from documents import snippet, the_command
 from looked_run import NEURONS, arguments
 from PIL import Image
+from planned import planned
 from tiny_run import (
     CHECKOUT,
     PLAIN_STAGES,
@@ -189,7 +190,7 @@ def test_tables_of_another_version_are_a_sentence(
         "WRONG neurons/last/part-00001.parquet: was written by another version: it has no picture_activations, note. "
         "Cure: give the run's command again."
     ) in output
-    part = next(item for item in publish.plan(copy.config(), copy) if item.id == "neurons/last/units-00000")
+    part = next(item for item in planned(publish, copy.config(), copy) if item.id == "neurons/last/units-00000")
     with pytest.raises(AtlasError, match=sentence):
         publish.run_item(part)
 
@@ -262,7 +263,7 @@ def test_pictures_that_are_gone_are_counted(
         return b"" if number % 2 else read(listing, number)
 
     monkeypatch.setattr(Listing, "read", gone)
-    item = next(item for item in neurons.plan(copy.config(), copy) if item.id == "last/part-00000")
+    item = next(item for item in planned(neurons, copy.config(), copy) if item.id == "last/part-00000")
     summary = neurons.run_item(item)
     rows = pq.read_table(copy.neurons("last") / "part-00000.parquet").to_pylist()
     tops = pq.read_table(copy.neurons("last") / "statistics.parquet")["top"].to_pylist()[:16]

@@ -11,6 +11,7 @@ import pytest
 from checkout import CHECKOUT
 from numpy.typing import NDArray
 from PIL import Image
+from planned import planned
 from tiny_run import GRIDS, atlas_run, configure, paint_pictures
 
 from atlas.cells.icons import read_icons
@@ -80,7 +81,7 @@ def test_icons_are_drawn_as_the_run_says(
     monkeypatch.setattr(render, "draw", spy)
     config = copied.config()
     coarse, fine = (
-        next(item for item in render.plan(config, copied) if f"middle/grid-{grid:03d}" in item.id) for grid in GRIDS
+        next(item for item in planned(render, config, copied) if f"middle/grid-{grid:03d}" in item.id) for grid in GRIDS
     )
     for item in (coarse, fine):
         render.run_item(item)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_pictures import gradient
 from PIL import Image
+from planned import planned
 
 from atlas.cells.icons import drawn_cells, icon_table
 from atlas.config.model import Config
@@ -130,11 +131,11 @@ def draw_icons(run: RunDirectory, config: Config) -> None:
 def made_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """The run with all stages up to render. Not to be changed."""
     run, config = begin(tmp_path_factory.mktemp("made"))
-    for item in collect.plan(config, run):
+    for item in planned(collect, config, run):
         collect.run_item(item)
     lay_out(run, config)
     run.claim("cells", "3" * 64)
-    for item in cells.plan(config, run):
+    for item in planned(cells, config, run):
         cells.run_item(item)
     draw_icons(run, config)
     return run

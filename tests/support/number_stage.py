@@ -1,13 +1,14 @@
-"""A stage whose items do nothing but say that they ran; workers import it by name."""
+"""Stages whose items do nothing but say that they ran; workers import them by name."""
 
 import os
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from atlas.config.model import Config
 from atlas.rundir.directory import RunDirectory
-from pipelines.stage import Item, Summary
+from atlas.rundir.markers import write_marker
+from pipelines.stage import Item, Part, Summary
 
 
 class NumberStage:
@@ -17,7 +18,7 @@ class NumberStage:
     """
 
     NAME, WORK, REDO_DEPENDENTS = "collect", "units", False
-    measure_batch_settings = prepare_worker = None
+    measure_batch_settings = prepare_worker = move_aside = None
 
     def __init__(
         self,
@@ -31,7 +32,10 @@ class NumberStage:
         self.count, self.deadly, self.failing, self.seconds = count, deadly, failing, seconds
         self.after = {count - 1: set(range(count - 1))} if after is None else dict(after)
 
-    def plan(self, config: Config, run: RunDirectory) -> list[Item]:
+    def parts(self, config: Config) -> list[Part]:
+        return [Part(self.NAME)]
+
+    def plan(self, part: str, config: Config, run: RunDirectory) -> list[Item]:
         return [
             Item(name(number), self.NAME, tuple(map(name, sorted(self.after.get(number, ())))), str(run.path))
             for number in range(self.count)
@@ -60,3 +64,47 @@ class NumberStage:
 
 def name(number: int) -> str:
     return f"{number:04d}"
+
+
+class PartStage:
+    """A stage of parts, whose items write when they ran, in nanoseconds: ``parts`` by name, with the seconds that each
+    of their items takes and the ids of the parts before them."""
+
+    WORK, REDO_DEPENDENTS = "units", False
+    prepare_worker = move_aside = None
+
+    def __init__(
+        self, stage: str, *parts: Part, seconds: Mapping[str, Sequence[float]], settings: bool = False
+    ) -> None:
+        self.NAME, self._parts, self.seconds = stage, list(parts), dict(seconds)
+        self.measure_batch_settings = note_and_measure if settings else None
+
+    def parts(self, config: Config) -> list[Part]:
+        return self._parts
+
+    def plan(self, part: str, config: Config, run: RunDirectory) -> list[Item]:
+        of = "" if not self._refreshed(part) else str(len(list(run.path.glob("*.ended"))))
+        return [
+            Item(f"{part}{number}", self.NAME, run=str(run.path), of=of) for number in range(len(self.seconds[part]))
+        ]
+
+    def _refreshed(self, part: str) -> bool:
+        return any(one.name == part and one.refreshed_by for one in self._parts)
+
+    def markers(self, item: Item, run: RunDirectory, config: Config) -> list[Path]:
+        return [run.path / f"{self.NAME}-{item.id}.json"]
+
+    def run_item(self, item: Item) -> Summary:
+        run = RunDirectory(Path(item.run))
+        part, number = item.id[:-1], int(item.id[-1])
+        (run.path / f"{self.NAME}-{item.id}.began").write_text(str(time.time_ns()))
+        time.sleep(self.seconds[part][number])
+        (run.path / f"{self.NAME}-{item.id}.ended").write_text(str(time.time_ns()))
+        write_marker(run.path / f"{self.NAME}-{item.id}.json", key=run.stage_key(self.NAME), files=[], of=item.of)
+        return Summary(1)
+
+
+def note_and_measure(path: str) -> dict[str, int]:
+    with (Path(path) / "settings").open("a") as log:
+        log.write("|")
+    return {"batch": 5}

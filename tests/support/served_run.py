@@ -24,12 +24,15 @@ def make_run(folder: Path, title: str) -> Path:
     site = folder / "site"
     tiles = site / "_blocks.4" / "atlas_files" / "9"
     tiles.mkdir(parents=True)
+    icons = site / "_blocks.4" / "grid-010" / "icons_files" / "9"
+    icons.mkdir(parents=True)
     (site / "assets").mkdir()
     (site / "index.html").write_text(f"<!doctype html><title>{title}</title>")
     (site / "assets" / "index-abc123.js").write_text("'use strict'")
     (site / "_blocks.4" / "atlas.dzi").write_text("<Image/>")
     (site / "_blocks.4" / "classes-000.bin").write_bytes(bytes(range(256)))
-    (tiles / "0_0.webp").write_bytes(b"RIFF0000WEBP")
+    for folder_of_tiles in (tiles, icons):
+        (folder_of_tiles / "0_0.webp").write_bytes(b"RIFF0000WEBP")
     atlas = {"format": SITE_FORMAT, "icon_size": 80, "networks": [{"name": "a <net>"}], "layers": [LAYER]}
     (site / "atlas.json").write_text(json.dumps(atlas | {"title": title}))
     (folder / "run.json").write_text("secret")

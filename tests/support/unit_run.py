@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from made_neurons import write_neurons
+from planned import planned
 
 from atlas.rundir.directory import RunDirectory
 from pipelines import publish
@@ -22,7 +23,7 @@ def unit_run(undisturbed: RunDirectory, tmp_path_factory: pytest.TempPathFactory
     shutil.copytree(undisturbed.path, copy.path)
     ask_for_units(copy, {"layers": LAYERS, "patches": PATCHES})
     write_neurons(copy, LAYERS, patches=PATCHES)
-    for item in publish.plan(copy.config(), copy):
+    for item in planned(publish, copy.config(), copy):
         if item.id.startswith("neurons/"):
             publish.run_item(item)
     return copy

@@ -30,10 +30,10 @@ const atlas: Atlas = {
 };
 
 describe('layerSource', () => {
-  it('takes icons from the combined pyramid', () => {
+  it('takes each level of the icons from its own grid', () => {
     const source = mapPyramid(atlas, atlasMap, 'icons');
     expect(source).toMatchObject({ side: 3200, maxLevel: 12, coarsestLevel: 10 });
-    expect(source.tile(12, 3, 4)).toBe('inception%204a/atlas_files/12/3_4.webp');
+    expect(source.tile(12, 3, 4)).toBe('inception%204a/grid-040/icons_files/12/3_4.webp');
   });
 
   it('takes each level of the patches from its own grid', () => {
@@ -64,7 +64,7 @@ describe('layerSource', () => {
 describe('cellPicture', () => {
   it('finds a cell inside its tile of eight by eight cells', () => {
     expect(cellRegion(atlas, atlasMap, 'icons', { grid: 20, row: 15, col: 8 })).toEqual({
-      address: 'inception%204a/atlas_files/11/1_1.webp',
+      address: 'inception%204a/grid-020/icons_files/11/1_1.webp',
       width: 8,
       height: 8,
       x: 0,

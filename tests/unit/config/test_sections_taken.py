@@ -21,21 +21,24 @@ HANDS_ON = "hands it to a stage"
 TAKE_ALL = {
     "atlas/site/page.py": {"write_page": HALF, "atlas_facts": HALF},
     **{
-        f"pipelines/{stage}.py": {"plan": STAGE, "markers": STAGE}
-        for stage in ("collect", "layout", "cells", "render", "neurons", "publish")
+        f"pipelines/{stage}.py": {"parts": STAGE, "plan": STAGE, "markers": STAGE}
+        for stage in ("collect", "layout", "cells", "render", "neurons")
     },
-    "pipelines/stage.py": {
-        "Stage.plan": STAGE,
-        "Stage.markers": STAGE,
-        "missing": HANDS_ON,
-        "_with_dependents": HANDS_ON,
-        "run_stage": HANDS_ON,
+    "pipelines/publish.py": {
+        "parts": STAGE,
+        "plan": STAGE,
+        "markers": STAGE,
+        "site_contents": HALF,
+        "_page_digest": HALF,
     },
+    "pipelines/stage.py": {"Stage.parts": STAGE, "Stage.plan": STAGE, "Stage.markers": STAGE, "missing": HANDS_ON},
+    "pipelines/graph.py": {"run_graph": HANDS_ON, "_Graph.__init__": HANDS_ON},
     "pipelines/pipeline.py": {
         "run": HALF,
         "prepare": HALF,
         "_write_start": ALL,
         "stage_key_of": HALF,
+        "_RunHooks.__init__": HALF,
         "_run_stages": HALF,
     },
     "pipelines/screen.py": {"show_plan": HALF},

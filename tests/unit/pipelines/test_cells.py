@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from made_run import GRIDS, LAYERS, ROWS
+from planned import planned
 
 from atlas.cells.build import build_cells
 from atlas.config.reading import validate
@@ -16,13 +17,13 @@ from pipelines.stage import Item, missing
 def test_there_is_an_item_for_each_map(made_run: RunDirectory) -> None:
     values = made_run.config().plain()
     values["layout"] |= {"class_atlas": ["class 1"], "class_layers": ["branches"]}
-    names = [item.id for item in cells.plan(validate(values, "test"), made_run)]
+    names = [item.id for item in planned(cells, validate(values, "test"), made_run)]
     assert names == ["residual", "branches", "branches--class-1"]
 
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_map_is_cut_by_its_own_settings(made_copy: RunDirectory, layer: str) -> None:
-    item = next(item for item in cells.plan(made_copy.config(), made_copy) if item.id == layer)
+    item = next(item for item in planned(cells, made_copy.config(), made_copy) if item.id == layer)
     item = Item(item.id, item.stage, run=str(made_copy.path))
     made_copy.cells(layer).unlink()
     config = made_copy.config()

@@ -5,6 +5,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 from made_run import CROPS, LAYERS, PICTURES, ROWS
+from planned import planned
 
 from atlas.config.sections import CollectConfig, ImagesConfig
 from atlas.errors import AtlasError
@@ -33,7 +34,7 @@ def test_shards_hold_whole_pictures(pictures: int, crops: int, places: int, most
 
 def test_the_failures_wait_for_all_shards(made_run: RunDirectory) -> None:
     config = made_run.config()
-    *shards, last = collect.plan(config, made_run)
+    *shards, last = planned(collect, config, made_run)
     assert [item.id for item in shards] == ["part-00000", "part-00001", "part-00002"]
     assert (last.id, last.after) == ("failures", tuple(item.id for item in shards))
     names = [path.relative_to(made_run.path).as_posix() for path in collect.markers(shards[1], made_run, config)]
@@ -65,7 +66,7 @@ def test_the_same_work_gives_the_same_bytes(made_copy: RunDirectory) -> None:
 
 
 def test_failures_are_gathered_and_counted_by_views(made_copy: RunDirectory) -> None:
-    item = collect.plan(made_copy.config(), made_copy)[-1]
+    item = planned(collect, made_copy.config(), made_copy)[-1]
     made_copy.failures.unlink()
     collect.run_item(Item(item.id, item.stage, item.after, str(made_copy.path)))
     assert pq.read_table(made_copy.failures)["image"].to_pylist() == ["zebras/broken.png"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from planned import planned
 from tiny_run import tiny_values
 
 import atlas
@@ -29,9 +30,9 @@ def test_a_run_lays_out_a_sample_and_places_the_rest_shard_by_shard(
     values["layout"] = values["layout"] | {"fit_rows": 150}
     config = validate(values, "test")
     directory = run(config, until="layout")
-    names = [item.id for item in stage.plan(config, directory)]
-    assert names[:3] == ["common-start", "fit-middle", "place-middle-00000"]
-    assert names[3:5] == ["place-middle-00001", "place-middle-00002"]
+    names = [item.id for item in planned(stage, config, directory)]
+    assert names[:3] == ["common-start", "fit-last", "place-last-00000"], "first the layer that the page opens on"
+    assert names[3:6] == ["place-last-00001", "place-last-00002", "fit-middle"]
     for layer in config.layers:
         table = pq.read_table(directory.layout(layer))
         assert table.num_rows == 288

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 from made_run import LAYERS
+from planned import planned
 
 from atlas.config.model import Config
 from atlas.config.reading import validate
@@ -23,7 +24,7 @@ def configured(run: RunDirectory, layers: tuple[str, ...] = LAYERS, **changes: o
 
 
 def test_units_wait_for_statistics_and_circuits_for_those_of_all_layers(made_run: RunDirectory) -> None:
-    items = {item.id: item for item in neurons.plan(configured(made_run), made_run)}
+    items = {item.id: item for item in planned(neurons, configured(made_run), made_run)}
     assert list(items) == [
         *(f"{layer}/{work}" for layer in LAYERS for work in ("statistics", "part-00000")),
         *(f"{layer}/{work}" for layer in LAYERS for work in ("circuit", "cells")),
@@ -36,7 +37,7 @@ def test_units_wait_for_statistics_and_circuits_for_those_of_all_layers(made_run
 
 def changed(before: Config, after: Config, run: RunDirectory) -> set[str]:
     """Items that are in both plans and depend on something else."""
-    one, other = ({item.id: item.of for item in neurons.plan(config, run)} for config in (before, after))
+    one, other = ({item.id: item.of for item in planned(neurons, config, run)} for config in (before, after))
     return {name for name in one.keys() & other.keys() if one[name] != other[name]}
 
 
@@ -48,9 +49,9 @@ def test_one_more_layer_or_source_changes_the_circuits_alone(made_run: RunDirect
 
 def test_other_cells_change_what_builds_them(made_copy: RunDirectory) -> None:
     config = configured(made_copy)
-    before = {item.id: item.of for item in neurons.plan(config, made_copy)}
+    before = {item.id: item.of for item in planned(neurons, config, made_copy)}
     made_copy.update_manifest(stages={"cells": {**made_copy.stage_facts("cells"), "key": "0" * 64}})
-    after = {item.id: item.of for item in neurons.plan(config, made_copy)}
+    after = {item.id: item.of for item in planned(neurons, config, made_copy)}
     assert {name for name in before if before[name] != after[name]} == {f"{layer}/cells" for layer in LAYERS}
 
 
@@ -66,7 +67,7 @@ def begun(made_copy: RunDirectory) -> RunDirectory:
 
 def test_an_item_writes_one_table_and_its_marker(begun: RunDirectory) -> None:
     config = begun.config()
-    items = {item.id: item for item in neurons.plan(config, begun)}
+    items = {item.id: item for item in planned(neurons, config, begun)}
     work: list[tuple[str, Summary]] = []
     for name in ("residual/statistics", "branches/statistics", "branches/part-00000", "branches/circuit"):
         work.append((name, neurons.run_item(replace(items[name], run=str(begun.path)))))

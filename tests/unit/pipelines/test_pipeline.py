@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +14,8 @@ from atlas.pictures.listing import Listing
 from atlas.pictures.sources import list_images
 from atlas.rundir.directory import RunDirectory
 from pipelines import pipeline
+from pipelines.graph import Outcome
 from pipelines.pipeline import Prepared, prepare, stage_key_of
-from pipelines.stage import Outcome
 
 
 def changed(config: Config, **changes: Any) -> Config:
@@ -157,35 +156,19 @@ def test_a_stages_key_holds_the_key_above(
     assert tuple(stage for stage in ALL if stage_key_of(config, keyed, prepared, stage) != before[stage]) == below
 
 
-def test_other_coordinates_or_weights_are_other_work(keyed: RunDirectory, prepared: Prepared) -> None:
-    """A second fit has other coordinates under the same key; and weights may change under one name."""
+def test_other_weights_are_other_work(keyed: RunDirectory, prepared: Prepared) -> None:
+    """Weights may change under one name."""
     config = keyed.config()
-    before = {stage: stage_key_of(config, keyed, prepared, stage) for stage in ("collect", "cells", "render")}
+    before = stage_key_of(config, keyed, prepared, "collect")
     network = replace(prepared.networks[""], digest="0" * 64)
     other = replace(prepared, networks={"": network})
-    assert stage_key_of(config, keyed, other, "collect") != before["collect"]
-    (keyed.folder("layout") / "box.json").unlink()
-    for stage in ("cells", "render"):
-        assert stage_key_of(config, keyed, prepared, stage) != before[stage]
-
-
-def test_batch_settings_are_measured_once(made_copy: RunDirectory) -> None:
-    paths: list[str] = []
-
-    def measure(path: str) -> dict[str, Any]:
-        paths.append(path)
-        return {"batch": 5}
-
-    client: Any = SimpleNamespace(submit=lambda work, path, pure: SimpleNamespace(result=lambda: work(path)))
-    for _ in range(2):
-        pipeline._measure_batch_settings_once(client, made_copy, "render", measure)
-    assert paths == [str(made_copy.path)]
-    assert made_copy.stage_facts("render") == {"key": "4" * 64, "above": "3" * 64, "batch_settings": {"batch": 5}}
+    assert stage_key_of(config, keyed, other, "collect") != before
 
 
 def test_seconds_and_work_of_several_starts_add_up(made_copy: RunDirectory) -> None:
-    pipeline._note(made_copy, "render", Outcome(10, 6, count=60, failures=0, seconds=20.04, peak_mb=900))
-    pipeline._note(made_copy, "render", Outcome(10, 4, count=30, failures=0, seconds=10.0, peak_mb=700))
+    spans = [(100.0, 118.0), (102.0, 120.04)]  # on two workers at once
+    pipeline._note(made_copy, "render", Outcome(10, 6, count=60, peak_mb=900, spans=spans))
+    pipeline._note(made_copy, "render", Outcome(10, 4, count=30, peak_mb=700, spans=[(7.0, 12.0), (20.0, 25.0)]))
     facts = made_copy.stage_facts("render")
     assert (facts["seconds"], facts["units"], facts["icons_per_second"], facts["worker_peak_mb"]) == (30, 90, 3.0, 900)
 

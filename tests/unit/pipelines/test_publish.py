@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from planned import planned
 from unit_run import LAYERS
 
 from atlas.rundir.directory import RunDirectory
@@ -17,7 +18,7 @@ def run(unit_run: RunDirectory) -> RunDirectory:
 
 def test_only_what_depends_on_the_units_is_published_anew(run: RunDirectory) -> None:
     config = run.config()
-    items = publish.plan(config, run)
+    items = planned(publish, config, run)
     before = {item.id: item.of for item in items}
     parts = {"layer", "units-00000", "grid-004", "grid-008"}
     assert {name for name in before if name.startswith("neurons/")} == {
@@ -29,7 +30,7 @@ def test_only_what_depends_on_the_units_is_published_anew(run: RunDirectory) -> 
     facts["files"]["statistics.parquet"]["sha256"] = "another"
     marker.write_text(json.dumps(facts))
     try:
-        after = {item.id: item.of for item in publish.plan(config, run)}
+        after = {item.id: item.of for item in planned(publish, config, run)}
     finally:
         marker.write_text(text)
     changed = {name for name in before if before[name] != after[name]}

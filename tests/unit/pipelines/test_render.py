@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from made_run import GRIDS, icon_pixels
+from planned import planned
 
 from atlas.cells.icons import drawn_cells
 from atlas.config.model import Config
@@ -31,11 +32,15 @@ def configured(run: RunDirectory, **changes: Any) -> Config:
 
 
 def test_batches_come_after_those_that_hold_the_coarser_cells_around(made_run: RunDirectory) -> None:
-    items = [item for item in render.plan(configured(made_run, icons_per_item=6), made_run) if "branches" in item.id]
+    items = [
+        item for item in planned(render, configured(made_run, icons_per_item=6), made_run) if "branches" in item.id
+    ]
     assert [(item.id, item.after) for item in items[:1]] == [("branches/grid-002/part-00000", ())]
     assert [item.id for item in items[1:]] == [f"branches/grid-004/part-{part:05d}" for part in range(3)]
     assert {item.after for item in items[1:]} == {("branches/grid-002/part-00000",)}
-    single = [item for item in render.plan(configured(made_run, icons_per_item=1), made_run) if "branches" in item.id]
+    single = [
+        item for item in planned(render, configured(made_run, icons_per_item=1), made_run) if "branches" in item.id
+    ]
     coarse = {item.id: cell for item, cell in zip(single, [(0, 0), (0, 1), (1, 0), (1, 1)])}
     # In Z-order the first four fine cells are the children of (0, 0): the 4 × 4 cells around hold all of the grid.
     assert len(single) == 4 + 16
@@ -81,7 +86,7 @@ def test_an_item_draws_its_cells_from_the_icons_around(
         return draw(*arguments, **options)
 
     monkeypatch.setattr(render, "draw", spy)
-    item = next(item for item in render.plan(config, made_copy) if item.id == "branches/grid-004/part-00000")
+    item = next(item for item in planned(render, config, made_copy) if item.id == "branches/grid-004/part-00000")
     assert render.run_item(replace(item, run=str(made_copy.path))).count == 16
     level = drawn_cells(made_copy.cells("branches"), GRIDS[1], 2)
     parents = {(row, col): icon_pixels(row, col) for row in range(2) for col in range(2)}

@@ -19,7 +19,8 @@ from atlas.rundir.markers import write_marker
 from atlas.store.shards import FAILURES
 from pipelines import screen
 from pipelines.estimate import Work
-from pipelines.stage import Item, Summary
+from pipelines.graph import Outcome
+from pipelines.stage import Summary
 
 
 class Screen:
@@ -38,18 +39,26 @@ def screenful() -> Screen:
     return Screen()
 
 
-def test_a_bar_moves_on_and_shows_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bar_grows_with_the_parts_and_shows_its_rate(monkeypatch: pytest.MonkeyPatch, screenful: Screen) -> None:
     clock = iter([100.0, 104.0, 110.0])
     monkeypatch.setattr(screen, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    updates: list[dict[str, Any]] = []
-    progress = SimpleNamespace(update=lambda bar, **facts: updates.append({"bar": bar, **facts}))
-    advance = screen.advance_bar(progress, 7, "views")  # type: ignore[arg-type]
-    advance(Item("a", "collect"), Summary(0))
-    advance(Item("b", "collect"), Summary(12_345))
-    assert updates == [
-        {"bar": 7, "advance": 1, "rate": ""},
-        {"bar": 7, "advance": 1, "rate": "1,234.5 views/s"},
-    ]
+    stage: Any = SimpleNamespace(NAME="collect", WORK="views")
+    progress = screen.StageProgress(screenful.console)
+
+    def bar() -> tuple[float, float | None, str]:
+        task = progress._bars.tasks[0]
+        return task.completed, task.total, task.fields["rate"]
+
+    progress.add(stage, 10, 7)
+    assert bar() == (3, 10, "")
+    progress.advance(stage, Summary(0))
+    assert bar() == (4, 10, "")
+    progress.advance(stage, Summary(12_345))
+    assert bar() == (5, 10, "1,234.5 views/s")
+    progress.add(stage, 2, 2)
+    assert bar() == (5, 12, "1,234.5 views/s")
+    progress.finish(stage, Outcome(12, 7, count=12_345, spans=[(5.0, 15.0)]))
+    assert screenful.lines == ["collect: 7 of 12 items now, 12,345 views in 10 s"]
 
 
 def show_plan(

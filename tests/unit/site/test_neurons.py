@@ -14,7 +14,6 @@ from unit_run import PATCHES, read_json, unit_folder
 
 from atlas.arrays import Pixels
 from atlas.cells.crops import Cropper
-from atlas.config.sections import NeuronsConfig
 from atlas.neurons import tables
 from atlas.neurons.reading import UnitTables
 from atlas.neurons.tables import DEGREES
@@ -204,7 +203,7 @@ def test_the_nearest_earlier_layer_comes_last(run: RunDirectory, tmp_path: Path)
         shutil.copy(run.cells("last"), fake.cells(layer))
     write_neurons(fake, ["a", "b", "c"])
     assert UnitTables(fake, "c").earlier() == ["b", "a"]
-    facts = neurons.neuron_facts(fake, NeuronsConfig(layers=("c",)))
+    facts = neurons.neuron_facts(fake, ("c",))
     assert facts is not None
     assert facts["layers"][0]["earlier"] == ["a", "b"]
     assert [circuit["layer"] for circuit in unit_circuit_facts(UnitTables(fake, "c"), range(1))[0]] == ["b", "a"]

@@ -1,11 +1,15 @@
 """atlas.json and the built page."""
 
+from dataclasses import replace
+
+import pyarrow.parquet as pq
 import pytest
 from unit_run import read_json
 
 from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import maps_of
 from atlas.site import neurons
-from atlas.site.page import atlas_facts
+from atlas.site.page import SiteContents, atlas_facts
 
 
 @pytest.fixture
@@ -14,7 +18,9 @@ def run(unit_run: RunDirectory) -> RunDirectory:
 
 
 def test_atlas_json_tells_of_the_layers(run: RunDirectory) -> None:
-    facts = atlas_facts(run, run.config(), read_json(run.report))
+    config, report = run.config(), read_json(run.report)
+    maps = maps_of(config.layers, config.layout, config.cells)
+    facts = atlas_facts(run, config, SiteContents(maps, ("middle", "last"), tour=True), report)
     sprites = {"icon": neurons.ICON, "across": 16}
     assert facts["neurons"] == {
         "layers": [
@@ -22,6 +28,17 @@ def test_atlas_json_tells_of_the_layers(run: RunDirectory) -> None:
             {"layer": "last", "path": "neurons/last", "units": 20, "earlier": ["middle"], **sprites},
         ]
     }
-    without = atlas_facts(run, run.config().model_copy(update={"neurons": None, "tour": None}), read_json(run.report))
-    assert without["neurons"] is None
-    assert without["tour"] is False
+    assert [layer["path"] for layer in facts["layers"]] == ["middle", "last"]
+    assert facts["tour"] is True
+
+
+def test_atlas_json_tells_only_of_what_is_there_so_far(run: RunDirectory) -> None:
+    config, report = run.config(), read_json(run.report)
+    last = maps_of(config.layers, config.layout, config.cells)[1]
+    facts = atlas_facts(run, config, SiteContents((replace(last, grids=(4,)),), (), tour=False), report)
+    assert [(layer["path"], [grid["grid"] for grid in layer["grids"]]) for layer in facts["layers"]] == [("last", [4])]
+    dropped = pq.read_table(run.layout("last"), columns=["dropped"])["dropped"].to_pylist()
+    assert facts["layers"][0]["rows"] == len(dropped)
+    assert facts["layers"][0]["dropped"] == sum(reason is not None for reason in dropped)
+    assert facts["neurons"] is None
+    assert facts["tour"] is False

@@ -1,6 +1,6 @@
 /** The tiles of a map as OpenSeadragon needs them: icons, or real patches in their place. */
 
-import { gridAddress, gridSizes, folderAddress, type Atlas, type AtlasMap } from './atlas';
+import { gridAddress, gridSizes, type Atlas, type AtlasMap } from './atlas';
 import { gridOfLevel, thumbnailLevel, topLevel } from './levels';
 
 export type TileKind = 'icons' | 'patches';
@@ -17,16 +17,14 @@ export interface TilePyramid {
 }
 
 /**
- * Icons lie in one combined pyramid, and patches and icons in one for each grid; a level has the same number in all, so
- * each level's tiles of patches are taken from its own grid's pyramid. With a fixed `level` all come from that grid's.
+ * Icons and patches lie in a pyramid for each grid; a level has the same number in all, so each level's tiles are taken
+ * from its own grid's pyramid: a grid that is published later adds levels, and changes none. With a fixed `level` all
+ * come from that grid's.
  */
 export function mapPyramid(atlas: Atlas, atlasMap: AtlasMap, picture: TileKind, level: number | null = null): TilePyramid {
   const grids = level === null ? gridSizes(atlasMap) : [level];
   const side = Math.max(...grids) * atlas.icon_size;
-  const folder = (depth: number) =>
-    picture === 'icons' && level === null
-      ? `${folderAddress(atlasMap)}/atlas_files`
-      : `${gridAddress(atlasMap, gridOfLevel(depth, grids, atlas.icon_size))}/${picture}_files`;
+  const folder = (depth: number) => `${gridAddress(atlasMap, gridOfLevel(depth, grids, atlas.icon_size))}/${picture}_files`;
   return {
     id: `${atlasMap.path} ${picture} ${level ?? ''}`,
     side,

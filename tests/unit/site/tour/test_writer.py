@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from planned import planned
 from tour_run import LAYERS, STEP, predictions, step_of, write_and_read, write_tour_file
 
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
+from atlas.rundir.markers import write_marker
 from atlas.site.tour.text import FIGURES
 from atlas.site.tour.writer import percent
 from pipelines import publish
@@ -107,11 +109,17 @@ def test_paragraphs_may_depend_on_other_steps(run: RunDirectory, tmp_path: Path)
 
 def test_another_tour_is_published_anew_and_nothing_else(run: RunDirectory, tmp_path: Path) -> None:
     write_and_read(run, tour=write_tour_file(tmp_path, STEP))
-    before = {item.id: item.of for item in publish.plan(run.config(), run)}
+
+    def planned_with_the_tour() -> dict[str, str]:
+        tour = publish.plan("tour", run.config(), run)[0]
+        write_marker(run.folder("publish") / ".markers/tour.json", key=run.stage_key("publish"), files=[], of=tour.of)
+        return {item.id: item.of for item in planned(publish, run.config(), run)}
+
+    before = planned_with_the_tour()
     write_tour_file(tmp_path, {**STEP, "title": "Another"})
-    after = {item.id: item.of for item in publish.plan(run.config(), run)}
+    after = planned_with_the_tour()
     assert {name for name in before if before[name] != after[name]} == {"tour", "page"}
-    without = {item.id for item in publish.plan(run.config().model_copy(update={"tour": None}), run)}
+    without = {item.id for item in planned(publish, run.config().model_copy(update={"tour": None}), run)}
     assert set(before) - without == {"tour"}
 
 
