@@ -36,7 +36,8 @@ def parts(config: Config) -> list[Part]:
 def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
     """The one item of a map."""
     atlas_map = find_map(maps_of(config.layers, config.layout, config.cells), part)
-    return [Item(part, NAME, run=str(run.path), of=layout.coordinates_digest(run, atlas_map))]
+    rows = pq.read_metadata(run.layout(part)).num_rows
+    return [Item(part, NAME, run=str(run.path), of=layout.coordinates_digest(run, atlas_map), work=rows)]
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:

@@ -60,8 +60,13 @@ def parts(config: Config) -> list[Part]:
 def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
     """An item for each shard, and one that gathers what failed."""
     pictures = len(Listing.load(run.listing))
-    shards = -(-pictures // images_per_shard(pictures, config.images, config.collect))
-    items = [Item(f"part-{shard:05d}", NAME, run=str(run.path)) for shard in range(shards)]
+    size = images_per_shard(pictures, config.images, config.collect)
+    items = [
+        Item(
+            f"part-{first // size:05d}", NAME, run=str(run.path), work=min(size, pictures - first) * config.images.crops
+        )
+        for first in range(0, pictures, size)
+    ]
     return [*items, Item(_FAILURES, NAME, tuple(item.id for item in items), str(run.path))]
 
 

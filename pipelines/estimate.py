@@ -56,6 +56,23 @@ class Work:
     layouts: int
 
 
+@dataclass(frozen=True)
+class Expectation:
+    """How much of its WORK a stage has, and the seconds that one takes on a worker."""
+
+    work: float = 0.0
+    seconds_each: float = 0.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds and bytes of a run, and what is expected of its stages, by name."""
+
+    seconds: float
+    bytes: float
+    stages: dict[str, Expectation]
+
+
 def expected_cells(grid: int, rows: int, min_count: int) -> int:
     """About how many cells of a ``grid`` × ``grid`` lattice are drawn: seven of ten at most, as a map does not fill its
     square, and no more than hold twice ``min_count`` of the map's ``rows`` each."""
@@ -85,8 +102,8 @@ def estimate(
     render: RenderConfig,
     neurons: NeuronsConfig | None,
     cluster: ClusterConfig,
-) -> tuple[float, float]:
-    """Seconds and bytes of a run that draws so many ``icons``, on the workers that it asks for.
+) -> Estimate:
+    """What a run takes that draws so many ``icons``, on the workers that it asks for.
 
     ``networks`` and ``layers`` by their names in the run. A batch of views and a step of icons are computed for it.
     """
@@ -95,7 +112,15 @@ def estimate(
     )
     classes = {name: len(network.classes) for name, network in networks.items()} if collect.attributions else {}
     seconds = total_seconds(work, durations, icons=icons, workers=default_workers(cluster))
-    return seconds, total_bytes(work, layers, classes, icons=icons, neurons=neurons)
+    units = sum(layers[name].channels for name in neurons.layers) if neurons else 0
+    laid_out = work.rows * work.layouts
+    stages = {
+        "collect": Expectation(work.views, durations.view),
+        "layout": Expectation(laid_out, LAYOUT_ROW_SECONDS + work.layouts * LAYOUT_SECONDS / max(laid_out, 1)),
+        "render": Expectation(icons, durations.icon),
+        "neurons": Expectation(units, durations.units / max(units, 1)),
+    }
+    return Estimate(seconds, total_bytes(work, layers, classes, icons=icons, neurons=neurons), stages)
 
 
 def measure_durations(

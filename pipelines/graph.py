@@ -22,7 +22,7 @@ from distributed import Client, Future, as_completed
 
 from atlas.config.model import Config
 from atlas.rundir.directory import RunDirectory
-from pipelines.stage import Item, Part, Stage, Summary, missing
+from pipelines.stage import Item, Part, Stage, missing
 from pipelines.tasks import Timed, do_nothing, measure_settings, prepare, results, work_on
 
 
@@ -59,10 +59,10 @@ class Hooks:
     def begin_stage(self, stage: Stage) -> None:
         """Called once before the first part of a stage is planned."""
 
-    def plan_part(self, stage: Stage, part: Part, items: int, todo: int) -> None:
-        """Called when a part is planned: how many items it has, and how many are not done."""
+    def plan_part(self, stage: Stage, part: Part, items: Sequence[Item], todo: Sequence[Item]) -> None:
+        """Called when a part is planned: its items, and those that are not done."""
 
-    def finish_item(self, stage: Stage, item: Item, summary: Summary) -> None:
+    def finish_item(self, stage: Stage, item: Item, timed: Timed) -> None:
         """Called for each finished item. An error raised here ends the run; what was finished stays finished."""
 
     def finish_refresh(self, stage: Stage, item: Item) -> None:
@@ -244,7 +244,7 @@ class _Graph:
         todo = missing(stage, items, self._run, self._config)
         if not refresh:
             progress.outcome.items += len(items)
-            self._hooks.plan_part(stage, part, len(items), len(todo))
+            self._hooks.plan_part(stage, part, items, todo)
         if todo and not progress.prepared and stage.prepare_worker is not None:
             progress.prepared = True
             # On all workers at once; an error on one of them is raised again by its first item.
@@ -313,7 +313,7 @@ class _Graph:
             outcome.done_now += 1
             outcome.count += summary.count
             outcome.failures += summary.failures
-            self._hooks.finish_item(stage, item, summary)
+            self._hooks.finish_item(stage, item, timed)
         for dependent in waiting.dependents:
             dependent.left -= 1
             if not dependent.left:

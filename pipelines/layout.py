@@ -112,16 +112,21 @@ def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
 def _plan_maps(run: RunDirectory, layers: Sequence[str], layout: LayoutConfig, opening: str) -> list[Item]:
     items: list[Item] = []
     fits: list[Item] = []
-    parts = len(placed_parts(run.shards(layers[0]), layout.fit_rows))
+    parts, rows = len(placed_parts(run.shards(layers[0]), layout.fit_rows)), count_rows(run.shards(layers[0]))
+    fitted_rows = min(rows, layout.fit_rows)
+    placed_rows = (rows - fitted_rows) // max(1, parts)  # about
     aligned = has_common_start(layers, layout)
     if aligned:
         items.append(Item(COMMON_START, NAME, (), str(run.path)))
     first = layout_group_of(opening, layout)
     for group in sorted(layout_groups(layers, layout), key=lambda group: group != first):
         after = (COMMON_START,) if aligned else ()
-        fits.append(Item(f"fit-{group}", NAME, after, str(run.path)))
+        fits.append(Item(f"fit-{group}", NAME, after, str(run.path), work=fitted_rows))
         items.append(fits[-1])
-        items += [Item(f"place-{group}-{number:05d}", NAME, (fits[-1].id,), str(run.path)) for number in range(parts)]
+        items += [
+            Item(f"place-{group}-{number:05d}", NAME, (fits[-1].id,), str(run.path), work=placed_rows)
+            for number in range(parts)
+        ]
     if layout.shared:
         items += [Item(f"index-{layer}", NAME, (fits[0].id,), str(run.path)) for layer in layers]
     return [*items, Item(_BOX, NAME, tuple(item.id for item in items), str(run.path))]

@@ -77,7 +77,10 @@ def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
         units = read_metadata(run.shards(part)[0])["channels"]
         return [
             Item(statistics, NAME, run=str(run.path)),
-            *(Item(f"{part}/{name}", NAME, (statistics,), str(run.path)) for name in part_names(units)),
+            *(
+                Item(f"{part}/{name}", NAME, (statistics,), str(run.path), work=len(units_of_part(name, units)))
+                for name in part_names(units)
+            ),
         ]
     layer = part.removesuffix("/circuits")
     others = [source.name for source in _other_layers(settings.layers, layer)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -33,9 +33,20 @@ from atlas.store.classes import class_number
 from atlas.store.shards import SCHEMA_VERSION
 from pipelines import cells, collect, layout, neurons, publish, render
 from pipelines.cluster import connect
+from pipelines.estimate import Estimate
 from pipelines.graph import Hooks, Outcome, run_graph
-from pipelines.screen import StageProgress, print_sentence, show_end, show_failures, show_plan, show_scores
+from pipelines.progress import Heartbeat, RunProgress
+from pipelines.screen import (
+    ProgressScreen,
+    print_sentence,
+    show_end,
+    show_failures,
+    show_plan,
+    show_scores,
+    show_times,
+)
 from pipelines.stage import Item, Part, Stage, Summary
+from pipelines.tasks import Timed
 from pipelines.tracking import Tracking, require
 
 _STAGES: dict[str, Stage] = {
@@ -83,7 +94,7 @@ def run(
         if until == "publish":
             viewer_folder()
         prepared = prepare(config, directory)
-        show_plan(config, directory, prepared.listing, prepared.networks, prepared.layers, console)
+        plan = show_plan(config, directory, prepared.listing, prepared.networks, prepared.layers, console)
         if dry_run:
             print_sentence(console, "Nothing was run (--dry-run).")
             return directory
@@ -92,7 +103,7 @@ def run(
         _write_start(config, directory, prepared)
         if mirror:
             mirror.send_state(directory.listing)
-        _run_stages(config, directory, prepared, stages[: stages.index(until) + 1], console, mirror)
+        _run_stages(config, directory, prepared, plan, stages[: stages.index(until) + 1], console, mirror)
         if STAGES.index(until) >= STAGES.index(render.NAME):
             show_scores(
                 directory,
@@ -298,10 +309,11 @@ class _RunHooks(Hooks):
         prepared: Prepared,
         mirror: Mirror | None,
         tracking: Tracking,
-        progress: StageProgress,
+        progress: RunProgress,
+        screen: ProgressScreen,
     ) -> None:
         self._config, self._directory, self._prepared = config, directory, prepared
-        self._mirror, self._tracking, self._progress = mirror, tracking, progress
+        self._mirror, self._tracking, self._progress, self._screen = mirror, tracking, progress, screen
         self._claimed: set[str] = set()
         self._finished: set[str] = set()
         self._check_failures: Callable[[Summary], None] | None = None
@@ -326,14 +338,16 @@ class _RunHooks(Hooks):
         claim = self._mirror.claim if self._mirror else self._directory.claim
         claim(stage, stage_key_of(self._config, self._directory, self._prepared, stage))
 
-    def plan_part(self, stage: Stage, part: Part, items: int, todo: int) -> None:
-        self._progress.add(stage, items, todo)
+    def plan_part(self, stage: Stage, part: Part, items: Sequence[Item], todo: Sequence[Item]) -> None:
+        self._progress.plan_part(stage, items, todo)
+        self._screen.update(stage.NAME)
 
-    def finish_item(self, stage: Stage, item: Item, summary: Summary) -> None:
-        self._progress.advance(stage, summary)
+    def finish_item(self, stage: Stage, item: Item, timed: Timed) -> None:
+        self._progress.finish_item(stage, item, timed)
+        self._screen.update(stage.NAME)
         self.finish_refresh(stage, item)
         if stage.NAME == collect.NAME and self._check_failures:
-            self._check_failures(summary)
+            self._check_failures(timed.summary)
 
     def finish_refresh(self, stage: Stage, item: Item) -> None:
         if self._mirror:
@@ -345,9 +359,10 @@ class _RunHooks(Hooks):
         directory.sweep(name)  # a worker that was killed left its temporary files
         if outcome.done_now:
             _note(directory, name, outcome)
-        self._progress.finish(stage, outcome)
+        self._progress.finish_stage(stage)
+        self._screen.finish(name, outcome)
         if name == collect.NAME:
-            show_failures(directory, self._progress.console)
+            show_failures(directory, self._screen.console)
         if self._finished >= {layout.NAME, render.NAME}:
             maps = maps_of(config.layers, config.layout, config.cells)
             report = build_report(directory, maps, min_count=config.cells.min_count, neurons=config.neurons)
@@ -362,15 +377,25 @@ def _run_stages(
     config: Config,
     directory: RunDirectory,
     prepared: Prepared,
+    plan: Estimate,
     stages: tuple[str, ...],
     console: Console,
     mirror: Mirror | None,
 ) -> None:
     tracking = Tracking(config, directory, lambda sentence: print_sentence(console, sentence))
-    with connect(config.cluster) as client, tracking, StageProgress(console) as progress:
-        progress.console.print(f"Dask dashboard: {client.dashboard_link}")
-        hooks = _RunHooks(config, directory, prepared, mirror, tracking, progress)
-        run_graph([_STAGES[name] for name in stages], client, directory, config, hooks)
+    modules = [_STAGES[name] for name in stages]
+    with connect(config.cluster) as client, tracking:
+        progress = RunProgress(
+            [part for stage in modules for part in stage.parts(config)],
+            {stage.NAME: stage.WORK for stage in modules},
+            plan.stages,
+            lambda: len(client.nthreads()),
+        )
+        with ProgressScreen(console, progress) as screen, Heartbeat(directory, progress, screen.tick):
+            screen.console.print(f"Dask dashboard: {client.dashboard_link}")
+            hooks = _RunHooks(config, directory, prepared, mirror, tracking, progress, screen)
+            outcomes = run_graph(modules, client, directory, config, hooks)
+    show_times(outcomes, console)
 
 
 def _note(directory: RunDirectory, stage: str, outcome: Outcome) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -62,11 +63,13 @@ def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
     number = atlas_map.grids.index(grid)
     settings = {"min_count": config.cells.min_count, "icons_per_item": config.render.icons_per_item}
     coarser = _items_of_cells(run, atlas_map, atlas_map.grids[number - 1], **settings) if number else {}
+    own = _items_of_cells(run, atlas_map, grid, **settings)
+    icons = Counter(own.values())
     after: dict[str, set[str]] = {}
-    for (row, col), name in _items_of_cells(run, atlas_map, grid, **settings).items():
+    for (row, col), name in own.items():
         after.setdefault(name, set()).update(coarser[around] for around in coarser_cells(row, col) if around in coarser)
     of = layout.coordinates_digest(run, atlas_map)
-    return [Item(name, NAME, tuple(sorted(names)), str(run.path), of) for name, names in after.items()]
+    return [Item(name, NAME, tuple(sorted(names)), str(run.path), of, icons[name]) for name, names in after.items()]
 
 
 def _items_of_cells(

@@ -6,8 +6,8 @@ import os
 import shlex
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Self
 
 import pyarrow.parquet as pq
@@ -15,13 +15,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 
@@ -36,74 +34,101 @@ from atlas.rundir.maps import FEWEST_MAP_ROWS, AtlasMap, maps_of, published_maps
 from atlas.rundir.markers import parse_marker
 from atlas.rundir.remote import is_remote
 from atlas.rundir.stages import STAGES
-from pipelines.estimate import count_work, estimate, expected_cells
+from pipelines.estimate import Estimate, count_work, estimate, expected_cells
 from pipelines.graph import Outcome
-from pipelines.stage import Stage, Summary
+from pipelines.progress import RunProgress
+
+# Seconds after which a log gets a line, whatever happens.
+LINE_SECONDS = 60.0
 
 
-class StageProgress:
-    """The bars of the stages; an item is a step. Where there is no terminal, a line at the end of each stage."""
+class ProgressScreen:
+    """What a person sees of a run at work: a bar for each stage; where there is no terminal, a line a minute and at each
+    tenth of a stage."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, progress: RunProgress, clock: Callable[[], float] = time.monotonic) -> None:
+        self.console = console
+        self._progress, self._clock = progress, clock
         self._bars = Progress(
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description:<8}"),
             BarColumn(bar_width=28),
-            MofNCompleteColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[rate]:>18}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             console=console,
             refresh_per_second=4,
         )
-        self._stages: dict[str, _StageBar] = {}
+        self._tasks: dict[str, TaskID] = {}
+        self._tenths: dict[str, int] = {}
+        self._last_line = clock()
 
     def __enter__(self) -> Self:
-        self._bars.start()
+        if self.console.is_terminal:
+            self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    @property
-    def console(self) -> Console:
-        """Where lines are printed above the bars."""
-        return self._bars.console
+    def update(self, stage: str) -> None:
+        """Something of a stage was planned or finished."""
+        state = self._progress.stages[stage]
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=1.0, rate="", left="")
+        seconds = state.worker_seconds_left / max(1, self._progress.workers)
+        self._bars.update(
+            self._tasks[stage],
+            completed=state.share,
+            rate=f"{self._progress.rate(stage):,.1f} {state.work_name}/s" if state.count else "",
+            left=f"{duration(seconds)} left" if state.count and not state.ended else "",
+        )
+        tenth = int(10 * state.share)
+        if state.began is not None and tenth > self._tenths.get(stage, 0):
+            self._tenths[stage] = tenth
+            self._line(stage)
 
-    def add(self, stage: Stage, items: int, todo: int) -> None:
-        """A part of the stage was planned, with so many items, and so many of them to do."""
-        bar = self._stages.get(stage.NAME)
-        if bar is None:
-            task = self._bars.add_task(stage.NAME, total=0, rate="")
-            bar = self._stages[stage.NAME] = _StageBar(task, time.monotonic())
-        bar.items += items
-        self._bars.update(bar.task, total=bar.items, advance=items - todo)
+    def tick(self) -> None:
+        """Called every second or so: a minute without a line is long enough."""
+        if self._clock() - self._last_line >= LINE_SECONDS:
+            under_way = [name for name, state in self._progress.stages.items() if state.began and not state.ended]
+            self._line(*under_way)
 
-    def advance(self, stage: Stage, summary: Summary) -> None:
-        """An item was finished: the bar moves on, and shows the rate of the stage's work, such as views."""
-        bar = self._stages[stage.NAME]
-        bar.count += summary.count
-        rate = bar.count / max(time.monotonic() - bar.started, 1e-3)
-        self._bars.update(bar.task, advance=1, rate=f"{rate:,.1f} {stage.WORK}/s" if bar.count else "")
-
-    def finish(self, stage: Stage, outcome: Outcome) -> None:
+    def finish(self, stage: str, outcome: Outcome) -> None:
         """All parts of the stage are done."""
-        if not outcome.done_now and stage.NAME in self._stages:
-            self._bars.update(self._stages[stage.NAME].task, rate="done before")
+        state = self._progress.stages[stage]
+        self.update(stage)
+        if not outcome.done_now:
+            self._bars.update(self._tasks[stage], rate="done before")
         if not self.console.is_terminal:
-            figures = f"{outcome.done_now} of {outcome.items} items now, {outcome.count:,} {stage.WORK}"
-            self.console.print(f"{stage.NAME}: {figures} in {outcome.seconds:.0f} s")
+            figures = f"{outcome.done_now} of {outcome.items} items now, {outcome.count:,} {state.work_name}"
+            self._print(f"{stage}: {figures} in {outcome.seconds:.0f} s")
+
+    def _line(self, *stages: str) -> None:
+        """How far these stages are, and the whole, on one line of a log."""
+        if self.console.is_terminal or not stages:
+            return
+        left = duration(self._progress.seconds_left())
+        self._print(f"{'; '.join(map(self._figures, stages))}; about {left} left in all")
+
+    def _figures(self, stage: str) -> str:
+        state = self._progress.stages[stage]
+        total = f"{state.total:,.0f}" if not state.parts_left else f"about {state.total:,.0f}"
+        failures = f", {state.failures:,} failed" if state.failures else ""
+        work = f"{state.done:,.0f} of {total} {state.work_name}" if state.total else f"{state.items_done:,} items"
+        return f"{stage} {state.share:.0%}: {work}, {self._progress.rate(stage):,.1f}/s{failures}"
+
+    def _print(self, line: str) -> None:
+        self._last_line = self._clock()
+        print_sentence(self.console, f"{datetime.now():%H:%M:%S} {line}")
 
 
-@dataclass
-class _StageBar:
-    """The bar of a stage: its items so far, when the first were planned, and how much of its work was done since."""
-
-    task: TaskID
-    started: float
-    items: int = 0
-    count: int = 0
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def show_plan(
@@ -113,8 +138,8 @@ def show_plan(
     networks: dict[str, Network],
     layers: dict[str, Layer],
     console: Console,
-) -> None:
-    """Print what will be done, and about how long it will take."""
+) -> Estimate:
+    """Print what will be done, and about how long it will take; the estimate."""
     work = count_work(len(listing), config.layers, config.images, config.collect, config.layout)
     maps = maps_of(config.layers, config.layout, config.cells)
     fewer = min(work.rows, config.layout.class_rows)
@@ -123,7 +148,7 @@ def show_plan(
         for atlas_map in maps
         for grid in atlas_map.grids
     )
-    seconds, disk = estimate(
+    plan = estimate(
         work,
         icons,
         networks,
@@ -165,8 +190,8 @@ def show_plan(
     if config.neurons is not None:
         units = ", ".join(f"{layers[name].channels:,} units of {name}" for name in config.neurons.layers)
         lines.append(("neurons", f"{units}, {config.neurons.pictures} pictures each"))
-    size = f"{disk / 1e9:.1f} GB" if disk > 1e9 else f"{max(1, round(disk / 1e6))} MB"
-    lines.append(("estimate", f"about {max(1, round(seconds / 60))} min and {size}, as this machine is now"))
+    size = f"{plan.bytes / 1e9:.1f} GB" if plan.bytes > 1e9 else f"{max(1, round(plan.bytes / 1e6))} MB"
+    lines.append(("estimate", f"about {max(1, round(plan.seconds / 60))} min and {size}, as this machine is now"))
     stage_names = [name for name in STAGES if (directory.folder(name)).exists()]
     if stage_names:
         reuse = "what fits this configuration is kept and gone on with, the rest is moved aside"
@@ -174,6 +199,20 @@ def show_plan(
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for line in lines:
         table.add_row(*map(escape, line))
+    console.print(table)
+    return plan
+
+
+def show_times(outcomes: Mapping[str, Outcome], console: Console) -> None:
+    """Print where the time went: of each stage how long it was at work, and all workers' seconds in it."""
+    busy = {name: outcome for name, outcome in outcomes.items() if outcome.done_now}
+    if not busy:
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("stage", "at work", "of workers", "items"):
+        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    for name, outcome in busy.items():
+        table.add_row(name, duration(outcome.seconds), duration(outcome.busy_seconds), f"{outcome.done_now:,}")
     console.print(table)
 
 

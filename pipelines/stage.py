@@ -44,7 +44,8 @@ def part_id(stage: str, name: str = "") -> str:
 @dataclass(frozen=True)
 class Item:
     """A piece of work of one stage: ``after`` names the items of the same stage that must be done before it; ``run`` is
-    the run's folder; ``of`` is what it depends on beyond the stage's key, and stands in its markers.
+    the run's folder; ``of`` is what it depends on beyond the stage's key, and stands in its markers; ``work`` is how
+    much of the stage's WORK it is, as far as a plan can know.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Item:
     after: tuple[str, ...] = ()
     run: str = ""
     of: str = ""
+    work: int = 0
 
     def open(self) -> tuple[RunDirectory, Config]:
         """The run directory and configuration, on a worker."""

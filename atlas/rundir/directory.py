@@ -43,6 +43,11 @@ class RunDirectory:
         return self.path / "report.json"
 
     @property
+    def progress(self) -> Path:
+        """How far the process at work is, or how the last one ended."""
+        return self.path / "progress.json"
+
+    @property
     def listing(self) -> Path:
         """The pictures' names in the order of work."""
         return self.path / "listing.parquet"

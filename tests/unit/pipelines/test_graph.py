@@ -3,7 +3,7 @@
 import pickle
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from atlas.rundir.directory import RunDirectory
 from pipelines import cluster
 from pipelines.graph import Hooks, Outcome, run_graph
 from pipelines.stage import Item, Part, Stage, Summary
+from pipelines.tasks import Timed
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +37,12 @@ class Listener(Hooks):
         self.run.claim(stage.NAME, "0" * 64)
         self.calls.append(("begin", stage.NAME))
 
-    def plan_part(self, stage: Stage, part: Part, items: int, todo: int) -> None:
+    def plan_part(self, stage: Stage, part: Part, items: Sequence[Item], todo: Sequence[Item]) -> None:
         self.calls.append(("plan", part.id))
 
-    def finish_item(self, stage: Stage, item: Item, summary: Summary) -> None:
+    def finish_item(self, stage: Stage, item: Item, timed: Timed) -> None:
         self.calls.append(("item", stage.NAME, item.id))
-        self.on_item(item, summary)
+        self.on_item(item, timed.summary)
 
     def finish_refresh(self, stage: Stage, item: Item) -> None:
         self.calls.append(("refresh", stage.NAME, item.id))

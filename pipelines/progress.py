@@ -1,0 +1,193 @@
+"""How far a run is: what is done of each stage, how fast, how long the rest takes, and who works on it.
+
+Before anything is measured, the plan's estimate says what is expected; what was really done takes its place as it
+comes. The state is written to progress.json in the run's folder every few seconds, for whoever looks from elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from atlas.errors import AtlasError
+from atlas.rundir.atomic import write_json
+from atlas.rundir.directory import RunDirectory
+from pipelines.estimate import Expectation
+from pipelines.stage import Item, Part, Stage
+from pipelines.tasks import Timed
+
+# Seconds between two states on disk, and between two looks at the clock.
+WRITE_SECONDS, TICK_SECONDS = 5.0, 1.0
+
+
+@dataclass
+class StageState:
+    """How far one stage is. ``parts_left``: its parts that are not planned yet; ``planned`` and ``done`` count its
+    WORK, of earlier starts too; ``count`` and ``busy_seconds`` are of this start."""
+
+    work_name: str
+    expected: Expectation
+    parts_left: int
+    items: int = 0
+    items_done: int = 0
+    planned: float = 0.0
+    done: float = 0.0
+    count: int = 0
+    failures: int = 0
+    busy_seconds: float = 0.0
+    began: float | None = None
+    ended: bool = False
+
+    @property
+    def total(self) -> float:
+        """How much work the stage has: as planned, and while not all of it is, no less than expected."""
+        return max(self.planned, self.expected.work) if self.parts_left else self.planned
+
+    @property
+    def share(self) -> float:
+        """The share of the work that is done, in [0, 1]; by items where these do no work that is counted."""
+        if self.ended:
+            return 1.0
+        if self.total > 0:
+            return min(1.0, self.done / self.total)
+        return self.items_done / self.items if self.items else 0.0
+
+    @property
+    def worker_seconds_left(self) -> float:
+        """What is left, in seconds of one worker: by this start's own rate, before that by the estimate's."""
+        if self.ended:
+            return 0.0
+        each = self.busy_seconds / self.count if self.count else self.expected.seconds_each
+        return max(0.0, self.total - self.done) * each
+
+
+class RunProgress:
+    """The state of all stages of a run that is at work. ``workers`` counts the workers that are there."""
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        work_names: Mapping[str, str],
+        expectations: Mapping[str, Expectation],
+        workers: Callable[[], int],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.started = clock()
+        self.workers = 1
+        self._clock, self._count_workers = clock, workers
+        self.stages = {
+            name: StageState(work_name, expectations.get(name, Expectation()), sum(one.stage == name for one in parts))
+            for name, work_name in work_names.items()
+        }
+        self.at_work = 0
+
+    def plan_part(self, stage: Stage, items: Sequence[Item], todo: Sequence[Item]) -> None:
+        """The items of a part are named; all but ``todo`` are done."""
+        state = self.stages[stage.NAME]
+        state.parts_left -= 1
+        state.items += len(items)
+        state.items_done += len(items) - len(todo)
+        state.planned += sum(item.work for item in items)
+        state.done += sum(item.work for item in items) - sum(item.work for item in todo)
+        self.at_work += len(todo)
+        if todo and state.began is None:
+            state.began = self._clock()
+
+    def finish_item(self, stage: Stage, item: Item, timed: Timed) -> None:
+        """An item is done."""
+        state = self.stages[stage.NAME]
+        state.items_done += 1
+        state.done += item.work
+        state.count += timed.summary.count
+        state.failures += timed.summary.failures
+        state.busy_seconds += timed.ended - timed.began
+        self.at_work -= 1
+
+    def finish_stage(self, stage: Stage) -> None:
+        """All parts of a stage are done."""
+        self.stages[stage.NAME].ended = True
+
+    def rate(self, name: str) -> float:
+        """How much of its work a stage does in a second, since it began in this start."""
+        state = self.stages[name]
+        return 0.0 if state.began is None else state.count / max(self._clock() - state.began, 1e-3)
+
+    def seconds_left(self) -> float:
+        """How long the rest of the run takes, if all workers share in all of it."""
+        return sum(state.worker_seconds_left for state in self.stages.values()) / max(1, self.workers)
+
+    def facts(self) -> dict[str, Any]:
+        """The state, ready for JSON."""
+        with suppress(Exception):  # of any kind while a connection breaks; the number stays as it was
+            self.workers = self._count_workers()
+        return {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": self.started,
+            "updated": self._clock(),
+            "workers": self.workers,
+            "idle": max(0, self.workers - self.at_work),
+            "seconds_left": round(self.seconds_left(), 1),
+            "stages": {
+                name: {
+                    "share": round(state.share, 4),
+                    "done": round(state.done),
+                    "total": round(state.total),
+                    "work": state.work_name,
+                    "per_second": round(self.rate(name), 2),
+                    "failures": state.failures,
+                    "begun": state.began is not None or state.items_done > 0,
+                }
+                for name, state in self.stages.items()
+            },
+        }
+
+
+@dataclass
+class Heartbeat:
+    """While it is open: ``tick`` is called every second, and the state is written to progress.json; in the end with how
+    the run ended: done, or stopped and why."""
+
+    run: RunDirectory
+    progress: RunProgress
+    tick: Callable[[], None]
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self._write("running")
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._stop.set()
+        assert self._thread is not None
+        self._thread.join()
+        if kind is None:
+            self._write("done")
+        elif isinstance(error, AtlasError):
+            self._write("failed", str(error))
+        else:
+            self._write("stopped")
+
+    def _beat(self) -> None:
+        written = time.monotonic()
+        while not self._stop.wait(TICK_SECONDS):
+            self.tick()
+            if time.monotonic() - written >= WRITE_SECONDS:
+                self._write("running")
+                written = time.monotonic()
+
+    def _write(self, state: str, sentence: str = "") -> None:
+        if not self.run.manifest.exists():
+            return  # the folder was moved away: it must not come back
+        with suppress(OSError, AtlasError):  # a full disk is the run's own matter
+            write_json(self.run.progress, {"state": state, "sentence": sentence, **self.progress.facts()})
