@@ -105,7 +105,12 @@ def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
         # How far a layer is aligned is measured against the one before it.
         before = dict(zip(config.layers[1:], config.layers))
         return [
-            Item(f"quality-{layer}", NAME, run=str(run.path), of=digest_values(digest, digests.get(before.get(layer))))
+            Item(
+                f"quality-{layer}",
+                NAME,
+                run=str(run.path),
+                of=digest_values(digest, digests.get(before.get(layer, ""))),
+            )
             for layer, digest in digests.items()
         ]
     return [Item(part, NAME, run=str(run.path))]
