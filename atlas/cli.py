@@ -1,4 +1,4 @@
-"""``atlas run|serve|check|explain``: one word for all doors, each of which can also be opened by ``python -m``."""
+"""``atlas run|serve|check|explain``: one word for all commands, each of which ``python -m`` starts too."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ _ABOUT = """commands:
 atlas COMMAND --help says what a command takes."""
 
 
-class Door(Protocol):
-    """``main`` of a door: its exit code for the words of a command line, those of this process where none are given."""
+class Command(Protocol):
+    """``main`` of a command: its exit code for the words of a command line, by default those of this process."""
 
     def __call__(self, arguments: Sequence[str] | None = None, prog: str = ...) -> int: ...
 
 
-def _run() -> Door:
+def _run() -> Command:
     from atlas.run import main
 
     return main
 
 
-def _serve() -> Door:
+def _serve() -> Command:
     from atlas.serve.__main__ import main
 
     return main
 
 
-def _check() -> Door:
+def _check() -> Command:
     from atlas.check.__main__ import main
 
     return main
 
 
-def _explain() -> Door:
+def _explain() -> Command:
     from atlas.explain.__main__ import main
 
     return main
 
 
-# A command imports its own door alone.
-DOORS: dict[str, Callable[[], Door]] = {"run": _run, "serve": _serve, "check": _check, "explain": _explain}
+# A command imports its own module alone.
+COMMANDS: dict[str, Callable[[], Command]] = {"run": _run, "serve": _serve, "check": _check, "explain": _explain}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code of the command, with the words after it; 2 where there is no such command."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words and words[0] in DOORS:
-        return DOORS[words[0]]()(words[1:], prog=f"atlas {words[0]}")
+    if words and words[0] in COMMANDS:
+        return COMMANDS[words[0]]()(words[1:], prog=f"atlas {words[0]}")
     parser = argparse.ArgumentParser(
         prog="atlas",
         description="Shows what a convolutional network sees: an activation atlas of your pictures.",
@@ -64,7 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_version(parser)
-    parser.add_argument("command", metavar="COMMAND", choices=DOORS, help=" | ".join(DOORS))
+    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help=" | ".join(COMMANDS))
+    if words and words[0] == "help":
+        words = ["--help"]
+    if words and words[0].startswith("-") and words[0] not in ("-h", "--help", "--version"):
+        parser.error(f"{words[0]} is no option of atlas itself; first comes a command: {', '.join(COMMANDS)}")
     if words:
         parser.parse_args(words)  # which ends the process: help, the version, or what is wrong
     parser.print_help()

@@ -1,8 +1,9 @@
-"""What the doors have in common: exit codes, errors as sentences, the version, and where modules are looked for."""
+"""What the commands have in common: exit codes, errors as sentences, the version, and where modules are looked for."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import traceback
@@ -12,7 +13,7 @@ from pathlib import Path
 from atlas.errors import AtlasError, ConfigError
 from atlas.rundir.versions import VERSION
 
-# Exit codes of all doors. What a check finds wrong with a run is 1.
+# Exit codes of all commands. What a check finds wrong with a run is 1.
 SUCCESS, WRONG, CONFIGURATION, FAILED, UNFORESEEN = 0, 1, 2, 3, 4
 GOES_ON = "What was finished is kept; the same command goes on from there."
 # The folder that this package was imported from: a checkout, or site-packages.
@@ -20,12 +21,12 @@ _TREE = Path(__file__).resolve().parents[1]
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:
-    """Give a door's parser ``--version``."""
+    """Give a command's parser ``--version``."""
     parser.add_argument("--version", action="version", version=f"activation-atlas {VERSION}")
 
 
 def carry_out(work: Callable[[], int], *, failed: str = "", stopped: str = "") -> int:
-    """The exit code of a door that does ``work``, whose own code it is where nothing goes wrong.
+    """The exit code of a command that does ``work``, whose own code it is where nothing goes wrong.
 
     Errors are printed as sentences, ``failed`` after one of them, ``stopped`` after Ctrl-C: what is left, and whether
     the same command goes on. The traceback of an error that nobody foresaw, of a user's own network perhaps, is written
@@ -40,8 +41,12 @@ def carry_out(work: Callable[[], int], *, failed: str = "", stopped: str = "") -
     except AtlasError as error:
         _print(f"{error}\n{failed}")
         return FAILED
+    except BrokenPipeError:  # whoever read the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at the end
+        return SUCCESS
     except OSError as error:
-        _print(f"{error}. {failed}")
+        what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        _print(f"{what}. {failed}")
         return FAILED
     except KeyboardInterrupt:
         _print(f"\nStopped. {stopped}")

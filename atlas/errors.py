@@ -1,6 +1,7 @@
 """Errors that are meant for the person who typed the command.
 
-Each message is whole sentences: what was given, what is expected, what to do. The doors print them without a traceback.
+Each message is whole sentences: what was given, what is expected, what to do. The commands print them without a
+traceback.
 """
 
 import difflib

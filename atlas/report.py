@@ -54,13 +54,13 @@ def build_report(
 
 
 def _cells(run: RunDirectory, map_name: str, grid: int, min_count: int) -> dict[str, Any]:
-    table = pq.read_table(run.cells(map_name), columns=["count", "spread"], filters=[("grid", "=", grid)])
-    count, spread = to_numpy(table["count"]), to_numpy(table["spread"])
+    table = pq.read_table(run.cells(map_name), columns=["count", "mean_cosine"], filters=[("grid", "=", grid)])
+    count, cosines = to_numpy(table["count"]), to_numpy(table["mean_cosine"])
     mask = count >= min_count
     return {
         "n": len(count),
         "drawn_share": float(mask.mean()) if len(count) else 0.0,
-        "spread": float(np.median(spread[mask])) if mask.any() else None,
+        "mean_cosine": float(np.median(cosines[mask])) if mask.any() else None,
     }
 
 

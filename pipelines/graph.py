@@ -323,8 +323,6 @@ class _Graph:
             self._end_turn(turn)
 
 
-def _name_of(work: _Waiting | Stage) -> tuple[str, str]:
-    """The stage of an item or of batch settings, and what it is."""
-    if isinstance(work, _Waiting):
-        return work.item.stage, f"item {work.item.id}"
-    return work.NAME, "measuring the batch settings"
+def _name_of(work: _Waiting | Stage) -> tuple[str, str | None]:
+    """The stage of an item or of batch settings, and the item's id."""
+    return (work.item.stage, work.item.id) if isinstance(work, _Waiting) else (work.NAME, None)

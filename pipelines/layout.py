@@ -54,7 +54,7 @@ from atlas.rundir.maps import (
     maps_of,
     maps_of_classes,
 )
-from atlas.rundir.markers import read_marker, write_marker
+from atlas.rundir.markers import digest_values, read_marker, write_marker
 from atlas.store.shards import count_rows, read_metadata
 from pipelines import collect, rank
 from pipelines.cluster import available_cores
@@ -101,10 +101,17 @@ def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
         return _plan_maps(run, config.layers, config.layout, config.opening)
     if part == QUALITY:
         maps = maps_of(config.layers, config.layout, config.cells)
+        digests = {one.layer: coordinates_digest(run, one) for one in maps if not one.classes}
+        # How far a layer is aligned is measured against the one before it.
+        before = dict(zip(config.layers[1:], config.layers))
         return [
-            Item(f"quality-{atlas_map.name}", NAME, run=str(run.path), of=coordinates_digest(run, atlas_map))
-            for atlas_map in maps
-            if not atlas_map.classes
+            Item(
+                f"quality-{layer}",
+                NAME,
+                run=str(run.path),
+                of=digest_values(digest, digests.get(before.get(layer, ""))),
+            )
+            for layer, digest in digests.items()
         ]
     return [Item(part, NAME, run=str(run.path))]
 

@@ -158,8 +158,9 @@ def show_plan(
         neurons=config.neurons,
         cluster=config.cluster,
     )
+    crops = f"{config.images.crops} view{'s' if config.images.crops > 1 else ''} each"
     lines = [
-        ("pictures", f"{len(listing):,} in {listing.source}, {config.images.crops} views each: {work.views:,} views"),
+        ("pictures", f"{len(listing):,} in {listing.source}, {crops}: {work.views:,} views"),
         *(
             (
                 "network" if not name else f"@{name}",

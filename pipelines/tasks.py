@@ -33,10 +33,11 @@ class Timed:
 
 
 def results(
-    client: Client, batch: list[tuple[Future, Work]], name: Callable[[Work], tuple[str, str]]
+    client: Client, batch: list[tuple[Future, Work]], name: Callable[[Work], tuple[str, str | None]]
 ) -> Iterator[tuple[Work, Any]]:
-    """What came of finished work, fetched together; then the error of the first that failed, as AtlasError. ``name``
-    gives the stage of some work, and what it is.
+    """What came of finished work, fetched together; then the error of the first that failed, as AtlasError that names
+    the item. ``name`` gives the stage of some work, and the item's id; None for what a stage measures before its items,
+    whose error is raised as it is.
 
     A future is let go when its result has arrived. Were futures held, or given to the items after them, Dask would run
     finished items again to have their summaries back when it loses the worker that holds them.
@@ -52,19 +53,21 @@ def results(
     if first is not None:
         raise first
     for future, work in failed:
-        stage, what = name(work)
+        stage, item = name(work)
         try:
             future.result()
         except KilledWorker as error:
             raise AtlasError(
-                f"{stage}: the workers that worked on {what.removeprefix('item ')} died again and again; most often "
+                f"{stage}: the workers that worked on {item or 'its batch settings'} died again and again; most often "
                 "they ran out of memory. Give them more, or have fewer workers on a machine."
             ) from error
         except CancelledError:
             raise  # the scheduler was lost: pipelines.cluster has the sentence
         except Exception as error:
+            if item is None:
+                raise
             raise AtlasError(
-                f"{stage}: {what} failed ({type(error).__name__}: {error}).\nThe full traceback is in "
+                f"{stage}: item {item} failed ({type(error).__name__}: {error}).\nThe full traceback is in "
                 f"{write_traceback(error)}"
             ) from error
 

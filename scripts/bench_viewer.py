@@ -142,7 +142,7 @@ def _write_cells(
         "row": row.tolist(),
         "col": col.tolist(),
         "count": random.integers(8, 500, cells).tolist(),
-        "spread": np.round(random.uniform(0.5, 0.9, cells), 4).tolist(),
+        "mean_cosine": np.round(random.uniform(0.5, 0.9, cells), 4).tolist(),
         "drawn": [1] * cells,
         "cosine": np.round(random.uniform(0.5, 0.99, cells), 4).tolist(),
         "flag": ["low" if low else None for low in random.random(cells) < 0.02],

@@ -20,6 +20,35 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 ROOT = Path(__file__).resolve().parent.parent
+# A room imports only rooms above it in this list, inside functions too.
+ROOMS = (
+    "atlas/errors.py",
+    "atlas/arrays.py",
+    "atlas/config",
+    "atlas/rundir",
+    "atlas/command.py",
+    "atlas/networks",
+    "atlas/circuits",
+    "atlas/forward",
+    "atlas/pictures",
+    "atlas/store",
+    "atlas/layout",
+    "atlas/visualize",
+    "atlas/cells",
+    "atlas/neurons",
+    "atlas/site",
+    "atlas/report.py",
+    "atlas/analysis.py",
+    "atlas/explain",
+    "atlas/check",
+    "atlas/serve",
+    "atlas/viewer",
+    "atlas/__init__.py",
+    "pipelines",
+    "atlas/run.py",
+    "atlas/cli.py",
+    "scripts",
+)
 # Together one room each, whatever lies in them.
 WHOLE = ("pipelines", "scripts", "atlas/viewer")
 
@@ -91,6 +120,12 @@ def arrows(entries: list[Import]) -> dict[tuple[str, str], list[Import]]:
     return pairs
 
 
+def upward(entries: list[Import]) -> list[Import]:
+    """The imports that lead to a room below their own in the list of rooms; of rooms that it does not name, none."""
+    order = {name: number for number, name in enumerate(ROOMS)}
+    return [entry for entry in entries if order.get(room(entry.source), len(ROOMS)) < order.get(room(entry.target), -1)]
+
+
 def package(path: str) -> str:
     """The package that a module lies in: its room, or a package inside of it."""
     parts = path.split("/")
@@ -152,7 +187,10 @@ def main() -> None:
     for level in sorted(set(height.values()), reverse=True):
         print(f"floor {level:2}  {', '.join(sorted(name for name in rooms if height[name] == level))}")
     inside = [pair for pair in pairs for ring in rings if set(pair) <= ring]
-    print(f"{len(rooms)} rooms on {max(height.values())} floors, {len(pairs)} arrows, {len(inside)} of them in circles")
+    print(
+        f"{len(rooms)} rooms on {max(height.values())} floors, {len(pairs)} arrows, {len(inside)} of them in circles, "
+        f"{len({(room(entry.source), room(entry.target)) for entry in upward(entries)})} upward"
+    )
     for ring in rings:
         print(f"circle of rooms: {', '.join(sorted(ring))}")
         for pair in sorted(pair for pair in pairs if set(pair) <= ring):

@@ -34,7 +34,7 @@ CELLS_SCHEMA = pa.schema(
         pa.field("col", pa.int32(), nullable=False),
         pa.field("count", pa.int64(), nullable=False),
         pa.field("mean", pa.list_(pa.float32()), nullable=False),
-        pa.field("spread", pa.float32(), nullable=False),
+        pa.field("mean_cosine", pa.float32(), nullable=False),
         pa.field("norm", pa.float32(), nullable=False),
         pa.field("cosines", pa.list_(pa.float32()), nullable=False),
         pa.field("attribution", pa.list_(pa.float32())),
@@ -192,7 +192,7 @@ def _table(
         columns["diverse_exemplars"].append(_rows(others, cosines, facts))
     count = np.maximum(level.count, 1)[:, None]
     mean = level.vectors / count
-    spread = np.einsum("nc,nc->n", level.directions / count, unit_rows(mean))
+    mean_cosine = np.einsum("nc,nc->n", level.directions / count, unit_rows(mean))
     attribution = None if level.attributions is None else list((level.attributions / count).astype(np.float32))
     return (
         pa.table(
@@ -202,7 +202,7 @@ def _table(
                 "col": (level.cells % level.grid).astype(np.int32),
                 "count": level.count.astype(np.int64),
                 "mean": list(mean.astype(np.float32)),
-                "spread": spread.astype(np.float32),
+                "mean_cosine": mean_cosine.astype(np.float32),
                 "attribution": attribution
                 if attribution is not None
                 else pa.nulls(len(level.cells), pa.list_(pa.float32())),

@@ -52,9 +52,11 @@ def verify(run: RunDirectory, *, quick: bool = False, console: Console | None = 
         findings.wrong(run.manifest, "cut off or overwritten: it is no JSON of a run", run.manifest)
         return findings
     if "config" not in manifest:
+        what = "holds no configuration" if run.manifest.exists() else "missing"
         if not any(run.folder(stage).exists() for stage in STAGES):
-            raise ConfigError(f"{run.path} is no run: it has no run.json. Expected the folder that atlas run wrote.")
-        findings.wrong(run.manifest, "missing, so the stages cannot be held against their configuration")
+            reason = "its run.json holds no configuration" if run.manifest.exists() else "it has no run.json"
+            raise ConfigError(f"{run.path} is no run: {reason}. Expected the folder that atlas run wrote.")
+        findings.wrong(run.manifest, f"{what}, so the stages cannot be held against their configuration")
         return findings
     config = run.config()
     findings.layout_groups = tuple(layout_groups(config.layers, config.layout))

@@ -14,6 +14,18 @@ from pydantic import BaseModel, ValidationError
 from atlas.config.model import Config
 from atlas.errors import ConfigError, did_you_mean, near_names
 
+# What pydantic says of values that are no numbers, in the words of who writes YAML.
+_PLAIN = {
+    "int_parsing": "expected a whole number",
+    "int_type": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_parsing": "expected a number",
+    "float_type": "expected a number",
+    "bool_parsing": "expected true or false",
+    "bool_type": "expected true or false",
+    "string_type": "expected a text",
+}
+
 
 def config_folders() -> list[Path]:
     """Where the shipped configurations lie: inside the wheel, or at the top of a checkout."""
@@ -49,7 +61,8 @@ def load_config(name: str, overrides: list[str] | None = None) -> Config:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not text in UTF-8: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds {type(values).__name__}, expected keys such as network, layers and images.")
+        what = "is empty" if values is None else "holds a list" if isinstance(values, list) else f"holds {values!r}"
+        raise ConfigError(f"{path} {what}; expected keys such as network, layers and images.")
     for override in overrides or []:
         _override(values, override)
     values.setdefault("out", f"runs/{path.stem}")
@@ -83,7 +96,8 @@ def _override(values: dict[str, Any], override: str) -> None:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not valid YAML ({error}).") from error
+        reason = getattr(error, "problem", None) or "it cannot be read"
+        raise ConfigError(f"--set {override}: the value is not valid YAML ({reason}).") from error
     *parents, last = key.split(".")
     for parent in parents:
         inner = values.setdefault(parent, {})
@@ -111,6 +125,11 @@ def _sentence_parts(problem: Any) -> tuple[str, str]:
     if kind == "missing":
         return f"{key}: missing;", "it has no default and must be given."
     expected = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "list")
+    if kind in _PLAIN:
+        expected = _PLAIN[kind]
+    elif kind in ("too_short", "too_long"):
+        bound = problem["ctx"]["min_length"] if kind == "too_short" else problem["ctx"]["max_length"]
+        expected = f"expected at {'least' if kind == 'too_short' else 'most'} {bound}"
     if kind == "model_type":
         expected = f"expected keys: {', '.join(_keys_at(location))}"
     expected = expected[:1].lower() + expected[1:]

@@ -17,19 +17,30 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m atlas.ex
         description="Explain one picture by a finished run: what each layer sees at each position, where that lies on "
         "the atlas, and what it adds to the classes. Writes pictures, explain.json and index.html.",
     )
-    parser.add_argument("run", help="a run folder, such as runs/demo")
-    parser.add_argument("image", help="a picture: JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF")
-    parser.add_argument("--out", required=True, help="the folder to write into; it is made")
-    parser.add_argument("--layer", action="append", default=[], help="of the run's layers; may be repeated (all)")
+    parser.add_argument("run", metavar="RUN", help="a run folder, such as runs/demo")
+    parser.add_argument("image", metavar="IMAGE", help="a picture: JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF")
+    parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write into; it is made")
+    parser.add_argument(
+        "--layer",
+        action="append",
+        default=[],
+        metavar="LAYER",
+        help="one of the run's layers; may be repeated (default: all)",
+    )
     parser.add_argument(
         "--class",
         action="append",
         default=[],
         dest="classes",
-        help="by name or number; may be repeated (the three best)",
+        metavar="CLASS",
+        help="by name or number; may be repeated (default: the three best)",
     )
-    parser.add_argument("--groups", type=int, default=6, help="2 to 10, or 0 for none (6)")
-    parser.add_argument("--steps", type=int, default=64, help="of the optimiser for an icon; 32 are quick (64)")
+    parser.add_argument(
+        "--groups", type=int, default=6, metavar="N", help="groups of positions: 2 to 10, or 0 for none (default: 6)"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=64, metavar="N", help="optimisation steps of an icon; 32 are quick (default: 64)"
+    )
     parser.add_argument(
         "--without-each", action="store_true", help="also take each position out, and see what the classes really lose"
     )

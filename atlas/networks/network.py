@@ -181,8 +181,8 @@ def load(
             logits = ready.module(ready.noise(2))
         except RuntimeError as error:
             raise ConfigError(
-                f"{ready.name} cannot take pictures of {ready.size}×{ready.size} pixels ({error}). Set network.size "
-                "to one that it can take."
+                f"{ready.name} failed on pictures of {ready.size}×{ready.size} pixels ({error}). If it needs another "
+                "size, set network.size; else mend the network."
             ) from error
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             raise ConfigError(

@@ -182,8 +182,9 @@ def load_checkpoint(network: UnpreparedNetwork, path: str) -> None:
         raise ConfigError(f"network.checkpoint: there is no file {path}.") from None
     except Exception as error:  # torch raises half a dozen types for a file that is not a checkpoint
         raise ConfigError(
-            f"network.checkpoint: {path} cannot be loaded as tensors only ({error}). "
-            "Save a state dict with torch.save(module.state_dict(), path)."
+            f"network.checkpoint: {path} cannot be loaded as tensors only ({type(error).__name__}: "
+            f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no reason given'}). Save a state dict "
+            "with torch.save(module.state_dict(), path)."
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):

@@ -131,13 +131,12 @@ class RunDirectory:
         write_json(self.manifest, manifest)
 
     def config(self) -> Config:
-        """The configuration in run.json. Raises AtlasError when there is none, ConfigError when another version of
-        activation-atlas wrote it."""
+        """The configuration in run.json. Raises ConfigError when there is none, or another version of activation-atlas
+        wrote it."""
         manifest = self.read_manifest()
         if "config" not in manifest:
-            raise AtlasError(
-                f"{self.path} is no run directory: it has no run.json. Expected the folder that atlas run wrote."
-            )
+            reason = "its run.json holds no configuration" if self.manifest.exists() else "it has no run.json"
+            raise ConfigError(f"{self.path} is no run directory: {reason}. Expected the folder that atlas run wrote.")
         refuse_other_format(manifest, self.manifest)
         try:
             return Config.from_plain(manifest["config"])

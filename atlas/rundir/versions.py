@@ -12,9 +12,9 @@ from atlas.errors import ConfigError
 # Of this project.
 VERSION = "0.1.0"
 # Of run.json and of the tables of all stages but the store's, which has atlas.store.shards.SCHEMA_VERSION.
-RUN_FORMAT = 2
+RUN_FORMAT = 3
 # Of a site's files: the page reads those of its own.
-SITE_FORMAT = 5
+SITE_FORMAT = 6
 
 
 def versions() -> dict[str, str]:

@@ -25,6 +25,8 @@ def parse_integers(query: QueryParams, name: str, fewest: int = 1) -> list[int]:
     """All integers that ``query`` has for ``name``, without repetitions. Raises Refusal as `parse_integer` does, and
     for fewer than ``fewest`` or too many."""
     texts = query.getlist(name)
+    if fewest and not texts:
+        raise Refusal(422, f"{name} is missing: give {name}=NUMBER {fewest} to {_MOST_NUMBERS} times.")
     if not fewest <= len(texts) <= _MOST_NUMBERS:
         raise Refusal(422, f"{len(texts)} times {name}=NUMBER was given, expected {fewest} to {_MOST_NUMBERS}.")
     return list(dict.fromkeys(_integer(name, text) for text in texts))

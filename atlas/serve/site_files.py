@@ -55,6 +55,10 @@ def find_site(run: Path) -> Path:
     if not run.is_dir():
         raise ConfigError(f"There is no run folder {run}; give one that atlas run has made, such as runs/demo.")
     site = run / "site"
+    if not site.is_dir() and not (run / "run.json").is_file():
+        runs = sorted(path.parent.name for path in run.glob("*/run.json"))
+        hint = f"give a run in it, such as {run / runs[0]}" if runs else "give one that atlas run has made"
+        raise ConfigError(f"{run} is no run: it has no run.json and no site; {hint}.")
     if not (site / "index.html").is_file() or not (site / "atlas.json").is_file():
         raise ConfigError(f"The run {run} has no site yet; atlas run CONFIG finishes it, with its own YAML file.")
     return site

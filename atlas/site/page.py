@@ -89,7 +89,7 @@ def write_grid(
     write_grid_pyramid(folder / "icons.dzi", icon_source(run, atlas_map.name, grid), grid=grid, form=form)
     table = pq.read_table(
         run.cells(atlas_map.name),
-        columns=["row", "col", "count", "spread", "attribution", "predicted"],
+        columns=["row", "col", "count", "mean_cosine", "attribution", "predicted"],
         filters=[("grid", "=", grid)],
     )
     facts, files = cell_facts(run, atlas_map, grid, table), [folder / "classes.bin"]
@@ -117,7 +117,7 @@ def cell_facts(run: RunDirectory, atlas_map: AtlasMap, grid: int, table: pa.Tabl
         "row": [row for row, _ in cells],
         "col": [col for _, col in cells],
         "count": table["count"].to_pylist(),
-        "spread": np.round(to_numpy(table["spread"]).astype(np.float64), 4).tolist(),
+        "mean_cosine": np.round(to_numpy(table["mean_cosine"]).astype(np.float64), 4).tolist(),
         "drawn": [int(cell in scores) for cell in cells],
         "cosine": [round(scores[cell]["cosine"], 4) if cell in scores else None for cell in cells],
         "flag": [scores[cell]["flag"] if cell in scores else None for cell in cells],

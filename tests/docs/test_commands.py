@@ -144,6 +144,7 @@ def test_a_run_is_checked(demo: RunDirectory, tmp_path: Path) -> None:
 def test_several_runs_are_served(demo: RunDirectory, tmp_path: Path) -> None:
     shutil.copytree(demo.path, tmp_path / "runs/other")
     (tmp_path / "runs/begun").mkdir()
+    (tmp_path / "runs/begun/run.json").write_text("{}")
     words = as_module(the_command("atlas serve runs/*"))
     line = shlex.join(words[:-1]) + f" {words[-1]} --port 0"  # the shell finds the runs
     with subprocess.Popen(

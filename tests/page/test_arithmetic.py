@@ -134,6 +134,7 @@ def test_paths_pools_and_depthwise_steps_have_their_arithmetic(browser: Browser,
         expect(account.locator("i", has_text="–")).to_have_count(3)  # the row above is beyond the edge
         view.get_by_label("Column", exact=True).fill("0")
         view.get_by_label("Column", exact=True).press("Enter")
+        expect(account.locator("i", has_text="–")).to_have_count(5)  # the column beside it is, too
         marked = account.locator("i.marked")
         expect(marked).to_have_count(1)
         assert number(marked.inner_text()) == pytest.approx(parts(account, "total")[0], abs=0.006)

@@ -115,7 +115,7 @@ def made_cells(grid: int) -> dict[str, Any]:
         "row": [row for row, _ in places],
         "col": [col for _, col in places],
         "count": [cell_count(grid, *place) for place in places],
-        "spread": [0.8] * len(places),
+        "mean_cosine": [0.8] * len(places),
         "drawn": [int(flag) for flag in mask],
         "cosine": [
             (0.5 if is_low(grid, row, col) else 0.934) if is_drawn_cell else None

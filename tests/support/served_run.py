@@ -52,7 +52,7 @@ def site_client(run_folder: Path) -> TestClient:
 
 @contextlib.contextmanager
 def served(run_folder: Path, host: str = "127.0.0.1") -> Iterator[int]:
-    """A server in a thread, as the door starts it; its port."""
+    """A server in a thread, as the command starts it; its port."""
     with open_socket(host, 0) as bound:
         ip, port = bound.getsockname()
         server = create_server(create_app([run_folder]), hosts=own_names(ip))

@@ -1,4 +1,4 @@
-"""The console script: its commands, their help and their exit codes; and the same of the modules' doors."""
+"""The console script: its commands, their help and their exit codes; and the same of the modules'."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from checkout import CHECKOUT
 from console_script import write_console_script
 
-from atlas.cli import DOORS, main
+from atlas.cli import COMMANDS, main
 from atlas.rundir.versions import VERSION
 
 # 24 lines of 80 columns.
@@ -27,7 +27,7 @@ def answer(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[in
     return code, captured.out, captured.err
 
 
-@pytest.mark.parametrize("command", DOORS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_its_version_and_its_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert answer([command, "--version"], capsys) == (0, f"activation-atlas {VERSION}\n", "")
     code, text, _ = answer([command, "--help"], capsys)
@@ -35,10 +35,10 @@ def test_each_command_has_its_version_and_its_help(command: str, capsys: pytest.
     assert text.startswith(f"usage: atlas {command} ")
 
 
-@pytest.mark.parametrize("door", [["atlas.cli", "run"], ["atlas.run"]], ids=["atlas run", "python -m atlas.run"])
-def test_the_help_of_a_run_fits_a_screen(door: list[str]) -> None:
+@pytest.mark.parametrize("module", [["atlas.cli", "run"], ["atlas.run"]], ids=["atlas run", "python -m atlas.run"])
+def test_the_help_of_a_run_fits_a_screen(module: list[str]) -> None:
     process = subprocess.run(
-        [sys.executable, "-c", f"import sys; from {door[0]} import main; main(sys.argv[1:])", *door[1:], "--help"],
+        [sys.executable, "-c", f"import sys; from {module[0]} import main; main(sys.argv[1:])", *module[1:], "--help"],
         cwd=CHECKOUT, env={**os.environ, "COLUMNS": str(COLUMNS)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     lines = process.stdout.splitlines()
@@ -61,9 +61,10 @@ def test_the_help_of_a_run_fits_a_screen(door: list[str]) -> None:
 def test_without_a_command_it_says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     code, text, _ = answer([], capsys)
     assert code == 2
-    for command in DOORS:
+    for command in COMMANDS:
         assert f"\n  {command} " in text
     assert answer(["--help"], capsys) == (0, text, "")
+    assert answer(["help"], capsys) == (0, text, "")
     assert answer(["--version"], capsys) == (0, f"activation-atlas {VERSION}\n", "")
 
 
@@ -71,6 +72,12 @@ def test_another_word_is_answered_with_the_commands(capsys: pytest.CaptureFixtur
     code, _, text = answer(["paint"], capsys)
     assert code == 2
     assert "invalid choice: 'paint' (choose from 'run', 'serve', 'check', 'explain')" in text
+
+
+def test_an_option_before_the_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, text = answer(["--foo", "run", "demo"], capsys)
+    assert code == 2
+    assert "--foo is no option of atlas itself; first comes a command: run, serve, check, explain" in text
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the doors have in common: exit codes, sentences for errors, and where modules are looked for."""
+"""What the commands have in common: exit codes, sentences for errors, and where modules are looked for."""
 
 import sys
 from collections.abc import Callable
@@ -24,6 +24,7 @@ def raising(error: BaseException) -> Callable[[], int]:
         (ConfigError("colour: unknown key."), 2, "colour: unknown key.\n"),
         (AtlasError("The disk is gone."), 3, f"The disk is gone.\n{GOES_ON}\n"),
         (OSError(28, "No space left"), 3, f"[Errno 28] No space left. {GOES_ON}\n"),
+        (OSError(28, "No space left", "runs/demo"), 3, f"runs/demo: No space left. {GOES_ON}\n"),
         (KeyboardInterrupt(), 3, "\nStopped. Begin anew.\n"),
     ],
 )

@@ -45,7 +45,7 @@ def test_each_map_has_its_layout_cells_and_icons(made_run: RunDirectory) -> None
             assert report[layer]["cells"][str(grid)] == {
                 "n": len(cells),
                 "drawn_share": pytest.approx(len(drawn_cells) / len(cells)),
-                "spread": pytest.approx(np.median([cell["spread"] for cell in drawn_cells])),
+                "mean_cosine": pytest.approx(np.median([cell["mean_cosine"] for cell in drawn_cells])),
             }
 
 

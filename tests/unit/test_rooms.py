@@ -14,48 +14,19 @@ from checkout import CHECKOUT
 
 ATLAS = sorted((CHECKOUT / "atlas").rglob("*.py"))
 PIPELINES = sorted((CHECKOUT / "pipelines").glob("*.py"))
-# A room imports only rooms above it in this list, inside functions too.
-ROOMS = (
-    "atlas/errors.py",
-    "atlas/arrays.py",
-    "atlas/config",
-    "atlas/rundir",
-    "atlas/command.py",
-    "atlas/networks",
-    "atlas/circuits",
-    "atlas/forward",
-    "atlas/pictures",
-    "atlas/store",
-    "atlas/layout",
-    "atlas/visualize",
-    "atlas/cells",
-    "atlas/neurons",
-    "atlas/site",
-    "atlas/report.py",
-    "atlas/analysis.py",
-    "atlas/explain",
-    "atlas/check",
-    "atlas/serve",
-    "atlas/viewer",
-    "atlas/__init__.py",
-    "pipelines",
-    "atlas/run.py",
-    "atlas/cli.py",
-    "scripts",
-)
 # Imports inside functions, each with what it would otherwise cost or need.
 TORCH = "torch, which a reader of tables or a waiting server does without"
-DOOR = "a command loads its own door alone"
+COMMAND = "a command loads its own module alone"
 OWN_PROCESS = "each system is measured in a process of its own, whose memory holds what it needs itself"
 LATE = {
     ("atlas/analysis.py", "atlas/networks/network.py"): TORCH,
     ("atlas/analysis.py", "atlas/layout/placement.py"): "faiss",
     ("atlas/analysis.py", "atlas/cells/exemplars.py"): TORCH,
     ("atlas/analysis.py", "atlas/neurons/views.py"): TORCH,
-    ("atlas/cli.py", "atlas/check/__main__.py"): DOOR,
-    ("atlas/cli.py", "atlas/explain/__main__.py"): DOOR,
-    ("atlas/cli.py", "atlas/run.py"): DOOR,
-    ("atlas/cli.py", "atlas/serve/__main__.py"): DOOR,
+    ("atlas/cli.py", "atlas/check/__main__.py"): COMMAND,
+    ("atlas/cli.py", "atlas/explain/__main__.py"): COMMAND,
+    ("atlas/cli.py", "atlas/run.py"): COMMAND,
+    ("atlas/cli.py", "atlas/serve/__main__.py"): COMMAND,
     ("atlas/explain/__main__.py", "atlas/explain/command.py"): "torch, not before the arguments are right",
     ("atlas/layout/fit.py", "atlas/layout/umap_optimizer.py"): "numba, which compiles",
     ("atlas/layout/gpu.py", "atlas/networks/network.py"): TORCH,
@@ -91,28 +62,24 @@ def name_of(path: Path) -> str:
 
 def test_every_room_has_its_place_in_the_list(house: ModuleType) -> None:
     rooms = {house.room(path) for path in house.modules(CHECKOUT).values()} | {"atlas/viewer"}
-    assert sorted(ROOMS) == sorted(rooms)
-    assert len(ROOMS) <= 26
+    assert sorted(house.ROOMS) == sorted(rooms)
+    assert len(house.ROOMS) <= 26
 
 
 def test_a_room_imports_only_rooms_above_it(house: ModuleType, entries: list[Any]) -> None:
-    upward = [
-        f"{entry.source}:{entry.line} imports {entry.target}"
-        for entry in entries
-        if ROOMS.index(house.room(entry.source)) < ROOMS.index(house.room(entry.target))
-    ]
+    upward = [f"{entry.source}:{entry.line} imports {entry.target}" for entry in house.upward(entries)]
     assert upward == []
 
 
-def test_no_files_import_each_other_in_a_circle(house: ModuleType, entries: list[Any]) -> None:
-    files: dict[str, set[str]] = {}
-    for entry in entries:
-        files.setdefault(entry.source, set()).add(entry.target)
-    assert house.circles(files) == []
+@pytest.mark.parametrize("group", ["file", "package"])
+def test_neither_files_nor_packages_import_each_other_in_a_circle(
+    house: ModuleType, entries: list[Any], group: str
+) -> None:
+    assert house.circles(house.links(entries, house.package if group == "package" else str)) == []
 
 
 def test_the_house_has_at_most_twelve_floors(house: ModuleType, entries: list[Any]) -> None:
-    edges = house.graph(house.arrows(entries), set(ROOMS))
+    edges = house.graph(house.arrows(entries), set(house.ROOMS))
     assert max(house.floors(edges).values()) <= 12
 
 
@@ -142,6 +109,11 @@ def test_the_reader_of_imports_sees_all_of_them(house: ModuleType, tmp_path: Pat
     edges = house.graph(house.arrows(entries), {"atlas/low", "atlas/high.py", "pipelines"})
     assert edges == {"atlas/low": {"atlas/high.py"}, "atlas/high.py": {"atlas/low"}, "pipelines": {"atlas/high.py"}}
     assert house.circles(edges) == [{"atlas/low", "atlas/high.py"}]
+    assert house.circles(house.links(entries, house.package)) == [{"atlas/low", "atlas/high.py"}]
+    assert house.circles(house.links(entries, str)) == [{"atlas/low/one.py", "atlas/high.py"}]
+    arrow_up = house.Import("atlas/errors.py", "atlas/serve/app.py", 1, False, False)
+    arrow_down = house.Import("atlas/serve/app.py", "atlas/errors.py", 1, False, False)
+    assert house.upward([arrow_up, arrow_down]) == [arrow_up]
     assert house.floors(edges) == {"atlas/low": 1, "atlas/high.py": 1, "pipelines": 2}
     assert house.package("atlas/low/inside/deep.py") == "atlas/low/inside"
     assert house.package("atlas/low/one.py") == house.package("atlas/low/__init__.py") == "atlas/low"
@@ -196,7 +168,7 @@ def test_there_is_something_to_read() -> None:
 
 @pytest.mark.parametrize("path", ATLAS, ids=name_of)
 def test_atlas_imports_neither_dask_nor_pipelines(path: Path) -> None:
-    allowed = {"pipelines"} if name_of(path) == "atlas/run.py" else set()  # a door starts them
+    allowed = {"pipelines"} if name_of(path) == "atlas/run.py" else set()  # a command starts them
     forbidden = {"dask", "distributed", "pipelines"} - allowed
     assert not {name for name in imports(path.read_text()) for package in forbidden if belongs(name, package)}
 

@@ -10,13 +10,13 @@ from checkout import CHECKOUT
 UNIT = CHECKOUT / "tests" / "unit"
 # Of the whole tree, not of a module.
 OF_THE_TREE = {"test_names.py", "test_page_rooms.py", "test_rooms.py", "test_tree.py"}
-DOOR = "a door: tests/unit/test_cli.py asks each for its help and its mistakes"
+COMMAND = "a command: tests/unit/test_cli.py asks each for its help and its mistakes"
 # Modules without tests of their own name, each with the reason.
 UNTESTED = {
-    "atlas/explain/__main__.py": DOOR,
-    "atlas/check/__main__.py": DOOR,
-    "atlas/serve/__main__.py": DOOR,
-    "atlas/run.py": DOOR,
+    "atlas/explain/__main__.py": COMMAND,
+    "atlas/check/__main__.py": COMMAND,
+    "atlas/serve/__main__.py": COMMAND,
+    "atlas/run.py": COMMAND,
     "atlas/arrays.py": "names of types, which mypy checks",
     "atlas/visualize/__init__.py": "names of its modules, which their tests import from here",
 }

@@ -22,7 +22,7 @@ export function wholeGrid(grid: number, of: (row: number, col: number) => number
     row: places.map(([row]) => row),
     col: places.map(([, col]) => col),
     count: places.map(([row, col]) => count(row, col)),
-    spread: places.map(() => 0.8),
+    mean_cosine: places.map(() => 0.8),
     drawn: classIndices.map((name) => (name === null ? 0 : 1)),
     cosine: classIndices.map((name) => (name === null ? null : 0.9)),
     flag: classIndices.map(() => null),

@@ -91,7 +91,7 @@ def test_facts_equal_brute_force(example: dict[str, Any]) -> None:
         mean = activation[members].mean(0)
         np.testing.assert_allclose(cell["mean"], mean, rtol=1e-5, atol=1e-6)
         cosines = unit_rows(activation[members]) @ unit_rows(mean[None])[0]
-        assert cell["spread"] == pytest.approx(float(cosines.mean()), abs=1e-5)
+        assert cell["mean_cosine"] == pytest.approx(float(cosines.mean()), abs=1e-5)
         np.testing.assert_allclose(cell["attribution"], attribution[members].mean(0), rtol=1e-5, atol=1e-6)
         assert cell["norm"] == pytest.approx(float(np.median(np.linalg.norm(activation[members], axis=1))), rel=1e-5)
         np.testing.assert_allclose(cell["cosines"], np.quantile(cosines, np.linspace(0, 1, 101)), atol=1e-5)

@@ -45,7 +45,7 @@ def test_units_are_asked_for_of_the_runs_layers(tmp_path: Path) -> None:
     assert config.neurons is not None
     assert config.neurons.model_dump() == {"layers": ("_blocks.4",), "pictures": 4, "patches": 9, "sources": 12}
     for value, expected in (
-        ("{layers: []}", "  neurons.layers: given []; list should have at least 1 item after validation, not 0."),
+        ("{layers: []}", "  neurons.layers: given []; expected at least 1."),
         ("{}", "  neurons.layers: missing; it has no default and must be given."),
         ("{layers: [_blocks.4, _blocks.4]}",
          '  neurons.layers: given ["_blocks.4", "_blocks.4"]; expected each layer once.'),

@@ -25,7 +25,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     assert lines[1:] == [
         "  seed: given -1; input should be greater than or equal to 0.",
         '  network.name: given ""; string should have at least 1 character.',
-        "  layers: given []; list should have at least 1 item after validation, not 0.",
+        "  layers: given []; expected at least 1.",
         "  images.source: missing; it has no default and must be given.",
         "  images.crops: given 0; input should be greater than or equal to 1.",
         "  images.sorce: unknown key; did you mean source?",
@@ -76,7 +76,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
             'cluster: given {"address": "tcp://a:1"}; an address is given, but kind is local; expected kind: address.',
         ),
         ({"render": {"size": 81}}, "render.size: given 81; input should be a multiple of 2."),
-        ({"out": None}, "out: given null; input should be a valid string."),
+        ({"out": None}, "out: given null; expected a text."),
     ],
 )
 def test_each_mistake_names_the_key_what_was_given_and_what_is_expected(
@@ -127,8 +127,8 @@ def test_an_override_of_an_unknown_key_gets_the_nearest_one(tmp_path: Path) -> N
     [
         (b"layers: [a\nimages: x", "is not valid YAML"),
         (b"\xff\xfe\x00", "is not text in UTF-8"),
-        (b"- a\n- b\n", "holds list, expected keys such as network, layers and images."),
-        (b"", "holds NoneType, expected keys such as network, layers and images."),
+        (b"- a\n- b\n", "odd.yaml holds a list; expected keys such as network, layers and images."),
+        (b"", "odd.yaml is empty; expected keys such as network, layers and images."),
     ],
 )
 def test_a_file_that_is_no_configuration_is_explained(tmp_path: Path, content: bytes, expected: str) -> None:

@@ -93,7 +93,7 @@ def test_a_layer_without_a_map_gets_the_sensible_layers(small: Network) -> None:
 
 def test_a_size_that_the_network_cannot_take_is_explained() -> None:
     with pytest.raises(
-        ConfigError, match=r"small_network:stubborn cannot take pictures of 32×32 pixels .* Set network.size"
+        ConfigError, match=r"small_network:stubborn failed on pictures of 32×32 pixels .* set network.size"
     ):
         load("small_network:stubborn", size=32)
 

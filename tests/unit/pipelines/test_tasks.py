@@ -38,7 +38,7 @@ def come_back(*values: Any, into: list[Any] | None = None) -> None:
     """What comes back of items with these values is put ``into`` a list, by number."""
     batch: Any = [(MadeFuture(value), number) for number, value in enumerate(values)]
     client: Any = MadeClient()
-    for pair in results(client, batch, lambda number: ("render", f"item part-{number}")):
+    for pair in results(client, batch, lambda number: ("render", f"part-{number}" if number < 5 else None)):
         (into if into is not None else []).append(pair)
 
 
@@ -73,6 +73,11 @@ def test_an_error_names_stage_and_item_and_where_its_traceback_is() -> None:
     sentence, path = str(error.value).split("\nThe full traceback is in ")
     assert sentence == "render: item part-1 failed (OSError: no space left)."
     assert "no space left" in Path(path).read_text()
+
+
+def test_an_error_while_a_stage_measures_is_raised_as_it_is() -> None:
+    with pytest.raises(OSError, match="no space left"):
+        come_back(0, 1, 2, 3, 4, OSError("no space left"))
 
 
 def test_an_item_that_kills_its_workers_is_told_as_memory() -> None:

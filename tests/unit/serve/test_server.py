@@ -81,6 +81,11 @@ def test_the_door_says_what_is_missing(
 ) -> None:
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
+    assert serve.main([str(tmp_path)]) == 2
+    assert f"{tmp_path} is no run: it has no run.json and no site; give a run in it, such as" in capsys.readouterr().err
+    assert serve.main([str(unfinished)]) == 2
+    assert "unfinished is no run" in capsys.readouterr().err
+    (unfinished / "run.json").write_text("{}")
     assert serve.main([str(unfinished)]) == 2
     errors = capsys.readouterr().err
     assert "has no site yet" in errors
@@ -99,6 +104,10 @@ def test_the_door_says_what_is_missing(
         assert serve.main([str(run_folder), "--port", str(port)]) == 2
     errors = capsys.readouterr().err
     assert f"Port {port}" in errors
+    assert serve.main([str(run_folder), "--host", "192.0.2.1"]) == 2
+    assert "--host 192.0.2.1: this machine has no such address" in capsys.readouterr().err
+    assert serve.main([str(run_folder), "--port", "99999"]) == 2
+    assert "--port 99999: expected a number from 0 to 65535" in capsys.readouterr().err
     assert f"--port {port + 1}" in errors
     assert len(errors.splitlines()) == 1
 

@@ -89,7 +89,7 @@ interface IconReport {
   flagged_share: number | null;
 }
 
-const FORMAT = 5;
+const FORMAT = 6;
 
 /** An error whose message is meant for the reader: what happened and what to do. */
 export class UserError extends Error {}

@@ -10,7 +10,7 @@ export interface CellColumns {
   row: number[];
   col: number[];
   count: number[];
-  spread: number[];
+  mean_cosine: number[];
   drawn: number[];
   cosine: (number | null)[];
   flag: (string | null)[];
@@ -25,7 +25,7 @@ export interface Cell {
   /** Its place in the columns. */
   index: number;
   count: number;
-  spread: number;
+  mean_cosine: number;
   drawn: boolean;
   cosine: number | null;
   flag: string | null;
@@ -94,7 +94,7 @@ export class Cells {
       col: this.col[index] as number,
       index,
       count: this.count[index] as number,
-      spread: columns.spread[index] as number,
+      mean_cosine: columns.mean_cosine[index] as number,
       drawn: this.drawn[index] === 1,
       cosine: columns.cosine[index] ?? null,
       flag: columns.flag[index] ?? null,

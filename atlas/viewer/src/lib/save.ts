@@ -114,7 +114,7 @@ const CLASSES = 5;
 /** Cells, by their places in the columns, as CSV with a header (RFC 4180). */
 export function cellsTable(atlas: Atlas, atlasMap: AtlasMap, cells: Cells, indices: readonly number[]): string {
   const numbers = Array.from({ length: CLASSES }, (_, i) => i + 1);
-  const header = ['layer', 'grid', 'row', 'col', 'activations', 'spread', 'cosine', 'flag', ...numbers.flatMap((n) => [`class_${n}`, `${atlas.attributions ? 'attribution' : 'share'}_${n}`])];
+  const header = ['layer', 'grid', 'row', 'col', 'activations', 'mean_cosine', 'cosine', 'flag', ...numbers.flatMap((n) => [`class_${n}`, `${atlas.attributions ? 'attribution' : 'share'}_${n}`])];
   const names = classesOf(atlas, atlasMap);
   const lines = indices.map((index) => {
     const cell = cells.get(index);
@@ -122,7 +122,7 @@ export function cellsTable(atlas: Atlas, atlasMap: AtlasMap, cells: Cells, indic
       const number = cell.classes[n - 1];
       return number === undefined ? ['', ''] : [names[number] ?? number, cell.values[n - 1]];
     });
-    return [atlasMap.path, cell.grid, cell.row, cell.col, cell.count, cell.spread, cell.cosine ?? '', cell.flag ?? '', ...classes];
+    return [atlasMap.path, cell.grid, cell.row, cell.col, cell.count, cell.mean_cosine, cell.cosine ?? '', cell.flag ?? '', ...classes];
   });
   return [header, ...lines].map((line) => `${line.map(csvField).join(',')}\r\n`).join('');
 }

@@ -48,11 +48,11 @@ export function cosineWords(cosine: number): string {
   return 'poorly';
 }
 
-/** A cell's spread (mean cosine of its activations to their mean) in words. */
-export function spreadWords(spread: number): string {
-  if (spread >= 0.85) return 'very like';
-  if (spread >= 0.65) return 'like';
-  if (spread >= 0.45) return 'somewhat like';
+/** The mean cosine of a cell's activations to their mean, in words. */
+export function likenessWords(cosine: number): string {
+  if (cosine >= 0.85) return 'very like';
+  if (cosine >= 0.65) return 'like';
+  if (cosine >= 0.45) return 'somewhat like';
   return 'hardly like';
 }
 
