@@ -1,4 +1,4 @@
-"""``atlas run|serve|check|explain``: one word for all commands, each of which ``python -m`` starts too."""
+"""``atlas run|status|serve|check|explain``: one word for all commands, each of which ``python -m`` starts too."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from atlas.command import CONFIGURATION, add_version
 
 _ABOUT = """commands:
   run      make an atlas, or go on where the last run stopped
+  status   say how far a run is, wherever it is at work
   serve    show finished atlases in the browser
   check    say whether a run is whole
   explain  say what the networks of a run see in one picture
@@ -42,6 +43,12 @@ def _check() -> Command:
     return main
 
 
+def _status() -> Command:
+    from atlas.check.status import main
+
+    return main
+
+
 def _explain() -> Command:
     from atlas.explain.__main__ import main
 
@@ -49,7 +56,13 @@ def _explain() -> Command:
 
 
 # A command imports its own module alone.
-COMMANDS: dict[str, Callable[[], Command]] = {"run": _run, "serve": _serve, "check": _check, "explain": _explain}
+COMMANDS: dict[str, Callable[[], Command]] = {
+    "run": _run,
+    "status": _status,
+    "serve": _serve,
+    "check": _check,
+    "explain": _explain,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

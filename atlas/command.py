@@ -60,6 +60,13 @@ def carry_out(work: Callable[[], int], *, failed: str = "", stopped: str = "") -
         return UNFORESEEN
 
 
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def look_here_last() -> None:
     """Have modules of the current folder found last, in the processes that this one starts too.
 

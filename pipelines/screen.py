@@ -23,6 +23,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from atlas.command import duration
 from atlas.config.model import Config
 from atlas.config.sections import NeuronsConfig
 from atlas.networks.network import Layer, Network
@@ -43,8 +44,8 @@ LINE_SECONDS = 60.0
 
 
 class ProgressScreen:
-    """What a person sees of a run at work: a bar for each stage; where there is no terminal, a line a minute and at each
-    tenth of a stage."""
+    """What a person sees of a run at work: a bar for each stage; where there is no terminal, a line a minute and at
+    each tenth of a stage."""
 
     def __init__(self, console: Console, progress: RunProgress, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = console
@@ -122,13 +123,6 @@ class ProgressScreen:
     def _print(self, line: str) -> None:
         self._last_line = self._clock()
         print_sentence(self.console, f"{datetime.now():%H:%M:%S} {line}")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 40 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def show_plan(

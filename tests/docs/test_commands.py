@@ -34,6 +34,7 @@ RUN_BY = {
     "atlas run my.yaml": ("tests/support/tiny_run.py", '[sys.executable, "-m", "atlas.run", *arguments]'),
     "atlas run million": ("scripts/scaling.py", 'CROPS = "million", 25'),
     "atlas run imagenet": ("tests/docs/test_commands.py", "test_every_run_that_is_written_down_is_a_valid_one"),
+    "atlas status runs/": ("tests/runs/test_pipeline.py", '["status", str(undisturbed.path)]'),
     "atlas serve runs/": ("scripts/demo", 'python -m atlas.serve "$run"'),
     "atlas explain": ("tests/docs/test_recipes.py", 'the_command("atlas explain runs/demo")'),
     "dask scheduler": ("tests/runs/test_cluster_machines.py", '"scheduler", "scheduler", "--host"'),

@@ -1,6 +1,8 @@
 """What a whole run makes, from pictures to site: a small network on real Dask workers, then the demo's."""
 
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,10 @@ from checkout import CHECKOUT
 from numpy.typing import NDArray
 from PIL import Image
 from planned import planned
-from tiny_run import GRIDS, atlas_run, configure, paint_pictures
+from rich.console import Console
+from tiny_run import GRIDS, PLAIN_STAGES, atlas_run, configure, paint_pictures
 
+from atlas import cli
 from atlas.cells.icons import read_icons
 from atlas.pictures.decode import decode_png
 from atlas.rundir.directory import RunDirectory
@@ -297,3 +301,23 @@ def test_the_demo_network_on_real_pictures(tmp_path: Path) -> None:
     settings = directory.read_manifest()["stages"]["render"]["batch_settings"]
     assert set(settings) == {"_blocks.4", "_blocks.10"}
     assert all(one["batch"] >= 1 and one["precision"] in ("float32", "bfloat16") for one in settings.values())
+
+
+def test_a_log_and_the_status_tell_how_far_a_run_is(
+    workshop: Path, scheduler: str, undisturbed: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = io.StringIO()
+    directory = run(configure(workshop, scheduler, "logged"), until="collect", console=Console(file=log, width=300))
+    lines = [line for line in log.getvalue().splitlines() if re.match(r"\d\d:\d\d:\d\d collect \d", line)]
+    shares = [int(re.search(r"collect (\d+)%", line)[1]) for line in lines]  # type: ignore[index]
+    assert shares[-1] == 100
+    assert shares == sorted(set(shares)), "a line for each tenth, once"
+    assert re.fullmatch(r"\S+ collect 100%: 300 of 300 views, [\d.]+/s, 12 failed; about 0 s left in all", lines[-1])
+    assert re.search(r"^collect +\d+ s +\d+ s +\d+ *$", log.getvalue(), re.MULTILINE), "where the time went"
+    assert cli.main(["status", str(directory.path)]) == 0
+    assert re.search(r"^  collect  100%   300 of 300 views, ", capsys.readouterr().out, re.MULTILINE)
+
+    assert cli.main(["status", str(undisturbed.path)]) == 0
+    first, *stages = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r".*undisturbed: done, from \S+ \S+ to \S+ \S+", first)
+    assert [line.split()[:2] for line in stages] == [[stage, "100%"] for stage in PLAIN_STAGES]

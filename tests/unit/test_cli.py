@@ -71,13 +71,13 @@ def test_without_a_command_it_says_which_there_are(capsys: pytest.CaptureFixture
 def test_another_word_is_answered_with_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, text = answer(["paint"], capsys)
     assert code == 2
-    assert "invalid choice: 'paint' (choose from 'run', 'serve', 'check', 'explain')" in text
+    assert "invalid choice: 'paint' (choose from 'run', 'status', 'serve', 'check', 'explain')" in text
 
 
 def test_an_option_before_the_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, text = answer(["--foo", "run", "demo"], capsys)
     assert code == 2
-    assert "--foo is no option of atlas itself; first comes a command: run, serve, check, explain" in text
+    assert "--foo is no option of atlas itself; first comes a command: run, status, serve, check, explain" in text
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,7 @@ def test_an_option_before_the_command_is_named(capsys: pytest.CaptureFixture[str
         (["run", "nothing"], "There is no configuration nothing."),
         (["serve", "nowhere"], "There is no run folder nowhere"),
         (["check", "nowhere"], "There is no folder nowhere."),
+        (["status", "nowhere"], "There is no folder nowhere."),
         (["explain", "nowhere", "photo.jpg", "--out", "told"], "There is no file photo.jpg."),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from checkout import CHECKOUT
 
-from atlas.command import GOES_ON, carry_out, look_here_last, write_traceback
+from atlas.command import GOES_ON, carry_out, duration, look_here_last, write_traceback
 from atlas.errors import AtlasError, ConfigError
 
 
@@ -74,3 +74,10 @@ def test_in_the_checkout_the_order_stays(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sys, "path", [str(CHECKOUT), "/library"])
     look_here_last()
     assert sys.path == [str(CHECKOUT), "/library"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1.5 h")]
+)
+def test_seconds_are_said_as_a_person_does(seconds: float, words: str) -> None:
+    assert duration(seconds) == words

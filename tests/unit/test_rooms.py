@@ -24,6 +24,7 @@ LATE = {
     ("atlas/analysis.py", "atlas/cells/exemplars.py"): TORCH,
     ("atlas/analysis.py", "atlas/neurons/views.py"): TORCH,
     ("atlas/cli.py", "atlas/check/__main__.py"): COMMAND,
+    ("atlas/cli.py", "atlas/check/status.py"): COMMAND,
     ("atlas/cli.py", "atlas/explain/__main__.py"): COMMAND,
     ("atlas/cli.py", "atlas/run.py"): COMMAND,
     ("atlas/cli.py", "atlas/serve/__main__.py"): COMMAND,

@@ -18,9 +18,20 @@ from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import write_marker
 from atlas.store.shards import FAILURES
 from pipelines import screen
-from pipelines.estimate import Work
+from pipelines.estimate import Estimate, Expectation, Work
 from pipelines.graph import Outcome
-from pipelines.stage import Summary
+from pipelines.progress import RunProgress
+from pipelines.stage import Item, Part, Summary
+from pipelines.tasks import Timed
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Screen:
@@ -39,26 +50,65 @@ def screenful() -> Screen:
     return Screen()
 
 
-def test_a_bar_grows_with_the_parts_and_shows_its_rate(monkeypatch: pytest.MonkeyPatch, screenful: Screen) -> None:
-    clock = iter([100.0, 104.0, 110.0])
-    monkeypatch.setattr(screen, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    stage: Any = SimpleNamespace(NAME="collect", WORK="views")
-    progress = screen.StageProgress(screenful.console)
+def a_progress(clock: Clock) -> RunProgress:
+    """Of two stages: 100 views are expected at .1 s, 40 icons at 1 s; two workers."""
+    parts = [Part("collect"), Part("render", "a"), Part("render", "b")]
+    expectations = {"collect": Expectation(100, 0.1), "render": Expectation(40, 1.0)}
+    progress = RunProgress(parts, {"collect": "views", "render": "icons"}, expectations, lambda: 2, clock)
+    progress.facts()  # counts the workers
+    return progress
 
-    def bar() -> tuple[float, float | None, str]:
-        task = progress._bars.tasks[0]
-        return task.completed, task.total, task.fields["rate"]
 
-    progress.add(stage, 10, 7)
-    assert bar() == (3, 10, "")
-    progress.advance(stage, Summary(0))
-    assert bar() == (4, 10, "")
-    progress.advance(stage, Summary(12_345))
-    assert bar() == (5, 10, "1,234.5 views/s")
-    progress.add(stage, 2, 2)
-    assert bar() == (5, 12, "1,234.5 views/s")
-    progress.finish(stage, Outcome(12, 7, count=12_345, spans=[(5.0, 15.0)]))
-    assert screenful.lines == ["collect: 7 of 12 items now, 12,345 views in 10 s"]
+def done(count: int, seconds: float, failures: int = 0) -> Timed:
+    return Timed(Summary(count, failures), 0.0, seconds)
+
+
+STAGE: Any = {name: SimpleNamespace(NAME=name) for name in ("collect", "render")}
+
+
+def test_a_log_has_a_line_at_each_tenth_and_each_minute(screenful: Screen) -> None:
+    clock = Clock()
+    progress = a_progress(clock)
+    shown = screen.ProgressScreen(screenful.console, progress, clock)
+    items = [Item(str(number), "collect", work=10) for number in range(10)]
+
+    def lines() -> list[str]:
+        return [line.split(" ", 1)[1] for line in screenful.lines]  # without the time of day
+
+    progress.plan_part(STAGE["collect"], items, items[2:])
+    shown.update("collect")
+    assert lines() == ["collect 20%: 20 of 100 views, 0.0/s; about 24 s left in all"], "by the estimate"
+    clock.now += 4
+    progress.finish_item(STAGE["collect"], items[2], done(10, 4.0, failures=1))
+    shown.update("collect")
+    assert lines()[1:] == ["collect 30%: 30 of 100 views, 2.5/s, 1 failed; about 34 s left in all"], "as measured"
+    clock.now += 59
+    shown.tick()
+    assert len(lines()) == 2
+    clock.now += 1
+    shown.tick()
+    assert lines()[2:] == ["collect 30%: 30 of 100 views, 0.2/s, 1 failed; about 34 s left in all"]
+    for item in items[3:]:
+        progress.finish_item(STAGE["collect"], item, done(10, 4.0))
+    progress.finish_stage(STAGE["collect"])
+    shown.finish("collect", Outcome(10, 8, count=80, spans=[(0.0, 32.0)]))
+    assert lines()[-1] == "collect: 8 of 10 items now, 80 views in 32 s"
+    progress.plan_part(STAGE["render"], [Item("a", "render", work=8)], [Item("a", "render", work=8)])
+    progress.finish_item(STAGE["render"], Item("a", "render", work=8), done(8, 16.0))
+    shown.update("render")
+    assert lines()[-1] == "render 20%: 8 of about 40 icons, 8,000.0/s; about 32 s left in all", "a part is not planned"
+
+
+def test_the_last_lines_say_where_the_time_went(screenful: Screen) -> None:
+    outcomes = {
+        "collect": Outcome(3, 3, spans=[(0.0, 60.0), (0.0, 100.0)]),
+        "layout": Outcome(3, 0),
+        "render": Outcome(9, 9, spans=[(100.0, 4000.0), (90.0, 4000.0)]),
+    }
+    screen.show_times(outcomes, screenful.console)
+    assert screenful.lines == [
+        "stage at work of workers items", "collect 2 min 3 min 3", "render 65 min 2.2 h 9"
+    ]  # fmt: skip
 
 
 def show_plan(
@@ -66,9 +116,9 @@ def show_plan(
 ) -> None:
     icon_counts: list[int] = []
 
-    def estimate(_work: Work, icons: int, _networks: Any, _layers: Any, **_sections: Any) -> tuple[float, float]:
+    def estimate(_work: Work, icons: int, _networks: Any, _layers: Any, **_sections: Any) -> Estimate:
         icon_counts.append(icons)
-        return 3725.0, 2.34e9
+        return Estimate(3725.0, 2.34e9, {})
 
     monkeypatch.setattr(screen, "estimate", estimate)
     layers = {layer: describe_layer(network, layer) for layer in config.layers}

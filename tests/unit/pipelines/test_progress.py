@@ -1,0 +1,97 @@
+"""How far a run is: by its estimate, then by what was measured; and the file that says so."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from atlas.errors import AtlasError
+from atlas.rundir.directory import RunDirectory
+from pipelines.estimate import Expectation
+from pipelines.progress import Heartbeat, RunProgress
+from pipelines.stage import Item, Part, Summary
+from pipelines.tasks import Timed
+
+STAGE: Any = {name: SimpleNamespace(NAME=name) for name in ("layout", "render")}
+
+
+def a_progress() -> RunProgress:
+    parts = [Part("layout"), Part("render", "a"), Part("render", "b")]
+    expectations = {"render": Expectation(40, 1.0)}
+    return RunProgress(parts, {"layout": "rows", "render": "icons"}, expectations, lambda: 4, lambda: 100.0)
+
+
+def finish(progress: RunProgress, item: Item, count: int, seconds: float) -> None:
+    progress.finish_item(STAGE[item.stage], item, Timed(Summary(count), 50.0, 50.0 + seconds))
+
+
+def test_what_is_planned_takes_the_place_of_what_was_expected() -> None:
+    progress = a_progress()
+    render = progress.stages["render"]
+    assert (render.total, render.share, render.worker_seconds_left) == (40, 0, 40)
+    first, second = (Item(name, "render", work=30) for name in "ab")
+    progress.plan_part(STAGE["render"], [first], [first])
+    assert render.total == 40, "another part is to come"
+    progress.plan_part(STAGE["render"], [second], [])
+    assert (render.total, render.done, render.share) == (60, 30, 0.5)
+    finish(progress, first, 30, 15.0)
+    assert (render.done, render.share, render.worker_seconds_left) == (60, 1, 0)
+
+
+def test_time_left_goes_by_this_starts_own_rate_and_the_workers_that_are_there() -> None:
+    progress = a_progress()
+    assert progress.seconds_left() == 40, "no worker was counted yet"
+    progress.facts()
+    assert progress.seconds_left() == 10
+    item = Item("a", "render", work=10)
+    progress.plan_part(STAGE["render"], [item], [item])
+    finish(progress, item, 10, 40.0)
+    assert progress.seconds_left() == (40 - 10) * 4 / 4
+
+
+def test_a_stage_without_counted_work_goes_by_its_items() -> None:
+    progress = a_progress()
+    items = [Item(name, "layout") for name in "abcd"]
+    progress.plan_part(STAGE["layout"], items, items)
+    finish(progress, items[0], 0, 1.0)
+    assert progress.stages["layout"].share == 0.25
+    assert progress.facts()["stages"]["layout"]["share"] == 0.25
+    progress.finish_stage(STAGE["layout"])
+    assert progress.stages["layout"].share == 1
+
+
+def test_who_is_idle() -> None:
+    progress = a_progress()
+    items = [Item(name, "layout") for name in "abc"]
+    progress.plan_part(STAGE["layout"], items, items)
+    assert (progress.facts()["workers"], progress.facts()["idle"]) == (4, 1)
+    finish(progress, items[0], 0, 1.0)
+    assert progress.facts()["idle"] == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "sentence"),
+    [(None, "done", ""), (AtlasError("no space"), "failed", "no space"), (KeyboardInterrupt(), "stopped", "")],
+)
+def test_the_file_says_how_the_run_ended(
+    made_copy: RunDirectory, error: BaseException | None, state: str, sentence: str
+) -> None:
+    def states() -> tuple[str, str]:
+        facts = json.loads(made_copy.progress.read_text())
+        return facts["state"], facts["sentence"]
+
+    try:
+        with Heartbeat(made_copy, a_progress(), lambda: None):
+            assert states() == ("running", "")
+            if error:
+                raise error
+    except (AtlasError, KeyboardInterrupt):
+        pass
+    assert states() == (state, sentence)
+
+
+def test_a_folder_that_is_gone_does_not_come_back(made_copy: RunDirectory) -> None:
+    with Heartbeat(made_copy, a_progress(), lambda: None):
+        made_copy.path.rename(made_copy.path.with_name("elsewhere"))
+    assert not made_copy.path.exists()
