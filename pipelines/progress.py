@@ -29,8 +29,8 @@ WRITE_SECONDS, TICK_SECONDS = 5.0, 1.0
 
 @dataclass
 class StageState:
-    """How far one stage is. ``parts_left``: its parts that are not planned yet; ``planned`` and ``done`` count its
-    WORK, of earlier starts too; ``count`` and ``busy_seconds`` are of this start."""
+    """How far one stage is. ``parts_left``: its parts that are not planned yet; ``planned`` and ``finished_work`` count
+    its WORK, of earlier starts too; ``count`` and ``busy_seconds`` are of this start."""
 
     work_name: str
     expected: Expectation
@@ -38,7 +38,7 @@ class StageState:
     items: int = 0
     items_done: int = 0
     planned: float = 0.0
-    done: float = 0.0
+    finished_work: float = 0.0
     count: int = 0
     failures: int = 0
     busy_seconds: float = 0.0
@@ -56,7 +56,7 @@ class StageState:
         if self.ended:
             return 1.0
         if self.total > 0:
-            return min(1.0, self.done / self.total)
+            return min(1.0, self.finished_work / self.total)
         return self.items_done / self.items if self.items else 0.0
 
     @property
@@ -64,8 +64,8 @@ class StageState:
         """What is left, in seconds of one worker: by this start's own rate, before that by the estimate's."""
         if self.ended:
             return 0.0
-        each = self.busy_seconds / self.count if self.count else self.expected.seconds_each
-        return max(0.0, self.total - self.done) * each
+        cost = self.busy_seconds / self.count if self.count else self.expected.seconds_each
+        return max(0.0, self.total - self.finished_work) * cost
 
 
 class RunProgress:
@@ -95,7 +95,7 @@ class RunProgress:
         state.items += len(items)
         state.items_done += len(items) - len(todo)
         state.planned += sum(item.work for item in items)
-        state.done += sum(item.work for item in items) - sum(item.work for item in todo)
+        state.finished_work += sum(item.work for item in items) - sum(item.work for item in todo)
         self.at_work += len(todo)
         if todo and state.began is None:
             state.began = self._clock()
@@ -104,7 +104,7 @@ class RunProgress:
         """An item is done."""
         state = self.stages[stage.NAME]
         state.items_done += 1
-        state.done += item.work
+        state.finished_work += item.work
         state.count += timed.summary.count
         state.failures += timed.summary.failures
         state.busy_seconds += timed.ended - timed.began
@@ -138,7 +138,7 @@ class RunProgress:
             "stages": {
                 name: {
                     "share": round(state.share, 4),
-                    "done": round(state.done),
+                    "done": round(state.finished_work),
                     "total": round(state.total),
                     "work": state.work_name,
                     "per_second": round(self.rate(name), 2),
@@ -179,12 +179,12 @@ class Heartbeat:
             self._write("stopped")
 
     def _beat(self) -> None:
-        written = time.monotonic()
+        last_write = time.monotonic()
         while not self._stop.wait(TICK_SECONDS):
             self.tick()
-            if time.monotonic() - written >= WRITE_SECONDS:
+            if time.monotonic() - last_write >= WRITE_SECONDS:
                 self._write("running")
-                written = time.monotonic()
+                last_write = time.monotonic()
 
     def _write(self, state: str, sentence: str = "") -> None:
         if not self.run.manifest.exists():

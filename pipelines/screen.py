@@ -117,7 +117,9 @@ class ProgressScreen:
         state = self._progress.stages[stage]
         total = f"{state.total:,.0f}" if not state.parts_left else f"about {state.total:,.0f}"
         failures = f", {state.failures:,} failed" if state.failures else ""
-        work = f"{state.done:,.0f} of {total} {state.work_name}" if state.total else f"{state.items_done:,} items"
+        work = (
+            f"{state.finished_work:,.0f} of {total} {state.work_name}" if state.total else f"{state.items_done:,} items"
+        )
         return f"{stage} {state.share:.0%}: {work}, {self._progress.rate(stage):,.1f}/s{failures}"
 
     def _print(self, line: str) -> None:

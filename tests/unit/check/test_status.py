@@ -15,10 +15,10 @@ BEGAN, NOW = datetime(2026, 5, 4, 14, 3).timestamp(), datetime(2026, 5, 4, 14, 2
 GOES_ON = "What was finished is kept; the same command goes on from there."
 
 
-def stage(share: float, done: int, total: int, work: str, per_second: float, failures: int = 0) -> dict[str, Any]:
+def stage(share: float, count: int, total: int, work: str, per_second: float, failures: int = 0) -> dict[str, Any]:
     begun = per_second > 0
     return {
-        "share": share, "done": done, "total": total, "work": work, "per_second": per_second, "failures": failures,
+        "share": share, "done": count, "total": total, "work": work, "per_second": per_second, "failures": failures,
         "begun": begun,
     }  # fmt: skip
 

@@ -35,12 +35,12 @@ TAKE_ALL = {
     "pipelines/graph.py": {"run_graph": HANDS_ON, "_Graph.__init__": HANDS_ON},
     "pipelines/pipeline.py": {
         "run": HALF,
-        "prepare": HALF,
         "_write_start": ALL,
         "stage_key_of": HALF,
         "_RunHooks.__init__": HALF,
         "_run_stages": HALF,
     },
+    "pipelines/prepare.py": {"prepare": HALF},
     "pipelines/screen.py": {"show_plan": HALF},
     "pipelines/tracking.py": {"Tracking.__init__": ALL},
 }

@@ -12,6 +12,7 @@ from atlas.networks.network import Network, describe_layer
 from pipelines import estimate
 from pipelines.estimate import (
     Durations,
+    Expectation,
     Work,
     count_work,
     expected_cells,
@@ -133,11 +134,14 @@ def test_an_estimate_counts_attributions_where_the_run_takes_them(
     layers = {name: describe_layer(small, name) for name in config.layers}
     monkeypatch.setattr(estimate, "measure_durations", lambda *_, **__: Durations(0.02, 1.5))
     work = work_of(config)
-    took, size = estimate.estimate(
+    plan = estimate.estimate(
         work, 60, {"": small}, layers,
         collect=config.collect, render=config.render, neurons=config.neurons, cluster=config.cluster,
     )  # fmt: skip
     classes = len(small.classes) if attributions else 0
     row = sum(2 * (layer.channels + classes) + 40 for layer in layers.values())
-    assert size == 2000 * row + 60 * 40_000
-    assert took == total_seconds(work, Durations(0.02, 1.5), icons=60, workers=2)
+    assert plan.bytes == 2000 * row + 60 * 40_000
+    assert plan.stages["collect"] == Expectation(work.views, 0.02)
+    assert plan.stages["render"] == Expectation(60, 1.5)
+    assert plan.stages["layout"].work == work.rows * work.layouts
+    assert plan.seconds == total_seconds(work, Durations(0.02, 1.5), icons=60, workers=2)

@@ -34,9 +34,9 @@ def test_what_is_planned_takes_the_place_of_what_was_expected() -> None:
     progress.plan_part(STAGE["render"], [first], [first])
     assert render.total == 40, "another part is to come"
     progress.plan_part(STAGE["render"], [second], [])
-    assert (render.total, render.done, render.share) == (60, 30, 0.5)
+    assert (render.total, render.finished_work, render.share) == (60, 30, 0.5)
     finish(progress, first, 30, 15.0)
-    assert (render.done, render.share, render.worker_seconds_left) == (60, 1, 0)
+    assert (render.finished_work, render.share, render.worker_seconds_left) == (60, 1, 0)
 
 
 def test_time_left_goes_by_this_starts_own_rate_and_the_workers_that_are_there() -> None:

@@ -59,7 +59,7 @@ def a_progress(clock: Clock) -> RunProgress:
     return progress
 
 
-def done(count: int, seconds: float, failures: int = 0) -> Timed:
+def timed(count: int, seconds: float, failures: int = 0) -> Timed:
     return Timed(Summary(count, failures), 0.0, seconds)
 
 
@@ -69,33 +69,33 @@ STAGE: Any = {name: SimpleNamespace(NAME=name) for name in ("collect", "render")
 def test_a_log_has_a_line_at_each_tenth_and_each_minute(screenful: Screen) -> None:
     clock = Clock()
     progress = a_progress(clock)
-    shown = screen.ProgressScreen(screenful.console, progress, clock)
+    on_screen = screen.ProgressScreen(screenful.console, progress, clock)
     items = [Item(str(number), "collect", work=10) for number in range(10)]
 
     def lines() -> list[str]:
         return [line.split(" ", 1)[1] for line in screenful.lines]  # without the time of day
 
     progress.plan_part(STAGE["collect"], items, items[2:])
-    shown.update("collect")
+    on_screen.update("collect")
     assert lines() == ["collect 20%: 20 of 100 views, 0.0/s; about 24 s left in all"], "by the estimate"
     clock.now += 4
-    progress.finish_item(STAGE["collect"], items[2], done(10, 4.0, failures=1))
-    shown.update("collect")
+    progress.finish_item(STAGE["collect"], items[2], timed(10, 4.0, failures=1))
+    on_screen.update("collect")
     assert lines()[1:] == ["collect 30%: 30 of 100 views, 2.5/s, 1 failed; about 34 s left in all"], "as measured"
     clock.now += 59
-    shown.tick()
+    on_screen.tick()
     assert len(lines()) == 2
     clock.now += 1
-    shown.tick()
+    on_screen.tick()
     assert lines()[2:] == ["collect 30%: 30 of 100 views, 0.2/s, 1 failed; about 34 s left in all"]
     for item in items[3:]:
-        progress.finish_item(STAGE["collect"], item, done(10, 4.0))
+        progress.finish_item(STAGE["collect"], item, timed(10, 4.0))
     progress.finish_stage(STAGE["collect"])
-    shown.finish("collect", Outcome(10, 8, count=80, spans=[(0.0, 32.0)]))
+    on_screen.finish("collect", Outcome(10, 8, count=80, spans=[(0.0, 32.0)]))
     assert lines()[-1] == "collect: 8 of 10 items now, 80 views in 32 s"
     progress.plan_part(STAGE["render"], [Item("a", "render", work=8)], [Item("a", "render", work=8)])
-    progress.finish_item(STAGE["render"], Item("a", "render", work=8), done(8, 16.0))
-    shown.update("render")
+    progress.finish_item(STAGE["render"], Item("a", "render", work=8), timed(8, 16.0))
+    on_screen.update("render")
     assert lines()[-1] == "render 20%: 8 of about 40 icons, 8,000.0/s; about 32 s left in all", "a part is not planned"
 
 
