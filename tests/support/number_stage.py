@@ -67,16 +67,14 @@ def name(number: int) -> str:
 
 
 class PartStage:
-    """A stage of parts, whose items write when they ran, in nanoseconds: ``parts`` by name, with the seconds that each
-    of their items takes and the ids of the parts before them."""
+    """A stage of parts, whose items write when they ran, in nanoseconds. ``waits``: for each item of each part the file
+    of the run that it waits for before it ends; empty for none."""
 
     WORK, REDO_DEPENDENTS = "units", False
     prepare_worker = move_aside = None
 
-    def __init__(
-        self, stage: str, *parts: Part, seconds: Mapping[str, Sequence[float]], settings: bool = False
-    ) -> None:
-        self.NAME, self._parts, self.seconds = stage, list(parts), dict(seconds)
+    def __init__(self, stage: str, *parts: Part, waits: Mapping[str, Sequence[str]], settings: bool = False) -> None:
+        self.NAME, self._parts, self.waits = stage, list(parts), dict(waits)
         self.measure_batch_settings = note_and_measure if settings else None
 
     def parts(self, config: Config) -> list[Part]:
@@ -84,9 +82,7 @@ class PartStage:
 
     def plan(self, part: str, config: Config, run: RunDirectory) -> list[Item]:
         of = "" if not self._refreshed(part) else str(len(list(run.path.glob("*.ended"))))
-        return [
-            Item(f"{part}{number}", self.NAME, run=str(run.path), of=of) for number in range(len(self.seconds[part]))
-        ]
+        return [Item(f"{part}{number}", self.NAME, run=str(run.path), of=of) for number in range(len(self.waits[part]))]
 
     def _refreshed(self, part: str) -> bool:
         return any(one.name == part and one.refreshed_by for one in self._parts)
@@ -98,7 +94,10 @@ class PartStage:
         run = RunDirectory(Path(item.run))
         part, number = item.id[:-1], int(item.id[-1])
         (run.path / f"{self.NAME}-{item.id}.began").write_text(str(time.time_ns()))
-        time.sleep(self.seconds[part][number])
+        deadline = time.monotonic() + 60
+        while not (run.path / self.waits[part][number]).exists():  # the run's folder itself where it waits for none
+            assert time.monotonic() < deadline, f"{self.waits[part][number]} did not come"
+            time.sleep(0.01)
         (run.path / f"{self.NAME}-{item.id}.ended").write_text(str(time.time_ns()))
         write_marker(run.path / f"{self.NAME}-{item.id}.json", key=run.stage_key(self.NAME), files=[], of=item.of)
         return Summary(1)

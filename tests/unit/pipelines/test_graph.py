@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -137,22 +138,21 @@ def moment(folder: Path, name: str) -> int:
 
 def test_a_part_starts_when_those_before_it_are_done_not_when_a_stage_is(two_workers: Client, tmp_path: Path) -> None:
     slow, quick = Part("layout", "slow"), Part("layout", "quick")
-    layout = PartStage("layout", slow, quick, seconds={"slow": [1.0], "quick": [0.0]})
-    cells = PartStage("cells", Part("cells", "early", (quick.id,)), seconds={"early": [0.0, 0.0]})
+    layout = PartStage("layout", slow, quick, waits={"slow": ["cells-early1.ended"], "quick": [""]})
+    cells = PartStage("cells", Part("cells", "early", (quick.id,)), waits={"early": ["", ""]})
     outcomes, calls = go_all([layout, cells], two_workers, tmp_path)
-    assert moment(tmp_path, "cells-early1.ended") < moment(tmp_path, "layout-slow0.ended")
     assert moment(tmp_path, "cells-early0.began") > moment(tmp_path, "layout-quick0.ended")
-    assert calls.index(("finish", "cells")) < calls.index(("finish", "layout"))
     assert calls.index(("end", quick.id)) < calls.index(("begin", "cells")) < calls.index(("plan", "cells:early"))
     assert {name: (one.items, one.done_now, one.count) for name, one in outcomes.items()} == {
         "layout": (2, 2, 2), "cells": (2, 2, 2)
     }  # fmt: skip
-    assert outcomes["layout"].seconds == pytest.approx(1, abs=0.5)
+    span = moment(tmp_path, "layout-slow0.ended") - moment(tmp_path, "layout-slow0.began")
+    assert outcomes["layout"].seconds >= span / 1e9
 
 
 def test_what_is_done_is_not_done_again_and_its_part_ends_at_once(two_workers: Client, tmp_path: Path) -> None:
     first, second = Part("layout", "a"), Part("layout", "b", ("layout:a",))
-    stage = PartStage("layout", first, second, seconds={"a": [0.0, 0.0], "b": [0.0]})
+    stage = PartStage("layout", first, second, waits={"a": ["", ""], "b": [""]})
     go_all([stage], two_workers, tmp_path)
     (tmp_path / "layout-a1.json").unlink()
     outcomes, calls = go_all([stage], two_workers, tmp_path)
@@ -167,13 +167,14 @@ def test_what_is_done_is_not_done_again_and_its_part_ends_at_once(two_workers: C
 
 
 def test_of_what_could_start_the_lowest_rank_does(tmp_path: Path) -> None:
-    """On one worker, which is at work while the others are handed out."""
-    seconds = {"wait": [0.5], "last": [0.0], "first": [0.0], "middle": [0.0, 0.0]}
+    """On one worker, which is at work until the others are handed out."""
+    waits = {"wait": ["handed-out"], "last": [""], "first": [""], "middle": ["", ""]}
     ranks = {"wait": 0, "last": 1_000_000, "first": 1, "middle": 20}
-    stage = PartStage("layout", *(Part("layout", name, rank=rank) for name, rank in ranks.items()), seconds=seconds)
+    stage = PartStage("layout", *(Part("layout", name, rank=rank) for name, rank in ranks.items()), waits=waits)
     with cluster.connect(section(workers=1)) as client:
+        threading.Timer(1.0, (tmp_path / "handed-out").touch).start()
         go_all([stage], client, tmp_path)
-    began = {name: moment(tmp_path, f"layout-{name}0.began") for name in seconds}
+    began = {name: moment(tmp_path, f"layout-{name}0.began") for name in waits}
     assert sorted(began, key=began.__getitem__) == ["wait", "first", "middle", "last"]
 
 
@@ -181,23 +182,22 @@ def test_a_part_is_refreshed_with_what_is_there_and_done_once_more_at_the_end(
     two_workers: Client, tmp_path: Path
 ) -> None:
     early, late = Part("render", "early"), Part("render", "late", ("render:early",))
-    render = PartStage("render", early, late, seconds={"early": [0.0], "late": [1.0]})
+    render = PartStage("render", early, late, waits={"early": [""], "late": ["publish-page0.ended"]})
     page = Part("publish", "page", (early.id, late.id), refreshed_by=(early.id, late.id))
-    publish = PartStage("publish", Part("publish", "other"), page, seconds={"other": [0.0], "page": [0.1]})
+    publish = PartStage("publish", Part("publish", "other"), page, waits={"other": [""], "page": [""]})
     outcomes, calls = go_all([render, publish], two_workers, tmp_path)
-    refresh = calls.index(("refresh", "publish", "page0"))
-    assert refresh < calls.index(("item", "render", "late0")), "the page is there before all is"
+    assert calls.count(("refresh", "publish", "page0")) == 1, "the page is there before all is"
     assert calls.index(("item", "publish", "page0")) > calls.index(("end", late.id))
     assert (outcomes["publish"].items, outcomes["publish"].done_now, outcomes["publish"].count) == (2, 2, 2)
     assert calls[-2:] == [("end", page.id), ("finish", "publish")]
 
 
 def test_batch_settings_are_measured_once_before_the_stages_items(two_workers: Client, tmp_path: Path) -> None:
-    first = PartStage("layout", Part("layout", "a"), seconds={"a": [0.3]})
-    second = PartStage("render", Part("render", "b", ("layout:a",)), seconds={"b": [0.0]}, settings=True)
+    """And while the stages before it work."""
+    first = PartStage("layout", Part("layout", "a"), waits={"a": ["settings"]})
+    second = PartStage("render", Part("render", "b", ("layout:a",)), waits={"b": [""]}, settings=True)
     for _ in range(2):
         go_all([first, second], two_workers, tmp_path)
         (tmp_path / "render-b0.json").unlink()
     assert (tmp_path / "settings").read_text() == "|"
     assert RunDirectory(tmp_path).stage_facts("render")["batch_settings"] == {"batch": 5}
-    assert (tmp_path / "settings").stat().st_mtime_ns < moment(tmp_path, "layout-a0.ended"), "while others work"
