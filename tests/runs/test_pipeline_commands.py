@@ -1,5 +1,6 @@
 """The command given again, changed, stopped or killed, and its sentences for mistakes."""
 
+import json
 import os
 import signal
 import subprocess
@@ -83,6 +84,33 @@ def test_killed_in_every_stage_and_resumed(workshop: Path, undisturbed: RunDirec
         assert not (directory.folder("publish") / "atlas.json").exists(), "nothing may look finished"
     process = atlas_run(workshop, *arguments)
     assert process.returncode == 0, process.stderr
+    assert contents(directory) == contents(undisturbed)
+
+
+def test_the_page_is_there_with_the_first_level_and_grows(workshop: Path, undisturbed: RunDirectory) -> None:
+    """Killed as soon as there is a page: it shows whole levels of the opening layer, and the same command adds the
+    others."""
+    directory = RunDirectory(workshop / "runs" / "growing")
+    arguments = ("tiny.yaml", "--set", f"out={directory.path}")
+    site = directory.folder("publish")
+    kill_when((site / "atlas.json").exists, workshop, "growing.log", *arguments)
+    atlas = json.loads((site / "atlas.json").read_text())
+    assert (site / "index.html").is_file()
+    assert (atlas["layers"][-1]["path"], atlas["layers"][-1]["grids"][0]["grid"]) == ("last", GRIDS[0])
+    for layer in atlas["layers"]:
+        for grid in layer["grids"]:
+            folder = directory.site_grid(layer["path"], grid["grid"])
+            assert json.loads((folder / "cells.json").read_text())["drawn"].count(1) == grid["drawn"]
+            for name in ("icons.dzi", "patches.dzi", "classes.bin"):
+                assert (folder / name).is_file()
+            assert list((folder / "details").glob("*.json"))
+    assert not atlas["tour"] or (site / "tour.json").is_file()
+    process = atlas_run(workshop, *arguments)
+    assert process.returncode == 0, process.stderr
+    atlas = json.loads((site / "atlas.json").read_text())
+    assert [(layer["path"], [grid["grid"] for grid in layer["grids"]]) for layer in atlas["layers"]] == [
+        ("middle", list(GRIDS)), ("last", list(GRIDS))
+    ]  # fmt: skip
     assert contents(directory) == contents(undisturbed)
 
 
