@@ -55,13 +55,25 @@ class _OpenLayer:
 
 
 def parts(config: Config) -> list[Part]:
-    """For each layer its units; then what builds those, and the cells of its map."""
+    """For each layer its statistics, then its units; and when the statistics of all and their maps are there, what
+    builds those units, and the cells."""
     layers = config.neurons.layers if config.neurons else ()
-    units = {layer: Part(NAME, layer, (part_id(collect.NAME),), rank.UNITS) for layer in layers}
-    tables = tuple(part.id for part in units.values())
+    statistics = tuple(part_id(NAME, _part_of_statistics(layer)) for layer in layers)
     maps = tuple(part_id(cells.NAME, layer) for layer in layers)
-    circuits = [Part(NAME, part_of_circuits(layer), (*tables, *maps), rank.UNITS) for layer in layers]
-    return [*units.values(), *circuits]
+    return [
+        *(Part(NAME, _part_of_statistics(layer), (part_id(collect.NAME),), rank.UNITS) for layer in layers),
+        *(Part(NAME, part_of_units(layer), (before,), rank.UNITS) for layer, before in zip(layers, statistics)),
+        *(Part(NAME, part_of_circuits(layer), (*statistics, *maps), rank.UNITS) for layer in layers),
+    ]
+
+
+def _part_of_statistics(layer: str) -> str:
+    return f"{layer}/statistics"
+
+
+def part_of_units(layer: str) -> str:
+    """The part that draws and measures a layer's units."""
+    return f"{layer}/units"
 
 
 def part_of_circuits(layer: str) -> str:
@@ -70,19 +82,17 @@ def part_of_circuits(layer: str) -> str:
 
 
 def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
-    """A layer's statistics and parts of units, or its circuits and what builds its cells."""
+    """A layer's statistics; or its units, some together; or its circuits and what builds its cells."""
     settings = _settings(config.neurons)
-    if part in settings.layers:
-        statistics = f"{part}/statistics"
-        units = read_metadata(run.shards(part)[0])["channels"]
+    layer = part.rpartition("/")[0]
+    if part == _part_of_statistics(layer):
+        return [Item(part, NAME, run=str(run.path))]
+    if part == part_of_units(layer):
+        units = read_metadata(run.shards(layer)[0])["channels"]
         return [
-            Item(statistics, NAME, run=str(run.path)),
-            *(
-                Item(f"{part}/{name}", NAME, (statistics,), str(run.path), work=len(units_of_part(name, units)))
-                for name in part_names(units)
-            ),
+            Item(f"{layer}/{name}", NAME, run=str(run.path), work=len(units_of_part(name, units)))
+            for name in part_names(units)
         ]
-    layer = part.removesuffix("/circuits")
     others = [source.name for source in _other_layers(settings.layers, layer)]
     own_maps = [one for one in maps_of(config.layers, config.layout, config.cells) if one.name in (layer, *others)]
     coordinates = [layout.coordinates_digest(run, atlas_map) for atlas_map in own_maps]

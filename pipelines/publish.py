@@ -47,7 +47,10 @@ def parts(config: Config) -> list[Part]:
         icons_of_maps += icons
     units: list[str] = []
     for layer in neurons.neuron_layers(config.neurons):
-        after = [part_id(unit_stage.NAME, name) for name in (layer, unit_stage.part_of_circuits(layer))]
+        after = [
+            part_id(unit_stage.NAME, name)
+            for name in (unit_stage.part_of_units(layer), unit_stage.part_of_circuits(layer))
+        ]
         parts_of_site.append(Part(NAME, f"{_NEURONS}/{layer}", tuple(after), rank.UNITS))
         units += after
     if config.tour is not None:

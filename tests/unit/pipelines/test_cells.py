@@ -17,8 +17,13 @@ from pipelines.stage import Item, missing
 def test_there_is_an_item_for_each_map(made_run: RunDirectory) -> None:
     values = made_run.config().plain()
     values["layout"] |= {"class_atlas": ["class 1"], "class_layers": ["branches"]}
-    names = [item.id for item in planned(cells, validate(values, "test"), made_run)]
-    assert names == ["residual", "branches", "branches--class-1"]
+    after = {part.name: part.after for part in cells.parts(validate(values, "test"))}
+    assert after == {
+        "residual": ("layout:maps",),
+        "branches": ("layout:maps",),
+        "branches--class-1": ("layout:classes-branches",),
+    }
+    assert [item.id for item in planned(cells, made_run.config(), made_run)] == ["residual", "branches"]
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -26,13 +26,16 @@ def configured(run: RunDirectory, layers: tuple[str, ...] = LAYERS, **changes: o
 def test_units_wait_for_statistics_and_circuits_for_those_of_all_layers(made_run: RunDirectory) -> None:
     items = {item.id: item for item in planned(neurons, configured(made_run), made_run)}
     assert list(items) == [
-        *(f"{layer}/{work}" for layer in LAYERS for work in ("statistics", "part-00000")),
+        *(f"{layer}/statistics" for layer in LAYERS),
+        *(f"{layer}/part-00000" for layer in LAYERS),
         *(f"{layer}/{work}" for layer in LAYERS for work in ("circuit", "cells")),
     ]
-    assert items["branches/statistics"].after == ()
-    assert items["branches/part-00000"].after == ("branches/statistics",)
-    assert items["branches/circuit"].after == items["branches/cells"].after
-    assert items["branches/circuit"].after == ("branches/statistics", "residual/statistics")
+    assert {item.after for item in items.values()} == {()}
+    after = {part.name: part.after for part in neurons.parts(configured(made_run))}
+    statistics = tuple(f"neurons:{layer}/statistics" for layer in LAYERS)
+    assert after["branches/statistics"] == ("collect:",)
+    assert after["branches/units"] == ("neurons:branches/statistics",)
+    assert after["branches/circuits"] == (*statistics, *(f"cells:{layer}" for layer in LAYERS))
 
 
 def changed(before: Config, after: Config, run: RunDirectory) -> set[str]:

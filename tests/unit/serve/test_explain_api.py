@@ -139,7 +139,7 @@ def test_samples_are_the_runs_own(client: Client) -> None:
         ("/api/explain", b"", 422, "The picture is empty"),
         ("/api/explain", b"%PDF-1.4", 422, "The picture is a PDF"),
         ("/api/explain", b"\0\0\0\x20ftypisom", 422, "The picture is a video"),
-        ("/api/explain/classes", PICTURE, 422, "0 times class=NUMBER was given, expected 1 to 64."),
+        ("/api/explain/classes", PICTURE, 422, "class is missing: give class=NUMBER 1 to 64 times."),
         ("/api/explain/classes?class=7", PICTURE, 422, "tiny:make has no class 7: it has 7, counted from 0."),
         ("/api/explain/classes?class=-1", PICTURE, 422, "class is '-1', expected a whole number from 0."),
         ("/api/explain/classes?class=1&network=2", PICTURE, 422, "There is no network 2; the run has 1"),
