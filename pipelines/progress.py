@@ -123,10 +123,13 @@ class RunProgress:
         """How long the rest of the run takes, if all workers share in all of it."""
         return sum(state.worker_seconds_left for state in self.stages.values()) / max(1, self.workers)
 
-    def facts(self) -> dict[str, Any]:
-        """The state, ready for JSON."""
+    def count_workers(self) -> None:
+        """Count the workers that are there now. It may wait for a scheduler that does not answer."""
         with suppress(Exception):  # of any kind while a connection breaks; the number stays as it was
             self.workers = self._count_workers()
+
+    def facts(self) -> dict[str, Any]:
+        """The state, ready for JSON."""
         return {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -162,6 +165,7 @@ class Heartbeat:
     _thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        self.progress.count_workers()
         self._write("running")
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
@@ -170,7 +174,7 @@ class Heartbeat:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._stop.set()
         assert self._thread is not None
-        self._thread.join()
+        self._thread.join(timeout=TICK_SECONDS)  # it may be waiting for a scheduler that is gone
         if kind is None:
             self._write("done")
         elif isinstance(error, AtlasError):
@@ -183,7 +187,9 @@ class Heartbeat:
         while not self._stop.wait(TICK_SECONDS):
             self.tick()
             if time.monotonic() - last_write >= WRITE_SECONDS:
-                self._write("running")
+                self.progress.count_workers()
+                if not self._stop.is_set():
+                    self._write("running")
                 last_write = time.monotonic()
 
     def _write(self, state: str, sentence: str = "") -> None:

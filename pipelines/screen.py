@@ -120,7 +120,8 @@ class ProgressScreen:
         work = (
             f"{state.finished_work:,.0f} of {total} {state.work_name}" if state.total else f"{state.items_done:,} items"
         )
-        return f"{stage} {state.share:.0%}: {work}, {self._progress.rate(stage):,.1f}/s{failures}"
+        rate = f", {self._progress.rate(stage):,.1f}/s" if state.count else ""
+        return f"{stage} {state.share:.0%}: {work}{rate}{failures}"
 
     def _print(self, line: str) -> None:
         self._last_line = self._clock()

@@ -42,7 +42,7 @@ def test_what_is_planned_takes_the_place_of_what_was_expected() -> None:
 def test_time_left_goes_by_this_starts_own_rate_and_the_workers_that_are_there() -> None:
     progress = a_progress()
     assert progress.seconds_left() == 40, "no worker was counted yet"
-    progress.facts()
+    progress.count_workers()
     assert progress.seconds_left() == 10
     item = Item("a", "render", work=10)
     progress.plan_part(STAGE["render"], [item], [item])
@@ -65,6 +65,7 @@ def test_who_is_idle() -> None:
     progress = a_progress()
     items = [Item(name, "layout") for name in "abc"]
     progress.plan_part(STAGE["layout"], items, items)
+    progress.count_workers()
     assert (progress.facts()["workers"], progress.facts()["idle"]) == (4, 1)
     finish(progress, items[0], 0, 1.0)
     assert progress.facts()["idle"] == 2
@@ -89,6 +90,21 @@ def test_the_file_says_how_the_run_ended(
     except (AtlasError, KeyboardInterrupt):
         pass
     assert states() == (state, sentence)
+
+
+def test_a_scheduler_that_does_not_answer_leaves_the_number_of_workers_as_it_was(made_copy: RunDirectory) -> None:
+    answers = iter([2])
+
+    def count() -> int:
+        try:
+            return next(answers)
+        except StopIteration:
+            raise OSError("no scheduler") from None
+
+    progress = RunProgress([Part("layout")], {"layout": "rows"}, {}, count, lambda: 100.0)
+    progress.count_workers()
+    progress.count_workers()
+    assert progress.facts()["workers"] == 2
 
 
 def test_a_folder_that_is_gone_does_not_come_back(made_copy: RunDirectory) -> None:

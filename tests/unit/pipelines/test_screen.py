@@ -55,7 +55,7 @@ def a_progress(clock: Clock) -> RunProgress:
     parts = [Part("collect"), Part("render", "a"), Part("render", "b")]
     expectations = {"collect": Expectation(100, 0.1), "render": Expectation(40, 1.0)}
     progress = RunProgress(parts, {"collect": "views", "render": "icons"}, expectations, lambda: 2, clock)
-    progress.facts()  # counts the workers
+    progress.count_workers()
     return progress
 
 
@@ -77,7 +77,7 @@ def test_a_log_has_a_line_at_each_tenth_and_each_minute(screenful: Screen) -> No
 
     progress.plan_part(STAGE["collect"], items, items[2:])
     on_screen.update("collect")
-    assert lines() == ["collect 20%: 20 of 100 views, 0.0/s; about 24 s left in all"], "by the estimate"
+    assert lines() == ["collect 20%: 20 of 100 views; about 24 s left in all"], "by the estimate"
     clock.now += 4
     progress.finish_item(STAGE["collect"], items[2], timed(10, 4.0, failures=1))
     on_screen.update("collect")
