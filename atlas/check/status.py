@@ -15,6 +15,7 @@ from atlas.command import SUCCESS, add_version, carry_out, duration
 from atlas.errors import AtlasError, ConfigError
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.remote import refuse_url
+from atlas.rundir.stages import STAGES
 
 # Seconds without a sign of life after which a run counts as killed: it gives one every few seconds.
 SILENCE = 60.0
@@ -55,8 +56,8 @@ def status_lines(run: RunDirectory, now: float) -> Iterator[str]:
     if facts["state"] == "running":
         workers = f"{facts['workers']:,} worker{'' if facts['workers'] == 1 else 's'}"
         yield f"{workers}, {facts['idle']} idle; about {duration(facts['seconds_left'])} left"
-    for name, stage in facts["stages"].items():
-        yield f"  {name:<8} {_stage(stage)}"
+    for name in (stage for stage in STAGES if stage in facts["stages"]):
+        yield f"  {name:<8} {_stage(facts['stages'][name])}"
 
 
 def _state(facts: dict[str, Any], now: float) -> str:

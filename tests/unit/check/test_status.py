@@ -25,9 +25,9 @@ def stage(share: float, count: int, total: int, work: str, per_second: float, fa
 
 def lines(folder: Path, **changes: Any) -> list[str]:
     stages = {
-        "collect": stage(1.0, 10980, 10980, "views", 97.2, failures=3),
-        "render": stage(0.4, 912, 2280, "icons", 8.12),
         "neurons": stage(0.0, 0, 232, "units", 0.0),
+        "render": stage(0.4, 912, 2280, "icons", 8.12),
+        "collect": stage(1.0, 10980, 10980, "views", 97.2, failures=3),
     }
     facts = {
         "state": "running", "sentence": "", "host": "node7", "pid": 123, "started": BEGAN, "updated": NOW - 3,
