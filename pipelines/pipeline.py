@@ -231,7 +231,7 @@ class _RunHooks(Hooks):
         self._screen.finish(name, outcome)
         if name == collect.NAME:
             show_failures(directory, self._screen.console)
-        if self._finished >= {layout.NAME, render.NAME}:
+        if name != publish.NAME and self._finished >= {layout.NAME, render.NAME}:
             maps = maps_of(config.layers, config.layout, config.cells)
             report = build_report(directory, maps, min_count=config.cells.min_count, neurons=config.neurons)
             write_json(directory.report, report)
