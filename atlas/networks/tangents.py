@@ -1,6 +1,7 @@
 """Forward derivatives: a recorded network is run once, and beside every value the tangents that started at its layers.
 
-A tangent starts at one position, and is computed in a window around it until that is most of a map. Where torch has no fast rule for an operation's tangent, its rule for dual numbers is used.
+A tangent starts at one position, and is computed in a window around it until that is most of a map. Where torch has no
+fast rule for an operation's tangent, its rule for dual numbers is used.
 """
 
 from __future__ import annotations

@@ -65,6 +65,10 @@ class _Recorder(TorchDispatchMode):
         self._nodes: dict[int, fx.Node] = {id(probe): inputs}
         self._varying = {inputs}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch wraps the method below in what imports its compiler
+
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
