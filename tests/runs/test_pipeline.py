@@ -313,7 +313,7 @@ def test_a_log_and_the_status_tell_how_far_a_run_is(
     shares = [int(re.search(r"collect (\d+)%", line)[1]) for line in lines]  # type: ignore[index]
     assert shares[-1] == 100
     assert shares == sorted(set(shares)), "a line for each tenth, once"
-    assert re.fullmatch(r"\S+ collect 100%: 300 of 300 views, [\d.]+/s, 12 failed; about 0 s left in all", lines[-1])
+    assert re.fullmatch(r"\S+ collect 100%: 300 of 300 views, [\d.,]+/s, 12 failed; about 0 s left in all", lines[-1])
     assert re.search(r"^collect +\d+ s +\d+ s +\d+ *$", log.getvalue(), re.MULTILINE), "where the time went"
     assert cli.main(["status", str(directory.path)]) == 0
     assert re.search(r"^  collect  100%   300 of 300 views, ", capsys.readouterr().out, re.MULTILINE)
