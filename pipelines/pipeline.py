@@ -167,7 +167,8 @@ def stage_key_of(config: Config, directory: RunDirectory, prepared: Prepared, st
         # with others draws all icons again.
         levels = {key: values["cells"][key] for key in ("grids", "min_count")}
         above = digest_values(cells.NAME, directory.stage_key(layout.NAME), levels)
-        return digest_values(stage, above, values["render"], asdict(render.recipe(config.render)))
+        drawing = {key: value for key, value in values["render"].items() if key != "quick_steps"}
+        return digest_values(stage, above, drawing, asdict(render.recipe(config.render)))
     if stage == layout.NAME:
         # What a map of classes depends on stands in its name: one more map leaves the others as they are.
         common = {key: value for key, value in values["layout"].items() if not key.startswith("class_")}
@@ -287,6 +288,9 @@ def _run_stages(
             say(f"Dask dashboard: {client.dashboard_link}")
             hooks = _RunHooks(config, directory, prepared, mirror, tracking, progress, screen, output.on_site)
             outcomes = run_graph(modules, client, directory, config, hooks)
+            if publish in modules:
+                publish.remove_quick(directory, config.opening, config.cells.grids)
+                render.remove_quick(directory, config.opening, config.cells.grids)
     show_times(outcomes, console)
 
 
