@@ -33,16 +33,15 @@ def parts(config: Config) -> list[Part]:
     """Each grid of a map as soon as it is drawn, and the map's one pyramid when all are; the units of each layer; the
     tour; and the page, which is written again whenever more is there to show."""
     maps = maps_of(config.layers, config.layout, config.cells)
+    ranks = rank.of_maps(maps, config.opening)
     parts_of_site: list[Part] = []
     icons_of_maps: list[str] = []
     for atlas_map in maps:
         parts_of_grids = [render.part_of_grid(atlas_map, grid) for grid in atlas_map.grids]
         icons = [part_id(render.NAME, name) for name in parts_of_grids]
         for level, (name, own_icons) in enumerate(zip(parts_of_grids, icons)):
-            parts_of_site.append(
-                Part(NAME, name, (own_icons,), rank.of_map(maps, config.opening, atlas_map.name, level))
-            )
-        last = rank.of_map(maps, config.opening, atlas_map.name, len(icons))
+            parts_of_site.append(Part(NAME, name, (own_icons,), ranks[atlas_map.name] + level))
+        last = ranks[atlas_map.name] + len(icons)
         parts_of_site.append(Part(NAME, part_of_pyramid(atlas_map), tuple(icons), last))
         icons_of_maps += icons
     units: list[str] = []
@@ -84,10 +83,11 @@ def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
         items = [Item(name, NAME, run=str(run.path), of=of) for name in others]
         return [*items, Item(whole, NAME, tuple(others), str(run.path), of)]
     name = part.rpartition("/")[0]
-    maps = published_maps(run, maps_of(config.layers, config.layout, config.cells))
-    atlas_map = next((one for one in maps if one.name == name), None)
-    if atlas_map is None:
+    own_map = find_map(maps_of(config.layers, config.layout, config.cells), name)
+    published = published_maps(run, [own_map])
+    if not published:
         return []
+    (atlas_map,) = published
     of = layout.coordinates_digest(run, atlas_map)
     if part == part_of_pyramid(atlas_map):
         return [Item(part, NAME, run=str(run.path), of=of)]
@@ -178,8 +178,8 @@ def run_item(item: Item) -> Summary:
     else:
         name, *parts = item.id.split("/")
         form, listing = page.tile_format(config.render.size), worker.listing(run)
-        maps = published_maps(run, maps_of(config.layers, config.layout, config.cells))
-        atlas_map = find_map(maps, name)
+        own_map = find_map(maps_of(config.layers, config.layout, config.cells), name)
+        (atlas_map,) = published_maps(run, [own_map])
         if parts == ["atlas"]:
             files = page.write_combined(run, atlas_map, form)
         else:

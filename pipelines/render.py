@@ -39,12 +39,13 @@ def parts(config: Config) -> list[Part]:
     """One for each grid of a map. All are planned when the map's cells are there: an item of a finer grid waits for
     those items of the coarser one that it starts from, not for the whole grid."""
     maps = maps_of(config.layers, config.layout, config.cells)
+    ranks = rank.of_maps(maps, config.opening)
     return [
         Part(
             NAME,
             part_of_grid(atlas_map, grid),
             (part_id(cells.NAME, atlas_map.name),),
-            rank.of_map(maps, config.opening, atlas_map.name, level),
+            ranks[atlas_map.name] + level,
         )
         for atlas_map in maps
         for level, grid in enumerate(atlas_map.grids)
@@ -58,8 +59,8 @@ def part_of_grid(atlas_map: AtlasMap, grid: int) -> str:
 
 def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
     """Batches of a grid's drawn cells, each after the batches that hold the coarser cells around."""
-    maps = maps_of(config.layers, config.layout, config.cells)
-    atlas_map, grid = next((one, grid) for one in maps for grid in one.grids if part_of_grid(one, grid) == part)
+    name, _, digits = part.rpartition("/grid-")
+    atlas_map, grid = find_map(maps_of(config.layers, config.layout, config.cells), name), int(digits)
     number = atlas_map.grids.index(grid)
     settings = {"min_count": config.cells.min_count, "icons_per_item": config.render.icons_per_item}
     coarser = _items_of_cells(run, atlas_map, atlas_map.grids[number - 1], **settings) if number else {}
