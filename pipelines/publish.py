@@ -37,23 +37,22 @@ def parts(config: Config) -> list[Part]:
     more is there to show."""
     maps = maps_of(config.layers, config.layout, config.cells)
     quick = render.quick_map(config.opening, config.render, config.out)
+    ranks = rank.of_maps(maps, config.opening)
     parts_of_site: list[Part] = []
     icons_of_maps: list[str] = []
     for atlas_map in maps:
         names = [render.part_of_grid(atlas_map, grid) for grid in atlas_map.grids]
         icons = [part_id(render.NAME, name) for name in names]
         for level, name in enumerate(names):
-            ranks = [
-                rank.of_map(maps, config.opening, atlas_map.name, number) for number in (level, level + len(names))
-            ]
-            first = ranks[0] if atlas_map.name == quick else ranks[1]
+            quick_rank, own_rank = (ranks[atlas_map.name] + number for number in (level, level + len(names)))
+            first = quick_rank if atlas_map.name == quick else own_rank
             details = Part(NAME, part_of_details(name), (part_id(cells.NAME, atlas_map.name),), first)
             parts_of_site.append(details)
             if atlas_map.name == quick:
                 quick_name = render.quick_part(name)
-                parts_of_site.append(Part(NAME, quick_name, (part_id(render.NAME, quick_name), details.id), ranks[0]))
-            parts_of_site.append(Part(NAME, name, (icons[level], details.id), ranks[1]))
-        last = rank.of_map(maps, config.opening, atlas_map.name, 2 * len(icons))
+                parts_of_site.append(Part(NAME, quick_name, (part_id(render.NAME, quick_name), details.id), quick_rank))
+            parts_of_site.append(Part(NAME, name, (icons[level], details.id), own_rank))
+        last = ranks[atlas_map.name] + 2 * len(icons)
         parts_of_site.append(Part(NAME, part_of_pyramid(atlas_map), tuple(icons), last))
         icons_of_maps += icons
     units: list[str] = []
@@ -100,10 +99,11 @@ def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
         items = [Item(name, NAME, run=str(run.path), of=of) for name in others]
         return [*items, Item(whole, NAME, tuple(others), str(run.path), of)]
     name, *rest = part.split("/")
-    maps = published_maps(run, maps_of(config.layers, config.layout, config.cells))
-    atlas_map = next((one for one in maps if one.name == name), None)
-    if atlas_map is None:
+    own_map = find_map(maps_of(config.layers, config.layout, config.cells), name)
+    published = published_maps(run, [own_map])
+    if not published:
         return []
+    (atlas_map,) = published
     of = layout.coordinates_digest(run, atlas_map)
     if part == part_of_pyramid(atlas_map):
         return [Item(part, NAME, run=str(run.path), of=of)]
@@ -204,8 +204,8 @@ def run_item(item: Item) -> Summary:
     else:
         name, *rest = item.id.split("/")
         form, listing = page.tile_format(config.render.size), worker.listing(run)
-        maps = published_maps(run, maps_of(config.layers, config.layout, config.cells))
-        atlas_map = find_map(maps, name)
+        own_map = find_map(maps_of(config.layers, config.layout, config.cells), name)
+        (atlas_map,) = published_maps(run, [own_map])
         grid = 0 if rest == ["atlas"] else int(rest[0].removeprefix("grid-"))
         if rest == ["atlas"]:
             files = page.write_combined(run, atlas_map, form)

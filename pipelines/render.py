@@ -43,19 +43,18 @@ def parts(config: Config) -> list[Part]:
     all grids come before."""
     maps = maps_of(config.layers, config.layout, config.cells)
     quick = quick_map(config.opening, config.render, config.out)
+    ranks = rank.of_maps(maps, config.opening)
     parts_of_maps: list[Part] = []
     for atlas_map in maps:
         cells_part = part_id(cells.NAME, atlas_map.name)
         names = [part_of_grid(atlas_map, grid) for grid in atlas_map.grids]
         quick_names = [quick_part(name) for name in names] if atlas_map.name == quick else []
         for level, name in enumerate(quick_names):
-            parts_of_maps.append(
-                Part(NAME, name, (cells_part,), rank.of_map(maps, config.opening, atlas_map.name, level))
-            )
+            parts_of_maps.append(Part(NAME, name, (cells_part,), ranks[atlas_map.name] + level))
         # All at once, as their items wait for each other.
         after = (cells_part, *(part_id(NAME, name) for name in quick_names))
         for level, name in enumerate(names, len(names)):
-            parts_of_maps.append(Part(NAME, name, after, rank.of_map(maps, config.opening, atlas_map.name, level)))
+            parts_of_maps.append(Part(NAME, name, after, ranks[atlas_map.name] + level))
     return parts_of_maps
 
 
@@ -81,8 +80,8 @@ def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
     icons, the batches with the worst of them first."""
     quick = part.endswith("/quick")
     kind, part = ("quick", part.removesuffix("/quick")) if quick else ("part", part)
-    maps = maps_of(config.layers, config.layout, config.cells)
-    atlas_map, grid = next((one, grid) for one in maps for grid in one.grids if part_of_grid(one, grid) == part)
+    name, _, digits = part.rpartition("/grid-")
+    atlas_map, grid = find_map(maps_of(config.layers, config.layout, config.cells), name), int(digits)
     number = atlas_map.grids.index(grid)
     items_of_cells = partial(
         _items_of_cells,
