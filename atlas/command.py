@@ -25,6 +25,12 @@ def add_version(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", action="version", version=f"activation-atlas {VERSION}")
 
 
+def add_address(parser: argparse.ArgumentParser) -> None:
+    """Give the parser of a command that serves ``--host`` and ``--port``."""
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=8000, help="the port; 0 takes a free one (default: 8000)")
+
+
 def carry_out(work: Callable[[], int], *, failed: str = "", stopped: str = "") -> int:
     """The exit code of a command that does ``work``, whose own code it is where nothing goes wrong.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,16 @@ INVARIANT = 0.8
 
 
 def build_report(
-    run: RunDirectory, maps: Sequence[AtlasMap], *, min_count: int, neurons: NeuronsConfig | None
+    run: RunDirectory,
+    maps: Sequence[AtlasMap],
+    *,
+    min_count: int,
+    neurons: NeuronsConfig | None,
+    quick: Collection[tuple[str, int]] = (),
 ) -> dict[str, Any]:
     """The report of ``maps`` whose icons are drawn, and of the units where ``neurons`` asks for them and they are
-    measured; of a map that is not measured yet, ``layout`` is None. Shares are in [0, 1]; what the figures mean stands
-    in atlas/docs/reference/report.md."""
+    measured; of a map that is not measured yet, ``layout`` is None. ``quick``: the grids, by their map's name, of whose
+    quick icons it is. Shares are in [0, 1]; what the figures mean stands in atlas/docs/reference/report.md."""
     failures = json.loads(run.failures.with_suffix(".json").read_text(encoding="utf-8"))
     collected = run.read_manifest().get("stages", {}).get("collect", {})
     layers: dict[str, Any] = {}
@@ -38,7 +43,10 @@ def build_report(
         layers[atlas_map.name] = {
             "layout": (parse_marker(marker) or {}).get("facts"),
             "cells": {str(grid): _cells(run, atlas_map.name, grid, min_count) for grid in atlas_map.grids},
-            "icons": {str(grid): _icons(run, atlas_map.name, grid) for grid in atlas_map.grids},
+            "icons": {
+                str(grid): _icons(run, atlas_map.name, grid, quick=(atlas_map.name, grid) in quick)
+                for grid in atlas_map.grids
+            },
         }
     if neurons is not None and is_finished(run, neurons):
         for layer in (name for name in neurons.layers if name in layers):
@@ -64,9 +72,9 @@ def _cells(run: RunDirectory, map_name: str, grid: int, min_count: int) -> dict[
     }
 
 
-def _icons(run: RunDirectory, map_name: str, grid: int) -> dict[str, Any]:
+def _icons(run: RunDirectory, map_name: str, grid: int, *, quick: bool) -> dict[str, Any]:
     columns = ["cosine", "cosine_whitened", "cosine_robust", "rank", "flag"]
-    table = read_icons(run, map_name, grid, ["row", "col", *columns])
+    table = read_icons(run, map_name, grid, ["row", "col", *columns], quick=quick)
     if not table.num_rows:
         names = ("median_cosine", "median_cosine_whitened", "median_cosine_robust", "rank1_share", "near_rank_share")
         return {"n": 0, **dict.fromkeys((*names, "flagged_share", "median_patch_cosine", "above_patch_share"))}

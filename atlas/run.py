@@ -6,8 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from atlas.command import GOES_ON, SUCCESS, add_version, carry_out
+from atlas.command import GOES_ON, SUCCESS, add_address, add_version, carry_out
 from atlas.config.reading import load_config
+from atlas.errors import ConfigError
 from atlas.rundir.stages import STAGES
 
 _ABOUT = """Make an activation atlas: read the pictures, lay out what the network sees in
@@ -41,14 +42,32 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m atlas.ru
     stages = f"stop after {', '.join(STAGES[:-2])} or {STAGES[-2]}"
     parser.add_argument("--until", choices=STAGES, default=STAGES[-1], metavar="STAGE", help=stages)
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done, and how long it takes")
+    parser.add_argument(
+        "--serve", action="store_true", help="serve the atlas as soon as there is something to see, and until Ctrl-C"
+    )
+    add_address(parser)
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument("--quiet", action="store_true", help="print nothing but errors, and the address of --serve")
+    amount.add_argument("--verbose", action="store_true", help="print a line for each item of work too")
     add_version(parser)
     options = parser.parse_args(arguments)
 
     def work() -> int:
+        if options.serve and options.until != STAGES[-1]:
+            raise ConfigError(f"--serve needs a site, and --until {options.until} makes none; leave out one of them.")
         config = load_config(options.config, options.overrides)
-        from pipelines.pipeline import run  # torch and dask: not before the configuration is right
+        # torch and dask: not before the configuration is right
+        from rich.console import Console
 
-        run(config, until=options.until, dry_run=options.dry_run)
+        from atlas.serve.server import SiteServer
+        from pipelines.pipeline import Output, run
+
+        serving = SiteServer(options.host, options.port) if options.serve and not options.dry_run else None
+
+        output = Output(Console(quiet=options.quiet), options.verbose, serving.begin if serving else None)
+        run(config, until=options.until, dry_run=options.dry_run, output=output)
+        if serving:
+            serving.wait()
         return SUCCESS
 
     return carry_out(work, failed=GOES_ON, stopped=GOES_ON)

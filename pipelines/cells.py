@@ -30,7 +30,8 @@ def parts(config: Config) -> list[Part]:
     def layout_of(atlas_map: AtlasMap) -> str:
         return part_id(layout.NAME, layout.part_of_classes(atlas_map.layer) if atlas_map.classes else layout.MAPS)
 
-    return [Part(NAME, one.name, (layout_of(one),), rank.of_map(maps, config.opening, one.name)) for one in maps]
+    ranks = rank.of_maps(maps, config.opening)
+    return [Part(NAME, one.name, (layout_of(one),), ranks[one.name]) for one in maps]
 
 
 def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:

@@ -68,9 +68,6 @@ class Hooks:
     def finish_refresh(self, stage: Stage, item: Item) -> None:
         """Called for each finished item of a part that will be planned again."""
 
-    def finish_part(self, stage: Stage, part: Part) -> None:
-        """Called when all items of a part are done."""
-
     def finish_stage(self, stage: Stage, outcome: Outcome) -> None:
         """Called when all parts of a stage are done."""
 
@@ -269,7 +266,6 @@ class _Graph:
             stage, progress = self._stages[part.stage], self._progress[part.stage]
             self._order.done(part.id)
             progress.open_parts -= 1
-            self._hooks.finish_part(stage, part)
             if not progress.open_parts:
                 self._hooks.finish_stage(stage, progress.outcome)
             self._to_refresh.update(self._refreshed[part.id])

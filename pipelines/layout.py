@@ -75,18 +75,15 @@ COMMON_WIDTH = 32
 
 def parts(config: Config) -> list[Part]:
     """The layers' own maps; then what is measured on each of them, and the maps of classes of each layer."""
-    all_maps, opening = maps_of(config.layers, config.layout, config.cells), config.opening
+    ranks = rank.of_maps(maps_of(config.layers, config.layout, config.cells), config.opening)
     after = (part_id(NAME, MAPS),)
     first_of_classes = {
         layer: maps[0].name for layer in config.layers if (maps := maps_of_classes(layer, config.layout))
     }
     return [
         Part(NAME, MAPS, (part_id(collect.NAME),), rank.LAYOUT),
-        Part(NAME, QUALITY, after, rank.of_quality(all_maps, opening)),
-        *(
-            Part(NAME, part_of_classes(layer), after, rank.of_map(all_maps, opening, name))
-            for layer, name in first_of_classes.items()
-        ),
+        Part(NAME, QUALITY, after, rank.of_quality(ranks, config.opening)),
+        *(Part(NAME, part_of_classes(layer), after, ranks[name]) for layer, name in first_of_classes.items()),
     ]
 
 

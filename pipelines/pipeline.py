@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 
@@ -46,14 +48,23 @@ _STAGES: dict[str, Stage] = {
 }  # fmt: skip
 
 
-def run(
-    config: Config, *, until: str = "publish", dry_run: bool = False, console: Console | None = None
-) -> RunDirectory:
+@dataclass(frozen=True)
+class Output:
+    """Where a run tells how it goes. ``verbose``: a line for each item too. ``on_site`` is called once with the run's
+    folder, as soon as its site shows something: whoever asks for it serves it."""
+
+    console: Console = field(default_factory=Console)
+    verbose: bool = False
+    on_site: Callable[[Path], None] | None = None
+
+
+def run(config: Config, *, until: str = "publish", dry_run: bool = False, output: Output | None = None) -> RunDirectory:
     """Run the stages up to ``until``, going on where an earlier run of the same configuration stopped.
 
     Raises ConfigError for what cannot be done, AtlasError for what failed and can be resumed.
     """
-    console = console or Console()
+    output = output or Output()
+    console = output.console
     stages = stages_of(config.neurons)
     if until not in stages:
         raise ConfigError(
@@ -86,7 +97,7 @@ def run(
         _write_start(config, directory, prepared)
         if mirror:
             mirror.send_state(directory.listing)
-        _run_stages(config, directory, prepared, plan, stages[: stages.index(until) + 1], console, mirror)
+        _run_stages(config, directory, prepared, plan, stages[: stages.index(until) + 1], output, mirror)
         if STAGES.index(until) >= STAGES.index(render.NAME):
             show_scores(
                 directory,
@@ -96,7 +107,7 @@ def run(
                 min_count=config.cells.min_count,
                 neurons=None if until == render.NAME else config.neurons,
             )
-        show_end(directory, until, config.out, console)
+        show_end(directory, until, config.out, console, served=output.on_site is not None)
     return directory
 
 
@@ -156,7 +167,8 @@ def stage_key_of(config: Config, directory: RunDirectory, prepared: Prepared, st
         # with others draws all icons again.
         levels = {key: values["cells"][key] for key in ("grids", "min_count")}
         above = digest_values(cells.NAME, directory.stage_key(layout.NAME), levels)
-        return digest_values(stage, above, values["render"], asdict(render.recipe(config.render)))
+        drawing = {key: value for key, value in values["render"].items() if key != "quick_steps"}
+        return digest_values(stage, above, drawing, asdict(render.recipe(config.render)))
     if stage == layout.NAME:
         # What a map of classes depends on stands in its name: one more map leaves the others as they are.
         common = {key: value for key, value in values["layout"].items() if not key.startswith("class_")}
@@ -179,9 +191,11 @@ class _RunHooks(Hooks):
         tracking: Tracking,
         progress: RunProgress,
         screen: ProgressScreen,
+        on_site: Callable[[Path], None] | None,
     ) -> None:
         self._config, self._directory, self._prepared = config, directory, prepared
         self._mirror, self._tracking, self._progress, self._screen = mirror, tracking, progress, screen
+        self._on_site = on_site
         self._claimed: set[str] = set()
         self._finished: set[str] = set()
         self._check_failures: Callable[[Summary], None] | None = None
@@ -195,6 +209,13 @@ class _RunHooks(Hooks):
                 crops=self._config.images.crops,
                 max_share=self._config.collect.max_failure_share,
             )
+        self._look_for_site(stage)
+
+    def _look_for_site(self, stage: Stage) -> None:
+        """Once its folder is this run's own, see whether there is a site to look at."""
+        if stage.NAME == publish.NAME and self._on_site and self._directory.has_site:
+            self._on_site(self._directory.path)
+            self._on_site = None
 
     def _claim(self, stage: str) -> None:
         """Claim a stage's folder, after those of the stages above it: its key holds theirs."""
@@ -212,7 +233,7 @@ class _RunHooks(Hooks):
 
     def finish_item(self, stage: Stage, item: Item, timed: Timed) -> None:
         self._progress.finish_item(stage, item, timed)
-        self._screen.update(stage.NAME)
+        self._screen.finish_item(stage.NAME, item, timed)
         self.finish_refresh(stage, item)
         if stage.NAME == collect.NAME and self._check_failures:
             self._check_failures(timed.summary)
@@ -220,6 +241,7 @@ class _RunHooks(Hooks):
     def finish_refresh(self, stage: Stage, item: Item) -> None:
         if self._mirror:
             self._mirror.send(stage.markers(item, self._directory, self._config))
+        self._look_for_site(stage)
 
     def finish_stage(self, stage: Stage, outcome: Outcome) -> None:
         config, directory, name = self._config, self._directory, stage.NAME
@@ -247,22 +269,28 @@ def _run_stages(
     prepared: Prepared,
     plan: Estimate,
     stages: tuple[str, ...],
-    console: Console,
+    output: Output,
     mirror: Mirror | None,
 ) -> None:
-    tracking = Tracking(config, directory, lambda sentence: print_sentence(console, sentence))
+    console = output.console
+    say = partial(print_sentence, console)
+    tracking = Tracking(config, directory, say)
     modules = [_STAGES[name] for name in stages]
-    with connect(config.cluster) as client, tracking:
+    with connect(config.cluster, say) as client, tracking:
         progress = RunProgress(
             [part for stage in modules for part in stage.parts(config)],
             {stage.NAME: stage.WORK for stage in modules},
             plan.stages,
             lambda: len(client.nthreads()),
         )
-        with ProgressScreen(console, progress) as screen, Heartbeat(directory, progress, screen.tick):
-            screen.console.print(f"Dask dashboard: {client.dashboard_link}")
-            hooks = _RunHooks(config, directory, prepared, mirror, tracking, progress, screen)
+        screen = ProgressScreen(console, progress, verbose=output.verbose)
+        with screen, Heartbeat(directory, progress, screen.tick):
+            say(f"Dask dashboard: {client.dashboard_link}")
+            hooks = _RunHooks(config, directory, prepared, mirror, tracking, progress, screen, output.on_site)
             outcomes = run_graph(modules, client, directory, config, hooks)
+            if publish in modules:
+                publish.remove_quick(directory, config.opening, config.cells.grids)
+                render.remove_quick(directory, config.opening, config.cells.grids)
     show_times(outcomes, console)
 
 

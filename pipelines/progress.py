@@ -107,7 +107,8 @@ class RunProgress:
         state.finished_work += item.work
         state.count += timed.summary.count
         state.failures += timed.summary.failures
-        state.busy_seconds += timed.ended - timed.began
+        if timed.summary.count:  # quick icons are not counted, and cost less than those that are
+            state.busy_seconds += timed.ended - timed.began
         self.at_work -= 1
 
     def finish_stage(self, stage: Stage) -> None:

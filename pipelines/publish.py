@@ -6,6 +6,8 @@ looked at; the tour; and the page.
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from atlas.rundir.maps import AtlasMap, find_map, maps_of, published_maps
 from atlas.rundir.markers import digest_values, write_marker
 from atlas.site import neurons, page, sheets
 from atlas.site.tour import writer as tour
-from pipelines import layout, rank, render, worker
+from pipelines import cells, layout, rank, render, worker
 from pipelines import neurons as unit_stage
 from pipelines.stage import Item, Part, Summary, is_done, part_id
 
@@ -30,19 +32,27 @@ _PAGE, _TOUR, _NEURONS = "page", "tour", "neurons"
 
 
 def parts(config: Config) -> list[Part]:
-    """Each grid of a map as soon as it is drawn, and the map's one pyramid when all are; the units of each layer; the
-    tour; and the page, which is written again whenever more is there to show."""
+    """The cells' details and patches of each grid of a map; the grid as soon as it is drawn, quick and then fully; the
+    map's one pyramid when all are; the units of each layer; the tour; and the page, which is written again whenever
+    more is there to show."""
     maps = maps_of(config.layers, config.layout, config.cells)
+    quick = render.quick_map(config.opening, config.render, config.out)
+    ranks = rank.of_maps(maps, config.opening)
     parts_of_site: list[Part] = []
     icons_of_maps: list[str] = []
     for atlas_map in maps:
-        parts_of_grids = [render.part_of_grid(atlas_map, grid) for grid in atlas_map.grids]
-        icons = [part_id(render.NAME, name) for name in parts_of_grids]
-        for level, (name, own_icons) in enumerate(zip(parts_of_grids, icons)):
-            parts_of_site.append(
-                Part(NAME, name, (own_icons,), rank.of_map(maps, config.opening, atlas_map.name, level))
-            )
-        last = rank.of_map(maps, config.opening, atlas_map.name, len(icons))
+        names = [render.part_of_grid(atlas_map, grid) for grid in atlas_map.grids]
+        icons = [part_id(render.NAME, name) for name in names]
+        for level, name in enumerate(names):
+            quick_rank, own_rank = (ranks[atlas_map.name] + number for number in (level, level + len(names)))
+            first = quick_rank if atlas_map.name == quick else own_rank
+            details = Part(NAME, part_of_details(name), (part_id(cells.NAME, atlas_map.name),), first)
+            parts_of_site.append(details)
+            if atlas_map.name == quick:
+                quick_name = render.quick_part(name)
+                parts_of_site.append(Part(NAME, quick_name, (part_id(render.NAME, quick_name), details.id), quick_rank))
+            parts_of_site.append(Part(NAME, name, (icons[level], details.id), own_rank))
+        last = ranks[atlas_map.name] + 2 * len(icons)
         parts_of_site.append(Part(NAME, part_of_pyramid(atlas_map), tuple(icons), last))
         icons_of_maps += icons
     units: list[str] = []
@@ -56,8 +66,9 @@ def parts(config: Config) -> list[Part]:
     if config.tour is not None:
         parts_of_site.append(Part(NAME, _TOUR, (*icons_of_maps, *units), rank.TOUR))
     before = tuple(part.id for part in parts_of_site)
+    parts_on_page = tuple(part.id for part in parts_of_site if not part.name.endswith("/details"))
     quality = part_id(layout.NAME, layout.QUALITY)
-    return [*parts_of_site, Part(NAME, _PAGE, (*before, quality), rank.PAGE, refreshed_by=before)]
+    return [*parts_of_site, Part(NAME, _PAGE, (*before, quality), rank.PAGE, refreshed_by=parts_on_page)]
 
 
 def part_of_pyramid(atlas_map: AtlasMap) -> str:
@@ -65,9 +76,13 @@ def part_of_pyramid(atlas_map: AtlasMap) -> str:
     return f"{atlas_map.name}/atlas"
 
 
+def part_of_details(name: str) -> str:
+    """The name of the part that makes what is known of the cells of the grid of part ``name`` without its icons."""
+    return f"{name}/details"
+
+
 def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
-    """The pyramids of a grid and the sheets of its cells; or the one item of another part; or what a layer's units
-    need."""
+    """What a grid's details or a layer's units need, or the one item of another part."""
     if part == _PAGE:
         return [Item(_PAGE, NAME, run=str(run.path), of=_page_digest(config, run))]
     if part == _TOUR:
@@ -83,47 +98,50 @@ def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
         whole, *others = neurons.parts(run, layer, config.cells.grids)
         items = [Item(name, NAME, run=str(run.path), of=of) for name in others]
         return [*items, Item(whole, NAME, tuple(others), str(run.path), of)]
-    name = part.rpartition("/")[0]
-    maps = published_maps(run, maps_of(config.layers, config.layout, config.cells))
-    atlas_map = next((one for one in maps if one.name == name), None)
-    if atlas_map is None:
+    name, *rest = part.split("/")
+    own_map = find_map(maps_of(config.layers, config.layout, config.cells), name)
+    published = published_maps(run, [own_map])
+    if not published:
         return []
+    (atlas_map,) = published
     of = layout.coordinates_digest(run, atlas_map)
     if part == part_of_pyramid(atlas_map):
         return [Item(part, NAME, run=str(run.path), of=of)]
-    grid = int(part.rpartition("grid-")[2])
+    grid = int(rest[0].removeprefix("grid-"))
     if grid not in atlas_map.grids:
         return []
-    details = [
-        Item(f"{part}/details-{number:05d}", NAME, run=str(run.path), of=of)
-        for number in range(len(sheets.sheets(run, atlas_map, grid, config.cells.min_count)))
-    ]
-    # The grid's own item comes last: its marker says that the whole level is there.
-    return [*details, Item(part, NAME, tuple(item.id for item in details), str(run.path), of)]
+    if rest[1:] != ["details"]:
+        return [Item(part, NAME, run=str(run.path), of=of)]
+    sheet_count = len(sheets.sheets(run, atlas_map, grid, config.cells.min_count))
+    names = [f"{part}-{number:05d}" for number in range(sheet_count)]
+    return [Item(name, NAME, run=str(run.path), of=of) for name in (f"{name}/{rest[0]}/patches", *names)]
 
 
 def site_contents(config: Config, run: RunDirectory) -> page.SiteContents:
-    """What is published so far: the maps with their grids that are whole, the layers whose units are, the tour."""
+    """What is published so far: the maps with their grids that are there, drawn or quick; the layers whose units are;
+    the tour."""
     key = run.stage_key(NAME)
 
     def is_published(name: str, of: str | None) -> bool:
         item = Item(name, NAME, of=of or "")
         return of is not None and is_done(item, markers(item, run, config), key)
 
-    maps = []
+    maps, quick_grids = [], []
     for atlas_map in published_maps(run, maps_of(config.layers, config.layout, config.cells)):
         of = layout.find_coordinates_digest(run, atlas_map)
-        grids = tuple(grid for grid in atlas_map.grids if is_published(render.part_of_grid(atlas_map, grid), of))
-        if grids:
-            maps.append(replace(atlas_map, grids=grids))
+        names = {grid: render.part_of_grid(atlas_map, grid) for grid in atlas_map.grids}
+        full = [grid for grid, name in names.items() if is_published(name, of)]
+        quick = [grid for grid, name in names.items() if grid not in full and is_published(render.quick_part(name), of)]
+        quick_grids += [(atlas_map.name, grid) for grid in quick]
+        if full or quick:
+            maps.append(replace(atlas_map, grids=tuple(sorted((*full, *quick)))))
     unit_layers = tuple(
         layer
         for layer in neurons.neuron_layers(config.neurons)
         if is_published(f"{_NEURONS}/{layer}/layer", UnitTables(run, layer).digest())
     )
-    return page.SiteContents(
-        tuple(maps), unit_layers, is_published(_TOUR, _tour_digest(run, config.tour, config.neurons, config.opening))
-    )
+    has_tour = is_published(_TOUR, _tour_digest(run, config.tour, config.neurons, config.opening))
+    return page.SiteContents(tuple(maps), unit_layers, has_tour, frozenset(quick_grids))
 
 
 def _page_digest(config: Config, run: RunDirectory) -> str:
@@ -134,6 +152,7 @@ def _page_digest(config: Config, run: RunDirectory) -> str:
     units = {layer: UnitTables(run, layer).digest() for layer in present.unit_layers}
     return digest_values(
         maps,
+        sorted(present.quick_grids),
         units,
         _tour_digest(run, config.tour, config.neurons, config.opening) if present.tour else None,
         config.opening,
@@ -149,8 +168,13 @@ def _tour_digest(run: RunDirectory, text: str | None, settings: NeuronsConfig | 
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
-    """One for an item, in the site's hidden folder."""
-    return [run.folder(NAME) / ".markers" / f"{item.id.replace('/', '-')}.json"]
+    """One for an item, in the site's hidden folder. A grid's own vouches for the quick one too."""
+    folder = run.folder(NAME) / ".markers"
+    if item.id.endswith("/quick"):
+        own = folder / f"{item.id.removesuffix('/quick').replace('/', '-')}.json"
+        if is_done(item, [own], run.stage_key(NAME)):
+            return [own]
+    return [folder / f"{item.id.replace('/', '-')}.json"]
 
 
 def run_item(item: Item) -> Summary:
@@ -159,7 +183,9 @@ def run_item(item: Item) -> Summary:
     facts: dict[str, object] = {"of": item.of} if item.of else {}
     if item.id == _PAGE:
         present = site_contents(config, run)
-        report = build_report(run, present.maps, min_count=config.cells.min_count, neurons=config.neurons)
+        report = build_report(
+            run, present.maps, min_count=config.cells.min_count, neurons=config.neurons, quick=present.quick_grids
+        )
         files = page.write_page(run, config, present, report)
     elif item.id == _TOUR:
         settings = tour.TourSettings(
@@ -176,26 +202,33 @@ def run_item(item: Item) -> Summary:
         )
         facts["patches_failed"] = failed
     else:
-        name, *parts = item.id.split("/")
+        name, *rest = item.id.split("/")
         form, listing = page.tile_format(config.render.size), worker.listing(run)
-        maps = published_maps(run, maps_of(config.layers, config.layout, config.cells))
-        atlas_map = find_map(maps, name)
-        if parts == ["atlas"]:
+        own_map = find_map(maps_of(config.layers, config.layout, config.cells), name)
+        (atlas_map,) = published_maps(run, [own_map])
+        grid = 0 if rest == ["atlas"] else int(rest[0].removeprefix("grid-"))
+        if rest == ["atlas"]:
             files = page.write_combined(run, atlas_map, form)
+        elif rest[1:] == ["patches"]:
+            files, facts["patches_failed"] = page.write_patches(
+                run, listing, atlas_map, grid, form=form, min_count=config.cells.min_count, seed=config.seed
+            )
+        elif rest[1:] in ([], ["quick"]):
+            files = page.write_grid(
+                run, atlas_map, grid, form=form, attributions=config.collect.attributions, quick=rest[1:] == ["quick"]
+            )
         else:
-            grid = int(parts[0].removeprefix("grid-"))
-            if len(parts) == 1:
-                files, failed = page.write_patches(
-                    run, listing, atlas_map, grid, form=form, min_count=config.cells.min_count, seed=config.seed
-                )
-                files += page.write_grid(run, atlas_map, grid, form=form, attributions=config.collect.attributions)
-            else:
-                blocks = sheets.sheets(run, atlas_map, grid, config.cells.min_count)[
-                    int(parts[1].removeprefix("details-"))
-                ]
-                files, failed = sheets.write_sheets(
-                    run, listing, atlas_map, grid, blocks, layers=config.layers, settings=config.cells, seed=config.seed
-                )
-            facts["patches_failed"] = failed
+            number = int(rest[1].removeprefix("details-"))
+            blocks = sheets.sheets(run, atlas_map, grid, config.cells.min_count)[number]
+            files, facts["patches_failed"] = sheets.write_sheets(
+                run, listing, atlas_map, grid, blocks, layers=config.layers, settings=config.cells, seed=config.seed
+            )
     write_marker(markers(item, run, config)[0], key=run.stage_key(NAME), files=files, **facts)
     return Summary(1)
+
+
+def remove_quick(run: RunDirectory, map_name: str, grids: Iterable[int]) -> None:
+    """Remove what showed a map's quick icons, when all is published and the page shows it."""
+    for grid in grids:
+        shutil.rmtree(page.grid_folder(run, map_name, grid, quick=True), ignore_errors=True)
+        (run.folder(NAME) / ".markers" / f"{map_name}-grid-{grid:03d}-quick.json").unlink(missing_ok=True)

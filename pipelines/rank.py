@@ -5,23 +5,23 @@ Of the numbers only the order counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from atlas.rundir.maps import AtlasMap
 
 COLLECT, LAYOUT, PAGE = 0, 1, 2
 _MAPS, _EACH_MAP = 10, 100
-UNITS, TOUR = 1_000_000, 1_000_001
+UNITS, TOUR = 10**9, 10**9 + 1  # beyond those of any number of maps
 
 
-def of_map(maps: Sequence[AtlasMap], opening: str, name: str, level: int = 0) -> int:
-    """The rank of what is made of the map ``name``, one of ``maps``, at one of its levels, the coarsest 0: of the layer
-    that the page is ``opening`` on first, then of the other layers in their order, then of classes."""
+def of_maps(maps: Sequence[AtlasMap], opening: str) -> dict[str, int]:
+    """The rank of what is made of each of the ``maps`` at its coarsest level, by the map's name: of the layer that the
+    page is ``opening`` on first, then of the other layers in their order, then of classes. Each finer level has the
+    next number."""
     order = sorted(maps, key=lambda atlas_map: (bool(atlas_map.classes), atlas_map.layer != opening))
-    number = [atlas_map.name for atlas_map in order].index(name)
-    return _MAPS + _EACH_MAP * number + level
+    return {atlas_map.name: _MAPS + _EACH_MAP * number for number, atlas_map in enumerate(order)}
 
 
-def of_quality(maps: Sequence[AtlasMap], opening: str) -> int:
-    """The rank of what is measured on the layers' maps: after all of the opening one."""
-    return of_map(maps, opening, opening) + _EACH_MAP - 1
+def of_quality(ranks: Mapping[str, int], opening: str) -> int:
+    """The rank of what is measured on the layers' maps, by the ``ranks`` of these: after all of the opening one."""
+    return ranks[opening] + _EACH_MAP - 1

@@ -38,6 +38,8 @@ from atlas.rundir.stages import STAGES
 from pipelines.estimate import Estimate, count_work, estimate, expected_cells
 from pipelines.graph import Outcome
 from pipelines.progress import RunProgress
+from pipelines.stage import Item
+from pipelines.tasks import Timed
 
 # Seconds after which a log gets a line, whatever happens.
 LINE_SECONDS = 60.0
@@ -45,10 +47,18 @@ LINE_SECONDS = 60.0
 
 class ProgressScreen:
     """What a person sees of a run at work: a bar for each stage; where there is no terminal, a line a minute and at
-    each tenth of a stage."""
+    each tenth of a stage. ``verbose``: a line for each item too."""
 
-    def __init__(self, console: Console, progress: RunProgress, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        console: Console,
+        progress: RunProgress,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        verbose: bool = False,
+    ) -> None:
         self.console = console
+        self._verbose = verbose
         self._progress, self._clock = progress, clock
         self._bars = Progress(
             SpinnerColumn(finished_text="[green]✓"),
@@ -89,6 +99,14 @@ class ProgressScreen:
         if state.began is not None and tenth > self._tenths.get(stage, 0):
             self._tenths[stage] = tenth
             self._line(stage)
+
+    def finish_item(self, stage: str, item: Item, timed: Timed) -> None:
+        """An item is done."""
+        if self._verbose:
+            work = f"{timed.summary.count:,} {self._progress.stages[stage].work_name}"
+            failures = f", {timed.summary.failures:,} failed" if timed.summary.failures else ""
+            self._print(f"{stage}/{item.id}: {work}{failures} in {timed.ended - timed.began:.1f} s")
+        self.update(stage)
 
     def tick(self) -> None:
         """Called every second or so: a minute without a line is long enough."""
@@ -308,10 +326,12 @@ def show_scores(
         show_neurons(neurons.layers, report, directory, console)
 
 
-def show_end(directory: RunDirectory, until: str, out: str, console: Console) -> None:
-    """Print that the run is done ``until`` a stage, and how to look at the atlas."""
-    if until == "publish":
+def show_end(directory: RunDirectory, until: str, out: str, console: Console, *, served: bool = False) -> None:
+    """Print that the run is done ``until`` a stage, and how to look at the atlas, unless it is ``served`` already."""
+    if until != "publish":
+        print_sentence(console, f"Done until {until}: {directory.folder(until)}")
+    elif served:
+        print_sentence(console, "Done.")
+    else:
         folder = os.path.relpath(directory.path) if is_remote(out) else out
         print_sentence(console, f"Done. Open the atlas with:  atlas serve {shlex.quote(folder)}")
-    else:
-        print_sentence(console, f"Done until {until}: {directory.folder(until)}")

@@ -9,6 +9,7 @@
     scripts/bench.py explain --run runs/demo --repeat 3 --json explain.json
     scripts/bench.py decode --repeat 7
     scripts/bench.py schedule --items 10000
+    scripts/bench.py first --pictures screens --json first.json
     scripts/bench.py all --run runs/demo --large runs/million --json all.json
 
 Ours and the peers work on the same data in the same process, one after another, with the same number of threads and the
@@ -174,6 +175,18 @@ def schedule_command(options: argparse.Namespace) -> None:
     print_table("items of no work, scheduler and workers on this machine", rows)
 
 
+def first_command(options: argparse.Namespace) -> None:
+    """A whole run of the demo, from the command to what a browser shows."""
+    from bench_first import bench_first  # beside this file; Playwright
+
+    words = [word for value in options.overrides for word in ("--set", value)]
+    with tempfile.TemporaryDirectory() as temporary:
+        rows = [bench_first(options.config, [*words, "--set", f"out={temporary}/demo"], options.pictures)]
+    if options.json:
+        write_json(options.json, rows)
+    print_table(f"{options.config}, read by Chromium", rows)
+
+
 def all_command(options: argparse.Namespace) -> None:
     """Each bench as it is published, one after another. One that fails is named in a sentence, and the others go on."""
     benches = published(options)
@@ -337,13 +350,18 @@ def make_parser() -> argparse.ArgumentParser:
     schedule.add_argument("--items", type=positive, default=10_000)
     schedule.add_argument("--workers", type=positive, default=2)
     schedule.set_defaults(command=schedule_command)
+    first = benches.add_parser("first", parents=[file], help="a run of the demo, until there is something to see")
+    first.add_argument("--config", default="demo", help="another configuration")
+    first.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="a key of it")
+    first.add_argument("--pictures", type=Path, metavar="FOLDER", help="for screenshots, one whenever more is there")
+    first.set_defaults(command=first_command)
     every = benches.add_parser(
         "all",
         parents=[file, threads, seed],
         help="each of them as it is published, one after another",
         description="Each bench with the settings that scripts/benchmarks.md was measured with, one after another. Not "
-        "held, since they have commands of their own there: the demo, the sizes of a run (scaling), the ablation, and "
-        "the rows of layout that are marked placed or deterministic.",
+        "held, since they take long or have commands of their own there: first, the demo, the sizes of a run "
+        "(scaling), the ablation, and the rows of layout that are marked placed or deterministic.",
     )
     every.add_argument("--run", type=Path, default=Path("runs/demo"), help="a finished run, by default runs/demo")
     every.add_argument("--large", type=Path, help="a run of many rows, which are laid out; by default those of --run")

@@ -63,10 +63,12 @@ def icon_table(grid: int, row: NDArray[np.int64], col: NDArray[np.int64], icons:
     ).cast(ICONS_SCHEMA)
 
 
-def read_icons(run: RunDirectory, map_name: str, grid: int, columns: Iterable[str] | None = None) -> pa.Table:
+def read_icons(
+    run: RunDirectory, map_name: str, grid: int, columns: Iterable[str] | None = None, *, quick: bool = False
+) -> pa.Table:
     """The icons of one grid of a map, or some ``columns`` of them, as one table by ICONS_SCHEMA; an empty table without
-    columns where none is drawn."""
-    parts = sorted(run.icons(map_name, grid).glob("part-*.parquet"))
+    columns where none is drawn. ``quick``: those that are there until the icons are drawn."""
+    parts = sorted(run.icons(map_name, grid).glob("quick-*.parquet" if quick else "part-*.parquet"))
     names = None if columns is None else list(columns)
     return pa.concat_tables([pq.read_table(part, columns=names) for part in parts]) if parts else pa.table({})
 

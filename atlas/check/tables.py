@@ -158,7 +158,11 @@ def _stage_of_icons(findings: Findings) -> None:
     ]
     drawn_count = sum(sum(marker["drawn"].values()) for marker in cell_markers)
     markers = findings.markers["render"].items()
-    icon_count = sum(marker["rows"] for path, marker in markers if path.relative_to(icons).parts[0] in names)
+    icon_count = sum(
+        marker["rows"]
+        for path, marker in markers
+        if path.relative_to(icons).parts[0] in names and path.name.startswith("part-")
+    )
     whole = len(cell_markers) == len(names) and icon_count == drawn_count
     findings.stages["render"] = f"{'finished' if whole else 'unfinished'}: {icon_count:,} of {drawn_count:,} icons"
 

@@ -197,6 +197,8 @@ class RenderConfig(Section):
     """Side of an icon in pixels."""
     steps: Literal["auto"] | Annotated[int, Field(ge=1, le=100_000)] = "auto"
     """Optimisation steps of an icon. `auto`: fewer where an icon starts from coarser ones."""
+    quick_steps: Annotated[int, Field(ge=0, le=1000)] = 32
+    """Steps of the quick icons that the opening layer shows until its own are drawn; 0 draws none."""
     power: Annotated[float, Field(ge=0, le=64)] = 16.0
     """Exponent of the cosine in the objective."""
     ridge: Annotated[float, Field(gt=0)] = 0.001

@@ -33,6 +33,11 @@ class RunDirectory:
         return self.path / FOLDERS[stage]
 
     @property
+    def has_site(self) -> bool:
+        """Whether the site shows something."""
+        return all((self.folder("publish") / name).is_file() for name in ("index.html", "atlas.json"))
+
+    @property
     def manifest(self) -> Path:
         """The configuration, versions, the stages' keys, and what was measured of each stage."""
         return self.path / "run.json"

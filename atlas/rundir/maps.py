@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from atlas.config.sections import CellsConfig, LayoutConfig
 from atlas.rundir.directory import RunDirectory
@@ -39,6 +40,11 @@ class AtlasMap:
 
 def maps_of(layers: Sequence[str], layout: LayoutConfig, cells: CellsConfig) -> tuple[AtlasMap, ...]:
     """All maps of a run, each layer's own before those of its classes."""
+    return _maps_of(tuple(layers), layout, cells)
+
+
+@lru_cache(maxsize=4)  # asked for by every item, and there may be thousands of maps
+def _maps_of(layers: tuple[str, ...], layout: LayoutConfig, cells: CellsConfig) -> tuple[AtlasMap, ...]:
     return tuple(
         atlas_map
         for layer in layers

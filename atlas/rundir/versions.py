@@ -14,7 +14,7 @@ VERSION = "0.1.0"
 # Of run.json and of the tables of all stages but the store's, which has atlas.store.shards.SCHEMA_VERSION.
 RUN_FORMAT = 3
 # Of a site's files: the page reads those of its own.
-SITE_FORMAT = 6
+SITE_FORMAT = 7
 
 
 def versions() -> dict[str, str]:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from atlas.command import SUCCESS, add_version, carry_out
+from atlas.command import SUCCESS, add_address, add_version, carry_out
 from atlas.errors import ConfigError
 from atlas.rundir.remote import refuse_url
 from atlas.serve.server import serve
@@ -32,8 +32,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m atlas.se
     """Exit code 0 after Ctrl-C, 2 where the folder or the port will not do, 3 where one cannot be read."""
     parser = argparse.ArgumentParser(prog=prog, description="Show finished atlases in the browser.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, such as runs/demo")
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
+    add_address(parser)
     add_version(parser)
     options = parser.parse_args(arguments)
 

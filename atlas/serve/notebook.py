@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from atlas.errors import ConfigError
 from atlas.rundir.remote import refuse_url
 from atlas.serve.app import create_app
-from atlas.serve.server import create_server
+from atlas.serve.server import ThreadedServer
 from atlas.serve.site_files import find_site
-from atlas.serve.sockets import address, open_socket, own_names
+from atlas.serve.sockets import open_socket, own_names
 
 if TYPE_CHECKING:
     from atlas.analysis import Run
@@ -28,7 +28,7 @@ class AtlasFrame:
     ``address``: where a browser finds the page; ``close()`` ends its server.
     """
 
-    def __init__(self, run: Path, server: _Server, prefix: str | None, height: int) -> None:
+    def __init__(self, run: Path, server: ThreadedServer, prefix: str | None, height: int) -> None:
         self.run = run
         self.address = f"{prefix}{server.port}/" if prefix else server.address
         self.height = height
@@ -56,30 +56,14 @@ class AtlasFrame:
         return {"text/html": self._repr_html_(), "text/plain": repr(self)}
 
 
-class _Server:
-    """The site of one run, served on a free port of this machine by a thread that ends with the process."""
-
-    def __init__(self, run: Path, *, any_name: bool) -> None:
-        app = create_app([run])
-        bound = open_socket("127.0.0.1", 0)
-        ip, self.port = bound.getsockname()
-        self.address = address(bound)
-        self._server = create_server(app, hosts=None if any_name else own_names(ip))
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [bound]}, name=f"atlas of {run}", daemon=True
-        )
-        self._thread.start()
-
-    @property
-    def running(self) -> bool:
-        return self._thread.is_alive()
-
-    def close(self) -> None:
-        self._server.should_exit = True
-        self._thread.join()
+def _serve(run: Path, *, any_name: bool) -> ThreadedServer:
+    """The site of one run, served on a free port of this machine."""
+    app = create_app([run])
+    bound = open_socket("127.0.0.1", 0)
+    return ThreadedServer(app, bound, hosts=None if any_name else own_names(bound.getsockname()[0]))
 
 
-_servers: dict[tuple[Path, bool], _Server] = {}
+_servers: dict[tuple[Path, bool], ThreadedServer] = {}
 _lock = threading.Lock()
 
 
@@ -105,7 +89,7 @@ def show(run: str | Path | Run, *, height: int = 640, proxy: str | None = None) 
     with _lock:
         server = _servers.get(key)
         if server is None or not server.running:
-            server = _servers[key] = _Server(folder.resolve(), any_name=prefix is not None)
+            server = _servers[key] = _serve(folder.resolve(), any_name=prefix is not None)
     return AtlasFrame(folder, server, prefix, height)
 
 

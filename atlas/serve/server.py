@@ -1,6 +1,9 @@
-"""The HTTP server of an application: with its gate, on a socket, until Ctrl-C."""
+"""The HTTP server of an application: with its gate, on a socket, until Ctrl-C or in a thread."""
 
+import socket
+import threading
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
@@ -39,3 +42,53 @@ def serve(runs: Sequence[Path], *, host: str, port: int) -> None:
     with open_socket(host, port) as bound:
         print(f"The atlas is at {address(bound)} (Ctrl-C ends)", flush=True)
         create_server(app, hosts=own_names(bound.getsockname()[0])).run(sockets=[bound])
+
+
+class ThreadedServer:
+    """An application served on ``bound`` by a thread that ends with the process; ``hosts`` as in `create_server`."""
+
+    def __init__(self, app: ASGIApp, bound: socket.socket, *, hosts: Collection[str] | None) -> None:
+        self.address, self.port = address(bound), bound.getsockname()[1]
+        self._server = create_server(app, hosts=hosts)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [bound]}, name=f"server of {self.address}", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether it still answers."""
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        """End it, as soon as what is under way is answered."""
+        self._server.should_exit = True
+        self._thread.join()
+
+    def wait(self) -> None:
+        """Wait until it has ended, or Ctrl-C."""
+        while self.running:
+            self._thread.join(timeout=1.0)  # without an end to it, Windows would not notice Ctrl-C
+
+
+class SiteServer:
+    """Serves the site of a run that is still at work. The socket is opened at once, so that a host or port that will
+    not do is known before the work. Raises ConfigError as `open_socket` does."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._bound = open_socket(host, port)
+        self._server: ThreadedServer | None = None
+
+    def begin(self, run: Path) -> None:
+        """Serve the run, which has a site by now, in a thread, and say the address in one line."""
+        hosts = own_names(self._bound.getsockname()[0])
+        self._server = ThreadedServer(create_app([run]), self._bound, hosts=hosts)
+        print(f"The atlas is at {self._server.address}", flush=True)
+
+    def wait(self) -> None:
+        """Serve on until Ctrl-C."""
+        if self._server is None:
+            return
+        with suppress(KeyboardInterrupt):  # the usual end
+            print(f"The atlas is at {self._server.address} (Ctrl-C ends)", flush=True)
+            self._server.wait()

@@ -8,6 +8,7 @@ from starlette.staticfiles import PathLike, StaticFiles
 from starlette.types import Scope
 
 from atlas.errors import ConfigError
+from atlas.rundir.directory import RunDirectory
 
 MEDIA_TYPES = {
     ".bin": "application/octet-stream",
@@ -59,6 +60,6 @@ def find_site(run: Path) -> Path:
         runs = sorted(path.parent.name for path in run.glob("*/run.json"))
         hint = f"give a run in it, such as {run / runs[0]}" if runs else "give one that atlas run has made"
         raise ConfigError(f"{run} is no run: it has no run.json and no site; {hint}.")
-    if not (site / "index.html").is_file() or not (site / "atlas.json").is_file():
+    if not RunDirectory(run).has_site:
         raise ConfigError(f"The run {run} has no site yet; atlas run CONFIG finishes it, with its own YAML file.")
     return site

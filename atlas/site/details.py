@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from atlas.cells.icons import read_icons
 from atlas.config.sections import CellsConfig
 from atlas.layout.lattice import cell_of
 from atlas.layout.neighbors import nearest, unit_rows
@@ -38,7 +37,7 @@ def cell_details(
 ) -> dict[CellIndex, dict[str, Any]]:
     """For each of ``cells``, drawn ones of one grid of a map:
 
-    ``scores``: of its icon; ``predicted``, ``labels``: [number, count], the commonest first; ``nearest_cells``: [row,
+    ``predicted``, ``labels``: [number, count], the commonest first; ``nearest_cells``: [row,
     col, cosine] of the drawn cells of this grid whose means are most like its own; ``cells_on_other_maps``: for each
     other one of ``layers`` the cells of its own map that hold most of the same rows, [grid, row, col, share of this
     cell's rows].
@@ -50,7 +49,6 @@ def cell_details(
     )
     drawn_cells = list(zip(table["row"].to_pylist(), table["col"].to_pylist()))
     numbers = [number for number, cell in enumerate(drawn_cells) if cell in set(cells)]
-    scores = _scores(run, atlas_map, grid)
     nearest_cells = _nearest_cells(to_numpy(table["mean"]), numbers)
     cells_on_other_maps = _cells_on_other_maps(
         run, atlas_map, grid, [drawn_cells[number] for number in numbers], layers, settings.grids
@@ -58,23 +56,12 @@ def cell_details(
     cell_counts = table.select(["predicted", "labels"]).take(pa.array(numbers, pa.int64())).to_pylist()
     return {
         drawn_cells[number]: {
-            "scores": scores.get(drawn_cells[number]),
             **{name: [[entry["class"], entry["count"]] for entry in counts[name]] for name in ("predicted", "labels")},
             "nearest_cells": [[*drawn_cells[other], round(cosine, 4)] for other, cosine in similar],
             "cells_on_other_maps": cells_on_other_maps[drawn_cells[number]],
         }
         for number, counts, similar in zip(numbers, cell_counts, nearest_cells)
     }
-
-
-def _scores(run: RunDirectory, atlas_map: AtlasMap, grid: int) -> dict[CellIndex, dict[str, Any]]:
-    names = ["cosine_whitened", "cosine_robust", "percentile", "rank"]
-    icons = read_icons(run, atlas_map.name, grid, ["row", "col", *names]).to_pylist()
-    return {(icon["row"], icon["col"]): {name: _short(icon[name]) for name in names} for icon in icons}
-
-
-def _short(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
 
 
 def _nearest_cells(means: NDArray[np.float32], numbers: list[int]) -> list[list[tuple[int, float]]]:

@@ -34,6 +34,8 @@ from atlas.store.shards import read_metadata, to_numpy
 
 # Classes of each cell.
 PAGE_CLASSES = 10
+# The scores of an icon beside its cosine, the rank last.
+SCORES = ("cosine_whitened", "cosine_robust", "percentile", "rank")
 # Classes in one file of heat maps: a file of a level of 25,600 cells has 1.3 MB.
 CLASSES_PER_FILE = 50
 # About the side of a tile in pixels.
@@ -45,9 +47,16 @@ def tile_format(icon_size: int) -> TileFormat:
     return TileFormat(icon_size=icon_size, tile_size=icon_size * max(1, _TILE // icon_size))
 
 
-def icon_source(run: RunDirectory, map_name: str, grid: int) -> Icons:
+def grid_folder(run: RunDirectory, map_name: str, grid: int, *, quick: bool = False) -> Path:
+    """Where the icons of a grid and what depends on them lie: the quick ones have addresses of their own, as a browser
+    may keep what it has seen."""
+    folder = run.site_grid(map_name, grid)
+    return folder / "quick" if quick else folder
+
+
+def icon_source(run: RunDirectory, map_name: str, grid: int, *, quick: bool = False) -> Icons:
     """The icons of a grid by (row, col). They stay PNGs in memory, and are decoded where a tile holds them."""
-    table = read_icons(run, map_name, grid, ["row", "col", "png"])
+    table = read_icons(run, map_name, grid, ["row", "col", "png"], quick=quick)
     if not table.num_rows:
         return lambda _row, _col: None
     pngs = {(icon["row"], icon["col"]): icon["png"] for icon in table.to_pylist()}
@@ -81,18 +90,19 @@ def _pyramid_files(pyramid: Path) -> list[Path]:
 
 
 def write_grid(
-    run: RunDirectory, atlas_map: AtlasMap, grid: int, *, form: TileFormat, attributions: bool
+    run: RunDirectory, atlas_map: AtlasMap, grid: int, *, form: TileFormat, attributions: bool, quick: bool = False
 ) -> list[Path]:
-    """One grid alone: its pyramid of icons, cells.json, and its classes; returns the files. ``attributions``: whether
-    the run has any."""
-    folder = run.site_grid(atlas_map.name, grid)
-    write_grid_pyramid(folder / "icons.dzi", icon_source(run, atlas_map.name, grid), grid=grid, form=form)
+    """One grid alone: its pyramid of icons, cells.json, scores.json, and its classes; returns the files.
+    ``attributions``: whether the run has any; ``quick``: with the quick icons."""
+    folder = grid_folder(run, atlas_map.name, grid, quick=quick)
+    write_grid_pyramid(folder / "icons.dzi", icon_source(run, atlas_map.name, grid, quick=quick), grid=grid, form=form)
     table = pq.read_table(
         run.cells(atlas_map.name),
         columns=["row", "col", "count", "mean_cosine", "attribution", "predicted"],
         filters=[("grid", "=", grid)],
     )
-    facts, files = cell_facts(run, atlas_map, grid, table), [folder / "classes.bin"]
+    icons = read_icons(run, atlas_map.name, grid, ["row", "col", "cosine", "flag", *SCORES], quick=quick)
+    facts, files = cell_facts(grid, table, icons), [folder / "classes.bin"]
     with atomic(files[0]) as temporary:
         temporary.write_bytes(_top_classes(run, atlas_map, table, attributions=attributions))
     if attributions:
@@ -102,14 +112,25 @@ def write_grid(
             files.append(folder / f"classes-{first // CLASSES_PER_FILE:03d}.bin")
             with atomic(files[-1]) as temporary:
                 temporary.write_bytes(maps[first : first + CLASSES_PER_FILE].tobytes())
-    with atomic(folder / "cells.json") as temporary:
-        temporary.write_text(json.dumps(facts, separators=(",", ":")), encoding="utf-8")
-    return [folder / "cells.json", *files, *_pyramid_files(folder / "icons.dzi")]
+    for name, content in (("cells", facts), ("scores", score_facts(icons))):
+        files.append(folder / f"{name}.json")
+        with atomic(files[-1]) as temporary:
+            temporary.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
+    return [*files, *_pyramid_files(folder / "icons.dzi")]
 
 
-def cell_facts(run: RunDirectory, atlas_map: AtlasMap, grid: int, table: pa.Table) -> dict[str, Any]:
-    """cells.json: columns of facts of the non-empty cells of a grid, those of ``table``."""
-    icons = read_icons(run, atlas_map.name, grid, ["row", "col", "cosine", "flag"])
+def score_facts(icons: pa.Table) -> dict[str, Any]:
+    """scores.json: columns of the further scores of the icons, in a file of their own, as only an open cell shows
+    them."""
+    if not icons.num_rows:
+        return {name: [] for name in ("row", "col", *SCORES)}
+    columns = {name: np.round(to_numpy(icons[name]).astype(np.float64), 4).tolist() for name in SCORES[:-1]}
+    return {name: icons[name].to_pylist() for name in ("row", "col", SCORES[-1])} | columns
+
+
+def cell_facts(grid: int, table: pa.Table, icons: pa.Table) -> dict[str, Any]:
+    """cells.json: columns of facts of the non-empty cells of a grid, those of ``table``, with the scores of its
+    ``icons``."""
     scores = {(icon["row"], icon["col"]): icon for icon in icons.to_pylist()}
     cells = list(zip(table["row"].to_pylist(), table["col"].to_pylist()))
     return {
@@ -164,12 +185,13 @@ def viewer_digest() -> str:
 
 @dataclass(frozen=True)
 class SiteContents:
-    """What of a run is published: maps, each with the grids that are there; the layers whose units are; and whether the
-    tour is."""
+    """What of a run is published: maps, each with the grids that are there; the layers whose units are; whether the
+    tour is; and the grids, by their map's name, whose icons are the quick ones so far."""
 
     maps: tuple[AtlasMap, ...]
     unit_layers: tuple[str, ...]
     tour: bool
+    quick_grids: frozenset[tuple[str, int]] = frozenset()
 
 
 def write_page(run: RunDirectory, config: Config, contents: SiteContents, report: dict[str, Any]) -> list[Path]:
@@ -209,7 +231,10 @@ def atlas_facts(run: RunDirectory, config: Config, contents: SiteContents, repor
                 "map_size": metadata["map_size"],
                 "rows": len(dropped),
                 "dropped": len(dropped) - dropped.null_count,
-                "grids": [_grid_facts(grid, facts) for grid in atlas_map.grids],
+                "grids": [
+                    _grid_facts(grid, facts, quick=(atlas_map.name, grid) in contents.quick_grids)
+                    for grid in atlas_map.grids
+                ],
             }
         )
     return {
@@ -236,7 +261,7 @@ def atlas_facts(run: RunDirectory, config: Config, contents: SiteContents, repor
     }
 
 
-def _grid_facts(grid: int, facts: dict[str, Any]) -> dict[str, Any]:
+def _grid_facts(grid: int, facts: dict[str, Any], *, quick: bool) -> dict[str, Any]:
     icons, cells = facts["icons"][str(grid)], facts["cells"][str(grid)]
     return {
         "grid": grid,
@@ -244,4 +269,5 @@ def _grid_facts(grid: int, facts: dict[str, Any]) -> dict[str, Any]:
         "drawn": icons["n"],
         "median_cosine": icons["median_cosine"],
         "flagged": round(icons["n"] * (icons["flagged_share"] or 0)),
+        **({"quick": True} if quick else {}),
     }

@@ -35,7 +35,7 @@ RUN_BY = {
     "atlas run million": ("scripts/scaling.py", 'CROPS = "million", 25'),
     "atlas run imagenet": ("tests/docs/test_commands.py", "test_every_run_that_is_written_down_is_a_valid_one"),
     "atlas status runs/": ("tests/runs/test_pipeline.py", '["status", str(undisturbed.path)]'),
-    "atlas serve runs/": ("scripts/demo", 'python -m atlas.serve "$run"'),
+    "atlas serve runs/": ("tests/unit/serve/test_server.py", "serve.main([{str(run_folder)!r}"),
     "atlas explain": ("tests/docs/test_recipes.py", 'the_command("atlas explain runs/demo")'),
     "dask scheduler": ("tests/runs/test_cluster_machines.py", '"scheduler", "scheduler", "--host"'),
     "OMP_NUM_THREADS=1 dask worker": ("tests/runs/test_cluster_machines.py", '"--nthreads", "1", "--memory-limit"'),
@@ -82,7 +82,7 @@ def test_every_run_that_is_written_down_is_a_valid_one(tmp_path: Path, monkeypat
         name, rest = words[0], words[1:]
         overrides = [rest[place + 1] for place, word in enumerate(rest) if word == "--set"]
         others = {word for word in rest if word.startswith("--")}
-        assert others <= {"--set", "--dry-run", "--until"}, command
+        assert others <= {"--set", "--dry-run", "--until", "--serve"}, command
         assert load_config(name, overrides).layers, command
 
 

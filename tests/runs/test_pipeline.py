@@ -25,7 +25,7 @@ from atlas.visualize import Icons, draw
 from atlas.visualize.coarse_start import blend
 from atlas.visualize.score import centre_activations, cosines
 from pipelines import render, worker
-from pipelines.pipeline import run
+from pipelines.pipeline import Output, run
 
 
 def test_every_view_has_a_row_in_every_layer(undisturbed: RunDirectory) -> None:
@@ -307,12 +307,13 @@ def test_a_log_and_the_status_tell_how_far_a_run_is(
     workshop: Path, scheduler: str, undisturbed: RunDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = io.StringIO()
-    directory = run(configure(workshop, scheduler, "logged"), until="collect", console=Console(file=log, width=300))
+    config = configure(workshop, scheduler, "logged")
+    directory = run(config, until="collect", output=Output(Console(file=log, width=300)))
     lines = [line for line in log.getvalue().splitlines() if re.match(r"\d\d:\d\d:\d\d collect \d", line)]
     shares = [int(re.search(r"collect (\d+)%", line)[1]) for line in lines]  # type: ignore[index]
     assert shares[-1] == 100
     assert shares == sorted(set(shares)), "a line for each tenth, once"
-    assert re.fullmatch(r"\S+ collect 100%: 300 of 300 views, [\d.]+/s, 12 failed; about 0 s left in all", lines[-1])
+    assert re.fullmatch(r"\S+ collect 100%: 300 of 300 views, [\d.,]+/s, 12 failed; about 0 s left in all", lines[-1])
     assert re.search(r"^collect +\d+ s +\d+ s +\d+ *$", log.getvalue(), re.MULTILINE), "where the time went"
     assert cli.main(["status", str(directory.path)]) == 0
     assert re.search(r"^  collect  100%   300 of 300 views, ", capsys.readouterr().out, re.MULTILINE)

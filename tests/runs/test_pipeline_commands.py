@@ -88,10 +88,10 @@ def test_killed_in_every_stage_and_resumed(workshop: Path, undisturbed: RunDirec
 
 
 def test_the_page_is_there_with_the_first_level_and_grows(workshop: Path, undisturbed: RunDirectory) -> None:
-    """Killed as soon as there is a page: it shows whole levels of the opening layer, and the same command adds the
-    others."""
+    """Killed as soon as there is a page: it shows whole levels of the opening layer, with quick icons; the same command
+    adds the others, and nothing is left of the quick ones."""
     directory = RunDirectory(workshop / "runs" / "growing")
-    arguments = ("tiny.yaml", "--set", f"out={directory.path}")
+    arguments = ("tiny.yaml", "--set", f"out={directory.path}", "--set", "render.quick_steps=1")
     site = directory.folder("publish")
     kill_when((site / "atlas.json").exists, workshop, "growing.log", *arguments)
     atlas = json.loads((site / "atlas.json").read_text())
@@ -100,10 +100,16 @@ def test_the_page_is_there_with_the_first_level_and_grows(workshop: Path, undist
     for layer in atlas["layers"]:
         for grid in layer["grids"]:
             folder = directory.site_grid(layer["path"], grid["grid"])
-            assert json.loads((folder / "cells.json").read_text())["drawn"].count(1) == grid["drawn"]
-            for name in ("icons.dzi", "patches.dzi", "classes.bin"):
-                assert (folder / name).is_file()
+            assert (folder / "patches.dzi").is_file()
             assert list((folder / "details").glob("*.json"))
+            if layer["path"] == "last" and grid["grid"] == GRIDS[0]:
+                assert grid["quick"], "the kill came before the full icons"
+            if grid.get("quick"):
+                folder /= "quick"
+            assert json.loads((folder / "cells.json").read_text())["drawn"].count(1) == grid["drawn"]
+            assert len(json.loads((folder / "scores.json").read_text())["rank"]) == grid["drawn"]
+            for name in ("icons.dzi", "classes.bin"):
+                assert (folder / name).is_file()
     assert not atlas["tour"] or (site / "tour.json").is_file()
     process = atlas_run(workshop, *arguments)
     assert process.returncode == 0, process.stderr
@@ -111,6 +117,7 @@ def test_the_page_is_there_with_the_first_level_and_grows(workshop: Path, undist
     assert [(layer["path"], [grid["grid"] for grid in layer["grids"]]) for layer in atlas["layers"]] == [
         ("middle", list(GRIDS)), ("last", list(GRIDS))
     ]  # fmt: skip
+    assert not any("quick" in grid for layer in atlas["layers"] for grid in layer["grids"])
     assert contents(directory) == contents(undisturbed)
 
 

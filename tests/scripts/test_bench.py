@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from loaded_bench import CHECKOUT
+from PIL import Image
 
 from atlas.networks.network import Network
 from atlas.rundir.directory import RunDirectory
@@ -367,3 +368,26 @@ def test_collect_beside_its_bound_and_a_plain_loop(tmp_path: Path) -> None:
         ours["images_per_second"] / default["images_per_second"] - 1, rel=1e-2, abs=1e-3
     )
     assert 300 < ours["peak_mb"] < 4000
+
+
+def test_a_run_is_watched_from_the_command_to_its_end(
+    bench: ModuleType,
+    workshop: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(workshop)
+    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
+    out, pictures = tmp_path / "first.json", tmp_path / "pictures"
+    words = ["first", "--config", "tiny.yaml", "--set", "render.quick_steps=1"]
+    assert bench.main([*words, "--pictures", str(pictures), "--json", str(out)]) == 0
+    (row,) = json.loads(out.read_text())
+    assert 0 < row["first_level_s"] <= row["opening_layer_s"] <= row["whole_s"]
+    assert row["expected_whole_s"] >= 60
+    assert "publish: " in capfd.readouterr().out, "the run's own lines are passed on"
+    sizes = {Image.open(path).size for path in pictures.glob("*.png")}
+    assert sizes == {(1440, 900)}
+
+    assert bench.main(["first", "--config", "tiny.yaml", "--set", "layers=[nowhere]"]) == 2
+    assert "The run ended with exit code 2; its own lines say why." in capfd.readouterr().err

@@ -164,7 +164,6 @@ def made_details(layer: str, grid: int, folder: Path) -> None:
             {
                 "row": row,
                 "col": col,
-                "scores": {"cosine_whitened": 0.861, "cosine_robust": 0.902, "percentile": 97.4, "rank": 2},
                 "predicted": [[1, cell_count(grid, row, col) // 2], [2, 10]],
                 "labels": [[0, cell_count(grid, row, col)]],
                 "nearest_cells": [[*near_cell(grid, row, col), 0.91]],
@@ -207,6 +206,9 @@ def make_site(site: Path) -> None:
                 write_grid_pyramid(folder / f"{picture}.dzi", made_icons(layer, picture, grid), grid=grid)
             cells = made_cells(grid)
             (folder / "cells.json").write_text(json.dumps(cells))
+            scores = {"cosine_whitened": 0.861, "cosine_robust": 0.902, "percentile": 97.4, "rank": 2}
+            columns = {name: [value] * len(cells["row"]) for name, value in scores.items()}
+            (folder / "scores.json").write_text(json.dumps({"row": cells["row"], "col": cells["col"], **columns}))
             (folder / "classes.bin").write_bytes(made_tops(cells))
             (folder / "classes-000.bin").write_bytes(made_heat(cells))
             made_details(layer, grid, folder / "details")

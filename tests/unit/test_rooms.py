@@ -31,6 +31,7 @@ LATE = {
     ("atlas/explain/__main__.py", "atlas/explain/command.py"): "torch, not before the arguments are right",
     ("atlas/layout/fit.py", "atlas/layout/umap_optimizer.py"): "numba, which compiles",
     ("atlas/layout/gpu.py", "atlas/networks/network.py"): TORCH,
+    ("atlas/run.py", "atlas/serve/server.py"): "a server, not before the configuration is right",
     ("atlas/run.py", "pipelines/pipeline.py"): "torch and dask, not before the configuration is right",
     ("atlas/serve/explain_api.py", "atlas/serve/cached_explainer.py"): TORCH,
     ("atlas/serve/explain_api.py", "atlas/serve/samples.py"): "Arrow and the decoders of pictures",

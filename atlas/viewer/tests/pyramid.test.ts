@@ -51,6 +51,16 @@ describe('layerSource', () => {
     expect(source.id).not.toBe(mapPyramid(atlas, atlasMap, 'icons').id);
   });
 
+  it('takes quick icons, but not patches, from a folder of their own until the icons are there', () => {
+    const quick = { ...atlasMap, grids: atlasMap.grids.map((entry) => (entry.grid === 20 ? { ...entry, quick: true } : entry)) };
+    const source = mapPyramid(atlas, quick, 'icons');
+    expect(source.tile(12, 3, 4)).toBe('inception%204a/grid-040/icons_files/12/3_4.webp');
+    expect(source.tile(11, 0, 1)).toBe('inception%204a/grid-020/quick/icons_files/11/0_1.webp');
+    expect(source.id).not.toBe(mapPyramid(atlas, atlasMap, 'icons').id);
+    expect(mapPyramid(atlas, quick, 'patches').tile(11, 0, 1)).toBe('inception%204a/grid-020/patches_files/11/0_1.webp');
+    expect(mapPyramid(atlas, quick, 'patches').id).toBe(mapPyramid(atlas, atlasMap, 'patches').id);
+  });
+
   it('knows where on its tile a cell is', () => {
     const place = tileOfCell(atlas, atlasMap, 'patches', { grid: 20, row: 15, col: 9 });
     expect(place).toEqual({ address: 'inception%204a/grid-020/patches_files/11/1_1.webp', left: 80, top: 560, side: 80 });

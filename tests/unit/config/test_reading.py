@@ -39,7 +39,8 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     [
         (
             {"render": {"qqqqqq": 1}},
-            "render.qqqqqq: unknown key; known keys here: size, steps, power, ridge, precision, compile, batch, "
+            "render.qqqqqq: unknown key; known keys here: size, steps, quick_steps, power, ridge, precision, compile, "
+            "batch, "
             "icons_per_item.",
         ),
         ({"images": {"source": "x", "limits": 3}}, "images.limits: unknown key; did you mean limit?"),

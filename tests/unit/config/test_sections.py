@@ -46,6 +46,7 @@ def test_three_keys_are_enough_and_the_rest_has_the_documented_defaults(tmp_path
         "render": {
             "size": 80,
             "steps": "auto",
+            "quick_steps": 32,
             "power": 16.0,
             "ridge": 0.001,
             "precision": "auto",

@@ -48,9 +48,6 @@ class Listener(Hooks):
     def finish_refresh(self, stage: Stage, item: Item) -> None:
         self.calls.append(("refresh", stage.NAME, item.id))
 
-    def finish_part(self, stage: Stage, part: Part) -> None:
-        self.calls.append(("end", part.id))
-
     def finish_stage(self, stage: Stage, outcome: Outcome) -> None:
         self.calls.append(("finish", stage.NAME))
 
@@ -142,7 +139,12 @@ def test_a_part_starts_when_those_before_it_are_done_not_when_a_stage_is(two_wor
     cells = PartStage("cells", Part("cells", "early", (quick.id,)), waits={"early": ["", ""]})
     outcomes, calls = go_all([layout, cells], two_workers, tmp_path)
     assert moment(tmp_path, "cells-early0.began") > moment(tmp_path, "layout-quick0.ended")
-    assert calls.index(("end", quick.id)) < calls.index(("begin", "cells")) < calls.index(("plan", "cells:early"))
+    assert (
+        calls.index(("item", "layout", "quick0"))
+        < calls.index(("begin", "cells"))
+        < calls.index(("plan", "cells:early"))
+        < calls.index(("item", "layout", "slow0"))
+    )
     assert {name: (one.items, one.done_now, one.count) for name, one in outcomes.items()} == {
         "layout": (2, 2, 2), "cells": (2, 2, 2)
     }  # fmt: skip
@@ -160,8 +162,7 @@ def test_what_is_done_is_not_done_again_and_its_part_ends_at_once(two_workers: C
     assert (outcomes["layout"].items, outcomes["layout"].done_now) == (3, 1)
     outcomes, calls = go_all([stage], two_workers, tmp_path)
     assert calls == [
-        ("begin", "layout"), ("plan", "layout:a"), ("end", "layout:a"), ("plan", "layout:b"), ("end", "layout:b"),
-        ("finish", "layout"),
+        ("begin", "layout"), ("plan", "layout:a"), ("plan", "layout:b"), ("finish", "layout")
     ]  # fmt: skip
     assert outcomes["layout"].seconds == 0
 
@@ -187,9 +188,9 @@ def test_a_part_is_refreshed_with_what_is_there_and_done_once_more_at_the_end(
     publish = PartStage("publish", Part("publish", "other"), page, waits={"other": [""], "page": [""]})
     outcomes, calls = go_all([render, publish], two_workers, tmp_path)
     assert calls.count(("refresh", "publish", "page0")) == 1, "the page is there before all is"
-    assert calls.index(("item", "publish", "page0")) > calls.index(("end", late.id))
+    assert calls.index(("item", "publish", "page0")) > calls.index(("item", "render", "late0"))
     assert (outcomes["publish"].items, outcomes["publish"].done_now, outcomes["publish"].count) == (2, 2, 2)
-    assert calls[-2:] == [("end", page.id), ("finish", "publish")]
+    assert calls[-2:] == [("item", "publish", "page0"), ("finish", "publish")]
 
 
 def test_batch_settings_are_measured_once_before_the_stages_items(two_workers: Client, tmp_path: Path) -> None:

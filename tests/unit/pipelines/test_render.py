@@ -1,15 +1,19 @@
 """The stage render: its batches, what an icon starts from, and what one item writes."""
 
+import json
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_run import GRIDS, icon_pixels
+from made_run import GRIDS, icon_pixels, maps_of_run
 from planned import planned
 
-from atlas.cells.icons import drawn_cells
+from atlas.cells.icons import ICONS_SCHEMA, drawn_cells, read_icons
 from atlas.config.model import Config
 from atlas.config.reading import validate
 from atlas.config.sections import RenderConfig
@@ -22,7 +26,7 @@ from atlas.visualize.coarse_start import blend
 from atlas.visualize.recipe import ATLAS
 from pipelines import batch_settings, render
 from pipelines.render import icon_seeds, split
-from pipelines.stage import Item
+from pipelines.stage import Item, missing
 
 
 def configured(run: RunDirectory, **changes: Any) -> Config:
@@ -32,15 +36,21 @@ def configured(run: RunDirectory, **changes: Any) -> Config:
 
 
 def test_batches_come_after_those_that_hold_the_coarser_cells_around(made_run: RunDirectory) -> None:
-    items = [
-        item for item in planned(render, configured(made_run, icons_per_item=6), made_run) if "branches" in item.id
-    ]
+    def items_of(icons_per_item: int, kind: str) -> list[Item]:
+        config = configured(made_run, icons_per_item=icons_per_item)
+        return [item for item in planned(render, config, made_run) if re.match(f"branches/.*/{kind}-", item.id)]
+
+    items = items_of(6, "part")
     assert [(item.id, item.after) for item in items[:1]] == [("branches/grid-002/part-00000", ())]
     assert [item.id for item in items[1:]] == [f"branches/grid-004/part-{part:05d}" for part in range(3)]
     assert {item.after for item in items[1:]} == {("branches/grid-002/part-00000",)}
-    single = [
-        item for item in planned(render, configured(made_run, icons_per_item=1), made_run) if "branches" in item.id
+    assert [item.work for item in items] == [4, 6, 6, 4]
+    quick = [
+        (item.id.replace("quick", "part"), tuple(name.replace("quick", "part") for name in item.after))
+        for item in items_of(6, "quick")
     ]
+    assert quick == [(item.id, item.after) for item in items], "and so do the quick ones"
+    single = items_of(1, "part")
     coarse = {item.id: cell for item, cell in zip(single, [(0, 0), (0, 1), (1, 0), (1, 1)])}
     # In Z-order the first four fine cells are the children of (0, 0): the 4 × 4 cells around hold all of the grid.
     assert len(single) == 4 + 16
@@ -48,7 +58,8 @@ def test_batches_come_after_those_that_hold_the_coarser_cells_around(made_run: R
 
 
 def test_a_name_holds_map_grid_and_batch() -> None:
-    assert split(Item("_blocks.10--tabby/grid-020/part-00003", "render")) == ("_blocks.10--tabby", 20, 3)
+    assert split(Item("_blocks.10--tabby/grid-020/part-00003", "render")) == ("_blocks.10--tabby", 20, "part", 3)
+    assert split(Item("a/grid-040/quick-00001", "render")) == ("a", 40, "quick", 1)
 
 
 def test_seeds_are_one_for_the_coarsest_and_a_cells_own_for_the_others() -> None:
@@ -112,3 +123,86 @@ def test_what_is_configured_is_not_measured(made_copy: RunDirectory, monkeypatch
     made_copy.update_manifest(config=configured(made_copy, precision="float32", batch=7).plain())
     expected = {"precision": "float32", "batch": 7}
     assert render.measure_batch_settings(str(made_copy.path)) == {"residual": expected, "branches": expected}
+
+
+@pytest.mark.parametrize(
+    ("settings", "out", "quick"),
+    [
+        ({}, "runs/one", "last"),
+        ({"quick_steps": 0}, "runs/one", None),
+        ({"steps": 63}, "runs/one", None),
+        ({"steps": 64}, "runs/one", "last"),
+        ({}, "s3://bucket/one", None),
+    ],
+    ids=["as it comes", "none", "few steps", "enough steps", "copied"],
+)
+def test_icons_come_twice_where_that_pays(settings: dict[str, Any], out: str, quick: str | None) -> None:
+    assert render.quick_map("last", RenderConfig(**settings), out) == quick
+
+
+def quick_table(run: RunDirectory, grid: int, cosines: dict[tuple[int, int], float], name: str) -> Path:
+    """Quick icons of some cells, which are the made icons with other cosines."""
+    icons = read_icons(run, "branches", grid).to_pylist()
+    rows = [
+        icon | {"cosine": cosines[icon["row"], icon["col"]]} for icon in icons if (icon["row"], icon["col"]) in cosines
+    ]
+    path = run.icons("branches", grid) / f"{name}.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, schema=ICONS_SCHEMA), path)
+    return path
+
+
+def test_batches_with_the_worst_quick_icons_come_first(made_copy: RunDirectory) -> None:
+    config = configured(made_copy, icons_per_item=4)
+    name = "branches/grid-004"
+    cells = list(
+        render._items_of_cells(made_copy, maps_of_run(made_copy)[1], 4, min_count=2, icons_per_item=4, kind="part")
+    )
+    assert [item.id[-5:] for item in render.plan(name, config, made_copy)] == ["00000", "00001", "00002", "00003"]
+    means = (0.8, 0.5, 0.9, 0.6)
+    path = quick_table(made_copy, 4, {cell: means[number // 4] for number, cell in enumerate(cells)}, "quick-00000")
+    items = render.plan(name, config, made_copy)
+    assert [item.id[-5:] for item in items] == ["00001", "00003", "00000", "00002"]
+    assert [item.id[-5:] for item in render.plan(f"{name}/quick", config, made_copy)] == [
+        "00000", "00001", "00002", "00003"
+    ]  # fmt: skip
+    assert read_icons(made_copy, "branches", 4, ["cosine"], quick=True).num_rows == 16
+    assert max(read_icons(made_copy, "branches", 4, ["row"])["row"].to_pylist()) == 3
+    render.remove_quick(made_copy, "branches", [2, 4])
+    assert not path.exists()
+    assert read_icons(made_copy, "branches", 4).num_rows == 16, "the others stay"
+
+
+def test_quick_icons_are_not_drawn_where_the_icons_are(made_copy: RunDirectory) -> None:
+    config = configured(made_copy)
+    (item,) = render.plan("branches/grid-002/quick", config, made_copy)
+    full = made_copy.icons("branches", 2) / "part-00000.json"
+    marker = json.loads(full.read_text())
+    full.write_text(json.dumps(marker | {"of": item.of}))
+    assert missing(render, [item], made_copy, config) == []
+    full.write_text(json.dumps(marker | {"of": "other coordinates"}))
+    assert missing(render, [item], made_copy, config) == [item]
+    full.unlink()
+    assert render.markers(item, made_copy, config) == [made_copy.icons("branches", 2) / "quick-00000.json"]
+    assert missing(render, [item], made_copy, config) == [item]
+
+
+def test_a_quick_item_takes_the_quick_steps_and_counts_no_icons(
+    made_copy: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(made_copy, steps=5, quick_steps=2, precision="float32", batch=4)
+    settings = {"branches": {"precision": "float32", "batch": 4}}
+    made_copy.update_manifest(
+        config=config.plain(), stages={"render": {**made_copy.stage_facts("render"), "batch_settings": settings}}
+    )
+    moments = Moments.empty(16)
+    for block in iterate(made_copy.shards("branches"), ["activation"]):
+        moments.add(block["activation"])
+    moments.save(made_copy.moments("branches"))
+    (coarse,) = render.plan("branches/grid-002/quick", config, made_copy)
+    (fine,) = render.plan("branches/grid-004/quick", config, made_copy)
+    assert (coarse.work, fine.work, fine.after) == (0, 0, (coarse.id,))
+    assert [render.run_item(replace(item, run=str(made_copy.path))).count for item in (coarse, fine)] == [0, 0]
+    icons = read_icons(made_copy, "branches", 4, quick=True).to_pylist()
+    assert len(icons) == 16
+    assert {icon["steps"] for icon in icons} == {2}
+    assert missing(render, [coarse, fine], made_copy, config) == []

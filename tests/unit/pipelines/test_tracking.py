@@ -323,7 +323,7 @@ def test_a_run_tells_its_tracker_and_makes_nothing_anew(
     monkeypatch.setattr(pipeline, "connect", thread)
     stages = finished.read_manifest()["stages"]
     out = io.StringIO()
-    pipeline.run(configure(finished, kind="tensorboard"), console=Console(file=out, width=200))
+    pipeline.run(configure(finished, kind="tensorboard"), output=pipeline.Output(Console(file=out, width=200)))
     assert finished.read_manifest()["stages"] == stages
     assert f"Tracking: tensorboard, tensorboard --logdir {finished.path / 'tracking'}" in out.getvalue()
     events = EventAccumulator(str(finished.path / "tracking" / "tiny")).Reload()
@@ -339,7 +339,7 @@ def test_a_tracker_that_is_not_installed_is_told_before_work_starts(
     out = finished.path.with_name("new")
     config = configure(RunDirectory(finished.path), kind=kind).model_copy(update={"out": str(out)})
     with pytest.raises(ConfigError) as caught:
-        pipeline.run(config, console=Console(file=io.StringIO()))
+        pipeline.run(config, output=pipeline.Output(Console(file=io.StringIO())))
     assert f"tracking: {kind} is not installed; give: pip install 'activation-atlas[{kind}]'" in str(caught.value)
     assert not out.exists()
 

@@ -14,6 +14,7 @@ import pytest
 from served_run import answer_to, request, served
 
 from atlas.serve import __main__ as serve
+from atlas.serve.server import SiteServer
 
 
 @pytest.mark.parametrize(
@@ -135,3 +136,14 @@ def test_the_command_answers_soon_without_torch_and_ends_on_an_interrupt(run_fol
     assert rest == "False\n", "torch was loaded"
     assert process.returncode == 0
     assert seconds < 5, f"{seconds:.1f} s until the first answer"  # 0.6 s on a quiet machine
+
+
+def test_a_site_is_served_as_soon_as_it_is_there(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The socket is there before: who comes early waits."""
+    server = SiteServer("127.0.0.1", 0)
+    server.wait()  # nothing was begun: nothing to wait for
+    server.begin(run_folder)
+    match = re.fullmatch(r"The atlas is at (http://127\.0\.0\.1:\d+/)\n", capsys.readouterr().out)
+    assert match
+    with urllib.request.urlopen(match[1], timeout=10) as answer:
+        assert b"<title>demo</title>" in answer.read()

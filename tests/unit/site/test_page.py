@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from unit_run import read_json
 
+from atlas.cells.icons import read_icons
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
 from atlas.site import neurons
-from atlas.site.page import SiteContents, atlas_facts
+from atlas.site.page import SiteContents, atlas_facts, score_facts
 
 
 @pytest.fixture
@@ -42,3 +45,19 @@ def test_atlas_json_tells_only_of_what_is_there_so_far(run: RunDirectory) -> Non
     assert facts["layers"][0]["dropped"] == sum(reason is not None for reason in dropped)
     assert facts["neurons"] is None
     assert facts["tour"] is False
+    assert "quick" not in facts["layers"][0]["grids"][0]
+    contents = SiteContents((last,), (), tour=False, quick_grids=frozenset({("last", 8)}))
+    grids = atlas_facts(run, config, contents, report)["layers"][0]["grids"]
+    assert [(grid["grid"], grid.get("quick")) for grid in grids] == [(4, None), (8, True)]
+
+
+def test_scores_are_columns_beside_the_cells(run: RunDirectory) -> None:
+    scores = read_json(run.site_grid("last", 8) / "scores.json")
+    icons = read_icons(run, "last", 8).to_pylist()
+    assert list(zip(scores["row"], scores["col"])) == [(icon["row"], icon["col"]) for icon in icons]
+    assert scores["rank"] == [icon["rank"] for icon in icons]
+    for name in ("cosine_whitened", "cosine_robust", "percentile"):
+        np.testing.assert_allclose(scores[name], [icon[name] for icon in icons], atol=5e-5)
+    assert score_facts(pa.table({})) == {
+        name: [] for name in ("row", "col", "cosine_whitened", "cosine_robust", "percentile", "rank")
+    }

@@ -6,6 +6,8 @@ export interface Grid {
   drawn: number;
   median_cosine: number | null;
   flagged: number;
+  /** Its icons are the quick ones, which stand in until its own are drawn. */
+  quick?: boolean;
 }
 
 interface Network {
@@ -89,7 +91,7 @@ interface IconReport {
   flagged_share: number | null;
 }
 
-const FORMAT = 6;
+const FORMAT = 7;
 
 /** An error whose message is meant for the reader: what happened and what to do. */
 export class UserError extends Error {}
@@ -189,6 +191,17 @@ export function folderAddress(layer: { path: string }): string {
 
 export function gridAddress(atlasMap: AtlasMap, grid: number): string {
   return `${folderAddress(atlasMap)}/grid-${String(grid).padStart(3, '0')}`;
+}
+
+/** Where a grid's icons lie, and what depends on them. */
+export function iconsAddress(atlasMap: AtlasMap, grid: number): string {
+  const folder = gridAddress(atlasMap, grid);
+  return isQuick(atlasMap, grid) ? `${folder}/quick` : folder;
+}
+
+/** Whether a grid's icons are the quick ones so far. */
+export function isQuick(atlasMap: AtlasMap, grid: number): boolean {
+  return atlasMap.grids.some((entry) => entry.grid === grid && entry.quick);
 }
 
 /** The grids of a map, coarsest first. */

@@ -1,6 +1,6 @@
 /** The cells of one grid: columns in typed arrays, and a look-up by row and column. */
 
-import { damagedFile, fetchBytes, fetchJson, gridAddress, type AtlasMap } from './atlas';
+import { damagedFile, fetchBytes, fetchJson, iconsAddress, type AtlasMap } from './atlas';
 import { PromiseCache } from './cache';
 import type { Point } from './levels';
 
@@ -124,7 +124,7 @@ const cache = new PromiseCache<Cells>();
 
 /** The cells of one grid of a map, fetched once; after a failure the next call tries again. */
 export function loadCells(atlasMap: AtlasMap, grid: number): Promise<Cells> {
-  const folder = gridAddress(atlasMap, grid);
+  const folder = iconsAddress(atlasMap, grid);
   return cache.get(folder, () => fetchCells(folder));
 }
 

@@ -1,6 +1,6 @@
 /** The details of cells, for the drawer: fetched in files of 4 × 4 cells. */
 
-import { fetchJson, gridAddress, type AtlasMap } from './atlas';
+import { fetchJson, gridAddress, iconsAddress, type AtlasMap } from './atlas';
 import { PromiseCache } from './cache';
 import type { CellRef } from './link';
 
@@ -19,7 +19,6 @@ interface Exemplar {
 interface CellDetails {
   row: number;
   col: number;
-  scores: { cosine_whitened: number; cosine_robust: number; percentile: number; rank: number } | null;
   predicted: [number, number][];
   labels: [number, number][];
   /** Cells whose means are most like its own: row, column, cosine. */
@@ -29,9 +28,18 @@ interface CellDetails {
   exemplars: Exemplar[];
 }
 
+export interface IconScores {
+  cosine_whitened: number;
+  cosine_robust: number;
+  percentile: number;
+  rank: number;
+}
+
 /** A cell's details with its line in the sheet of sprites. */
 export interface CellSheet {
   details: CellDetails;
+  /** The further scores of its icon. */
+  scores: IconScores | null;
   picture: string;
   /** The cell's line, and how many there are. */
   line: number;
@@ -50,15 +58,30 @@ interface DetailsFile {
   cells: CellDetails[];
 }
 
+/** Columns of all icons of a grid. */
+type ScoresFile = Record<'row' | 'col' | keyof IconScores, number[]>;
+
 const cache = new PromiseCache<DetailsFile>(CACHE_SIZE);
+const scoresCache = new PromiseCache<ScoresFile>(CACHE_SIZE);
 
 /** The details of a drawn cell; null where the sheet does not have it. */
 export async function loadDetails(atlasMap: AtlasMap, place: CellRef): Promise<CellSheet | null> {
   const name = `${Math.floor(place.row / BLOCK)}-${Math.floor(place.col / BLOCK)}`;
   const address = `${gridAddress(atlasMap, place.grid)}/details/${name}`;
-  const file = await cache.get(address, () => fetchJson(`${address}.json`) as Promise<DetailsFile>);
+  const scoresAddress = `${iconsAddress(atlasMap, place.grid)}/scores.json`;
+  const [file, scores] = await Promise.all([
+    cache.get(address, () => fetchJson(`${address}.json`) as Promise<DetailsFile>),
+    scoresCache.get(scoresAddress, () => fetchJson(scoresAddress) as Promise<ScoresFile>),
+  ]);
   const line = file.cells.findIndex((cell) => cell.row === place.row && cell.col === place.col);
   const details = file.cells[line];
   if (!details) return null;
-  return { details, picture: `${address}.webp`, line, lines: file.cells.length, columns: file.columns };
+  return { details, scores: scoresOf(scores, place), picture: `${address}.webp`, line, lines: file.cells.length, columns: file.columns };
+}
+
+function scoresOf(file: ScoresFile, { row, col }: CellRef): IconScores | null {
+  const index = file.row.findIndex((value, i) => value === row && file.col[i] === col);
+  const [cosine_whitened, cosine_robust, percentile, rank] = [file.cosine_whitened[index], file.cosine_robust[index], file.percentile[index], file.rank[index]];
+  if (cosine_whitened === undefined || cosine_robust === undefined || percentile === undefined || rank === undefined) return null;
+  return { cosine_whitened, cosine_robust, percentile, rank };
 }

@@ -1,6 +1,6 @@
 /** The effect of each cell on a class: fetched in files of several classes, and drawn as heat over the map. */
 
-import { damagedFile, fetchBytes, gridAddress, type Atlas, type AtlasMap } from './atlas';
+import { damagedFile, fetchBytes, gridAddress, iconsAddress, type Atlas, type AtlasMap } from './atlas';
 import { PromiseCache } from './cache';
 import type { Cells } from './cells';
 import type { HeatSide } from './link';
@@ -23,7 +23,7 @@ export interface Heat {
 
 /** Throws a UserError where the file cannot be loaded. */
 export function loadHeat(atlas: Atlas, atlasMap: AtlasMap, cells: Cells, index: number): Promise<Heat> {
-  return heatOf(atlasMap, cells, 'classes', index, atlas.classes_per_file);
+  return heatOf(iconsAddress(atlasMap, cells.grid), cells, 'classes', index, atlas.classes_per_file);
 }
 
 /** Units that a file of heat holds. */
@@ -31,12 +31,12 @@ const UNITS_PER_FILE = 50;
 
 /** How strongly one unit answers in each cell of its layer. Throws a UserError where the file cannot be loaded. */
 export function loadUnitHeat(atlasMap: AtlasMap, cells: Cells, unit: number): Promise<Heat> {
-  return heatOf(atlasMap, cells, 'units', unit, UNITS_PER_FILE);
+  return heatOf(gridAddress(atlasMap, cells.grid), cells, 'units', unit, UNITS_PER_FILE);
 }
 
-async function heatOf(atlasMap: AtlasMap, cells: Cells, name: string, index: number, perFile: number): Promise<Heat> {
+async function heatOf(folder: string, cells: Cells, name: string, index: number, perFile: number): Promise<Heat> {
   const file = Math.floor(index / perFile);
-  const address = `${gridAddress(atlasMap, cells.grid)}/${name}-${String(file).padStart(3, '0')}.bin`;
+  const address = `${folder}/${name}-${String(file).padStart(3, '0')}.bin`;
   const bytes = new Uint8Array(await cache.get(address, () => fetchBytes(address)));
   const start = (index - file * perFile) * cells.length;
   if (bytes.length < start + cells.length) throw damagedFile(address);

@@ -1,6 +1,6 @@
 /** The tiles of a map as OpenSeadragon needs them: icons, or real patches in their place. */
 
-import { gridAddress, gridSizes, type Atlas, type AtlasMap } from './atlas';
+import { gridAddress, gridSizes, iconsAddress, isQuick, type Atlas, type AtlasMap } from './atlas';
 import { gridOfLevel, thumbnailLevel, topLevel } from './levels';
 
 export type TileKind = 'icons' | 'patches';
@@ -24,9 +24,11 @@ export interface TilePyramid {
 export function mapPyramid(atlas: Atlas, atlasMap: AtlasMap, picture: TileKind, level: number | null = null): TilePyramid {
   const grids = level === null ? gridSizes(atlasMap) : [level];
   const side = Math.max(...grids) * atlas.icon_size;
-  const folder = (depth: number) => `${gridAddress(atlasMap, gridOfLevel(depth, grids, atlas.icon_size))}/${picture}_files`;
+  const address = picture === 'icons' ? iconsAddress : gridAddress;
+  const folder = (depth: number) => `${address(atlasMap, gridOfLevel(depth, grids, atlas.icon_size))}/${picture}_files`;
+  const levels = grids.map((grid) => (picture === 'icons' && isQuick(atlasMap, grid) ? `${grid} quick` : grid));
   return {
-    id: `${atlasMap.path} ${picture} ${level ?? ''}`,
+    id: `${atlasMap.path} ${picture} ${levels.join(', ')}`,
     side,
     tileSize: atlas.tile_size,
     maxLevel: topLevel(side),
