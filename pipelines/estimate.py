@@ -27,12 +27,12 @@ from pipelines.cluster import available_cores, default_workers
 from pipelines.collect import images_per_shard
 from pipelines.rates import IconRate, Rates, measure_rates
 
-# Measured on two cores: seconds until workers are there and have loaded the network; that a layout takes for a row, and
-# to begin with; cells for a row of a map; and publishing for a cell, and for the rest.
-START_SECONDS = 12.0
-LAYOUT_ROW_SECONDS, LAYOUT_SECONDS = 1.5e-4, 2.0
-CELLS_ROW_SECONDS = 3e-5
-PUBLISH_ICON_SECONDS, PUBLISH_SECONDS = 0.02, 10.0
+# Measured on two cores: seconds until workers are there, have loaded what they need and have measured their batches;
+# that a layout takes for a row, and to begin with; cells for a row of a map; publishing for a cell, and for the rest.
+START_SECONDS = 14.0
+LAYOUT_ROW_SECONDS, LAYOUT_SECONDS = 1.5e-4, 1.0
+CELLS_ROW_SECONDS = 5e-5
+PUBLISH_ICON_SECONDS, PUBLISH_SECONDS = 0.022, 5.0
 # An icon and a unit in their folders and in the site; a row of a store beside its activation and attribution.
 ICON_BYTES, UNIT_BYTES, ROW_BYTES = 40_000, 300_000, 40
 # What the demo's and the million's maps have: the share of a square that a map fills, beside half a cell on its edges;

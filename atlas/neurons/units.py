@@ -114,7 +114,8 @@ def seconds_a_unit(
     # A step is three passes and more.
     poses = ROTATED_PATCHES * (len(ROTATED) + len(MIRRORED) + len(SCALED) - 1) / 3
     drawing = ascent_steps * step_seconds(network, layer.name, picture_size(layer, network), precision)
-    return drawing + poses * step_seconds(network, layer.name, window_of(network, layer).side, "float32")
+    # A tenth more for the Gram matrices, by which the pictures are made unlike.
+    return 1.1 * drawing + poses * step_seconds(network, layer.name, window_of(network, layer).side, "float32")
 
 
 def firing_rows(statistics: pa.Table, units: Sequence[int]) -> list[RowKey]:
