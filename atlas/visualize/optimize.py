@@ -169,7 +169,7 @@ def step_seconds(network: Network, layer: str, size: int = SIZE, precision: Aske
 
     Raises ConfigError when the layer cannot take pictures of that size.
     """
-    pictures = max(1, _BATCH_PIXELS // size**2 // 2)
+    pictures = max(1, _BATCH_PIXELS // size**2 // 4)
     try:
         subnetwork = cached_subnetwork(network, layer, size, precision)
         with torch.no_grad():

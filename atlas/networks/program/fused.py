@@ -197,4 +197,4 @@ def _clip_gradient(gradient: Tensor, outputs: Tensor, bounds: Bounds, leak: floa
         clipped: Tensor = _aten.threshold_backward(gradient, outputs, low)
     else:
         clipped = _aten.hardtanh_backward(gradient, outputs, low, high)
-    return clipped if leak == 0 else torch.lerp(clipped, gradient, leak)
+    return clipped if leak == 0 else clipped.lerp_(gradient, leak)

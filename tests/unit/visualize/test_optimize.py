@@ -234,7 +234,7 @@ def test_a_large_picture_is_drawn_from_coarse_to_fine(network: Network, directio
 def test_seconds_of_a_step_are_those_of_more_steps(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     from atlas.visualize import optimize
 
-    monkeypatch.setattr(optimize, "_BATCH_PIXELS", 8 * SIZE**2)  # 4 pictures
+    monkeypatch.setattr(optimize, "_BATCH_PIXELS", 16 * SIZE**2)  # 4 pictures
     assert 0 < optimize.step_seconds(network, "linear", SIZE) < 1
     now = 0.0
 
