@@ -6,6 +6,7 @@ looked at; the tour; and the page.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,16 +70,12 @@ def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
     """The pyramids of a grid and the sheets of its cells; or the one item of another part; or what a layer's units
     need."""
     if part == _PAGE:
-        return [Item(_PAGE, NAME, run=str(run.path), of=_page_digest(config, run))]
+        return [Item(_PAGE, NAME, run=str(run.path), of=site_contents(config, run)[1])]
     if part == _TOUR:
-        return [
-            Item(
-                _TOUR, NAME, run=str(run.path), of=_tour_digest(run, config.tour, config.neurons, config.opening) or ""
-            )
-        ]
+        of = _tour_digest(config.tour, _unit_digests(run, config.neurons), config.opening)
+        return [Item(_TOUR, NAME, run=str(run.path), of=of or "")]
     kind, _, layer = part.partition("/")
     if kind == _NEURONS and layer in neurons.neuron_layers(config.neurons):
-        # What is published of units depends on the tables of the neurons stage; the rest does not.
         of = UnitTables(run, layer).digest()
         whole, *others = neurons.parts(run, layer, config.cells.grids)
         items = [Item(name, NAME, run=str(run.path), of=of) for name in others]
@@ -102,50 +99,43 @@ def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
     return [*details, Item(part, NAME, tuple(item.id for item in details), str(run.path), of)]
 
 
-def site_contents(config: Config, run: RunDirectory) -> page.SiteContents:
-    """What is published so far: the maps with their grids that are whole, the layers whose units are, the tour."""
+def site_contents(config: Config, run: RunDirectory) -> tuple[page.SiteContents, str]:
+    """What is published so far: the maps with their grids that are whole, the layers whose units are, the tour; and
+    the digest of what that was made from beyond the stage's key. So one more map leaves what is published of the
+    others as it is, and only the page is made again."""
     key = run.stage_key(NAME)
+    unit_digests = _unit_digests(run, config.neurons)
+    tour_digest = _tour_digest(config.tour, unit_digests, config.opening)
 
     def is_published(name: str, of: str | None) -> bool:
         item = Item(name, NAME, of=of or "")
         return of is not None and is_done(item, markers(item, run, config), key)
 
-    maps = []
+    maps, coordinates = [], []
     for atlas_map in published_maps(run, maps_of(config.layers, config.layout, config.cells)):
         of = layout.find_coordinates_digest(run, atlas_map)
         grids = tuple(grid for grid in atlas_map.grids if is_published(render.part_of_grid(atlas_map, grid), of))
         if grids:
             maps.append(replace(atlas_map, grids=grids))
-    unit_layers = tuple(
-        layer
-        for layer in neurons.neuron_layers(config.neurons)
-        if is_published(f"{_NEURONS}/{layer}/layer", UnitTables(run, layer).digest())
-    )
-    return page.SiteContents(
-        tuple(maps), unit_layers, is_published(_TOUR, _tour_digest(run, config.tour, config.neurons, config.opening))
-    )
-
-
-def _page_digest(config: Config, run: RunDirectory) -> str:
-    """What the page depends on beyond the stage's key: one more map leaves what is published of the others as it is,
-    and only the page is made again."""
-    present = site_contents(config, run)
-    maps = [[one.name, one.grids, layout.find_coordinates_digest(run, one)] for one in present.maps]
-    units = {layer: UnitTables(run, layer).digest() for layer in present.unit_layers}
-    return digest_values(
-        maps,
-        units,
-        _tour_digest(run, config.tour, config.neurons, config.opening) if present.tour else None,
+            coordinates.append([atlas_map.name, grids, of])
+    unit_layers = [layer for layer, of in unit_digests.items() if is_published(f"{_NEURONS}/{layer}/layer", of)]
+    contents = page.SiteContents(tuple(maps), tuple(unit_layers), is_published(_TOUR, tour_digest))
+    return contents, digest_values(
+        coordinates,
+        {layer: unit_digests[layer] for layer in unit_layers},
+        tour_digest if contents.tour else None,
         config.opening,
     )
 
 
-def _tour_digest(run: RunDirectory, text: str | None, settings: NeuronsConfig | None, opening: str) -> str | None:
+def _unit_digests(run: RunDirectory, settings: NeuronsConfig | None) -> dict[str, str]:
+    """What is published of each layer's units depends on the tables of the neurons stage; the rest does not."""
+    return {layer: UnitTables(run, layer).digest() for layer in neurons.neuron_layers(settings)}
+
+
+def _tour_digest(text: str | None, unit_digests: Mapping[str, str], opening: str) -> str | None:
     """What the tour depends on beyond the stage's key; None where the run has none."""
-    if text is None:
-        return None
-    units = {layer: UnitTables(run, layer).digest() for layer in neurons.neuron_layers(settings)}
-    return digest_values(tour.digest(text), units, opening)
+    return None if text is None else digest_values(tour.digest(text), unit_digests, opening)
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
@@ -158,7 +148,7 @@ def run_item(item: Item) -> Summary:
     run, config = item.open()
     facts: dict[str, object] = {"of": item.of} if item.of else {}
     if item.id == _PAGE:
-        present = site_contents(config, run)
+        present, _ = site_contents(config, run)
         report = build_report(run, present.maps, min_count=config.cells.min_count, neurons=config.neurons)
         files = page.write_page(run, config, present, report)
     elif item.id == _TOUR:
