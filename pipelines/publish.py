@@ -13,11 +13,12 @@ from pathlib import Path
 from atlas.config.model import Config
 from atlas.config.sections import NeuronsConfig
 from atlas.neurons.reading import UnitTables
-from atlas.report import build_report
+from atlas.report import build_report, layout_facts
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import AtlasMap, find_map, maps_of, published_maps
+from atlas.rundir.maps import AtlasMap, find_map, foreseen_maps, maps_of, published_maps
 from atlas.rundir.markers import digest_values, write_marker
 from atlas.site import neurons, page, sheets
+from atlas.site.contents import SiteContents
 from atlas.site.tour import writer as tour
 from pipelines import layout, rank, render, worker
 from pipelines import neurons as unit_stage
@@ -70,7 +71,9 @@ def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
     """The pyramids of a grid and the sheets of its cells; or the one item of another part; or what a layer's units
     need."""
     if part == _PAGE:
-        return [Item(_PAGE, NAME, run=str(run.path), of=site_contents(config, run)[1])]
+        contents, of = site_contents(config, run)
+        # Units, or a map of classes that has no cell, may be done before there is anything to look at.
+        return [Item(_PAGE, NAME, run=str(run.path), of=of)] if contents.maps else []
     if part == _TOUR:
         of = _tour_digest(config.tour, _unit_digests(run, config.neurons), config.opening)
         return [Item(_TOUR, NAME, run=str(run.path), of=of or "")]
@@ -99,10 +102,10 @@ def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
     return [*details, Item(part, NAME, tuple(item.id for item in details), str(run.path), of)]
 
 
-def site_contents(config: Config, run: RunDirectory) -> tuple[page.SiteContents, str]:
-    """What is published so far: the maps with their grids that are whole, the layers whose units are, the tour; and
-    the digest of what that was made from beyond the stage's key. So one more map leaves what is published of the
-    others as it is, and only the page is made again."""
+def site_contents(config: Config, run: RunDirectory) -> tuple[SiteContents, str]:
+    """What is published so far, the maps with their grids that are whole, the layers whose units are, the tour, and
+    what is missing; and the digest of what all that was made from beyond the stage's key. So one more map leaves what
+    is published of the others as it is, and only the page is made again."""
     key = run.stage_key(NAME)
     unit_digests = _unit_digests(run, config.neurons)
     tour_digest = _tour_digest(config.tour, unit_digests, config.opening)
@@ -111,20 +114,24 @@ def site_contents(config: Config, run: RunDirectory) -> tuple[page.SiteContents,
         item = Item(name, NAME, of=of or "")
         return of is not None and is_done(item, markers(item, run, config), key)
 
-    maps, coordinates = [], []
-    for atlas_map in published_maps(run, maps_of(config.layers, config.layout, config.cells)):
+    asked_for = maps_of(config.layers, config.layout, config.cells)
+    maps, sources = [], []
+    for atlas_map in published_maps(run, asked_for):
         of = layout.find_coordinates_digest(run, atlas_map)
         grids = tuple(grid for grid in atlas_map.grids if is_published(render.part_of_grid(atlas_map, grid), of))
         if grids:
             maps.append(replace(atlas_map, grids=grids))
-            coordinates.append([atlas_map.name, grids, of])
+            sources.append([atlas_map.name, grids, of, layout_facts(run, atlas_map)])
     unit_layers = [layer for layer, of in unit_digests.items() if is_published(f"{_NEURONS}/{layer}/layer", of)]
-    contents = page.SiteContents(tuple(maps), tuple(unit_layers), is_published(_TOUR, tour_digest))
+    contents = SiteContents(tuple(maps), tuple(unit_layers), is_published(_TOUR, tour_digest)).beside(
+        foreseen_maps(run, asked_for), tuple(unit_digests), tour=config.tour is not None
+    )
     return contents, digest_values(
-        coordinates,
+        sources,
         {layer: unit_digests[layer] for layer in unit_layers},
         tour_digest if contents.tour else None,
         config.opening,
+        contents.missing.plain() if contents.missing else None,
     )
 
 
