@@ -26,7 +26,7 @@ export function mapPyramid(atlas: Atlas, atlasMap: AtlasMap, picture: TileKind, 
   const side = Math.max(...grids) * atlas.icon_size;
   const folder = (depth: number) => `${gridAddress(atlasMap, gridOfLevel(depth, grids, atlas.icon_size))}/${picture}_files`;
   return {
-    id: `${atlasMap.path} ${picture} ${level ?? ''}`,
+    id: `${atlasMap.path} ${picture} ${grids.join(' ')}`,
     side,
     tileSize: atlas.tile_size,
     maxLevel: topLevel(side),
