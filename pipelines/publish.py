@@ -71,12 +71,12 @@ def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
     """The pyramids of a grid and the sheets of its cells; or the one item of another part; or what a layer's units
     need."""
     if part == _PAGE:
-        contents, of = site_contents(config, run)
+        contents, digest = site_contents(config, run)
         # Units, or a map of classes that has no cell, may be done before there is anything to look at.
-        return [Item(_PAGE, NAME, run=str(run.path), of=of)] if contents.maps else []
+        return [Item(_PAGE, NAME, run=str(run.path), of=digest)] if contents.maps else []
     if part == _TOUR:
-        of = _tour_digest(config.tour, _unit_digests(run, config.neurons), config.opening)
-        return [Item(_TOUR, NAME, run=str(run.path), of=of or "")]
+        of = _tour_digest(config.tour, _unit_digests(run, config.neurons), config.opening) or ""
+        return [Item(_TOUR, NAME, run=str(run.path), of=of)]
     kind, _, layer = part.partition("/")
     if kind == _NEURONS and layer in neurons.neuron_layers(config.neurons):
         of = UnitTables(run, layer).digest()

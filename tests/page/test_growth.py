@@ -21,7 +21,7 @@ from atlas.serve.limits import RequestLimits
 
 VIEW = f"#layer={LAYER}&x=0.45&y=0.55&zoom=2.5"
 MARK = "element => (element.dataset.mark = 'the same')"
-SHOWN = "() => document.querySelectorAll('[data-mark=\"the same\"]').length"
+MARKED = "() => document.querySelectorAll('[data-mark=\"the same\"]').length"
 Server = Callable[[Path], AbstractContextManager[tuple[str, Looks]]]
 
 
@@ -84,7 +84,7 @@ def test_finer_levels_come_without_losing_the_view(browser: Browser, growing: Gr
         expect(zoom(page)).to_have_text("2.5×")
         assert page.evaluate("location.hash") == before
         expect(drawer.get_by_role("heading").first).to_have_text(title)
-        assert page.evaluate(SHOWN) == 1, "the drawer is the same one"
+        assert page.evaluate(MARKED) == 1, "the drawer is the same one"
         assert drawer.locator(".scroll").evaluate("element => element.scrollTop") == 120
         expect(page.get_by_role("combobox", name="Class")).to_have_value("stra")
         expect(page.get_by_role("combobox", name="Class")).to_be_focused()
@@ -126,7 +126,7 @@ def test_layers_units_and_the_tour_appear_as_they_come(browser: Browser, growing
         view.get_by_role("combobox").first.fill("tab")
         growing.grow("more units")
         expect(view.get_by_role("button", name=OTHERS[0])).to_be_visible()
-        assert page.evaluate(SHOWN) == 1
+        assert page.evaluate(MARKED) == 1
         expect(view.get_by_role("combobox").first).to_have_value("tab")
         view.get_by_label("Close").click()
 
@@ -148,7 +148,7 @@ def test_two_maps_and_the_choices_stay_open(browser: Browser, growing: GrowingRu
         page.get_by_role("button", name="View", exact=True).evaluate(MARK)
         growing.grow("units")
         eventually(lambda: has_asked(visitor, f"{OTHERS[1]}/grid-040"), "the second map's new level")
-        assert page.evaluate(SHOWN) == 2
+        assert page.evaluate(MARKED) == 2
         expect(zoom(page)).to_have_text("2.5×")
         expect(page.get_by_role("button", name="View", exact=True)).to_have_attribute("aria-expanded", "true")
 
@@ -161,7 +161,7 @@ def test_one_image_stays_beside_the_map(browser: Browser, growing: GrowingRun) -
         panel(page).evaluate(MARK)
         growing.grow("fine")
         expect(level(page)).to_have_text("20 × 20")
-        assert page.evaluate(SHOWN) == 1
+        assert page.evaluate(MARKED) == 1
         expect(page.get_by_test_id("dots")).to_have_attribute("data-dots", "783")
         assert image_api.requests.count("POST api/explain") == 1
 

@@ -42,9 +42,9 @@ def test_a_map_of_classes_is_foreseen_until_its_cells_say_otherwise(tmp_path: Pa
     layer = AtlasMap("last", "last", "last", (2, 4))
     cats = AtlasMap("last--cats", "last", "last: cats", (2, 4), ("cats",))
 
-    def cut(**drawn: int) -> None:
+    def cut(**counts: int) -> None:
         run.folder("cells").mkdir(exist_ok=True)
-        (run.folder("cells") / "last--cats.json").write_text(json.dumps({"key": "a", "files": {}, "drawn": drawn}))
+        (run.folder("cells") / "last--cats.json").write_text(json.dumps({"key": "a", "files": {}, "drawn": counts}))
 
     assert foreseen_maps(run, [layer, cats]) == (layer, cats)
     assert published_maps(run, [layer, cats]) == (layer,)
