@@ -226,6 +226,9 @@ def test_a_page_that_nobody_sees_closes_its_stream(browser: Browser, growing: Gr
         with page.expect_event("requestfailed", lambda request: "growth" in request.url):
             turn(page, "hidden")
         growing.grow("fine")
+        assert has_asked(visitor, "api/growth")
+        assert sum("api/growth" in url for url in visitor.requests) == 1
+        expect(level(page)).to_have_text("10 × 10")
         with page.expect_request("**/api/growth"):
             turn(page, "visible")
         expect(level(page)).to_have_text("20 × 20")

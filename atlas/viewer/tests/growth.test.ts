@@ -252,6 +252,15 @@ describe('an open page', () => {
     expect(streams.length).toBe(1);
   });
 
+  it('looks now and then where a proxy keeps events back', async () => {
+    follow(true);
+    await vi.advanceTimersByTimeAsync(15_000);
+    expect(fetch).toHaveBeenCalledTimes(1);
+    await vi.advanceTimersByTimeAsync(15_000);
+    expect(fetch).toHaveBeenCalledTimes(2);
+    expect(streams[0]?.close).toHaveBeenCalled();
+  });
+
   it('offers to load another build or another run, of which it shows only the first', async () => {
     const { growth, pageState } = follow(false);
     onServer = madeAtlas([madeMap('late', [10, 20])], { making: making(), page: 'another' });

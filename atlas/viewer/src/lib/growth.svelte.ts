@@ -104,13 +104,21 @@ export class Growth {
   #listen(): void {
     const events = new EventSource('api/growth');
     this.#events = events;
-    events.onmessage = ({ data }) => this.#next(() => this.#take(JSON.parse(data as string) as GrowthEvent));
+    const doWithout = () => {
+      this.#hasEvents = false;
+      this.#begin();
+    };
+    // The first event comes at once, unless a proxy keeps it back.
+    const silence = setTimeout(doWithout, LOOK);
+    this.#timers.push(silence);
+    events.onmessage = ({ data }) => {
+      clearTimeout(silence);
+      this.#next(() => this.#take(JSON.parse(data as string) as GrowthEvent));
+    };
     events.onerror = () => {
       this.#state = null;
       // The browser itself tries again, but not after an answer that refuses.
-      if (events.readyState !== EventSource.CLOSED || this.#events !== events) return;
-      this.#hasEvents = false;
-      this.#begin();
+      if (events.readyState === EventSource.CLOSED && this.#events === events) doWithout();
     };
   }
 
