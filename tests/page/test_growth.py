@@ -94,6 +94,26 @@ def test_finer_levels_come_without_losing_the_view(browser: Browser, growing: Gr
         page.screenshot(path=RESULTS / "viewer-growth-drawer.png")
 
 
+def test_an_open_cell_stays_when_quick_icons_give_way(browser: Browser, growing: GrowingRun, address: str) -> None:
+    growing.grow_quick()
+    with guest(browser, address + VIEW) as visitor:
+        page = visitor.page
+        page.mouse.click(600, 450)
+        drawer = page.get_by_test_id("drawer")
+        expect(drawer).to_contain_text("It shows it roughly: 0.62 of 1")
+        expect(drawer.get_by_text("Most alike")).to_be_visible()
+        drawer.locator(".scroll").evaluate("element => (element.scrollTop = 120)")
+        drawer.evaluate(MARK)
+        assert has_asked(visitor, "grid-010/quick/icons_files")
+        assert not has_asked(visitor, "grid-010/icons_files")
+        growing.grow("coarse")
+        expect(drawer).to_contain_text("It shows it very well: 0.93 of 1")
+        eventually(lambda: has_asked(visitor, "grid-010/icons_files"), "its own icons")
+        assert page.evaluate(MARKED) == 1, "the drawer is the same one"
+        assert drawer.locator(".scroll").evaluate("element => element.scrollTop") == 120
+        expect(zoom(page)).to_have_text("2.5×")
+
+
 def test_the_new_level_is_seen_in_place_of_the_coarser_one(browser: Browser, growing: GrowingRun, address: str) -> None:
     places = [(5, 5), (14, 12), (10, 3), (8, 17)]
     with guest(browser, address) as visitor:

@@ -82,6 +82,19 @@ class GrowingRun:
         facts |= {"layers": layers, "neurons": {"layers": units} if units else None, "tour": tour, "opening_map": LAYER}
         _replace(self.site / "atlas.json", {**facts, **({} if tour else {"making": making}), **changes})
 
+    def grow_quick(self) -> None:
+        """Publish the coarsest level with quick icons, whose scores are lower than those of its own."""
+        self.grow("coarse")
+        folder = self.site / LAYER / "grid-010"
+        quick = folder / "quick"
+        shutil.copytree(folder, quick, copy_function=os.link, ignore=shutil.ignore_patterns("patches*", "details"))
+        cells = json.loads((quick / "cells.json").read_text())
+        lower = {**cells, "cosine": [None if cosine is None else 0.62 for cosine in cells["cosine"]]}
+        _replace(quick / "cells.json", lower)
+        layers = json.loads((self.site / "atlas.json").read_text())["layers"]
+        layers[0]["grids"][0]["quick"] = True
+        self.grow("coarse", layers=layers)
+
     def _link(self, name: str) -> None:
         if not (self.site / name).exists():
             shutil.copytree(self._whole / name, self.site / name, copy_function=os.link)
