@@ -8,7 +8,7 @@ opening layer's coarsest pictures before its finer ones, before other layers, be
 from __future__ import annotations
 
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -24,6 +24,9 @@ from atlas.config.model import Config
 from atlas.rundir.directory import RunDirectory
 from pipelines.stage import Item, Part, Stage, missing
 from pipelines.tasks import Timed, do_nothing, measure_settings, prepare, results, work_on
+
+# Beyond all ranks.
+_LAST = 10**12
 
 
 @dataclass
@@ -112,6 +115,10 @@ class _Waiting:
     left: int = 0
     dependents: list[_Waiting] = field(default_factory=list)
 
+    @property
+    def rank(self) -> int:
+        return self.turn.part.rank
+
 
 class _Graph:
     def __init__(
@@ -131,41 +138,41 @@ class _Graph:
         for part in self._parts.values():
             self._order.add(part.id, *(name for name in part.after if name in self._parts))
         self._order.prepare()
+        self._measured_later = [one for one in self._parts.values() if self._stages[one.stage].measure_batch_settings]
         self._begun: set[str] = set()
         self._to_refresh: set[str] = set()
-        # One name before the key's comma makes one task group.
-        self._group = f"items-{uuid.uuid4().hex}"
+        # One name before the key's comma makes one task group. Dask learns from a group how long its tasks take, so
+        # those without work have their own.
+        self._group, self._probes = (f"{name}-{uuid.uuid4().hex}" for name in ("items", "probes"))
         self._number = count()
         self._turns: dict[str, _Turn] = {}  # by the part's id
         self._next_turns: dict[str, bool] = {}  # of parts with a turn under way: whether the next one is a refresh
         self._waiting: dict[tuple[str, str], _Waiting] = {}  # by stage and the item's id
         self._startable: list[_Waiting] = []
+        self._ranks: Counter[int] = Counter()  # of the items at work
+        self._workers = 0
         self._futures: dict[Future, _Waiting | Stage] = {}  # a stage: its batch settings
+        self._probe: Future | None = None  # without work: the first worker that has none does it
         self._unwatched: list[Future] = []
 
     def execute(self) -> dict[str, Outcome]:
         finished = as_completed()
         # Only of a group that is larger than twice the threads, Dask keeps the tasks in one queue and hands them out by
         # priority, one by one; those of a small one it gives to workers at once. So the group is made large first.
-        threads = sum(self._client.nthreads().values())
-        ballast = self._client.map(
-            do_nothing, range(2 * threads + 1), key=[(self._group, "", number) for number in range(2 * threads + 1)]
-        )
+        threads = self._count_workers()
+        keys = [(group, "", number) for group in (self._group, self._probes) for number in range(2 * threads + 1)]
+        ballast = self._client.map(do_nothing, range(len(keys)), key=keys)
         try:
             self._plan_ready()
             self._submit(finished)
             while self._futures:
-                batch = [(future, self._futures.pop(future)) for future in finished.next_batch()]
-                for work, result in results(self._client, batch, _name_of):
-                    if isinstance(work, _Waiting):
-                        self._finish(work, result)
-                    else:
-                        self._settle(work, result)
+                self._finish_batch(finished)
                 self._plan_ready()
                 self._submit(finished)
         finally:
             with suppress(CancelledError, OSError):  # the scheduler may be gone
-                self._client.cancel([*self._futures, *ballast], force=True)
+                probes = [] if self._probe is None else [self._probe]
+                self._client.cancel([*self._futures, *ballast, *probes], force=True)
         return {name: progress.outcome for name, progress in self._progress.items()}
 
     # Parts
@@ -215,9 +222,9 @@ class _Graph:
     def _begin_later_stages(self) -> None:
         """Once the first items are handed out: what other stages measure is done by the first worker without work,
         long before their first items come."""
-        for part in self._parts.values():
-            if self._stages[part.stage].measure_batch_settings is not None:
-                self._begin_stage(self._stages[part.stage], part.rank)
+        for part in self._measured_later:
+            self._begin_stage(self._stages[part.stage], part.rank)
+        self._measured_later.clear()
 
     def _settle(self, stage: Stage, settings: dict[str, Any]) -> None:
         """Note a stage's batch settings in run.json, and plan the parts that waited for them."""
@@ -277,9 +284,8 @@ class _Graph:
     def _submit(self, finished: as_completed) -> None:
         """Hand out what can start, and have ``finished`` watch it."""
         by_rank: dict[tuple[str, int], list[_Waiting]] = defaultdict(list)
-        for waiting in self._startable:
-            by_rank[waiting.item.stage, waiting.turn.part.rank].append(waiting)
-        self._startable.clear()
+        for waiting in self._take_startable():
+            by_rank[waiting.item.stage, waiting.rank].append(waiting)
         for (name, rank), works in by_rank.items():
             futures = self._client.map(
                 partial(work_on, self._stages[name].run_item),
@@ -293,14 +299,56 @@ class _Graph:
             self._unwatched += futures
         if by_rank:
             self._begin_later_stages()
+        if self._startable and self._probe is None:
+            key = (self._probes, "", next(self._number))
+            self._probe = self._client.submit(do_nothing, 0, key=key, priority=-_LAST)
+            self._unwatched.append(self._probe)
         finished.update(self._unwatched)
         self._unwatched.clear()
+
+    def _finish_batch(self, finished: as_completed) -> None:
+        """Wait for what ends next, and take what came of it. No future of it outlives this call: while the next one
+        waits, perhaps for long, it would be wanted, and done again when its worker is lost."""
+        batch = []
+        for future in finished.next_batch():
+            if future is self._probe:  # a worker has nothing to do: it may have joined just now
+                self._probe = None
+                self._count_workers()
+            else:
+                batch.append((future, self._futures.pop(future)))
+        for work, result in results(self._client, batch, _name_of):
+            if isinstance(work, _Waiting):
+                self._finish(work, result)
+            else:
+                self._settle(work, result)
+
+    def _take_startable(self) -> list[_Waiting]:
+        """What to hand out now, of what can start: all of the lowest rank that is not done, and of higher ones as many
+        items as workers are without. The others stay here: a worker that ends takes at once what lies in Dask's queue,
+        and what waited for its item would find it at a long one of a high rank, such as units."""
+        self._startable.sort(key=lambda waiting: waiting.rank)
+        lowest = min([*self._ranks, *(waiting.rank for waiting in self._startable[:1])], default=0)
+        count = sum(waiting.rank == lowest for waiting in self._startable)
+        count = max(count, min(len(self._startable), self._workers - len(self._futures)))
+        ready, self._startable = self._startable[:count], self._startable[count:]
+        self._ranks.update(waiting.rank for waiting in ready)
+        return ready
+
+    def _count_workers(self) -> int:
+        """Count the threads of the workers that are there. More items than those that the configuration asks for are
+        handed out in any case, so that the cluster sees that there is work for them."""
+        cluster, threads = self._config.cluster, sum(self._client.nthreads().values())
+        self._workers = max(threads, cluster.workers or 0, *(cluster.adaptive or (0,)))
+        return threads
 
     def _finish(self, waiting: _Waiting, timed: Timed) -> None:
         """Count a finished item, and start what waited for it."""
         item, turn, summary = waiting.item, waiting.turn, timed.summary
         stage, outcome = self._stages[item.stage], self._progress[item.stage].outcome
         del self._waiting[item.stage, item.id]
+        self._ranks[waiting.rank] -= 1
+        if not self._ranks[waiting.rank]:
+            del self._ranks[waiting.rank]
         outcome.peak_mb = max(outcome.peak_mb, summary.peak_mb)
         outcome.spans.append((timed.began, timed.ended))
         if turn.refresh:

@@ -68,14 +68,29 @@ def name(number: int) -> str:
 
 class PartStage:
     """A stage of parts, whose items write when they ran, in nanoseconds. ``waits``: for each item of each part the file
-    of the run that it waits for before it ends; empty for none."""
+    of the run that it waits for before it ends; empty for none, as of a part that is not named there with its one item.
+
+    The item whose id is ``deadly`` ends its worker process, once, and so does what measures, where it is "settings";
+    the ``failing`` item raises OSError in the end while the file "broken" lies in the run's folder.
+    """
 
     WORK, REDO_DEPENDENTS = "units", False
     prepare_worker = move_aside = None
 
-    def __init__(self, stage: str, *parts: Part, waits: Mapping[str, Sequence[str]], settings: bool = False) -> None:
-        self.NAME, self._parts, self.waits = stage, list(parts), dict(waits)
-        self.measure_batch_settings = note_and_measure if settings else None
+    def __init__(
+        self,
+        stage: str,
+        *parts: Part,
+        waits: Mapping[str, Sequence[str]] | None = None,
+        settings: bool = False,
+        deadly: str = "",
+        failing: str = "",
+    ) -> None:
+        self.NAME, self._parts = stage, list(parts)
+        self.waits = {part.name: [""] for part in parts} | dict(waits or {})
+        self.deadly, self.failing = deadly, failing
+        measure = die_and_measure if deadly == "settings" else note_and_measure
+        self.measure_batch_settings = measure if settings else None
 
     def parts(self, config: Config) -> list[Part]:
         return self._parts
@@ -88,22 +103,46 @@ class PartStage:
         return any(one.name == part and one.refreshed_by for one in self._parts)
 
     def markers(self, item: Item, run: RunDirectory, config: Config) -> list[Path]:
-        return [run.path / f"{self.NAME}-{item.id}.json"]
+        return [run.path / f"{self._file(item)}.json"]
+
+    def _file(self, item: Item) -> str:
+        return f"{self.NAME}-{item.id.replace('/', '-')}"
 
     def run_item(self, item: Item) -> Summary:
-        run = RunDirectory(Path(item.run))
+        run, file = RunDirectory(Path(item.run)), self._file(item)
         part, number = item.id[:-1], int(item.id[-1])
-        (run.path / f"{self.NAME}-{item.id}.began").write_text(str(time.time_ns()))
+        with (run.path / f"{file}.starts").open("a") as log:
+            log.write("|")
+        (run.path / f"{file}.began").write_text(str(time.time_ns()))
+        if item.id == self.deadly:
+            die_once(run.path)
         deadline = time.monotonic() + 60
         while not (run.path / self.waits[part][number]).exists():  # the run's folder itself where it waits for none
             assert time.monotonic() < deadline, f"{self.waits[part][number]} did not come"
             time.sleep(0.01)
-        (run.path / f"{self.NAME}-{item.id}.ended").write_text(str(time.time_ns()))
-        write_marker(run.path / f"{self.NAME}-{item.id}.json", key=run.stage_key(self.NAME), files=[], of=item.of)
+        if item.id == self.failing and (run.path / "broken").exists():
+            raise OSError("no space left")
+        (run.path / f"{file}.ended").write_text(str(time.time_ns()))
+        write_marker(run.path / f"{file}.json", key=run.stage_key(self.NAME), files=[], of=item.of)
         return Summary(1)
+
+
+def die_once(folder: Path) -> None:
+    """End the process, once: when the summaries of what it did before have arrived, of which "counted" files tell."""
+    if not (folder / "killed").exists():
+        while {path.stem for path in folder.glob("*.ended")} - {path.stem for path in folder.glob("*.counted")}:
+            time.sleep(0.01)
+        (folder / "killed").touch()
+        os._exit(9)
 
 
 def note_and_measure(path: str) -> dict[str, int]:
     with (Path(path) / "settings").open("a") as log:
         log.write("|")
     return {"batch": 5}
+
+
+def die_and_measure(path: str) -> dict[str, int]:
+    settings = note_and_measure(path)
+    die_once(Path(path))
+    return settings

@@ -1,8 +1,11 @@
-"""All items of a stage, part by part."""
+"""The stages of a run, and all items of one, part by part."""
 
 from atlas.config.model import Config
 from atlas.rundir.directory import RunDirectory
+from pipelines import cells, collect, layout, neurons, publish, render
 from pipelines.stage import Item, Stage
+
+MODULES: tuple[Stage, ...] = (collect, layout, cells, render, neurons, publish)
 
 
 def planned(stage: Stage, config: Config, run: RunDirectory) -> list[Item]:

@@ -12,6 +12,7 @@ import pytest
 from cluster_sections import section
 from distributed import Client
 from number_stage import NumberStage, PartStage
+from planned import MODULES
 
 from atlas.config.reading import validate
 from atlas.errors import AtlasError
@@ -23,9 +24,16 @@ from pipelines.tasks import Timed
 
 
 @pytest.fixture(scope="module")
-def two_workers() -> Iterator[Client]:
+def client() -> Iterator[Client]:
     with cluster.connect(section(workers=2)) as client:
         yield client
+
+
+@pytest.fixture
+def two_workers(client: Client) -> Client:
+    """Both are there, also where the test before this one lost one."""
+    client.wait_for_workers(2, timeout=60)
+    return client
 
 
 class Listener(Hooks):
@@ -43,10 +51,15 @@ class Listener(Hooks):
 
     def finish_item(self, stage: Stage, item: Item, timed: Timed) -> None:
         self.calls.append(("item", stage.NAME, item.id))
+        self.count(stage, item)
         self.on_item(item, timed.summary)
 
     def finish_refresh(self, stage: Stage, item: Item) -> None:
         self.calls.append(("refresh", stage.NAME, item.id))
+        self.count(stage, item)
+
+    def count(self, stage: Stage, item: Item) -> None:
+        (self.run.path / f"{stage.NAME}-{item.id.replace('/', '-')}.counted").touch()
 
     def finish_stage(self, stage: Stage, outcome: Outcome) -> None:
         self.calls.append(("finish", stage.NAME))
@@ -179,6 +192,77 @@ def test_of_what_could_start_the_lowest_rank_does(tmp_path: Path) -> None:
     assert sorted(began, key=began.__getitem__) == ["wait", "first", "middle", "last"]
 
 
+def test_what_waits_for_an_item_is_not_overtaken_by_what_is_less_urgent(tmp_path: Path) -> None:
+    """The one worker is not given units between an item and what waits for it, though these come a moment later."""
+    chain = [Part("layout", "a", rank=1), Part("layout", "b", ("layout:a",), 1), Part("layout", "c", ("layout:b",), 10)]
+    units = PartStage("neurons", Part("neurons", "units", rank=10**9), waits={"units": ["", "", ""]})
+    with cluster.connect(section(workers=1)) as client:
+        _, calls = go_all([PartStage("layout", *chain), units], client, tmp_path)
+    items = [call[2] for call in calls if call[0] == "item"]
+    assert items == ["a0", "b0", "c0", "units0", "units1", "units2"]
+
+
+def test_workers_that_would_wait_are_given_what_is_less_urgent(two_workers: Client, tmp_path: Path) -> None:
+    layout = PartStage("layout", Part("layout", "a", rank=1), waits={"a": ["neurons-units1.ended"]})
+    units = PartStage("neurons", Part("neurons", "units", rank=10**9), waits={"units": ["", "", "layout-a0.ended"]})
+    _, calls = go_all([layout, units], two_workers, tmp_path)
+    assert [call[2] for call in calls if call[0] == "item"] == ["units0", "units1", "a0", "units2"]
+
+
+def test_a_worker_that_joins_has_work_at_once(tmp_path: Path) -> None:
+    """The item under way ends when that of the other worker has: it must not have to end before that is handed out."""
+    layout = PartStage("layout", Part("layout", "a", rank=1), waits={"a": ["neurons-units0.ended"]})
+    units = PartStage("neurons", Part("neurons", "units", rank=10**9))
+    with cluster.connect(section(workers=1)) as client:
+
+        def join() -> None:
+            while not (tmp_path / "layout-a0.began").exists():
+                time.sleep(0.01)
+            client.cluster.scale(2)
+
+        joining = threading.Thread(target=join)
+        joining.start()
+        _, calls = go_all([layout, units], client, tmp_path)
+        joining.join()
+    assert [call[2] for call in calls if call[0] == "item"] == ["units0", "a0"]
+
+
+def test_a_whole_run_goes_coarse_to_fine_then_to_other_layers_and_to_units_last(tmp_path: Path) -> None:
+    """All parts of the real stages, with an item each, on one worker."""
+    values = {
+        "network": {"name": "n"}, "layers": ["early", "late"], "images": {"source": "p"}, "out": "x",
+        "layout": {"class_atlas": ["a"], "class_layers": ["late"]}, "cells": {"grids": [10, 20]},
+        "neurons": {"layers": ["early"]}, "publish": {"opens": "late"},
+    }  # fmt: skip
+    config = validate(values, "x")
+    stages = [PartStage(module.NAME, *module.parts(config)) for module in MODULES]
+    with cluster.connect(section(workers=1)) as client:
+        _, calls = go_all(stages, client, tmp_path)
+    order = [f"{stage}:{item.removesuffix('0')}" for kind, stage, *item_id in calls if item_id for item in item_id]
+    page = "publish:page"
+    assert order == [
+        "collect:", "layout:maps",
+        "cells:late",
+        "render:late/grid-010/quick", "publish:late/grid-010/details", "publish:late/grid-010/quick", page,
+        "render:late/grid-020/quick", "publish:late/grid-020/details", "publish:late/grid-020/quick", page,
+        "render:late/grid-010", "publish:late/grid-010", page,
+        "render:late/grid-020", "publish:late/grid-020", page,
+        "publish:late/atlas", page,
+        "layout:quality",
+        "cells:early",
+        "render:early/grid-010", "publish:early/grid-010/details", "publish:early/grid-010", page,
+        "render:early/grid-020", "publish:early/grid-020/details", "publish:early/grid-020", page,
+        "publish:early/atlas", page,
+        "layout:classes-late",
+        "cells:late--a",
+        "render:late--a/grid-008", "publish:late--a/grid-008/details", "publish:late--a/grid-008", page,
+        "render:late--a/grid-016", "publish:late--a/grid-016/details", "publish:late--a/grid-016", page,
+        "publish:late--a/atlas", page,
+        "neurons:early/statistics", "neurons:early/units", "neurons:early/circuits", "publish:neurons/early", page,
+        "publish:tour", page,
+    ]  # fmt: skip
+
+
 def test_a_part_is_refreshed_with_what_is_there_and_done_once_more_at_the_end(
     two_workers: Client, tmp_path: Path
 ) -> None:
@@ -202,3 +286,43 @@ def test_batch_settings_are_measured_once_before_the_stages_items(two_workers: C
         (tmp_path / "render-b0.json").unlink()
     assert (tmp_path / "settings").read_text() == "|"
     assert RunDirectory(tmp_path).stage_facts("render")["batch_settings"] == {"batch": 5}
+
+
+# Faults
+
+
+@pytest.mark.parametrize("deadly", ["a0", "b1", "page0", "settings"])
+def test_a_worker_lost_in_any_kind_of_work_costs_that_work_alone(
+    deadly: str, two_workers: Client, tmp_path: Path
+) -> None:
+    """In an item, in one of a later part, while a part is refreshed, while batch settings are measured."""
+    first = PartStage("layout", Part("layout", "a"), waits={"a": ["", ""]}, deadly=deadly)
+    parts = [Part("render", "b", ("layout:a",)), Part("render", "c", ("render:b",))]
+    # The last part waits for the page of the one before it.
+    waits = {"b": ["", ""], "c": ["publish-page0.ended"]}
+    second = PartStage("render", *parts, waits=waits, settings=True, deadly=deadly)
+    page = Part("publish", "page", tuple(part.id for part in parts), refreshed_by=("render:b",))
+    third = PartStage("publish", Part("publish", "grid", ("layout:a",)), page, deadly=deadly)
+    outcomes, calls = go_all([first, second, third], two_workers, tmp_path)
+    assert (tmp_path / "killed").exists()
+    assert [one.done_now for one in outcomes.values()] == [2, 3, 2]
+    assert calls.count(("refresh", "publish", "page0")) == 1
+    starts = {path.stem.partition("-")[2]: path.read_text().count("|") for path in tmp_path.glob("*.starts")}
+    starts["settings"] = (tmp_path / "settings").read_text().count("|")
+    usual = {"a0": 1, "a1": 1, "b0": 1, "b1": 1, "c0": 1, "grid0": 1, "page0": 2, "settings": 1}
+    assert starts == usual | {deadly: usual[deadly] + 1}
+
+
+def test_what_fails_for_good_is_named_and_the_same_command_does_the_rest(two_workers: Client, tmp_path: Path) -> None:
+    """What was finished stays, also of stages after the one that failed."""
+    first = PartStage("layout", Part("layout", "a"), Part("layout", "b"), waits={"b": ["render-c0.json"]}, failing="b0")
+    second = PartStage("render", Part("render", "c", ("layout:a",)), Part("render", "d", ("layout:b",)))
+    (tmp_path / "broken").touch()
+    with pytest.raises(AtlasError, match=re.escape("layout: item b0 failed (OSError: no space left).")):
+        go_all([first, second], two_workers, tmp_path)
+    assert (tmp_path / "layout-b0.starts").read_text() == "|||", "cluster.retries: 2"
+    assert not (tmp_path / "render-d0.starts").exists()
+    (tmp_path / "broken").unlink()
+    _, calls = go_all([first, second], two_workers, tmp_path)
+    assert [call for call in calls if call[0] == "item"] == [("item", "layout", "b0"), ("item", "render", "d0")]
+    assert [(tmp_path / f"{name}.starts").read_text() for name in ("layout-a0", "render-c0", "render-d0")] == ["|"] * 3
