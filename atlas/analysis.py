@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,12 +161,12 @@ class Run:
 
         return placer
 
-    def icons(self, name: str, grid: int) -> pa.Table:
-        """The icons of one grid of a map as PNGs, with their scores."""
+    def icons(self, name: str, grid: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """The icons of one grid of a map as PNGs, with their scores, or some ``columns`` of them."""
         self._check(name, grid)
         drawn_count = self._finished("cells", self._directory.folder("cells") / f"{name}.json")["drawn"][str(grid)]
         self._key("render")
-        icons = read_icons(self._directory, name, grid)
+        icons = read_icons(self._directory, name, grid, columns)
         if icons.num_rows != drawn_count:
             raise AtlasError(
                 f"{self.path}: {icons.num_rows:,} of {drawn_count:,} icons of {name}, grid {grid}, are drawn: the "

@@ -12,7 +12,7 @@ from atlas.command import CONFIGURATION, add_version
 _ABOUT = """commands:
   run      make an atlas, or go on where the last run stopped
   status   say how far a run is, wherever it is at work
-  serve    show finished atlases in the browser
+  serve    show atlases in the browser, finished or at work
   check    say whether a run is whole
   explain  say what the networks of a run see in one picture
 

@@ -39,9 +39,8 @@ def build_report(
     collected = run.read_manifest().get("stages", {}).get("collect", {})
     layers: dict[str, Any] = {}
     for atlas_map in maps:
-        marker = run.folder("layout") / f"{'class' if atlas_map.classes else 'quality'}-{atlas_map.name}.json"
         layers[atlas_map.name] = {
-            "layout": (parse_marker(marker) or {}).get("facts"),
+            "layout": layout_facts(run, atlas_map),
             "cells": {str(grid): _cells(run, atlas_map.name, grid, min_count) for grid in atlas_map.grids},
             "icons": {
                 str(grid): _icons(run, atlas_map.name, grid, quick=(atlas_map.name, grid) in quick)
@@ -59,6 +58,13 @@ def build_report(
         },
         "layers": layers,
     }
+
+
+def layout_facts(run: RunDirectory, atlas_map: AtlasMap) -> dict[str, Any] | None:
+    """What was measured of a map's layout; None where that is still to come."""
+    marker = run.folder("layout") / f"{'class' if atlas_map.classes else 'quality'}-{atlas_map.name}.json"
+    facts: dict[str, Any] | None = (parse_marker(marker) or {}).get("facts")
+    return facts
 
 
 def _cells(run: RunDirectory, map_name: str, grid: int, min_count: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a run will cost, known before it starts: icons, seconds and bytes.
 
-The costs of one view, one icon and one unit are measured on this machine; what they come to is arithmetic.
+The costs of one view, one icon and one unit are measured on this machine (`pipelines.rates`); what they come to is
+arithmetic.
 """
 
 from __future__ import annotations
@@ -8,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-
 from atlas.config.model import Config
 from atlas.config.sections import (
+    CellsConfig,
     ClusterConfig,
     CollectConfig,
     ImagesConfig,
@@ -21,47 +20,76 @@ from atlas.config.sections import (
     RenderConfig,
 )
 from atlas.networks.network import Layer, Network
-from atlas.networks.observer import Observer
-from atlas.neurons.units import seconds_a_unit
-from atlas.rundir.maps import has_common_start, layout_groups
-from atlas.visualize import step_seconds
+from atlas.pictures.listing import Listing
+from atlas.rundir.maps import AtlasMap, has_common_start, layout_groups
 from atlas.visualize.recipe import ATLAS
-from pipelines.cluster import default_workers
+from pipelines.cluster import available_cores, default_workers
 from pipelines.collect import images_per_shard
+from pipelines.rates import IconRate, Rates, measure_rates
 
-# Measured on two cores: seconds that a layout takes for a row, and to begin with.
-LAYOUT_ROW_SECONDS, LAYOUT_SECONDS = 2e-4, 5.0
+# Measured on two cores: seconds until workers are there and have loaded the network; that a layout takes for a row, and
+# to begin with; cells for a row of a map; and publishing for a cell, and for the rest.
+START_SECONDS = 12.0
+LAYOUT_ROW_SECONDS, LAYOUT_SECONDS = 1.5e-4, 2.0
+CELLS_ROW_SECONDS = 3e-5
+PUBLISH_ICON_SECONDS, PUBLISH_SECONDS = 0.02, 10.0
 # An icon and a unit in their folders and in the site; a row of a store beside its activation and attribution.
 ICON_BYTES, UNIT_BYTES, ROW_BYTES = 40_000, 300_000, 40
+# What the demo's and the million's maps have: the share of a square that a map fills, beside half a cell on its edges;
+# and how evenly rows lie on it (the shape of a gamma distribution of their density).
+_FILLED, _EVENNESS = 0.55, 0.5
 
 
 @dataclass(frozen=True)
-class Durations:
-    """Seconds on one worker: of a ``view`` through all networks, of an ``icon`` (the mean of the layers), and of the
-    ``units`` of the neurons stage, all of them together."""
+class Icons:
+    """Icons of one layer: ``coarse`` ones, which begin with noise, ``finer`` ones, and how many have a ``quick`` one
+    before."""
 
-    view: float
-    icon: float
-    units: float = 0.0
+    coarse: int = 0
+    finer: int = 0
+    quick: int = 0
+
+    def __add__(self, other: Icons) -> Icons:
+        return Icons(self.coarse + other.coarse, self.finer + other.finer, self.quick + other.quick)
+
+    def seconds(self, rate: IconRate, render: RenderConfig) -> float:
+        """What they take on one worker."""
+        coarse, finer = (ATLAS.steps, ATLAS.steps_from_start) if render.steps == "auto" else (render.steps,) * 2
+        steps = self.coarse * coarse + self.finer * finer + self.quick * render.quick_steps
+        return steps * rate.step + (self.coarse + self.finer + self.quick) * rate.score
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a run has to do before it draws: ``views`` in so many ``shards``, ``rows`` of each layer, and ``layouts``
-    with the start that they have in common."""
+    """What a run has to do: ``views`` in so many ``shards``, ``rows`` of each layer, ``layouts`` with the start that
+    they have in common (``aligned``: whether they have one), the ``icons`` of each layer."""
 
     views: int
     shards: int
     rows: int
     layouts: int
+    aligned: bool
+    icons: Mapping[str, Icons]
+
+    @property
+    def icon_count(self) -> int:
+        """The icons of all layers; quick ones are no icons of their own."""
+        return sum(icons.coarse + icons.finer for icons in self.icons.values())
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """How much of its WORK a stage has, and the seconds that one takes on a worker."""
+    """How much of its WORK a stage has, and the seconds that one takes on a worker; beside that, ``seconds`` of a
+    worker for what is not counted."""
 
     work: float = 0.0
     seconds_each: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def worker_seconds(self) -> float:
+        """Seconds of one worker in all."""
+        return self.work * self.seconds_each + self.seconds
 
 
 @dataclass(frozen=True)
@@ -74,96 +102,120 @@ class Estimate:
 
 
 def expected_cells(grid: int, rows: int, min_count: int) -> int:
-    """About how many cells of a ``grid`` × ``grid`` lattice are drawn: seven of ten at most, as a map does not fill its
-    square, and no more than hold twice ``min_count`` of the map's ``rows`` each."""
-    return round(min(0.7 * grid**2, rows / (2 * min_count)))
+    """About how many cells of a ``grid`` × ``grid`` lattice have at least ``min_count`` of a map's ``rows``."""
+    filled = min(1.0, _FILLED + 1 / grid) * grid**2
+    mean = rows / filled
+    # Rows fall into cells by chance, at a density that differs from cell to cell: a negative binomial distribution.
+    few, term = 0.0, (_EVENNESS / (_EVENNESS + mean)) ** _EVENNESS
+    for count in range(min_count):
+        few += term
+        term *= (_EVENNESS + count) / (count + 1) * mean / (_EVENNESS + mean)
+    return round(filled * max(0.0, 1 - few))
+
+
+def count_icons(
+    maps: Sequence[AtlasMap], rows: int, cells: CellsConfig, layout: LayoutConfig, quick: str | None
+) -> dict[str, Icons]:
+    """The icons of each layer that has ``maps``, of a run with so many ``rows`` of each; on the map named ``quick``
+    there are quick ones before."""
+    icons: dict[str, Icons] = {}
+    for atlas_map in maps:
+        map_rows = min(rows, layout.class_rows) if atlas_map.classes else rows
+        coarse, *finer = (expected_cells(grid, map_rows, cells.min_count) for grid in atlas_map.grids)
+        quick_icons = coarse + sum(finer) if atlas_map.name == quick else 0
+        icons[atlas_map.layer] = icons.get(atlas_map.layer, Icons()) + Icons(coarse, sum(finer), quick_icons)
+    return icons
 
 
 def count_work(
-    pictures: int, layers: Sequence[str], images: ImagesConfig, collect: CollectConfig, layout: LayoutConfig
+    pictures: int,
+    layers: Sequence[str],
+    icons: Mapping[str, Icons],
+    *,
+    images: ImagesConfig,
+    collect: CollectConfig,
+    layout: LayoutConfig,
 ) -> Work:
-    """What a run over so many ``pictures`` has to do before it draws."""
+    """What a run over so many ``pictures`` has to do."""
     views = pictures * images.crops
+    aligned = has_common_start(layers, layout)
     return Work(
         views=views,
         shards=-(-pictures // images_per_shard(pictures, images, collect)),
         rows=views * collect.positions_per_image,
-        layouts=len(layout_groups(layers, layout)) + has_common_start(layers, layout),
+        layouts=len(layout_groups(layers, layout)) + aligned,
+        aligned=aligned,
+        icons=icons,
     )
 
 
 def estimate(
     work: Work,
-    icons: int,
     networks: Mapping[str, Network],
     layers: Mapping[str, Layer],
+    listing: Listing,
     *,
+    images: ImagesConfig,
     collect: CollectConfig,
     render: RenderConfig,
     neurons: NeuronsConfig | None,
     cluster: ClusterConfig,
 ) -> Estimate:
-    """What a run takes that draws so many ``icons``, on the workers that it asks for.
+    """What a run takes on the workers that it asks for.
 
-    ``networks`` and ``layers`` by their names in the run. A batch of views and a step of icons are computed for it.
+    ``networks`` and ``layers`` by their names in the run. A few views and steps are computed for it.
     """
-    durations = measure_durations(
-        networks, layers, collect=collect, render=render, neurons=neurons, threads=cluster.threads
+    workers = default_workers(cluster)
+    rates = measure_rates(
+        networks,
+        layers,
+        listing,
+        images=images,
+        collect=collect,
+        render=render,
+        neurons=neurons,
+        threads=cluster.threads,
+        beside=min(workers, max(1, available_cores() // cluster.threads)) if cluster.kind == "local" else 1,
     )
+    stages = expectations(work, rates, layers, render=render, neurons=neurons)
     classes = {name: len(network.classes) for name, network in networks.items()} if collect.attributions else {}
-    seconds = total_seconds(work, durations, icons=icons, workers=default_workers(cluster))
-    units = sum(layers[name].channels for name in neurons.layers) if neurons else 0
+    seconds = total_seconds(work, stages, workers=workers)
+    return Estimate(seconds, total_bytes(work, layers, classes, neurons=neurons), stages)
+
+
+def expectations(
+    work: Work, rates: Rates, layers: Mapping[str, Layer], *, render: RenderConfig, neurons: NeuronsConfig | None
+) -> dict[str, Expectation]:
+    """What is expected of each stage, by its name."""
+    channels = {name: layers[name].channels for name in (neurons.layers if neurons else ())}
+    units, icons = sum(channels.values()), work.icon_count
+    icon_seconds = sum(own.seconds(rates.icons[name], render) for name, own in work.icons.items())
+    unit_seconds = sum(count * rates.units[name] for name, count in channels.items())
     laid_out = work.rows * work.layouts
-    stages = {
-        "collect": Expectation(work.views, durations.view),
+    return {
+        "collect": Expectation(work.views, rates.view),
         "layout": Expectation(laid_out, LAYOUT_ROW_SECONDS + work.layouts * LAYOUT_SECONDS / max(laid_out, 1)),
-        "render": Expectation(icons, durations.icon),
-        "neurons": Expectation(units, durations.units / max(units, 1)),
+        "cells": Expectation(work.rows * len(layers), CELLS_ROW_SECONDS),
+        "render": Expectation(icons, icon_seconds / max(icons, 1)),
+        "neurons": Expectation(units, unit_seconds / max(units, 1)),
+        "publish": Expectation(seconds=PUBLISH_SECONDS + icons * PUBLISH_ICON_SECONDS),
     }
-    return Estimate(seconds, total_bytes(work, layers, classes, icons=icons, neurons=neurons), stages)
 
 
-def measure_durations(
-    networks: Mapping[str, Network],
-    layers: Mapping[str, Layer],
-    *,
-    collect: CollectConfig,
-    render: RenderConfig,
-    neurons: NeuronsConfig | None,
-    threads: int,
-) -> Durations:
-    """Time a batch of views and a step of icons on each network, here and with so many ``threads``."""
-    torch.set_num_threads(threads)
-    view_seconds, icon_seconds = 0.0, []
-    for name, network in networks.items():
-        own_layers = [layer for layer_name, layer in layers.items() if Config.module_of(layer_name)[0] == name]
-        view_seconds += Observer(network, [layer.name for layer in own_layers]).seconds_per_view(
-            own_layers, draws=collect.positions_per_image, attributions=collect.attributions
-        )
-        icon_seconds += [_seconds_per_icon(network, layer.name, render) for layer in own_layers]
-    unit_seconds = 0.0 if neurons is None else _unit_seconds(networks, layers, neurons, render)
-    return Durations(view_seconds, float(np.mean(icon_seconds)), unit_seconds)
+def total_seconds(work: Work, stages: Mapping[str, Expectation], *, workers: int) -> float:
+    """Seconds of a run on so many ``workers``.
 
-
-def total_seconds(work: Work, durations: Durations, *, icons: int, workers: int) -> float:
-    """Seconds of a run on so many ``workers``: collecting, layouts, icons and units.
-
-    Collecting has no more workers than shards; a layout has one.
+    Collecting has no more workers than shards; layouts no more than there are, all after their common start.
     """
-    return (
-        work.views * durations.view / min(workers, work.shards)
-        + work.layouts * (LAYOUT_SECONDS + work.rows * LAYOUT_ROW_SECONDS)
-        + (icons * durations.icon + durations.units) / workers
-    )
+    seconds = {name: stage.worker_seconds for name, stage in stages.items()}
+    collecting = seconds.pop("collect") / min(workers, work.shards)
+    one_layout = seconds.pop("layout") / max(work.layouts, 1)
+    rounds = work.aligned - (-(work.layouts - work.aligned) // workers)
+    return START_SECONDS + collecting + rounds * one_layout + sum(seconds.values()) / workers
 
 
 def total_bytes(
-    work: Work,
-    layers: Mapping[str, Layer],
-    classes: Mapping[str, int],
-    *,
-    icons: int,
-    neurons: NeuronsConfig | None,
+    work: Work, layers: Mapping[str, Layer], classes: Mapping[str, int], *, neurons: NeuronsConfig | None
 ) -> int:
     """Bytes of a run: the store (float16 activations and attributions), icons and units.
 
@@ -174,30 +226,4 @@ def total_bytes(
     for name, layer in layers.items():
         row_bytes += 2 * (layer.channels + classes.get(Config.module_of(name)[0], 0)) + ROW_BYTES
     units = sum(layers[name].channels for name in neurons.layers) if neurons else 0
-    return work.rows * row_bytes + icons * ICON_BYTES + units * UNIT_BYTES
-
-
-def _unit_seconds(
-    networks: Mapping[str, Network], layers: Mapping[str, Layer], neurons: NeuronsConfig, render: RenderConfig
-) -> float:
-    """Seconds on one worker for all units of the neurons stage."""
-    steps = None if render.steps == "auto" else render.steps
-    return sum(
-        layers[name].channels
-        * seconds_a_unit(
-            networks[Config.module_of(name)[0]],
-            layers[name],
-            pictures=neurons.pictures,
-            steps=steps,
-            precision=render.precision,
-        )
-        for name in neurons.layers
-    )
-
-
-def _seconds_per_icon(network: Network, layer: str, settings: RenderConfig) -> float:
-    steps: float = 0.35 * ATLAS.steps + 0.65 * ATLAS.steps_from_start
-    if settings.steps != "auto":
-        steps = settings.steps
-    # A third more for the transforms, the spectrum and the scores.
-    return 1.3 * steps * step_seconds(network, layer, settings.size, settings.precision)
+    return work.rows * row_bytes + work.icon_count * ICON_BYTES + units * UNIT_BYTES

@@ -25,16 +25,20 @@ from pipelines.tasks import Timed
 
 # Seconds between two states on disk, and between two looks at the clock.
 WRITE_SECONDS, TICK_SECONDS = 5.0, 1.0
+# The estimate's rate weighs as much as so large a share of a stage's work. The first items are no measure alone: they
+# may be tiny, and each worker's first one loads the network.
+_WEIGHT = 0.1
 
 
 @dataclass
 class StageState:
-    """How far one stage is. ``parts_left``: its parts that are not planned yet; ``planned`` and ``finished_work`` count
-    its WORK, of earlier starts too; ``count`` and ``busy_seconds`` are of this start."""
+    """How far one stage is. ``parts_left``: its ``parts`` that are not planned yet; ``planned`` and ``finished_work``
+    count its WORK, of earlier starts too; ``count`` and ``busy_seconds`` are of this start."""
 
     work_name: str
     expected: Expectation
-    parts_left: int
+    parts: int
+    parts_left: int = field(init=False)
     items: int = 0
     items_done: int = 0
     planned: float = 0.0
@@ -45,6 +49,9 @@ class StageState:
     began: float | None = None
     ended: bool = False
 
+    def __post_init__(self) -> None:
+        self.parts_left = self.parts
+
     @property
     def total(self) -> float:
         """How much work the stage has: as planned, and while not all of it is, no less than expected."""
@@ -52,20 +59,23 @@ class StageState:
 
     @property
     def share(self) -> float:
-        """The share of the work that is done, in [0, 1]; by items where these do no work that is counted."""
+        """The share of the work that is done, in [0, 1], under 1 while there are parts that are not planned; by items
+        and parts where items do no work that is counted."""
         if self.ended:
             return 1.0
         if self.total > 0:
-            return min(1.0, self.finished_work / self.total)
-        return self.items_done / self.items if self.items else 0.0
+            return min(0.99 if self.parts_left else 1.0, self.finished_work / self.total)
+        return self.items_done / self.items * (1 - self.parts_left / self.parts) if self.items else 0.0
 
     @property
     def worker_seconds_left(self) -> float:
-        """What is left, in seconds of one worker: by this start's own rate, before that by the estimate's."""
+        """What is left, in seconds of one worker: by the estimate's rate, and more and more by this start's own."""
         if self.ended:
             return 0.0
-        cost = self.busy_seconds / self.count if self.count else self.expected.seconds_each
-        return max(0.0, self.total - self.finished_work) * cost
+        weight = _WEIGHT * self.expected.work
+        seconds = self.busy_seconds + weight * self.expected.seconds_each
+        rest = max(0.0, self.total - self.finished_work) * seconds / max(self.count + weight, 1e-9)
+        return rest + self.expected.seconds * (1 - self.share)
 
 
 class RunProgress:

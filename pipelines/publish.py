@@ -7,18 +7,19 @@ looked at; the tour; and the page.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from atlas.config.model import Config
 from atlas.config.sections import NeuronsConfig
 from atlas.neurons.reading import UnitTables
-from atlas.report import build_report
+from atlas.report import build_report, layout_facts
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import AtlasMap, find_map, maps_of, published_maps
+from atlas.rundir.maps import AtlasMap, find_map, foreseen_maps, maps_of, published_maps
 from atlas.rundir.markers import digest_values, write_marker
 from atlas.site import neurons, page, sheets
+from atlas.site.contents import SiteContents
 from atlas.site.tour import writer as tour
 from pipelines import cells, layout, rank, render, worker
 from pipelines import neurons as unit_stage
@@ -84,16 +85,14 @@ def part_of_details(name: str) -> str:
 def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
     """What a grid's details or a layer's units need, or the one item of another part."""
     if part == _PAGE:
-        return [Item(_PAGE, NAME, run=str(run.path), of=_page_digest(config, run))]
+        contents, digest = site_contents(config, run)
+        # Units, or a map of classes that has no cell, may be done before there is anything to look at.
+        return [Item(_PAGE, NAME, run=str(run.path), of=digest)] if contents.maps else []
     if part == _TOUR:
-        return [
-            Item(
-                _TOUR, NAME, run=str(run.path), of=_tour_digest(run, config.tour, config.neurons, config.opening) or ""
-            )
-        ]
+        of = _tour_digest(config.tour, _unit_digests(run, config.neurons), config.opening) or ""
+        return [Item(_TOUR, NAME, run=str(run.path), of=of)]
     kind, _, layer = part.partition("/")
     if kind == _NEURONS and layer in neurons.neuron_layers(config.neurons):
-        # What is published of units depends on the tables of the neurons stage; the rest does not.
         of = UnitTables(run, layer).digest()
         whole, *others = neurons.parts(run, layer, config.cells.grids)
         items = [Item(name, NAME, run=str(run.path), of=of) for name in others]
@@ -117,54 +116,51 @@ def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
     return [Item(name, NAME, run=str(run.path), of=of) for name in (f"{name}/{rest[0]}/patches", *names)]
 
 
-def site_contents(config: Config, run: RunDirectory) -> page.SiteContents:
-    """What is published so far: the maps with their grids that are there, drawn or quick; the layers whose units are;
-    the tour."""
+def site_contents(config: Config, run: RunDirectory) -> tuple[SiteContents, str]:
+    """What is published so far, the maps with their grids that are whole, the layers whose units are, the tour, and
+    what is missing; and the digest of what all that was made from beyond the stage's key. So one more map leaves what
+    is published of the others as it is, and only the page is made again."""
     key = run.stage_key(NAME)
+    unit_digests = _unit_digests(run, config.neurons)
+    tour_digest = _tour_digest(config.tour, unit_digests, config.opening)
 
     def is_published(name: str, of: str | None) -> bool:
         item = Item(name, NAME, of=of or "")
         return of is not None and is_done(item, markers(item, run, config), key)
 
-    maps, quick_grids = [], []
-    for atlas_map in published_maps(run, maps_of(config.layers, config.layout, config.cells)):
+    asked_for = maps_of(config.layers, config.layout, config.cells)
+    maps, sources, quick_grids = [], [], []
+    for atlas_map in published_maps(run, asked_for):
         of = layout.find_coordinates_digest(run, atlas_map)
         names = {grid: render.part_of_grid(atlas_map, grid) for grid in atlas_map.grids}
         full = [grid for grid, name in names.items() if is_published(name, of)]
         quick = [grid for grid, name in names.items() if grid not in full and is_published(render.quick_part(name), of)]
-        quick_grids += [(atlas_map.name, grid) for grid in quick]
         if full or quick:
             maps.append(replace(atlas_map, grids=tuple(sorted((*full, *quick)))))
-    unit_layers = tuple(
-        layer
-        for layer in neurons.neuron_layers(config.neurons)
-        if is_published(f"{_NEURONS}/{layer}/layer", UnitTables(run, layer).digest())
+            quick_grids += [(atlas_map.name, grid) for grid in quick]
+            sources.append([atlas_map.name, full, quick, of, layout_facts(run, atlas_map)])
+    unit_layers = [layer for layer, of in unit_digests.items() if is_published(f"{_NEURONS}/{layer}/layer", of)]
+    has_tour = is_published(_TOUR, tour_digest)
+    contents = SiteContents(tuple(maps), tuple(unit_layers), has_tour, frozenset(quick_grids)).beside(
+        foreseen_maps(run, asked_for), tuple(unit_digests), tour=config.tour is not None
     )
-    has_tour = is_published(_TOUR, _tour_digest(run, config.tour, config.neurons, config.opening))
-    return page.SiteContents(tuple(maps), unit_layers, has_tour, frozenset(quick_grids))
-
-
-def _page_digest(config: Config, run: RunDirectory) -> str:
-    """What the page depends on beyond the stage's key: one more map leaves what is published of the others as it is,
-    and only the page is made again."""
-    present = site_contents(config, run)
-    maps = [[one.name, one.grids, layout.find_coordinates_digest(run, one)] for one in present.maps]
-    units = {layer: UnitTables(run, layer).digest() for layer in present.unit_layers}
-    return digest_values(
-        maps,
-        sorted(present.quick_grids),
-        units,
-        _tour_digest(run, config.tour, config.neurons, config.opening) if present.tour else None,
+    return contents, digest_values(
+        sources,
+        {layer: unit_digests[layer] for layer in unit_layers},
+        tour_digest if contents.tour else None,
         config.opening,
+        contents.missing.plain() if contents.missing else None,
     )
 
 
-def _tour_digest(run: RunDirectory, text: str | None, settings: NeuronsConfig | None, opening: str) -> str | None:
+def _unit_digests(run: RunDirectory, settings: NeuronsConfig | None) -> dict[str, str]:
+    """What is published of each layer's units depends on the tables of the neurons stage; the rest does not."""
+    return {layer: UnitTables(run, layer).digest() for layer in neurons.neuron_layers(settings)}
+
+
+def _tour_digest(text: str | None, unit_digests: Mapping[str, str], opening: str) -> str | None:
     """What the tour depends on beyond the stage's key; None where the run has none."""
-    if text is None:
-        return None
-    units = {layer: UnitTables(run, layer).digest() for layer in neurons.neuron_layers(settings)}
-    return digest_values(tour.digest(text), units, opening)
+    return None if text is None else digest_values(tour.digest(text), unit_digests, opening)
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
@@ -182,7 +178,7 @@ def run_item(item: Item) -> Summary:
     run, config = item.open()
     facts: dict[str, object] = {"of": item.of} if item.of else {}
     if item.id == _PAGE:
-        present = site_contents(config, run)
+        present, _ = site_contents(config, run)
         report = build_report(
             run, present.maps, min_count=config.cells.min_count, neurons=config.neurons, quick=present.quick_grids
         )

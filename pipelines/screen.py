@@ -35,7 +35,8 @@ from atlas.rundir.maps import FEWEST_MAP_ROWS, AtlasMap, maps_of, published_maps
 from atlas.rundir.markers import parse_marker
 from atlas.rundir.remote import is_remote
 from atlas.rundir.stages import STAGES
-from pipelines.estimate import Estimate, count_work, estimate, expected_cells
+from pipelines import render
+from pipelines.estimate import Estimate, count_icons, count_work, estimate
 from pipelines.graph import Outcome
 from pipelines.progress import RunProgress
 from pipelines.stage import Item
@@ -155,19 +156,23 @@ def show_plan(
     console: Console,
 ) -> Estimate:
     """Print what will be done, and about how long it will take; the estimate."""
-    work = count_work(len(listing), config.layers, config.images, config.collect, config.layout)
+    rows = len(listing) * config.images.crops * config.collect.positions_per_image
     maps = maps_of(config.layers, config.layout, config.cells)
-    fewer = min(work.rows, config.layout.class_rows)
-    icons = sum(
-        expected_cells(grid, fewer if atlas_map.classes else work.rows, config.cells.min_count)
-        for atlas_map in maps
-        for grid in atlas_map.grids
+    quick = render.quick_map(config.opening, config.render, config.out)
+    work = count_work(
+        len(listing),
+        config.layers,
+        count_icons(maps, rows, config.cells, config.layout, quick),
+        images=config.images,
+        collect=config.collect,
+        layout=config.layout,
     )
     plan = estimate(
         work,
-        icons,
         networks,
         layers,
+        listing,
+        images=config.images,
         collect=config.collect,
         render=config.render,
         neurons=config.neurons,
@@ -202,7 +207,9 @@ def show_plan(
         for atlas_map in maps
         if atlas_map.classes
     ]
-    lines.append(("cells", f"grids of {', '.join(map(str, config.cells.grids))} a side; about {icons:,} icons"))
+    lines.append(
+        ("cells", f"grids of {', '.join(map(str, config.cells.grids))} a side; about {work.icon_count:,} icons")
+    )
     if config.neurons is not None:
         units = ", ".join(f"{layers[name].channels:,} units of {name}" for name in config.neurons.layers)
         lines.append(("neurons", f"{units}, {config.neurons.pictures} pictures each"))

@@ -56,7 +56,7 @@ class _Log:
     def __init__(self, process: subprocess.Popen[str], started: float) -> None:
         self.process, self.started = process, started
         self.address, self.expected_minutes = "", 0.0
-        self.done: float | None = None
+        self.end: float | None = None
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
@@ -69,7 +69,7 @@ class _Log:
             if match := re.match(r"The atlas is at (\S+)$", line):
                 self.address = match[1]
             if line.startswith("Done."):
-                self.done = time.monotonic() - self.started
+                self.end = time.monotonic() - self.started
 
     def wait_for(self, name: str) -> Any:
         """The attribute of that name, as soon as it has a value."""
@@ -92,7 +92,7 @@ def _watch(log: _Log, started: float, pictures: Path | None) -> dict[str, Any]:
         first = time.monotonic() - started
         looks = _Looks(page, pictures)
         opening: float | None = None
-        while log.done is None:
+        while log.end is None:
             facts = _atlas(address)
             if opening is None and _is_whole(facts):
                 opening = time.monotonic() - started
@@ -104,8 +104,8 @@ def _watch(log: _Log, started: float, pictures: Path | None) -> dict[str, Any]:
         browser.close()
     return {
         "first_level_s": round(first, 1),
-        "opening_layer_s": round(opening or log.done, 1),
-        "whole_s": round(log.done, 1),
+        "opening_layer_s": round(opening or log.end, 1),
+        "whole_s": round(log.end, 1),
         "expected_whole_s": round(60 * log.expected_minutes),
     }
 

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from containers import packed, s3  # noqa: F401 - fixtures for all
 from explained import explainer, picture  # noqa: F401 - fixtures for all
+from growing_site import growing  # noqa: F401 - fixtures for all
 from loaded_bench import bench  # noqa: F401 - fixtures for all
 from loaded_house import house  # noqa: F401 - fixtures for all
 from looked_run import looked  # noqa: F401 - fixtures for all

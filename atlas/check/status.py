@@ -14,11 +14,9 @@ from typing import Any
 from atlas.command import SUCCESS, add_version, carry_out, duration
 from atlas.errors import AtlasError, ConfigError
 from atlas.rundir.directory import RunDirectory
+from atlas.rundir.progress import SILENCE
 from atlas.rundir.remote import refuse_url
 from atlas.rundir.stages import STAGES
-
-# Seconds without a sign of life after which a run counts as killed: it gives one every few seconds.
-SILENCE = 60.0
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "atlas status") -> int:

@@ -1,4 +1,4 @@
-"""A finished run, ready to explain pictures: its networks, the maps of its layers and what is drawn on them."""
+"""A run, ready to explain pictures: its networks, the maps of its layers and what is drawn on them."""
 
 from __future__ import annotations
 
@@ -48,11 +48,12 @@ class ExplainedLayer:
 
 
 class Explainer:
-    """Explains pictures by the network and the atlas of a finished run.
+    """Explains pictures by the network and the atlas of a run whose layouts are made.
 
     Loading takes some seconds; afterwards one Explainer serves any number of pictures and threads. ``layers``: the
-    run's, by name. Raises ConfigError where there is no run or no network, AtlasError where the run is not finished
-    or its network has changed.
+    run's, by name. Of a run that is still at work, pictures are placed on all layers' maps, and cells are named as
+    their icons come. Raises ConfigError where there is no run or no network, AtlasError where the layouts are not
+    finished or its network has changed.
     """
 
     def __init__(self, run: Run | str | Path) -> None:
@@ -71,7 +72,7 @@ class Explainer:
         }
         self._tails: dict[str, Tail] = {}
         self._recording = threading.Lock()
-        self._drawn_cells = {layer: self._find_drawn_cells(layer) for layer in self.layers}
+        self._drawn_cells: dict[tuple[str, int], NDArray[np.bool_]] = {}
         self._moments = {layer: self.run.second_moment(layer) for layer in self.layers}
         # What is recorded or read at first use is so before anyone waits for it.
         for name, network in self.networks.items():
@@ -126,7 +127,8 @@ class Explainer:
     def cells(self, layer: str, placement: Placement) -> list[tuple[int, int, int] | None]:
         """For each placed point the finest cell that it lies in and that has an icon, as (grid, row, col)."""
         cells: list[tuple[int, int, int] | None] = [None] * len(placement.u)
-        for grid, mask in self._drawn_cells[layer].items():
+        for grid in sorted(self.config.cells.grids):
+            mask = self._find_drawn_cells(layer, grid)
             for number, (row, col) in enumerate(placement.cells[grid].tolist()):
                 if row >= 0 and mask[row, col]:
                     cells[number] = (grid, row, col)
@@ -177,17 +179,18 @@ class Explainer:
         ):
             yield replace(icon, number=channels[icon.number])
 
-    def _find_drawn_cells(self, layer: str) -> dict[int, NDArray[np.bool_]]:
-        """For each grid, coarse before fine, which of its cells have icons: bool (grid, grid)."""
-        cells = self.run.cells(layer).select(["grid", "row", "col", "count"])
-        grid, row, col, count = (to_numpy(cells[name]) for name in cells.column_names)
-        drawn_cells = {}
-        for side in sorted(self.config.cells.grids):
-            mask = np.zeros((side, side), bool)
-            with_icons = (grid == side) & (count >= self.config.cells.min_count)
-            mask[row[with_icons], col[with_icons]] = True
-            drawn_cells[side] = mask
-        return drawn_cells
+    def _find_drawn_cells(self, layer: str, grid: int) -> NDArray[np.bool_]:
+        """Which cells of a grid have icons: bool (grid, grid). While the run is at work, none of a grid that is not
+        whole; it is looked for again at the next call."""
+        mask = self._drawn_cells.get((layer, grid))
+        if mask is None:
+            mask = np.zeros((grid, grid), bool)
+            with suppress(AtlasError):
+                icons = self.run.icons(layer, grid, ["row", "col"])
+                if icons.num_rows:
+                    mask[to_numpy(icons["row"]), to_numpy(icons["col"])] = True
+                self._drawn_cells[layer, grid] = mask
+        return mask
 
     def _pass(self, name: str, view: NDArray[np.uint8]) -> _NetworkOutputs:
         network, observer = self.networks[name], self._observers[name]

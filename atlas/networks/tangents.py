@@ -1,6 +1,7 @@
 """Forward derivatives: a recorded network is run once, and beside every value the tangents that started at its layers.
 
-Where torch has no fast rule for an operation's tangent, its rule for dual numbers is used.
+A tangent starts at one position, and is computed in a window around it until that is most of a map. Where torch has no
+fast rule for an operation's tangent, its rule for dual numbers is used.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
+
+from atlas.networks.program.fused import FusedConvolution
+from atlas.networks.windows import Window, added, convolved, whole
 
 _aten = torch.ops.aten
 
@@ -99,7 +103,7 @@ class TangentWalk:
                 activations[layer] = values_at(values[node], positions[layer])
                 if attributions:
                     for draw in range(positions[layer].shape[1]):
-                        tangents.setdefault(node, {})[layer, draw] = mask(
+                        tangents.setdefault(node, {})[layer, draw] = Window.at(
                             values[node], positions[layer][:, draw], channels_of_draw(channels, layer, draw)
                         )
             for unused in self._last_reads.get(node, ()):
@@ -112,7 +116,7 @@ class TangentWalk:
             zeros = torch.zeros_like(logits)
             for layer in activations:
                 draws = range(positions[layer].shape[1])
-                effects[layer] = torch.stack([of_logits.get((layer, draw), zeros) for draw in draws], dim=1)
+                effects[layer] = torch.stack([whole(of_logits.get((layer, draw), zeros)) for draw in draws], dim=1)
         return Observation(
             logits.cpu(),
             {layer: activations[layer].cpu() for layer in positions},
@@ -141,7 +145,14 @@ class TangentWalk:
         first: Any = node.args[0]
         if node.op == "call_module":
             module: Any = self._modules[str(node.target)]
-            return module.tangent(tangents[first], values[node])
+            if isinstance(tangents[first], Window) and isinstance(module, FusedConvolution):
+                return convolved(module, tangents[first], values[node])
+            return module.tangent(whole(tangents[first]), values[node])
+        if node.target is _aten.add.Tensor and len(node.args) == 2 and not node.kwargs:
+            reads: list[Any] = [term for term in node.args if term in tangents]
+            if all(values[read].shape == values[node].shape for read in reads):
+                return tangents[reads[0]] if len(reads) == 1 else added(*(tangents[read] for read in reads))
+        tangents = pytree.tree_map_only(Window, whole, tangents)
         if node.target is operator.getitem:
             return tangents[first][node.args[1]]
         if list(tangents) == [first]:
@@ -154,10 +165,6 @@ class TangentWalk:
         arguments: Any = node.args
         if node.target is _aten.addmm.default and list(tangents) == [arguments[1]] and not node.kwargs:
             return torch.mm(tangents[arguments[1]], values[arguments[2]])
-        if node.target is _aten.add.Tensor and len(arguments) == 2 and not node.kwargs:
-            terms = [tangents[term] for term in arguments if term in tangents]
-            if all(term.shape == values[node].shape for term in terms):
-                return terms[0] if len(terms) == 1 else terms[0] + terms[1]
         return _tangent_by_torch(node, values, tangents)
 
 

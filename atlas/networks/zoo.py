@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
+import runpy
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -221,7 +223,16 @@ def read_classes(path: str) -> tuple[str, ...]:
 
 
 def imagenet_classes() -> tuple[str, ...]:
-    """The 1,000 ImageNet class names, from torchvision's weight metadata (no download)."""
-    from torchvision.models import ResNet18_Weights
+    """The 1,000 ImageNet class names, from torchvision's weight metadata (no download).
 
-    return tuple(ResNet18_Weights.DEFAULT.meta["categories"])
+    The one file that holds them is run by itself: all of torchvision imports torch's compiler, a second of every
+    process.
+    """
+    package = importlib.util.find_spec("torchvision")
+    file = Path(package.origin or "").parent / "models" / "_meta.py" if package else Path("_meta.py")
+    names = runpy.run_path(str(file)).get("_IMAGENET_CATEGORIES") if file.is_file() else None
+    if names is None:  # the file is torchvision's own matter
+        from torchvision.models import ResNet18_Weights
+
+        names = ResNet18_Weights.DEFAULT.meta["categories"]
+    return tuple(names)

@@ -111,10 +111,10 @@ def seconds_a_unit(
 ) -> float:
     """About how long a unit takes, here and now: its ``pictures``, and its patches in all their poses."""
     ascent_steps = pictures * (steps or UNIT_RECIPE.steps)
-    # A pass forth and back is three passes; a third more for transformations, the spectrum and the rest of a unit.
+    # A step is three passes and more.
     poses = ROTATED_PATCHES * (len(ROTATED) + len(MIRRORED) + len(SCALED) - 1) / 3
     drawing = ascent_steps * step_seconds(network, layer.name, picture_size(layer, network), precision)
-    return 1.3 * (drawing + poses * step_seconds(network, layer.name, window_of(network, layer).side, "float32"))
+    return drawing + poses * step_seconds(network, layer.name, window_of(network, layer).side, "float32")
 
 
 def firing_rows(statistics: pa.Table, units: Sequence[int]) -> list[RowKey]:

@@ -82,14 +82,25 @@ def maps_of_classes(layer: str, layout: LayoutConfig) -> tuple[AtlasMap, ...]:
 def published_maps(run: RunDirectory, maps: Sequence[AtlasMap]) -> tuple[AtlasMap, ...]:
     """Of the ``maps`` of a run whose cells are made, those that the site shows: each layer's own, and those of classes
     that have any cell to draw, with the grids that have one."""
-    published = []
-    for atlas_map in maps:
-        marker = parse_marker(run.folder("cells") / f"{atlas_map.name}.json")
-        counts = (marker or {}).get("drawn", {})  # a foreign marker has none
-        grids = tuple(grid for grid in atlas_map.grids if not atlas_map.classes or counts.get(str(grid)))
-        if grids:
-            published.append(replace(atlas_map, grids=grids))
-    return tuple(published)
+    return tuple(replace(one, grids=grids) for one in maps if (grids := _grids_to_show(run, one)))
+
+
+def foreseen_maps(run: RunDirectory, maps: Sequence[AtlasMap]) -> tuple[AtlasMap, ...]:
+    """Of the ``maps`` of a run those that its site will show: of a map of classes without cells it is not known yet
+    which grids have one to draw, and all are named."""
+    grids_of = {one: _grids_to_show(run, one) for one in maps}
+    return tuple(one if grids is None else replace(one, grids=grids) for one, grids in grids_of.items() if grids != ())
+
+
+def _grids_to_show(run: RunDirectory, atlas_map: AtlasMap) -> tuple[int, ...] | None:
+    """The grids of a map that the site shows; None where it is one of classes whose cells are not made."""
+    if not atlas_map.classes:
+        return atlas_map.grids
+    marker = parse_marker(run.folder("cells") / f"{atlas_map.name}.json")
+    if marker is None:
+        return None
+    counts = marker.get("drawn", {})  # a foreign marker has none
+    return tuple(grid for grid in atlas_map.grids if counts.get(str(grid)))
 
 
 def find_map(maps: Sequence[AtlasMap], name: str) -> AtlasMap:

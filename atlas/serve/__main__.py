@@ -1,4 +1,4 @@
-"""python -m atlas.serve RUN [RUN …]: show finished atlases in the browser."""
+"""python -m atlas.serve RUN [RUN …]: show atlases in the browser, finished or at work."""
 
 import argparse
 import sys
@@ -30,7 +30,7 @@ def finished_runs(runs: list[Path]) -> list[Path]:
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m atlas.serve") -> int:
     """Exit code 0 after Ctrl-C, 2 where the folder or the port will not do, 3 where one cannot be read."""
-    parser = argparse.ArgumentParser(prog=prog, description="Show finished atlases in the browser.")
+    parser = argparse.ArgumentParser(prog=prog, description="Show atlases in the browser, finished or at work.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, such as runs/demo")
     add_address(parser)
     add_version(parser)

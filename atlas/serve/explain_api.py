@@ -1,4 +1,5 @@
-"""The endpoints that a run's page asks about a picture, below ``api/`` of `atlas serve` and `atlas.show`.
+"""The endpoints that a run's page asks about a picture and about the run, below ``api/`` of `atlas serve` and
+`atlas.show`.
 
 Pictures arrive as the bodies of requests and stay in memory; nothing that a client sends names a file. Answers that
 take long are streams of JSON lines. Networks are loaded when the page first asks, not before.
@@ -21,6 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from atlas.errors import AtlasError, ConfigError
+from atlas.serve.growth import GrowthEvents
 from atlas.serve.lazy import Lazy
 from atlas.serve.limits import MOST_UPLOAD_BYTES, MOST_UPLOAD_PIXELS, Refusal, RequestLimits
 from atlas.serve.parameters import parse_integer, parse_integers
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
 
 def explain_app(run: Path) -> Starlette:
     """The application below ``api/`` of the run's page."""
-    api = ExplainApi(run)
+    limits = RequestLimits()
+    api, growth = ExplainApi(run, limits), GrowthEvents(run, limits)
     return Starlette(
         routes=[
             Route("/explain", api.state, methods=["GET"]),
@@ -50,6 +53,7 @@ def explain_app(run: Path) -> Starlette:
             Route("/forward", api.forward, methods=["POST"]),
             Route("/forward/maps", api.forward_maps, methods=["POST"]),
             Route("/forward/unit", api.forward_unit, methods=["POST"]),
+            Route("/growth", growth.stream, methods=["GET"]),
         ],
         exception_handlers={Refusal: _on_refusal, AtlasError: _on_error, ClientDisconnect: _on_disconnect},
     )
@@ -72,10 +76,10 @@ async def _on_disconnect(_request: Request, _error: Exception) -> Response:
 class ExplainApi:
     """One method for each endpoint of one run: reads the request, has the workers work out the answer."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, limits: RequestLimits) -> None:
         self._explainer = Lazy(partial(_load_explainer, run))
         self._samples = Lazy(partial(_load_samples, run))
-        self._limits, self._workers = RequestLimits(), Workers()
+        self._limits, self._workers = limits, Workers()
 
     async def state(self, request: Request) -> Response:
         """Whether the networks are loaded, and how large a picture may be. The first request loads them."""

@@ -71,7 +71,8 @@ def _index_item(name: str, site: Path) -> str:
     if atlas.get("format") != SITE_FORMAT:
         picture, what = "", "of another version; finish the run again"
     else:
-        layers = [layer for layer in atlas["layers"] if not layer["classes_shown"]]
+        # A run at work may have maps of classes alone.
+        layers = [layer for layer in atlas["layers"] if not layer["classes_shown"]] or atlas["layers"]
         layer = next((layer for layer in layers if layer["path"] == atlas.get("opening_map")), layers[len(layers) // 2])
         grid = min(grid["grid"] for grid in layer["grids"])
         level = (grid * atlas["icon_size"] - 1).bit_length() - 1
@@ -79,4 +80,5 @@ def _index_item(name: str, site: Path) -> str:
         picture = f'<img src="{address}" alt="" width="160" height="160">'
         networks = " and ".join(network["name"] for network in atlas["networks"])
         what = f"{networks}, {len(layers)} layer{'s' if len(layers) != 1 else ''}"
+        what += ", not all made yet" if "making" in atlas else ""
     return f'<li><a href="{quote(name)}/">{picture}<b>{html.escape(name)}</b> <span>{html.escape(what)}</span></a></li>'

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from cachetools import LRUCache
 from starlette.requests import Request
@@ -21,6 +22,8 @@ _DRAINED_BYTES = 10 * MOST_UPLOAD_BYTES
 ARRIVAL = 60
 # Pictures that may arrive at a time, in all and from one client.
 MOST_UPLOADS, CLIENT_UPLOADS = 24, 12
+# Streams of events that may be open at a time, in all and to one client.
+MOST_EVENT_STREAMS, CLIENT_EVENT_STREAMS = 64, 16
 # Requests of one client: so many at once, and then so many a second.
 BURST, RATE = 60, 20.0
 # Clients whose token buckets are remembered.
@@ -55,23 +58,33 @@ class TokenBucket:
         return True
 
 
-class UploadSlots:
-    """How many pictures may arrive at a time: in all, and from one client."""
+class Slots:
+    """How many of something there may be at a time: ``most`` in all, and ``most_of_client`` of one client; ``sentence``
+    says why there are no more."""
 
-    def __init__(self) -> None:
-        self._arriving: Counter[str] = Counter()
+    def __init__(self, most: int, most_of_client: int, sentence: str) -> None:
+        self._most, self._most_of_client, self._sentence = most, most_of_client, sentence
+        self._clients: Counter[str] = Counter()
+
+    def take(self, client: str) -> None:
+        """Take a slot for ``client``. Raises Refusal where none is free."""
+        if self._clients.total() >= self._most or self._clients[client] >= self._most_of_client:
+            raise Refusal(503, self._sentence)
+        self._clients[client] += 1
+
+    def free(self, client: str) -> None:
+        """Free a slot that ``client`` has taken."""
+        self._clients[client] -= 1
+        self._clients += Counter()  # drops clients that have none left
 
     @contextmanager
     def slot(self, client: str) -> Iterator[None]:
-        """A slot for one picture of ``client`` while it arrives. Raises Refusal where none is free."""
-        if self._arriving.total() >= MOST_UPLOADS or self._arriving[client] >= CLIENT_UPLOADS:
-            raise Refusal(503, "Too many pictures are on their way to this server; wait a second and send it again.")
-        self._arriving[client] += 1
+        """A slot for ``client`` while the context is open. Raises Refusal where none is free."""
+        self.take(client)
         try:
             yield
         finally:
-            self._arriving[client] -= 1
-            self._arriving += Counter()  # drops clients that have none left
+            self.free(client)
 
 
 class RequestLimits:
@@ -79,7 +92,16 @@ class RequestLimits:
 
     def __init__(self) -> None:
         self._buckets: LRUCache[str, TokenBucket] = LRUCache(_CLIENTS)
-        self._uploads = UploadSlots()
+        self._uploads = Slots(
+            MOST_UPLOADS,
+            CLIENT_UPLOADS,
+            "Too many pictures are on their way to this server; wait a second and send it again.",
+        )
+        self._streams = Slots(
+            MOST_EVENT_STREAMS,
+            CLIENT_EVENT_STREAMS,
+            "Too many pages wait for news of this run; close some of them.",
+        )
 
     def admit(self, request: Request) -> None:
         """Raises Refusal for requests that another site's page sends, and for too many of them."""
@@ -97,6 +119,13 @@ class RequestLimits:
         """The body of an admitted request. Raises Refusal where too many arrive, and as `read_body` does."""
         with self._uploads.slot(_client(request)):
             return await read_body(request)
+
+    def open_stream(self, request: Request) -> Callable[[], None]:
+        """Note that a stream of events opens; returns what is to be called when it closes. Raises Refusal where too
+        many are open."""
+        client = _client(request)
+        self._streams.take(client)
+        return partial(self._streams.free, client)
 
 
 async def read_body(request: Request) -> bytes:

@@ -7,10 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from atlas.serve.app import create_app
 from atlas.serve.gate import Gate
+from atlas.serve.growth import IS_ENDING
 from atlas.serve.sockets import address, open_socket, own_names
 
 # Beyond this uvicorn reads no further, answers 400 and hangs up.
@@ -24,9 +25,14 @@ def create_server(app: ASGIApp, *, hosts: Collection[str] | None) -> uvicorn.Ser
 
     ``hosts``: the names that it answers to, None for any; see `own_names`.
     """
-    return uvicorn.Server(
+
+    async def knowing_the_end(scope: Scope, receive: Receive, send: Send) -> None:
+        # Streams without end would hold up the server's: only a signal that uvicorn keeps to itself tells of it.
+        await app({**scope, IS_ENDING: lambda: server.should_exit}, receive, send)
+
+    server = uvicorn.Server(
         uvicorn.Config(
-            Gate(app, hosts),
+            Gate(knowing_the_end, hosts),
             http="h11",  # httptools, which uvicorn prefers where it is installed, has no limit
             h11_max_incomplete_event_size=REQUEST_BYTES,
             ws="none",
@@ -34,6 +40,7 @@ def create_server(app: ASGIApp, *, hosts: Collection[str] | None) -> uvicorn.Ser
             log_level="warning",
         )
     )
+    return server
 
 
 def serve(runs: Sequence[Path], *, host: str, port: int) -> None:

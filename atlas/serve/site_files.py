@@ -1,5 +1,6 @@
 """The static files of a run's site, with the headers that a browser needs."""
 
+import time
 from os import stat_result
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from starlette.types import Scope
 
 from atlas.errors import ConfigError
 from atlas.rundir.directory import RunDirectory
+from atlas.rundir.progress import read_progress
 
 MEDIA_TYPES = {
     ".bin": "application/octet-stream",
@@ -61,5 +63,11 @@ def find_site(run: Path) -> Path:
         hint = f"give a run in it, such as {run / runs[0]}" if runs else "give one that atlas run has made"
         raise ConfigError(f"{run} is no run: it has no run.json and no site; {hint}.")
     if not RunDirectory(run).has_site:
-        raise ConfigError(f"The run {run} has no site yet; atlas run CONFIG finishes it, with its own YAML file.")
+        progress = read_progress(RunDirectory(run))
+        if progress and progress.state_at(time.time()) == "running":
+            raise ConfigError(
+                f"The run {run} is at work and has no site yet: it comes with the first level of the first layer. See "
+                f"with atlas status {run} how far the run is, and give this command again then."
+            )
+        raise ConfigError(f"The run {run} has no site yet; atlas run CONFIG makes it, with its own YAML file.")
     return site

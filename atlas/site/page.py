@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import AtlasMap
 from atlas.rundir.markers import digest_file, digest_values
 from atlas.rundir.versions import SITE_FORMAT, versions
+from atlas.site.contents import SiteContents, making_facts
 from atlas.site.heat import heat_maps
 from atlas.site.neurons import neuron_facts
 from atlas.site.sheets import write_nearest
@@ -183,17 +183,6 @@ def viewer_digest() -> str:
     return digest_values([[path.relative_to(folder).as_posix(), digest_file(path)] for path in files])
 
 
-@dataclass(frozen=True)
-class SiteContents:
-    """What of a run is published: maps, each with the grids that are there; the layers whose units are; whether the
-    tour is; and the grids, by their map's name, whose icons are the quick ones so far."""
-
-    maps: tuple[AtlasMap, ...]
-    unit_layers: tuple[str, ...]
-    tour: bool
-    quick_grids: frozenset[tuple[str, int]] = frozenset()
-
-
 def write_page(run: RunDirectory, config: Config, contents: SiteContents, report: dict[str, Any]) -> list[Path]:
     """Copy the built page and write atlas.json last: ``contents``, with the ``report`` of it. Returns the page's
     files."""
@@ -204,20 +193,23 @@ def write_page(run: RunDirectory, config: Config, contents: SiteContents, report
         with atomic(copy) as temporary:
             shutil.copyfile(file, temporary)
         files.append(copy)
-    write_json(target / "atlas.json", atlas_facts(run, config, contents, report))
+    # By the digest an open page knows whether it was built anew itself.
+    write_json(target / "atlas.json", {**atlas_facts(run, config, contents, report), "page": viewer_digest()})
     return [*files, target / "atlas.json"]
 
 
 def atlas_facts(run: RunDirectory, config: Config, contents: SiteContents, report: dict[str, Any]) -> dict[str, Any]:
-    """atlas.json: the maps, networks, classes and units of the site, and the report of them."""
+    """atlas.json: the maps, networks, classes and units of the site, the report of them, and while not all is there,
+    what is still to come."""
     layers: list[dict[str, Any]] = []
-    networks: dict[str, Any] = {}
-    labels: list[str] = []
+    # All of them, whichever maps are there: pages and questions call them by their numbers.
+    networks = {
+        name: read_metadata(run.shards(network.layers[0])[0])
+        for name, network in config.networks().items()
+        if network.layers
+    }
     for atlas_map in contents.maps:
         metadata = read_metadata(run.shards(atlas_map.layer)[0])
-        network = config.module_of(atlas_map.layer)[0]
-        networks[network] = {"name": metadata["network"], **{key: metadata[key] for key in ("input_size", "classes")}}
-        labels = metadata["labels"]
         facts = report["layers"][atlas_map.name]
         dropped = pq.read_table(run.layout(atlas_map.name), columns=["dropped"])["dropped"]
         layers.append(
@@ -225,7 +217,7 @@ def atlas_facts(run: RunDirectory, config: Config, contents: SiteContents, repor
                 "name": atlas_map.title,
                 "path": atlas_map.name,
                 "layer": atlas_map.layer,
-                "network": list(networks).index(network),
+                "network": list(networks).index(config.module_of(atlas_map.layer)[0]),
                 "classes_shown": atlas_map.classes,
                 "channels": metadata["channels"],
                 "map_size": metadata["map_size"],
@@ -240,16 +232,20 @@ def atlas_facts(run: RunDirectory, config: Config, contents: SiteContents, repor
     return {
         "format": SITE_FORMAT,
         "title": run.path.resolve().name,
-        "networks": list(networks.values()),
+        "networks": [
+            {"name": metadata["network"], **{key: metadata[key] for key in ("input_size", "classes")}}
+            for metadata in networks.values()
+        ],
         "icon_size": config.render.size,
         "tile_size": tile_format(config.render.size).tile_size,
         "attributions": config.collect.attributions,
         "classes_per_file": CLASSES_PER_FILE,
-        "labels": labels,
+        "labels": next(iter(networks.values()))["labels"],
         "opening_map": config.opening,
         "layers": layers,
         "neurons": neuron_facts(run, contents.unit_layers),
         "tour": contents.tour,
+        **({} if contents.missing is None else {"making": making_facts(contents.missing, run)}),
         "provenance": {
             "images": name_of(config.images),
             "views": report["collect"]["views"],

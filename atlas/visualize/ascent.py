@@ -117,9 +117,9 @@ class Ascent:
         """The coefficients ``begin`` after a step for each of ``moves`` (steps, n, 4), as pictures."""
         recipe, steps = self.recipe, len(moves)
         coefficients = begin.requires_grad_(True)
-        optimiser = torch.optim.Adam([coefficients], lr=recipe.rate, betas=recipe.betas, eps=_TINY, fused=True)
+        optimiser = _Adam(coefficients, recipe.betas)
         for step in range(steps):
-            optimiser.param_groups[0]["lr"] = recipe.rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+            rate = recipe.rate * 0.5 * (1 + math.cos(math.pi * step / steps))
             pixels, strength = fourier.decode(coefficients), fade(step, steps, recipe.fade)
             if strength > 0:
                 pixels = move(pixels, moves[step] * strength)
@@ -131,12 +131,29 @@ class Ascent:
             # Each icon's gradient is scaled to length 1: the first ones can be ten times longer than the last, and
             # through Adam's running mean of squares they would make every later step tiny.
             lengths = gradient.flatten(1).norm(dim=1).clamp(min=_TINY)
-            coefficients.grad = gradient / lengths.view(-1, 1, 1, 1, 1)
-            optimiser.step()
+            optimiser.step(gradient / lengths.view(-1, 1, 1, 1, 1), rate)
             if (step + 1) % _PROGRESS_STEPS == 0 or step + 1 == steps:
                 self.progress.advance(len(begin) * (step % _PROGRESS_STEPS + 1))
         with torch.no_grad():
             return to_bytes(fourier.decode(coefficients))
+
+
+class _Adam:
+    """torch's fused Adam of one tensor. ``torch.optim`` would do the same, and import torch's compiler for it."""
+
+    def __init__(self, coefficients: Tensor, betas: tuple[float, float]) -> None:
+        self._coefficients, self._betas = coefficients, betas
+        self._mean, self._square = torch.zeros_like(coefficients), torch.zeros_like(coefficients)
+        self._count = torch.zeros((), dtype=torch.float32, device=coefficients.device)
+
+    def step(self, gradient: Tensor, rate: float) -> None:
+        with torch.no_grad():
+            self._count += 1
+            torch._fused_adam_(
+                [self._coefficients], [gradient], [self._mean], [self._square], [], [self._count],
+                lr=rate, beta1=self._betas[0], beta2=self._betas[1], weight_decay=0.0, eps=_TINY,
+                amsgrad=False, maximize=False,
+            )  # fmt: skip
 
 
 def _batches(rows: NDArray[np.intp], batch: int) -> list[NDArray[np.intp]]:

@@ -111,6 +111,17 @@ def test_the_page_is_there_with_the_first_level_and_grows(workshop: Path, undist
             for name in ("icons.dzi", "classes.bin"):
                 assert (folder / name).is_file()
     assert not atlas["tour"] or (site / "tour.json").is_file()
+    making = atlas.get("making", {"maps": [], "units": [], "tour": False, "expected_end": "unknown"})
+    there, awaited = (
+        [(one["path"], grid) for one in maps for grid in grids_of(one)]
+        for maps, grids_of in (
+            (atlas["layers"], lambda one: [grid["grid"] for grid in one["grids"]]),
+            (making["maps"], lambda one: one["grids"]),
+        )
+    )
+    assert sorted(there + awaited) == [(name, grid) for name in ("last", "middle") for grid in GRIDS]
+    assert making["tour"] is not atlas["tour"]
+    assert "expected_end" in making
     process = atlas_run(workshop, *arguments)
     assert process.returncode == 0, process.stderr
     atlas = json.loads((site / "atlas.json").read_text())
@@ -118,6 +129,7 @@ def test_the_page_is_there_with_the_first_level_and_grows(workshop: Path, undist
         ("middle", list(GRIDS)), ("last", list(GRIDS))
     ]  # fmt: skip
     assert not any("quick" in grid for layer in atlas["layers"] for grid in layer["grids"])
+    assert "making" not in atlas
     assert contents(directory) == contents(undisturbed)
 
 

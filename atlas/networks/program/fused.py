@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from atlas.networks.program.kernel import Bounds, Kernel
+
 _aten = torch.ops.aten
-# The lower and upper bound of a clip: of a ReLU there is no upper one.
-Bounds = tuple[float, float | None]
 
 
 @cache
@@ -52,7 +52,10 @@ class FusedConvolution(nn.Module):
         super().__init__()
         self.weight, self.bias = weight, bias
         self.stride, self.padding, self.dilation, self.groups, self.bounds = stride, padding, dilation, groups, bounds
-        self.gradient_kernel = _gradient_kernel(weight, stride, padding, dilation, groups)
+        self._kernel = Kernel(weight, bias, stride, padding, dilation, groups)
+        self._without_bias = self._kernel if bias is None else self._kernel.without_bias()
+        self._unpadded = Kernel(weight, None, stride, [0, 0], dilation, groups) if any(padding) else self._without_bias
+        self._gradient_kernel = _gradient_kernel(weight, stride, padding, dilation, groups)
 
     def forward(self, inputs: Tensor, leak: float) -> Tensor:
         """``inputs`` (n, channels, H, W) → (n, filters, H', W'); where the clip's gradient is 0, a share ``leak`` of it
@@ -62,60 +65,51 @@ class FusedConvolution(nn.Module):
 
     def run(self, inputs: Tensor) -> Tensor:
         """``inputs`` (n, channels, H, W) → (n, filters, H', W'), without a gradient."""
-        outputs = _convolve(inputs, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-        return outputs if self.bounds is None else outputs.clamp_(*self.bounds)
+        return self._kernel(inputs, self.bounds)
 
-    def tangent(self, tangent: Tensor, outputs: Tensor) -> Tensor:
-        """The tangent of ``outputs``, what `run` gives, in their shape; ``tangent`` is that of the inputs."""
-        convolved = _convolve(tangent, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
+    def tangent(self, tangent: Tensor, outputs: Tensor, *, padded: bool = True) -> Tensor:
+        """The tangent of ``outputs``, what `run` gives, in their shape; ``tangent`` is that of the inputs. Unless
+        ``padded``, of a part of the outputs, from all that it is read from."""
+        convolved = self._without_bias(tangent) if padded else self._unpadded(tangent)
         return convolved if self.bounds is None else _clip_gradient(convolved, outputs, self.bounds, 0)
 
     def gradient(self, gradient: Tensor, inputs: Tensor) -> Tensor:
         """The gradient of the ``inputs``, in their shape; ``gradient`` is that of the outputs before clipping."""
-        if self.gradient_kernel is None:
+        if self._gradient_kernel is None:
             result: Tensor = _aten.convolution_backward(
                 gradient.float(), inputs.float(), self.weight.float(), None, self.stride, self.padding, self.dilation,
                 False, [0, 0], self.groups, [True, False, False],
             )[0]  # fmt: skip
             return result.to(gradient.dtype)
-        weight, padding = self.gradient_kernel
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         if self.stride == [1, 1]:
-            return _convolve(gradient, weight, None, [1, 1], padding, self.dilation, self.groups)
+            return self._gradient_kernel(gradient)
         step, (height, width) = self.stride[0], inputs.shape[2:]
-        if self.groups > 1:
-            sides = [
-                side + 2 * margin - kernel + 1
-                for side, margin, kernel in zip(inputs.shape[2:], self.padding, self.weight.shape[2:])
-            ]
-            spread = gradient.new_zeros((*gradient.shape[:2], *sides)).contiguous(memory_format=torch.channels_last)
-            spread[:, :, ::step, ::step] = gradient
-            return _convolve(spread, weight, None, [1, 1], padding, [1, 1], self.groups)
         missing = [max(0, -(-side // step) - rows) for side, rows in zip((height, width), gradient.shape[2:])]
         if any(missing):
             gradient = F.pad(gradient, (0, missing[1], 0, missing[0])).contiguous(memory_format=torch.channels_last)
-        phases = _convolve(gradient, weight, None, [1, 1], padding, [1, 1], self.groups)
+        phases = self._gradient_kernel(gradient)
         return F.pixel_shuffle(phases, step)[:, :, :height, :width]
 
 
 def _gradient_kernel(
     weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
-) -> tuple[Tensor, list[int]] | None:
-    """Kernel and padding of the convolution that takes the gradient of a convolution's outputs to that of its inputs.
+) -> Kernel | None:
+    """The convolution that takes the gradient of a convolution's outputs to that of its inputs.
 
-    With stride s, its channels are the s × s phases of each input channel, to be shuffled into place; a depthwise
-    convolution, for which that would be slow, takes a gradient with zeros between its rows instead. None where the
-    gradient is no such convolution: unequal strides, a stride with dilation or with few groups, or more padding than
-    the kernel reaches.
+    With stride s, its channels are the s × s phases of each input channel, to be shuffled into place. None where the
+    gradient is no such convolution (unequal strides, a stride with dilation, more padding than the kernel reaches), and
+    where it has a stride and groups: that gradient oneDNN computes well itself, in float32.
     """
     out, inputs, height, width = weight.shape  # input channels of each group
     swapped = weight.view(groups, out // groups, inputs, height, width).transpose(1, 2)
     swapped = swapped.reshape(groups * inputs, out // groups, height, width)
-    if stride == [1, 1] or (groups == out and stride[0] == stride[1] and list(dilation) == [1, 1]):
+    if stride == [1, 1]:
         flipped_padding = [(height - 1) * dilation[0] - padding[0], (width - 1) * dilation[1] - padding[1]]
         if min(flipped_padding) < 0:
             return None
-        return swapped.flip(2, 3).contiguous(memory_format=torch.channels_last), flipped_padding
+        flipped = swapped.flip(2, 3).contiguous(memory_format=torch.channels_last)
+        return Kernel(flipped, None, [1, 1], flipped_padding, dilation, groups)
     step = stride[0]
     if stride[1] != step or list(dilation) != [1, 1] or groups > 1:
         return None
@@ -129,7 +123,8 @@ def _gradient_kernel(
     for row_phase, row_shift, row in rows:
         for column_phase, column_shift, column in columns:
             kernel[:, row_phase, column_phase, :, row_shift, column_shift] = swapped[:, :, row, column]
-    return kernel.flatten(0, 2).contiguous(memory_format=torch.channels_last), reach
+    phases = kernel.flatten(0, 2).contiguous(memory_format=torch.channels_last)
+    return Kernel(phases, None, [1, 1], reach, [1, 1], 1)
 
 
 def _phase_shifts(side: int, padding: int, step: int, reach: int) -> list[tuple[int, int, int]]:
@@ -142,25 +137,6 @@ def _phase_shifts(side: int, padding: int, step: int, reach: int) -> list[tuple[
             if 0 <= index < side:
                 shifts.append((phase, shift + reach, index))
     return shifts
-
-
-def _convolve(
-    inputs: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-) -> Tensor:
-    if inputs.dtype != weight.dtype:
-        return _convolve(inputs.to(weight.dtype), weight, bias, stride, padding, dilation, groups).to(inputs.dtype)
-    # conv2d itself does not use oneDNN where there is one thread, and is slower.
-    convolve = torch.mkldnn_convolution if torch.backends.mkldnn.is_available() else None
-    if convolve is None:
-        return torch.conv2d(inputs, weight, bias, stride, padding, dilation, groups)
-    outputs: Tensor = convolve(inputs, weight, bias, padding, stride, dilation, groups)
-    return outputs
 
 
 class _Convolve(torch.autograd.Function):

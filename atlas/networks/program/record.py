@@ -6,7 +6,8 @@ On a CPU the list is then rewritten:
 - zeros that are padded on in front of a convolution become padding of the convolution;
 - a ReLU or ReLU6 behind a convolution is done by the convolution itself;
 - the gradient of a convolution is computed by another convolution, with flipped kernels. oneDNN's forward convolutions
-  are fast in bfloat16 also where its backward ones are not (depthwise: 30 times slower).
+  are fast in bfloat16 also where its backward ones are not (depthwise: 30 times slower);
+- weights lie in oneDNN's own order (`atlas.networks.program.kernel`).
 
 In the backward pass a share ``leak`` of the gradient passes a ReLU where its own gradient is 0: a picture in which all
 ReLUs on the way to the layer are at 0 has no gradient otherwise. Relaxed gradients come from Olah et al. (2017); there
@@ -63,6 +64,10 @@ class _Recorder(TorchDispatchMode):
         self._tensors: list[Tensor] = [probe]
         self._nodes: dict[int, fx.Node] = {id(probe): inputs}
         self._varying = {inputs}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch wraps the method below in what imports its compiler
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -205,7 +210,7 @@ def _convolution(
     source, kernel, bias, stride, padding, dilation, _, _, groups = arguments
     weight = constants[kernel]
     if source.target is _aten.constant_pad_nd.default and len(source.users) == 1:
-        merged = _merge_padding(source, weight, padding, dilation, grow=groups == 1 or dtype != torch.float32)
+        merged = _merge_padding(source, weight, padding, dilation)
         if merged:
             source, weight, padding = merged
     clip = _clip_behind(node)
@@ -223,14 +228,13 @@ def _convolution(
 
 
 def _merge_padding(
-    pad: fx.Node, weight: Tensor, padding: list[int], dilation: list[int], *, grow: bool
+    pad: fx.Node, weight: Tensor, padding: list[int], dilation: list[int]
 ) -> tuple[fx.Node, Tensor, list[int]] | None:
     """What ``pad`` reads, and the kernel and padding of a convolution that does without ``pad``; None where there is no
     such convolution.
 
     Where one row or column more is padded behind than in front (TensorFlow's "SAME" with stride 2), the kernel gets a
-    row or column of zeros in front, and both sides are padded alike, if it may ``grow``: oneDNN is slow for depthwise
-    kernels with even sides in float32.
+    row or column of zeros in front, and both sides are padded alike.
     """
     arguments: Any = pad.args
     source, amounts, value = (*arguments, 0.0)[:3]
@@ -240,6 +244,6 @@ def _merge_padding(
     more_right, more_below = right - left, bottom - top
     if min(left, top) < 0 or not {more_right, more_below} <= {0, 1}:
         return None
-    if (more_right or more_below) and (not grow or list(dilation) != [1, 1]):
+    if (more_right or more_below) and list(dilation) != [1, 1]:
         return None
     return source, F.pad(weight, (more_right, 0, more_below, 0)), [padding[0] + bottom, padding[1] + right]

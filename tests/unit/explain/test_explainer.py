@@ -1,10 +1,11 @@
 """A run's explainer, against its store and its mistakes."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from explained import encoded
+from explained import encoded, photo
 from PIL import Image
 
 from atlas.errors import AtlasError, ConfigError
@@ -53,3 +54,31 @@ def test_a_network_that_has_changed_is_refused(tiny: RunDirectory, monkeypatch: 
     monkeypatch.setattr(RunDirectory, "network_facts", lambda *_: facts)
     with pytest.raises(AtlasError, match="has other weights now than when the run was made"):
         Explainer(tiny.path)
+
+
+def test_of_a_run_at_work_cells_are_named_as_their_icons_come(tiny: RunDirectory, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    shutil.copytree(tiny.path, run.path)
+    whole = Explainer(run.path).look(encoded(photo(1)))
+    coarse, fine = sorted(run.config().cells.grids)
+
+    def grids(layer: str) -> set[int | None]:
+        cells = explainer.cells(layer, whole.placements[layer])
+        return {None if cell is None else cell[0] for cell in cells}
+
+    later = tmp_path / "later"
+    later.mkdir()
+    cells_marker = run.folder("cells") / "last.json"
+    shutil.move(run.icons("middle", fine), later / "icons")
+    shutil.move(cells_marker, later / "cells.json")
+
+    explainer = Explainer(run.path)
+    assert fine not in grids("middle")
+    assert coarse in grids("middle")
+    assert grids("last") == {None}, "the cells are not cut yet"
+    assert explainer.look(encoded(photo(1))).placements.keys() == whole.placements.keys()
+    shutil.move(later / "icons", run.icons("middle", fine))
+    shutil.move(later / "cells.json", cells_marker)
+    for layer in ("middle", "last"):
+        assert explainer.cells(layer, whole.placements[layer]) == whole.explainer.cells(layer, whole.placements[layer])
+    assert fine in grids("middle")

@@ -1,4 +1,4 @@
-"""The plan's arithmetic: known durations give known totals; and what is measured for it."""
+"""The plan's arithmetic: known rates give known totals."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,20 +9,26 @@ import pytest
 from atlas.config.model import Config
 from atlas.config.reading import validate
 from atlas.networks.network import Network, describe_layer
+from atlas.rundir.maps import maps_of
 from pipelines import estimate
 from pipelines.estimate import (
-    Durations,
+    CELLS_ROW_SECONDS,
+    LAYOUT_ROW_SECONDS,
+    LAYOUT_SECONDS,
+    PUBLISH_ICON_SECONDS,
+    PUBLISH_SECONDS,
+    START_SECONDS,
     Expectation,
+    Icons,
     Work,
+    count_icons,
     count_work,
+    expectations,
     expected_cells,
-    measure_durations,
     total_bytes,
     total_seconds,
 )
-
-# Nothing but views, icons or units costs anything.
-NOTHING = Durations(0.0, 0.0)
+from pipelines.rates import IconRate, Rates
 
 
 def configure(**changes: Any) -> Config:
@@ -39,54 +45,81 @@ def configure(**changes: Any) -> Config:
     return validate(values, "the test")
 
 
-def work_of(config: Config, pictures: int = 100) -> Work:
-    return count_work(pictures, config.layers, config.images, config.collect, config.layout)
-
-
-def seconds(config: Config, durations: Durations, pictures: int = 100, icons: int = 0, workers: int = 1) -> float:
-    return total_seconds(work_of(config, pictures), durations, icons=icons, workers=workers)
+def work_of(config: Config, pictures: int = 100, icons: Icons | None = None) -> Work:
+    return count_work(
+        pictures,
+        config.layers,
+        {"residual": icons} if icons else {},
+        images=config.images,
+        collect=config.collect,
+        layout=config.layout,
+    )
 
 
 @pytest.mark.parametrize(
-    ("layout", "layouts"),
-    [({"align": True}, 3), ({"align": False}, 2), ({"shared": True}, 1)],
+    ("layout", "layouts", "rounds"),
+    [({"align": True}, 3, 3), ({"align": False}, 2, 2), ({"shared": True}, 1, 1)],
     ids=["a common start and two layers", "two layers", "one of both"],
 )
-def test_layouts_take_their_time_once_each(layout: dict[str, bool], layouts: int) -> None:
-    """5 seconds to begin with, and a fifth of a second for a thousand rows of a layer."""
-    assert seconds(configure(layout=layout), NOTHING) == pytest.approx(layouts * (5 + 2000 * 2e-4))
+def test_layouts_run_side_by_side_after_their_common_start(layout: dict[str, bool], layouts: int, rounds: int) -> None:
+    work = work_of(configure(layout=layout))
+    assert (work.layouts, work.rows) == (layouts, 2000)
+    one = LAYOUT_SECONDS + 2000 * LAYOUT_ROW_SECONDS
+    stages = {"collect": Expectation(), "layout": Expectation(1, layouts * one)}
+    assert total_seconds(work, stages, workers=1) == pytest.approx(START_SECONDS + rounds * one)
+    beside = 1 + work.aligned
+    assert total_seconds(work, stages, workers=2) == pytest.approx(START_SECONDS + beside * one)
 
 
-def test_views_and_icons_and_units_are_spread_over_the_workers() -> None:
-    config = configure()
-    layouts = seconds(config, NOTHING)
-    assert seconds(config, Durations(0.02, 0.0)) - layouts == pytest.approx(1000 * 0.02)
-    assert seconds(config, Durations(0.02, 0.0), workers=4) - layouts == pytest.approx(1000 * 0.02 / 4)
-    assert seconds(config, Durations(0.0, 1.5), icons=60, workers=4) - layouts == pytest.approx(60 * 1.5 / 4)
-    assert seconds(config, Durations(0.0, 0.0, 90.0), workers=3) - layouts == pytest.approx(30)
-    everything = seconds(config, Durations(0.02, 1.5, 90.0), icons=60, workers=2)
-    assert everything - layouts == pytest.approx((1000 * 0.02 + 60 * 1.5 + 90) / 2)
-
-
-def test_collecting_has_no_more_workers_than_shards() -> None:
+def test_collecting_has_no_more_workers_than_shards_and_the_rest_is_spread() -> None:
     """100 pictures of 20 rows are shards of 256 rows: 12 pictures, 9 shards."""
-    config = configure()
-    layouts = seconds(config, NOTHING)
-    assert seconds(config, Durations(0.02, 0.0), workers=64) - layouts == pytest.approx(1000 * 0.02 / 9)
+    work = work_of(configure())
+    assert work.shards == 9
+    stages = {"collect": Expectation(1000, 0.09), "layout": Expectation(), "render": Expectation(10, 64.0)}
+    assert total_seconds(work, stages, workers=64) == pytest.approx(START_SECONDS + 10 + 10)
+    assert total_seconds(work, stages, workers=2) == pytest.approx(START_SECONDS + 45 + 320)
+
+
+def test_each_stage_has_its_rate(small: Network) -> None:
+    """Icons: 10 from noise and 20 from a start, of which 5 come quick before; 160, 92 and 32 steps of 10 ms."""
+    config = configure(neurons={"layers": ["residual"]})
+    layers = {name: describe_layer(small, name) for name in config.layers}
+    rates = Rates(0.5, {"residual": IconRate(0.01, 0.1)}, {"residual": 3.0})
+    work = work_of(config, icons=Icons(10, 20, 5))
+    stages = expectations(work, rates, layers, render=config.render, neurons=config.neurons)
+    assert stages["collect"] == Expectation(1000, 0.5)
+    assert stages["layout"].worker_seconds == pytest.approx(3 * (LAYOUT_SECONDS + 2000 * LAYOUT_ROW_SECONDS))
+    assert stages["cells"] == Expectation(4000, CELLS_ROW_SECONDS)
+    assert stages["render"].work == 30
+    steps = 10 * 160 + 20 * 92 + 5 * 32
+    assert stages["render"].worker_seconds == pytest.approx(steps * 0.01 + 35 * 0.1)
+    assert stages["neurons"] == Expectation(layers["residual"].channels, 3.0)
+    assert stages["publish"].worker_seconds == pytest.approx(PUBLISH_SECONDS + 30 * PUBLISH_ICON_SECONDS)
+    fixed = configure(render={"steps": 10})
+    stages = expectations(work, rates, layers, render=fixed.render, neurons=None)
+    assert stages["render"].worker_seconds == pytest.approx((30 * 10 + 5 * 32) * 0.01 + 35 * 0.1)
+    assert stages["neurons"].worker_seconds == 0
+
+
+def test_icons_are_counted_by_layer_and_on_one_map_quick_ones_before() -> None:
+    config = configure(cells={"grids": [10, 20], "min_count": 5})
+    maps = maps_of(config.layers, config.layout, config.cells)
+    coarse, finer = expected_cells(10, 5000, 5), expected_cells(20, 5000, 5)
+    icons = count_icons(maps, 5000, config.cells, config.layout, "branches")
+    assert icons == {"residual": Icons(coarse, finer), "branches": Icons(coarse, finer, coarse + finer)}
 
 
 def test_bytes_of_the_store_of_icons_and_of_units(small: Network) -> None:
     config = configure()
     layers = {name: describe_layer(small, name) for name in config.layers}
     channels = {name: layer.channels for name, layer in layers.items()}
-    rows, icons = 2000, 7
     row = sum(2 * (count + 5) + 40 for count in channels.values())
-    work = work_of(config)
-    assert total_bytes(work, layers, {"": 5}, icons=icons, neurons=None) == rows * row + icons * 40_000
-    without_attributions = total_bytes(work, layers, {}, icons=0, neurons=None)
-    assert without_attributions == rows * sum(2 * count + 40 for count in channels.values())
+    work = work_of(config, icons=Icons(3, 4, 7))
+    assert total_bytes(work, layers, {"": 5}, neurons=None) == 2000 * row + 7 * 40_000
+    without_attributions = total_bytes(work_of(config), layers, {}, neurons=None)
+    assert without_attributions == 2000 * sum(2 * count + 40 for count in channels.values())
     units = configure(neurons={"layers": ["residual"]}).neurons
-    more = total_bytes(work, layers, {"": 5}, icons=0, neurons=units) - rows * row
+    more = total_bytes(work_of(config), layers, {"": 5}, neurons=units) - 2000 * row
     assert more == channels["residual"] * 300_000
 
 
@@ -95,35 +128,30 @@ def test_each_network_has_its_own_classes(small: Network) -> None:
     residual = describe_layer(small, "residual")
     layers = {"residual": residual, "residual@other": replace(residual, channels=3)}
     expected = 2000 * (2 * (residual.channels + 5) + 40 + 2 * (3 + 11) + 40)
-    assert total_bytes(work_of(config), layers, {"": 5, "other": 11}, icons=0, neurons=None) == expected
+    assert total_bytes(work_of(config), layers, {"": 5, "other": 11}, neurons=None) == expected
 
 
 @pytest.mark.parametrize(
-    ("grid", "rows", "min_count", "cells"),
-    [(10, 1_000_000, 5, 70), (20, 1_000_000, 5, 280), (20, 1_000, 5, 100), (10, 0, 5, 0)],
+    ("grid", "rows", "min_count", "counts"),
+    # The demo's three layers, at one size; the million's four grids hold 4,588.
+    [
+        (10, 10_980, 4, (55, 72)),
+        (20, 10_980, 4, (170, 210)),
+        (40, 10_980, 4, (470, 560)),
+        (80, 1_000_000, 8, (2900, 3500)),
+    ],
 )
-def test_cells_are_bounded_by_the_lattice_and_by_the_rows(grid: int, rows: int, min_count: int, cells: int) -> None:
-    assert expected_cells(grid, rows, min_count) == cells
-
-
-def test_durations_are_those_of_one_view_the_mean_icon_and_all_units(
-    small: Network, monkeypatch: pytest.MonkeyPatch
+def test_about_so_many_cells_were_drawn_in_runs_that_are_known(
+    grid: int, rows: int, min_count: int, counts: tuple[int, int]
 ) -> None:
-    """A step takes 2 seconds in one layer and 4 in the other; a third is added to 10 steps."""
-    config = configure(render={"steps": 10}, neurons={"layers": ["residual"]})
-    layers = {name: describe_layer(small, name) for name in config.layers}
-    observer = SimpleNamespace(seconds_per_view=lambda layers_of_network, **_options: 0.5 * len(layers_of_network))
-    monkeypatch.setattr(estimate, "Observer", lambda network, names: observer)
-    monkeypatch.setattr(
-        estimate, "step_seconds", lambda network, layer, *_options: {"residual": 2, "branches": 4}[layer]
-    )
-    monkeypatch.setattr(estimate, "seconds_a_unit", lambda network, layer, **_options: 3.0)
-    durations = measure_durations(
-        {"": small}, layers, collect=config.collect, render=config.render, neurons=config.neurons, threads=1
-    )
-    assert durations.view == 1.0
-    assert durations.icon == pytest.approx(1.3 * 10 * 3)
-    assert durations.units == layers["residual"].channels * 3.0
+    assert counts[0] <= expected_cells(grid, rows, min_count) <= counts[1]
+
+
+def test_cells_grow_with_the_rows_up_to_the_lattice() -> None:
+    counts = [expected_cells(20, rows, 5) for rows in (0, 100, 1000, 10_000, 10**9)]
+    assert counts == sorted(counts)
+    assert counts[0] == 0
+    assert counts[-1] == pytest.approx(0.6 * 400, abs=1)
 
 
 @pytest.mark.parametrize("attributions", [True, False])
@@ -132,16 +160,19 @@ def test_an_estimate_counts_attributions_where_the_run_takes_them(
 ) -> None:
     config = configure(collect={"attributions": attributions}, cluster={"workers": 2})
     layers = {name: describe_layer(small, name) for name in config.layers}
-    monkeypatch.setattr(estimate, "measure_durations", lambda *_, **__: Durations(0.02, 1.5))
-    work = work_of(config)
+    rates = Rates(0.02, {"residual": IconRate(0.01, 0.1)}, {})
+    settings: dict[str, Any] = {}
+    monkeypatch.setattr(estimate, "measure_rates", lambda *_, **options: settings.update(options) or rates)
+    monkeypatch.setattr(estimate, "available_cores", lambda: 8)
+    work, listing = work_of(config, icons=Icons(30, 30)), SimpleNamespace()
     plan = estimate.estimate(
-        work, 60, {"": small}, layers,
-        collect=config.collect, render=config.render, neurons=config.neurons, cluster=config.cluster,
+        work, {"": small}, layers, listing,  # type: ignore[arg-type]
+        images=config.images, collect=config.collect, render=config.render, neurons=config.neurons,
+        cluster=config.cluster,
     )  # fmt: skip
+    assert (settings["threads"], settings["beside"]) == (1, 2)
     classes = len(small.classes) if attributions else 0
     row = sum(2 * (layer.channels + classes) + 40 for layer in layers.values())
     assert plan.bytes == 2000 * row + 60 * 40_000
-    assert plan.stages["collect"] == Expectation(work.views, 0.02)
-    assert plan.stages["render"] == Expectation(60, 1.5)
-    assert plan.stages["layout"].work == work.rows * work.layouts
-    assert plan.seconds == total_seconds(work, Durations(0.02, 1.5), icons=60, workers=2)
+    assert plan.stages == expectations(work, rates, layers, render=config.render, neurons=None)
+    assert plan.seconds == total_seconds(work, plan.stages, workers=2)

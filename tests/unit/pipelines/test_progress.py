@@ -9,7 +9,7 @@ import pytest
 from atlas.errors import AtlasError
 from atlas.rundir.directory import RunDirectory
 from pipelines.estimate import Expectation
-from pipelines.progress import Heartbeat, RunProgress
+from pipelines.progress import Heartbeat, RunProgress, StageState
 from pipelines.stage import Item, Part, Summary
 from pipelines.tasks import Timed
 
@@ -39,6 +39,27 @@ def test_what_is_planned_takes_the_place_of_what_was_expected() -> None:
     assert (render.finished_work, render.share, render.worker_seconds_left) == (60, 1, 0)
 
 
+def test_a_stage_with_parts_to_come_is_not_done() -> None:
+    progress = a_progress()
+    render = progress.stages["render"]
+    item = Item("a", "render", work=50)
+    progress.plan_part(STAGE["render"], [item], [])
+    assert render.share == 0.99
+    publish = StageState("parts", Expectation(seconds=8.0), 4)
+    publish.items, publish.items_done, publish.parts_left = 6, 6, 3
+    assert publish.share == 0.25
+    assert publish.worker_seconds_left == 6.0
+
+
+def test_one_small_item_does_not_say_how_long_the_rest_takes() -> None:
+    """The first icons of a worker take as long as loading the network: 2 icons in 8 s are not 40 in 160 s."""
+    progress = a_progress()
+    item = Item("a", "render", work=2)
+    progress.plan_part(STAGE["render"], [item], [item])
+    finish(progress, item, 2, 8.0)
+    assert progress.stages["render"].worker_seconds_left == pytest.approx((40 - 2) * (8 + 4) / (2 + 4))
+
+
 def test_time_left_goes_by_this_starts_own_rate_and_the_workers_that_are_there() -> None:
     progress = a_progress()
     assert progress.seconds_left() == 40, "no worker was counted yet"
@@ -47,7 +68,7 @@ def test_time_left_goes_by_this_starts_own_rate_and_the_workers_that_are_there()
     item = Item("a", "render", work=10)
     progress.plan_part(STAGE["render"], [item], [item])
     finish(progress, item, 10, 40.0)
-    assert progress.seconds_left() == (40 - 10) * 4 / 4
+    assert progress.seconds_left() == pytest.approx((40 - 10) * (40 + 4) / (10 + 4) / 4)
 
 
 def test_a_stage_without_counted_work_goes_by_its_items() -> None:

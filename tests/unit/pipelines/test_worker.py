@@ -1,6 +1,8 @@
 """What a worker caches: by what a thing depends on, not by its name."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,22 @@ def test_a_listing_that_was_written_anew_is_read_anew(made_copy: RunDirectory) -
     Listing(table, source=first.source, label_names=first.label_names, kind=first.kind).save(Path(made_copy.listing))
     os.utime(made_copy.listing, ns=(1, 1))
     assert len(worker.listing(made_copy)) == 3
+
+
+_WORK = """
+import sys
+import numpy as np
+from atlas.networks.network import load
+from atlas.networks.observer import Observer
+from atlas.visualize import draw
+network = load("efficientnet_lite0", keep=("_blocks.1",), device="cpu")
+Observer(network, ("_blocks.1",)).maps(network.noise(1))
+draw(network, "_blocks.1", np.ones((1, 24), np.float32), second_moment=np.eye(24), size=32, steps=2)
+print([name for name in ("torch._dynamo", "torchvision", "sympy") if name in sys.modules])
+"""
+
+
+def test_no_process_of_a_run_imports_torchs_compiler() -> None:
+    """It takes a second of every process: of the client, and of each worker."""
+    outcome = subprocess.run([sys.executable, "-c", _WORK], capture_output=True, text=True, check=True)
+    assert outcome.stdout.split("\n")[-2] == "[]"

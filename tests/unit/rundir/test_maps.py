@@ -1,11 +1,13 @@
 """The maps of a run: what each is called, and what goes together."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from tiny_run import configure
 
-from atlas.rundir.maps import maps_of
+from atlas.rundir.directory import RunDirectory
+from atlas.rundir.maps import AtlasMap, foreseen_maps, maps_of, published_maps
 
 
 def test_a_maps_name_tells_all_that_it_depends_on(workshop: Path, tmp_path: Path) -> None:
@@ -33,3 +35,21 @@ def test_by_prediction_no_attributions_are_needed(workshop: Path) -> None:
     config = configure(workshop, "tcp://none", workshop / "x", layout=layout, collect={"attributions": False})
     maps = maps_of(config.layers, config.layout, config.cells)
     assert [atlas_map.classes for atlas_map in maps] == [(), ("a",), (), ("a",)]
+
+
+def test_a_map_of_classes_is_foreseen_until_its_cells_say_otherwise(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    layer = AtlasMap("last", "last", "last", (2, 4))
+    cats = AtlasMap("last--cats", "last", "last: cats", (2, 4), ("cats",))
+
+    def cut(**counts: int) -> None:
+        run.folder("cells").mkdir(exist_ok=True)
+        (run.folder("cells") / "last--cats.json").write_text(json.dumps({"key": "a", "files": {}, "drawn": counts}))
+
+    assert foreseen_maps(run, [layer, cats]) == (layer, cats)
+    assert published_maps(run, [layer, cats]) == (layer,)
+    cut(**{"2": 3, "4": 0})
+    coarse = AtlasMap("last--cats", "last", "last: cats", (2,), ("cats",))
+    assert foreseen_maps(run, [layer, cats]) == published_maps(run, [layer, cats]) == (layer, coarse)
+    cut(**{"2": 0, "4": 0})
+    assert foreseen_maps(run, [layer, cats]) == published_maps(run, [layer, cats]) == (layer,)

@@ -4,7 +4,7 @@ import pytest
 from starlette.requests import Request
 
 from atlas.serve import limits
-from atlas.serve.limits import Refusal, RequestLimits, TokenBucket, UploadSlots
+from atlas.serve.limits import Refusal, RequestLimits, Slots, TokenBucket
 
 
 def request_of(client: str, **headers: str) -> Request:
@@ -39,14 +39,24 @@ def test_only_the_page_s_own_origin_is_admitted() -> None:
     assert refused.value.status == 403
 
 
-def test_only_so_many_pictures_arrive_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    uploads = UploadSlots()
-    with uploads.slot("a"), uploads.slot("b"):
-        monkeypatch.setattr(limits, "CLIENT_UPLOADS", 1)
-        with pytest.raises(Refusal, match="Too many pictures are on their way"), uploads.slot("a"):
+def test_slots_are_few_in_all_and_fewer_of_one_client() -> None:
+    slots = Slots(3, 2, "Too many.")
+    with slots.slot("a"), slots.slot("a"):
+        with pytest.raises(Refusal, match="Too many") as refused, slots.slot("a"):
             pass
-        monkeypatch.setattr(limits, "MOST_UPLOADS", 2)
-        with pytest.raises(Refusal), uploads.slot("c"):
+        assert refused.value.status == 503
+        with slots.slot("b"), pytest.raises(Refusal), slots.slot("c"):
             pass
-    with uploads.slot("a"), uploads.slot("c"):
+    with slots.slot("a"), slots.slot("c"):
         pass
+
+
+def test_a_closed_stream_makes_room_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CLIENT_EVENT_STREAMS", 1)
+    bounds = RequestLimits()
+    close = bounds.open_stream(request_of("a"))
+    bounds.open_stream(request_of("b"))
+    with pytest.raises(Refusal, match="Too many pages wait for news"):
+        bounds.open_stream(request_of("a"))
+    close()
+    bounds.open_stream(request_of("a"))

@@ -1,6 +1,7 @@
 """The server and its command: requests without end, responses that nobody reads, mistakes, and the interrupt."""
 
 import contextlib
+import json
 import re
 import signal
 import socket
@@ -91,6 +92,14 @@ def test_the_door_says_what_is_missing(
     errors = capsys.readouterr().err
     assert "has no site yet" in errors
     assert "atlas run CONFIG" in errors
+    (unfinished / "progress.json").write_text(
+        json.dumps({"state": "running", "updated": time.time(), "seconds_left": 60})
+    )
+    assert serve.main([str(unfinished)]) == 2
+    errors = capsys.readouterr().err
+    assert "is at work and has no site yet" in errors
+    assert f"atlas status {unfinished}" in errors
+    (unfinished / "progress.json").unlink()
 
     assert serve.main([str(unfinished), str(tmp_path / "nothing")]) == 2
     errors = capsys.readouterr().err

@@ -229,3 +229,19 @@ def test_a_large_picture_is_drawn_from_coarse_to_fine(network: Network, directio
     assert np.corrcoef(shrunk.ravel(), small.ravel().astype(float))[0, 1] > 0.3
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1)
+
+
+def test_seconds_of_a_step_are_those_of_more_steps(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    from atlas.visualize import optimize
+
+    monkeypatch.setattr(optimize, "_BATCH_PIXELS", 8 * SIZE**2)  # 4 pictures
+    assert 0 < optimize.step_seconds(network, "linear", SIZE) < 1
+    now = 0.0
+
+    def ascend(self: object, rows: np.ndarray, seeds: object, start: object, steps: int) -> None:
+        nonlocal now
+        now += 3 + 2 * steps * len(rows)
+
+    monkeypatch.setattr(optimize.Ascent, "__call__", ascend)
+    monkeypatch.setattr(optimize.time, "perf_counter", lambda: now)
+    assert optimize.step_seconds(network, "linear", SIZE) == pytest.approx(2)

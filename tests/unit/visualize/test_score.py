@@ -1,5 +1,7 @@
 """Scores of icons: as they are defined, and what does not belong together."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,15 @@ from atlas.errors import ConfigError
 from atlas.networks.network import Network
 from atlas.visualize import score
 from atlas.visualize.parametrize import from_bytes
-from atlas.visualize.score import ROBUST_COUNT, ROBUST_MOVES, ROBUST_SEED, centre_activations, cosines, flags
+from atlas.visualize.score import (
+    ROBUST_COUNT,
+    ROBUST_MOVES,
+    ROBUST_SEED,
+    centre_activations,
+    cosines,
+    flags,
+    score_seconds,
+)
 from atlas.visualize.transform import Moves, move
 
 
@@ -121,3 +131,10 @@ def test_flags_name_the_worst() -> None:
     cosine = np.array([0.9, 0.9, 0.59, 0.61], dtype=np.float32)
     assert flags(pixels, cosine, norm, 1.0) == ["dead", "grey", "low", None]
     assert flags(pixels[3:], np.array([np.nan], dtype=np.float32), norm[3:], 1.0) == ["low"]
+
+
+def test_seconds_of_scores_are_those_of_all_passes(small: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At rest twice, and under 16 moves; a pass of 4 pictures takes what the clock says, a second."""
+    ticks = iter(range(100))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
+    assert score_seconds(small, "residual", 32, batch=4) == pytest.approx(18 / 4)

@@ -101,8 +101,7 @@ def test_zeros_in_front_become_padding(zeros: tuple[int, ...], groups: int) -> N
     )
     subnetwork = assert_alike(network_of(module), "3")
     left, right, top, bottom = zeros
-    even = left == right and top == bottom
-    merged = even or (groups == 1 and right - left in (0, 1) and bottom - top in (0, 1))
+    merged = right - left in (0, 1) and bottom - top in (0, 1)
     assert ("aten.constant_pad_nd.default" not in operations_of(subnetwork)) == merged
 
 

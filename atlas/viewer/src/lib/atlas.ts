@@ -1,4 +1,4 @@
-/** What atlas.json and cells.json hold, and how they are fetched. */
+/** What atlas.json holds, and how files of the site are fetched. */
 
 export interface Grid {
   grid: number;
@@ -48,8 +48,23 @@ export interface Atlas {
   layers: AtlasMap[];
   /** The layers with units; null, or missing, where the run has no neurons. */
   neurons?: { layers: UnitLayer[] } | null;
+  /** What the run has yet to make; missing where all is there. */
+  making?: Making;
+  /** A digest of the page that the site was published with. */
+  page?: string;
   provenance: Provenance;
   report: Report;
+}
+
+/** What of a site is still to come; times as ISO texts. */
+export interface Making {
+  /** Maps with the grids that are not there yet, and those that are there with quick icons. */
+  maps: { name: string; path: string; grids: number[]; quick?: number[] }[];
+  units: { layer: string; units: number }[];
+  tour: boolean;
+  written: string;
+  /** When the run is expected to be done; missing where no run is at work. */
+  expected_end?: string;
 }
 
 /** A layer whose units (channels) have pages of their own. */
@@ -91,8 +106,6 @@ interface IconReport {
   flagged_share: number | null;
 }
 
-const FORMAT = 7;
-
 /** An error whose message is meant for the reader: what happened and what to do. */
 export class UserError extends Error {}
 
@@ -109,33 +122,6 @@ export function pageErrorText(what: string): string {
 /** For views that lie over the map. */
 export function viewErrorText(what: string): string {
   return `Something in this view went wrong (${what}). Close it and open it again.`;
-}
-
-/** What a site holds, and whether the server behind it also answers about pictures (see api.ts). */
-export interface Site {
-  atlas: Atlas;
-  hasApi: boolean;
-}
-
-export async function loadAtlas(): Promise<Site> {
-  if (location.protocol === 'file:') {
-    throw new UserError(
-      'A browser does not let a page opened as a file read its map. ' +
-        'Serve the run instead: atlas serve runs/NAME, then open the address that it prints.',
-    );
-  }
-  const response = await request('atlas.json');
-  const atlas = (await parseJson(response, 'atlas.json')) as Atlas;
-  if (atlas.format !== FORMAT) {
-    throw new UserError(
-      `This page reads sites of format ${FORMAT}, and this site has format ${atlas.format}. ` +
-        'Finish the run again with the present version: atlas run CONFIG.',
-    );
-  }
-  if (atlas.layers.length === 0) {
-    throw new UserError('This atlas holds no layer yet. Finish the run: atlas run CONFIG.');
-  }
-  return { atlas, hasApi: response.headers.get('x-atlas-api') === '1' };
 }
 
 export async function fetchJson(address: string): Promise<unknown> {
@@ -163,7 +149,7 @@ export function damagedFile(address: string): UserError {
   return new UserError(`${address} is cut short or damaged. Copy the site again, or give atlas run CONFIG again.`);
 }
 
-async function request(address: string): Promise<Response> {
+export async function request(address: string): Promise<Response> {
   let response: Response;
   try {
     response = await fetch(address);

@@ -1,6 +1,7 @@
 /** What is on the screen besides the view: the part of the page's state that a link holds. */
 
 import { classesOf, gridSizes, openingMap, type Atlas, type AtlasMap, type UnitLayer } from './atlas';
+import { growing, grown } from './growing.svelte';
 import { DEFAULTS, formatLink, type Arrangement, type Link, type LowScoreStyle, type UnitOrder, type CellRef, type HeatSide, type Unit, type View } from './link';
 import { classNumber, className } from './words';
 
@@ -17,7 +18,8 @@ export interface NeuronView {
 }
 
 export class PageState {
-  readonly atlas: Atlas;
+  /** It grows while the run is at work. */
+  atlas: Atlas = $state.raw() as Atlas;
   atlasMap: AtlasMap = $state.raw() as AtlasMap;
   /** The second map, or null. */
   secondMap = $state.raw<AtlasMap | null>(null);
@@ -43,8 +45,8 @@ export class PageState {
   missingNames: string[] = [];
 
   constructor(atlas: Atlas, link: Link) {
-    this.atlas = atlas;
-    this.atlasMap = openingMap(atlas);
+    this.atlas = growing(atlas);
+    this.atlasMap = openingMap(this.atlas);
     this.apply(link);
   }
 
@@ -56,6 +58,11 @@ export class PageState {
   set classes(classes: readonly number[]) {
     this.#classes = classes;
     if (classes.length) this.litUnit = null;
+  }
+
+  /** Show what has come since, and all else as it is. */
+  grow(next: Atlas): void {
+    this.atlas = grown(this.atlas, next);
   }
 
   /** Show what a link says; what it leaves out is as it is by default. */

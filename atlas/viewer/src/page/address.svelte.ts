@@ -12,13 +12,13 @@ const RESTING = 250;
 export class Address {
   readonly #pageState: PageState;
   readonly #maps: Maps;
-  readonly #tour: TourState | null;
+  readonly #tour: TourState;
   /** What was shown when the last step in the history was made. */
   #historyKey: string;
   #timer = 0;
 
   /** Called while a component begins, with which it ends. */
-  constructor(pageState: PageState, maps: Maps, tour: TourState | null) {
+  constructor(pageState: PageState, maps: Maps, tour: TourState) {
     this.#pageState = pageState;
     this.#maps = maps;
     this.#tour = tour;
@@ -39,14 +39,14 @@ export class Address {
   }
 
   get #shown(): string {
-    return this.#pageState.historyKey + (this.#tour?.suffix ?? '');
+    return this.#pageState.historyKey + this.#tour.suffix;
   }
 
   /** Write the link; what is shown `next`, where that is new, is a step of its own. */
   write(next?: string): void {
     const map = this.#maps.first?.map;
     if (!map || this.#maps.frame.side === 1) return;
-    const link = this.#pageState.link(map.targetView) + (this.#tour?.suffix ?? '');
+    const link = this.#pageState.link(map.targetView) + this.#tour.suffix;
     if (link === location.hash) return;
     try {
       if (next !== undefined && next !== this.#historyKey) history.pushState(null, '', link);

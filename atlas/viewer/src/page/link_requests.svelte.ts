@@ -12,11 +12,11 @@ export class LinkRequests {
   /** The name of the picture whose way is shown as soon as it is there. */
   #awaitedPicture = $state<string | null>(null);
   readonly #subject: Subject | null;
-  readonly #tour: TourState | null;
+  readonly #tour: TourState;
   readonly #warn: (sentence: string) => void;
 
   /** Called while a component begins, with which it ends. */
-  constructor(subject: Subject | null, tour: TourState | null, warn: (sentence: string) => void) {
+  constructor(subject: Subject | null, tour: TourState, warn: (sentence: string) => void) {
     this.#subject = subject;
     this.#tour = tour;
     this.#warn = warn;
@@ -32,9 +32,9 @@ export class LinkRequests {
   follow(): void {
     const [subject, tour] = [this.#subject, this.#tour];
     const opening = openingIn(location.hash);
-    const from = tour?.step ?? null;
-    tour?.apply(location.hash);
-    if (tour && tour.at !== null) {
+    const from = tour.step;
+    tour.apply(location.hash);
+    if (tour.at !== null) {
       this.forwardOpen = false;
       this.#awaitedPicture = null;
       subject?.close();
@@ -53,6 +53,6 @@ export class LinkRequests {
 
   /** Whether the address line names a step of a tour that this site has not. */
   get tourMissing(): boolean {
-    return !this.#tour && stepIn(location.hash) !== null;
+    return !this.#tour.exists && stepIn(location.hash) !== null;
   }
 }

@@ -1,6 +1,8 @@
 /** The open cell, the first of those that are chosen, and its details. */
 
-import { pageErrorText, errorText } from '../lib/atlas';
+import { untrack } from 'svelte';
+
+import { pageErrorText, errorText, iconsAddress } from '../lib/atlas';
 import { cancellable } from '../lib/cancellable';
 import { loadCells, type Cells } from '../lib/cells';
 import { loadDetails, type CellSheet } from '../lib/details';
@@ -19,12 +21,16 @@ export class OpenCell {
   constructor(pageState: PageState, warn: (sentence: string) => void) {
     this.#pageState = pageState;
 
+    // When a grid's own icons take the place of quick ones, what is open stays until the new is there.
+    let opened: unknown[] = [];
     $effect(() => {
-      this.cells = null;
-      const place = this.ref;
+      const [place, atlasMap] = [this.ref, pageState.atlasMap];
+      void this.#icons;
+      if (place !== opened[0] || atlasMap !== opened[1]) this.cells = this.sheet = null;
+      opened = [place, atlasMap];
       if (!place) return;
       return cancellable(
-        () => loadCells(pageState.atlasMap, place.grid),
+        () => untrack(() => loadCells(atlasMap, place.grid)),
         (levelCells) => {
           this.cells = levelCells;
           const there = pageState.cells.filter(({ grid, row, col }) => grid === levelCells.grid && levelCells.find(row, col) >= 0);
@@ -36,10 +42,13 @@ export class OpenCell {
 
     $effect(() => {
       const cell = this.cell;
-      this.sheet = this.problem = null;
-      if (!cell?.drawn) return;
+      this.problem = null;
+      if (!cell?.drawn) {
+        this.sheet = null;
+        return;
+      }
       return cancellable(
-        () => loadDetails(pageState.atlasMap, cell),
+        () => untrack(() => loadDetails(pageState.atlasMap, cell)),
         (sheet) => (this.sheet = sheet),
         (error) => (this.problem = errorText(error, pageErrorText)),
       );
@@ -47,6 +56,8 @@ export class OpenCell {
   }
 
   readonly ref = $derived.by(() => this.#pageState.cells[0] ?? null);
+  /** Where the icons of its grid lie. */
+  readonly #icons = $derived.by(() => (this.ref ? iconsAddress(this.#pageState.atlasMap, this.ref.grid) : null));
   /** The cell itself, once its level's cells are there. */
   readonly cell = $derived.by(() => {
     const place = this.ref;

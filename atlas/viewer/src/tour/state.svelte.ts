@@ -1,6 +1,7 @@
 /** What is shown of the tour: a step, or the live view of one. */
 
 import { errorText } from '../lib/atlas';
+import type { PageState } from '../lib/page_state.svelte';
 import { loadTour, stepIn, type TourStep, type Tour } from './tour';
 
 export class TourState {
@@ -11,6 +12,16 @@ export class TourState {
   /** The step whose live view is on the screen. */
   liveStep = $state<number | null>(null);
   #leaving = false;
+  readonly #pageState: PageState;
+
+  constructor(pageState: PageState) {
+    this.#pageState = pageState;
+  }
+
+  /** Whether the site has a tour. */
+  get exists(): boolean {
+    return this.#pageState.atlas.tour === true;
+  }
 
   /** What the page's link says of the tour. */
   readonly suffix = $derived(this.at === null ? '' : `&tour=${this.at + 1}`);
@@ -19,7 +30,7 @@ export class TourState {
   /** Show what a link says. */
   apply(hash: string): void {
     const step = stepIn(hash);
-    if (step !== null) return this.open(step);
+    if (step !== null && this.exists) return this.open(step);
     if (this.at !== null) this.liveStep = this.#leaving ? this.at : null;
     this.#leaving = false;
     this.at = null;
