@@ -166,8 +166,9 @@ def simulate_command(options: argparse.Namespace) -> None:
 
 
 def published_command(options: argparse.Namespace) -> None:
-    pictures, rates = PUBLISHED[options.config]
-    print_plan(published_plan(load_config(options.config, options.set), pictures, rates), options.workers)
+    published = PUBLISHED[options.config]
+    config = load_config(options.config, [*published.settings, *options.set])
+    print_plan(published_plan(config, published.pictures, published.rates), options.workers)
 
 
 def print_plan(plan: Plan, workers: Sequence[int]) -> None:

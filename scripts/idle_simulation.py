@@ -40,16 +40,31 @@ class Rates:
     icons: Mapping[int, int]
 
 
-# As benchmarks/demo.md and benchmarks/million.md have them, which are of two workers: how many pictures, and the rates.
+@dataclass(frozen=True)
+class Published:
+    """A run whose durations are published: its ``settings`` beside the configuration of its name, how many pictures it
+    had, and the rates."""
+
+    settings: tuple[str, ...]
+    pictures: int
+    rates: Rates
+
+
+# As benchmarks/demo.md and benchmarks/million.md have them, which are of two workers.
 PUBLISHED = {
-    "demo": (
+    "demo": Published(
+        (
+            "layers=[_blocks.4,_blocks.7,_blocks.10]", "images.crops=20", "cells.grids=[10,20,40]",
+            "neurons={layers: [_blocks.4,_blocks.7,_blocks.10]}", "publish.opens=_blocks.10",
+        ),
         549,
         Rates(
             2 * 109 / 10_980, 24 / 3, 1 / 3, 2 * 206 / 2_309, 2 * 33 / 2_309, 2 * 290 / 232,
             {10: 66, 20: 193, 40: 511},
         ),
     ),
-    "million": (
+    "million": Published(
+        (),
         40_000,
         Rates(
             2 * 1_324 / 1_000_000, 159, 13, 2 * 460 / 4_588, 2 * 69 / 4_588, 2 * 290 / 232,

@@ -90,9 +90,9 @@ def test_a_run_is_noted_item_by_item(
 
 
 def test_a_published_run_has_the_parts_of_the_real_one_and_its_published_durations(idle: ModuleType) -> None:
-    pictures, rates = idle.PUBLISHED["demo"]
-    config = load_config("demo")
-    plan = idle.published_plan(config, pictures, rates)
+    published = idle.PUBLISHED["demo"]
+    config = load_config("demo", [*published.settings])
+    plan = idle.published_plan(config, published.pictures, published.rates)
     assert plan.parts == tuple(part for module in MODULES for part in module.parts(config))
     sums = {stage: sum(item.seconds for item in plan.items if item.stage == stage) for stage in ("collect", "neurons")}
     assert sums["collect"] == pytest.approx(2 * 109 + 1), "on two workers 109 s, and what gathers the failures"
