@@ -18,7 +18,7 @@ import psutil
 import pytest
 from cluster_sections import JOBS, section
 from distributed import Client
-from tiny_run import atlas_run, command, contents, environment
+from tiny_run import PLAIN_STAGES, atlas_run, command, contents, environment
 
 from atlas.errors import ConfigError
 from atlas.rundir.directory import RunDirectory
@@ -49,12 +49,15 @@ class Machines:
                 cwd=self.folder, env=environment(), stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
-    def start_all(self) -> None:
+    def start_all(self, *workers: str) -> None:
         self.start("scheduler", "scheduler", "--host", "127.0.0.1", "--port", str(self.port))
-        for name in ("first", "second"):
-            self.start(name, "worker", self.address, "--nthreads", "1", "--memory-limit", "0")
+        for name in workers:
+            self.start_worker(name)
         with Client(self.address, timeout=60) as client:
-            client.wait_for_workers(2, timeout=60)
+            client.wait_for_workers(len(workers), timeout=60)
+
+    def start_worker(self, name: str) -> None:
+        self.start(name, "worker", self.address, "--nthreads", "1", "--memory-limit", "0")
 
     def kill(self, name: str) -> None:
         """As if the machine had lost its power: the process and all its children."""
@@ -75,26 +78,33 @@ def machines(workshop: Path) -> Iterator[Machines]:
             started.kill(name)
 
 
-def begin(machines: Machines, workshop: Path, out: str) -> tuple[subprocess.Popen[str], RunDirectory, list[str]]:
-    """The run on the machines, up to its first finished shard."""
+def begin(
+    machines: Machines, workshop: Path, out: str, until: str = "collect", stage: str | None = None
+) -> tuple[subprocess.Popen[str], RunDirectory, list[str]]:
+    """The run on the machines, up to the first finished part of ``stage``, by default the one that it goes to."""
     directory = RunDirectory(workshop / "runs" / out)
     arguments = [
-        "tiny.yaml", "--until", "collect", "--set", f"out={directory.path}", "--set",
+        "tiny.yaml", "--until", until, "--set", f"out={directory.path}", "--set",
         f"cluster={json.dumps({'kind': 'address', 'address': machines.address})}",
     ]  # fmt: skip
     process = subprocess.Popen(
         command(*arguments), cwd=workshop, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    while not any(directory.folder("collect").rglob("part-*.json")):
+    await_files(process, directory.folder(stage or until), "part-*.json")
+    return process, directory, arguments
+
+
+def await_files(process: subprocess.Popen[str], folder: Path, pattern: str) -> None:
+    """Wait until a run has written such a file."""
+    while not any(folder.rglob(pattern)):
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
-    return process, directory, arguments
 
 
 def test_a_worker_killed_in_the_middle_changes_no_byte(
     machines: Machines, workshop: Path, undisturbed: RunDirectory
 ) -> None:
-    machines.start_all()
+    machines.start_all("first", "second")
     process, directory, _ = begin(machines, workshop, "worker-lost")
     machines.kill("first")
     shards = [len(list(run.store("last").glob("part-*.json"))) for run in (directory, undisturbed)]
@@ -108,11 +118,29 @@ def test_a_worker_killed_in_the_middle_changes_no_byte(
     assert list(loads.values()) == [1], "the network is loaded once by the worker that is left"
 
 
-def test_a_scheduler_lost_in_the_middle_is_a_sentence_and_the_same_command_goes_on(
+def test_the_only_worker_killed_in_every_stage_changes_no_byte(
     machines: Machines, workshop: Path, undisturbed: RunDirectory
 ) -> None:
-    machines.start_all()
-    process, directory, arguments = begin(machines, workshop, "scheduler-lost")
+    """While it writes; then another one comes."""
+    machines.start_all("collect")
+    process, directory, _ = begin(machines, workshop, "workers-lost", "publish", "collect")
+    for stage, following in zip(PLAIN_STAGES, (*PLAIN_STAGES[1:], "last")):
+        await_files(process, directory.folder(stage), "*.*")
+        machines.kill(stage)
+        assert process.poll() is None, "it waits for another worker"
+        machines.start_worker(following)
+    out, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors + out
+    assert contents(directory) == contents(undisturbed)
+
+
+@pytest.mark.parametrize("stage", ["collect", "render"])
+def test_a_scheduler_lost_in_the_middle_is_a_sentence_and_the_same_command_goes_on(
+    stage: str, machines: Machines, workshop: Path, undisturbed: RunDirectory
+) -> None:
+    machines.start_all("first", "second")
+    process, directory, arguments = begin(machines, workshop, f"scheduler-lost-in-{stage}", stage)
     machines.kill("scheduler")
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 3
@@ -120,13 +148,14 @@ def test_a_scheduler_lost_in_the_middle_is_a_sentence_and_the_same_command_goes_
         "The scheduler of the cluster was lost. Start it and its workers anew if they are gone.",
         "What was finished is kept; the same command goes on from there.",
     ]
-    assert len(store(directory)) < len(store(undisturbed))
+    assert len(contents(directory, (stage,))) < len(contents(undisturbed, (stage,)))
     for name in ("first", "second"):
         machines.kill(name)
-    machines.start_all()
+    machines.start_all("first", "second")
     second_process = atlas_run(workshop, *arguments)
     assert second_process.returncode == 0, second_process.stderr
-    assert store(directory) == store(undisturbed)
+    stages = PLAIN_STAGES[: PLAIN_STAGES.index(stage) + 1]
+    assert contents(directory, stages) == contents(undisturbed, stages)
 
 
 # --- a real SLURM on this machine
