@@ -47,6 +47,7 @@ RUN_BY = {
     "python scripts/build_viewer.py": ("scripts/test", "scripts/build_viewer.py --check"),
     "python scripts/write_reference.py": ("tests/docs/test_documents.py", "write_reference"),
     "scripts/scaling.py": ("tests/scripts/test_scaling.py", "scaling.main()"),
+    "scripts/kill.py": ("tests/scripts/test_kill.py", "kill.main()"),
     "scripts/idle.py": ("tests/scripts/test_idle.py", "idle.record("),
     "scripts/neurons.py": ("tests/scripts/test_scripts.py", 'import_module("neurons")'),
 }  # fmt: skip
