@@ -30,7 +30,7 @@ from pipelines.rates import IconRate, Rates, measure_rates
 # Measured on two cores: seconds until workers are there, have loaded what they need and have measured their batches;
 # that a layout takes for a row, and to begin with; cells for a row of a map; publishing for a cell, and for the rest.
 START_SECONDS = 14.0
-LAYOUT_ROW_SECONDS, LAYOUT_SECONDS = 1.5e-4, 1.0
+LAYOUT_ROW_SECONDS, LAYOUT_SECONDS = 1.7e-4, 3.0
 CELLS_ROW_SECONDS = 5e-5
 PUBLISH_ICON_SECONDS, PUBLISH_SECONDS = 0.022, 5.0
 # An icon and a unit in their folders and in the site; a row of a store beside its activation and attribution.
