@@ -11,21 +11,19 @@ from atlas.config.reading import load_config
 from atlas.errors import ConfigError
 from atlas.rundir.stages import STAGES
 
-_ABOUT = """Make an activation atlas: read the pictures, lay out what the network sees in
-them, draw an icon for each cell of the map, and write a page to look at it.
-Giving the same command again goes on where the last run stopped."""
-_EXAMPLES = """examples:
-  {prog} demo --dry-run
-  {prog} demo --set images.source=photos --set out=runs/photos
+_ABOUT = """Make an activation atlas, or go on where the last run stopped: read pictures,
+lay out what the network sees in them, draw an icon for each cell, write a page."""
+_EXAMPLES = """examples: {prog} demo --dry-run
+          {prog} demo --set images.source=photos --set out=runs/my
 
-exit codes: 0 done, 2 the configuration is wrong, 3 failed or stopped: the same
-command goes on, 4 something that nobody foresaw"""
+exit codes: 0 done, 2 configuration, 3 the same command goes on, 4 unforeseen"""
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m atlas.run") -> int:
     """Exit code 0 when all is done, 2 for a wrong configuration, 3 where the same command goes on later."""
     parser = argparse.ArgumentParser(
         prog=prog,
+        usage=f"{prog} CONFIG [options]",
         description=_ABOUT,
         epilog=_EXAMPLES.format(prog=prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -42,9 +40,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m atlas.ru
     stages = f"stop after {', '.join(STAGES[:-2])} or {STAGES[-2]}"
     parser.add_argument("--until", choices=STAGES, default=STAGES[-1], metavar="STAGE", help=stages)
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done, and how long it takes")
-    parser.add_argument(
-        "--serve", action="store_true", help="serve the atlas as soon as there is something to see, and until Ctrl-C"
-    )
+    parser.add_argument("--serve", action="store_true", help="show the page as soon as there is something to see")
     add_address(parser)
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument("--quiet", action="store_true", help="print nothing but errors, and the address of --serve")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -45,7 +44,7 @@ def bench_first(config: str, arguments: Sequence[str], pictures: Path | None) ->
     try:
         return {"bench": "first", "system": "ours", **_watch(log, started, pictures)}
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait()
 
 

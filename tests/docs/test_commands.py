@@ -162,7 +162,7 @@ def test_several_runs_are_served(demo: RunDirectory, tmp_path: Path) -> None:
     ) as server:
         try:
             assert server.stdout
-            assert re.match(r"Left out: The run runs/begun has no site yet; .* finishes it", server.stdout.readline())
+            assert re.match(r"Left out: The run runs/begun has no site yet; .* makes it", server.stdout.readline())
             address = next(addresses[0] for line in server.stdout if (addresses := re.findall(r"http://\S+", line)))
             with urllib.request.urlopen(address, timeout=30) as answer:
                 page = answer.read().decode()

@@ -258,7 +258,7 @@ def test_the_demo_network_on_real_pictures(tmp_path: Path) -> None:
     changes = [
         f"images.source={pictures}", "images.crops=40", "images.crop_scale=[0.6, 1.0]", "collect.rows_per_shard=60",
         "cells.grids=[3, 6]", "cells.min_count=4", "layers=[_blocks.4, _blocks.10]", "neurons=null",
-        "layout.deterministic=true",
+        "publish.opens=_blocks.10", "render.size=80", "layout.deterministic=true",
         f"out={tmp_path / 'run'}",
     ]  # fmt: skip
     process = atlas_run(

@@ -79,6 +79,9 @@ describe('the words', () => {
     expect(makingWords(making({ maps: [map('late'), map('early')], units: [{ layer: 'late', units: 96 }] }), atlas)).toBe(
       'finer levels of late; the map of early; 96 units; the tour',
     );
+    const quick = { ...map('late'), quick: [10] };
+    expect(makingWords(making({ maps: [quick], tour: false }), atlas)).toBe('sharper pictures and finer levels of late');
+    expect(makingWords(making({ maps: [{ ...quick, grids: [] }], tour: false }), atlas)).toBe('sharper pictures of late');
     expect(makingWords(making({ maps: ['a', 'b'].map(map), tour: false }), atlas)).toBe('the maps of a and b');
     expect(makingWords(making({ maps: ['a', 'b', 'c', 'd', 'e'].map(map), tour: false }), atlas)).toBe('the maps of a, b and 3 others');
     expect(makingWords(making({ units: [{ layer: 'a', units: 1000 }, { layer: 'b', units: 200 }], tour: false }), atlas)).toBe('1,200 units');

@@ -9,16 +9,19 @@ const PATIENCE = 10 * MINUTE;
 /** Names in a list; of more, the first ones and how many others. */
 const MOST_NAMES = 3;
 
-/** What is to come: "sharper pictures of _blocks.10; finer levels of _blocks.10; the map of _blocks.15; 96 units; the tour". */
+/** What is to come: "sharper pictures and finer levels of _blocks.10; the map of _blocks.15; 96 units; the tour". */
 export function makingWords(making: Making, atlas: Atlas): string {
   const isThere = (path: string) => atlas.layers.some((atlasMap) => atlasMap.path === path);
   const quick = making.maps.filter((one) => one.quick?.length).map(({ name }) => name);
   const further = making.maps.filter(({ path, grids }) => isThere(path) && grids.length).map(({ name }) => name);
   const absent = making.maps.filter(({ path }) => !isThere(path)).map(({ name }) => name);
   const units = making.units.reduce((sum, layer) => sum + layer.units, 0);
+  const both = quick.filter((name) => further.includes(name));
+  const only = (names: readonly string[]) => names.filter((name) => !both.includes(name));
   return [
-    ...(quick.length ? [`sharper pictures of ${list(quick, 'maps')}`] : []),
-    ...(further.length ? [`finer levels of ${list(further, 'maps')}`] : []),
+    ...(both.length ? [`sharper pictures and finer levels of ${list(both, 'maps')}`] : []),
+    ...(only(quick).length ? [`sharper pictures of ${list(only(quick), 'maps')}`] : []),
+    ...(only(further).length ? [`finer levels of ${list(only(further), 'maps')}`] : []),
     ...(absent.length ? [`the map${absent.length > 1 ? 's' : ''} of ${list(absent, 'others')}`] : []),
     ...(units ? [count(units, 'unit', 'units')] : []),
     ...(making.tour ? ['the tour'] : []),

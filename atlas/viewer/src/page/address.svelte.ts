@@ -15,6 +15,8 @@ export class Address {
   readonly #tour: TourState;
   /** What was shown when the last step in the history was made. */
   #historyKey: string;
+  /** The link that was last written or followed. */
+  #known = location.hash;
   #timer = 0;
 
   /** Called while a component begins, with which it ends. */
@@ -46,6 +48,7 @@ export class Address {
   write(next?: string): void {
     const map = this.#maps.first?.map;
     if (!map || this.#maps.frame.side === 1) return;
+    if (location.hash !== this.#known) return; // another link stands there and is followed next
     const link = this.#pageState.link(map.targetView) + this.#tour.suffix;
     if (link === location.hash) return;
     try {
@@ -54,11 +57,13 @@ export class Address {
     } catch {
       return; // too often for this browser: the next rest writes it
     }
+    this.#known = location.hash;
     if (next !== undefined) this.#historyKey = next;
   }
 
   /** A link has been followed: what it shows is where the history stands. */
   linkFollowed(): void {
     this.#historyKey = this.#shown;
+    this.#known = location.hash;
   }
 }
