@@ -16,12 +16,12 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.progress import read_progress
 from atlas.serve.limits import RequestLimits
+from atlas.serve.workers import ClosingStream
 
 # In a request's scope: a function that says whether the server ends.
 IS_ENDING = "atlas.is_ending"
@@ -40,7 +40,9 @@ class GrowthEvents:
         self._limits.admit(request)
         close = self._limits.open_stream(request)
         is_ending: Callable[[], bool] = request.scope.get(IS_ENDING, lambda: False)
-        return _EventStream(self._events(is_ending), close)
+        # A proxy must not keep events back.
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return ClosingStream(self._events(is_ending), close, media_type="text/event-stream", headers=headers)
 
     async def _events(self, is_ending: Callable[[], bool]) -> AsyncIterator[str]:
         last: dict[str, Any] | None = None
@@ -66,19 +68,3 @@ def growth_facts(run: RunDirectory) -> dict[str, Any]:
     state = progress.state_at(time.time()) if progress else None
     seconds_left = round(progress.seconds_left) if progress and state == "running" else None
     return {"atlas": version, "state": state, "seconds_left": seconds_left}
-
-
-class _EventStream(StreamingResponse):
-    """A response of server-sent events; ``close`` is called once, however it ends."""
-
-    def __init__(self, events: AsyncIterator[str], close: Callable[[], None]) -> None:
-        # A proxy must not keep events back.
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        super().__init__(events, media_type="text/event-stream", headers=headers)
-        self._close = close
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._close()

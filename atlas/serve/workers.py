@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -52,7 +52,9 @@ class Workers:
         if self._streams >= MOST_STREAMS:
             raise Refusal(503, f"{MOST_STREAMS} long answers are under way; wait until one is finished, and ask again.")
         self._streams += 1
-        return _LineStream(self._send(lines), self._closed)
+        return ClosingStream(
+            self._send(lines), self._closed, media_type="application/x-ndjson", headers={"cache-control": "no-store"}
+        )
 
     def _closed(self) -> None:
         self._streams -= 1
@@ -73,15 +75,17 @@ class Workers:
             gone.set()
 
 
-class _LineStream(StreamingResponse):
-    """A response of JSON lines; ``closed`` is called once, however it ends."""
+class ClosingStream(StreamingResponse):
+    """A response of ``lines``; ``close`` is called once, however it ends."""
 
-    def __init__(self, lines: AsyncIterator[str], closed: Callable[[], None]) -> None:
-        super().__init__(lines, media_type="application/x-ndjson", headers={"cache-control": "no-store"})
-        self._closed = closed
+    def __init__(
+        self, lines: AsyncIterator[str], close: Callable[[], None], *, media_type: str, headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(lines, media_type=media_type, headers=headers)
+        self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._closed()
+            self._close()
