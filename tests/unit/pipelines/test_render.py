@@ -35,6 +35,20 @@ def configured(run: RunDirectory, **changes: Any) -> Config:
     return validate(values, "test")
 
 
+def ready_to_draw(run: RunDirectory, **changes: Any) -> Config:
+    """Have the run hold what items of the layer branches read; its configuration."""
+    config = configured(run, precision="float32", batch=4, **changes)
+    settings = {"branches": {"precision": "float32", "batch": 4}}
+    run.update_manifest(
+        config=config.plain(), stages={"render": {**run.stage_facts("render"), "batch_settings": settings}}
+    )
+    moments = Moments.empty(16)
+    for block in iterate(run.shards("branches"), ["activation"]):
+        moments.add(block["activation"])
+    moments.save(run.moments("branches"))
+    return config
+
+
 def test_batches_come_after_those_that_hold_the_coarser_cells_around(made_run: RunDirectory) -> None:
     def items_of(icons_per_item: int, kind: str) -> list[Item]:
         config = configured(made_run, icons_per_item=icons_per_item)
@@ -80,15 +94,7 @@ def test_the_recipe_is_that_of_an_atlas_with_the_runs_exponent_and_ridge() -> No
 def test_an_item_draws_its_cells_from_the_icons_around(
     made_copy: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configured(made_copy, steps=2, precision="float32", batch=4)
-    settings = {"branches": {"precision": "float32", "batch": 4}}
-    made_copy.update_manifest(
-        config=config.plain(), stages={"render": {**made_copy.stage_facts("render"), "batch_settings": settings}}
-    )
-    moments = Moments.empty(16)
-    for block in iterate(made_copy.shards("branches"), ["activation"]):
-        moments.add(block["activation"])
-    moments.save(made_copy.moments("branches"))
+    config = ready_to_draw(made_copy, steps=2)
     starts: list[Any] = []
     draw = render.draw
 
@@ -189,15 +195,7 @@ def test_quick_icons_are_not_drawn_where_the_icons_are(made_copy: RunDirectory) 
 def test_a_quick_item_takes_the_quick_steps_and_counts_no_icons(
     made_copy: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configured(made_copy, steps=5, quick_steps=2, precision="float32", batch=4)
-    settings = {"branches": {"precision": "float32", "batch": 4}}
-    made_copy.update_manifest(
-        config=config.plain(), stages={"render": {**made_copy.stage_facts("render"), "batch_settings": settings}}
-    )
-    moments = Moments.empty(16)
-    for block in iterate(made_copy.shards("branches"), ["activation"]):
-        moments.add(block["activation"])
-    moments.save(made_copy.moments("branches"))
+    config = ready_to_draw(made_copy, steps=5, quick_steps=2)
     (coarse,) = render.plan("branches/grid-002/quick", config, made_copy)
     (fine,) = render.plan("branches/grid-004/quick", config, made_copy)
     assert (coarse.work, fine.work, fine.after) == (0, 0, (coarse.id,))
