@@ -22,7 +22,11 @@ def layers_at(address: str) -> list[str]:
 
 def test_a_run_serves_its_site_from_the_first_level_on_and_after_its_end(workshop: Path) -> None:
     process = subprocess.Popen(
-        command("tiny.yaml", "--set", "out=runs/served", "--serve", "--port", "0", "--verbose"),
+        # With quick icons the first page is long before the rest, also on a machine that has other work.
+        command(
+            *("tiny.yaml", "--set", "out=runs/served", "--set", "render.quick_steps=1"),
+            *("--serve", "--port", "0", "--verbose"),
+        ),
         cwd=workshop,
         env=environment(),
         stdout=subprocess.PIPE,
