@@ -74,8 +74,7 @@ class ThreadedServer:
 
     def wait(self) -> None:
         """Wait until it has ended, or Ctrl-C."""
-        while self.running:
-            self._thread.join(timeout=1.0)  # without an end to it, Windows would not notice Ctrl-C
+        self._thread.join()
 
 
 class SiteServer:

@@ -37,10 +37,9 @@ def cell_details(
 ) -> dict[CellIndex, dict[str, Any]]:
     """For each of ``cells``, drawn ones of one grid of a map:
 
-    ``predicted``, ``labels``: [number, count], the commonest first; ``nearest_cells``: [row,
-    col, cosine] of the drawn cells of this grid whose means are most like its own; ``cells_on_other_maps``: for each
-    other one of ``layers`` the cells of its own map that hold most of the same rows, [grid, row, col, share of this
-    cell's rows].
+    ``predicted``, ``labels``: [number, count], the commonest first; ``nearest_cells``: [row, col, cosine] of the drawn
+    cells of this grid whose means are most like its own; ``cells_on_other_maps``: for each other one of ``layers`` the
+    cells of its own map that hold most of the same rows, [grid, row, col, share of this cell's rows].
     """
     table = pq.read_table(
         run.cells(atlas_map.name),
