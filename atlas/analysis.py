@@ -24,7 +24,7 @@ from atlas.neurons.parts import unfinished_files
 from atlas.neurons.reading import UnitTables
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import maps_of
+from atlas.rundir.maps import maps_of, marker_of_coordinates
 from atlas.rundir.markers import read_marker
 from atlas.rundir.remote import refuse_url
 from atlas.rundir.stages import ABOVE
@@ -108,8 +108,7 @@ class Run:
     def layout(self, name: str) -> pa.Table:
         """``image_id``, ``view``, ``draw``, ``u``, ``v``, ``dropped`` of all rows of a map, in the store's order."""
         self._check(name)
-        marker = f"class-{name}.json" if self._maps[name].classes else "box.json"
-        self._finished("layout", self._directory.folder("layout") / marker)
+        self._finished("layout", self._marker_of_coordinates(name))
         return pq.read_table(self._directory.layout(name))
 
     def cells(self, name: str, grid: int | None = None) -> pa.Table:
@@ -139,8 +138,12 @@ class Run:
     def second_moment(self, layer: str) -> NDArray[np.float64]:
         """The uncentred second moment (channels, channels) of a layer's activations, by which icons are whitened."""
         self._check(layer, among=self.layers)
-        self._finished("layout", self._directory.folder("layout") / "box.json")
+        self._finished("layout", self._marker_of_coordinates(layer))
         return Moments.load(self._directory.moments(layer)).second_moment
+
+    def _marker_of_coordinates(self, name: str) -> Path:
+        marker = marker_of_coordinates(self._maps[name], self.layers, self.config.layout)
+        return self._directory.folder("layout") / marker
 
     def place(self, layer: str, activations: ArrayLike) -> Placement:
         """Where new ``activations`` (n, channels) of ``layer`` belong on its map, among the rows that are most like

@@ -28,7 +28,9 @@ def parts(config: Config) -> list[Part]:
     maps = maps_of(config.layers, config.layout, config.cells)
 
     def layout_of(atlas_map: AtlasMap) -> str:
-        return part_id(layout.NAME, layout.part_of_classes(atlas_map.layer) if atlas_map.classes else layout.MAPS)
+        if atlas_map.classes:
+            return part_id(layout.NAME, layout.part_of_classes(atlas_map.layer))
+        return part_id(layout.NAME, layout.part_of_maps(atlas_map.layer, config.layers, config.layout))
 
     ranks = rank.of_maps(maps, config.opening)
     return [Part(NAME, one.name, (layout_of(one),), ranks[one.name]) for one in maps]
@@ -38,7 +40,8 @@ def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
     """The one item of a map."""
     atlas_map = find_map(maps_of(config.layers, config.layout, config.cells), part)
     rows = pq.read_metadata(run.layout(part)).num_rows
-    return [Item(part, NAME, run=str(run.path), of=layout.coordinates_digest(run, atlas_map), work=rows)]
+    of = layout.coordinates_digest(run, atlas_map, config.layers, config.layout)
+    return [Item(part, NAME, run=str(run.path), of=of, work=rows)]
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:

@@ -2,7 +2,8 @@
 
 An item lays out one layer, or all layers together where they share one layout; before them, one makes the start that
 aligned layers have in common. Further items place the rows of layers that are larger than what is laid out; one puts
-all in one box, and one for each layer measures how true its map is. A layer's maps of classes are one item.
+aligned layers into one box, or each layer into its own, and one for each layer measures how true its map is. A layer's
+maps of classes are one item.
 """
 
 from __future__ import annotations
@@ -48,11 +49,14 @@ from atlas.rundir.maps import (
     COMMON_START,
     FEWEST_MAP_ROWS,
     AtlasMap,
+    box_of,
     has_common_start,
+    layout_boxes,
     layout_group_of,
     layout_groups,
     maps_of,
     maps_of_classes,
+    marker_of_coordinates,
 )
 from atlas.rundir.markers import digest_values, read_marker, write_marker
 from atlas.store.shards import count_rows, read_metadata
@@ -64,9 +68,8 @@ NAME = "layout"
 WORK = "rows"
 REDO_DEPENDENTS = True  # a second fit has other coordinates
 measure_batch_settings = prepare_worker = move_aside = None
-# The parts of the layers' own maps, and of what is measured on them.
-MAPS, QUALITY = "maps", "quality"
-_BOX = "box"
+# The part of what is measured on the layers' own maps.
+QUALITY = "quality"
 # Of the stage's files and computations: with another number all layouts are computed again.
 LAYOUT_FORMAT = 4
 # Directions of each layer that the common start goes by: nine layers of a million rows are a gigabyte.
@@ -76,15 +79,34 @@ COMMON_WIDTH = 32
 def parts(config: Config) -> list[Part]:
     """The layers' own maps; then what is measured on each of them, and the maps of classes of each layer."""
     ranks = rank.of_maps(maps_of(config.layers, config.layout, config.cells), config.opening)
-    after = (part_id(NAME, MAPS),)
+    boxes = layout_boxes(config.layers, config.layout)
+    part_of_box = {name: part_id(NAME, _part_of_box(name)) for name in boxes}
+    opening = box_of(config.opening, config.layers, config.layout)
     first_of_classes = {
         layer: maps[0].name for layer in config.layers if (maps := maps_of_classes(layer, config.layout))
     }
     return [
-        Part(NAME, MAPS, (part_id(collect.NAME),), rank.LAYOUT),
-        Part(NAME, QUALITY, after, rank.of_quality(ranks, config.opening)),
-        *(Part(NAME, part_of_classes(layer), after, ranks[name]) for layer, name in first_of_classes.items()),
+        *(Part(NAME, _part_of_box(name), (part_id(collect.NAME),), rank.LAYOUT + (name != opening)) for name in boxes),
+        Part(NAME, QUALITY, tuple(part_of_box.values()), rank.of_quality(ranks, config.opening)),
+        *(
+            Part(
+                NAME,
+                part_of_classes(layer),
+                (part_id(NAME, part_of_maps(layer, config.layers, config.layout)),),
+                ranks[name],
+            )
+            for layer, name in first_of_classes.items()
+        ),
     ]
+
+
+def part_of_maps(layer: str, layers: Sequence[str], layout: LayoutConfig) -> str:
+    """The part that makes the coordinates of a layer's own map."""
+    return _part_of_box(box_of(layer, layers, layout))
+
+
+def _part_of_box(box: str) -> str:
+    return box.replace("box", "maps", 1)
 
 
 def part_of_classes(layer: str) -> str:
@@ -94,11 +116,11 @@ def part_of_classes(layer: str) -> str:
 
 def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
     """The common start, fits, what is placed in them, and the box; or what is measured; or maps of classes."""
-    if part == MAPS:
-        return _plan_maps(run, config.layers, config.layout, config.opening)
     if part == QUALITY:
         maps = maps_of(config.layers, config.layout, config.cells)
-        digests = {one.layer: coordinates_digest(run, one) for one in maps if not one.classes}
+        digests = {
+            one.layer: coordinates_digest(run, one, config.layers, config.layout) for one in maps if not one.classes
+        }
         # How far a layer is aligned is measured against the one before it.
         before = dict(zip(config.layers[1:], config.layers))
         return [
@@ -110,10 +132,13 @@ def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
             )
             for layer, digest in digests.items()
         ]
+    for box in layout_boxes(config.layers, config.layout):
+        if part == _part_of_box(box):
+            return _plan_maps(box, run, config.layers, config.layout, config.opening)
     return [Item(part, NAME, run=str(run.path))]
 
 
-def _plan_maps(run: RunDirectory, layers: Sequence[str], layout: LayoutConfig, opening: str) -> list[Item]:
+def _plan_maps(box: str, run: RunDirectory, layers: Sequence[str], layout: LayoutConfig, opening: str) -> list[Item]:
     items: list[Item] = []
     fits: list[Item] = []
     parts, rows = len(placed_parts(run.shards(layers[0]), layout.fit_rows)), count_rows(run.shards(layers[0]))
@@ -123,7 +148,7 @@ def _plan_maps(run: RunDirectory, layers: Sequence[str], layout: LayoutConfig, o
     if aligned:
         items.append(Item(COMMON_START, NAME, (), str(run.path)))
     first = layout_group_of(opening, layout)
-    for group in sorted(layout_groups(layers, layout), key=lambda group: group != first):
+    for group in sorted(layout_boxes(layers, layout)[box], key=lambda group: group != first):
         after = (COMMON_START,) if aligned else ()
         fits.append(Item(f"fit-{group}", NAME, after, str(run.path), work=fitted_rows))
         items.append(fits[-1])
@@ -133,13 +158,15 @@ def _plan_maps(run: RunDirectory, layers: Sequence[str], layout: LayoutConfig, o
         ]
     if layout.shared:
         items += [Item(f"index-{layer}", NAME, (fits[0].id,), str(run.path)) for layer in layers]
-    return [*items, Item(_BOX, NAME, tuple(item.id for item in items), str(run.path))]
+    return [*items, Item(box, NAME, tuple(item.id for item in items), str(run.path))]
 
 
 def markers(item: Item, run: RunDirectory, config: Config) -> list[Path]:
     """One for an item; of a layer's maps of classes one for each map."""
     if item.id.startswith("classes-"):
-        return [_class_marker(run, atlas_map) for atlas_map in _maps_of_classes(item, config.layout)]
+        return [
+            _marker(run, atlas_map, config.layers, config.layout) for atlas_map in _maps_of_classes(item, config.layout)
+        ]
     return [run.folder(NAME) / f"{item.id}.json"]
 
 
@@ -147,33 +174,34 @@ def _maps_of_classes(item: Item, layout: LayoutConfig) -> tuple[AtlasMap, ...]:
     return maps_of_classes(item.id.removeprefix("classes-"), layout)
 
 
-def find_coordinates_digest(run: RunDirectory, atlas_map: AtlasMap) -> str | None:
+def find_coordinates_digest(
+    run: RunDirectory, atlas_map: AtlasMap, layers: Sequence[str], layout: LayoutConfig
+) -> str | None:
     """The sha256 of a map's coordinates, None where they are not finished. A second fit does not reproduce them:
     whatever is made from them depends on it."""
-    path = _class_marker(run, atlas_map) if atlas_map.classes else run.folder(NAME) / f"{_BOX}.json"
-    marker = read_marker(path, run.stage_key(NAME))
+    marker = read_marker(_marker(run, atlas_map, layers, layout), run.stage_key(NAME))
     return None if marker is None else str(marker["files"][run.layout(atlas_map.name).name]["sha256"])
 
 
-def coordinates_digest(run: RunDirectory, atlas_map: AtlasMap) -> str:
+def coordinates_digest(run: RunDirectory, atlas_map: AtlasMap, layers: Sequence[str], layout: LayoutConfig) -> str:
     """The same of a map that is finished. Raises AtlasError where it is gone."""
-    digest = find_coordinates_digest(run, atlas_map)
+    digest = find_coordinates_digest(run, atlas_map, layers, layout)
     if digest is None:
         raise AtlasError(f"layout: the coordinates of {atlas_map.name} are gone. Give the same command again.")
     return digest
 
 
-def _class_marker(run: RunDirectory, atlas_map: AtlasMap) -> Path:
-    """The marker of a map of classes."""
-    return run.folder(NAME) / f"class-{atlas_map.name}.json"
+def _marker(run: RunDirectory, atlas_map: AtlasMap, layers: Sequence[str], layout: LayoutConfig) -> Path:
+    """The marker that vouches for a map's coordinates."""
+    return run.folder(NAME) / marker_of_coordinates(atlas_map, layers, layout)
 
 
 def run_item(item: Item) -> Summary:
     """Do the work that the item's name begins with."""
     run, config = item.open()
     layers, layout, seed = config.layers, config.layout, config.seed
-    if item.id == _BOX:
-        return _box(run, layers, layout)
+    if item.id in layout_boxes(layers, layout):
+        return _box(item, run, layers, layout)
     if item.id == COMMON_START:
         return _common(item, run, layers, layout, seed=seed)
     match item.id.split("-")[0]:
@@ -186,7 +214,7 @@ def run_item(item: Item) -> Summary:
         case "quality":
             return _quality(item, run, layers, layout, seed=seed)
         case "classes":
-            return _classes(item, run, layout, seed=seed)
+            return _classes(item, run, layers, layout, seed=seed)
     raise ValueError(f"{item.id}: no item of this stage begins so")
 
 
@@ -296,18 +324,19 @@ def _place(item: Item, run: RunDirectory, layers: Sequence[str], layout: LayoutC
     return Summary(len(rows))
 
 
-def _box(run: RunDirectory, layers: Sequence[str], layout: LayoutConfig) -> Summary:
-    groups = list(layout_groups(layers, layout))
+def _box(item: Item, run: RunDirectory, layers: Sequence[str], layout: LayoutConfig) -> Summary:
+    groups = layout_boxes(layers, layout)[item.id]
     parts = len(placed_parts(run.shards(layers[0]), layout.fit_rows))
     raw, dropped = zip(*(gather_coordinates(run, group, parts) for group in groups))
-    box_coordinates = unit_box(raw) if layout.align else [unit_box([coordinates])[0] for coordinates in raw]
-    for layer in layers:
+    box_coordinates = unit_box(raw)
+    own_layers = [layer for layer in layers if layout_group_of(layer, layout) in groups]
+    for layer in own_layers:
         number = groups.index(layout_group_of(layer, layout))
         if not np.isfinite(box_coordinates[number]).any():
             raise AtlasError(f"layout: layer {layer} gave no activation at all in any picture. Choose another layer.")
         write_map(run, layer, layer, box_coordinates[number], dropped[number])
-    files = [run.layout(layer) for layer in layers]
-    write_marker(run.folder(NAME) / f"{_BOX}.json", key=run.stage_key(NAME), files=files)
+    files = [run.layout(layer) for layer in own_layers]
+    write_marker(run.folder(NAME) / f"{item.id}.json", key=run.stage_key(NAME), files=files)
     return Summary(0)
 
 
@@ -324,14 +353,14 @@ def _quality(item: Item, run: RunDirectory, layers: Sequence[str], layout: Layou
     return Summary(0)
 
 
-def _classes(item: Item, run: RunDirectory, layout: LayoutConfig, *, seed: int) -> Summary:
+def _classes(item: Item, run: RunDirectory, layers: Sequence[str], layout: LayoutConfig, *, seed: int) -> Summary:
     """The maps of classes of one layer: those that are not there yet. Their rows are chosen in one pass."""
     layer = item.id.removeprefix("classes-")
     key, shards = run.stage_key(NAME), run.shards(layer)
     todo = [
         atlas_map
         for atlas_map in _maps_of_classes(item, layout)
-        if read_marker(_class_marker(run, atlas_map), key) is None
+        if read_marker(_marker(run, atlas_map, layers, layout), key) is None
     ]
     choices = choose_rows(shards, todo, layout, read_metadata(shards[0])["classes"])
     all_rows = np.unique(np.concatenate([choice.rows for choice in choices]))
@@ -348,5 +377,5 @@ def _classes(item: Item, run: RunDirectory, layout: LayoutConfig, *, seed: int) 
         write_map(run, atlas_map.name, layer, coordinates, dropped)
         facts: dict[str, object] = {"alignment": None, "alignment_independent": None, "chosen": len(choice.rows)}
         facts |= measure_quality(run, atlas_map.name, layer, column="activation", seed=seed)
-        write_marker(_class_marker(run, atlas_map), key=key, files=[run.layout(atlas_map.name)], facts=facts)
+        write_marker(_marker(run, atlas_map, layers, layout), key=key, files=[run.layout(atlas_map.name)], facts=facts)
     return Summary(row_count)

@@ -95,7 +95,7 @@ def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
         ]
     others = [source.name for source in _other_layers(settings.layers, layer)]
     own_maps = [one for one in maps_of(config.layers, config.layout, config.cells) if one.name in (layer, *others)]
-    coordinates = [layout.coordinates_digest(run, atlas_map) for atlas_map in own_maps]
+    coordinates = [layout.coordinates_digest(run, atlas_map, config.layers, config.layout) for atlas_map in own_maps]
     # One more layer leaves all items but these as they are.
     return [
         Item(f"{layer}/circuit", NAME, (), str(run.path), digest_values(others, settings.sources)),

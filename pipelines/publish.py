@@ -103,7 +103,7 @@ def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
     if not published:
         return []
     (atlas_map,) = published
-    of = layout.coordinates_digest(run, atlas_map)
+    of = layout.coordinates_digest(run, atlas_map, config.layers, config.layout)
     if part == part_of_pyramid(atlas_map):
         return [Item(part, NAME, run=str(run.path), of=of)]
     grid = int(rest[0].removeprefix("grid-"))
@@ -131,7 +131,7 @@ def site_contents(config: Config, run: RunDirectory) -> tuple[SiteContents, str]
     asked_for = maps_of(config.layers, config.layout, config.cells)
     maps, sources, quick_grids = [], [], []
     for atlas_map in published_maps(run, asked_for):
-        of = layout.find_coordinates_digest(run, atlas_map)
+        of = layout.find_coordinates_digest(run, atlas_map, config.layers, config.layout)
         names = {grid: render.part_of_grid(atlas_map, grid) for grid in atlas_map.grids}
         full = [grid for grid, name in names.items() if is_published(name, of)]
         quick = [grid for grid, name in names.items() if grid not in full and is_published(render.quick_part(name), of)]

@@ -97,7 +97,7 @@ def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
     after: dict[str, set[str]] = {}
     for (row, col), name in own.items():
         after.setdefault(name, set()).update(coarser[around] for around in coarser_cells(row, col) if around in coarser)
-    of = layout.coordinates_digest(run, atlas_map)
+    of = layout.coordinates_digest(run, atlas_map, config.layers, config.layout)
     names = list(after) if quick else sorted(after, key=_quick_cosines(run, atlas_map, grid, own).__getitem__)
     return [
         Item(name, NAME, tuple(sorted(after[name])), str(run.path), of, 0 if quick else icons[name]) for name in names

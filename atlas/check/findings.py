@@ -44,10 +44,15 @@ class Findings:
     suspect: set[Path] = field(default_factory=set)
     markers: dict[str, dict[Path, dict[str, Any]]] = field(default_factory=dict)
     stale: set[str] = field(default_factory=set)
-    layout_groups: tuple[str, ...] = ()
+    layout_boxes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     maps: tuple[AtlasMap, ...] = ()
     files: int = 0
     bytes: int = 0
+
+    @property
+    def layout_groups(self) -> tuple[str, ...]:
+        """The layers that are laid out together, by the names of their groups."""
+        return tuple(group for groups in self.layout_boxes.values() for group in groups)
 
     def wrong(self, path: Path, what: str, *delete: Path, remedy: str = "") -> None:
         """Note a problem of ``path``, cured by deleting ``delete``."""
@@ -77,21 +82,23 @@ class Findings:
         where it is what they start from. All other work gives equal bytes when it is done again.
         """
         delete = [path]
-        is_measurement = path.name.startswith(("class-", "quality-"))
-        if stage != "layout" or path.name == "box.json" or path.suffix == ".parquet" or is_measurement:
+        without_parts = path.name.startswith(("class-", "quality-")) or path.stem in self.layout_boxes
+        if stage != "layout" or path.suffix == ".parquet" or without_parts:
             return [file for file in delete if file.exists()]
         folder = self.run.folder(stage)
         name = path.name.removeprefix("fit-")
         if name.startswith(f"{COMMON_START}."):
             delete.append(folder / f"{COMMON_START}.json")
             refitted = self.layout_groups
+            boxes = list(self.layout_boxes)
         else:
             refitted = tuple(
                 group for group in self.layout_groups if name.startswith((f"{group}.", f"place-{group}-"))
             )[-1:]
+            boxes = [box for box, groups in self.layout_boxes.items() if set(groups) & set(refitted)]
         for group in refitted:
             delete += [folder / f"fit-{group}.json", *sorted(folder.glob(f"place-{group}-*.json"))]
-        delete += [*sorted(folder.glob("index-*.json")), folder / "box.json"]
+        delete += [*sorted(folder.glob("index-*.json")), *(folder / f"{box}.json" for box in boxes)]
         return [file for file in dict.fromkeys(delete) if file.exists()]
 
 

@@ -91,9 +91,10 @@ def _listing(findings: Findings) -> pa.Table | None:
 
 def _comparable(findings: Findings, layer: str) -> bool:
     """Whether the layout of ``layer`` is of this store and can be read."""
-    box = findings.run.folder("layout") / "box.json"
-    path = findings.run.layout(layer)
-    return "layout" not in findings.stale and box in findings.markers["layout"] and path not in findings.suspect
+    path, folder, boxes = findings.run.layout(layer), findings.run.folder("layout"), findings.layout_boxes
+    vouching = [folder / f"{box}.json" for box, groups in boxes.items() if len(boxes) == 1 or layer in groups]
+    finished = all(marker in findings.markers["layout"] for marker in vouching)
+    return "layout" not in findings.stale and finished and path not in findings.suspect
 
 
 def _shard(

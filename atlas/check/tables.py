@@ -53,15 +53,15 @@ def compare_tables(findings: Findings, cells: CellsConfig, neurons: NeuronsConfi
 
 def _layout(findings: Findings) -> None:
     folder, markers = findings.run.folder("layout"), findings.markers["layout"]
-    box = folder / "box.json"
-    finished = box in markers
+    boxes = [folder / f"{name}.json" for name in findings.layout_boxes]
+    finished = all(box in markers for box in boxes)
     fits = [folder / f"fit-{group}.json" for group in findings.layout_groups]
     classes = [folder / f"class-{atlas_map.name}.json" for atlas_map in findings.maps if atlas_map.classes]
     qualities = [folder / f"quality-{atlas_map.name}.json" for atlas_map in findings.maps if not atlas_map.classes]
-    for path in [*fits, *classes, *qualities, box]:
+    for path in [*fits, *classes, *qualities, *boxes]:
         if path not in markers and path not in findings.suspect:
             later = findings.begun("cells", "render", "publish")
-            if finished or (path == box and later):
+            if finished or (path in boxes and later):
                 delete = findings.with_it("layout", path)
                 findings.wrong(path, "the marker is missing, though later work was done", *delete)
     marker_count = sum(path in markers for path in fits)

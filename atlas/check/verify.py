@@ -23,7 +23,7 @@ from atlas.check.rows import compare_rows
 from atlas.check.tables import compare_tables
 from atlas.errors import AtlasError, ConfigError
 from atlas.rundir.directory import RunDirectory
-from atlas.rundir.maps import layout_groups, maps_of
+from atlas.rundir.maps import layout_boxes, maps_of
 from atlas.rundir.markers import digest_file, marked_key, parse_marker
 from atlas.rundir.stages import ABOVE, FOLDERS, STAGES, stages_of
 
@@ -31,7 +31,7 @@ _LAYOUTS = ("fit-*", "place-*", "index-*", "class-*", "quality-*")
 # Where the markers of a stage lie below its folder.
 _MARKERS = {
     "collect": ("*/part-*.json", "failures.json"),
-    "layout": tuple(f"{name}.json" for name in ("common-start", *_LAYOUTS, "box")),
+    "layout": tuple(f"{name}.json" for name in ("common-start", *_LAYOUTS, "box", "box-*")),
     "cells": ("*.json",),
     "render": ("*/grid-*/part-*.json",),
     "neurons": ("*/*.json",),
@@ -59,7 +59,7 @@ def verify(run: RunDirectory, *, quick: bool = False, console: Console | None = 
         findings.wrong(run.manifest, f"{what}, so the stages cannot be held against their configuration")
         return findings
     config = run.config()
-    findings.layout_groups = tuple(layout_groups(config.layers, config.layout))
+    findings.layout_boxes = layout_boxes(config.layers, config.layout)
     findings.maps = maps_of(config.layers, config.layout, config.cells)
     _read_markers(findings, stages_of(config.neurons), manifest.get("stages", {}))
     _check_files(findings, quick=quick, console=console)

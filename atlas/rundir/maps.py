@@ -121,6 +121,28 @@ def layout_group_of(layer: str, layout: LayoutConfig) -> str:
     return next(iter(layout_groups([layer], layout)))
 
 
+def layout_boxes(layers: Sequence[str], layout: LayoutConfig) -> dict[str, tuple[str, ...]]:
+    """The groups of layers whose layouts are moved into the unit square together, by the name of their box: all of
+    them where they are aligned, else each by itself."""
+    groups = tuple(layout_groups(layers, layout))
+    if layout.align or len(groups) == 1:
+        return {"box": groups}
+    return {f"box-{group}": (group,) for group in groups}
+
+
+def box_of(layer: str, layers: Sequence[str], layout: LayoutConfig) -> str:
+    """The name of the box that the layout of ``layer`` is in."""
+    group = layout_group_of(layer, layout)
+    return next(name for name, groups in layout_boxes(layers, layout).items() if group in groups)
+
+
+def marker_of_coordinates(atlas_map: AtlasMap, layers: Sequence[str], layout: LayoutConfig) -> str:
+    """The name of the marker, in the stage's folder, that vouches for the coordinates of a map."""
+    if atlas_map.classes:
+        return f"class-{atlas_map.name}.json"
+    return f"{box_of(atlas_map.layer, layers, layout)}.json"
+
+
 def has_common_start(layers: Sequence[str], layout: LayoutConfig) -> bool:
     """Whether several layouts are aligned, by starting from one that they have in common."""
     return layout.align and len(layout_groups(layers, layout)) > 1

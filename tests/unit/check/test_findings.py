@@ -27,7 +27,7 @@ def findings(tmp_path: Path) -> Findings:
     ]
     for name in [*(f"{name}.json" for name in names), "quality-a.json", "a.coordinates.npz", "a.b.faiss", "a.parquet"]:
         (folder / name).touch()
-    return Findings(RunDirectory(tmp_path), layout_groups=("a", "a.b"))
+    return Findings(RunDirectory(tmp_path), layout_boxes={"box": ("a", "a.b")})
 
 
 def test_a_problem_reads_as_place_fault_and_cure() -> None:
