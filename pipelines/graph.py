@@ -120,6 +120,14 @@ class _Waiting:
         return self.turn.part.rank
 
 
+@dataclass(frozen=True)
+class _Measurement:
+    """A stage's batch settings, to be measured by a worker."""
+
+    stage: Stage
+    rank: int
+
+
 class _Graph:
     def __init__(
         self, stages: Sequence[Stage], client: Client, run: RunDirectory, config: Config, hooks: Hooks
@@ -148,10 +156,10 @@ class _Graph:
         self._turns: dict[str, _Turn] = {}  # by the part's id
         self._next_turns: dict[str, bool] = {}  # of parts with a turn under way: whether the next one is a refresh
         self._waiting: dict[tuple[str, str], _Waiting] = {}  # by stage and the item's id
-        self._startable: list[_Waiting] = []
-        self._ranks: Counter[int] = Counter()  # of the items at work
+        self._startable: list[_Waiting | _Measurement] = []
+        self._ranks: Counter[int] = Counter()  # of what is at work
         self._workers = 0
-        self._futures: dict[Future, _Waiting | Stage] = {}  # a stage: its batch settings
+        self._futures: dict[Future, _Waiting | _Measurement] = {}
         self._probe: Future | None = None  # without work: the first worker that has none does it
         self._unwatched: list[Future] = []
 
@@ -209,19 +217,11 @@ class _Graph:
         measure = stage.measure_batch_settings
         if measure is not None and "batch_settings" not in self._run.stage_facts(stage.NAME):
             progress.queue = []
-            settings = self._client.submit(
-                measure_settings,
-                measure,
-                str(self._run.path),
-                key=(self._group, f"{stage.NAME}: batch settings", next(self._number)),
-                priority=-rank,
-            )
-            self._futures[settings] = stage
-            self._unwatched.append(settings)
+            self._startable.append(_Measurement(stage, rank))
 
     def _begin_later_stages(self) -> None:
-        """Once the first items are handed out: what other stages measure is done by the first worker without work,
-        long before their first items come."""
+        """Once the first items are handed out: what other stages measure is done by workers without work, long before
+        their first items come. One after the other as well, so that an item that comes next finds a worker."""
         for part in self._measured_later:
             self._begin_stage(self._stages[part.stage], part.rank)
         self._measured_later.clear()
@@ -284,8 +284,11 @@ class _Graph:
     def _submit(self, finished: as_completed) -> None:
         """Hand out what can start, and have ``finished`` watch it."""
         by_rank: dict[tuple[str, int], list[_Waiting]] = defaultdict(list)
-        for waiting in self._take_startable():
-            by_rank[waiting.item.stage, waiting.rank].append(waiting)
+        for ready in self._take_startable():
+            if isinstance(ready, _Measurement):
+                self._measure(ready)
+            else:
+                by_rank[ready.item.stage, ready.rank].append(ready)
         for (name, rank), works in by_rank.items():
             futures = self._client.map(
                 partial(work_on, self._stages[name].run_item),
@@ -306,6 +309,20 @@ class _Graph:
         finished.update(self._unwatched)
         self._unwatched.clear()
 
+    def _measure(self, measurement: _Measurement) -> None:
+        """Have a worker measure a stage's batch settings."""
+        stage = measurement.stage
+        assert stage.measure_batch_settings is not None
+        settings = self._client.submit(
+            measure_settings,
+            stage.measure_batch_settings,
+            str(self._run.path),
+            key=(self._group, f"{stage.NAME}: batch settings", next(self._number)),
+            priority=-measurement.rank,
+        )
+        self._futures[settings] = measurement
+        self._unwatched.append(settings)
+
     def _finish_batch(self, finished: as_completed) -> None:
         """Wait for what ends next, and take what came of it. No future of it outlives this call: while the next one
         waits, perhaps for long, it would be wanted, and done again when its worker is lost."""
@@ -320,9 +337,10 @@ class _Graph:
             if isinstance(work, _Waiting):
                 self._finish(work, result)
             else:
-                self._settle(work, result)
+                self._end_work(work.rank)
+                self._settle(work.stage, result)
 
-    def _take_startable(self) -> list[_Waiting]:
+    def _take_startable(self) -> list[_Waiting | _Measurement]:
         """What to hand out now, of what can start: all of the lowest rank that is not done, and of higher ones as many
         items as workers are without. The others stay here: a worker that ends takes at once what lies in Dask's queue,
         and what waited for its item would find it at a long one of a high rank, such as units."""
@@ -341,14 +359,17 @@ class _Graph:
         self._workers = max(threads, cluster.workers or 0, *(cluster.adaptive or (0,)))
         return threads
 
+    def _end_work(self, rank: int) -> None:
+        self._ranks[rank] -= 1
+        if not self._ranks[rank]:
+            del self._ranks[rank]
+
     def _finish(self, waiting: _Waiting, timed: Timed) -> None:
         """Count a finished item, and start what waited for it."""
         item, turn, summary = waiting.item, waiting.turn, timed.summary
         stage, outcome = self._stages[item.stage], self._progress[item.stage].outcome
         del self._waiting[item.stage, item.id]
-        self._ranks[waiting.rank] -= 1
-        if not self._ranks[waiting.rank]:
-            del self._ranks[waiting.rank]
+        self._end_work(waiting.rank)
         outcome.peak_mb = max(outcome.peak_mb, summary.peak_mb)
         outcome.spans.append((timed.began, timed.ended))
         if turn.refresh:
@@ -367,6 +388,6 @@ class _Graph:
             self._end_turn(turn)
 
 
-def _name_of(work: _Waiting | Stage) -> tuple[str, str | None]:
+def _name_of(work: _Waiting | _Measurement) -> tuple[str, str | None]:
     """The stage of an item or of batch settings, and the item's id."""
-    return (work.item.stage, work.item.id) if isinstance(work, _Waiting) else (work.NAME, None)
+    return (work.item.stage, work.item.id) if isinstance(work, _Waiting) else (work.stage.NAME, None)

@@ -142,6 +142,15 @@ def note_and_measure(path: str) -> dict[str, int]:
     return {"batch": 5}
 
 
+def wait_and_measure(path: str) -> dict[str, int]:
+    """Measure only when the item b0 of the stage layout is done."""
+    deadline = time.monotonic() + 30
+    while not (Path(path) / "layout-b0.ended").exists():
+        assert time.monotonic() < deadline, "b0 found no worker"
+        time.sleep(0.01)
+    return {"batch": 5}
+
+
 def die_and_measure(path: str) -> dict[str, int]:
     settings = note_and_measure(path)
     die_once(Path(path))

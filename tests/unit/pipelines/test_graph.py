@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cluster_sections import section
 from distributed import Client
-from number_stage import NumberStage, PartStage
+from number_stage import NumberStage, PartStage, wait_and_measure
 from planned import MODULES
 
 from atlas.config.reading import validate
@@ -286,6 +286,18 @@ def test_batch_settings_are_measured_once_before_the_stages_items(two_workers: C
         (tmp_path / "render-b0.json").unlink()
     assert (tmp_path / "settings").read_text() == "|"
     assert RunDirectory(tmp_path).stage_facts("render")["batch_settings"] == {"batch": 5}
+
+
+def test_what_is_measured_for_later_leaves_a_worker_to_what_comes_next(two_workers: Client, tmp_path: Path) -> None:
+    """One item of two is done, and its worker measures; when the other is, its worker does what waited for both."""
+    side_by_side = {"a": ["layout-a1.began", "layout-a0.began"]}
+    stage = PartStage("layout", Part("layout", "a"), Part("layout", "b", ("layout:a",), 1), waits=side_by_side)
+    later = [PartStage(name, Part(name, "c", ("layout:b",), 2), settings=True) for name in ("render", "neurons")]
+    for one in later:
+        one.measure_batch_settings = wait_and_measure
+    go_all([stage, *later], two_workers, tmp_path)
+    for one in later:
+        assert RunDirectory(tmp_path).stage_facts(one.NAME)["batch_settings"] == {"batch": 5}
 
 
 # Faults
