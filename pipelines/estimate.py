@@ -7,7 +7,7 @@ arithmetic.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from atlas.config.model import Config
 from atlas.config.sections import (
@@ -52,6 +52,11 @@ class Icons:
     def __add__(self, other: Icons) -> Icons:
         return Icons(self.coarse + other.coarse, self.finer + other.finer, self.quick + other.quick)
 
+    @property
+    def count(self) -> int:
+        """All but the quick ones, which are no icons of their own."""
+        return self.coarse + self.finer
+
     def seconds(self, rate: IconRate, render: RenderConfig) -> float:
         """What they take on one worker."""
         coarse, finer = (ATLAS.steps, ATLAS.steps_from_start) if render.steps == "auto" else (render.steps,) * 2
@@ -73,18 +78,19 @@ class Work:
 
     @property
     def icon_count(self) -> int:
-        """The icons of all layers; quick ones are no icons of their own."""
-        return sum(icons.coarse + icons.finer for icons in self.icons.values())
+        """The icons of all layers."""
+        return sum(icons.count for icons in self.icons.values())
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """How much of its WORK a stage has, and the seconds that one takes on a worker; beside that, ``seconds`` of a
-    worker for what is not counted."""
+    """How much of its WORK a stage has, and the seconds that one takes on a worker, on average and where they differ
+    ``by_layer``; beside that, ``seconds`` of a worker for what is not counted."""
 
     work: float = 0.0
     seconds_each: float = 0.0
     seconds: float = 0.0
+    by_layer: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def worker_seconds(self) -> float:
@@ -189,15 +195,16 @@ def expectations(
     """What is expected of each stage, by its name."""
     channels = {name: layers[name].channels for name in (neurons.layers if neurons else ())}
     units, icons = sum(channels.values()), work.icon_count
-    icon_seconds = sum(own.seconds(rates.icons[name], render) for name, own in work.icons.items())
+    icon_seconds = {name: own.seconds(rates.icons[name], render) for name, own in work.icons.items()}
+    icons_by_layer = {name: seconds / max(work.icons[name].count, 1) for name, seconds in icon_seconds.items()}
     unit_seconds = sum(count * rates.units[name] for name, count in channels.items())
     laid_out = work.rows * work.layouts
     return {
         "collect": Expectation(work.views, rates.view),
         "layout": Expectation(laid_out, LAYOUT_ROW_SECONDS + work.layouts * LAYOUT_SECONDS / max(laid_out, 1)),
         "cells": Expectation(work.rows * len(layers), CELLS_ROW_SECONDS),
-        "render": Expectation(icons, icon_seconds / max(icons, 1)),
-        "neurons": Expectation(units, unit_seconds / max(units, 1)),
+        "render": Expectation(icons, sum(icon_seconds.values()) / max(icons, 1), by_layer=icons_by_layer),
+        "neurons": Expectation(units, unit_seconds / max(units, 1), by_layer=rates.units),
         "publish": Expectation(seconds=PUBLISH_SECONDS + icons * PUBLISH_ICON_SECONDS),
     }
 

@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -33,7 +33,9 @@ _WEIGHT = 0.1
 @dataclass
 class StageState:
     """How far one stage is. ``parts_left``: its ``parts`` that are not planned yet; ``planned`` and ``finished_work``
-    count its WORK, of earlier starts too; ``count`` and ``busy_seconds`` are of this start."""
+    count its WORK, of earlier starts too, ``planned_seconds`` and ``finished_seconds`` what the plan expected that this
+    takes; ``count``, ``expected_seconds`` and ``busy_seconds`` are of this start: its WORK, what the plan expected it
+    to take, and what it took."""
 
     work_name: str
     expected: Expectation
@@ -43,8 +45,11 @@ class StageState:
     items_done: int = 0
     planned: float = 0.0
     finished_work: float = 0.0
+    planned_seconds: float = 0.0
+    finished_seconds: float = 0.0
     count: int = 0
     failures: int = 0
+    expected_seconds: float = 0.0
     busy_seconds: float = 0.0
     began: float | None = None
     ended: bool = False
@@ -72,10 +77,20 @@ class StageState:
         """What is left, in seconds of one worker: by the estimate's rate, and more and more by this start's own."""
         if self.ended:
             return 0.0
-        weight = _WEIGHT * self.expected.work
-        seconds = self.busy_seconds + weight * self.expected.seconds_each
-        rest = max(0.0, self.total - self.finished_work) * seconds / max(self.count + weight, 1e-9)
-        return rest + self.expected.seconds * (1 - self.share)
+        whole = self.expected.work * self.expected.seconds_each
+        total = max(self.planned_seconds, whole) if self.parts_left else self.planned_seconds
+        slowing = (self.busy_seconds + _WEIGHT * whole) / max(self.expected_seconds + _WEIGHT * whole, 1e-9)
+        return max(0.0, total - self.finished_seconds) * slowing + self.expected.seconds * (1 - self.share)
+
+    def seconds_of(self, items: Iterable[Item]) -> float:
+        """What the plan expected that ``items`` take on one worker; one second for each WORK where it expected
+        nothing."""
+        return sum(item.work * (self._seconds_each(item) or 1.0) for item in items)
+
+    def _seconds_each(self, item: Item) -> float:
+        layers = [layer for layer in self.expected.by_layer if item.id.startswith(layer)]
+        longest = max(layers, key=len, default=None)  # _blocks.1 is the beginning of _blocks.10 too
+        return self.expected.seconds_each if longest is None else self.expected.by_layer[longest]
 
 
 class RunProgress:
@@ -106,6 +121,8 @@ class RunProgress:
         state.items_done += len(items) - len(todo)
         state.planned += sum(item.work for item in items)
         state.finished_work += sum(item.work for item in items) - sum(item.work for item in todo)
+        state.planned_seconds += state.seconds_of(items)
+        state.finished_seconds += state.seconds_of(items) - state.seconds_of(todo)
         self.at_work += len(todo)
         if todo and state.began is None:
             state.began = self._clock()
@@ -115,10 +132,12 @@ class RunProgress:
         state = self.stages[stage.NAME]
         state.items_done += 1
         state.finished_work += item.work
+        state.finished_seconds += state.seconds_of([item])
         state.count += timed.summary.count
         state.failures += timed.summary.failures
         if timed.summary.count:  # quick icons are not counted, and cost less than those that are
             state.busy_seconds += timed.ended - timed.began
+            state.expected_seconds += state.seconds_of([item])
         self.at_work -= 1
 
     def finish_stage(self, stage: Stage) -> None:

@@ -93,7 +93,7 @@ def test_each_stage_has_its_rate(small: Network) -> None:
     assert stages["render"].work == 30
     steps = 10 * 160 + 20 * 92 + 5 * 32
     assert stages["render"].worker_seconds == pytest.approx(steps * 0.01 + 35 * 0.1)
-    assert stages["neurons"] == Expectation(layers["residual"].channels, 3.0)
+    assert stages["neurons"] == Expectation(layers["residual"].channels, 3.0, by_layer={"residual": 3.0})
     assert stages["publish"].worker_seconds == pytest.approx(PUBLISH_SECONDS + 30 * PUBLISH_ICON_SECONDS)
     fixed = configure(render={"steps": 10})
     stages = expectations(work, rates, layers, render=fixed.render, neurons=None)

@@ -71,6 +71,19 @@ def test_time_left_goes_by_this_starts_own_rate_and_the_workers_that_are_there()
     assert progress.seconds_left() == pytest.approx((40 - 10) * (40 + 4) / (10 + 4) / 4)
 
 
+def test_layers_that_cost_more_have_more_left() -> None:
+    parts = [Part("neurons", "_blocks.1/units"), Part("neurons", "_blocks.10/units")]
+    expectations = {"neurons": Expectation(60, 2.0, by_layer={"_blocks.1": 1.0, "_blocks.10": 4.0})}
+    progress = RunProgress(parts, {"neurons": "units"}, expectations, lambda: 1, lambda: 100.0)
+    stage: Any = SimpleNamespace(NAME="neurons")
+    cheap, dear = Item("_blocks.1/a", "neurons", work=40), Item("_blocks.10/a", "neurons", work=20)
+    progress.plan_part(stage, [cheap], [cheap])
+    progress.plan_part(stage, [dear], [dear])
+    progress.finish_item(stage, cheap, Timed(Summary(40), 50.0, 90.0))
+    assert progress.stages["neurons"].share == pytest.approx(40 / 60)
+    assert progress.seconds_left() == pytest.approx(80), "as expected of them: not half of what the first took"
+
+
 def test_a_stage_without_counted_work_goes_by_its_items() -> None:
     progress = a_progress()
     items = [Item(name, "layout") for name in "abcd"]
