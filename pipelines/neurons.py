@@ -23,7 +23,7 @@ from atlas.neurons.parts import UNITS_PER_PART, part_names, units_of_part
 from atlas.neurons.statistics import unit_statistics
 from atlas.neurons.tables import NEURONS_FORMAT
 from atlas.neurons.tuning import DISC
-from atlas.neurons.units import ROTATED_PATCHES, UnitDrawing, firing_rows, unit_table
+from atlas.neurons.units import UnitDrawing, firing_rows, unit_table
 from atlas.neurons.views import read_views
 from atlas.rundir.atomic import atomic
 from atlas.rundir.directory import RunDirectory
@@ -128,7 +128,8 @@ def run_item(item: Item) -> Summary:
             table = _cells(target, others, config.cells)
         else:
             drawing = _drawing(run, layer, settings.pictures, config.render, seed=config.seed)
-            table, failed = _units(target, work, drawing, attributions=config.collect.attributions)
+            attributions = config.collect.attributions
+            table, failed = _units(target, work, drawing, settings.rotated_patches, attributions=attributions)
             facts["patches_failed"] = failed
             summary = Summary(table.num_rows, failed)
     path = run.folder(NAME) / f"{item.id}.parquet"
@@ -145,7 +146,6 @@ def engine() -> dict[str, Any]:
         "recipe": asdict(UNIT_RECIPE),
         "apart": DIVERSITY,
         "disc": DISC,
-        "rotated": ROTATED_PATCHES,
         "units": UNITS_PER_PART,
     }
 
@@ -208,14 +208,19 @@ def _drawing(run: RunDirectory, layer: str, pictures: int, render: RenderConfig,
     )
 
 
-def _units(target: _OpenLayer, part: str, drawing: UnitDrawing, *, attributions: bool) -> tuple[pa.Table, int]:
-    """The table of some units, and how many of their top patches could not be read."""
+def _units(
+    target: _OpenLayer, part: str, drawing: UnitDrawing, rotated_patches: int, *, attributions: bool
+) -> tuple[pa.Table, int]:
+    """The table of some units, so many patches of each rotated, and how many of their top patches could not be
+    read."""
     units = units_of_part(part, target.statistics.num_rows)
     keys = firing_rows(target.statistics, units)
     views = target.read(keys)
     layer = worker.layers(target.run, target.run_network)[target.source.name]
     observer = worker.observer(target.run, target.run_network, target.source.module) if attributions else None
-    table = unit_table(target.network, layer, target.statistics, units, views, drawing, observer)
+    table = unit_table(
+        target.network, layer, target.statistics, units, views, drawing, observer, rotated_patches=rotated_patches
+    )
     return table, sum(key not in views for key in keys)
 
 

@@ -158,7 +158,9 @@ def stage_key_of(config: Config, directory: RunDirectory, prepared: Prepared, st
         )
     if stage == neurons.NAME:
         # Not the layers: what an item depends on beyond this stands in the item itself.
-        counts = {key: value for key, value in values["neurons"].items() if key in ("pictures", "patches")}
+        counts = {
+            key: value for key, value in values["neurons"].items() if key in ("pictures", "patches", "rotated_patches")
+        }
         drawing = {key: values["render"][key] for key in ("steps", "precision", "compile")}
         return digest_values(stage, directory.stage_key(collect.NAME), counts, drawing, neurons.engine())
     above = directory.stage_key(ABOVE[stage])

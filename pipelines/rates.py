@@ -81,7 +81,12 @@ def measure_rates(
         icons[name] = IconRate(slowing * step, slowing * score_seconds(network, layer.name, render.size))
         if neurons is not None and name in neurons.layers:
             units[name] = slowing * seconds_a_unit(
-                network, layer, pictures=neurons.pictures, steps=steps, precision=render.precision
+                network,
+                layer,
+                pictures=neurons.pictures,
+                rotated_patches=neurons.rotated_patches,
+                steps=steps,
+                precision=render.precision,
             )
     return Rates(slowing * view, icons, units)
 

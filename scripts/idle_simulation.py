@@ -56,6 +56,7 @@ PUBLISHED = {
         (
             "layers=[_blocks.4,_blocks.7,_blocks.10]", "images.crops=20", "cells.grids=[10,20,40]",
             "neurons={layers: [_blocks.4,_blocks.7,_blocks.10]}", "publish.opens=_blocks.10",
+            "render.icons_per_item=64",
         ),
         549,
         Rates(
@@ -288,7 +289,7 @@ def _collect_items(part: Part, config: Config, rates: Rates, views: int) -> Iter
 
 
 def _layout_items(part: Part, config: Config, rates: Rates, _: int) -> Iterator[Work]:
-    if part.name != layout.MAPS:
+    if part.name != layout.part_of_maps(config.opening, config.layers, config.layout):  # the layers are aligned
         yield from (Work(part.id, f"{part.name}-{layer}", 1) for layer in config.layers)
         return
     common = ("common-start",) if has_common_start(config.layers, config.layout) else ()

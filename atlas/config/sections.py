@@ -349,6 +349,8 @@ class NeuronsConfig(Section):
     """Different feature visualisations of each unit."""
     patches: Annotated[int, Field(ge=1, le=25)] = 9
     """Real patches kept that excite a unit most, from different images."""
+    rotated_patches: Annotated[int, Field(ge=1, le=25)] = 6
+    """How many of these are also rotated, mirrored and scaled: 52 passes of the network each."""
     sources: Annotated[int, Field(ge=1, le=100)] = 12
     """Units of each earlier one of these layers kept as building a unit."""
 

@@ -40,8 +40,6 @@ from atlas.visualize.diverse import UNIT_RECIPE, DiversePictures, diverse, pictu
 from atlas.visualize.optimize import step_seconds
 from atlas.visualize.subnetwork import Subnetwork, cached_subnetwork
 
-# Top patches that are rotated, mirrored and scaled: each costs 52 passes.
-ROTATED_PATCHES = 6
 # Classes that are listed, and the side and JPEG quality of the pictures of posed patches.
 SUPPORTED, OPPOSED = 10, 5
 POSE_SIDE, POSE_QUALITY = 120, 85
@@ -68,9 +66,12 @@ def unit_table(
     views: Mapping[RowKey, PositionView],
     drawing: UnitDrawing,
     observer: Observer | None,
+    *,
+    rotated_patches: int,
 ) -> pa.Table:
     """The table UNITS of some ``units`` of a layer, whose ``statistics`` are those of all its units. ``views`` are
-    those of their top rows that can be read. Without ``observer`` there are no classes."""
+    those of their top rows that can be read; ``rotated_patches`` of each unit are also rotated, mirrored and scaled.
+    Without ``observer`` there are no classes."""
     drawings = _draw(network, layer, statistics, units, drawing)
     tops = statistics["top"].take(pa.array(units, pa.int64())).to_pylist()
     top_views = [[views[key] for key in map(key_of, _firing(top)) if key in views] for top in tops]
@@ -79,7 +80,7 @@ def unit_table(
     subnetwork = cached_subnetwork(network, layer.name, window.side, "float32")
     rows: list[dict[str, Any]] = []
     for number, unit in enumerate(units):
-        patches = top_views[number][:ROTATED_PATCHES]
+        patches = top_views[number][:rotated_patches]
         curves = _tuning(network, layer, subnetwork, unit, patches, window)
         summary = figures(curves.rotated)
         if not _firing(tops[number]):
@@ -107,12 +108,12 @@ def unit_table(
 
 
 def seconds_a_unit(
-    network: Network, layer: Layer, *, pictures: int, steps: int | None, precision: AskedPrecision
+    network: Network, layer: Layer, *, pictures: int, rotated_patches: int, steps: int | None, precision: AskedPrecision
 ) -> float:
     """About how long a unit takes, here and now: its ``pictures``, and its patches in all their poses."""
     ascent_steps = pictures * (steps or UNIT_RECIPE.steps)
     # A step is three passes and more.
-    poses = ROTATED_PATCHES * (len(ROTATED) + len(MIRRORED) + len(SCALED) - 1) / 3
+    poses = rotated_patches * (len(ROTATED) + len(MIRRORED) + len(SCALED) - 1) / 3
     drawing = ascent_steps * step_seconds(network, layer.name, picture_size(layer, network), precision)
     # A tenth more for the Gram matrices, by which the pictures are made unlike.
     return 1.1 * drawing + poses * step_seconds(network, layer.name, window_of(network, layer).side, "float32")

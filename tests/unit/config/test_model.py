@@ -43,7 +43,13 @@ def test_an_address_ends_in_the_runs_name(tmp_path: Path, out: str) -> None:
 def test_units_are_asked_for_of_the_runs_layers(tmp_path: Path) -> None:
     config = load_config(write(tmp_path), ["neurons={layers: [_blocks.4]}"])
     assert config.neurons is not None
-    assert config.neurons.model_dump() == {"layers": ("_blocks.4",), "pictures": 4, "patches": 9, "sources": 12}
+    assert config.neurons.model_dump() == {
+        "layers": ("_blocks.4",),
+        "pictures": 4,
+        "patches": 9,
+        "rotated_patches": 6,
+        "sources": 12,
+    }
     for value, expected in (
         ("{layers: []}", "  neurons.layers: given []; expected at least 1."),
         ("{}", "  neurons.layers: missing; it has no default and must be given."),

@@ -15,7 +15,7 @@ from atlas.neurons.classes import class_effects
 from atlas.neurons.statistics import unit_statistics
 from atlas.neurons.tables import DEGREES, SCALES, UNITS
 from atlas.neurons.tuning import figures
-from atlas.neurons.units import ROTATED_PATCHES, UnitDrawing, firing_rows, seconds_a_unit, unit_table, usual_activations
+from atlas.neurons.units import UnitDrawing, firing_rows, seconds_a_unit, unit_table, usual_activations
 from atlas.neurons.views import as_inputs, read_views
 from atlas.pictures.decode import decode_png
 from atlas.pictures.listing import Listing
@@ -62,6 +62,7 @@ def statistics(made_run: RunDirectory) -> pa.Table:
     return unit_statistics(made_run.shards("branches"), 3)
 
 
+ROTATED = 2
 DRAWING = UnitDrawing(pictures=2, steps=2, precision="float32", batch=8, compile=False, seed=0)
 
 
@@ -71,7 +72,7 @@ def table_of(
     config = run.config()
     keys = firing_rows(statistics, units)
     views = read_views(run.shards("branches"), Listing.load(run.listing), keys, size=32, images=config.images, seed=0)
-    return unit_table(network, layer, statistics, units, views, DRAWING, observer)
+    return unit_table(network, layer, statistics, units, views, DRAWING, observer, rotated_patches=ROTATED)
 
 
 def test_a_row_has_pictures_classes_and_curves(
@@ -109,7 +110,7 @@ def test_a_row_has_pictures_classes_and_curves(
         index for index in order[::-1].tolist() if effects[index] < 0
     ]
 
-    patches = min(len(top), ROTATED_PATCHES)
+    patches = min(len(top), ROTATED)
     assert np.shape(row["rotated"]) == np.shape(row["mirrored"]) == (patches, len(DEGREES))
     assert np.shape(row["scaled"]) == (patches, len(SCALES))
     expected = figures(np.array(row["rotated"], np.float32))
@@ -134,7 +135,7 @@ def test_a_unit_that_never_fires_says_so(
 
 
 def test_seconds_count_the_steps_of_all_pictures(small: Network, layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a second a step: 5 pictures of 10 steps, and 6 patches in 52 poses of a third of a step each."""
+    """With a second a step: 5 pictures of 10 steps, and 2 patches in 52 poses of a third of a step each."""
     monkeypatch.setattr("atlas.neurons.units.step_seconds", lambda network, name, size, precision: 1.0)
-    seconds = seconds_a_unit(small, layer, pictures=5, steps=10, precision="float32")
-    assert seconds == pytest.approx(55 + 6 * 52 / 3)
+    seconds = seconds_a_unit(small, layer, pictures=5, rotated_patches=ROTATED, steps=10, precision="float32")
+    assert seconds == pytest.approx(55 + 2 * 52 / 3)

@@ -93,7 +93,7 @@ def test_an_item_writes_one_table_and_its_marker(begun: RunDirectory) -> None:
 
 def test_what_the_version_does_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     before = neurons.engine()
-    for name, value in (("NEURONS_FORMAT", 99), ("DIVERSITY", 0.5), ("ROTATED_PATCHES", 1), ("UNITS_PER_PART", 8)):
+    for name, value in (("NEURONS_FORMAT", 99), ("DIVERSITY", 0.5), ("UNITS_PER_PART", 8)):
         with monkeypatch.context() as patch:
             patch.setattr(neurons, name, value)
             assert neurons.engine() != before, name
