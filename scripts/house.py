@@ -34,6 +34,7 @@ ROOMS = (
     "atlas/store",
     "atlas/layout",
     "atlas/visualize",
+    "atlas/words",
     "atlas/cells",
     "atlas/neurons",
     "atlas/site",
