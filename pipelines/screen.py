@@ -219,10 +219,14 @@ def show_plan(
     if stage_names:
         reuse = "what fits this configuration is kept and gone on with, the rest is moved aside"
         lines.append(("found", f"{', '.join(stage_names)} of an earlier run; {reuse}"))
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for line in lines:
-        table.add_row(*map(escape, line))
-    console.print(table)
+    if console.is_terminal:
+        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        for line in lines:
+            table.add_row(*map(escape, line))
+        console.print(table)
+    else:  # rich takes a log for a terminal of 80 columns, and cuts paths
+        for name, text in lines:
+            print_sentence(console, f"{name:<10}{text}")
     return plan
 
 

@@ -144,6 +144,19 @@ def test_the_plan_tells_pictures_network_layers_and_estimate(
     assert not any(line.startswith(("map ", "neurons ", "not read ")) for line in lines)
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_log_has_each_line_of_the_plan_whole(
+    made_run: RunDirectory, small: Network, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    printed = Screen()
+    printed.console = Console(file=io.StringIO(), width=60, force_terminal=terminal)
+    monkeypatch.setattr(screen, "estimate", lambda *_, **__: Estimate(3725.0, 2.34e9, {}))
+    layers = {layer: describe_layer(small, layer) for layer in made_run.config().layers}
+    screen.show_plan(made_run.config(), made_run, Listing.load(made_run.listing), {"": small}, layers, printed.console)
+    whole = "network small_network:factory, 32 px, 5 classes, 9 batch norms folded, on cpu"
+    assert (whole in printed.lines) is not terminal, "a terminal's table wraps in its columns"
+
+
 def test_the_plan_tells_of_classes_units_and_what_cannot_be_read(
     made_copy: RunDirectory, small: Network, monkeypatch: pytest.MonkeyPatch, screenful: Screen
 ) -> None:
