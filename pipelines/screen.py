@@ -139,7 +139,7 @@ class ProgressScreen:
         work = (
             f"{state.finished_work:,.0f} of {total} {state.work_name}" if state.total else f"{state.items_done:,} items"
         )
-        rate = f", {self._progress.rate(stage):,.1f}/s" if state.count else ""
+        rate = f", {self._progress.rate(stage):,.1f}/s" if state.total and state.count else ""
         return f"{stage} {state.share:.0%}: {work}{rate}{failures}"
 
     def _print(self, line: str) -> None:

@@ -78,8 +78,9 @@ def _state(facts: dict[str, Any], now: float) -> str:
 def _stage(stage: dict[str, Any]) -> str:
     if not stage["begun"]:
         return "  –    not begun"
-    work = f"{stage['done']:,} of {stage['total']:,} {stage['work']}" if stage["total"] else "items without a count"
-    rate = f", {stage['per_second']:,.1f}/s" if stage["per_second"] else ""
+    counted = stage["total"] > 0
+    work = f"{stage['done']:,} of {stage['total']:,} {stage['work']}" if counted else f"{stage['items']:,} items"
+    rate = f", {stage['per_second']:,.1f}/s" if counted and stage["per_second"] else ""
     failures = f", {stage['failures']:,} failed" if stage["failures"] else ""
     return f"{stage['share']:>4.0%}   {work}{rate}{failures}"
 

@@ -19,12 +19,13 @@ def stage(share: float, count: int, total: int, work: str, per_second: float, fa
     begun = per_second > 0
     return {
         "share": share, "done": count, "total": total, "work": work, "per_second": per_second, "failures": failures,
-        "begun": begun,
+        "begun": begun, "items": 3,
     }  # fmt: skip
 
 
 def lines(folder: Path, **changes: Any) -> list[str]:
     stages = {
+        "publish": stage(0.11, 0, 0, "parts", 0.1),
         "neurons": stage(0.0, 0, 232, "units", 0.0),
         "render": stage(0.4, 912, 2280, "icons", 8.12),
         "collect": stage(1.0, 10980, 10980, "views", 97.2, failures=3),
@@ -44,6 +45,7 @@ def test_a_run_at_work_is_told_with_all_its_stages(tmp_path: Path) -> None:
         "  collect  100%   10,980 of 10,980 views, 97.2/s, 3 failed",
         "  render    40%   912 of 2,280 icons, 8.1/s",
         "  neurons    –    not begun",
+        "  publish   11%   3 items",
     ]
 
 

@@ -87,7 +87,7 @@ def test_a_log_has_a_line_at_each_tenth_and_each_minute(screenful: Screen) -> No
     assert len(lines()) == 2
     clock.now += 1
     on_screen.tick()
-    assert lines()[2:] == ["collect 30%: 30 of 100 views, 0.2/s, 1 failed; about 29 s left in all"]
+    assert lines()[2:] == ["collect 30%: 30 of 100 views, 2.5/s, 1 failed; about 29 s left in all"]
     for item in items[3:]:
         progress.finish_item(STAGE["collect"], item, timed(10, 4.0))
     progress.finish_stage(STAGE["collect"])
@@ -96,7 +96,7 @@ def test_a_log_has_a_line_at_each_tenth_and_each_minute(screenful: Screen) -> No
     progress.plan_part(STAGE["render"], [Item("a", "render", work=8)], [Item("a", "render", work=8)])
     progress.finish_item(STAGE["render"], Item("a", "render", work=8), timed(8, 16.0))
     on_screen.update("render")
-    assert lines()[-1] == "render 20%: 8 of about 40 icons, 8,000.0/s; about 27 s left in all", "a part is not planned"
+    assert lines()[-1] == "render 20%: 8 of about 40 icons, 0.5/s; about 27 s left in all", "a part is not planned"
 
 
 def test_the_last_lines_say_where_the_time_went(screenful: Screen) -> None:
