@@ -180,7 +180,7 @@ class RunProgress:
                     "total": round(state.total),
                     "work": state.work_name,
                     "items": state.items_done,
-                    "per_second": round(self.rate(name), 2),
+                    "per_second": round(self.rate(name), 4),
                     "failures": state.failures,
                     "begun": state.began is not None or state.items_done > 0,
                 }

@@ -23,7 +23,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from atlas.command import duration
+from atlas.command import duration, items_before, pace
 from atlas.config.model import Config
 from atlas.config.sections import NeuronsConfig
 from atlas.networks.network import Layer, Network
@@ -139,7 +139,9 @@ class ProgressScreen:
         work = (
             f"{state.finished_work:,.0f} of {total} {state.work_name}" if state.total else f"{state.items_done:,} items"
         )
-        rate = f", {self._progress.rate(stage):,.1f}/s" if state.total and state.count else ""
+        if state.total and not state.finished_work and state.items_done:  # quick icons, say
+            work += f", {items_before(state.items_done)}"
+        rate = f", {pace(self._progress.rate(stage))}" if state.total and state.count else ""
         return f"{stage} {state.share:.0%}: {work}{rate}{failures}"
 
     def _print(self, line: str) -> None:

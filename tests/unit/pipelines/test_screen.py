@@ -93,7 +93,12 @@ def test_a_log_has_a_line_at_each_tenth_and_each_minute(screenful: Screen) -> No
     progress.finish_stage(STAGE["collect"])
     on_screen.finish("collect", Outcome(10, 8, count=80, spans=[(0.0, 32.0)]))
     assert lines()[-1] == "collect: 8 of 10 items now, 80 views in 32 s"
-    progress.plan_part(STAGE["render"], [Item("a", "render", work=8)], [Item("a", "render", work=8)])
+    icons = [Item("quick", "render"), Item("a", "render", work=8)]
+    progress.plan_part(STAGE["render"], icons, icons)
+    progress.finish_item(STAGE["render"], icons[0], timed(0, 16.0))
+    clock.now += 60
+    on_screen.tick()
+    assert lines()[-1].startswith("render 0%: 0 of about 40 icons, 1 item before them; about "), "quick icons"
     progress.finish_item(STAGE["render"], Item("a", "render", work=8), timed(8, 16.0))
     on_screen.update("render")
     assert lines()[-1] == "render 20%: 8 of about 40 icons, 0.5/s; about 27 s left in all", "a part is not planned"
