@@ -123,7 +123,8 @@ class ProgressScreen:
             self._bars.update(self._tasks[stage], rate="done before")
         if not self.console.is_terminal:
             figures = f"{outcome.done_now} of {outcome.items} items now, {outcome.count:,} {state.work_name}"
-            self._print(f"{stage}: {figures} in {outcome.seconds:.0f} s")
+            now = f"{figures} in {outcome.seconds:.0f} s"
+            self._print(f"{stage}: {now if outcome.done_now else f'all {outcome.items} items were done before'}")
 
     def _line(self, *stages: str) -> None:
         """How far these stages are, and the whole, on one line of a log."""

@@ -93,6 +93,8 @@ def test_a_log_has_a_line_at_each_tenth_and_each_minute(screenful: Screen) -> No
     progress.finish_stage(STAGE["collect"])
     on_screen.finish("collect", Outcome(10, 8, count=80, spans=[(0.0, 32.0)]))
     assert lines()[-1] == "collect: 8 of 10 items now, 80 views in 32 s"
+    on_screen.finish("collect", Outcome(10, 0))
+    assert lines()[-1] == "collect: all 10 items were done before"
     icons = [Item("quick", "render"), Item("a", "render", work=8)]
     progress.plan_part(STAGE["render"], icons, icons)
     progress.finish_item(STAGE["render"], icons[0], timed(0, 16.0))
