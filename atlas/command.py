@@ -73,6 +73,16 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def pace(per_second: float) -> str:
+    """How much is done in a second, or in a minute where that is little: 8.1/s, 3.0/min."""
+    return f"{per_second:,.1f}/s" if per_second >= 0.5 else f"{60 * per_second:.1f}/min"
+
+
+def items_before(count: int) -> str:
+    """So many items that come before those that a stage counts: quick icons, say."""
+    return f"{count:,} items before them" if count != 1 else "1 item before them"
+
+
 def look_here_last() -> None:
     """Have modules of the current folder found last, in the processes that this one starts too.
 

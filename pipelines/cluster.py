@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,16 @@ def connect(config: ClusterConfig, print_sentence: Callable[[str], None] = print
             _await_worker(client, config, print_sentence)
             with _watch_workers(client, print_sentence):
                 yield client
+
+
+def dashboard(client: Client) -> str | None:
+    """The address of Dask's page about its work; None where the scheduler has none. Without bokeh there is a page too,
+    which says no more than that bokeh is missing."""
+    try:
+        client.run_on_scheduler(version, "bokeh")
+        return client.dashboard_link
+    except Exception:  # of any kind: a scheduler of another version perhaps, or one without a dashboard
+        return None
 
 
 def environment(config: ClusterConfig) -> dict[str, str]:

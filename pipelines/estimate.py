@@ -198,10 +198,11 @@ def expectations(
     icon_seconds = {name: own.seconds(rates.icons[name], render) for name, own in work.icons.items()}
     icons_by_layer = {name: seconds / max(work.icons[name].count, 1) for name, seconds in icon_seconds.items()}
     unit_seconds = sum(count * rates.units[name] for name, count in channels.items())
-    laid_out = work.rows * work.layouts
+    laid_out = work.rows * (work.layouts - work.aligned)  # the common start's rows are counted in no layout
+    layout_seconds = work.layouts * (LAYOUT_SECONDS + work.rows * LAYOUT_ROW_SECONDS)
     return {
         "collect": Expectation(work.views, rates.view),
-        "layout": Expectation(laid_out, LAYOUT_ROW_SECONDS + work.layouts * LAYOUT_SECONDS / max(laid_out, 1)),
+        "layout": Expectation(laid_out, layout_seconds / max(laid_out, 1)),
         "cells": Expectation(work.rows * len(layers), CELLS_ROW_SECONDS),
         "render": Expectation(icons, sum(icon_seconds.values()) / max(icons, 1), by_layer=icons_by_layer),
         "neurons": Expectation(units, unit_seconds / max(units, 1), by_layer=rates.units),

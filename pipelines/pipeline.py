@@ -25,7 +25,7 @@ from atlas.rundir.versions import RUN_FORMAT, SITE_FORMAT, refuse_other_format, 
 from atlas.site.page import viewer_digest, viewer_folder
 from atlas.store.shards import SCHEMA_VERSION
 from pipelines import cells, collect, layout, neurons, publish, render
-from pipelines.cluster import connect
+from pipelines.cluster import connect, dashboard
 from pipelines.estimate import Estimate
 from pipelines.graph import Hooks, Outcome, run_graph
 from pipelines.prepare import Prepared, listing_request, prepare
@@ -287,7 +287,8 @@ def _run_stages(
         )
         screen = ProgressScreen(console, progress, verbose=output.verbose)
         with screen, Heartbeat(directory, progress, screen.tick):
-            say(f"Dask dashboard: {client.dashboard_link}")
+            if dask_page := dashboard(client):
+                say(f"Dask dashboard: {dask_page}")
             hooks = _RunHooks(config, directory, prepared, mirror, tracking, progress, screen, output.on_site)
             outcomes = run_graph(modules, client, directory, config, hooks)
             if publish in modules:

@@ -35,7 +35,7 @@ class StageState:
     """How far one stage is. ``parts_left``: its ``parts`` that are not planned yet; ``planned`` and ``finished_work``
     count its WORK, of earlier starts too, ``planned_seconds`` and ``finished_seconds`` what the plan expected that this
     takes; ``count``, ``expected_seconds`` and ``busy_seconds`` are of this start: its WORK, what the plan expected it
-    to take, and what it took."""
+    to take, and what it took, from ``work_began`` to ``work_ended``, in seconds since 1970."""
 
     work_name: str
     expected: Expectation
@@ -51,6 +51,8 @@ class StageState:
     failures: int = 0
     expected_seconds: float = 0.0
     busy_seconds: float = 0.0
+    work_began: float = float("inf")
+    work_ended: float = 0.0
     began: float | None = None
     ended: bool = False
 
@@ -138,6 +140,8 @@ class RunProgress:
         if timed.summary.count:  # quick icons are not counted, and cost less than those that are
             state.busy_seconds += timed.ended - timed.began
             state.expected_seconds += state.seconds_of([item])
+            state.work_began = min(state.work_began, timed.began)
+            state.work_ended = max(state.work_ended, timed.ended)
         self.at_work -= 1
 
     def finish_stage(self, stage: Stage) -> None:
@@ -145,9 +149,10 @@ class RunProgress:
         self.stages[stage.NAME].ended = True
 
     def rate(self, name: str) -> float:
-        """How much of its work a stage does in a second, since it began in this start."""
+        """How much of its work a stage did in a second, from its first item in this start to its last that is done: it
+        may have waited for other stages before, and others may be at work since."""
         state = self.stages[name]
-        return 0.0 if state.began is None else state.count / max(self._clock() - state.began, 1e-3)
+        return state.count / max(state.work_ended - state.work_began, 1e-3) if state.count else 0.0
 
     def seconds_left(self) -> float:
         """How long the rest of the run takes, if all workers share in all of it."""
@@ -174,7 +179,8 @@ class RunProgress:
                     "done": round(state.finished_work),
                     "total": round(state.total),
                     "work": state.work_name,
-                    "per_second": round(self.rate(name), 2),
+                    "items": state.items_done,
+                    "per_second": round(self.rate(name), 4),
                     "failures": state.failures,
                     "begun": state.began is not None or state.items_done > 0,
                 }

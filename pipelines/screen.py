@@ -23,7 +23,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from atlas.command import duration
+from atlas.command import duration, items_before, pace
 from atlas.config.model import Config
 from atlas.config.sections import NeuronsConfig
 from atlas.networks.network import Layer, Network
@@ -123,7 +123,8 @@ class ProgressScreen:
             self._bars.update(self._tasks[stage], rate="done before")
         if not self.console.is_terminal:
             figures = f"{outcome.done_now} of {outcome.items} items now, {outcome.count:,} {state.work_name}"
-            self._print(f"{stage}: {figures} in {outcome.seconds:.0f} s")
+            now = f"{figures} in {outcome.seconds:.0f} s"
+            self._print(f"{stage}: {now if outcome.done_now else f'all {outcome.items} items were done before'}")
 
     def _line(self, *stages: str) -> None:
         """How far these stages are, and the whole, on one line of a log."""
@@ -139,7 +140,9 @@ class ProgressScreen:
         work = (
             f"{state.finished_work:,.0f} of {total} {state.work_name}" if state.total else f"{state.items_done:,} items"
         )
-        rate = f", {self._progress.rate(stage):,.1f}/s" if state.count else ""
+        if state.total and not state.finished_work and state.items_done:  # quick icons, say
+            work += f", {items_before(state.items_done)}"
+        rate = f", {pace(self._progress.rate(stage))}" if state.total and state.count else ""
         return f"{stage} {state.share:.0%}: {work}{rate}{failures}"
 
     def _print(self, line: str) -> None:
@@ -219,10 +222,14 @@ def show_plan(
     if stage_names:
         reuse = "what fits this configuration is kept and gone on with, the rest is moved aside"
         lines.append(("found", f"{', '.join(stage_names)} of an earlier run; {reuse}"))
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for line in lines:
-        table.add_row(*map(escape, line))
-    console.print(table)
+    if console.is_terminal:
+        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        for line in lines:
+            table.add_row(*map(escape, line))
+        console.print(table)
+    else:  # rich takes a log for a terminal of 80 columns, and cuts paths
+        for name, text in lines:
+            print_sentence(console, f"{name:<10}{text}")
     return plan
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from atlas.command import SUCCESS, add_version, carry_out, duration
+from atlas.command import SUCCESS, add_version, carry_out, duration, items_before, pace
 from atlas.errors import AtlasError, ConfigError
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.progress import SILENCE
@@ -78,8 +78,11 @@ def _state(facts: dict[str, Any], now: float) -> str:
 def _stage(stage: dict[str, Any]) -> str:
     if not stage["begun"]:
         return "  –    not begun"
-    work = f"{stage['done']:,} of {stage['total']:,} {stage['work']}" if stage["total"] else "items without a count"
-    rate = f", {stage['per_second']:,.1f}/s" if stage["per_second"] else ""
+    counted = stage["total"] > 0
+    work = f"{stage['done']:,} of {stage['total']:,} {stage['work']}" if counted else f"{stage['items']:,} items"
+    if counted and not stage["done"] and stage["items"]:
+        work += f", {items_before(stage['items'])}"
+    rate = f", {pace(stage['per_second'])}" if counted and stage["per_second"] else ""
     failures = f", {stage['failures']:,} failed" if stage["failures"] else ""
     return f"{stage['share']:>4.0%}   {work}{rate}{failures}"
 

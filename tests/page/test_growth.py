@@ -316,6 +316,21 @@ def test_a_run_that_has_stopped_promises_nothing(
         expect(line(page)).to_contain_text("about 10 min")
 
 
+def test_a_server_that_has_ended_is_told(browser: Browser, growing: GrowingRun) -> None:
+    """As after Ctrl-C of a run that served its own page."""
+    with browser.new_context(viewport=DESKTOP) as context:
+        page = context.new_page()
+        with served(growing.folder) as port:
+            page.goto(f"http://127.0.0.1:{port}/")
+            expect(line(page)).to_contain_text("about 6 min")
+        expect(line(page)).to_contain_text("The server does not answer. If it was stopped, the same command goes on")
+        expect(line(page)).not_to_contain_text("min")
+        growing.grow("fine")
+        with served(growing.folder, port=port):
+            expect(level(page)).to_have_text("20 × 20")
+            expect(line(page)).to_contain_text("Still being made")
+
+
 def test_a_file_server_s_site_that_grows_no_more_says_so(browser: Browser, growing: GrowingRun) -> None:
     growing.grow("coarse", minutes=10, ago=25)
     with plain_server(growing.site) as (url, _), guest(browser, url) as visitor:

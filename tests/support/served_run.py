@@ -51,9 +51,9 @@ def site_client(run_folder: Path) -> TestClient:
 
 
 @contextlib.contextmanager
-def served(run_folder: Path, host: str = "127.0.0.1") -> Iterator[int]:
-    """A server in a thread, as the command starts it; its port."""
-    with open_socket(host, 0) as bound:
+def served(run_folder: Path, host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
+    """A server in a thread, as the command starts it; its port, a free one where none is given."""
+    with open_socket(host, port) as bound:
         ip, port = bound.getsockname()
         server = create_server(create_app([run_folder]), hosts=own_names(ip))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from checkout import CHECKOUT
 
-from atlas.command import GOES_ON, carry_out, duration, look_here_last, write_traceback
+from atlas.command import GOES_ON, carry_out, duration, look_here_last, pace, write_traceback
 from atlas.errors import AtlasError, ConfigError
 
 
@@ -81,3 +81,8 @@ def test_in_the_checkout_the_order_stays(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_seconds_are_said_as_a_person_does(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(("per_second", "words"), [(1234.56, "1,234.6/s"), (0.5, "0.5/s"), (0.02, "1.2/min")])
+def test_a_slow_pace_is_told_by_the_minute(per_second: float, words: str) -> None:
+    assert pace(per_second) == words

@@ -19,13 +19,15 @@ def stage(share: float, count: int, total: int, work: str, per_second: float, fa
     begun = per_second > 0
     return {
         "share": share, "done": count, "total": total, "work": work, "per_second": per_second, "failures": failures,
-        "begun": begun,
+        "begun": begun, "items": 3,
     }  # fmt: skip
 
 
 def lines(folder: Path, **changes: Any) -> list[str]:
     stages = {
+        "publish": stage(0.11, 0, 0, "parts", 0.1),
         "neurons": stage(0.0, 0, 232, "units", 0.0),
+        "cells": stage(0.0, 0, 9000, "rows", 0.02),
         "render": stage(0.4, 912, 2280, "icons", 8.12),
         "collect": stage(1.0, 10980, 10980, "views", 97.2, failures=3),
     }
@@ -42,8 +44,10 @@ def test_a_run_at_work_is_told_with_all_its_stages(tmp_path: Path) -> None:
         f"{tmp_path}: at work since 2026-05-04 14:03 (process 123 on node7), last sign 3 s ago",
         "2 workers, 1 idle; about 6 min left",
         "  collect  100%   10,980 of 10,980 views, 97.2/s, 3 failed",
+        "  cells      0%   0 of 9,000 rows, 3 items before them, 1.2/min",
         "  render    40%   912 of 2,280 icons, 8.1/s",
         "  neurons    –    not begun",
+        "  publish   11%   3 items",
     ]
 
 

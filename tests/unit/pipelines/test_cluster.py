@@ -284,6 +284,17 @@ def test_workers_that_are_not_there_are_told_of(monkeypatch: pytest.MonkeyPatch)
     assert sentences == ["All workers are gone. The run goes on as soon as one is there; Ctrl-C stops it."]
 
 
+def test_dasks_page_is_named_only_where_it_shows_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as standing, Client(standing) as client:
+        monkeypatch.setattr(sys, "path", [])
+        assert cluster.dashboard(client) is None, "without bokeh it says that bokeh is missing"
+        facts = tmp_path / "bokeh-3.6.0.dist-info" / "METADATA"
+        facts.parent.mkdir()
+        facts.write_text("Metadata-Version: 2.1\nName: bokeh\nVersion: 3.6.0\n", encoding="utf-8")
+        monkeypatch.setattr(sys, "path", [str(tmp_path)])
+        assert cluster.dashboard(client) == standing.dashboard_link
+
+
 @pytest.mark.parametrize("name", ["cluster-slurm", "cluster-kubernetes", "cluster-cuda"])
 def test_the_shipped_configurations_can_be_started_from(name: str) -> None:
     config = load_config(name).cluster

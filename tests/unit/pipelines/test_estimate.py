@@ -88,6 +88,7 @@ def test_each_stage_has_its_rate(small: Network) -> None:
     work = work_of(config, icons=Icons(10, 20, 5))
     stages = expectations(work, rates, layers, render=config.render, neurons=config.neurons)
     assert stages["collect"] == Expectation(1000, 0.5)
+    assert stages["layout"].work == 2 * 2000, "the common start is no layout of its own"
     assert stages["layout"].worker_seconds == pytest.approx(3 * (LAYOUT_SECONDS + 2000 * LAYOUT_ROW_SECONDS))
     assert stages["cells"] == Expectation(4000, CELLS_ROW_SECONDS)
     assert stages["render"].work == 30

@@ -60,6 +60,20 @@ def test_one_small_item_does_not_say_how_long_the_rest_takes() -> None:
     assert progress.stages["render"].worker_seconds_left == pytest.approx((40 - 2) * (8 + 4) / (2 + 4))
 
 
+def test_a_rate_is_of_the_time_at_work() -> None:
+    """Not of the time that the stage waited before its first item, nor of that since its last."""
+    progress = a_progress()  # its clock stands at 100 s
+    first, second, quick = (Item(name, "render", work=10) for name in "abc")
+    progress.plan_part(STAGE["render"], [first, second, quick], [first, second, quick])
+    assert progress.rate("render") == 0
+    progress.finish_item(STAGE["render"], quick, Timed(Summary(0), 10.0, 90.0))
+    assert progress.rate("render") == 0, "quick icons are not counted"
+    progress.finish_item(STAGE["render"], second, Timed(Summary(10), 52.0, 60.0))
+    assert progress.rate("render") == 10 / 8
+    progress.finish_item(STAGE["render"], first, Timed(Summary(10), 50.0, 55.0))
+    assert progress.rate("render") == 20 / 10
+
+
 def test_time_left_goes_by_this_starts_own_rate_and_the_workers_that_are_there() -> None:
     progress = a_progress()
     assert progress.seconds_left() == 40, "no worker was counted yet"

@@ -87,16 +87,23 @@ def test_a_log_has_a_line_at_each_tenth_and_each_minute(screenful: Screen) -> No
     assert len(lines()) == 2
     clock.now += 1
     on_screen.tick()
-    assert lines()[2:] == ["collect 30%: 30 of 100 views, 0.2/s, 1 failed; about 29 s left in all"]
+    assert lines()[2:] == ["collect 30%: 30 of 100 views, 2.5/s, 1 failed; about 29 s left in all"]
     for item in items[3:]:
         progress.finish_item(STAGE["collect"], item, timed(10, 4.0))
     progress.finish_stage(STAGE["collect"])
     on_screen.finish("collect", Outcome(10, 8, count=80, spans=[(0.0, 32.0)]))
     assert lines()[-1] == "collect: 8 of 10 items now, 80 views in 32 s"
-    progress.plan_part(STAGE["render"], [Item("a", "render", work=8)], [Item("a", "render", work=8)])
+    on_screen.finish("collect", Outcome(10, 0))
+    assert lines()[-1] == "collect: all 10 items were done before"
+    icons = [Item("quick", "render"), Item("a", "render", work=8)]
+    progress.plan_part(STAGE["render"], icons, icons)
+    progress.finish_item(STAGE["render"], icons[0], timed(0, 16.0))
+    clock.now += 60
+    on_screen.tick()
+    assert lines()[-1].startswith("render 0%: 0 of about 40 icons, 1 item before them; about "), "quick icons"
     progress.finish_item(STAGE["render"], Item("a", "render", work=8), timed(8, 16.0))
     on_screen.update("render")
-    assert lines()[-1] == "render 20%: 8 of about 40 icons, 8,000.0/s; about 27 s left in all", "a part is not planned"
+    assert lines()[-1] == "render 20%: 8 of about 40 icons, 0.5/s; about 27 s left in all", "a part is not planned"
 
 
 def test_the_last_lines_say_where_the_time_went(screenful: Screen) -> None:
@@ -142,6 +149,19 @@ def test_the_plan_tells_pictures_network_layers_and_estimate(
         lines[-1] == f"{line_of_stages}what fits this configuration is kept and gone on with, the rest is moved aside"
     )
     assert not any(line.startswith(("map ", "neurons ", "not read ")) for line in lines)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_log_has_each_line_of_the_plan_whole(
+    made_run: RunDirectory, small: Network, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    printed = Screen()
+    printed.console = Console(file=io.StringIO(), width=60, force_terminal=terminal)
+    monkeypatch.setattr(screen, "estimate", lambda *_, **__: Estimate(3725.0, 2.34e9, {}))
+    layers = {layer: describe_layer(small, layer) for layer in made_run.config().layers}
+    screen.show_plan(made_run.config(), made_run, Listing.load(made_run.listing), {"": small}, layers, printed.console)
+    whole = "network small_network:factory, 32 px, 5 classes, 9 batch norms folded, on cpu"
+    assert (whole in printed.lines) is not terminal, "a terminal's table wraps in its columns"
 
 
 def test_the_plan_tells_of_classes_units_and_what_cannot_be_read(

@@ -7,6 +7,8 @@ import type { PageState } from './page_state.svelte';
 
 const LOOK = 15_000; // milliseconds between two looks at a site whose server sends no events
 const TICK = 10_000; // milliseconds between two looks at the clock
+/** Tries without an answer after which a server counts as gone: a proxy ends streams now and then, and the next try succeeds. */
+const TRIES = 2;
 
 /** What the server says: what changes with atlas.json, how the run is, and the seconds that it still takes. */
 interface GrowthEvent {
@@ -23,6 +25,8 @@ export class Growth {
   #state = $state<GrowthEvent['state']>(null);
   /** When the run is expected to be done, in milliseconds; null where nobody says. */
   #end = $state<number | null>(null);
+  /** How often the server did not answer since its last event. */
+  #unanswered = $state(0);
   #now = $state(Date.now());
   /** Whether the server sends events; one that does not is looked at now and then. */
   #hasEvents: boolean;
@@ -45,17 +49,22 @@ export class Growth {
     if (!atlas.making) return null;
     const missing = makingWords(atlas.making, atlas);
     if (this.#hasStopped) return `Not finished: ${missing}. The run has stopped; the same command, atlas run, goes on from there.`;
+    if (this.#isGone) return `Not finished: ${missing}. The server does not answer. If it was stopped, the same command goes on from there.`;
     if (this.#isLate) return `Not finished: ${missing}. Nothing new has come since ${momentWords(atlas.making.written, this.#now)}; the run may have stopped.`;
     return `Still being made: ${missing}`;
   });
 
   /** How long it still takes; null where nobody says. */
   readonly wait = $derived.by(() =>
-    this.#end === null || this.#hasStopped || this.#isLate ? null : waitWords(this.#end - this.#now),
+    this.#end === null || this.#hasStopped || this.#isGone || this.#isLate ? null : waitWords(this.#end - this.#now),
   );
 
   get #hasStopped(): boolean {
     return this.#state !== null && this.#state !== 'running';
+  }
+
+  get #isGone(): boolean {
+    return this.#unanswered >= TRIES;
   }
 
   get #isLate(): boolean {
@@ -106,6 +115,7 @@ export class Growth {
     this.#events = events;
     const doWithout = () => {
       this.#hasEvents = false;
+      this.#unanswered = 0;
       this.#begin();
     };
     // The first event comes at once, unless a proxy keeps it back.
@@ -113,10 +123,12 @@ export class Growth {
     this.#timers.push(silence);
     events.onmessage = ({ data }) => {
       clearTimeout(silence);
+      this.#unanswered = 0;
       this.#next(() => this.#take(JSON.parse(data as string) as GrowthEvent));
     };
     events.onerror = () => {
       this.#state = null;
+      this.#unanswered += 1;
       // The browser itself tries again, but not after an answer that refuses.
       if (events.readyState === EventSource.CLOSED && this.#events === events) doWithout();
     };
