@@ -1,0 +1,1 @@
+"""What may be said of a cell in words, and how sure it is."""

@@ -1,0 +1,154 @@
+"""The words that may be said of patches, each a predicate on what is measured of one patch.
+
+The limits were set by looking at patches on both sides of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atlas.arrays import Float32
+from atlas.words.colours import DARK, LIGHT, TERMS
+
+Flags = NDArray[np.bool_]
+# What is measured of patches, each (rows,), by name.
+Columns = dict[str, Float32]
+_NEUTRAL = ("black", "white", "grey")
+_WARM = ("red", "orange", "yellow", "brown")
+_COOL = ("green", "blue", "purple")
+_BROADER = {"colourless": _NEUTRAL, "warm colours": _WARM, "cool colours": _COOL}
+# A pattern is seen from this contrast on, in lightness.
+_VISIBLE = 0.05
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word, the predicate by which it is true of patches, and the words that go without saying where it is said."""
+
+    text: str
+    is_true: Callable[[Columns], Flags]
+    covers: tuple[str, ...] = ()
+
+
+def _colours() -> Iterator[Word]:
+    for term in TERMS:
+        brightness = {"black": ("dark",), "white": ("bright",)}.get(term, ())
+        broader = next((word for word, terms in _BROADER.items() if term in terms), "")
+        covers = (f"some {term}", *brightness, broader)
+        yield Word(term, _colour(term, 0, 9), covers)
+        for kind, lowest, end in (("dark", 0.0, DARK.get(term)), ("light", LIGHT.get(term), 9.0)):
+            if lowest is not None and end is not None:
+                implied = "dark" if kind == "dark" else "bright"
+                yield Word(f"{kind} {term}", _colour(term, lowest, end), (term, implied, *covers))
+    yield Word(
+        "black and white",
+        lambda of: (
+            (of["share of black"] > 0.15)
+            & (of["share of white"] > 0.15)
+            & (of["share of black"] + of["share of white"] > 0.75)
+        ),
+        ("black", "white", "some black", "some white", "colourless", "strong contrast"),
+    )
+    for term in TERMS:
+        yield Word(f"some {term}", _part(term))
+    # Broader words, for what no single term is true of.
+    yield Word("warm colours", lambda of: _together(of, _WARM) >= 0.75)
+    yield Word("cool colours", lambda of: _together(of, _COOL) >= 0.75)
+    yield Word("vivid", lambda of: of["chroma"] > 0.16)
+    yield Word("colourless", lambda of: _together(of, _NEUTRAL) > 0.85, tuple(f"some {term}" for term in _NEUTRAL))
+    yield Word("pale", lambda of: (of["lightness"] > 0.75) & (of["chroma"] < 0.08) & (of["contrast"] < 0.15))
+    yield Word("many colours", lambda of: sum((of[f"share of {term}"] > 0.1) * 1 for term in _WARM + _COOL) >= 3)
+
+
+def _together(of: Columns, terms: tuple[str, ...]) -> Float32:
+    """The share of some terms together."""
+    return np.sum([of[f"share of {term}"] for term in terms], axis=0)
+
+
+def _colour(term: str, lowest: float, end: float) -> Callable[[Columns], Flags]:
+    def is_true(of: Columns) -> Flags:
+        lightness = of[f"lightness of {term}"]
+        return (of[f"share of {term}"] >= 0.5) & (lightness >= lowest) & (lightness < end)
+
+    return is_true
+
+
+def _part(term: str) -> Callable[[Columns], Flags]:
+    return lambda of: of[f"share of {term}"] >= 0.25
+
+
+def _patterns() -> Iterator[Word]:
+    yield Word("dark", lambda of: of["lightness"] < 0.4)
+    yield Word("bright", lambda of: of["lightness"] > 0.8)
+    yield Word("plain surface", lambda of: (of["contrast"] < 0.04) & (of["variety"] < 0.04))
+    yield Word("strong contrast", lambda of: of["contrast"] > 0.2)
+    yield from _oriented()
+    yield Word("textured", lambda of: (of["contrast"] > 0.03) & (of["spread"] > 0.5) & (of["polarity"] < 0.4) & (of["fine"] > 0.015))
+    yield Word("fine texture", lambda of: _texture(of) & (of["fine"] > 0.03) & (of["frequency"] > 5), ("textured",))
+    yield Word("coarse pattern", lambda of: _texture(of) & (of["contrast"] > 0.08) & (of["frequency"] < 4))
+    yield Word("soft shading", lambda of: (of["contrast"] > 0.03) & (of["spread"] > 0.5) & (of["fine"] < 0.004))
+    for text, name, sign, across in (
+        ("lighter above", "down", -1, "right"),
+        ("lighter below", "down", 1, "right"),
+        ("lighter on the left", "right", -1, "down"),
+        ("lighter on the right", "right", 1, "down"),
+    ):
+        yield Word(text, _lighter(name, sign, across))
+    yield Word("light in the middle", lambda of: of["middle"] > 0.1)
+    yield Word("dark in the middle", lambda of: of["middle"] < -0.1)
+    yield Word("round shape", lambda of: (of["round"] > 0.4) & (of["coherence"] < 0.5) & (of["contrast"] > _VISIBLE))
+
+
+def _texture(of: Columns) -> Flags:
+    return (of["contrast"] > _VISIBLE) & (of["spread"] > 0.45) & (of["polarity"] < 0.4)
+
+
+def _lighter(name: str, sign: int, across: str) -> Callable[[Columns], Flags]:
+    return lambda of: (sign * of[name] > 0.1) & (np.abs(of[name]) > 2 * np.abs(of[across]))
+
+
+def _angle(of: Columns) -> Float32:
+    """The direction of the lines in degrees from horizontal, −90 to 90; rising to the right is positive."""
+    return np.degrees(np.arctan2(-of["sine"], of["cosine"])) / 2
+
+
+_DIRECTIONS: dict[str, Callable[[Columns], Flags]] = {
+    "horizontal {}": lambda of: np.abs(_angle(of)) < 22.5,
+    "vertical {}": lambda of: np.abs(_angle(of)) > 67.5,
+    "slanted {}": lambda of: np.abs(np.abs(_angle(of)) - 45) < 22.5,
+    "{} rising to the right": lambda of: np.abs(_angle(of) - 45) < 22.5,
+    "{} falling to the right": lambda of: np.abs(_angle(of) + 45) < 22.5,
+}
+
+
+def _aligned(of: Columns) -> Flags:
+    return (of["coherence"] > 0.5) & (of["contrast"] > _VISIBLE)
+
+
+_KINDS: dict[str, Callable[[Columns], Flags]] = {
+    "contours": _aligned,
+    "stripes": lambda of: _aligned(of) & (of["polarity"] < 0.35) & (of["spread"] > 0.35),
+    "lines": lambda of: _aligned(of) & (of["polarity"] < 0.5),
+    "edge": lambda of: _aligned(of) & (of["polarity"] > 0.6),
+}
+
+
+def _oriented() -> Iterator[Word]:
+    for direction, points in _DIRECTIONS.items():
+        for kind, shows in _KINDS.items():
+            general = ("slanted {}",) if "right" in direction else ()
+            kinds = {"contours": (), "lines": ("contours",), "stripes": ("lines", "contours")}.get(kind, ("contours",))
+            covers = [name.format(other) for name in (direction, *general) for other in (kind, *kinds)]
+            text = direction.format(kind)
+            yield Word(text, _both(points, shows), tuple(name for name in covers if name != text))
+
+
+def _both(one: Callable[[Columns], Flags], other: Callable[[Columns], Flags]) -> Callable[[Columns], Flags]:
+    return lambda of: one(of) & other(of)
+
+
+WORDS = (*_colours(), *_patterns())
