@@ -27,9 +27,11 @@ LIFT = 2
 # Of so many random halvings of a cell's pictures ...
 HALVINGS = 200
 # ... what holds must hold in both halves of this share.
-STEADY = 0.9
+STEADY = 0.95
 # How probable by chance the share in the other half may be at most where it bears out what one half says.
 AGAIN = 0.05
+# So many times all cells are halved where replication is measured.
+ROUNDS = 5
 # Shares of a picture's rows are counted in sixtieths: exact up to six rows, rounded up beyond, which is the safe side.
 _PARTS = 60
 # No probability is told more exactly than the sums of floats are.
@@ -93,18 +95,19 @@ def replication(
     predicate is true of at least the share ``least`` of the cell's other half too, and more often than chance has it
     (p ≤ 0.05, asked of it alone). Parameters are those of `findings`.
     """
-    half = halves(pictures, cells, seed=seed)
-    both = [
-        findings(values, pictures, np.where(half == side, cells, -1), seed=seed, least=least, rate=rate)
-        for side in (0, 1)
-    ]
     count = again = 0
-    for one, other in (both, both[::-1]):
-        _, here, there = np.intersect1d(one.cells, other.cells, return_indices=True)
-        asked = (one.counts[here] >= FEWEST) & (other.counts[there] >= FEWEST)
-        holds = one.holds[here[asked]]
-        count += int(holds.sum())
-        again += int((holds & (other.p[there[asked]] <= AGAIN)).sum())
+    for turn in range(ROUNDS):
+        half = halves(pictures, cells, seed=seed + turn)
+        both = [
+            findings(values, pictures, np.where(half == side, cells, -1), seed=seed, least=least, rate=rate)
+            for side in (0, 1)
+        ]
+        for one, other in (both, both[::-1]):
+            _, here, there = np.intersect1d(one.cells, other.cells, return_indices=True)
+            asked = (one.counts[here] >= FEWEST) & (other.counts[there] >= FEWEST)
+            holds = one.holds[here[asked]]
+            count += int(holds.sum())
+            again += int((holds & (other.p[there[asked]] <= AGAIN)).sum())
     return count, again
 
 

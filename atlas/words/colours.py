@@ -2,8 +2,8 @@
 
 OKLab (Björn Ottosson 2020, "A perceptual color space for image processing") is a space in which equal distances look
 about equal: lightness, 0 to 1, and two axes of colour. The terms are the eleven that a language has for all colours
-(Berlin & Kay 1969, "Basic Color Terms"). Their ranges were measured on the 612 colours of the XKCD colour survey
-(Randall Munroe 2010) whose name ends in one of them: 91 % are called by their own term, and nearly all others have a
+(Berlin & Kay 1969, "Basic Color Terms"). Their ranges were measured on the 558 colours of the XKCD colour survey
+(Randall Munroe 2010) whose name ends in one of them: 91 % of them are called by their own term, and nearly all others have a
 name of two terms, such as "brown grey".
 """
 
@@ -26,10 +26,12 @@ COLOURS = (
 _RANGES: tuple[tuple[str, float, float, float, float, float, float], ...] = (
     ("black", 0, 0.15, 0, 0.07, 0, 360),
     ("black", 0, 0.22, 0, 0.05, 0, 360),
+    ("black", 0, 0.27, 0, 0.03, 0, 360),
     ("white", 0.92, 9, 0, 0.03, 0, 360),
     ("white", 0.97, 9, 0, 0.036, 0, 360),
-    ("grey", 0, 0.9, 0, 0.04, 0, 360),
-    ("grey", 0.9, 9, 0, 0.03, 0, 360),
+    ("grey", 0, 0.35, 0, 0.022, 0, 360),
+    ("grey", 0.35, 9, 0, 0.03, 0, 360),
+    ("grey", 0.35, 0.9, 0, 0.04, 112, 360),
     # Roses.
     ("pink", 0.6, 9, 0, 9, 0, 12),
     ("pink", 0.54, 9, 0.16, 9, 0, 12),
@@ -60,8 +62,8 @@ _RANGES: tuple[tuple[str, float, float, float, float, float, float], ...] = (
 )
 # Below and from which lightness a colour is called dark or light: between the survey's "dark" or "light" ones and the
 # term alone. Dark orange and dark yellow are brown, and light red is pink.
-DARK = {"red": 0.45, "green": 0.5, "blue": 0.42, "purple": 0.38, "pink": 0.6, "brown": 0.33, "grey": 0.47}
-LIGHT = {"green": 0.84, "blue": 0.75, "purple": 0.69, "pink": 0.83, "brown": 0.66, "grey": 0.77}
+DARK = {"red": 0.45, "green": 0.5, "blue": 0.42, "purple": 0.38, "brown": 0.33, "grey": 0.47}
+LIGHT = {"green": 0.84, "blue": 0.75, "purple": 0.69, "pink": 0.83, "brown": 0.63, "grey": 0.77}
 _TO_CONES = np.array(
     [
         [0.4122214708, 0.5363325363, 0.0514459929],

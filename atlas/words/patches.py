@@ -63,8 +63,12 @@ def patch_words(features: Float32, pictures: Integers, cells: Integers, *, seed:
     """The words that hold for each cell of a level.
 
     ``features``: of each row's patch, float32 (rows, features), as `measure` returns them. ``pictures`` (rows,): the
-    picture that it is from; a picture counts once. ``cells`` (rows,): its cell's number, −1 for none.
+    picture that it is from; a picture counts once. ``cells`` (rows,): its cell's number, −1 for none. Rows whose patch
+    cannot be cropped are left out of all three. ``seed``: of the random halves of cells. Equal arguments give equal
+    words.
     """
+    if not len(features):
+        return PatchWords({}, None)
     values = word_values(features)
     level = findings(values, pictures, cells, seed=seed)
     words: dict[int, tuple[PatchWord, ...]] = {}

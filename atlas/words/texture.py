@@ -17,10 +17,14 @@ from atlas.arrays import Float32, Float64, Pixels
 
 TEXTURE = (
     *("lightness", "contrast", "coherence", "cosine", "sine", "polarity", "right", "down"),
-    *("spread", "frequency", "peak", "fine", "middle", "round"),
+    *("spread", "frequency", "peak", "fine", "middle"),
 )
-# Each band of the spectrum is half an octave wide, and they stand so close.
+# A band of the spectrum is a bell of this standard deviation, and the next one stands so far from it, in octaves.
 _WIDTH, _STEP = 0.25, 0.2
+# The middle ends, and what is around it begins, at this share of the way to the edges.
+_MIDDLE = 0.35
+# Fine is what has so many cycles a side or more.
+_FINE = 8
 
 
 @cache
@@ -34,7 +38,7 @@ def disc(side: int) -> Float32:
 
 
 def texture_features(patches: Pixels) -> Float32:
-    """What pattern ``patches``, uint8 (n, side, side, 3), have in their middle: float32 (n, 14), by ``TEXTURE``.
+    """What pattern ``patches``, uint8 (n, side, side, 3), have in their middle: float32 (n, 13), by ``TEXTURE``.
 
     - lightness, its mean, 0 to 1 (OKLab's, of a grey of the same luminance), and contrast, its standard deviation;
     - coherence, 0 to 1, and the doubled angle of the lines' direction as cosine and sine, coherence long: (1, 0)
@@ -44,8 +48,7 @@ def texture_features(patches: Pixels) -> Float32:
     - spread, 0 to 1: over how much of the patch the pattern reaches;
     - frequency of the spectrum's peak, in cycles a side, and how much higher it is than the mean;
     - fine: the contrast of what is smaller than an eighth of the side;
-    - middle: how much lighter the middle is than the rest, in lightness;
-    - round, −1 to 1: whether light changes towards the middle (1) or around it (−1).
+    - middle: how much lighter the middle is than the rest, in lightness.
     """
     light = _lightness(patches)
     side = light.shape[1]
@@ -53,19 +56,13 @@ def texture_features(patches: Pixels) -> Float32:
     mean = np.einsum("nyx,yx->n", light, weight)
     light = light - mean[:, None, None]
     contrast = np.sqrt(np.einsum("nyx,nyx,yx->n", light, light, weight))
-    axis = ((np.arange(side) + 0.5) / side * 2 - 1).astype(np.float32)
-    radius = np.hypot(axis[:, None], axis)
-    lighter = [_difference(light, weight * np.sign(part)) for part in (axis[None, :], axis[:, None], 0.35 - radius)]
-    return np.stack(
-        [mean, contrast, *_structure(light, weight, axis), *lighter[:2], *_spectrum(light, weight), lighter[2]], 1
-    )[:, _ORDER]
-
-
-_COMPUTED = (
-    *("lightness", "contrast", "coherence", "cosine", "sine", "polarity", "spread", "round"),
-    *("right", "down", "frequency", "peak", "fine", "middle"),
-)
-_ORDER = [_COMPUTED.index(name) for name in TEXTURE]
+    axis = (np.arange(side) + 0.5) / side * 2 - 1
+    right, down = (_difference(light, weight * np.sign(part)) for part in (axis[None, :], axis[:, None]))
+    middle = _difference(light, weight * np.sign(_MIDDLE - np.hypot(axis[:, None], axis)))
+    coherence, cosine, sine, polarity, spread = _structure(light, weight)
+    frequency, peak, fine = _spectrum(light, weight)
+    features = (mean, contrast, coherence, cosine, sine, polarity, right, down, spread, frequency, peak, fine, middle)
+    return np.stack(features, 1).astype(np.float32)
 
 
 def _lightness(patches: Pixels) -> Float32:
@@ -83,32 +80,23 @@ def _difference(light: Float32, weight: NDArray[np.floating]) -> Float32:
     return np.einsum("nyx,yx->n", light, balance)
 
 
-def _structure(light: Float32, weight: Float32, axis: Float32) -> tuple[Float32, ...]:
-    """Coherence, doubled angle of the lines (cosine, sine), polarity, spread and roundness of each patch, (n,)."""
-    weight, axis = weight[1:-1, 1:-1] / weight[1:-1, 1:-1].sum(), axis[1:-1]
+def _structure(light: Float32, weight: Float32) -> tuple[Float32, ...]:
+    """Coherence, doubled angle of the lines (cosine, sine), polarity and spread of each patch, (n,)."""
+    weight = weight[1:-1, 1:-1] / weight[1:-1, 1:-1].sum()
     right = (light[:, 1:-1, 2:] - light[:, 1:-1, :-2]) / 2
     down = (light[:, 2:, 1:-1] - light[:, :-2, 1:-1]) / 2
 
-    def mean(*factors: Float32) -> Float32:
-        product = factors[0] if len(factors) == 1 else factors[0] * factors[1]
-        return np.einsum("nyx,yx->n", product, weight)
+    def mean(values: Float32) -> Float32:
+        """The mean in each patch, (n,)."""
+        return np.einsum("nyx,yx->n", values, weight)
 
-    across, along, mixed = mean(right, right), mean(down, down), mean(right, down)
+    across, along, mixed = mean(right * right), mean(down * down), mean(right * down)
     energy = across + along + 1e-12
     # Lines run across the direction in which light changes: the doubled angle is turned by 180°.
     cosine, sine = (along - across) / energy, -2 * mixed / energy
-    length = np.sqrt(right**2 + down**2)
-    total = mean(length) + 1e-9
-    distance = np.hypot(axis[:, None], axis) + 1e-6
-    outward, around = (right * axis + down * axis[:, None]) / distance, (down * axis - right * axis[:, None]) / distance
-    return (
-        np.hypot(cosine, sine),
-        cosine,
-        sine,
-        np.hypot(mean(right), mean(down)) / total,
-        total**2 / energy,
-        (mean(outward, outward) - mean(around, around)) / energy,
-    )
+    total = mean(np.hypot(right, down)) + 1e-9
+    polarity = np.hypot(mean(right), mean(down)) / total
+    return np.hypot(cosine, sine), cosine, sine, polarity, total**2 / energy
 
 
 def _spectrum(light: Float32, weight: Float32) -> tuple[Float32, ...]:
@@ -135,5 +123,5 @@ def _bands(side: int) -> tuple[Float32, Float64, Float32, Float32]:
     middles = np.arange(np.log2(1.5), np.log2(side / 2) - _WIDTH, _STEP)
     weights = np.exp(-0.5 * ((octave[:, None] - middles) / _WIDTH) ** 2) * twice[:, None]
     bands = weights / weights.sum(0) * radius[:, None] ** 2
-    fine = radius >= 8
+    fine = radius >= _FINE
     return bands.astype(np.float32), 2**middles, fine.astype(np.float32), twice.astype(np.float32)

@@ -37,8 +37,8 @@ class Word:
 def _colours() -> Iterator[Word]:
     for term in TERMS:
         brightness = {"black": ("dark",), "white": ("bright",)}.get(term, ())
-        broader = next((word for word, terms in _BROADER.items() if term in terms), "")
-        covers = (f"some {term}", *brightness, broader)
+        broader = (word for word, terms in _BROADER.items() if term in terms)
+        covers = (f"some {term}", *brightness, *broader)
         yield Word(term, _colour(term, 0, 9), covers)
         for kind, lowest, end in (("dark", 0.0, DARK.get(term)), ("light", LIGHT.get(term), 9.0)):
             if lowest is not None and end is not None:
@@ -53,7 +53,8 @@ def _colours() -> Iterator[Word]:
         ),
         ("black", "white", "some black", "some white", "colourless", "strong contrast"),
     )
-    for term in TERMS:
+    # Nearly every picture has some grey in it.
+    for term in TERMS[:-1]:
         yield Word(f"some {term}", _part(term))
     # Broader words, for what no single term is true of.
     yield Word("warm colours", lambda of: _together(of, _WARM) >= 0.75)
@@ -87,9 +88,9 @@ def _patterns() -> Iterator[Word]:
     yield Word("plain surface", lambda of: (of["contrast"] < 0.04) & (of["variety"] < 0.04))
     yield Word("strong contrast", lambda of: of["contrast"] > 0.2)
     yield from _oriented()
-    yield Word("textured", lambda of: (of["contrast"] > 0.03) & (of["spread"] > 0.5) & (of["polarity"] < 0.4) & (of["fine"] > 0.015))
-    yield Word("fine texture", lambda of: _texture(of) & (of["fine"] > 0.03) & (of["frequency"] > 5), ("textured",))
-    yield Word("coarse pattern", lambda of: _texture(of) & (of["contrast"] > 0.08) & (of["frequency"] < 4))
+    yield Word("textured", lambda of: _patterned(of, 0.03) & (of["fine"] > 0.015))
+    yield Word("fine pattern", _fine, ("textured",))
+    yield Word("coarse pattern", lambda of: _patterned(of, 0.08) & (of["frequency"] < 4))
     yield Word("soft shading", lambda of: (of["contrast"] > 0.03) & (of["spread"] > 0.5) & (of["fine"] < 0.004))
     for text, name, sign, across in (
         ("lighter above", "down", -1, "right"),
@@ -100,11 +101,15 @@ def _patterns() -> Iterator[Word]:
         yield Word(text, _lighter(name, sign, across))
     yield Word("light in the middle", lambda of: of["middle"] > 0.1)
     yield Word("dark in the middle", lambda of: of["middle"] < -0.1)
-    yield Word("round shape", lambda of: (of["round"] > 0.4) & (of["coherence"] < 0.5) & (of["contrast"] > _VISIBLE))
 
 
-def _texture(of: Columns) -> Flags:
-    return (of["contrast"] > _VISIBLE) & (of["spread"] > 0.45) & (of["polarity"] < 0.4)
+def _patterned(of: Columns, contrast: float) -> Flags:
+    """Whether light changes there and back over most of the patch."""
+    return (of["contrast"] > contrast) & (of["spread"] > 0.45) & (of["polarity"] < 0.4)
+
+
+def _fine(of: Columns) -> Flags:
+    return _patterned(of, _VISIBLE) & (of["fine"] > 0.03) & (of["frequency"] > 5)
 
 
 def _lighter(name: str, sign: int, across: str) -> Callable[[Columns], Flags]:
@@ -126,25 +131,24 @@ _DIRECTIONS: dict[str, Callable[[Columns], Flags]] = {
 
 
 def _aligned(of: Columns) -> Flags:
-    return (of["coherence"] > 0.5) & (of["contrast"] > _VISIBLE)
+    return (of["coherence"] > 0.55) & (of["contrast"] > _VISIBLE)
 
 
 _KINDS: dict[str, Callable[[Columns], Flags]] = {
     "contours": _aligned,
-    "stripes": lambda of: _aligned(of) & (of["polarity"] < 0.35) & (of["spread"] > 0.35),
-    "lines": lambda of: _aligned(of) & (of["polarity"] < 0.5),
+    "stripes": lambda of: _aligned(of) & (of["polarity"] < 0.35) & (of["spread"] > 0.4) & (of["frequency"] > 1.9),
     "edge": lambda of: _aligned(of) & (of["polarity"] > 0.6),
 }
 
 
 def _oriented() -> Iterator[Word]:
     for direction, points in _DIRECTIONS.items():
+        general = "slanted {}" if "right" in direction else direction
         for kind, shows in _KINDS.items():
-            general = ("slanted {}",) if "right" in direction else ()
-            kinds = {"contours": (), "lines": ("contours",), "stripes": ("lines", "contours")}.get(kind, ("contours",))
-            covers = [name.format(other) for name in (direction, *general) for other in (kind, *kinds)]
-            text = direction.format(kind)
-            yield Word(text, _both(points, shows), tuple(name for name in covers if name != text))
+            covers = {direction.format("contours")} - {direction.format(kind)}
+            if general != direction:
+                covers |= {general.format(other) for other in _KINDS}
+            yield Word(direction.format(kind), _both(points, shows), tuple(sorted(covers)))
 
 
 def _both(one: Callable[[Columns], Flags], other: Callable[[Columns], Flags]) -> Callable[[Columns], Flags]:
