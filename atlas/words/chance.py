@@ -72,7 +72,7 @@ def findings(
     candidates = (shares >= least - 1e-9) & (shares >= LIFT * chances.run) & large[:, None]
     p = np.ones(shares.shape)
     for cell, predicate in np.argwhere(candidates):
-        p[cell, predicate] = chances(predicate, pairs.lengths[pairs.of_cell(cell)], shares[cell, predicate])
+        p[cell, predicate] = chances(int(predicate), pairs.lengths[pairs.of_cell(int(cell))], shares[cell, predicate])
     holds = candidates & (p <= threshold(p[large].ravel(), rate))
     holds &= _steady(pairs, chances, holds, least, np.random.default_rng(seed))
     return Findings(pairs.cells, pairs.counts, shares, chances.run, p, holds)
@@ -205,9 +205,7 @@ class _Chances:
     def _draw_of(self, predicate: int, length: int) -> Float64:
         """Of how many of ``length`` rows of a picture the predicate is true, in sixtieths of them, where the picture is
         any one: the probabilities, (61,). A picture of fewer rows has all of them there."""
-        kinds, counts = np.unique(
-            np.stack([self._lengths, self._true[:, predicate]], 1), axis=0, return_counts=True
-        )
+        kinds, counts = np.unique(np.stack([self._lengths, self._true[:, predicate]], 1), axis=0, return_counts=True)
         result = np.zeros(_PARTS + 1)
         for (rows, true), count in zip(kinds, counts):
             size = min(length, int(rows))
@@ -241,7 +239,7 @@ def _steady(pairs: _Pairs, chances: _Chances, candidates: Flags, least: float, r
         count = int(pairs.counts[cell])
         half = rng.random((HALVINGS, count)).argsort(1) < count // 2
         which = np.flatnonzero(candidates[cell])
-        values = pairs.values[pairs.of_cell(cell)][:, which]
+        values = pairs.values[pairs.of_cell(int(cell))][:, which]
         agree = np.ones((HALVINGS, len(which)), np.bool_)
         for side, pictures in ((half, count // 2), (~half, count - count // 2)):
             lowest = [max(least, chances.critical(int(predicate), pictures)) for predicate in which]

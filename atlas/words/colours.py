@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from atlas.arrays import Float32, Float64, Pixels
+from atlas.arrays import Float32, Pixels
 
 TERMS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")
 COLOURS = (
@@ -126,15 +126,15 @@ def colour_features(patches: Pixels, weight: Float32) -> Float32:
     chroma, squares = (np.einsum("nyx,yx->n", values, weight) for values in (np.sqrt(square), square))
     mean = np.einsum("nyxc,yx->nc", colours[..., 1:], weight)
     variety = np.sqrt(np.maximum(squares - (mean**2).sum(1), 0))
-    lightness = lightness / np.maximum(shares, 1e-9)
-    return np.concatenate([shares, lightness, np.stack([chroma, *mean.T, variety], 1)], 1).astype(np.float32)
+    lightness_of_terms = lightness / np.maximum(shares, 1e-9)
+    return np.concatenate([shares, lightness_of_terms, np.stack([chroma, *mean.T, variety], 1)], 1).astype(np.float32)
 
 
 @cache
 def _tables() -> tuple[Float32, NDArray[np.uint8]]:
     """OKLab and term of every colour of ``_BITS`` bits a channel, by its code."""
-    levels = np.arange(1 << _BITS)
+    codes = np.arange(1 << _BITS)
     # Bits repeated, so that black and white stay what they are.
-    levels = ((levels << (8 - _BITS)) | (levels >> (2 * _BITS - 8))).astype(np.uint8)
+    levels: Pixels = ((codes << (8 - _BITS)) | (codes >> (2 * _BITS - 8))).astype(np.uint8)
     colours = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
     return oklab(colours), term_of(colours)

@@ -86,7 +86,7 @@ def _structure(light: Float32, weight: Float32) -> tuple[Float32, ...]:
     right = (light[:, 1:-1, 2:] - light[:, 1:-1, :-2]) / 2
     down = (light[:, 2:, 1:-1] - light[:, :-2, 1:-1]) / 2
 
-    def mean(values: Float32) -> Float32:
+    def mean(values: NDArray[np.floating]) -> Float32:
         """The mean in each patch, (n,)."""
         return np.einsum("nyx,yx->n", values, weight)
 
@@ -104,8 +104,8 @@ def _spectrum(light: Float32, weight: Float32) -> tuple[Float32, ...]:
     smaller than an eighth of the side: (n,) each."""
     side = light.shape[1]
     bands, frequencies, fine, twice = _bands(side)
-    power = np.abs(np.fft.rfft2(light * weight)).reshape(len(light), -1) ** 2
-    whitened: Float64 = (power @ bands + 1e-12) ** 0.5
+    power = (np.abs(np.fft.rfft2(light * weight)) ** 2).reshape(len(light), -1)
+    whitened = np.sqrt(power @ bands + 1e-12)
     peak = whitened.argmax(1)
     height = whitened.max(1) / whitened.mean(1)
     contrast = np.sqrt(power @ (fine * twice) / (side**2 * (weight**2).sum()))

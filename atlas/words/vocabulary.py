@@ -21,6 +21,8 @@ _NEUTRAL = ("black", "white", "grey")
 _WARM = ("red", "orange", "yellow", "brown")
 _COOL = ("green", "blue", "purple")
 _BROADER = {"colourless": _NEUTRAL, "warm colours": _WARM, "cool colours": _COOL}
+# Terms of which a part is said too: nearly every picture has some grey in it.
+_PARTS = tuple(term for term in TERMS if term != "grey")
 # A pattern is seen from this contrast on, in lightness.
 _VISIBLE = 0.05
 
@@ -38,7 +40,7 @@ def _colours() -> Iterator[Word]:
     for term in TERMS:
         brightness = {"black": ("dark",), "white": ("bright",)}.get(term, ())
         broader = (word for word, terms in _BROADER.items() if term in terms)
-        covers = (f"some {term}", *brightness, *broader)
+        covers = (*(f"some {part}" for part in _PARTS if part == term), *brightness, *broader)
         yield Word(term, _colour(term, 0, 9), covers)
         for kind, lowest, end in (("dark", 0.0, DARK.get(term)), ("light", LIGHT.get(term), 9.0)):
             if lowest is not None and end is not None:
@@ -53,21 +55,26 @@ def _colours() -> Iterator[Word]:
         ),
         ("black", "white", "some black", "some white", "colourless", "strong contrast"),
     )
-    # Nearly every picture has some grey in it.
-    for term in TERMS[:-1]:
+    for term in _PARTS:
         yield Word(f"some {term}", _part(term))
     # Broader words, for what no single term is true of.
     yield Word("warm colours", lambda of: _together(of, _WARM) >= 0.75)
     yield Word("cool colours", lambda of: _together(of, _COOL) >= 0.75)
     yield Word("vivid", lambda of: of["chroma"] > 0.16)
-    yield Word("colourless", lambda of: _together(of, _NEUTRAL) > 0.85, tuple(f"some {term}" for term in _NEUTRAL))
+    yield Word("colourless", lambda of: _together(of, _NEUTRAL) > 0.85, ("some black", "some white"))
     yield Word("pale", lambda of: (of["lightness"] > 0.75) & (of["chroma"] < 0.08) & (of["contrast"] < 0.15))
-    yield Word("many colours", lambda of: sum((of[f"share of {term}"] > 0.1) * 1 for term in _WARM + _COOL) >= 3)
+    yield Word("many colours", _many)
+
+
+def _many(of: Columns) -> Flags:
+    parts = np.stack([of[f"share of {term}"] for term in _WARM + _COOL])
+    count: NDArray[np.int64] = (parts > 0.1).sum(0)
+    return count >= 3
 
 
 def _together(of: Columns, terms: tuple[str, ...]) -> Float32:
     """The share of some terms together."""
-    return np.sum([of[f"share of {term}"] for term in terms], axis=0)
+    return np.stack([of[f"share of {term}"] for term in terms]).sum(0)
 
 
 def _colour(term: str, lowest: float, end: float) -> Callable[[Columns], Flags]:
@@ -91,7 +98,7 @@ def _patterns() -> Iterator[Word]:
     yield Word("textured", lambda of: _patterned(of, 0.03) & (of["fine"] > 0.015))
     yield Word("fine pattern", _fine, ("textured",))
     yield Word("coarse pattern", lambda of: _patterned(of, 0.08) & (of["frequency"] < 4))
-    yield Word("soft shading", lambda of: (of["contrast"] > 0.03) & (of["spread"] > 0.5) & (of["fine"] < 0.004))
+    yield Word("soft shading", _soft)
     for text, name, sign, across in (
         ("lighter above", "down", -1, "right"),
         ("lighter below", "down", 1, "right"),
@@ -112,13 +119,18 @@ def _fine(of: Columns) -> Flags:
     return _patterned(of, _VISIBLE) & (of["fine"] > 0.03) & (of["frequency"] > 5)
 
 
+def _soft(of: Columns) -> Flags:
+    return (of["contrast"] > 0.03) & (of["spread"] > 0.5) & (of["fine"] < 0.004) & (of["frequency"] < 2.5)
+
+
 def _lighter(name: str, sign: int, across: str) -> Callable[[Columns], Flags]:
     return lambda of: (sign * of[name] > 0.1) & (np.abs(of[name]) > 2 * np.abs(of[across]))
 
 
 def _angle(of: Columns) -> Float32:
     """The direction of the lines in degrees from horizontal, −90 to 90; rising to the right is positive."""
-    return np.degrees(np.arctan2(-of["sine"], of["cosine"])) / 2
+    angle: Float32 = np.degrees(np.arctan2(-of["sine"], of["cosine"])) / 2
+    return angle
 
 
 _DIRECTIONS: dict[str, Callable[[Columns], Flags]] = {
