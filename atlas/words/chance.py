@@ -62,9 +62,12 @@ def findings(
     """Which predicates hold in which cells of one level.
 
     ``values``, bool (rows, predicates): whether each predicate is true of a row. ``pictures`` (rows,): whose row it is;
-    ``cells`` (rows,): where it lies, −1 for nowhere. A predicate holds in a cell where it is true of at least the share
-    ``least`` of its pictures, in both halves of nearly all random halvings (by ``seed``), and more often than chance
-    has it, at a false discovery rate of ``rate``. A picture counts once in a cell, as the mean of its rows there.
+    ``cells`` (rows,): where it lies, −1 for nowhere. A picture counts once in a cell, as the mean of its rows there.
+
+    A predicate holds in a cell of at least ``FEWEST`` pictures where it is true of the share ``least`` of them or more,
+    ``LIFT`` times as often as of all pictures, more often than chance has it, at a false discovery rate of ``rate``
+    over all cells and predicates, and where both halves of nearly all random halvings (by ``seed``) bear it out: true
+    of the same share of the half, and by itself more often than chance has it.
     """
     pairs = _Pairs.of(values, pictures, cells)
     shares, large = pairs.shares(), pairs.counts >= FEWEST
@@ -119,9 +122,7 @@ def halves(pictures: Integers, cells: Integers, *, seed: int) -> Int64:
     half = np.zeros(len(cells), np.int64)
     rows = np.lexsort((order[number], cells))
     new_cell = np.diff(cells[rows], prepend=-2) != 0
-    place = np.cumsum(new_cell | (np.diff(order[number[rows]], prepend=-1) != 0))
-    first = np.maximum.accumulate(np.where(new_cell, place, 0))
-    half[rows] = (place - first) % 2
+    half[rows] = np.cumsum(new_cell | (np.diff(order[number[rows]], prepend=-1) != 0)) % 2
     return half
 
 

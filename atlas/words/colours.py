@@ -3,8 +3,8 @@
 OKLab (Björn Ottosson 2020, "A perceptual color space for image processing") is a space in which equal distances look
 about equal: lightness, 0 to 1, and two axes of colour. The terms are the eleven that a language has for all colours
 (Berlin & Kay 1969, "Basic Color Terms"). Their ranges were measured on the 558 colours of the XKCD colour survey
-(Randall Munroe 2010) whose name ends in one of them: 91 % of them are called by their own term, and nearly all others have a
-name of two terms, such as "brown grey".
+(Randall Munroe 2010) whose name ends in one of them: 91 % get that term, and most of the others have a name of
+two, such as "brown grey".
 """
 
 from __future__ import annotations

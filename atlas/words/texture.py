@@ -46,7 +46,8 @@ def texture_features(patches: Pixels) -> Float32:
     - polarity, 0 to 1: whether light changes one way (an edge: 1) or there and back (a line, stripes: 0);
     - right and down: how much lighter it is there than on the other side, in lightness;
     - spread, 0 to 1: over how much of the patch the pattern reaches;
-    - frequency of the spectrum's peak, in cycles a side, and how much higher it is than the mean;
+    - frequency of the spectrum's peak, in cycles a side, and how much higher it is than the mean. The pattern's
+      wavelength is the side, in pixels of the picture that the patch is cropped from, divided by it;
     - fine: the contrast of what is smaller than an eighth of the side;
     - middle: how much lighter the middle is than the rest, in lightness.
     """

@@ -1,6 +1,7 @@
 """The words that may be said of patches, each a predicate on what is measured of one patch.
 
-The limits were set by looking at patches on both sides of them.
+Colours are shares of the patch's middle, not its mean colour: red and green side by side are not brown. A pattern's
+limits were set by looking at patches of photographs and drawings on both sides of them.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ def _colours() -> Iterator[Word]:
 
 
 def _many(of: Columns) -> Flags:
+    """Whether at least three chromatic terms have a part."""
     parts = np.stack([of[f"share of {term}"] for term in _WARM + _COOL])
     count: NDArray[np.int64] = (parts > 0.1).sum(0)
     return count >= 3
@@ -78,6 +80,8 @@ def _together(of: Columns, terms: tuple[str, ...]) -> Float32:
 
 
 def _colour(term: str, lowest: float, end: float) -> Callable[[Columns], Flags]:
+    """Whether most is of a term, and its pixels' mean lightness from ``lowest`` to below ``end``."""
+
     def is_true(of: Columns) -> Flags:
         lightness = of[f"lightness of {term}"]
         return (of[f"share of {term}"] >= 0.5) & (lightness >= lowest) & (lightness < end)
@@ -116,21 +120,23 @@ def _patterned(of: Columns, contrast: float) -> Flags:
 
 
 def _fine(of: Columns) -> Flags:
+    """Whether there is a pattern whose details are small against the patch."""
     return _patterned(of, _VISIBLE) & (of["fine"] > 0.03) & (of["frequency"] > 5)
 
 
 def _soft(of: Columns) -> Flags:
+    """Whether light changes, but slowly and everywhere."""
     return (of["contrast"] > 0.03) & (of["spread"] > 0.5) & (of["fine"] < 0.004) & (of["frequency"] < 2.5)
 
 
 def _lighter(name: str, sign: int, across: str) -> Callable[[Columns], Flags]:
+    """Whether it is lighter on one side, and not rather on one of those across."""
     return lambda of: (sign * of[name] > 0.1) & (np.abs(of[name]) > 2 * np.abs(of[across]))
 
 
-def _angle(of: Columns) -> Float32:
+def _angle(of: Columns) -> NDArray[np.floating]:
     """The direction of the lines in degrees from horizontal, −90 to 90; rising to the right is positive."""
-    angle: Float32 = np.degrees(np.arctan2(-of["sine"], of["cosine"])) / 2
-    return angle
+    return np.degrees(np.arctan2(-of["sine"], of["cosine"])) / 2
 
 
 _DIRECTIONS: dict[str, Callable[[Columns], Flags]] = {
@@ -143,6 +149,7 @@ _DIRECTIONS: dict[str, Callable[[Columns], Flags]] = {
 
 
 def _aligned(of: Columns) -> Flags:
+    """Whether most of what is to be seen runs in one direction."""
     return (of["coherence"] > 0.55) & (of["contrast"] > _VISIBLE)
 
 
