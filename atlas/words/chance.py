@@ -107,10 +107,10 @@ def replication(
         ]
         for one, other in (both, both[::-1]):
             _, here, there = np.intersect1d(one.cells, other.cells, return_indices=True)
-            asked = (one.counts[here] >= FEWEST) & (other.counts[there] >= FEWEST)
-            holds = one.holds[here[asked]]
+            large = (one.counts[here] >= FEWEST) & (other.counts[there] >= FEWEST)
+            holds = one.holds[here[large]]
             count += int(holds.sum())
-            again += int((holds & (other.p[there[asked]] <= AGAIN)).sum())
+            again += int((holds & (other.p[there[large]] <= AGAIN)).sum())
     return count, again
 
 

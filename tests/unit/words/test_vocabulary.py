@@ -85,6 +85,7 @@ def test_an_edge_is_no_stripes_and_has_a_lighter_side() -> None:
     assert "lighter on the left" in true_of(halves(plain(240, 240, 240), plain(20, 20, 20)))
     assert "lighter below" in true_of(grey(np.sign(DOWN)))
     assert "lighter above" in true_of(grey(-np.sign(DOWN)))
+    assert not {word for word in true_of(grey(np.sign(DOWN + RIGHT))) if word.startswith("lighter")}
 
 
 def test_equally_light_colours_side_by_side_are_no_plain_surface() -> None:
@@ -121,3 +122,14 @@ def test_texts_differ_and_cover_words_that_there_are() -> None:
     assert len(set(TEXTS)) == len(TEXTS)
     assert {text for word in WORDS for text in word.covers} <= set(TEXTS)
     assert all(word.text not in word.covers for word in WORDS)
+
+
+def test_what_goes_without_saying() -> None:
+    covers = {word.text: set(word.covers) for word in WORDS}
+    assert {"blue", "some blue", "cool colours", "dark"} <= covers["dark blue"]
+    assert {"colourless", "dark"} <= covers["black"]
+    assert covers["vertical contours"] == set()
+    assert covers["vertical stripes"] == {"vertical contours"}
+    slanted = {"slanted contours", "slanted stripes", "slanted edge"}
+    assert covers["stripes rising to the right"] == slanted | {"contours rising to the right"}
+    assert covers["fine pattern"] == {"textured"}
