@@ -117,6 +117,15 @@ class Run:
         self._finished("cells", self._directory.folder("cells") / f"{name}.json")
         return pq.read_table(self._directory.cells(name), filters=None if grid is None else [("grid", "=", grid)])
 
+    def words(self, name: str, grid: int) -> pa.Table:
+        """What may be said of the drawn cells of one grid of a map: ``row``, ``col``, ``classes`` (the classes told of
+        it, strongest first, each with its gain in logits and its t), ``gains`` (of all classes). `atlas.words.level_of`
+        says how far they hold."""
+        self._check(name, grid)
+        path = self._directory.words(name, grid)
+        self._finished("cells", path.with_suffix(".json"))
+        return pq.read_table(path)
+
     def network(self, name: str = "") -> Network:
         """The run's network, with the weights that it was made with; ``name`` is that of another one under compare.
         Raises ConfigError where it cannot be loaded, AtlasError where its weights have changed since."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import AtlasMap
 from atlas.rundir.markers import parse_marker
 from atlas.store.shards import to_numpy
+from atlas.words.table import level_of
 
 # From this invariance on a unit counts as pose-invariant.
 INVARIANT = 0.8
@@ -42,6 +44,7 @@ def build_report(
         layers[atlas_map.name] = {
             "layout": layout_facts(run, atlas_map),
             "cells": {str(grid): _cells(run, atlas_map.name, grid, min_count) for grid in atlas_map.grids},
+            "words": {str(grid): _words(run, atlas_map.name, grid) for grid in atlas_map.grids},
             "icons": {
                 str(grid): _icons(run, atlas_map.name, grid, quick=(atlas_map.name, grid) in quick)
                 for grid in atlas_map.grids
@@ -76,6 +79,16 @@ def _cells(run: RunDirectory, map_name: str, grid: int, min_count: int) -> dict[
         "drawn_share": float(mask.mean()) if len(count) else 0.0,
         "mean_cosine": float(np.median(cosines[mask])) if mask.any() else None,
     }
+
+
+def _words(run: RunDirectory, map_name: str, grid: int) -> dict[str, Any] | None:
+    """How far the words of a level hold, and how many cells have any; None where they are still to come."""
+    path = run.words(map_name, grid)
+    if parse_marker(path.with_suffix(".json")) is None:
+        return None
+    table = pq.read_table(path, columns=["classes"])
+    counts = to_numpy(pc.list_value_length(table["classes"]))
+    return {"cells": int((counts > 0).sum()), "classes": int(counts.sum()), **asdict(level_of(table))}
 
 
 def _icons(run: RunDirectory, map_name: str, grid: int, *, quick: bool) -> dict[str, Any]:

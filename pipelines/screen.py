@@ -303,7 +303,7 @@ def show_scores(
     """Print the scores of the icons, how true the ``maps`` are, and of the units that ``neurons`` asks for."""
     report = build_report(directory, maps, min_count=min_count, neurons=neurons)
     table = Table(title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for heading in ("layer", "grid", "icons", "cosine", "whitened", "robust", "rank 1", "flagged"):
+    for heading in ("layer", "grid", "icons", "cosine", "whitened", "robust", "rank 1", "flagged", "words"):
         table.add_column(heading, justify="left" if heading == "layer" else "right")
     for layer, facts in report["layers"].items():
         for grid, icons in facts["icons"].items():
@@ -312,6 +312,7 @@ def show_scores(
                     layer, grid, f"{icons['n']:,}",
                     *(f"{icons[name]:.3f}" for name in ("median_cosine", "median_cosine_whitened",
                     "median_cosine_robust")), f"{icons['rank1_share']:.0%}", f"{icons['flagged_share']:.1%}",
+                    _words(facts["words"][grid]),
                 )  # fmt: skip
     console.print(table)
     published = {atlas_map.name for atlas_map in published_maps(directory, maps)}
@@ -338,6 +339,11 @@ def show_scores(
         )
     if neurons is not None:
         show_neurons(neurons.layers, report, directory, console)
+
+
+def _words(facts: dict[str, Any] | None) -> str:
+    """In how many cells of a level a class stands out."""
+    return "" if facts is None else f"{facts['cells']:,}" if facts["cells"] else "none"
 
 
 def show_end(directory: RunDirectory, until: str, out: str, console: Console, *, served: bool = False) -> None:

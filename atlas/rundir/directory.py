@@ -98,6 +98,10 @@ class RunDirectory:
         """The cells of all grids of a map."""
         return self.path / "cells" / f"{map_name}.parquet"
 
+    def words(self, map_name: str, grid: int) -> Path:
+        """What may be said of the cells of one grid."""
+        return self.path / "cells" / "words" / map_name / f"grid-{grid:03d}.parquet"
+
     def icons(self, map_name: str, grid: int) -> Path:
         """The parts of one grid's icons and their markers."""
         return self.path / "icons" / map_name / f"grid-{grid:03d}"

@@ -19,6 +19,8 @@ from atlas.words.claims import Claims, Level, Views, claim
 from atlas.words.evidence import Evidence
 from atlas.words.folds import deal, fold_means
 
+# With another number the words of all runs are found anew.
+WORDS_FORMAT = 1
 _LEVEL = b"level"
 WORDS = pa.schema(
     [

@@ -26,6 +26,7 @@ from atlas.layout import tables as layout_tables
 from atlas.neurons import tables
 from atlas.rundir.directory import RunDirectory
 from atlas.store import shards
+from atlas.words import table as words_table
 
 LIMITS = {"README.md": 150, "atlas/architecture.md": 100}
 REFERENCE = "atlas/docs/reference"
@@ -266,7 +267,7 @@ def test_every_public_name_is_in_the_reference_and_is_there() -> None:
     [
         ("store", [shards.STORE_SCHEMA.append(shards.ATTRIBUTION), shards.FAILURES]),
         ("layout", [layout_tables.LAYOUT_SCHEMA]),
-        ("cells", [build.CELLS_SCHEMA]),
+        ("cells", [build.CELLS_SCHEMA, words_table.WORDS]),
         ("icons", [icons.ICONS_SCHEMA]),
         ("neurons", [tables.STATISTICS, tables.UNITS, tables.CIRCUIT, tables.CELLS]),
     ],
@@ -289,7 +290,7 @@ def test_every_figure_of_the_report_is_in_the_reference(undisturbed: RunDirector
     text = text_of(f"{REFERENCE}/report.md")
     for layer in report["layers"].values():
         for part, figures in layer.items():
-            inner = next(iter(figures.values())) if part in ("cells", "icons") else figures
+            inner = next(iter(figures.values())) if part in ("cells", "icons", "words") else figures
             section = text.split(f"\n## {part}\n")[1].split("\n## ")[0]
             for name in inner:
                 assert f"`{name}`" in section, f"{part}: {name}"

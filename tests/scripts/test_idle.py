@@ -74,7 +74,9 @@ def test_a_run_is_noted_item_by_item(
     plan = idle.plan_of_record(facts)
     by_stage = {stage: [item for item in plan.items if item.stage == stage] for stage in ("collect", "cells", "render")}
     assert sum(item.amount for item in by_stage["collect"]) == 25 * 12
-    assert {item.part for item in by_stage["cells"]} == {"cells:middle", "cells:last"}
+    assert {item.part for item in by_stage["cells"]} == {
+        f"cells:{name}" for layer in ("middle", "last") for name in (layer, f"{layer}/words")
+    }
     icons = sum(path.name.endswith(".json") for path in undisturbed.folder("render").rglob("part-*"))
     assert len(by_stage["render"]) == icons
     fine = [item for item in by_stage["render"] if f"grid-{GRIDS[1]:03d}" in item.part]

@@ -16,6 +16,7 @@ from atlas.cells.icons import drawn_cells, icon_table
 from atlas.config.model import Config
 from atlas.config.reading import validate
 from atlas.layout.fit import OUTLIER, REASONS
+from atlas.layout.projection import read_moments
 from atlas.layout.tables import measure_quality, write_map
 from atlas.networks.network import load
 from atlas.pictures.sources import list_images
@@ -24,7 +25,7 @@ from atlas.rundir.maps import AtlasMap, maps_of
 from atlas.rundir.markers import write_marker
 from atlas.rundir.versions import RUN_FORMAT
 from atlas.store.collect import BatchSettings
-from atlas.store.shards import count_rows
+from atlas.store.shards import count_rows, read_metadata
 from atlas.visualize import Icons, Scores
 from pipelines import cells, collect
 
@@ -96,6 +97,8 @@ def lay_out(run: RunDirectory, config: Config) -> None:
         places[OFF] = np.nan
         write_map(run, layer, layer, places, dropped)
         write_marker(folder / f"fit-{layer}.json", key=key, files=[], rows=ROWS, layers={})
+        moments = read_moments(run.shards(layer), read_metadata(run.shards(layer)[0])["channels"])
+        moments.save(run.moments(layer))
     write_marker(folder / "box.json", key=key, files=[run.layout(layer) for layer in LAYERS])
     for layer in LAYERS:
         facts = measure_quality(run, layer, layer, column="activation", seed=config.seed)

@@ -7,9 +7,15 @@ from made_run import GRIDS, LAYERS, ROWS
 from planned import planned
 
 from atlas.cells.build import build_cells
+from atlas.cells.icons import drawn_cells
 from atlas.config.reading import validate
+from atlas.networks.network import Network
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import read_marker
+from atlas.store.moments import Moments
+from atlas.store.shards import read_columns, to_numpy
+from atlas.words.evidence import Evidence
+from atlas.words.table import level_of, level_words
 from pipelines import cells
 from pipelines.stage import Item, missing
 
@@ -20,10 +26,16 @@ def test_there_is_an_item_for_each_map(made_run: RunDirectory) -> None:
     after = {part.name: part.after for part in cells.parts(validate(values, "test"))}
     assert after == {
         "residual": ("layout:maps",),
+        "residual/words": ("cells:residual",),
         "branches": ("layout:maps",),
+        "branches/words": ("cells:branches",),
         "branches--class-1": ("layout:classes-branches",),
+        "branches--class-1/words": ("cells:branches--class-1",),
     }
-    assert [item.id for item in planned(cells, made_run.config(), made_run)] == ["residual", "branches"]
+    of_layers = [[layer, *(f"{layer}/words/grid-{grid:03d}" for grid in GRIDS)] for layer in ("residual", "branches")]
+    assert [item.id for item in planned(cells, made_run.config(), made_run)] == [
+        name for own in of_layers for name in own
+    ]
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -45,3 +57,27 @@ def test_a_map_is_cut_by_its_own_settings(made_copy: RunDirectory, layer: str) -
     assert marker is not None
     counts = [(cell["grid"], cell["count"]) for cell in table.to_pylist()]
     assert marker["drawn"] == {str(size): sum(grid == size and n >= 2 for grid, n in counts) for size in GRIDS}
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_words_of_a_level_are_those_of_its_drawn_cells(made_copy: RunDirectory, small: Network, grid: int) -> None:
+    config = made_copy.config()
+    name = f"branches/words/grid-{grid:03d}"
+    item = next(item for item in planned(cells, config, made_copy) if item.id == name)
+    item = Item(item.id, item.stage, run=str(made_copy.path), of=item.of)
+    assert missing(cells, [item], made_copy, config) == []
+    made_copy.words("branches", grid).unlink()
+    assert missing(cells, [item], made_copy, config) == [item]
+    assert cells.run_item(item).count == 0, "rows are counted where the map is cut"
+    assert missing(cells, [item], made_copy, config) == []
+    shards, layout = made_copy.shards("branches"), read_columns(made_copy.layout("branches"), ["u", "v"])
+    moments = Moments.load(made_copy.moments("branches"))
+    evidence = Evidence(small, "branches", (moments.total / moments.count).astype(np.float32))
+    drawn = drawn_cells(made_copy.cells("branches"), grid, config.cells.min_count)
+    places = list(zip(drawn["row"].tolist(), drawn["col"].tolist()))
+    u, v = (layout[name].astype(np.float64) for name in ("u", "v"))
+    expected = level_words(shards, u, v, places, grid=grid, evidence=evidence, seed=config.seed)
+    table = pq.read_table(made_copy.words("branches", grid))
+    assert table.drop_columns("gains").equals(expected.drop_columns("gains"))
+    assert level_of(table) == level_of(expected)
+    np.testing.assert_allclose(to_numpy(table["gains"]), to_numpy(expected["gains"]), rtol=1e-3, atol=1e-4)

@@ -222,8 +222,8 @@ def show_scores(run: RunDirectory, screenful: Screen) -> None:
 def test_the_end_shows_scores_and_how_true_the_maps_are(made_run: RunDirectory, screenful: Screen) -> None:
     show_scores(made_run, screenful)
     lines = screenful.lines
-    assert "layer grid icons cosine whitened robust rank 1 flagged" in lines
-    assert "branches 2 4 0.885 0.785 0.685 25% 25.0%" in lines, "four icons of .9, .89, .88 and .87"
+    assert "layer grid icons cosine whitened robust rank 1 flagged words" in lines
+    assert "branches 2 4 0.885 0.785 0.685 25% 25.0% none" in lines, "four icons of .9, .89, .88 and .87"
     (quality,) = (line for line in lines if line.startswith("branches: trustworthiness 0."))
     assert quality.endswith(f"{1 / ROWS:.1%} of the rows left off")
 
