@@ -35,6 +35,7 @@ ROOMS = (
     "atlas/layout",
     "atlas/visualize",
     "atlas/cells",
+    "atlas/slices",
     "atlas/neurons",
     "atlas/site",
     "atlas/report.py",

@@ -22,6 +22,8 @@ def test_there_is_an_item_for_each_map(made_run: RunDirectory) -> None:
         "residual": ("layout:maps",),
         "branches": ("layout:maps",),
         "branches--class-1": ("layout:classes-branches",),
+        "errors/residual": ("cells:residual",),
+        "errors/branches": ("cells:branches",),
     }
     assert [item.id for item in planned(cells, made_run.config(), made_run)] == ["residual", "branches"]
 

@@ -16,6 +16,7 @@ from atlas.networks.network import Network, describe_layer
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import write_marker
+from atlas.slices.labels import match_labels, read_mapping
 from atlas.store.shards import FAILURES
 from pipelines import screen
 from pipelines.estimate import Estimate, Expectation, Work
@@ -122,7 +123,9 @@ def show_plan(
 
     monkeypatch.setattr(screen, "estimate", estimate)
     layers = {layer: describe_layer(network, layer) for layer in config.layers}
-    screen.show_plan(config, run, Listing.load(run.listing), {"": network}, layers, screenful.console)
+    listing = Listing.load(run.listing)
+    matches = {"": match_labels(listing.label_names, network.classes, read_mapping(config.images.label_classes))}
+    screen.show_plan(config, run, listing, {"": network}, layers, matches, screenful.console)
     assert f"about {icon_counts[0]:,} icons" in " ".join(screenful.lines)
 
 
@@ -134,6 +137,10 @@ def test_the_plan_tells_pictures_network_layers_and_estimate(
     lines = screenful.lines
     assert lines[0] == f"pictures 15 in {config.images.source}, 4 views each: 60 views"
     assert "network small_network:factory, 32 px, 5 classes, 9 batch norms folded, on cpu" in lines
+    unmatched = (
+        "labels 0 of 3 are classes of the network: 0 of 15 pictures; no class: birds, cats, zebras; which class "
+    )
+    assert f"{unmatched}each is can be said by images.label_classes" in lines
     assert any(line.startswith("layer residual: 8 channels, 16×16 map, sees ") for line in lines)
     assert any(line.endswith(" px of 32") for line in lines)
     assert "estimate about 62 min and 2.3 GB, as this machine is now" in lines
@@ -142,6 +149,14 @@ def test_the_plan_tells_pictures_network_layers_and_estimate(
         lines[-1] == f"{line_of_stages}what fits this configuration is kept and gone on with, the rest is moved aside"
     )
     assert not any(line.startswith(("map ", "neurons ", "not read ")) for line in lines)
+
+
+def test_the_plan_tells_which_labels_are_classes(
+    labelled_run: RunDirectory, small: Network, monkeypatch: pytest.MonkeyPatch, screenful: Screen
+) -> None:
+    show_plan(labelled_run.config(), labelled_run, small, monkeypatch, screenful)
+    line = "labels 2 of 3 are classes of the network (2 by mapping): 14 of 15 pictures; no class: zebras"
+    assert line in screenful.lines
 
 
 def test_the_plan_tells_of_classes_units_and_what_cannot_be_read(
