@@ -277,7 +277,8 @@ class _RunHooks(Hooks):
         self._screen.finish(name, outcome)
         if name == collect.NAME:
             show_failures(directory, self._screen.console)
-        if name != publish.NAME and self._finished >= {layout.NAME, render.NAME}:
+        reported = {layout.NAME, cells.NAME, render.NAME}
+        if name != publish.NAME and self._finished >= reported:
             maps = maps_of(config.layers, config.layout, config.cells)
             report = build_report(directory, maps, min_count=config.cells.min_count, neurons=config.neurons)
             write_json(directory.report, report)
@@ -285,6 +286,8 @@ class _RunHooks(Hooks):
             self._mirror.finish(name, directory.stage_key(name))
             self._mirror.send_state(*(path for path in [directory.report] if path.exists()))
         self._tracking.stage(name)
+        if name in reported and self._finished >= reported:
+            self._tracking.report()
 
 
 def _run_stages(
