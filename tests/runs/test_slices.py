@@ -85,14 +85,14 @@ def test_the_page_has_the_slice_with_its_patches(planted: tuple[RunDirectory, st
 
 def test_other_classes_of_the_labels_leave_layouts_and_icons(workshop: Path, scheduler: str) -> None:
     unlabelled, _ = go(configure(workshop, scheduler, "labels", tour=None))
-    kept = contents(unlabelled, ("layout", "render"))
+    before = contents(unlabelled, ("layout", "render"))
     assert not unlabelled.errors("last").exists()
     assert "label_rank" not in pq.read_schema(unlabelled.shards("last")[0]).names
     settings = unlabelled.stage_facts("collect")["batch_settings"]
 
     mapping = {"stripes": "class 1", "discs": 4}
     labelled, said = go(configure(workshop, scheduler, "labels", tour=None, images={"label_classes": mapping}))
-    assert contents(labelled, ("layout", "render")) == kept
+    assert contents(labelled, ("layout", "render")) == before
     assert "layout: 0 of " in said
     assert labelled.stage_facts("collect")["batch_settings"] == settings
     assert labelled.label_classes() == (4, 1)
@@ -101,13 +101,13 @@ def test_other_classes_of_the_labels_leave_layouts_and_icons(workshop: Path, sch
 
     mapping["discs"] = 2
     other, said = go(configure(workshop, scheduler, "labels", tour=None, images={"label_classes": mapping}))
-    assert contents(other, ("layout", "render")) == kept
+    assert contents(other, ("layout", "render")) == before
     assert open_run(other.path).errors("last", 4)["pictures"].equals(first["pictures"])
     assert not open_run(other.path).errors("last", 4)["mean_rank"].equals(first["mean_rank"])
     assert verify(other).problems == []
-    before = contents(other)
+    whole = contents(other)
     _, said = go(configure(workshop, scheduler, "labels", tour=None, images={"label_classes": mapping}))
-    assert contents(other) == before
+    assert contents(other) == whole
     assert "cells: 0 of 4 items now" in said
 
 

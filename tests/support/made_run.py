@@ -164,8 +164,8 @@ def labelled_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 @pytest.fixture
 def labelled_copy(labelled_run: RunDirectory, tmp_path: Path) -> RunDirectory:
     """A copy of the labelled run that a test may change."""
-    shutil.copytree(labelled_run.path, tmp_path / "run")
-    return RunDirectory(tmp_path / "run")
+    shutil.copytree(labelled_run.path, tmp_path / "labelled")
+    return RunDirectory(tmp_path / "labelled")
 
 
 @pytest.fixture

@@ -8,8 +8,11 @@ from planned import planned
 
 from atlas.cells.build import build_cells
 from atlas.config.reading import validate
+from atlas.errors import AtlasError
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import read_marker
+from atlas.slices.accuracy import read_verdicts
+from atlas.slices.errors import find_errors
 from pipelines import cells
 from pipelines.stage import Item, missing
 
@@ -47,3 +50,33 @@ def test_a_map_is_cut_by_its_own_settings(made_copy: RunDirectory, layer: str) -
     assert marker is not None
     counts = [(cell["grid"], cell["count"]) for cell in table.to_pylist()]
     assert marker["drawn"] == {str(size): sum(grid == size and n >= 2 for grid, n in counts) for size in GRIDS}
+
+
+def test_a_layers_errors_are_counted_where_labels_are_classes(labelled_copy: RunDirectory) -> None:
+    config = labelled_copy.config()
+    items = [item for item in planned(cells, config, labelled_copy) if item.id.startswith("errors/")]
+    assert [item.id for item in items] == ["errors/residual", "errors/branches"]
+    assert missing(cells, items, labelled_copy, config) == []
+    path = labelled_copy.errors("branches")
+    before = path.read_bytes()
+    path.unlink()
+    (item,) = missing(cells, items, labelled_copy, config)
+    assert cells.run_item(item).count == 0
+    assert path.read_bytes() == before, "equal work gives equal bytes"
+    verdicts = read_verdicts(labelled_copy.shards("branches"))
+    layout = pq.read_table(labelled_copy.layout("branches"))
+    u, v = (np.array(layout[name].to_pylist(), np.float64) for name in ("u", "v"))
+    assert verdicts is not None
+    table, facts = find_errors(verdicts, {}, u, v, grids=GRIDS, min_count=2, seed=config.seed)
+    assert pq.read_table(path).equals(table)
+    marker = read_marker(path.with_suffix(".json"), labelled_copy.stage_key("cells"))
+    assert marker is not None
+    assert marker["facts"] == facts
+
+
+def test_a_store_that_does_not_fit_its_layout_is_told(made_copy: RunDirectory) -> None:
+    item = next(iter(planned(cells, made_copy.config(), made_copy)))
+    path = made_copy.shards("residual")[-1]
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(AtlasError, match=r"^cells: the store of residual has another number of rows than its layout"):
+        cells.run_item(Item(item.id, item.stage, run=str(made_copy.path)))
