@@ -4,9 +4,11 @@ depend on them; two networks are held against each other."""
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from documents import GUIDES, snippet
 from planted_pictures import MARKED, PICTURES, write_planted
 from rich.console import Console
 from tiny_run import configure, contents
@@ -66,6 +68,18 @@ def test_the_planted_slice_is_found_first(planted: tuple[RunDirectory, str, set[
     assert "right on 8" in said
     assert "map: more errors than their classes let expect" in said
     assert "cold taken for warm" in said
+
+
+def test_the_guide_lists_the_slices(planted: tuple[RunDirectory, str, set[str]]) -> None:
+    directory, _, _ = planted
+    lines = snippet(f"{GUIDES}/where-a-network-errs.md", "In Python").strip()
+    lines = lines.replace("runs/demo", str(directory.path)).replace('"_blocks.10", 20', '"map", 4')
+    *before, last = lines.splitlines()
+    names: dict[str, Any] = {}
+    exec("\n".join(before), names)
+    slices = eval(last, names)
+    on_page = json.loads((directory.site_grid("map", 4) / "errors.json").read_text())["slices"]
+    assert slices[["row", "col"]].values.tolist() == [[one["row"], one["col"]] for one in on_page]
 
 
 def test_the_page_has_the_slice_with_its_patches(planted: tuple[RunDirectory, str, set[str]]) -> None:
