@@ -5,8 +5,8 @@ network to learn from. Of the others a part of one class bears a mark and the la
 twentieth picture has a label at random, which knows nothing of marks. The network has never seen a mark. Each plant is
 a run of its own up to the stage cells, as a user would make it.
 
-*k-means* has as many clusters as the grid of most cells to test, over the same rows of the same layer; its slices
-are the clusters of enough rows by their rate of errors, as is common. A slice is the plant where most of its wrong
+*k-means* has as many clusters as a grid of the last layer has cells to test, over the same rows; its slices are the
+clusters of enough rows by their rate of errors, as is common. A slice is the plant where most of its wrong
 pictures bear the mark, and at least five do.
 """
 
@@ -134,7 +134,7 @@ def bench_slices(plants: int, epochs: int, seed: int) -> Iterator[BenchRow]:
                 marked = write_plant(plant / "pictures", pixels[_LEARNT:], digits[_LEARNT:], mark, seed + number)
                 directory = _run(plant, checkpoint, cluster.scheduler_address, seed)
                 place_of = {f"ours, {layer}": ours(directory, layer, marked) for layer in LAYERS}
-                place_of["k-means, last"] = k_means(directory, LAYERS[-1], marked, seed)
+                place_of |= {f"k-means, {grid}": k_means(directory, grid, marked, seed) for grid in GRIDS}
                 for system, place in place_of.items():
                     places.setdefault(system, []).append(place)
                 facts = error_facts(directory, LAYERS[-1])
@@ -226,13 +226,15 @@ def ours(directory: RunDirectory, layer: str, marked: set[str]) -> int | None:
     return None
 
 
-def k_means(directory: RunDirectory, layer: str, marked: set[str], seed: int) -> int | None:
-    """The same of clusters over the layer's activations, by their rate of errors."""
+def k_means(directory: RunDirectory, grid: int, marked: set[str], seed: int) -> int | None:
+    """The same of clusters over the last layer's activations, by their rate of errors, as many as cells of ``grid`` are
+    tested."""
+    layer = LAYERS[-1]
     facts = error_facts(directory, layer)
     verdicts = read_verdicts(directory.shards(layer))
     assert facts is not None
     assert verdicts is not None
-    count = max(grid["tested"] for grid in facts["grids"].values())
+    count = facts["grids"][str(grid)]["tested"]
     blocks = [read_columns(path, ["activation"])["activation"] for path in directory.shards(layer)]
     clusters = KMeans(count, n_init=3, random_state=seed).fit_predict(np.concatenate(blocks).astype(np.float32))
     keys = Listing.load(directory.listing).keys

@@ -17,6 +17,7 @@ from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import write_marker
 from atlas.slices.labels import match_labels, read_mapping
+from atlas.slices.tables import error_facts
 from atlas.store.shards import FAILURES
 from pipelines import screen
 from pipelines.estimate import Estimate, Expectation, Work
@@ -221,6 +222,21 @@ def test_the_end_shows_scores_and_how_true_the_maps_are(made_run: RunDirectory, 
     assert "branches 2 4 0.885 0.785 0.685 25% 25.0%" in lines, "four icons of .9, .89, .88 and .87"
     (quality,) = (line for line in lines if line.startswith("branches: trustworthiness 0."))
     assert quality.endswith(f"{1 / ROWS:.1%} of the rows left off")
+
+
+def test_the_end_tells_how_often_the_network_is_right(
+    labelled_run: RunDirectory, made_run: RunDirectory, screenful: Screen
+) -> None:
+    show_scores(labelled_run, screenful)
+    facts = error_facts(labelled_run, "branches")
+    assert facts is not None
+    (line,) = [line for line in screenful.lines if line.startswith("right on ")]
+    assert line.startswith(f"right on {facts['run']['accuracy']:.1%} of 14 labelled pictures (")
+    for layer in LAYERS:
+        assert any(line.startswith(f"{layer}: no cell ") for line in screenful.lines), "where nothing stands out"
+    other = Screen()
+    show_scores(made_run, other)
+    assert not any("labelled" in line or "errors" in line for line in other.lines)
 
 
 def test_a_run_until_a_stage_ends_with_its_folder(made_run: RunDirectory, screenful: Screen) -> None:
