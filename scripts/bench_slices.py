@@ -119,7 +119,8 @@ MARKS: dict[str, Callable[[Pixels], None]] = {
 
 def bench_slices(plants: int, epochs: int, seed: int) -> Iterator[BenchRow]:
     """A row for each plant: at which place the slices of ours and of k-means have it, None where not among the first
-    five; and the sums. ``plants``: how many, at most ten; ``epochs``: how often the network sees what it learns."""
+    five; and the sums. ``ours, listed``: how many slices ours lists of the last layer. ``plants``: how many, at most
+    ten; ``epochs``: how often the network sees what it learns."""
     torch.set_num_threads(1)  # so small a network would wait for threads
     pixels, digits = read_digits(seed)
     places: dict[str, list[int | None]] = {}
@@ -141,6 +142,7 @@ def bench_slices(plants: int, epochs: int, seed: int) -> Iterator[BenchRow]:
                 assert facts is not None
                 seconds = round(time.perf_counter() - started, 1)
                 row = {"accuracy": round(facts["run"]["accuracy"], 3), "seconds": seconds}
+                row["ours, listed"] = len(facts["slices"])
                 yield {"bench": "slices", "mark": mark, **place_of, **row}
     yield {
         "bench": "slices",
