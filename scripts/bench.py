@@ -360,7 +360,7 @@ def make_parser() -> argparse.ArgumentParser:
         parents=[file, threads, seed],
         help="each of them as it is published, one after another",
         description="Each bench with the settings that scripts/benchmarks.md was measured with, one after another. Not "
-        "held, since they take long or have commands of their own there: first, the demo, the sizes of a run "
+        "held, since they take long or have commands of their own there: first, the demo, slices, the sizes of a run "
         "(scaling), the ablation, and the rows of layout that are marked placed or deterministic.",
     )
     every.add_argument("--run", type=Path, default=Path("runs/demo"), help="a finished run, by default runs/demo")
