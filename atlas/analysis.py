@@ -28,6 +28,7 @@ from atlas.rundir.maps import maps_of, marker_of_coordinates
 from atlas.rundir.markers import read_marker
 from atlas.rundir.remote import refuse_url
 from atlas.rundir.stages import ABOVE
+from atlas.slices.tables import read_errors
 from atlas.store.moments import Moments
 from atlas.store.shards import read_metadata, to_numpy
 from atlas.store.store import ColumnArrays, Store
@@ -125,6 +126,20 @@ class Run:
         path = self._directory.words(name, grid)
         self._finished("cells", path.with_suffix(".json"))
         return pq.read_table(path)
+
+    def errors(self, layer: str, grid: int | None = None) -> pa.Table:
+        """Where on a layer's map its network errs, of every grid or of one: of each cell that holds labelled pictures
+        the accuracy and the one that its classes let expect, whether its errors are more than chance (``slice``), its
+        confusions, and its wrong rows, the surest first, as ``atlas.slices.tables`` lists them. Raises ConfigError
+        where no label is a class of the layer's network."""
+        self._check(layer, grid if layer in self.layers else None, among=self.layers)
+        if not self._directory.label_classes(self.config.module_of(layer)[0]):
+            raise ConfigError(
+                f"{self.path}: no label of the pictures is a class of the network of {layer}. Say which class each is "
+                "with images.label_classes, and give the run's command again."
+            )
+        self._finished("cells", self._directory.errors(layer).with_suffix(".json"))
+        return read_errors(self._directory, layer, grid)
 
     def network(self, name: str = "") -> Network:
         """The run's network, with the weights that it was made with; ``name`` is that of another one under compare.

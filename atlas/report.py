@@ -13,12 +13,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from atlas.cells.icons import read_icons
+from atlas.config.model import Config
 from atlas.config.sections import NeuronsConfig
 from atlas.neurons.parts import is_finished
 from atlas.neurons.reading import UnitTables
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import AtlasMap
 from atlas.rundir.markers import parse_marker
+from atlas.slices.tables import error_facts
 from atlas.store.shards import to_numpy
 from atlas.words.table import level_of
 
@@ -40,6 +42,7 @@ def build_report(
     failures = json.loads(run.failures.with_suffix(".json").read_text(encoding="utf-8"))
     collected = run.read_manifest().get("stages", {}).get("collect", {})
     layers: dict[str, Any] = {}
+    accuracy: dict[str, Any] = {}
     for atlas_map in maps:
         layers[atlas_map.name] = {
             "layout": layout_facts(run, atlas_map),
@@ -50,6 +53,9 @@ def build_report(
                 for grid in atlas_map.grids
             },
         }
+        if not atlas_map.classes and (errors := error_facts(run, atlas_map.layer)) is not None:
+            layers[atlas_map.name]["errors"] = {name: errors[name] for name in ("grids", "slices")}
+            accuracy[Config.module_of(atlas_map.layer)[0]] = errors["run"]
     if neurons is not None and is_finished(run, neurons):
         for layer in (name for name in neurons.layers if name in layers):
             layers[layer]["neurons"] = _units(UnitTables(run, layer))
@@ -59,6 +65,7 @@ def build_report(
             "failures": failures["failures"],
             "views_per_second": collected.get("views_per_second"),
         },
+        **({"accuracy": accuracy} if accuracy else {}),
         "layers": layers,
     }
 

@@ -23,6 +23,7 @@ from atlas.rundir.remote import is_remote, working_folder
 from atlas.rundir.stages import ABOVE, STAGES, stages_of
 from atlas.rundir.versions import RUN_FORMAT, SITE_FORMAT, refuse_other_format, versions
 from atlas.site.page import viewer_digest, viewer_folder
+from atlas.slices.tables import ERRORS_FORMAT
 from atlas.store.shards import SCHEMA_VERSION
 from pipelines import cells, collect, layout, neurons, publish, render
 from pipelines.cluster import connect, dashboard
@@ -88,7 +89,9 @@ def run(config: Config, *, until: str = "publish", dry_run: bool = False, output
         if until == "publish":
             viewer_folder()
         prepared = prepare(config, directory)
-        plan = show_plan(config, directory, prepared.listing, prepared.networks, prepared.layers, console)
+        plan = show_plan(
+            config, directory, prepared.listing, prepared.networks, prepared.layers, prepared.matches, console
+        )
         if dry_run:
             print_sentence(console, "Nothing was run (--dry-run).")
             return directory
@@ -127,8 +130,36 @@ def _write_start(config: Config, directory: RunDirectory, prepared: Prepared) ->
         listing=request,
         created=created,
         versions=versions(),
+        label_classes={name: _label_classes(prepared, name) for name in prepared.networks},
         network=facts.pop(""),
         compare=facts,
+    )
+
+
+def _label_classes(prepared: Prepared, network: str) -> list[int | None] | None:
+    """The class of each label in a network, where any is one."""
+    match = prepared.matches[network]
+    return list(match.classes) if match.has_classes else None
+
+
+def _rows_key(config: Config, prepared: Prepared) -> str:
+    """What the rows of the store depend on, but for the ranks of the classes that the labels are."""
+    values = config.plain()
+    networks = []
+    for name, run_network in config.networks().items():
+        network = run_network.settings.model_dump(mode="json", exclude={"checkpoint"})
+        network["classes"] = list(prepared.networks[name].classes)
+        networks += [network, prepared.networks[name].digest, *([name] if name else [])]
+    collecting = {key: value for key, value in values["collect"].items() if key != "max_failure_share"}
+    views = {key: values["images"][key] for key in ("crops", "crop_scale")}
+    return digest_values(
+        SCHEMA_VERSION,
+        config.seed,
+        *networks,
+        values["layers"],
+        views,
+        collecting,
+        prepared.listing.digest,
     )
 
 
@@ -139,31 +170,22 @@ def stage_key_of(config: Config, directory: RunDirectory, prepared: Prepared, st
     the digest of those of its own map, item by item.
     """
     values = config.plain()
-    if stage == "collect":
-        networks = []
-        for name, run_network in config.networks().items():
-            network = run_network.settings.model_dump(mode="json", exclude={"checkpoint"})
-            network["classes"] = list(prepared.networks[name].classes)
-            networks += [network, prepared.networks[name].digest, *([name] if name else [])]
-        collecting = {key: value for key, value in values["collect"].items() if key != "max_failure_share"}
-        views = {key: values["images"][key] for key in ("crops", "crop_scale")}
-        return digest_values(
-            SCHEMA_VERSION,
-            config.seed,
-            *networks,
-            values["layers"],
-            views,
-            collecting,
-            prepared.listing.digest,
-        )
+    classes = {name: _label_classes(prepared, name) for name in prepared.networks}
+    labelled = any(classes.values())
+    if stage == collect.NAME:
+        rows_key = _rows_key(config, prepared)
+        return digest_values(rows_key, classes) if labelled else rows_key
+    # Activations do not depend on what the labels are: with others, layouts, icons and units stay.
+    collected = directory.stage_facts(collect.NAME)
+    rows_key = collected.get("rows_key", collected["key"])
     if stage == neurons.NAME:
         # Not the layers: what an item depends on beyond this stands in the item itself.
         counts = {
             key: value for key, value in values["neurons"].items() if key in ("pictures", "patches", "rotated_patches")
         }
         drawing = {key: values["render"][key] for key in ("steps", "precision", "compile")}
-        return digest_values(stage, directory.stage_key(collect.NAME), counts, drawing, neurons.engine())
-    above = directory.stage_key(ABOVE[stage])
+        return digest_values(stage, rows_key, counts, drawing, neurons.engine())
+    above = rows_key if stage == layout.NAME else directory.stage_key(ABOVE[stage])
     if stage == render.NAME:
         # Icons do not depend on the exemplars of their cells. The numbers of the recipe count too: a version
         # with others draws all icons again.
@@ -175,8 +197,8 @@ def stage_key_of(config: Config, directory: RunDirectory, prepared: Prepared, st
         # What a map of classes depends on stands in its name: one more map leaves the others as they are.
         common = {key: value for key, value in values["layout"].items() if not key.startswith("class_")}
         return digest_values(stage, above, common, layout.LAYOUT_FORMAT)
-    if stage == "cells":
-        return digest_values(stage, above, values["cells"])
+    if stage == cells.NAME:
+        return digest_values(stage, above, values["cells"], *([classes, ERRORS_FORMAT] if labelled else []))
     return digest_values(stage, above, directory.stage_key(cells.NAME), SITE_FORMAT, viewer_digest())
 
 
@@ -228,6 +250,8 @@ class _RunHooks(Hooks):
             self._claim(ABOVE[stage])
         claim = self._mirror.claim if self._mirror else self._directory.claim
         claim(stage, stage_key_of(self._config, self._directory, self._prepared, stage))
+        if stage == collect.NAME:
+            _take_batch_settings(self._directory, _rows_key(self._config, self._prepared))
 
     def plan_part(self, stage: Stage, part: Part, items: Sequence[Item], todo: Sequence[Item]) -> None:
         self._progress.plan_part(stage, items, todo)
@@ -255,7 +279,8 @@ class _RunHooks(Hooks):
         self._screen.finish(name, outcome)
         if name == collect.NAME:
             show_failures(directory, self._screen.console)
-        if name != publish.NAME and self._finished >= {layout.NAME, render.NAME}:
+        reported = {layout.NAME, cells.NAME, render.NAME}
+        if name != publish.NAME and self._finished >= reported:
             maps = maps_of(config.layers, config.layout, config.cells)
             report = build_report(directory, maps, min_count=config.cells.min_count, neurons=config.neurons)
             write_json(directory.report, report)
@@ -263,6 +288,8 @@ class _RunHooks(Hooks):
             self._mirror.finish(name, directory.stage_key(name))
             self._mirror.send_state(*(path for path in [directory.report] if path.exists()))
         self._tracking.stage(name)
+        if name in reported and self._finished >= reported:
+            self._tracking.report()
 
 
 def _run_stages(
@@ -295,6 +322,16 @@ def _run_stages(
                 publish.remove_quick(directory, config.opening, config.cells.grids)
                 render.remove_quick(directory, config.opening, config.cells.grids)
     show_times(outcomes, console)
+
+
+def _take_batch_settings(directory: RunDirectory, rows_key: str) -> None:
+    """Note what the rows depend on, and collect as it was done before where only the labels' classes have changed:
+    activations depend on the batch in their last bits, and what was made from them stays."""
+    facts = {**directory.stage_facts(collect.NAME), "rows_key": rows_key}
+    past = [one for one in directory.read_manifest().get("past", {}).values() if one.get("rows_key") == rows_key]
+    if settings := [one["batch_settings"] for one in past if "batch_settings" in one]:
+        facts.setdefault("batch_settings", settings[-1])
+    directory.update_manifest(stages={collect.NAME: facts})
 
 
 def _note(directory: RunDirectory, stage: str, outcome: Outcome) -> None:

@@ -16,17 +16,20 @@ from atlas.pictures.sources import list_images, sources_of
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
 from atlas.site.tour.text import check_choices, load_tour
+from atlas.slices.labels import LabelMatch, mapping_problems, match_labels, read_mapping
 from atlas.store.classes import class_number
 from pipelines.tracking import require
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The pictures, and the networks and layers by their names in the run, read before any work starts."""
+    """The pictures, and the networks and layers by their names in the run, read before any work starts; ``matches``:
+    the pictures' labels against the classes of each network."""
 
     listing: Listing
     networks: dict[str, Network]
     layers: dict[str, Layer]
+    matches: dict[str, LabelMatch]
 
 
 def prepare(config: Config, directory: RunDirectory) -> Prepared:
@@ -66,12 +69,28 @@ def prepare(config: Config, directory: RunDirectory) -> Prepared:
                 problems.append(f"layers: {error}")
         if any(atlas_map.classes and atlas_map.layer in run_network.layers for atlas_map in maps):
             problems += _unknown_classes(config.layout, networks[name])
+    matches: dict[str, LabelMatch] = {}
+    if listing is not None and networks:
+        try:
+            matches, wrong_labels = _matches(images=config.images, listing=listing, networks=networks)
+            problems += wrong_labels
+        except ConfigError as error:
+            problems.append(str(error))
     ordered_layers = {layer: layers[layer] for layer in config.layers if layer in layers}
     whole = len(ordered_layers) == len(config.layers)
     problems += _tour(config.tour, listing, ordered_layers if whole else None, config.neurons)
     if problems or listing is None:
         raise ConfigError("\n".join(problems))
-    return Prepared(listing, networks, ordered_layers)
+    return Prepared(listing, networks, ordered_layers, matches)
+
+
+def _matches(
+    images: ImagesConfig, listing: Listing, networks: dict[str, Network]
+) -> tuple[dict[str, LabelMatch], list[str]]:
+    """The labels against each network's classes, and what is wrong with the mapping."""
+    mapping = read_mapping(images.label_classes)
+    matches = {name: match_labels(listing.label_names, one.classes, mapping) for name, one in networks.items()}
+    return matches, mapping_problems(mapping, list(matches.values()), listing.label_counts)
 
 
 def _tour(
@@ -125,7 +144,7 @@ def _damaged(listing: Listing, max_share: float) -> list[str]:
 def listing_request(images: ImagesConfig, seed: int) -> dict[str, Any]:
     """The part of the configuration that decides the listing."""
     return {
-        **images.model_dump(mode="json", exclude={"crops", "crop_scale", "source"}),
+        **images.model_dump(mode="json", exclude={"crops", "crop_scale", "source", "label_classes"}),
         "source": sources_of(images),
         "seed": seed,
     }

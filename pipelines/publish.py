@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from atlas.config.model import Config
 from atlas.config.sections import NeuronsConfig
@@ -18,9 +19,10 @@ from atlas.report import build_report, layout_facts
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import AtlasMap, find_map, foreseen_maps, maps_of, published_maps
 from atlas.rundir.markers import digest_values, write_marker
-from atlas.site import neurons, page, sheets
+from atlas.site import errors, neurons, page, sheets
 from atlas.site.contents import SiteContents
 from atlas.site.tour import writer as tour
+from atlas.slices.tables import error_facts
 from pipelines import cells, layout, rank, render, worker
 from pipelines import neurons as unit_stage
 from pipelines.stage import Item, Part, Summary, is_done, part_id
@@ -53,6 +55,10 @@ def parts(config: Config) -> list[Part]:
                 quick_name = render.quick_part(name)
                 parts_of_site.append(Part(NAME, quick_name, (part_id(render.NAME, quick_name), details.id), quick_rank))
             parts_of_site.append(Part(NAME, name, (icons[level], details.id), own_rank))
+        if not atlas_map.classes:
+            counts = part_id(cells.NAME, cells.part_of_errors(atlas_map.layer))
+            behind = rank.of_quality(ranks, atlas_map.layer)
+            parts_of_site += [Part(NAME, part_of_errors(name), (counts,), behind) for name in names]
         last = ranks[atlas_map.name] + 2 * len(icons)
         parts_of_site.append(Part(NAME, part_of_pyramid(atlas_map), tuple(icons), last))
         icons_of_maps += icons
@@ -82,6 +88,11 @@ def part_of_details(name: str) -> str:
     return f"{name}/details"
 
 
+def part_of_errors(name: str) -> str:
+    """The name of the part that shows where the network errs on the grid of part ``name``."""
+    return f"{name}/errors"
+
+
 def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
     """What a grid's details or a layer's units need, or the one item of another part."""
     if part == _PAGE:
@@ -109,6 +120,8 @@ def plan(part: str, config: Config, run: RunDirectory) -> list[Item]:
     grid = int(rest[0].removeprefix("grid-"))
     if grid not in atlas_map.grids:
         return []
+    if rest[1:] == ["errors"] and not run.label_classes(config.module_of(atlas_map.layer)[0]):
+        return []
     if rest[1:] != ["details"]:
         return [Item(part, NAME, run=str(run.path), of=of)]
     sheet_count = len(sheets.sheets(run, atlas_map, grid, config.cells.min_count))
@@ -129,7 +142,8 @@ def site_contents(config: Config, run: RunDirectory) -> tuple[SiteContents, str]
         return of is not None and is_done(item, markers(item, run, config), key)
 
     asked_for = maps_of(config.layers, config.layout, config.cells)
-    maps, sources, quick_grids = [], [], []
+    maps, quick_grids, error_layers = [], [], []
+    sources: list[Any] = []
     for atlas_map in published_maps(run, asked_for):
         of = layout.find_coordinates_digest(run, atlas_map, config.layers, config.layout)
         names = {grid: render.part_of_grid(atlas_map, grid) for grid in atlas_map.grids}
@@ -139,11 +153,17 @@ def site_contents(config: Config, run: RunDirectory) -> tuple[SiteContents, str]
             maps.append(replace(atlas_map, grids=tuple(sorted((*full, *quick)))))
             quick_grids += [(atlas_map.name, grid) for grid in quick]
             sources.append([atlas_map.name, full, quick, of, layout_facts(run, atlas_map)])
+            # The first says whether it is to be had, the second is in the report.
+            published = not atlas_map.classes and all(is_published(part_of_errors(name), of) for name in names.values())
+            if not atlas_map.classes and (facts := error_facts(run, atlas_map.layer)) is not None:
+                sources.append(["errors", published, facts])
+            if published:
+                error_layers.append(atlas_map.layer)
     unit_layers = [layer for layer, of in unit_digests.items() if is_published(f"{_NEURONS}/{layer}/layer", of)]
     has_tour = is_published(_TOUR, tour_digest)
-    contents = SiteContents(tuple(maps), tuple(unit_layers), has_tour, frozenset(quick_grids)).beside(
-        foreseen_maps(run, asked_for), tuple(unit_digests), tour=config.tour is not None
-    )
+    contents = SiteContents(
+        tuple(maps), tuple(unit_layers), has_tour, frozenset(quick_grids), frozenset(error_layers)
+    ).beside(foreseen_maps(run, asked_for), tuple(unit_digests), tour=config.tour is not None)
     return contents, digest_values(
         sources,
         {layer: unit_digests[layer] for layer in unit_layers},
@@ -209,6 +229,8 @@ def run_item(item: Item) -> Summary:
             files, facts["patches_failed"] = page.write_patches(
                 run, listing, atlas_map, grid, form=form, min_count=config.cells.min_count, seed=config.seed
             )
+        elif rest[1:] == ["errors"]:
+            files, facts["patches_failed"] = errors.write_errors(run, listing, atlas_map, grid, seed=config.seed)
         elif rest[1:] in ([], ["quick"]):
             files = page.write_grid(
                 run, atlas_map, grid, form=form, attributions=config.collect.attributions, quick=rest[1:] == ["quick"]

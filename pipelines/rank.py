@@ -22,6 +22,7 @@ def of_maps(maps: Sequence[AtlasMap], opening: str) -> dict[str, int]:
     return {atlas_map.name: _MAPS + _EACH_MAP * number for number, atlas_map in enumerate(order)}
 
 
-def of_quality(ranks: Mapping[str, int], opening: str) -> int:
-    """The rank of what is measured on the layers' maps, by the ``ranks`` of these: after all of the opening one."""
-    return ranks[opening] + _EACH_MAP - 1
+def of_quality(ranks: Mapping[str, int], layer: str) -> int:
+    """The rank of what is measured on a layer's map, by the ``ranks`` of the maps: after all that the page shows of it.
+    What is measured on the maps of all layers has that of the opening one."""
+    return ranks[layer] + _EACH_MAP - 1

@@ -35,6 +35,9 @@ from atlas.rundir.maps import FEWEST_MAP_ROWS, AtlasMap, maps_of, published_maps
 from atlas.rundir.markers import parse_marker
 from atlas.rundir.remote import is_remote
 from atlas.rundir.stages import STAGES
+from atlas.slices.labels import LabelMatch, describe_match
+from atlas.slices.text import accuracy_sentences, slice_sentence
+from atlas.store.shards import read_metadata
 from pipelines import render
 from pipelines.estimate import Estimate, count_icons, count_work, estimate
 from pipelines.graph import Outcome
@@ -156,6 +159,7 @@ def show_plan(
     listing: Listing,
     networks: dict[str, Network],
     layers: dict[str, Layer],
+    matches: Mapping[str, LabelMatch],
     console: Console,
 ) -> Estimate:
     """Print what will be done, and about how long it will take; the estimate."""
@@ -193,6 +197,9 @@ def show_plan(
             for name, network in networks.items()
         ),
     ]
+    for name, match in matches.items():
+        if sentences := describe_match(match, listing.label_counts):
+            lines.append((f"labels{f'@{name}' if name else ''}", "; ".join(sentences)))
     if unreadable := [error for error in listing.errors if error]:
         lines.insert(
             1, ("not read", f"{len(unreadable):,} of them: {unreadable[0]}" + (", …" if len(unreadable) > 1 else ""))
@@ -337,6 +344,7 @@ def show_scores(
             f"No icon was drawn: no cell has cells.min_count = {min_count} rows. Take more pictures or "
             "images.crops, coarser cells.grids, or a lower cells.min_count.",
         )
+    show_errors(directory, report, maps, console)
     if neurons is not None:
         show_neurons(neurons.layers, report, directory, console)
 
@@ -344,6 +352,20 @@ def show_scores(
 def _words(facts: dict[str, Any] | None) -> str:
     """In how many cells of a level a class stands out."""
     return "" if facts is None else f"{facts['cells']:,}" if facts["cells"] else "none"
+
+
+def show_errors(directory: RunDirectory, report: dict[str, Any], maps: Sequence[AtlasMap], console: Console) -> None:
+    """Print how often each network is right where labels are classes, its commonest confusions, and of each layer the
+    cells that hold more errors than their classes let expect."""
+    for name, facts in report.get("accuracy", {}).items():
+        layer = next(one.layer for one in maps if Config.module_of(one.layer)[0] == name)
+        classes = read_metadata(directory.shards(layer)[0])["classes"]
+        for sentence in accuracy_sentences(facts, classes):
+            print_sentence(console, f"{f'@{name}: ' if name else ''}{sentence}")
+        for atlas_map in maps:
+            errors = report["layers"][atlas_map.name].get("errors")
+            if errors is not None and Config.module_of(atlas_map.layer)[0] == name:
+                print_sentence(console, f"{atlas_map.name}: {slice_sentence(errors, classes)}")
 
 
 def show_end(directory: RunDirectory, until: str, out: str, console: Console, *, served: bool = False) -> None:

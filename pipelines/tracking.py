@@ -91,19 +91,24 @@ class Tracking:
                 tracker.close(finished=error is None)
 
     def stage(self, name: str) -> None:
-        """Send the figures of a finished stage; after the icons also the report and a contact sheet of each map."""
+        """Send the figures of a finished stage."""
         facts = self._directory.read_manifest()["stages"][name]
-        step = stages_of(self._config.neurons).index(name) + 1
         with self._once(name, facts) as tracker:
             if tracker:
-                tracker.figures(_numbers({name: facts}), step)
-        if name == "render":
-            report = json.loads(self._directory.report.read_text(encoding="utf-8"))
-            with self._once("report", report) as tracker:
-                if tracker:
-                    tracker.figures(_numbers({"report": report}), step)
-                    for map_name, sheet in self._sheets():
-                        tracker.picture(f"contact sheet/{map_name}", sheet, step)
+                tracker.figures(_numbers({name: facts}), self._step(name))
+
+    def report(self) -> None:
+        """Send the report, which is written when layouts, cells and icons are finished, and a contact sheet of each
+        map."""
+        report = json.loads(self._directory.report.read_text(encoding="utf-8"))
+        with self._once("report", report) as tracker:
+            if tracker:
+                tracker.figures(_numbers({"report": report}), self._step("render"))
+                for map_name, sheet in self._sheets():
+                    tracker.picture(f"contact sheet/{map_name}", sheet, self._step("render"))
+
+    def _step(self, stage: str) -> int:
+        return stages_of(self._config.neurons).index(stage) + 1
 
     def _sheets(self) -> Iterator[tuple[str, Image.Image]]:
         """The icons of each map's middle grid as one picture."""

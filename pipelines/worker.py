@@ -44,7 +44,11 @@ def readers(
     """The run's networks and the layers that are read of them, computing in ``precision`` with so many ``threads``."""
     torch.set_num_threads(threads)
     return [
-        Reader(_observer(*_cache_key(run, run_network), precision), layers(run, run_network))
+        Reader(
+            _observer(*_cache_key(run, run_network), precision),
+            layers(run, run_network),
+            run.label_classes(run_network.name),
+        )
         for run_network in run_networks
     ]
 

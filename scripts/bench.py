@@ -10,6 +10,7 @@
     scripts/bench.py decode --repeat 7
     scripts/bench.py schedule --items 10000
     scripts/bench.py first --pictures screens --json first.json
+    scripts/bench.py slices --json slices.json
     scripts/bench.py all --run runs/demo --large runs/million --json all.json
 
 Ours and the peers work on the same data in the same process, one after another, with the same number of threads and the
@@ -33,11 +34,8 @@ import pyarrow.parquet as pq
 import torch
 from bench_peers import import_peers  # beside this file, as the next three
 from bench_render import SYSTEMS, bench_render
-from bench_rows import BenchRow
+from bench_rows import BenchRow, print_table
 from bench_task import known_layer, read_task
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
 
 from atlas.arrays import Pixels
 from atlas.cells.icons import read_icons
@@ -187,6 +185,18 @@ def first_command(options: argparse.Namespace) -> None:
     print_table(f"{options.config}, read by Chromium", rows)
 
 
+def slices_command(options: argparse.Namespace) -> None:
+    """Planted errors: which are among the first slices, beside k-means."""
+    from bench_slices import bench_slices  # beside this file, by its name: workers find its network so
+
+    rows: list[BenchRow] = []
+    for row in bench_slices(options.plants, options.epochs, options.seed):
+        rows.append(row)
+        if options.json:
+            write_json(options.json, rows)
+    print_table("planted errors, by the place of the slice that holds them", rows)
+
+
 def all_command(options: argparse.Namespace) -> None:
     """Each bench as it is published, one after another. One that fails is named in a sentence, and the others go on."""
     benches = published(options)
@@ -246,20 +256,6 @@ def icons_of_run(run: RunDirectory, layer: str | None) -> Pixels:
     if config.render.size != ICON_SIZE:
         raise ConfigError(f"The icons of {run.path} have {config.render.size} px; those of a run with {ICON_SIZE} fit.")
     return np.stack([decode_png(icon["png"]) for icon in icons])
-
-
-def print_table(title: str, rows: list[BenchRow]) -> None:
-    """The rows as a table, but for what they share."""
-    in_title = ("bench", "layer", "peak_gflop_per_second", "threads")  # by the title
-    table = Table(title=title, box=SIMPLE, title_justify="left")
-    shared = [name for name in in_title if len({row.get(name) for row in rows}) == 1]
-    columns = list(dict.fromkeys(name for row in rows for name in row if name not in shared))
-    for name in columns:
-        words = name in ("system", "variant")
-        table.add_column(name.replace("_", " "), justify="left" if words else "right", no_wrap=words)
-    for row in rows:
-        table.add_row(*[str(row.get(name, "")) for name in columns])
-    Console(width=max(Console().width, 150)).print(table)
 
 
 def natural(text: str) -> int:
@@ -355,12 +351,16 @@ def make_parser() -> argparse.ArgumentParser:
     first.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="a key of it")
     first.add_argument("--pictures", type=Path, metavar="FOLDER", help="for screenshots, one whenever more is there")
     first.set_defaults(command=first_command)
+    slices = benches.add_parser("slices", parents=[file, seed], help="planted errors among the first slices")
+    slices.add_argument("--plants", type=positive, choices=range(1, 11), default=10, metavar="1…10")
+    slices.add_argument("--epochs", type=positive, default=20, help="how long the network learns (20)")
+    slices.set_defaults(command=slices_command)
     every = benches.add_parser(
         "all",
         parents=[file, threads, seed],
         help="each of them as it is published, one after another",
         description="Each bench with the settings that scripts/benchmarks.md was measured with, one after another. Not "
-        "held, since they take long or have commands of their own there: first, the demo, the sizes of a run "
+        "held, since they take long or have commands of their own there: first, the demo, slices, the sizes of a run "
         "(scaling), the ablation, and the rows of layout that are marked placed or deterministic.",
     )
     every.add_argument("--run", type=Path, default=Path("runs/demo"), help="a finished run, by default runs/demo")

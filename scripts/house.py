@@ -36,6 +36,7 @@ ROOMS = (
     "atlas/visualize",
     "atlas/words",
     "atlas/cells",
+    "atlas/slices",
     "atlas/neurons",
     "atlas/site",
     "atlas/report.py",

@@ -23,7 +23,7 @@ from loaded_bench import bench  # noqa: F401 - fixtures for all
 from loaded_house import house  # noqa: F401 - fixtures for all
 from looked_run import looked  # noqa: F401 - fixtures for all
 from made_pictures import gradient
-from made_run import made_copy, made_run  # noqa: F401 - fixtures for all
+from made_run import labelled_copy, labelled_run, made_copy, made_run  # noqa: F401 - fixtures for all
 from made_site import address, browser, site, visitor  # noqa: F401 - fixtures for all
 from picture_page import image_api, image_server  # noqa: F401 - fixtures for all
 from served_run import run_folder, site_client  # noqa: F401 - fixtures for all

@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 
 from atlas.cells.icons import read_icons
 from atlas.check.findings import Findings
+from atlas.config.model import Config
 from atlas.config.sections import CellsConfig, NeuronsConfig
 from atlas.layout.lattice import cell_of
 from atlas.neurons.parts import part_names, units_of_part
 from atlas.neurons.tables import missing_columns
 from atlas.report import build_report
-from atlas.rundir.maps import published_maps
+from atlas.rundir.maps import AtlasMap, published_maps
 from atlas.rundir.stages import stages_of
 from atlas.site.neurons import neuron_layers
 from atlas.site.neurons import parts as neuron_parts
@@ -37,6 +38,8 @@ def compare_tables(findings: Findings, cells: CellsConfig, neurons: NeuronsConfi
     _layout(findings)
     for atlas_map in findings.maps:
         _cells(findings, atlas_map.name)
+        if not atlas_map.classes:
+            _errors(findings, atlas_map)
         _icons(findings, atlas_map.name)
     _stage_of_cells(findings)
     _stage_of_icons(findings)
@@ -106,6 +109,29 @@ def _cells(findings: Findings, map_name: str) -> None:
             return
 
 
+def _errors(findings: Findings, atlas_map: AtlasMap) -> None:
+    """Where a network errs: each cell holds at most as many pictures as rows, and the marker counts its slices."""
+    path, cells = findings.run.errors(atlas_map.layer), findings.run.cells(atlas_map.layer)
+    marker = findings.markers["cells"].get(path.with_suffix(".json"))
+    if marker is None or "cells" in findings.stale or findings.suspect & {path, cells}:
+        return
+    table = findings.table(path, ("grid", "row", "col", "pictures", "slice"))
+    counts = findings.table(cells, ("grid", "row", "col", "count"))
+    if table is None or counts is None:
+        return
+    rows_of_cells = {(one["grid"], one["row"], one["col"]): one["count"] for one in counts.to_pylist()}
+    slices = dict.fromkeys(marker["facts"]["grids"], 0)
+    for one in table.to_pylist():
+        cell = one["grid"], one["row"], one["col"]
+        if one["pictures"] > rows_of_cells.get(cell, 0):
+            what = f"has {one['pictures']:,} pictures in grid {cell[0]}, row {cell[1]}, col {cell[2]}, where "
+            findings.wrong(path, f"{what}{rows_of_cells.get(cell, 0):,} rows are", path)
+            return
+        slices[str(cell[0])] += one["slice"]
+    if slices != {grid: facts["slices"] for grid, facts in marker["facts"]["grids"].items()}:
+        findings.wrong(path, "has other slices than its marker says", path)
+
+
 def _icons(findings: Findings, map_name: str) -> None:
     """Icons against the drawn cells: those of most rows, each once."""
     run = findings.run
@@ -142,8 +168,13 @@ def _icons(findings: Findings, map_name: str) -> None:
 def _stage_of_cells(findings: Findings) -> None:
     paths = [findings.run.folder("cells") / f"{atlas_map.name}.json" for atlas_map in findings.maps]
     marker_count = sum(path in findings.markers["cells"] for path in paths)
-    finished = marker_count == len(paths)
-    if not finished and findings.begun("render", "publish"):
+    errors = [
+        findings.run.errors(layer).with_suffix(".json")
+        for layer in (one.layer for one in findings.maps if not one.classes)
+        if findings.run.label_classes(Config.module_of(layer)[0])
+    ]
+    finished = marker_count == len(paths) and all(path in findings.markers["cells"] for path in errors)
+    if marker_count < len(paths) and findings.begun("render", "publish"):
         for path in paths:
             if path not in findings.markers["cells"] and path not in findings.suspect:
                 findings.wrong(path, "the marker is missing, though icons were drawn from it")
@@ -154,7 +185,7 @@ def _stage_of_icons(findings: Findings) -> None:
     cells, icons = findings.run.folder("cells"), findings.run.folder("render")
     names = {atlas_map.name for atlas_map in findings.maps}
     cell_markers = [
-        marker for path, marker in findings.markers["cells"].items() if path.relative_to(cells).stem in names
+        marker for path, marker in findings.markers["cells"].items() if path.parent == cells and path.stem in names
     ]
     drawn_count = sum(sum(marker["drawn"].values()) for marker in cell_markers)
     markers = findings.markers["render"].items()
@@ -225,6 +256,8 @@ def _publish(findings: Findings, cells: CellsConfig, neurons: NeuronsConfig | No
         for grid in atlas_map.grids:
             name = f"{atlas_map.name}-grid-{grid:03d}"
             parts.append(name)
+            labelled = not atlas_map.classes and findings.run.label_classes(Config.module_of(atlas_map.layer)[0])
+            parts += [f"{name}-errors"] if labelled else []
             if findings.run.cells(atlas_map.name) not in findings.suspect:
                 count = len(sheets(findings.run, atlas_map, grid, cells.min_count))
                 parts += [f"{name}-details-{part:05d}" for part in range(count)]

@@ -32,7 +32,7 @@ _LAYOUTS = ("fit-*", "place-*", "index-*", "class-*", "quality-*")
 _MARKERS = {
     "collect": ("*/part-*.json", "failures.json"),
     "layout": tuple(f"{name}.json" for name in ("common-start", *_LAYOUTS, "box", "box-*")),
-    "cells": ("*.json", "words/*/*.json"),
+    "cells": ("*.json", "words/*/*.json", "errors/*.json"),
     "render": ("*/grid-*/part-*.json",),
     "neurons": ("*/*.json",),
     "publish": (".markers/*.json",),

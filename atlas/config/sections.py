@@ -71,6 +71,15 @@ def _one_or_several(value: Any) -> str | tuple[str, ...]:
     raise ValueError("expected a path, a URL or a glob, or a list of them")
 
 
+def _mapping(value: Any) -> Any:
+    """YAML reads 7 as a number; as a label it is a name. An empty mapping is none."""
+    if not isinstance(value, dict):
+        return value
+    if any(isinstance(entry, bool) or not isinstance(entry, int | str | None) for entry in value.values()):
+        raise ValueError("expected a class's name or number for each label, such as {kitten: tabby}")
+    return {_names(label): entry for label, entry in value.items()} or None
+
+
 class ImagesConfig(Section):
     """Where the pictures are and how views are cropped from them."""
 
@@ -94,6 +103,14 @@ class ImagesConfig(Section):
     """Whether the images are worked through in random order, by `seed`."""
     classes: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = None
     """Only images of these classes, such as `[animals/birds, food/fruit]`. Default: all."""
+    label_classes: Annotated[str | dict[str, int | str | None] | None, BeforeValidator(_mapping)] = None
+    """The class of each label, by name or number: `{kitten: tabby}`, or a CSV or JSON file. Default: by its name."""
+
+    @field_validator("label_classes")
+    @classmethod
+    def _absolute(cls, value: str | dict[str, int | str | None] | None) -> str | dict[str, int | str | None] | None:
+        """A run is gone on with from any folder."""
+        return str(Path(value).expanduser().absolute()) if isinstance(value, str) else value
 
     @field_validator("crop_scale")
     @classmethod

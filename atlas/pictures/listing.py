@@ -97,6 +97,12 @@ class Listing:
         return self._column("label")
 
     @cached_property
+    def label_counts(self) -> tuple[int, ...]:
+        """How many pictures have each label of ``label_names``."""
+        labels = self.table["label"].drop_null().to_numpy()
+        return tuple(np.bincount(labels, minlength=len(self.label_names)).tolist())
+
+    @cached_property
     def errors(self) -> Column[str | None]:
         """Why a picture cannot be read, where that was seen while listing."""
         return self._column("error")

@@ -102,6 +102,10 @@ class RunDirectory:
         """What may be said of the cells of one grid."""
         return self.path / "cells" / "words" / map_name / f"grid-{grid:03d}.parquet"
 
+    def errors(self, map_name: str) -> Path:
+        """Where the network errs: the accuracy of the cells of all grids of a map."""
+        return self.path / "cells" / "errors" / f"{map_name}.parquet"
+
     def icons(self, map_name: str, grid: int) -> Path:
         """The parts of one grid's icons and their markers."""
         return self.path / "icons" / map_name / f"grid-{grid:03d}"
@@ -160,6 +164,11 @@ class RunDirectory:
         manifest = self.read_manifest()
         facts: dict[str, Any] = manifest["compare"][name] if name else manifest["network"]
         return facts
+
+    def label_classes(self, network: str = "") -> tuple[int | None, ...]:
+        """For each label of the listing the number of its class in one of the run's networks, or None; empty where no
+        label is a class."""
+        return tuple((self.read_manifest().get("label_classes") or {}).get(network) or ())
 
     def stage_key(self, stage: str) -> str:
         """The key that the stage's folder belongs to. Raises AtlasError when the stage has not been claimed."""

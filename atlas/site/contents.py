@@ -17,13 +17,15 @@ from atlas.store.shards import read_metadata
 @dataclass(frozen=True)
 class SiteContents:
     """What of a run is published: maps, each with the grids that are there; the layers whose units are; whether the
-    tour is; and the grids, by their map's name, whose icons are the quick ones so far. ``missing``: what the run has
-    yet to publish, icons of those grids among it; None where that is nothing."""
+    tour is; the grids, by their map's name, whose icons are the quick ones so far; and the layers on whose maps it is
+    shown where their network errs. ``missing``: what the run has yet to publish, icons of those grids among it; None
+    where that is nothing."""
 
     maps: tuple[AtlasMap, ...]
     unit_layers: tuple[str, ...]
     tour: bool
     quick_grids: frozenset[tuple[str, int]] = frozenset()
+    error_layers: frozenset[str] = frozenset()
     missing: SiteContents | None = None
 
     def beside(self, maps: Sequence[AtlasMap], unit_layers: Sequence[str], *, tour: bool) -> SiteContents:

@@ -223,6 +223,7 @@ def atlas_facts(run: RunDirectory, config: Config, contents: SiteContents, repor
                 "map_size": metadata["map_size"],
                 "rows": len(dropped),
                 "dropped": len(dropped) - dropped.null_count,
+                **({"errors": True} if atlas_map.name in contents.error_layers else {}),
                 "grids": [
                     _grid_facts(grid, facts, quick=(atlas_map.name, grid) in contents.quick_grids)
                     for grid in atlas_map.grids
@@ -233,7 +234,10 @@ def atlas_facts(run: RunDirectory, config: Config, contents: SiteContents, repor
         "format": SITE_FORMAT,
         "title": run.path.resolve().name,
         "networks": [
-            {"name": metadata["network"], **{key: metadata[key] for key in ("input_size", "classes")}}
+            {
+                "name": metadata["network"],
+                **{key: metadata[key] for key in ("input_size", "classes", "label_classes") if key in metadata},
+            }
             for metadata in networks.values()
         ],
         "icon_size": config.render.size,

@@ -85,10 +85,12 @@ def shard_views(shard: int, images: int, crops: int, images_per_shard: int) -> d
 
 @dataclass(frozen=True)
 class Reader:
-    """One network of a run, and which of its layers are read, by their names in the run."""
+    """One network of a run, and which of its layers are read, by their names in the run. ``label_classes``: for each
+    label of the listing the number of its class, or None; empty where no label is one."""
 
     observer: Observer
     layers: Mapping[str, Layer]
+    label_classes: Sequence[int | None] = ()
 
 
 @dataclass(frozen=True)
@@ -261,10 +263,11 @@ def observe_views(
     places = np.array(
         [[random_place(seed, key, view.view, draw) for draw in range(draws)] for key, view in zip(keys, views)]
     )
+    labels = [listing.labels[view.image_id] for view in views]
     columns: dict[str, dict[str, Any]] = {}
     for number, reader in enumerate(readers):
         pixels = [sizes[number].pixels for sizes in batch]
-        columns |= _observe(reader, pixels, places, attributions=collect.attributions, padded=padded)
+        columns |= _observe(reader, pixels, places, labels, attributions=collect.attributions, padded=padded)
     vectors = [column[kind] for column in columns.values() for kind in ("activation", "attribution") if kind in column]
     finite = np.logical_and.reduce([np.isfinite(values).all((1, 2)) for values in vectors])
     failures = [
@@ -285,7 +288,7 @@ def observe_views(
         "box": repeat([view.box for view in views]),
         "place_x": places[finite_views, :, 0].reshape(-1),
         "place_y": places[finite_views, :, 1].reshape(-1),
-        "label": [listing.labels[views[index].image_id] for index in finite_views for _ in range(draws)],
+        "label": [labels[index] for index in finite_views for _ in range(draws)],
     }
     rows = {
         name: {
@@ -304,6 +307,7 @@ def _observe(
     reader: Reader,
     pixels: Sequence[NDArray[np.uint8]],
     places: NDArray[np.float64],
+    labels: Sequence[int | None],
     *,
     attributions: bool,
     padded: int,
@@ -323,9 +327,11 @@ def _observe(
         attributions=attributions,
     )
     confidence, predicted = observation.logits[:count].softmax(1).max(1)
+    of_views = true_class_columns(observation.logits[:count], reader.label_classes, labels)
     columns: dict[str, dict[str, NDArray[Any]]] = {}
     for name, layer in reader.layers.items():
         columns[name] = {
+            **of_views,
             "predicted": predicted.numpy(),
             "confidence": confidence.numpy(),
             "y": positions[name][..., 0],
@@ -335,6 +341,23 @@ def _observe(
         if layer.name in observation.attributions:
             columns[name]["attribution"] = observation.attributions[layer.name][:count].half().numpy()
     return columns
+
+
+def true_class_columns(
+    logits: torch.Tensor, label_classes: Sequence[int | None], labels: Sequence[int | None]
+) -> dict[str, NDArray[Any]]:
+    """The columns of the class that a view's label is, (n,), None where it is none: its rank among the ``logits``
+    (n, classes), 1 where none is larger, and its softmax. No columns where ``label_classes`` is empty."""
+    if not label_classes:
+        return {}
+    ranks, probabilities = (np.full(len(labels), None, object) for _ in range(2))
+    softmax = logits.softmax(1)
+    for row, label in enumerate(labels):
+        number = None if label is None else label_classes[label]
+        if number is not None:
+            ranks[row] = 1 + int((logits[row] > logits[row, number]).sum())
+            probabilities[row] = float(softmax[row, number])
+    return {"label_rank": ranks, "label_probability": probabilities}
 
 
 def _padded(values: NDArray[Any], length: int) -> NDArray[Any]:
@@ -366,6 +389,7 @@ def shard_metadata(
         "listing_sha256": listing.digest,
         "classes": list(network.classes),
         "labels": list(listing.label_names),
+        **({"label_classes": list(reader.label_classes)} if reader.label_classes else {}),
         "seed": seed,
         "versions": versions(),
     }

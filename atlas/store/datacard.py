@@ -51,6 +51,10 @@ def write_card(
     facts = {layer: read_metadata(run.shards(layer)[0]) for layer in layers}
     rows = {layer: count_rows(run.shards(layer)) for layer in layers}
     title, first = _title(networks, facts), facts[layers[0]]
+    columns = _columns(
+        len(first["classes"]) if collect.attributions else None,
+        true_class=any("label_classes" in row for row in facts.values()),
+    )
     text = f"""---
 {_front_matter(title, rows, failures=bool(failures))}---
 
@@ -67,7 +71,7 @@ gravity that holds 80 % of it.
 
 ## Columns
 
-{_columns(len(first["classes"]) if collect.attributions else None)}
+{columns}
 
 Vectors are PLAIN float16 lists, zstd, row groups of {ROW_GROUP:,}; a reader that wants some columns reads only those.
 Class names (`classes`, `labels`) and the layer's facts stand as JSON in the metadata of every file.
@@ -131,8 +135,9 @@ def _layers(facts: Mapping[str, Any], rows: Mapping[str, int]) -> str:
     )
 
 
-def _columns(attributions: int | None) -> str:
-    """The table of columns; ``attributions`` is how many classes the vectors of attributions have, None without any."""
+def _columns(attributions: int | None, *, true_class: bool) -> str:
+    """The table of columns; ``attributions`` is how many classes the vectors of attributions have, None without any;
+    ``true_class``: whether labels are classes."""
     lines = [
         ("image", "string", "path or key of the picture in its source"),
         ("image_id", "int64", "its number in the run's listing"),
@@ -150,6 +155,11 @@ def _columns(attributions: int | None) -> str:
         lines.append(
             ("attribution", f"float16 [{attributions}]", "first-order effect on each class's logit, h · ∂logit/∂h")
         )
+    if true_class:
+        lines += [
+            ("label_rank", "int32, may be null", "rank of the label's class (its number: `label_classes`), 1 is best"),
+            ("label_probability", "float32, may be null", "its softmax share"),
+        ]
     table = (
         f"| {', '.join(f'`{part}`' for part in name.split(', '))} | {kind} | {text} |" for name, kind, text in lines
     )

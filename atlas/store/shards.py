@@ -42,6 +42,8 @@ STORE_SCHEMA = pa.schema(
     ]
 )
 ATTRIBUTION = pa.field("attribution", _VECTOR, nullable=False)
+# Of the class that the picture's label is, where labels are classes: its rank among the network's, and its softmax.
+TRUE_CLASS = (pa.field("label_rank", pa.int32()), pa.field("label_probability", pa.float32()))
 FAILURES = pa.schema([("image", pa.string()), ("view", pa.int32()), ("error", pa.string())])
 
 
@@ -50,8 +52,11 @@ RowKey = tuple[int, int, int]
 
 
 def schema(attributions: bool, metadata: Mapping[str, Any]) -> pa.Schema:
-    """The store's schema with ``metadata`` (JSON-ready values) as file metadata."""
+    """The store's schema with ``metadata`` (JSON-ready values) as file metadata; where that has ``label_classes``, with
+    the columns TRUE_CLASS."""
     fields = STORE_SCHEMA.append(ATTRIBUTION) if attributions else STORE_SCHEMA
+    for field in TRUE_CLASS if "label_classes" in metadata else ():
+        fields = fields.append(field)
     return fields.with_metadata({key: json.dumps(value) for key, value in metadata.items()})
 
 

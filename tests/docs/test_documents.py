@@ -25,6 +25,7 @@ from atlas.errors import ConfigError
 from atlas.layout import tables as layout_tables
 from atlas.neurons import tables
 from atlas.rundir.directory import RunDirectory
+from atlas.slices.tables import ERRORS_SCHEMA
 from atlas.store import shards
 from atlas.words import table as words_table
 
@@ -265,9 +266,9 @@ def test_every_public_name_is_in_the_reference_and_is_there() -> None:
 @pytest.mark.parametrize(
     ("heading", "schemas"),
     [
-        ("store", [shards.STORE_SCHEMA.append(shards.ATTRIBUTION), shards.FAILURES]),
+        ("store", [pa.schema([*shards.STORE_SCHEMA, shards.ATTRIBUTION, *shards.TRUE_CLASS]), shards.FAILURES]),
         ("layout", [layout_tables.LAYOUT_SCHEMA]),
-        ("cells", [build.CELLS_SCHEMA, words_table.WORDS]),
+        ("cells", [build.CELLS_SCHEMA, words_table.WORDS, ERRORS_SCHEMA]),
         ("icons", [icons.ICONS_SCHEMA]),
         ("neurons", [tables.STATISTICS, tables.UNITS, tables.CIRCUIT, tables.CELLS]),
     ],

@@ -75,7 +75,7 @@ def test_a_run_is_noted_item_by_item(
     by_stage = {stage: [item for item in plan.items if item.stage == stage] for stage in ("collect", "cells", "render")}
     assert sum(item.amount for item in by_stage["collect"]) == 25 * 12
     assert {item.part for item in by_stage["cells"]} == {
-        f"cells:{name}" for layer in ("middle", "last") for name in (layer, f"{layer}/words")
+        f"cells:{name}" for layer in ("middle", "last") for name in (layer, f"words/{layer}")
     }
     icons = sum(path.name.endswith(".json") for path in undisturbed.folder("render").rglob("part-*"))
     assert len(by_stage["render"]) == icons

@@ -61,10 +61,11 @@ def write_pictures(folder: Path) -> None:
     (folder / "zebras" / "broken.png").write_text("no picture")
 
 
-def begin(folder: Path) -> tuple[RunDirectory, Config]:
-    """The run as it is before its first item: run.json, and the listing of the pictures."""
+def begin(folder: Path, values: dict | None = None) -> tuple[RunDirectory, Config]:
+    """The run as it is before its first item: run.json, and the listing of the pictures. ``values``: of another
+    configuration."""
     write_pictures(folder / "pictures")
-    config = validate(made_values(folder), "the made run")
+    config = validate(values or made_values(folder), "the made run")
     run = RunDirectory(Path(config.out))
     run.path.mkdir()
     list_images(config.images, config.seed).save(run.listing)
@@ -130,10 +131,8 @@ def draw_icons(run: RunDirectory, config: Config) -> None:
             write_marker(path.with_suffix(".json"), key=run.stage_key("render"), files=[path], rows=count)
 
 
-@pytest.fixture(scope="session")
-def made_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    """The run with all stages up to render. Not to be changed."""
-    run, config = begin(tmp_path_factory.mktemp("made"))
+def finish(run: RunDirectory, config: Config) -> RunDirectory:
+    """All stages up to render of a run that has begun."""
     for item in planned(collect, config, run):
         collect.run_item(item)
     lay_out(run, config)
@@ -142,6 +141,34 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
         cells.run_item(item)
     draw_icons(run, config)
     return run
+
+
+@pytest.fixture(scope="session")
+def made_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """The run with all stages up to render. Not to be changed."""
+    return finish(*begin(tmp_path_factory.mktemp("made")))
+
+
+# The labels birds and cats of the made run as classes of the small network; zebras are none.
+LABEL_CLASSES = [1, 3, None]
+
+
+@pytest.fixture(scope="session")
+def labelled_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """The same, its labels being classes. Not to be changed."""
+    folder = tmp_path_factory.mktemp("labelled")
+    values = made_values(folder)
+    values["images"]["label_classes"] = {"birds": "class 1", "cats": 3}
+    run, config = begin(folder, values)
+    run.update_manifest(label_classes={"": LABEL_CLASSES})
+    return finish(run, config)
+
+
+@pytest.fixture
+def labelled_copy(labelled_run: RunDirectory, tmp_path: Path) -> RunDirectory:
+    """A copy of the labelled run that a test may change."""
+    shutil.copytree(labelled_run.path, tmp_path / "labelled")
+    return RunDirectory(tmp_path / "labelled")
 
 
 @pytest.fixture

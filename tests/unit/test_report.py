@@ -14,6 +14,7 @@ from atlas.config.reading import validate
 from atlas.report import INVARIANT, build_report
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.maps import maps_of
+from atlas.slices.tables import error_facts
 
 
 def report_of(run: RunDirectory, config: Config | None = None) -> dict[str, Any]:
@@ -99,3 +100,13 @@ def test_units_are_counted_once_all_their_tables_are_there(made_copy: RunDirecto
     }
     (made_copy.neurons("branches") / "cells.json").unlink()
     assert "neurons" not in report_of(made_copy, config)["layers"]["branches"], "they are not whole"
+
+
+def test_accuracy_and_slices_stand_where_labels_are_classes(labelled_run: RunDirectory, made_run: RunDirectory) -> None:
+    report = report_of(labelled_run)
+    facts = error_facts(labelled_run, "branches")
+    assert facts is not None
+    assert report["accuracy"] == {"": facts["run"]}
+    assert report["layers"]["branches"]["errors"] == {"grids": facts["grids"], "slices": facts["slices"]}
+    assert "accuracy" not in report_of(made_run)
+    assert "errors" not in report_of(made_run)["layers"]["branches"]

@@ -107,3 +107,29 @@ def test_the_report_is_what_the_files_give(made_copy: RunDirectory) -> None:
     del report["layers"]["residual"]
     made_copy.report.write_text(json.dumps(report))
     assert "says layers.residual.layout." in problem_of(made_copy).what
+
+
+def test_errors_are_held_against_the_cells(labelled_copy: RunDirectory, labelled_run: RunDirectory) -> None:
+    assert verify(labelled_run).problems == []
+    path = labelled_copy.errors("branches")
+    table = pq.read_table(path)
+    column = table.schema.get_field_index("pictures")
+    pictures = pa.array([99, *table["pictures"].to_pylist()[1:]], pa.int64())
+    pq.write_table(table.set_column(column, table.schema.field(column), pictures), path)
+    vouch(path.with_suffix(".json"), path)
+    problem = problem_of(labelled_copy)
+    assert problem.where == "cells/errors/branches.parquet"
+    assert problem.what.startswith("has 99 pictures in grid 2, row 0, col 0, where ")
+    column = table.schema.get_field_index("slice")
+    slices = pa.array([True, *table["slice"].to_pylist()[1:]])
+    pq.write_table(table.set_column(column, table.schema.field(column), slices), path)
+    vouch(path.with_suffix(".json"), path)
+    assert problem_of(labelled_copy).what == "has other slices than its marker says"
+
+
+def test_errors_that_are_not_counted_leave_the_stage_unfinished(labelled_copy: RunDirectory) -> None:
+    labelled_copy.errors("branches").with_suffix(".json").unlink()
+    findings = verify(labelled_copy)
+    assert findings.problems == []
+    assert findings.stages["cells"] == "unfinished: 2 of 2 maps"
+    assert verify(labelled_copy).stages["render"].startswith("finished")

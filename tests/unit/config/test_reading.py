@@ -51,7 +51,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         (
             {"images": "x"},
             'images: given "x"; expected keys: source, kind, storage_options, image_column, label_column, limit, '
-            "crops, crop_scale, shuffle, classes.",
+            "crops, crop_scale, shuffle, classes, label_classes.",
         ),
         ({"layers": "conv1"}, 'layers: given "conv1"; input should be a list.'),
         ({"layers": ["a", ""]}, 'layers.1: given ""; string should have at least 1 character.'),

@@ -32,6 +32,7 @@ def test_three_keys_are_enough_and_the_rest_has_the_documented_defaults(tmp_path
         "images": {
             "source": "pictures/", "kind": "auto", "storage_options": {}, "image_column": None, "label_column": None,
             "limit": None, "crops": 1, "crop_scale": [0.4, 1.0], "shuffle": True, "classes": None,
+            "label_classes": None,
         },
         "collect": {
             "positions_per_image": 1, "attributions": True, "rows_per_shard": 65536, "max_failure_share": 0.05,
@@ -74,6 +75,18 @@ def test_several_sources_and_classes_that_are_numbers(tmp_path: Path, recwarn: p
     assert config.images.classes == ("0", "1")
     assert config.plain()["images"]["source"] == ["a", "b"]
     assert not recwarn.list
+
+
+def test_labels_are_mapped_by_a_file_or_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config(write(tmp_path), ["images.label_classes={0: tabby, dog: 207, sky: null}"])
+    assert config.images.label_classes == {"0": "tabby", "dog": 207, "sky": None}
+    assert Config.from_plain(config.plain()) == config
+    config = load_config(write(tmp_path), ["images.label_classes=classes.csv"])
+    assert config.images.label_classes == str(tmp_path / "classes.csv")
+    assert load_config(write(tmp_path), ["images.label_classes={}"]).images.label_classes is None
+    (mistake,) = mistakes(tmp_path, ["images.label_classes={dog: true}"])[1:]
+    assert "expected a class's name or number for each label" in mistake
 
 
 @pytest.mark.parametrize("grids", [[10, 30], [10, 10], [20, 10], [10, 20, 41], [10, 40]])

@@ -30,6 +30,7 @@ TAKE_ALL = {
     "pipelines/pipeline.py": {
         "run": HALF,
         "_write_start": ALL,
+        "_rows_key": HALF,
         "stage_key_of": HALF,
         "_RunHooks.__init__": HALF,
         "_run_stages": HALF,

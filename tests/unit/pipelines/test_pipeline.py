@@ -9,6 +9,7 @@ from atlas.config.model import Config
 from atlas.config.reading import validate
 from atlas.errors import ConfigError
 from atlas.rundir.directory import RunDirectory
+from atlas.slices.labels import match_labels
 from pipelines import pipeline
 from pipelines.graph import Outcome
 from pipelines.pipeline import stage_key_of
@@ -98,6 +99,30 @@ def test_other_weights_are_other_work(keyed: RunDirectory, prepared: Prepared) -
     network = replace(prepared.networks[""], digest="0" * 64)
     other = replace(prepared, networks={"": network})
     assert stage_key_of(config, keyed, other, "collect") != before
+
+
+def test_classes_of_the_labels_change_what_depends_on_them(keyed: RunDirectory, prepared: Prepared) -> None:
+    """The store and the cells' errors, not layouts, icons and units."""
+    config = changed(keyed.config(), neurons={"layers": ["branches"]})
+    before = {stage: stage_key_of(config, keyed, prepared, stage) for stage in ALL}
+    match = match_labels(prepared.listing.label_names, prepared.networks[""].classes, {"cats": 1})
+    labelled = replace(prepared, matches={"": match})
+    after = {stage: stage_key_of(config, keyed, labelled, stage) for stage in ALL}
+    assert tuple(stage for stage in ALL if after[stage] != before[stage]) == ("collect", "cells")
+
+    keyed.claim("collect", before["collect"])
+    settings = {"batch": 7}
+    keyed.update_manifest(stages={"collect": {**keyed.stage_facts("collect"), "batch_settings": settings}})
+    pipeline._take_batch_settings(keyed, before["collect"])
+    below = {stage: stage_key_of(config, keyed, prepared, stage) for stage in ("layout", "neurons")}
+    keyed.claim("collect", after["collect"])
+    assert "batch_settings" not in keyed.stage_facts("collect")
+    pipeline._take_batch_settings(keyed, before["collect"])
+    assert keyed.stage_facts("collect")["batch_settings"] == settings, "rows are computed as they were"
+    assert {stage: stage_key_of(config, keyed, labelled, stage) for stage in below} == below
+    keyed.claim("collect", "9" * 64)
+    pipeline._take_batch_settings(keyed, "8" * 64)
+    assert "batch_settings" not in keyed.stage_facts("collect"), "other rows have their own"
 
 
 def test_seconds_and_work_of_several_starts_add_up(made_copy: RunDirectory) -> None:

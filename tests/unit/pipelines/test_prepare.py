@@ -76,3 +76,27 @@ def test_too_many_damaged_containers_are_one_sentence(tmp_path: Path, packed: Pa
     )
     assert "The first: 1.tar: cannot be read" in sentence
     assert preparation._damaged(listing, 0.34) == []
+
+
+def test_labels_are_matched_with_each_networks_classes(made_run: RunDirectory) -> None:
+    values = made_run.config().plain()
+    values["images"]["label_classes"] = {"birds": 4, "cats": "class 0"}
+    prepared = prepare(validate(values, "test"), made_run)
+    assert prepared.matches[""].classes == (4, 0, None)
+    assert prepared.matches[""].labels == ("birds", "cats", "zebras")
+    assert not prepare(made_run.config(), made_run).matches[""].has_classes
+    request = listing_request(made_run.config().images, 0)
+    assert listing_request(validate(values, "test").images, 0) == request, "the pictures are not listed anew"
+
+
+def test_a_wrong_mapping_is_a_mistake_among_others(made_run: RunDirectory, tmp_path: Path) -> None:
+    values = made_run.config().plain() | {"layers": ["residul"]}
+    values["images"]["label_classes"] = {"birds": "class 9", "cats": 0}
+    with pytest.raises(ConfigError) as caught:
+        prepare(validate(values, "test"), made_run)
+    lines = str(caught.value).splitlines()
+    assert lines[1].startswith("images.label_classes: birds → class 9: the network has no such class. Near names: cla")
+    assert len(lines) == 2
+    values["images"]["label_classes"] = str(tmp_path / "no.csv")
+    with pytest.raises(ConfigError, match=r"images\.label_classes: there is no file"):
+        prepare(validate(values, "test"), made_run)

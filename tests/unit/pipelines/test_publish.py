@@ -103,3 +103,25 @@ def test_when_the_run_is_done_is_no_part_of_the_pages_digest(made_copy: RunDirec
     marker = parse_marker(run.folder("publish") / ".markers" / "page.json")
     assert marker is not None
     assert marker["of"] == before.of
+
+
+def test_errors_are_published_where_labels_are_classes(labelled_copy: RunDirectory, made_copy: RunDirectory) -> None:
+    run = labelled_copy
+    run.claim("publish", "5" * 64)
+    config = run.config()
+    assert [item.id for item in publish.plan("branches/grid-004/errors", config, run)] == ["branches/grid-004/errors"]
+    publish_part(run, "branches/grid-002")
+    publish_part(run, "branches/grid-004")
+    publish_part(run, "page")
+    atlas_json = run.folder("publish") / "atlas.json"
+    assert "errors" not in json.loads(atlas_json.read_text())["layers"][0]
+    for grid in ("002", "004"):
+        assert publish_part(run, f"branches/grid-{grid}/errors")
+        assert (run.folder("publish") / "branches" / f"grid-{grid}" / "errors.json").is_file()
+    assert publish_part(run, "page"), "the page says that there is something new"
+    facts = json.loads(atlas_json.read_text())
+    assert facts["layers"][0]["errors"] is True
+    assert facts["networks"][0]["label_classes"] == [1, 3, None]
+    assert facts["report"]["accuracy"][""]["pictures"] == 14
+    made_copy.claim("publish", "5" * 64)
+    assert publish.plan("branches/grid-004/errors", config, made_copy) == []

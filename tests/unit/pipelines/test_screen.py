@@ -16,6 +16,8 @@ from atlas.networks.network import Network, describe_layer
 from atlas.pictures.listing import Listing
 from atlas.rundir.directory import RunDirectory
 from atlas.rundir.markers import write_marker
+from atlas.slices.labels import match_labels, read_mapping
+from atlas.slices.tables import error_facts
 from atlas.store.shards import FAILURES
 from pipelines import screen
 from pipelines.estimate import Estimate, Expectation, Work
@@ -129,7 +131,9 @@ def show_plan(
 
     monkeypatch.setattr(screen, "estimate", estimate)
     layers = {layer: describe_layer(network, layer) for layer in config.layers}
-    screen.show_plan(config, run, Listing.load(run.listing), {"": network}, layers, screenful.console)
+    listing = Listing.load(run.listing)
+    matches = {"": match_labels(listing.label_names, network.classes, read_mapping(config.images.label_classes))}
+    screen.show_plan(config, run, listing, {"": network}, layers, matches, screenful.console)
     assert f"about {icon_counts[0]:,} icons" in " ".join(screenful.lines)
 
 
@@ -141,6 +145,10 @@ def test_the_plan_tells_pictures_network_layers_and_estimate(
     lines = screenful.lines
     assert lines[0] == f"pictures 15 in {config.images.source}, 4 views each: 60 views"
     assert "network small_network:factory, 32 px, 5 classes, 9 batch norms folded, on cpu" in lines
+    unmatched = (
+        "labels 0 of 3 are classes of the network: 0 of 15 pictures; no class: birds, cats, zebras; which class "
+    )
+    assert f"{unmatched}each is can be said by images.label_classes" in lines
     assert any(line.startswith("layer residual: 8 channels, 16×16 map, sees ") for line in lines)
     assert any(line.endswith(" px of 32") for line in lines)
     assert "estimate about 62 min and 2.3 GB, as this machine is now" in lines
@@ -162,6 +170,14 @@ def test_a_log_has_each_line_of_the_plan_whole(
     screen.show_plan(made_run.config(), made_run, Listing.load(made_run.listing), {"": small}, layers, printed.console)
     whole = "network small_network:factory, 32 px, 5 classes, 9 batch norms folded, on cpu"
     assert (whole in printed.lines) is not terminal, "a terminal's table wraps in its columns"
+
+
+def test_the_plan_tells_which_labels_are_classes(
+    labelled_run: RunDirectory, small: Network, monkeypatch: pytest.MonkeyPatch, screenful: Screen
+) -> None:
+    show_plan(labelled_run.config(), labelled_run, small, monkeypatch, screenful)
+    line = "labels 2 of 3 are classes of the network (2 by mapping): 14 of 15 pictures; no class: zebras"
+    assert line in screenful.lines
 
 
 def test_the_plan_tells_of_classes_units_and_what_cannot_be_read(
@@ -226,6 +242,21 @@ def test_the_end_shows_scores_and_how_true_the_maps_are(made_run: RunDirectory, 
     assert "branches 2 4 0.885 0.785 0.685 25% 25.0% none" in lines, "four icons of .9, .89, .88 and .87"
     (quality,) = (line for line in lines if line.startswith("branches: trustworthiness 0."))
     assert quality.endswith(f"{1 / ROWS:.1%} of the rows left off")
+
+
+def test_the_end_tells_how_often_the_network_is_right(
+    labelled_run: RunDirectory, made_run: RunDirectory, screenful: Screen
+) -> None:
+    show_scores(labelled_run, screenful)
+    facts = error_facts(labelled_run, "branches")
+    assert facts is not None
+    (line,) = [line for line in screenful.lines if line.startswith("right on ")]
+    assert line.startswith(f"right on {facts['run']['accuracy']:.1%} of 14 labelled pictures (")
+    for layer in LAYERS:
+        assert any(line.startswith(f"{layer}: no cell ") for line in screenful.lines), "where nothing stands out"
+    other = Screen()
+    show_scores(made_run, other)
+    assert not any("labelled" in line or "errors" in line for line in other.lines)
 
 
 def test_a_run_until_a_stage_ends_with_its_folder(made_run: RunDirectory, screenful: Screen) -> None:

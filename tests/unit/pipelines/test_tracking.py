@@ -60,6 +60,8 @@ def tell(run: RunDirectory, **settings: Any) -> list[str]:
     with Tracking(configure(run, **settings), run, said.append) as tracker:
         for stage in PLAIN_STAGES:
             tracker.stage(stage)
+            if stage == "render":
+                tracker.report()
     return said
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from made_run import LABEL_CLASSES
 from numpy.typing import NDArray
 
 from atlas.config.model import Config
@@ -16,8 +17,18 @@ from atlas.pictures.decode import open_picture
 from atlas.pictures.listing import Listing
 from atlas.pictures.sources import list_images
 from atlas.pictures.views import Failure, View, backdrop, crop_view, crop_views
-from atlas.store.collect import BatchSettings, Reader, collect_shard, observe_views, prefetch, random_place, shard_views
-from atlas.store.shards import read_columns
+from atlas.rundir.directory import RunDirectory
+from atlas.store.collect import (
+    BatchSettings,
+    Reader,
+    collect_shard,
+    observe_views,
+    prefetch,
+    random_place,
+    shard_views,
+    true_class_columns,
+)
+from atlas.store.shards import read_columns, read_metadata
 
 
 def test_shards_cut_the_pictures_without_gap_or_overlap() -> None:
@@ -235,3 +246,25 @@ def test_small_runs_have_smaller_shards_and_none_is_over_the_limit() -> None:
     assert rows(1_000_000, rows_per_shard=1000) == 1000
     assert rows(549, crops=20) == 240
     assert rows(10, crops=3000, rows_per_shard=1000) == 3000, "a picture is not cut in two"
+
+
+def test_the_true_class_has_its_rank_and_probability() -> None:
+    logits = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 5.0], [1.0, 0.0, 2.0], [1.0, 2.0, 3.0]])
+    columns = true_class_columns(logits, [2, None, 0], [0, 2, 1, None])
+    assert columns["label_rank"].tolist() == [2, 3, None, None]
+    softmax = logits.softmax(1)
+    assert columns["label_probability"].tolist() == [float(softmax[0, 2]), float(softmax[1, 0]), None, None]
+    assert true_class_columns(logits, (), [0, 2, 1, None]) == {}
+
+
+def test_shards_have_the_true_class_only_where_labels_are_classes(
+    labelled_run: RunDirectory, made_run: RunDirectory
+) -> None:
+    names = pq.read_schema(made_run.shards("branches")[0]).names
+    assert pq.read_schema(labelled_run.shards("branches")[0]).names == [*names, "label_rank", "label_probability"]
+    assert read_metadata(labelled_run.shards("branches")[0])["label_classes"] == LABEL_CLASSES
+    for one, other in zip(labelled_run.shards("residual"), made_run.shards("residual")):
+        labelled = pq.read_table(one)
+        assert labelled.select(names).equals(pq.read_table(other)), "all else is the same"
+        for row in labelled.select(["label", "predicted", "label_rank"]).to_pylist():
+            assert (row["label_rank"] == 1) == (LABEL_CLASSES[row["label"]] == row["predicted"])

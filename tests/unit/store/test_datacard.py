@@ -55,6 +55,12 @@ def test_it_is_vouched_for_by_the_last_marker_of_collect(undisturbed: RunDirecto
     assert marker["files"]["README.md"]["sha256"] == digest_file(card_path(undisturbed))
 
 
+def test_it_tells_of_true_classes_where_labels_are_some(labelled_run: RunDirectory, card: str) -> None:
+    names = [row[0] for row in table(card_path(labelled_run).read_text(encoding="utf-8"), "column")]
+    assert names[-2:] == ["`label_rank`", "`label_probability`"]
+    assert "label_rank" not in card
+
+
 def test_it_tells_what_the_shards_tell(undisturbed: RunDirectory, card: str) -> None:
     layers = table(card, "layer")
     assert [row[0] for row in layers] == ["`middle`", "`last`"]
