@@ -167,7 +167,9 @@ def test_a_log_has_each_line_of_the_plan_whole(
     printed.console = Console(file=io.StringIO(), width=60, force_terminal=terminal)
     monkeypatch.setattr(screen, "estimate", lambda *_, **__: Estimate(3725.0, 2.34e9, {}))
     layers = {layer: describe_layer(small, layer) for layer in made_run.config().layers}
-    screen.show_plan(made_run.config(), made_run, Listing.load(made_run.listing), {"": small}, layers, printed.console)
+    screen.show_plan(
+        made_run.config(), made_run, Listing.load(made_run.listing), {"": small}, layers, {}, printed.console
+    )
     whole = "network small_network:factory, 32 px, 5 classes, 9 batch norms folded, on cpu"
     assert (whole in printed.lines) is not terminal, "a terminal's table wraps in its columns"
 
