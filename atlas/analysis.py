@@ -120,8 +120,8 @@ class Run:
 
     def words(self, name: str, grid: int) -> pa.Table:
         """What may be said of the drawn cells of one grid of a map: ``row``, ``col``, ``classes`` (the classes told of
-        it, strongest first, each with its gain in logits and its t), ``gains`` (of all classes). `atlas.words.level_of`
-        says how far they hold."""
+        it, strongest first, each with its gain in logits and its t), ``gains`` (of all classes).
+        `atlas.words.table.level_of` says how far they hold."""
         self._check(name, grid)
         path = self._directory.words(name, grid)
         self._finished("cells", path.with_suffix(".json"))

@@ -11,11 +11,11 @@
     scripts/bench.py schedule --items 10000
     scripts/bench.py first --pictures screens --json first.json
     scripts/bench.py slices --json slices.json
+    scripts/bench.py words --run runs/demo --json words.json
     scripts/bench.py all --run runs/demo --large runs/million --json all.json
 
-Ours and the peers work on the same data in the same process, one after another, with the same number of threads and the
-same allocator settings: atlas.networks.allocator.keep_memory, which the product's workers use, applies to all of them.
-The peers come with ``pip install -e ".[bench]"``. ``--json`` writes the table's rows as a list of flat objects.
+Ours and the peers work on the same data in the same process, one after another, with as many threads and the allocator
+of the product's workers. The peers come with ``pip install -e ".[bench]"``; ``--json`` writes the table's rows.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from bench_peers import import_peers  # beside this file, as the next three
 from bench_render import SYSTEMS, bench_render
 from bench_rows import BenchRow, print_table
 from bench_task import known_layer, read_task
+from bench_words import add_words
 
 from atlas.arrays import Pixels
 from atlas.cells.icons import read_icons
@@ -47,9 +48,8 @@ from atlas.rundir.directory import RunDirectory
 from atlas.serve.site_files import find_site
 from atlas.site.tiles import ICON_SIZE
 
-# What scripts/benchmarks was measured with: the arguments of each bench in the first command of its file there. The
-# figures stand in: collect, collecting.md; layout, layout.md; render, icons.md; tiles, tiles.md; viewer, page.md;
-# explain, one-picture.md; decode, jpegs.md; schedule, scheduling.md.
+# What scripts/benchmarks was measured with: the arguments of each bench in the first command of its file there, which
+# is collecting.md, layout.md, icons.md, tiles.md, page.md, one-picture.md, jpegs.md and scheduling.md.
 PUBLISHED = {
     "collect": "--count 1500",
     "layout": "--run {large} --layer {layer} --rows {rows} --systems ours umap-learn",
@@ -351,6 +351,8 @@ def make_parser() -> argparse.ArgumentParser:
     first.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="a key of it")
     first.add_argument("--pictures", type=Path, metavar="FOLDER", help="for screenshots, one whenever more is there")
     first.set_defaults(command=first_command)
+    add_words(benches, file)
+
     slices = benches.add_parser("slices", parents=[file, seed], help="planted errors among the first slices")
     slices.add_argument("--plants", type=positive, choices=range(1, 11), default=10, metavar="1…10")
     slices.add_argument("--epochs", type=positive, default=20, help="how long the network learns (20)")
@@ -360,8 +362,8 @@ def make_parser() -> argparse.ArgumentParser:
         parents=[file, threads, seed],
         help="each of them as it is published, one after another",
         description="Each bench with the settings that scripts/benchmarks.md was measured with, one after another. Not "
-        "held, since they take long or have commands of their own there: first, the demo, slices, the sizes of a run "
-        "(scaling), the ablation, and the rows of layout that are marked placed or deterministic.",
+        "held, since they take long or have commands of their own there: first, the demo, slices, words, the sizes of "
+        "a run (scaling), the ablation, and the rows of layout that are marked placed or deterministic.",
     )
     every.add_argument("--run", type=Path, default=Path("runs/demo"), help="a finished run, by default runs/demo")
     every.add_argument("--large", type=Path, help="a run of many rows, which are laid out; by default those of --run")

@@ -23,7 +23,7 @@ def print_table(title: str, rows: list[BenchRow]) -> None:
     shared = [name for name in in_title if len({row.get(name) for row in rows}) == 1]
     columns = list(dict.fromkeys(name for row in rows for name in row if name not in shared))
     for name in columns:
-        words = name in ("system", "variant")
+        words = name in ("system", "variant", "way")
         table.add_column(name.replace("_", " "), justify="left" if words else "right", no_wrap=words)
     for row in rows:
         table.add_row(*[str(row.get(name, "")) for name in columns])

@@ -43,6 +43,7 @@ RECIPES = {
     (STORE, "Hugging Face datasets"): "test_hugging_face_datasets",
     (STORE, "FAISS"): "test_faiss",
     (STORE, "embedding-atlas"): "test_embedding_atlas_opens_the_layout_with_its_neighbours",
+    (f"{GUIDES}/words.md", "In Python"): "test_the_guide_reads_words",
     (f"{GUIDES}/where-a-network-errs.md", "In Python"): "test_the_guide_lists_the_slices",
     (f"{GUIDES}/your-network.md", "Your own network"): "test_a_network_of_ones_own",
 }
