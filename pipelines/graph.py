@@ -222,7 +222,7 @@ class _Graph:
     def _begin_later_stages(self) -> None:
         """Once the first items are handed out: what other stages measure is done by workers without work, long before
         their first items come. One after the other as well, so that an item that comes next finds a worker."""
-        for part in self._measured_later:
+        for part in sorted(self._measured_later, key=lambda part: part.rank):
             self._begin_stage(self._stages[part.stage], part.rank)
         self._measured_later.clear()
 

@@ -78,4 +78,4 @@ def fold_means(shards: Sequence[Path], folds: Folds) -> Float32:
     inside = folds.cell >= 0
     present = np.bincount((folds.cell * FOLDS + folds.fold)[inside], minlength=len(sums)) > 0
     means = np.where(present[:, None], sums, np.nan).astype(np.float32)
-    return means.reshape(folds.cells, FOLDS, -1)
+    return means.reshape(folds.cells, FOLDS, sums.shape[1])

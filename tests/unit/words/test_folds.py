@@ -35,6 +35,11 @@ def test_every_picture_of_a_fold_weighs_the_same() -> None:
     assert deal(np.full(4, -1), np.arange(4), cells=2).weight.tolist() == [0, 0, 0, 0]
 
 
+def test_without_cells_there_are_no_means(made_run: RunDirectory) -> None:
+    nowhere = np.full(56, -1)
+    assert fold_means(made_run.shards("branches"), deal(nowhere, nowhere, cells=0)).shape == (0, FOLDS, 16)
+
+
 def test_means_are_those_of_the_rows(made_run: RunDirectory) -> None:
     shards: list[Path] = made_run.shards("branches")
     rows = {

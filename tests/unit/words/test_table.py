@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -60,4 +59,7 @@ def test_cells_of_no_rows_have_no_words(made_run: RunDirectory, of_layer: Eviden
     table = level_words(made_run.shards(LAYER), nowhere, nowhere, [(0, 0), (1, 1)], grid=2, evidence=of_layer)
     assert table["classes"].to_pylist() == [[], []]
     assert not level_of(table).holds
-    assert isinstance(table, pa.Table)
+    none = level_words(made_run.shards(LAYER), nowhere, nowhere, [], grid=2, evidence=of_layer)
+    assert none.schema.equals(WORDS)
+    assert none.num_rows == 0
+    assert not level_of(none).holds
