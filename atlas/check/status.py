@@ -78,11 +78,11 @@ def _state(facts: dict[str, Any], now: float) -> str:
 def _stage(stage: dict[str, Any]) -> str:
     if not stage["begun"]:
         return "  –    not begun"
-    counted = stage["total"] > 0
-    work = f"{stage['done']:,} of {stage['total']:,} {stage['work']}" if counted else f"{stage['items']:,} items"
-    if counted and not stage["done"] and stage["items"]:
+    counts_work = stage["total"] > 0
+    work = f"{stage['done']:,} of {stage['total']:,} {stage['work']}" if counts_work else f"{stage['items']:,} items"
+    if counts_work and not stage["done"] and stage["items"]:
         work += f", {items_before(stage['items'])}"
-    rate = f", {pace(stage['per_second'])}" if counted and stage["per_second"] else ""
+    rate = f", {pace(stage['per_second'])}" if counts_work and stage["per_second"] else ""
     failures = f", {stage['failures']:,} failed" if stage["failures"] else ""
     return f"{stage['share']:>4.0%}   {work}{rate}{failures}"
 

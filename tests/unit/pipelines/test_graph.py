@@ -240,6 +240,8 @@ def test_a_whole_run_goes_coarse_to_fine_then_to_other_layers_and_to_units_last(
         _, calls = go_all(stages, client, tmp_path)
     order = [f"{stage}:{item.removesuffix('0')}" for kind, stage, *item_id in calls if item_id for item in item_id]
     page = "publish:page"
+    # Of two parts that end together the page may be made once or twice.
+    order = [one for one, before in zip(order, ["", *order]) if not one == before == page]
     assert order == [
         "collect:", "layout:maps",
         "cells:late",

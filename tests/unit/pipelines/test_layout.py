@@ -64,7 +64,9 @@ def test_a_layers_cells_follow_its_own_layout_where_layers_are_not_aligned(
     values["layout"] = values["layout"] | {"align": False}
     config = validate(values, "test")
     after = {part.name: part.after for part in cells.parts(config)}
-    assert after == {layer: (f"layout:maps-{layer}",) for layer in config.layers}
+    assert {layer: after[layer] for layer in config.layers} == {
+        layer: (f"layout:maps-{layer}",) for layer in config.layers
+    }
     directory = run(config, until="cells")
     items = {item.id: set(item.after) for item in planned(stage, config, directory)}
     boxes = {name: after for name, after in items.items() if name.startswith("box")}
