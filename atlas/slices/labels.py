@@ -33,6 +33,10 @@ _LEAST_SHARE = 0.9
 _HEADING = ("label", "class")
 
 
+# Labels that match by themselves are used where they are at least so large a share.
+_LEAST_SHARE = 0.1
+
+
 @dataclass(frozen=True)
 class LabelMatch:
     """The labels of a listing against the classes of one network.
@@ -50,8 +54,10 @@ class LabelMatch:
 
     @property
     def has_classes(self) -> bool:
-        """Whether any label is a class."""
-        return any(number is not None for number in self.classes)
+        """Whether labels are classes: where the mapping says so of any, or at least a tenth of them match. Of many
+        folders one may bear a class's name by chance, as music/brass does ImageNet's memorial brass."""
+        count = sum(number is not None for number in self.classes)
+        return count > 0 and ("mapping" in self.ways or count >= _LEAST_SHARE * len(self.classes))
 
 
 def read_mapping(source: str | Mapping[str, Mapped] | None) -> dict[str, Mapped]:
@@ -229,6 +235,9 @@ def describe_match(match: LabelMatch, pictures: Sequence[int]) -> list[str]:
         f"{len(classes):,} of {len(present):,} {verb} of the network{how}: {of_pictures:,} of {sum(pictures):,} "
         "pictures"
     ]
+    if classes and not match.has_classes:
+        sentences.append("so few may be chance, and none is used; images.label_classes can say which are classes")
+        return sentences
     missing = [number for number in present if match.classes[number] is None]
     unsure = [match.labels[number] for number in missing if match.labels[number] in match.ambiguous]
     if unsure:

@@ -71,6 +71,18 @@ def test_numbers_are_classes_only_where_all_labels_are() -> None:
     assert not match_labels([], CLASSES).has_classes
 
 
+def test_one_of_many_labels_that_bears_a_classs_name_is_taken_for_chance() -> None:
+    labels = [CLASSES[0], *(f"folder {number}" for number in range(19))]
+    match = match_labels(labels, CLASSES)
+    assert match.classes[0] == 0
+    assert not match.has_classes
+    first, second = describe_match(match, [3] * 20)
+    assert first == "1 of 20 is a class of the network (1 by name): 3 of 60 pictures"
+    assert second == "so few may be chance, and none is used; images.label_classes can say which are classes"
+    assert match_labels(labels, CLASSES, {"folder 3": CLASSES[1]}).has_classes, "the mapping says so"
+    assert match_labels(labels[:10], CLASSES).has_classes
+
+
 def test_a_mapping_goes_before_all_else() -> None:
     mapping = {"tabby": 5, "kitten": "Tabby", "sky": None, "many": "crane", "far": 6, "odd": "Egyptian bat"}
     match = match_labels(["tabby", "kitten", "sky", "many", "far", "odd", "crane"], CLASSES, mapping)
