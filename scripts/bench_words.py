@@ -56,8 +56,8 @@ def words_command(options: argparse.Namespace) -> None:
     print_table(f"{options.run}, grid {options.grid}", rows)
 
 
-def bench_words(run: Run, layer: str, grid: int, ways: list[str] | None = None) -> Iterator[BenchRow]:
-    """A row for each of the ``ways`` (by default all) on one ``layer`` of a finished run, by its cells of ``grid``."""
+def bench_words(run: Run, layer: str, grid: int) -> Iterator[BenchRow]:
+    """A row for each way on one ``layer`` of a finished run, by its cells of ``grid``."""
     store = run.store(layer).join()
     columns = ["image_id", "activation", "predicted", "confidence", "u", "v"]
     rows = store.take(np.arange(len(store)), columns)
@@ -81,11 +81,10 @@ def bench_words(run: Run, layer: str, grid: int, ways: list[str] | None = None) 
             "attribution"
         ].astype(np.float32)
     for way, measure in measures.items():
-        if ways is None or way in ways:
-            gains = measure()
-            of_rows = _of_rows(gains, predicted, rows["confidence"])
-            of_cells = _of_cells(gains, cells, rows["image_id"], predicted)
-            yield {"bench": "words", "layer": layer, "way": way} | rounded_figures(of_rows | of_cells)
+        gains = measure()
+        of_rows = _of_rows(gains, predicted, rows["confidence"])
+        of_cells = _of_cells(gains, cells, rows["image_id"], predicted)
+        yield {"bench": "words", "layer": layer, "way": way} | rounded_figures(of_rows | of_cells)
 
 
 class _Insertion:

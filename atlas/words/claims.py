@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atlas.arrays import Float32
+from atlas.words.chance import threshold
 from atlas.words.folds import FOLDS
 
 # Of all that is told, so much may be chance; the level of the test by which one half of the pictures says it again.
@@ -145,11 +146,11 @@ class _FoldGains:
     ) -> _Selection:
         """What ``folds`` tell by the rule, whose ``halves`` must agree."""
         t = self.t(folds)
-        threshold = self._discoveries(t, len(folds))
+        least = self._discoveries(t, len(folds))
         both = np.logical_and.reduce([self.says_again(half) for half in halves])
         valid = self._valid(halves, views)
         with np.errstate(invalid="ignore"):
-            return _Selection((t >= threshold) & both & valid[:, None], t, threshold)
+            return _Selection((t >= least) & both & valid[:, None], t, least)
 
     def says_again(self, folds: NDArray[np.intp]) -> NDArray[np.bool_]:
         """Whether these folds alone say each class (cells, classes) at a test of 5 %."""
@@ -189,12 +190,11 @@ class _FoldGains:
 
     def _discoveries(self, t: Float32, count: int) -> float:
         """The least t at which at most 5 % of what lies above it is chance."""
-        null, values = self._shuffled(count), np.sort(t[~np.isnan(t)])[::-1]
+        null, values = self._shuffled(count), t[~np.isnan(t)]
         if not len(null) or not len(values):
             return np.inf
         p = (len(null) - np.searchsorted(null, values, "left") + 1) / (len(null) + 1)
-        small = np.flatnonzero(p <= FALSE_DISCOVERIES * np.arange(1, len(values) + 1) / len(values))
-        return float(values[small[-1]]) if len(small) else np.inf
+        return float(values[p <= threshold(p, FALSE_DISCOVERIES)].min(initial=np.inf))
 
     def _valid(self, halves: Sequence[NDArray[np.intp]], views: Views) -> NDArray[np.bool_]:
         """Of which cells what the network says of one half's views comes first in what the other pushes towards."""
